@@ -1,0 +1,92 @@
+"""What a data set is to the rest of the house: samples, their classes, and a checksum."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.errors import DatasetError
+from icl_loop.records import Sample, keyed_index, keyed_order
+
+
+Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
+"""One array of equal images, or one array each."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images with one class each.
+
+    Attributes:
+        name: The name it was opened by, such as `mnist:test`.
+        images: One uint8 array per sample, shape (height, width) or (height, width, 3).
+        classes: Integers, shape (samples,); positions in `labels`.
+        labels: Names of the classes, at least two, in order.
+    """
+
+    name: str
+    images: Images
+    classes: NDArray[np.intp]
+    labels: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.classes):
+            raise DatasetError(
+                f"{self.name}: {len(self.images)} images but {len(self.classes)} labels"
+            )
+        if len(self.labels) < 2:
+            raise DatasetError(
+                f"{self.name}: {len(self.labels)} classes; there is nothing to tell apart"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise DatasetError(f"{self.name} has samples 0 to {len(self) - 1}, got index {index}")
+        return Sample(
+            id=f"{self.name}/{index}",
+            image=self.images[index],
+            label=self.labels[int(self.classes[index])],
+        )
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 over the names of the classes and every image with its shape and class."""
+        sha = hashlib.sha256("\0".join(self.labels).encode())
+        for image, number in zip(self.images, self.classes.tolist(), strict=True):
+            sha.update(f"{image.shape}{number}".encode())
+            sha.update(np.ascontiguousarray(image).data)
+        return sha.hexdigest()
+
+    def stream(self, turns: int, seed: int, number: int) -> tuple[int, ...]:
+        """Return the indices of the samples of stream `number`, one a turn.
+
+        The label of each turn is drawn uniformly and independently of all others, so chance is
+        exactly one over the number of labels; the sample is then the next one of that class in
+        an order that the stream shuffled. No sample comes twice. A longer stream begins with the
+        shorter one.
+
+        Raises:
+            DatasetError: A class has too few samples for this many turns.
+        """
+        orders: dict[int, list[int]] = {}
+        drawn: list[int] = []
+        for turn in range(turns):
+            number_of_class = keyed_index(len(self.labels), seed, "label", number, turn)
+            if number_of_class not in orders:
+                members = np.flatnonzero(self.classes == number_of_class)
+                order = keyed_order(members.size, seed, "sample", number, number_of_class)
+                orders[number_of_class] = members[order][::-1].tolist()
+            if not orders[number_of_class]:
+                raise DatasetError(
+                    f"{self.name}: turn {turn} of stream {number} needs one more sample of class"
+                    f" {self.labels[number_of_class]!r} than there are; play at most {turn} turns"
+                    " or use a larger data set"
+                )
+            drawn.append(orders[number_of_class].pop())
+        return tuple(drawn)

@@ -1,0 +1,100 @@
+"""The exceptions of `icl_loop`, in one tree.
+
+    IclLoopError
+    ├── InputError            something given to the program is wrong (exit code 2)
+    │   ├── DatasetError      a data set is missing, corrupt or does not fit together
+    │   ├── EncodingError     a text is not what an encoding writes
+    │   ├── TranscriptError   a transcript cannot be read as one
+    │   └── SettingsDiffer    saved sessions were played under other settings
+    └── StoppedShort          a run or a session could not go on (exit code 1)
+        ├── ContextFull       the window has no room for the next request
+        ├── ModelError        a model did not answer
+        │   ├── ModelUnavailable   it may answer later: time-outs, limits, server faults
+        │   └── RequestRefused     it will not answer this: key, name or request is wrong
+        ├── ReplayMismatch    a request differs from the saved one
+        └── DirectoryBusy     another process is writing the same transcripts
+
+Errors of libraries are translated into these once, at the edge where they arise.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class IclLoopError(Exception):
+    """Anything that `icl_loop` raises on purpose; its text is one sentence for people."""
+
+
+class InputError(IclLoopError):
+    """Something given to the program is wrong; nothing was requested or written."""
+
+
+class DatasetError(InputError):
+    """A data set is missing, corrupt or does not fit together."""
+
+
+class EncodingError(InputError):
+    """A text is not what an encoding writes."""
+
+
+class TranscriptError(InputError):
+    """A transcript cannot be read as one; the message names file and line."""
+
+
+class SettingsDiffer(InputError):
+    """Saved sessions were played under other settings than those asked for now."""
+
+
+class StoppedShort(IclLoopError):
+    """A run or a session could not go on; what was saved is kept."""
+
+
+class ContextFull(StoppedShort):
+    """The window has no room for the next request under the context policy."""
+
+    def __init__(self, needed: int, available: int) -> None:
+        """Say how many tokens of past turns were `needed` and how many are `available`."""
+        super().__init__(
+            f"the context is full: the turns to show need {needed} tokens, {max(available, 0)} are left"
+        )
+        self.needed = needed
+        self.available = available
+
+
+class ModelError(StoppedShort):
+    """A model did not answer; this is never recorded as a turn."""
+
+
+class ModelUnavailable(ModelError):
+    """A model did not answer now but may later: time-outs, limits, server faults."""
+
+
+class RequestRefused(ModelError):
+    """A model will not answer this request however often it is asked."""
+
+
+class ReplayMismatch(StoppedShort):
+    """A request differs from the one saved for the same turn."""
+
+    def __init__(self, turn: int, what: str) -> None:
+        """Name the first `turn` that differs and `what` differs in it."""
+        super().__init__(f"turn {turn} differs from the saved session: {what}")
+        self.turn = turn
+        self.what = what
+
+
+class DirectoryBusy(StoppedShort):
+    """Another process is writing transcripts in the same directory."""
+
+
+def nearest(value: str, choices: Iterable[str]) -> str:
+    """Return a clause that names the choice nearest to `value`, or all of them if none is near.
+
+    >>> nearest("stateles", ["all", "stateless"])
+    "did you mean 'stateless'?"
+    """
+    names = sorted(choices)
+    close = get_close_matches(value.lower(), names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "choose one of " + ", ".join(names)

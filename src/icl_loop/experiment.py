@@ -1,0 +1,416 @@
+"""Experiments: one TOML file of arms and streams, checked whole before the first request."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
+
+from icl_loop.context import Policy, Window, context_policy
+from icl_loop.datasets import Dataset, open_dataset
+from icl_loop.encodings import ENCODINGS, encoding
+from icl_loop.errors import InputError, nearest
+from icl_loop.feedback import FEEDBACK
+from icl_loop.labels import LABEL_MAPS, label_map
+from icl_loop.models import ChatModel, check_model_name, is_built_in, open_model
+from icl_loop.task import Task
+from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
+from icl_loop.transcripts import DatasetIdentity, Header
+from icl_loop.wording import open_wording
+
+AUTO = "auto"
+
+
+def _one_of(choices: Sequence[str] | Mapping[str, object]) -> AfterValidator:
+    """Return a validator that accepts these names and points to the nearest."""
+
+    def check(value: str) -> str:
+        if value not in choices:
+            raise ValueError(nearest(value, choices))
+        return value
+
+    return AfterValidator(check)
+
+
+def _checked_by(check: Any) -> AfterValidator:  # noqa: ANN401  any function of one string
+    """Return a validator that accepts what `check` accepts, and says what it says."""
+
+    def run(value: str) -> str:
+        try:
+            check(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(run)
+
+
+def _policy(value: str) -> str:
+    try:
+        return str(context_policy(value))
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def _address(value: str | None) -> str | None:
+    if value is not None:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an address like http://127.0.0.1:8000/v1")
+        if parts.username or parts.password:
+            raise ValueError("must not hold a user name or a key; name a variable in api_key_env")
+    return value
+
+
+def _no_secrets(params: dict[str, Any]) -> dict[str, Any]:
+    for key in params:
+        if any(word in key.lower() for word in ("api_key", "authorization", "secret")):
+            raise ValueError(f"{key!r} looks like a secret; name a variable in api_key_env")
+    return params
+
+
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class TaskSettings(_Table):
+    """What is asked."""
+
+    dataset: str = "digits"
+    encoding: Annotated[str, _one_of(ENCODINGS)] = "grid"
+    size: int = Field(default=20, ge=1, le=256)
+    labels: Annotated[str, _one_of(LABEL_MAPS)] = "native"
+    pixels: Annotated[str, _one_of(("identity",))] = "identity"
+    wording: Annotated[str, _checked_by(open_wording)] = "en"
+
+
+class ModelSettings(_Table):
+    """Who answers."""
+
+    name: Annotated[str, _checked_by(check_model_name), Field(min_length=1)] = "reference/nearest"
+    context_window: int = Field(default=32_768, ge=1)
+    base_url: Annotated[str | None, AfterValidator(_address)] = None
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    params: Annotated[dict[str, Any], AfterValidator(_no_secrets)] = {}
+
+
+class ContextSettings(_Table):
+    """What is shown of the past."""
+
+    policy: Annotated[str, AfterValidator(_policy)] = "block"
+    reserve: int = Field(default=1_024, ge=0)
+    counter: Annotated[str, _checked_by(lambda name: name == AUTO or token_counter(name))] = AUTO
+
+
+class FeedbackSettings(_Table):
+    """What is told."""
+
+    kind: Annotated[str, _one_of(FEEDBACK)] = "correctness"
+
+
+class Settings(_Table):
+    """Everything that one arm is set to."""
+
+    task: TaskSettings = TaskSettings()
+    model: ModelSettings = ModelSettings()
+    context: ContextSettings = ContextSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+
+
+class AnalysisSettings(_Table):
+    """What is looked at first."""
+
+    primary: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    window: int = Field(default=20, ge=1)
+
+
+class _ExperimentFile(_Table):
+    """The top level of an experiment file; arms are laid over its tables before they are read."""
+
+    name: FileName
+    turns: int = Field(default=200, ge=1)
+    streams: int = Field(default=8, ge=1)
+    seed: int = Field(default=0, ge=0)
+    task: dict[str, Any] = {}
+    model: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    feedback: dict[str, Any] = {}
+    arms: list[dict[str, Any]] = [{"name": "feedback"}]
+    analysis: AnalysisSettings = AnalysisSettings()
+
+
+@dataclass(frozen=True)
+class Session:
+    """One stream to be played under one arm.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        stream: Number of the stream.
+        turns: Its length.
+        seed: What all randomness is keyed by.
+        settings: What the arm is set to.
+    """
+
+    experiment: str
+    arm: str
+    stream: int
+    turns: int
+    seed: int
+    settings: Settings
+
+    @property
+    def file_name(self) -> str:
+        """Name of the transcript within the folder of the experiment."""
+        return f"{self.arm}-{self.stream}.jsonl"
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The data set of the stream."""
+        return open_dataset(self.settings.task.dataset)
+
+    @cached_property
+    def task(self) -> Task:
+        """What is asked, in order."""
+        settings = self.settings.task
+        drawn = self.dataset.stream(self.turns, self.seed, self.stream)
+        return Task(
+            samples=[self.dataset[index] for index in drawn],
+            encoding=encoding(settings.encoding),
+            size=settings.size,
+            labels=label_map(settings.labels, self.dataset.labels),
+            wording=open_wording(settings.wording),
+            feedback=self.settings.feedback.kind,
+            key=(self.seed, self.stream),
+        )
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What is shown of the past."""
+        return context_policy(self.settings.context.policy)
+
+    @cached_property
+    def window(self) -> Window:
+        """The context window and how it is measured."""
+        return Window(
+            tokens=self.settings.model.context_window,
+            reserve=self.settings.context.reserve,
+            counter=token_counter(self.settings.context.counter),
+        )
+
+    def open_model(self) -> ChatModel:
+        """Return the model of the arm."""
+        model = self.settings.model
+        return open_model(
+            model.name,
+            seed=self.seed,
+            wordings=[self.settings.task.wording],
+            base_url=model.base_url,
+            api_key_env=model.api_key_env,
+            params=model.params,
+        )
+
+    def header(self) -> Header:
+        """Return the first line of its transcript, without id and time."""
+        return Header(
+            experiment=self.experiment,
+            arm=self.arm,
+            stream=self.stream,
+            seed=self.seed,
+            turns=self.turns,
+            settings=self.settings.model_dump(mode="json"),
+            labels=list(self.task.names),
+            system=self.task.system.text,
+            dataset=DatasetIdentity(
+                name=self.dataset.name, sha256=self.dataset.sha256, size=len(self.dataset)
+            ),
+        )
+
+    @classmethod
+    def of(cls, header: Header) -> "Session":
+        """Return the session that a transcript's header describes.
+
+        Raises:
+            InputError: The settings are not of this version, or the data are not the same.
+        """
+        try:
+            settings = Settings.model_validate(header.settings)
+        except ValidationError as error:
+            raise InputError(f"recorded settings{_first(error, Settings)}") from None
+        session = cls(
+            header.experiment, header.arm, header.stream, header.turns, header.seed, settings
+        )
+        if session.dataset.sha256 != header.dataset.sha256:
+            raise InputError(
+                f"the data set {header.dataset.name} is not the one that was played:"
+                f" its SHA-256 was {header.dataset.sha256}, is now {session.dataset.sha256}"
+            )
+        return session
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms and streams: every arm plays the same streams.
+
+    Attributes:
+        name: Names the folder of its transcripts.
+        turns: Length of each session.
+        streams: Sessions per arm.
+        seed: What all randomness is keyed by.
+        arms: Settings by the name of the arm, in the order of the file.
+        analysis: What is looked at first.
+    """
+
+    name: str
+    turns: int
+    streams: int
+    seed: int
+    arms: Mapping[str, Settings]
+    analysis: AnalysisSettings
+
+    def sessions(self) -> Iterator[Session]:
+        """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
+        for stream in range(self.streams):
+            for arm, settings in self.arms.items():
+                yield Session(self.name, arm, stream, self.turns, self.seed, settings)
+
+    def check(self) -> None:
+        """Raise InputError if a session could not be played: data, window, labels.
+
+        This opens the data sets, which may download them, and draws the streams.
+        """
+        for session in self.sessions():
+            room = session.window.left_after(session.task.system, session.task.ask(0))
+            if room < 0:
+                raise InputError(
+                    f"arm {session.arm!r}: model.context_window ="
+                    f" {session.window.tokens} leaves no room for one question: it needs"
+                    f" {session.window.tokens - room} tokens with context.reserve ="
+                    f" {session.window.reserve}"
+                )
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Experiment:
+    """Return the experiment in the TOML file at `path`.
+
+    Args:
+        path: The file.
+        changes: `KEY=VALUE` settings laid over the file, keys dotted, values as in TOML; a value
+            that is no TOML is taken as a string.
+
+    Raises:
+        InputError: The file or a change is wrong; the message names file, key and value.
+    """
+    try:
+        given = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from None
+    for change in changes:
+        given = _merge(given, _change(change))
+    return parse(given, str(path))
+
+
+def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
+    """Return the experiment that a table describes; `where` names it in errors."""
+    file = _validated(_ExperimentFile, given, where)
+    shared = {key: given.get(key, {}) for key in Settings.model_fields}
+    arms: dict[str, Settings] = {}
+    for number, table in enumerate(file.arms):
+        rest = dict(table)
+        name = _validated(
+            TypeAdapter(FileName), rest.pop("name", None), f"{where}, arms[{number}].name"
+        )
+        if name in arms:
+            raise InputError(f"{where}, arms[{number}].name: two arms are called {name!r}")
+        settings = _validated(Settings, _merge(shared, rest), where, arm=name)
+        arms[name] = _resolved(settings)
+    if not arms:
+        raise InputError(f"{where}, arms: an experiment has at least one arm")
+    for arm in file.analysis.primary or ():
+        if arm not in arms:
+            raise InputError(f"{where}, analysis.primary: no arm {arm!r}: {nearest(arm, arms)}")
+    return Experiment(file.name, file.turns, file.streams, file.seed, arms, file.analysis)
+
+
+def _resolved(settings: Settings) -> Settings:
+    """Return the settings with the token counter that `auto` stands for on this machine."""
+    if settings.context.counter != AUTO:
+        return settings
+    name = settings.model.name
+    counter = ESTIMATORS["o200k_base"] if is_built_in(name) else counter_for(name)
+    context = settings.context.model_copy(update={"counter": counter.name})
+    return settings.model_copy(update={"context": context})
+
+
+def _merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `under` with the values of `over` laid on top, table by table."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _change(change: str) -> dict[str, Any]:
+    key, separator, text = change.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not separator or not all(parts):
+        raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {change!r}")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
+
+
+V = TypeVar("V")
+
+
+def _validated(kind: type[V] | TypeAdapter[V], given: object, where: str, arm: str = "") -> V:
+    try:
+        return (kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)).validate_python(given)
+    except ValidationError as error:
+        place = f"{where}, arm {arm!r}" if arm else where
+        raise InputError(f"{place}{_first(error, kind)}") from None
+
+
+def _first(error: ValidationError, kind: object) -> str:
+    """Return key, value and reason of the first complaint, with the nearest valid choice."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f", {key}: there is no such key; {nearest(path[-1], _keys(kind, path[:-1]))}"
+    if first["type"] == "missing":
+        return f", {key}: this key is missing"
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{', ' + key if key else ''} = {first['input']!r}: {reason}"
+
+
+def _keys(kind: object, path: Sequence[str]) -> list[str]:
+    """Return the valid keys of the table at `path` below a settings class."""
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []

@@ -1,0 +1,51 @@
+"""The one seam to whatever answers: messages in, a reply out."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from icl_loop.messages import Message, Reply
+
+
+class ChatModel(Protocol):
+    """Answers a conversation."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply to `messages`.
+
+        Raises:
+            ModelError: There is no reply, now or ever.
+        """
+        ...
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A model that holds connections."""
+
+    async def aclose(self) -> None:
+        """Let go of them."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallableModel:
+    """A model made of a plain function from messages to the text of the reply."""
+
+    function: Callable[[Sequence[Message]], str]
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return what the function says."""
+        return Reply(self.function(messages))
+
+
+class ScriptedModel:
+    """Gives the replies it was made with, one after another, whatever it is asked."""
+
+    def __init__(self, replies: Sequence[Reply | str]) -> None:
+        self._replies = iter(replies)
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as documented
+        """Return the next reply of the script, which must be long enough."""
+        reply = next(self._replies)
+        return Reply(reply) if isinstance(reply, str) else reply

@@ -1,0 +1,38 @@
+"""Replay is a model: it answers from a saved session, and refuses any other conversation."""
+
+from collections.abc import Sequence
+
+from icl_loop.errors import ReplayMismatch
+from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.models.chat import ChatModel
+from icl_loop.records import Turn
+
+
+class ReplayModel:
+    """Answers the turns of a saved session in order, then hands over to a live model.
+
+    With no live model behind it, it replays; with one, it resumes.
+    """
+
+    def __init__(self, turns: Sequence[Turn], then: ChatModel | None = None) -> None:
+        self._turns = turns
+        self._then = then
+        self._next = 0
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the saved reply of the next turn.
+
+        Raises:
+            ReplayMismatch: The request is not the one that was saved, or the session has ended
+                and there is no live model.
+        """
+        index = self._next
+        self._next += 1
+        if index < len(self._turns):
+            saved = self._turns[index]
+            if fingerprint(messages) != saved.request:
+                raise ReplayMismatch(index, "the request is not the one that was sent")
+            return saved.reply
+        if self._then is None:
+            raise ReplayMismatch(index, "the saved session ends before it")
+        return await self._then.complete(messages)

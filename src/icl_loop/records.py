@@ -1,0 +1,95 @@
+"""The records of the experiment, each built whole, and the randomness they are keyed by."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.messages import Message, Reply, assistant, user
+
+Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
+Span = tuple[int, int]
+"""First and last index of a run of turns, both included."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One image of a data set.
+
+    Attributes:
+        id: Where it stands, such as `mnist:test/7`.
+        image: uint8, shape (height, width) for grey or (height, width, 3) for RGB; 255 is bright.
+        label: Its class, in the data set's own names.
+    """
+
+    id: str
+    image: NDArray[np.uint8]
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The truth for the analysis and, apart from it, the words for the model."""
+
+    correct: bool
+    told: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One sample asked, answered, judged and fed back.
+
+    Attributes:
+        index: Position in the session, from 0.
+        sample: Id of the sample.
+        label: The right label, in the names the model was given.
+        question: The message that asked.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model answered.
+        answer: The label read from the reply, or None.
+        outcome: How reading went.
+        feedback: The judgement and the words told.
+    """
+
+    index: int
+    sample: str
+    label: str
+    question: Message
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    answer: str | None
+    outcome: Outcome
+    feedback: Feedback
+
+    @cached_property
+    def messages(self) -> tuple[Message, Message, Message]:
+        """The turn as later requests show it: question, reply, what was told."""
+        return self.question, assistant(self.reply.text), user(self.feedback.told)
+
+
+def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:
+    """Return `count` random 64-bit integers that are a function of `key` alone.
+
+    The key names the seed, the purpose, and the stream or turn. The bits are the raw output of
+    PCG64 (O'Neill 2014), which numpy promises never to change, seeded by SHA-256 of the key.
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return np.random.PCG64(int.from_bytes(digest, "big")).random_raw(count)
+
+
+def keyed_index(size: int, *key: str | int) -> int:
+    """Return an integer in [0, size) that is a function of `key` alone.
+
+    The modulo of 256 uniform bits is biased by less than size / 2**256.
+    """
+    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest(), "big") % size
+
+
+def keyed_order(size: int, *key: str | int) -> NDArray[np.intp]:
+    """Return a permutation of range(size) that is a function of `key` alone."""
+    return np.argsort(keyed_bits(size, *key), kind="stable")

@@ -1,0 +1,179 @@
+"""Counting the tokens of messages: exactly with tiktoken, or from above without a vocabulary."""
+
+import logging
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import requests
+import tiktoken
+
+from icl_loop.errors import InputError, nearest
+from icl_loop.messages import Image, Message
+
+_log = logging.getLogger(__name__)
+
+VOCABULARIES = ("o200k_base", "cl100k_base")
+ESTIMATE = "estimate:"
+
+MESSAGE_TOKENS = 4
+"""What a message costs beside its text: role and delimiters, at most, in OpenAI's chat format."""
+REQUEST_TOKENS = 3
+"""What a request costs beside its messages: the opening of the reply."""
+IMAGE_TOKENS = 1_105
+"""Upper bound for an image of up to 1024 x 1024 pixels in OpenAI's published tile scheme."""
+
+
+class TokenCounter(Protocol):
+    """Counts the tokens of a text."""
+
+    @property
+    def name(self) -> str:
+        """The name under which `token_counter` gives this counter again."""
+        ...
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens of `text`, or a bound that is not below it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyCounter:
+    """Counts with a tiktoken vocabulary, exactly."""
+
+    name: str
+    vocabulary: tiktoken.Encoding
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens; special-token names in `text` count as ordinary text."""
+        return len(self.vocabulary.encode_ordinary(text))
+
+
+# A text falls into these pieces before its bytes are merged; merges never cross them. The
+# classes are those of the published splitting patterns of o200k_base and cl100k_base, coarser.
+_PIECE = re.compile(
+    r"(?P<word>[^\S\n]?[A-Za-z]+)"
+    r"|(?P<number>\d{1,3})"
+    r"|(?P<blank>\s+)"
+    r"|(?P<ascii>[!-/:-@\[-`{-~]+\n*)"
+    r"|(?P<other>[^\s\x00-\x7f]+)"
+    r"|(?P<control>.)"
+)
+RULERS = frozenset(".-=*#_/~+")
+_SAME = re.compile(r"(.)\1*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimator:
+    """Bounds the count from above without the vocabulary, for the texts that this package writes.
+
+    Attributes:
+        vocabulary: The vocabulary whose counts are bounded.
+        per_character: Tokens per character outside ASCII.
+    """
+
+    vocabulary: str
+    per_character: float
+
+    @property
+    def name(self) -> str:
+        """`estimate:` and the vocabulary."""
+        return ESTIMATE + self.vocabulary
+
+    def count(self, text: str) -> int:
+        """Return a bound on the number of tokens of `text`."""
+        total = 0.0
+        for match in _PIECE.finditer(text):
+            kind, piece = match.lastgroup, match[0]
+            if kind == "word":
+                total += 1 + len(piece) // 12
+            elif kind == "ascii":
+                total += sum(map(_run_tokens, _SAME.finditer(piece)))
+            elif kind == "blank":
+                total += _blank_tokens(piece)
+            elif kind == "other":
+                total += self.per_character * len(piece)
+            else:
+                total += 1
+        return math.ceil(total)
+
+
+ESTIMATORS = {
+    "o200k_base": Estimator("o200k_base", per_character=0.85),
+    "cl100k_base": Estimator("cl100k_base", per_character=1.2),
+}
+"""Estimators by vocabulary; the rates were fitted to the shipped wordings."""
+
+
+def _blank_tokens(piece: str) -> int:
+    """Bound white space: each line that holds blanks may cost two, line ends alone cost one."""
+    *lines, rest = piece.split("\n")
+    return 2 * sum(map(bool, lines)) + bool(lines) + min(len(rest), 2)
+
+
+def _run_tokens(run: re.Match[str]) -> int:
+    """Bound a run of one mark: the marks of rulers have long tokens of their own, others pairs."""
+    length = run.end() - run.start()
+    if run[1] in RULERS:
+        return 1 + (length > 4) + (length > 8) + length // 128
+    return 1 + length // 2
+
+
+def token_counter(name: str) -> TokenCounter:
+    """Return the counter called `name`: a tiktoken vocabulary, or `estimate:` and one.
+
+    Raises:
+        InputError: There is no such counter, or the vocabulary cannot be had.
+    """
+    if name.startswith(ESTIMATE):
+        vocabulary = name.removeprefix(ESTIMATE)
+        if vocabulary in ESTIMATORS:
+            return ESTIMATORS[vocabulary]
+    if name in VOCABULARIES:
+        return VocabularyCounter(name, _vocabulary(name))
+    choices = (*VOCABULARIES, *(counter.name for counter in ESTIMATORS.values()))
+    raise InputError(f"unknown token counter {name!r}: {nearest(name, choices)}")
+
+
+def counter_for(model: str) -> TokenCounter:
+    """Return the best counter at hand for a model's texts.
+
+    OpenAI's models are counted with their own vocabulary. If it cannot be had, and for every
+    other model, its bound under `o200k_base` is used.
+    """
+    try:
+        name = tiktoken.encoding_name_for_model(model)
+    except KeyError:
+        return ESTIMATORS[VOCABULARIES[0]]
+    if name not in VOCABULARIES:
+        return ESTIMATORS[VOCABULARIES[0]]
+    try:
+        return token_counter(name)
+    except InputError as error:
+        _log.warning("%s; counting with an estimate that is never below", error)
+        return ESTIMATORS[name]
+
+
+@lru_cache(maxsize=len(VOCABULARIES))
+def _vocabulary(name: str) -> tiktoken.Encoding:
+    try:
+        return tiktoken.get_encoding(name)
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise InputError(
+            f"the vocabulary {name} is not on this machine and could not be downloaded"
+            f" ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that holds it"
+        ) from None
+
+
+def count_message(counter: TokenCounter, message: Message) -> int:
+    """Return the tokens of one message, its overhead and images included."""
+    images = sum(isinstance(part, Image) for part in message.parts)
+    return counter.count(message.text) + MESSAGE_TOKENS + IMAGE_TOKENS * images
+
+
+def count_messages(counter: TokenCounter, messages: Iterable[Message]) -> int:
+    """Return the tokens of several messages of a request, without the request's own."""
+    return sum(count_message(counter, message) for message in messages)

@@ -1,0 +1,347 @@
+"""Transcripts: the append-only record of a session, format `icl-loop/transcript` version 1.
+
+One JSON object a line, flushed to the disk turn by turn; nothing is ever rewritten. A request is
+stored as the turns it showed plus the new question, so the file grows linearly.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from io import FileIO
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
+from icl_loop.messages import Finish, Reply, Usage, user
+from icl_loop.records import Feedback, Outcome, Turn
+
+TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
+"""The only fields in which a resumed session may differ from one that was never cut."""
+
+EndStatus = Literal["complete", "context_full", "budget", "stopped"]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class DatasetIdentity(_Line):
+    """Which data the samples came from."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+class Header(_Line):
+    """The first line of a transcript: what the session is and everything it was set to."""
+
+    type: Literal["session"] = "session"
+    format: Literal["icl-loop/transcript"] = "icl-loop/transcript"
+    version: Literal[1] = 1
+    id: str = ""
+    experiment: str
+    arm: str
+    stream: int
+    seed: int
+    turns: int
+    settings: dict[str, Any]
+    labels: list[str]
+    system: str
+    dataset: DatasetIdentity
+    created: str = ""
+    icl_loop: str = Field(default_factory=lambda: metadata.version("icl-loop"))
+
+    def born(self) -> Self:
+        """Return the header with an id, made of all it says, and the present time."""
+        said = self.model_dump(mode="json", exclude={"id", "created", "icl_loop"})
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        return self.model_copy(update={"id": digest[:16], "created": _now()})
+
+
+class _Usage(_Line):
+    prompt: int
+    cached: int
+    completion: int
+    reasoning: int
+
+
+class _TurnLine(_Line):
+    type: Literal["turn"]
+    turn: int
+    sample: str
+    label: str
+    question: str
+    kept: list[tuple[int, int]]
+    request: str
+    reply: str
+    finish: Finish = "stop"
+    answer: str | None
+    outcome: Outcome
+    correct: bool
+    told: str
+    usage: _Usage
+    label_logprobs: dict[str, float] | None
+    latency_s: float
+    attempts: int
+    at: str
+
+
+class End(_Line):
+    """The last line of a session that will not go on."""
+
+    type: Literal["end"] = "end"
+    status: EndStatus
+    turns: int
+    at: str
+
+
+class _ProbeLine(_Line):
+    type: Literal["probe"]
+
+
+L = TypeVar("L")
+_HEADER = TypeAdapter(Header)
+_EVENT: TypeAdapter[_TurnLine | _ProbeLine | End] = TypeAdapter(
+    Annotated[_TurnLine | _ProbeLine | End, Field(discriminator="type")]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A saved session.
+
+    Attributes:
+        path: The file.
+        header: What the session is.
+        turns: The turns that were saved whole.
+        end: How it ended, or None if it can go on.
+        sound_bytes: Length of the file up to the last whole line.
+    """
+
+    path: Path
+    header: Header
+    turns: tuple[Turn, ...]
+    end: End | None
+    sound_bytes: int
+
+
+def read(path: Path) -> Transcript:
+    """Return the session saved in the file at `path`; a torn last line is dropped.
+
+    Raises:
+        TranscriptError: The file is not a transcript; the message names file and line.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+    *lines, torn = data.split(b"\n")
+    if not lines:
+        raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    header = _parse(path, 1, lines[0], _HEADER)
+    turns: list[Turn] = []
+    end: End | None = None
+    for number, line in enumerate(lines[1:], start=2):
+        if end is not None:
+            raise TranscriptError(f"{path}, line {number}: the session has already ended")
+        match _parse(path, number, line, _EVENT):
+            case _TurnLine() as saved:
+                if saved.turn != len(turns):
+                    raise TranscriptError(
+                        f"{path}, line {number}: expected turn {len(turns)}, found {saved.turn}"
+                    )
+                turns.append(_turn(saved))
+            case End() as end:
+                pass
+            case _ProbeLine():
+                pass
+    return Transcript(path, header, tuple(turns), end, len(data) - len(torn))
+
+
+def _parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
+    try:
+        return kind.validate_json(line)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the whole line"
+        raise TranscriptError(f"{path}, line {number}, {key}: {first['msg']}") from None
+
+
+def _turn(saved: _TurnLine) -> Turn:
+    return Turn(
+        index=saved.turn,
+        sample=saved.sample,
+        label=saved.label,
+        question=user(saved.question),
+        kept=tuple(saved.kept),
+        request=saved.request,
+        reply=Reply(
+            text=saved.reply,
+            usage=Usage(**saved.usage.model_dump()),
+            finish=saved.finish,
+            label_logprobs=saved.label_logprobs,
+            attempts=saved.attempts,
+            latency_s=saved.latency_s,
+            at=saved.at,
+        ),
+        answer=saved.answer,
+        outcome=saved.outcome,
+        feedback=Feedback(saved.correct, saved.told),
+    )
+
+
+def turn_fields(turn: Turn) -> dict[str, Any]:
+    """Return the fields of a turn's line, in the order of the format."""
+    reply = turn.reply
+    return {
+        "type": "turn",
+        "turn": turn.index,
+        "sample": turn.sample,
+        "label": turn.label,
+        "question": turn.question.text,
+        "kept": turn.kept,
+        "request": turn.request,
+        "reply": reply.text,
+        "finish": reply.finish,
+        "answer": turn.answer,
+        "outcome": turn.outcome,
+        "correct": turn.feedback.correct,
+        "told": turn.feedback.told,
+        "usage": {
+            "prompt": reply.usage.prompt,
+            "cached": reply.usage.cached,
+            "completion": reply.usage.completion,
+            "reasoning": reply.usage.reasoning,
+        },
+        "label_logprobs": reply.label_logprobs,
+        "latency_s": reply.latency_s,
+        "attempts": reply.attempts,
+        "at": reply.at,
+    }
+
+
+class Recorder:
+    """Appends the turns of one session to its transcript, each flushed to the disk at once.
+
+    An existing transcript is gone on with: its turns are `saved`, a torn last line is cut off, and
+    turns that come again are compared with what is saved instead of being written twice.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        """Open or create the transcript at `path` for the session that `header` describes.
+
+        Raises:
+            SettingsDiffer: The file holds a session of other settings.
+            TranscriptError: The file is not a transcript.
+        """
+        self.path = path
+        self.saved: tuple[Turn, ...] = ()
+        self.end: End | None = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_resumable(path, header)
+        if _has_whole_line(path):
+            saved = read(path)
+            self.saved, self.end = saved.turns, saved.end
+            self._file: FileIO = path.open("r+b", buffering=0)
+            self._file.truncate(saved.sound_bytes)
+            self._file.seek(saved.sound_bytes)
+        else:
+            self._file = path.open("wb", buffering=0)
+            self._write(header.born().model_dump(mode="json"))
+            _flush_directory(path.parent)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file; every line of it is already on the disk."""
+        self._file.close()
+
+    async def record(self, turns: AsyncIterator[Turn]) -> AsyncIterator[Turn]:
+        """Yield each turn once it is safe on the disk."""
+        async for turn in turns:
+            if turn.index < len(self.saved):
+                compare(self.saved[turn.index], turn)
+            else:
+                self._write(turn_fields(turn))
+            yield turn
+
+    def finish(self, status: EndStatus, turns: int) -> None:
+        """Write how the session ended, unless that is already written."""
+        if self.end is None:
+            self.end = End(status=status, turns=turns, at=_now())
+            self._write(self.end.model_dump(mode="json"))
+
+    def _write(self, fields: Mapping[str, Any]) -> None:
+        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        try:
+            self._file.write(line.encode() + b"\n")
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StoppedShort(f"{self.path} cannot be written: {error.strerror}") from None
+
+
+def compare(saved: Turn, played: Turn) -> None:
+    """Raise ReplayMismatch, naming turn and field, if `played` is not the turn that was saved."""
+    before, now = turn_fields(saved), turn_fields(played)
+    for name in before.keys() - TIME_FIELDS:
+        if before[name] != now[name]:
+            raise ReplayMismatch(saved.index, f"{name} was {before[name]!r}, is now {now[name]!r}")
+
+
+def check_resumable(path: Path, header: Header) -> None:
+    """Raise SettingsDiffer if the file at `path` holds a session other than `header` describes."""
+    if not _has_whole_line(path):
+        return
+    with path.open("rb") as file:
+        saved = _parse(path, 1, file.readline(), _HEADER)
+    unlike = {"id", "created", "icl_loop"}
+    before = _flat(saved.model_dump(mode="json", exclude=unlike))
+    now = _flat(header.model_dump(mode="json", exclude=unlike))
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            raise SettingsDiffer(
+                f"{path} was played with {key} = {before.get(key)!r}, but now it is"
+                f" {now.get(key)!r}; choose another name or --out for the new settings,"
+                " or set it back to resume"
+            )
+
+
+def _has_whole_line(path: Path) -> bool:
+    """Return whether more than a torn first line was ever written."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
+
+
+def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _flush_directory(path: Path) -> None:
+    """Make the new file's name survive a power cut; not every platform can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
