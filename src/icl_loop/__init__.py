@@ -1,0 +1,79 @@
+"""Does a language model, inside one long conversation and with frozen weights, learn from being
+told "right" or "wrong"? `icl_loop` launches, replays and plots the learning curves that answer it.
+"""
+
+from icl_loop.analysis import arm_curves, frame, session_curves, summarize
+from icl_loop.context import (
+    All,
+    Block,
+    ContextPolicy,
+    Last,
+    Past,
+    Policy,
+    Stateless,
+    Window,
+    Within,
+    context_policy,
+)
+from icl_loop.datasets import Dataset, open_dataset
+from icl_loop.encodings import ENCODINGS, encoding
+from icl_loop.errors import IclLoopError, InputError, StoppedShort
+from icl_loop.experiment import Experiment, Session, Settings, load, parse
+from icl_loop.loop import play, recall
+from icl_loop.messages import Message, Reply, Usage
+from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel, open_model
+from icl_loop.records import Feedback, Sample, Turn
+from icl_loop.runner import Run, verify
+from icl_loop.task import Task
+from icl_loop.transcripts import Recorder, Transcript, read
+from icl_loop.wording import Wording, open_wording
+
+__all__ = [
+    "ENCODINGS",
+    "All",
+    "Block",
+    "CallableModel",
+    "ChatModel",
+    "ContextPolicy",
+    "Dataset",
+    "Experiment",
+    "Feedback",
+    "IclLoopError",
+    "InputError",
+    "Last",
+    "Message",
+    "Past",
+    "Policy",
+    "Recorder",
+    "ReplayModel",
+    "Reply",
+    "Run",
+    "Sample",
+    "ScriptedModel",
+    "Session",
+    "Settings",
+    "Stateless",
+    "StoppedShort",
+    "Task",
+    "Transcript",
+    "Turn",
+    "Usage",
+    "Window",
+    "Within",
+    "Wording",
+    "arm_curves",
+    "context_policy",
+    "encoding",
+    "frame",
+    "load",
+    "open_dataset",
+    "open_model",
+    "open_wording",
+    "parse",
+    "play",
+    "read",
+    "recall",
+    "session_curves",
+    "summarize",
+    "verify",
+]

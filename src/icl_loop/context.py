@@ -19,7 +19,6 @@ from icl_loop.tokens import (
     ESTIMATORS,
     REQUEST_TOKENS,
     TokenCounter,
-    count_message,
     count_messages,
 )
 

@@ -79,6 +79,11 @@ class Run:
         """The folder of the transcripts."""
         return self.out / self.experiment.name
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was told to stop."""
+        return self._stopping.is_set()
+
     def stop(self) -> None:
         """Let every session finish and save the turn it is in, then end the run."""
         self._stopping.set()

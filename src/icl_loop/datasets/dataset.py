@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from icl_loop.errors import DatasetError
 from icl_loop.records import Sample, keyed_index, keyed_order
 
-
 Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
 """One array of equal images, or one array each."""
 

@@ -1,0 +1,244 @@
+"""The command line: arguments, exit codes, printing."""
+
+import asyncio
+import json
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from icl_loop import screen
+from icl_loop.analysis import as_json, find, frame, summarize, warnings
+from icl_loop.datasets import open_dataset
+from icl_loop.encodings import ENCODINGS, encoding, pixels
+from icl_loop.errors import IclLoopError, InputError
+from icl_loop.experiment import load
+from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
+from icl_loop.transcripts import read
+
+DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
+
+app = typer.Typer(
+    help="Does a language model, inside one long conversation and with frozen weights, learn from"
+    " being told right or wrong? Exit codes: 0 done, 1 stopped short (what is saved is kept),"
+    " 2 the input was wrong.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+PIPE_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
+
+
+@app.command()
+def run(
+    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
+    ] = Path("transcripts"),
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+    ] = None,
+    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Sessions that play at once.")
+    ] = DEFAULT_CONCURRENCY,
+) -> None:
+    """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
+    laid_over = list(changes or [])
+    laid_over += [f"streams={streams}"] if streams is not None else []
+    laid_over += [f"turns={turns}"] if turns is not None else []
+    plan = load(experiment, laid_over)
+    playing = Run(plan, out_dir, concurrency)
+    with screen.watch(plan, err) as watcher:
+        playing.on_turn = watcher.turn
+        result = asyncio.run(_until_interrupted(playing, watcher.say))
+    _close(playing, result)
+
+
+async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunResult | None:
+    """Play; the first signal lets turns in flight finish, the second drops them (None)."""
+    task = asyncio.ensure_future(playing.play())
+
+    def interrupt() -> None:
+        if playing.stopping:
+            task.cancel()
+        else:
+            say("stopping: the turns in flight are finished and saved; once more drops them")
+            playing.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, interrupt)
+        except NotImplementedError:
+            break  # Windows has no such handlers; Ctrl-C then drops the turns in flight
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+
+
+def _close(playing: Run, result: RunResult | None) -> None:
+    """Print what came of the run; exit with 1 if it stopped short."""
+    paths = [path for path in (result.paths if result else ()) if path.exists()]
+    if any(path.read_bytes().count(b"\n") > 1 for path in paths[:1]):
+        _print_summary(paths)
+    if result is not None and result.stops:
+        err.print(screen.stops_table(result.stops))
+    out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
+    if result is not None and result.complete:
+        out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
+        return
+    err.print(
+        f"stopped short; everything answered is saved. Go on with: {_this_command()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    raise typer.Exit(STOPPED_SHORT)
+
+
+def _this_command() -> str:
+    return shlex.join(["icl-loop", *sys.argv[1:]])
+
+
+def _print_summary(paths: list[Path]) -> None:
+    summaries = summarize(frame(paths))
+    out.print(screen.summary_table(summaries))
+    for warning in warnings(summaries):
+        out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+
+
+@app.command()
+def replay(
+    path: Annotated[Path, typer.Argument(help="A transcript, or a folder of them.")],
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Prove that every request, judgement and told word can be re-derived."
+        ),
+    ] = False,
+    start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
+    delay: Annotated[
+        float | None,
+        typer.Option(min=0, help="Seconds between turns; 0.5 in a terminal, else none."),
+    ] = None,
+) -> None:
+    """Watch a saved session turn by turn, or prove that it replays."""
+    files = find([path])
+    if check:
+        _verify_all(files)
+        return
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:6]) + (", …" if len(files) > 6 else "")
+        raise InputError(f"{path} holds {len(files)} sessions; name one of them: {names}")
+    transcript = read(files[0])
+    if start and start >= len(transcript.turns):
+        raise InputError(f"--from {start}: the session has turns 0 to {len(transcript.turns) - 1}")
+    show = screen.Replay(transcript, colour=out.color_system is not None)
+    pause = delay if delay is not None else 0.5 * out.is_terminal
+    out.print(show.heading())
+    for index in range(start, len(transcript.turns)):
+        out.print(show.turn(index))
+        time.sleep(pause)
+
+
+def _verify_all(files: list[Path]) -> None:
+    codes = []
+    for file in files:
+        try:
+            turns = asyncio.run(verify(read(file)))
+        except IclLoopError as error:
+            codes.append(_exit_code(error))
+            _complain(f"{file}: {error}")
+        else:
+            out.print(f"{file}: {turns} turns replay", highlight=False, soft_wrap=True)
+    if codes:
+        _complain(f"{len(codes)} of {len(files)} sessions do not replay")
+        raise typer.Exit(max(codes))
+
+
+@app.command()
+def analyze(
+    paths: Paths,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print early, late and windowed accuracy of each arm, with t intervals over sessions."""
+    if not as_json_text:
+        _print_summary(find(paths))
+        return
+    summaries = summarize(frame(paths))
+    report = {"arms": [as_json(summary) for summary in summaries], "warnings": warnings(summaries)}
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def plot(
+    paths: Paths,
+    file: Annotated[
+        Path, typer.Option("-o", "--output", help="Where to; ends in .png, .svg or .html.")
+    ] = Path("learning-curve.png"),
+    window: Annotated[int, typer.Option(min=1, help="Turns in a window.")] = 20,
+) -> None:
+    """Draw accuracy over turns: a line and a band for each arm, thin lines for sessions, chance."""
+    from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
+
+    plots.check_format(file)
+    plots.save(plots.curve_chart(frame(paths), window), file)
+    out.print(f"plot: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def sample(
+    dataset: Annotated[str, typer.Argument(help="digits, mnist:test, idx:PREFIX, folder:DIR, …")],
+    index: Annotated[int, typer.Option(min=0, help="Which sample.")] = 0,
+    encoding_name: Annotated[
+        str, typer.Option("--encoding", help=f"One of {', '.join(ENCODINGS)}.")
+    ] = "grid",
+    size: Annotated[int, typer.Option(min=1, help="Side in pixels.")] = 20,
+) -> None:
+    """Print a sample as a model would be shown it, and nothing else."""
+    how = encoding(encoding_name)
+    chosen = open_dataset(dataset)[index]
+    typer.echo(how.encode(pixels(chosen.image, size)))
+    if sys.stderr.isatty():
+        err.print(f"{chosen.id}, label {chosen.label}", style="dim", highlight=False)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with the code that says how it went."""
+    try:
+        app()
+    except IclLoopError as error:
+        _complain(f"{'error' if isinstance(error, InputError) else 'stopped'}: {error}")
+        sys.exit(_exit_code(error))
+    sys.exit(DONE)
+
+
+def _exit_code(error: IclLoopError) -> int:
+    return WRONG_INPUT if isinstance(error, InputError) else STOPPED_SHORT
+
+
+def _complain(text: str) -> None:
+    err.print(screen.printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
