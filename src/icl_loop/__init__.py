@@ -1,5 +1,7 @@
-"""Does a language model, inside one long conversation and with frozen weights, learn from being
-told "right" or "wrong"? `icl_loop` launches, replays and plots the learning curves that answer it.
+"""Does a language model learn inside one long conversation from being told right or wrong?
+
+`icl_loop` launches, replays and plots the learning curves that answer this. The model's weights
+never change; whatever is learned is learned from what the context window shows.
 """
 
 from icl_loop.analysis import arm_curves, frame, session_curves, summarize

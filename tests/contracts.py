@@ -1,0 +1,120 @@
+"""Contracts to inherit: a new model, policy, encoding or data set is tested by one call.
+
+Each function states its laws in its docstring and raises AssertionError where one is broken.
+"""
+
+import inspect
+from collections.abc import Awaitable, Sequence
+
+import numpy as np
+
+from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window
+from icl_loop.datasets import Dataset
+from icl_loop.encodings import Encoding, Pixels
+from icl_loop.errors import ContextFull, ModelError
+from icl_loop.loop import recall
+from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.models import ChatModel
+from icl_loop.records import Turn
+from icl_loop.task import Task
+from icl_loop.tokens import REQUEST_TOKENS, count_message, count_messages
+
+
+def check_encoding(encoding: Encoding, values: Pixels) -> None:
+    """A text decodes to what was encoded, to the encoding's own precision, and only to that.
+
+    Encoding what was decoded gives the same text again; the text is plain and ends in a mark.
+    """
+    text = encoding.encode(values)
+    back = encoding.decode(text)
+    assert back.dtype == np.float32
+    assert back.shape == values.shape
+    assert back.min() >= 0
+    assert back.max() <= 1
+    assert np.abs(back - values).max() <= encoding.step / 2 + 1e-6
+    assert encoding.encode(back) == text
+    assert all(mark.isprintable() or mark == "\n" for mark in text)
+    assert not text.endswith("\n")
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Images are grey or RGB bytes, labels are named, ids are unique, and the checksum is stable.
+
+    A stream draws without replacement, is a function of its key, and begins with the shorter one.
+    """
+    count = min(len(dataset), 200)
+    samples = [dataset[index] for index in range(count)]
+    assert len({sample.id for sample in samples}) == count
+    for sample in samples:
+        assert sample.image.dtype == np.uint8
+        assert sample.image.ndim == 2 or sample.image.shape[2:] == (3,)
+        assert min(sample.image.shape) >= 1
+        assert sample.label in dataset.labels
+    assert len(set(dataset.labels)) == len(dataset.labels) >= 2
+    again = Dataset(dataset.name, dataset.images, dataset.classes, dataset.labels)
+    assert again.sha256 == dataset.sha256
+    smallest = int(np.bincount(dataset.classes, minlength=len(dataset.labels)).min())
+    drawn = dataset.stream(smallest, seed=1, number=0)  # no class can be needed more often
+    assert len(set(drawn)) == len(drawn) == smallest
+    assert drawn == dataset.stream(smallest, seed=1, number=0)
+    assert drawn[: smallest // 2] == dataset.stream(smallest // 2, seed=1, number=0)
+
+
+def check_policy(
+    policy: ContextPolicy,
+    task: Task,
+    turns: Sequence[Turn],
+    window: Window,
+) -> list[Shown]:
+    """Return what `policy` shows before each turn of a session, having checked it.
+
+    It shows past turns only, in rising order, within the budget, the same whenever it is asked;
+    and the whole request stays within the window less the reserve.
+    """
+    tally = Tally(window.counter)
+    shown_before_each: list[Shown] = []
+    for index, turn in enumerate(turns):
+        question = turn.question
+        budget = window.left_after(task.system, question)
+        past = Past(turns[:index], tally, range(index), budget, question, task.key)
+        try:
+            shown = policy(past)
+        except ContextFull as full:
+            assert full.needed > full.available
+            break
+        assert list(shown) == list(policy(past))
+        assert list(shown) == sorted(set(shown))
+        assert all(0 <= each < index for each in shown)
+        assert tally.of(shown) <= max(budget, 0)
+        request = recall(task.system, turns, shown, question)
+        tokens = count_messages(window.counter, request) + REQUEST_TOKENS
+        assert tokens <= window.tokens - window.reserve or not shown
+        shown_before_each.append(shown)
+        tally.add(turn, count_message(window.counter, question))
+    return shown_before_each
+
+
+async def check_model(model: ChatModel, conversation: Sequence[Message]) -> Reply:
+    """Return the reply to `conversation`, having checked the model.
+
+    The one verb is a coroutine of the messages; it leaves them as they were; the reply is text
+    with sound counts, or the failure is a ModelError.
+    """
+    before = fingerprint(conversation)
+    answering = model.complete(conversation)
+    assert isinstance(answering, Awaitable)
+    assert inspect.iscoroutine(answering)
+    try:
+        reply = await answering
+    except ModelError as error:
+        assert str(error)
+        raise
+    finally:
+        assert fingerprint(conversation) == before
+    assert isinstance(reply.text, str)
+    assert reply.attempts >= 1
+    assert reply.latency_s is None or reply.latency_s >= 0
+    usage = reply.usage
+    assert 0 <= usage.cached <= usage.prompt
+    assert 0 <= usage.reasoning <= usage.completion
+    return reply
