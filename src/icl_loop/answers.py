@@ -1,12 +1,14 @@
 """Reading a label out of free text in English or Japanese, or saying why none can be read.
 
-Nothing is guessed. The stated final line comes first; then a label that is named as the answer
-or set in quotes or brackets, if it is the only one; else there is no answer.
+Nothing is guessed. The stated final line comes first; then a label that is boxed, that has a line
+to itself, that is set in quotes or brackets, or that is named as what is seen, if it is the only
+one; else there is no answer. A label that is denied, or that is mentioned as a value, a background
+or a place in the array, names nothing.
 """
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -24,188 +26,362 @@ class Reading:
     reason: str = ""
 
 
-def read(text: str, labels: Sequence[str], finish: Finish = "stop") -> Reading:
-    """Return the label that `text` answers, or None with the reason.
+def read(
+    text: str, labels: Sequence[str], finish: Finish = "stop", form: str | None = None
+) -> Reading:
+    """Return the label that `text` answers, or None with the reason, in time linear in its length.
 
     Args:
         text: What the model wrote.
         labels: The labels it may answer.
         finish: Why it stopped; a reply cut at its length limit or withheld by a filter is no
             answer, whatever it holds.
+        form: The final line that was asked for, holding {label}; `Answer: {label}` and its like
+            are understood in any case.
 
     Raises:
-        InputError: Two labels read the same.
+        InputError: Two labels read the same, or one holds neither a letter nor a digit.
     """
+    reader = _reader(tuple(labels), form)
     if finish == "length":
         return Reading(None, "truncated", "the reply was cut off at its length limit")
     if finish == "content_filter":
         return Reading(None, "refusal", "the reply was withheld by a content filter")
-    return _reader(tuple(labels)).read(_plain(text))
+    return reader.read(text)
 
 
-_EMPHASIS = re.compile(r"\*\*|__|`|\$|\\boxed")
-_CURLY = str.maketrans("“”‘’«»＂", '""\'\'"""')
+# ---- plain text --------------------------------------------------------------------------
+
+_STRAIGHT = str.maketrans("“”„‟«»‘’‚‛‐‑‒–−", '"' * 6 + "'" * 4 + "-" * 5) | {ord("—"): " - "}
+_EMPHASIS = re.compile(
+    r"[`$]|\*\*|__"
+    r"|(?<![\w*])\*(?=\w)|(?<=\w)\*(?![\w*])|(?<!\w)_(?=[^\W_])|(?<=[^\W_])_(?!\w)"
+    r"|\\(?:textbf|text|mathbf|mathrm|[()\[\]])"
+)
+# Normalizing sorts each run of combining marks in quadratic time, so long runs are cut first, as
+# in the Stream-Safe Text Format of Unicode Standard Annex 15.
+_MARK = r"(?:[^\w\s\x00-\x7f]|[ﾞﾟ])"
+_LONG_RUN = re.compile(rf"({_MARK}{{30}}){_MARK}+")
+_THOUGHT = "</think>"
 
 
 def _plain(text: str) -> str:
-    """Fold full-width forms (NFKC), straighten quotes, drop emphasis."""
-    return _EMPHASIS.sub("", unicodedata.normalize("NFKC", text).translate(_CURLY))
+    """Fold full-width forms (NFKC), straighten quotes and dashes, drop emphasis."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _LONG_RUN.sub(r"\1", text)).translate(_STRAIGHT)
+    return _EMPHASIS.sub("", text)
 
+
+def _bare(text: str) -> str:
+    """Return `text` from its first letter or digit to its last."""
+    start, end = 0, len(text)
+    while start < end and not text[start].isalnum():
+        start += 1
+    while start < end and not text[end - 1].isalnum():
+        end -= 1
+    return text[start:end]
+
+
+# ---- the words around a label ------------------------------------------------------------
 
 _NUMERALS = "zero one two three four five six seven eight nine".split()  # noqa: SIM905  as read
-_WORDS = {
+_SPOKEN = {
     **{word: str(value) for value, word in enumerate(_NUMERALS)},
     **{kanji: str(value) for value, kanji in enumerate("〇一二三四五六七八九")},
+    **{"零": "0", "ゼロ": "0"},
 }
+_ARTICLES = {"a", "i"}
+"""Labels that are words of many sentences: they count only where nothing else can be meant."""
 
-_OPEN, _CLOSE = r"""["'「『【\[(<{]""", r"""["'」』】\])>}]"""
-_COPULA = r"(?:です|だ|である|でしょう|だと思います|と思います|と思われます)"
-_BE = r"(?:\s+(?:is|was)|\s*(?:の|は|:))?"
+_OPEN, _CLOSE = r"""["'「『【〈《\[(<{]""", r"""["'」』】〉》\])>}]"""
+_APART = r"""(?:(?<![A-Za-z0-9])["'\[(<{]|[「『【〈《])"""  # no call or subscript: row[3]
+_COPULAS = (
+    *("です", "だ", "である", "でしょう", "ですね", "になります", "となります", "だと思います"),
+    *("と思います", "と思われます", "だと考えられます", "と考えられます", "と判断します"),
+)
+_COPULA = rf"(?:{'|'.join(sorted(_COPULAS, key=len, reverse=True))})(?!け)"
+_BE = r"(?:\s+(?:is|was)\b|\s*(?:の|は|:|=))"
 _NOUN = (
-    r"(?:(?<!row )(?<!column )(?<!line )"
-    r"\b(?:digit|numeral|number|class|category|label|letter)s?|数字|文字|ラベル|番号)"
+    r"(?:(?<!row )(?<!column )(?<!line )(?<!pixel )"
+    r"\b(?:digit|numeral|number|class|category|label|letter|answer|prediction)"
+    r"|数字|文字|ラベル|番号|答え)"
 )
+_SURELY = r"(?:(?:most likely|likely|probably|clearly|definitely|simply|just)\s+)?"
 _SHOWS = (
-    r"\b(?:it|this|that|which|image|picture|array|shape|drawing|answer|guess|choice)"
-    r"(?:'s|\s+(?:is|was|shows|depicts|represents|resembles|looks like|must be"
-    r"|appears to be|seems to be))\s+"
-    r"(?:(?:most )?(?:likely|probably|clearly|definitely)\s+)?"
+    r"\b(?:it|this|image|picture|array|shape|drawing|figure|character|digit|answer|guess|choice)"
+    rf"(?:'s|\s+{_SURELY}(?:is|was|shows|depicts|represents|resembles|looks like|must be|should be"
+    rf"|appears to be|seems to be))\s+{_SURELY}"
 )
+_SAYS = (
+    r"\bi(?:'d| would|'ll| will)?\s+(?:say|answer|choose|pick|guess|think|believe|go with|see)\s+"
+    rf"(?:(?:it is|it's|this is)\s+)?{_SURELY}"
+    r"|\b(?:classif(?:y (?:it|this)|ied)|identif(?:y (?:it|this)|ied)|recogni[sz]ed?|reads) as\s+"
+)
+_END = r"(?=\s*(?:[.,;!?)\n]|$)|\s+(?:because|since|as|with|based|given|and|but)\b)"
+_SKIPPED = (
+    r"[\W_]|\b(?:most|likely|probably|clearly|definitely|simply|just|maybe|perhaps|a|an|the|is"
+    r"|it|this|it's|handwritten|digit|numeral|number|class|category|label|letter|boxed)\b"
+    r"|(?:数字|ラベル)[のは]?|おそらく|たぶん"
+)
+_OR = r"\bor\b|\band\b|\bversus\b|\bvs\b|または|もしくは|あるいは|か|や|と"
+_JAPANESE = "\u3005-\u9fff"
+_COUNTER = r"\s?%|つ|本|個|行|列|回|番目|桁|画素|ピクセル|点|箇所|か所|種類|通り|割"
+
 _FINAL = re.compile(
-    r"^\W*(?:(?:so|thus|therefore|hence),?\s+)?(?:the\s+|my\s+)?(?:final\s+)?"
-    r"(?:answer|label|prediction|最終的な答え|最終回答|答え|答|回答|解答|ラベル)"
-    r"(?P<link>\s+is\b\s*:?|\s*は|\s*[:=\-]+)?\s*(?P<value>.*)$",
+    r"[\W_]*(?:\d[.)]\s*)?(?:(?:so|thus|therefore|hence|したがって|よって|つまり)[,、]?\s*)?"
+    r"(?:(?:the|my|私の)\s*)?(?:(?:final|best|most likely|likely|correct)\s+)?"
+    r"(?:(?:answer|label|prediction|guess|classification|output|result|digit)\b"
+    r"|name\s?\([^()]{0,40}\)|最終的な答え|最終回答|答え|答|回答|解答|予測|結果|ラベル|数字)"
+    r"""["']?(?P<link>\s*(?P<colon>:)|\s*(?:=+>?|-+>?|→|⇒)|\s*は"""
+    r"|\s+(?:is|was|must be|should be|would be)\b\s*:?)?",
     re.IGNORECASE,
 )
-_LEAD = (
-    rf"(?:(?:probably|likely|a|an|the|handwritten|digit|number|class|label|数字の?)\s*|{_OPEN}\s*)*"
-)
-_DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|never|neither|nor|rather than|instead of)\s+(?:\w+\s+){0,2}[\"'「\[(]?$",
-    re.IGNORECASE,
-)
-_DENIED_AFTER = re.compile(r"[\"'」\])]?\s*(?:では(?:な|あり)|じゃ(?:な|あり)|とは違)")
+_SENTENCE = re.compile(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)", re.IGNORECASE)
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_LETTER = re.compile(r"[^\W\d_]")
+_NUMBER = re.compile(rf"{_NOUN}{_BE}?\s*(?:{_OPEN}\s*)?\d+\b", re.IGNORECASE)
 _REFUSAL = re.compile(
-    r"\bI(?:'m| am) (?:sorry|unable|not able)\b"
-    r"|\bI (?:cannot|can't|can not|won't|will not|must decline|refuse)\b"
+    r"\bi(?:'m| am) (?:sorry|unable|not able)\b"
+    r"|\bi (?:cannot|can't|can not|won't|will not|must decline|refuse)\b"
     r"|\b(?:unable|not able) to (?:help|assist|answer|determine|identify|say)\b"
-    r"|申し訳|お答えできません|答えられません|お断り|判断できません|できかねます",
+    r"|申し訳|お答えできません|答えられません|お断り|(?:判断|判別|特定)できません|できかねます"
+    r"|(?:わか|分か)りません",
     re.IGNORECASE,
 )
+
+# ---- mentions that answer nothing, told by the few characters beside a label --------------
+
+_BESIDE = 60
+_FILLER = (
+    r"(?:of|is|are|was|were|to|from|between|like|about|near|set|at|only|all|mostly|just|being"
+    r"|equal|range|ranging|marked|as|such|that|which|both|\d+(?:\.\d+)?(?:\W*\b(?:and|or|to))?)"
+)
+_MEANS = r"(?:means?|marks?|denotes?|represents?|indicates?|stands for|being|for|as|=)"
+_NOT_BEFORE = re.compile(
+    # not a 3, rather than 3
+    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bno)\s+"
+    r"(?:\w+\s+){0,2}|\b(?:mistaken for|confused with)\s+(?:an?\s+|the\s+)?"
+    # background values of 0, row 3
+    r"|\b(?:background|entries|(?:value|pixel|cell|entry|zero|row|column|line|index|level)s?)"
+    rf"(?:\W*\b{_FILLER}\b)*\W*"
+    # 背景の値は0や1
+    r"|(?:背景|値|画素|ピクセル|余白|周囲|周り|行|列)"
+    r"(?:(?!数字|文字|絵|画像|図|答|ラベル|形)[^。、.!?\n\d]){0,10}(?:\d[\d.]*(?:や|と|から|、|,|~|〜|-))*"
+    # from 0 to 9
+    rf"|\d\W{{0,3}}(?:to|through|から)\s*){_OPEN}?\s*$",
+    re.IGNORECASE,
+)
+_NOT_AFTER = re.compile(
+    rf"{_CLOSE}?(?:"
+    # 3ではなく5, 3 is wrong
+    r"\s*(?:で(?:は|も)?な[いく]|ではあり|じゃ(?:な|あり)|とは違|以外|というより"
+    r"|(?:is|was|would be) (?:not|wrong|incorrect)|isn't|wasn't)"
+    # 0s, 0 is used for the background, 0 means dark
+    r"|'?s\b|[ \t]*(?:x|×|by)[ \t]*\d|[ \t]+of\b"
+    r"|(?:[ \t]*\b(?:is|are|was|were|the|a|used|of|like|surrounding|all|to mark)\b"
+    rf"|[ \t]*{_MEANS})*[ \t]*\b(?:background|pixels?|values?|elsewhere|padding|percent"
+    r"|rows?|columns?|lines?|strokes?|loops?|times)\b"
+    rf"|[ \t]+(?:is\s+)?{_MEANS}[ \t]+(?:the[ \t]+)?(?:dark|bright|black|white|blank|empty|no ink)"
+    # 0は背景, 0の画素
+    r"|\s*(?:の|は|が|を|で)?(?:暗い|明るい|黒い)?(?:背景|値|画素|ピクセル|余白|行目|列目)"
+    # 0 to 9
+    rf"|\s*(?:to|through|から|~|〜)\s*{_OPEN}?\d)",
+    re.IGNORECASE,
+)
+
+
+def _only_mentioned(match: re.Match[str]) -> bool:
+    """Return whether the label of `match` is denied, or stands for something in the array."""
+    start, end = match.span(match.lastindex or 0)
+    before, after = match.string[max(0, start - _BESIDE) : start], match.string[end : end + _BESIDE]
+    return bool(_NOT_BEFORE.search(before) or _NOT_AFTER.match(after))
+
+
+# ---- readers -----------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=64)
-def _reader(labels: tuple[str, ...]) -> "_Reader":
-    return _Reader(labels)
+def _reader(labels: tuple[str, ...], form: str | None) -> "_Reader":
+    return _Reader(labels, form)
 
 
 class _Reader:
     """The patterns for one set of labels."""
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        names = {_plain(label): label for label in labels}
-        folded = {name.casefold(): label for name, label in names.items()}
-        if len(names) != len(labels):
+    def __init__(self, labels: tuple[str, ...], form: str | None) -> None:
+        self._folds = len({_plain(label).casefold() for label in labels}) == len(labels)
+        known = {self._known_as(label): label for label in labels}
+        if len(known) != len(labels):
             raise InputError(f"two of these labels read the same: {', '.join(labels)}")
-        self.ignore_case = len(folded) == len(labels)
-        self.labels = folded if self.ignore_case else names
-        spoken = {word: digit for word, digit in _WORDS.items() if digit in self.labels}
-        label = self._alternatives(self.labels)
-        either = self._alternatives({**spoken, **self.labels})
-        self.spoken = {**spoken, **self.labels}
-        self.whole = self._compile(rf"[\W_]*{either}\s*{_COPULA}?[\W_]*")
-        self.value = self._compile(_LEAD + either)
-        self.another = self._compile(
-            rf"{_CLOSE}?\s*(?:,|/|\bor\b|\band\b|または|もしくは|か)\s*{_LEAD}{either}"
+        for name, label in known.items():
+            if not _LETTER_OR_DIGIT.search(name):
+                raise InputError(f"a label holds a letter or a digit, got {label!r}")
+        spoken = {word: digit for word, digit in _SPOKEN.items() if digit in known}
+        self._labels = {**spoken, **known}
+        self._form = [_bare(part) for part in self._fold(form or "").partition("{label}")[::2]]
+        every, either = _alternatives(self._labels), _alternatives(self._labels.keys() - _ARTICLES)
+        label = _alternatives(known.keys() - _ARTICLES)
+        self._lone = re.compile(rf"(?:{_SKIPPED})*{every}", re.IGNORECASE)
+        self._first = re.compile(rf"(?:{_SKIPPED})*{either}", re.IGNORECASE)
+        self._next = re.compile(rf"(?:{_SKIPPED}|{_OR})*{either}", re.IGNORECASE)
+        self._another = re.compile(
+            rf"{_CLOSE}?\s*(?:[,/;&|]|{_OR})(?:{_SKIPPED})*{either}"
+            rf"|[\W_]*\b(?:but|though|although|however)\b[^.!?\n]{{0,{_BESIDE}}}?{label}",
+            re.IGNORECASE,
         )
-        self.foreign = self._compile(rf"{_NOUN}{_BE}\s*{_OPEN}?\s*\d+\b")
-        self.tiers = [
-            self._compile(rf"{_NOUN}{_BE}\s*{_OPEN}\s*{label}\s*{_CLOSE}"),
-            self._compile(rf"{_OPEN}\s*{label}\s*{_CLOSE}"),
-            self._compile(
-                rf"{_NOUN}{_BE}\s*{label}|{_SHOWS}(?:a|an|the)\s+(?:\w+\s+)?{label}"
-                rf"|{_SHOWS}{label}(?=\s*(?:[.,;!?\n]|$))"
-                rf"|{label}\s*(?:{_COPULA}|に見え|を表|を示)"
-            ),
+        self._tiers = [
+            re.compile(pattern, re.IGNORECASE)
+            for pattern in (
+                rf"\\f?boxed\s*\{{+\s*{every}\s*\}}"
+                rf"|<(?:answer|label|prediction|digit|output|result)>\s*{every}\s*</"
+                rf"|[\"'](?:{_NOUN}|output|result)[\"']\s*:\s*[\"'\[]*\s*{every}",
+                rf"{_NOUN}{_BE}?\s*{_OPEN}\s*{every}\s*{_CLOSE}",
+                rf"{_APART}\s*{every}\s*{_CLOSE}",
+                rf"{_NOUN}{_BE}?\s*{label}"
+                rf"|{_NOUN}{_BE}\s*(?:(?:a|an|the)\s+)?{every}{_END}"
+                rf"|(?:{_SHOWS}|{_SAYS})(?:(?:a|an|the)\s+(?:\w{{1,30}}\s+)?{label}|{either}{_END})"
+                rf"|(?<!か)(?<!か、){label}\s*(?:{_COPULA}|に見え|を表|を示|が描かれ|のよう|と読)",
+            )
         ]
 
-    def _compile(self, pattern: str) -> re.Pattern[str]:
-        return re.compile(pattern, re.IGNORECASE if self.ignore_case else 0)
-
-    @staticmethod
-    def _alternatives(names: dict[str, str]) -> str:
-        """Return a group of the names, longest first, that never matches a part of a number."""
-        longest_first = sorted(names, key=len, reverse=True)
-        words = "|".join(re.escape(name) for name in longest_first)
-        return rf"((?<![A-Za-z0-9_.\-])(?:{words})(?![A-Za-z0-9_\-]|\.\d))"
-
     def read(self, text: str) -> Reading:
-        """Return the reading of plain `text`."""
-        if match := self.whole.fullmatch(text):
-            return Reading(self._label(match), "ok")
-        return self._stated(text) or self._free(text)
-
-    def _stated(self, text: str) -> Reading | None:
-        """Return the reading of the last stated final line, if there is one to be read."""
-        readings: list[tuple[int, Reading]] = []
-        lines = [line for line in text.splitlines() if line.strip()]
-        for index, line in enumerate(lines):
-            match = _FINAL.match(line)
-            if match is None:
-                continue
-            value = match["value"] or (lines[index + 1] if index + 1 < len(lines) else "")
-            reading = self._value(value, linked=bool(match["link"]) or not match["value"])
-            if reading is not None:
-                readings.append((index, reading))
-        if not readings:
-            return None
-        last, reading = readings[-1]
-        before = dict(readings[:-1]).get(last - 1, reading)
-        if before.answer != reading.answer:
-            return Reading(None, "unreadable", "two answers in a row")
-        return reading
-
-    def _value(self, value: str, *, linked: bool) -> Reading | None:
-        """Return what stands behind "Answer:"; without the colon only a bare label counts."""
-        if match := self.whole.fullmatch(value):
-            return Reading(self._label(match), "ok")
-        if not linked:
-            return None
-        if match := self.value.match(value.lstrip()):
-            return self._only([match], value.lstrip())
-        if re.fullmatch(r"\W*[\w./\-]+\W*", value):
-            return Reading(None, "out_of_set", f"{value.strip()!r} is not one of the labels")
-        return None
-
-    def _free(self, text: str) -> Reading:
-        """Return the one label that is named or quoted, from the surest form to the loosest."""
-        for tier in self.tiers:
-            found = [match for match in tier.finditer(text) if not self._denied(match, text)]
-            if found:
-                return self._only(found, text)
-        if _REFUSAL.search(text):
-            return Reading(None, "refusal", "the model declined to answer")
-        if self.foreign.search(text) or re.fullmatch(r"\W*\d+\W*", text):
-            return Reading(None, "out_of_set", "the number named is not one of the labels")
-        return Reading(None, "unreadable", "no label is stated, named or quoted")
-
-    def _only(self, found: list[re.Match[str]], text: str) -> Reading:
-        labels = {self._label(match) for match in found}
-        for match in found:
-            if other := self.another.match(text, match.end()):
-                labels.add(self._label(other))
-        if len(labels) > 1:
-            return Reading(None, "unreadable", f"two answers: {', '.join(sorted(labels))}")
-        return Reading(labels.pop(), "ok")
-
-    @staticmethod
-    def _denied(match: re.Match[str], text: str) -> bool:
-        start, end = match.span(match.lastindex or 0)
-        return bool(
-            _DENIED_BEFORE.search(text[max(0, start - 40) : start])
-            or _DENIED_AFTER.match(text, end)
+        """Return the reading of `text`; thoughts that are marked as such are passed over."""
+        plain = self._fold(text.rpartition(_THOUGHT)[2])
+        parts = (part for line in plain.splitlines() for part in _SENTENCE.split(line))
+        lines = [part for part in parts if _LETTER_OR_DIGIT.search(part)]
+        return (
+            self._stated(lines) or self._line_of_its_own(lines) or self._named(plain) or _none(plain)
         )
 
+    def _stated(self, lines: Sequence[str]) -> Reading | None:
+        """Return the reading of the last stated final line, if there is one to be read."""
+        for index in range(len(lines) - 1, -1, -1):
+            reading = self._final(lines, index)
+            if reading is not None:
+                before = self._final(lines, index - 1) if index else None
+                if before and before.answer and reading.answer:
+                    return _only({before.answer, reading.answer})
+                return reading
+        return None
+
+    def _final(self, lines: Sequence[str], index: int) -> Reading | None:
+        """Return the reading of the line at `index` as a final one; its value may stand below."""
+        line = lines[index]
+        if (value := self._asked_for(line)) is not None:
+            return self._value(value, colon=True)
+        match = _FINAL.match(line)
+        if match is None:
+            return None
+        value = line[match.end() :]
+        if not _LETTER_OR_DIGIT.search(value):
+            return self._value("".join(lines[index + 1 : index + 2]), colon=False)
+        if match["link"]:
+            return self._value(value, colon=bool(match["colon"]))
+        label = self._alone(value)
+        return Reading(label, "ok") if label else None
+
+    def _asked_for(self, line: str) -> str | None:
+        """Return what stands for the label in a line of the form that was asked for."""
+        before, after = self._form
+        start, found, value = line.partition(before) if before else (line, "", "")
+        if not found or _LETTER_OR_DIGIT.search(start):
+            return None
+        return value.rstrip().removesuffix(after) if after else value
+
+    def _value(self, value: str, *, colon: bool) -> Reading | None:
+        """Return the reading of what follows "Answer:", or "The answer is" if without a colon."""
+        if label := self._alone(value):
+            return Reading(label, "ok")
+        match = self._first.match(value)
+        if match and not _only_mentioned(match):
+            return _only(self._labels_of([match], self._next))
+        if named := self._named(value):
+            return named
+        if _REFUSAL.search(value):
+            return Reading(None, "refusal", "the model declined to answer")
+        bare = _bare(value)
+        if bare and (bare.isdecimal() or (colon and len(bare.split()) == 1)):
+            return Reading(None, "out_of_set", f"{bare[:40]!r} is not one of the labels")
+        return None
+
+    def _line_of_its_own(self, lines: Sequence[str]) -> Reading | None:
+        """Return the label that is all of the first or the last line, set off by words."""
+        ends = [(lines[0], lines[1:2]), (lines[-1], lines[-2:-1])] if lines else []
+        labels = {
+            label
+            for line, (*beside,) in ends
+            if all(map(_LETTER.search, beside)) and not line.rstrip().endswith("?")
+            if (label := self._alone(line))
+        }
+        return _only(labels) if labels else None
+
+    def _named(self, text: str) -> Reading | None:
+        """Return the one label that is boxed, set apart or named, the surest form first."""
+        for tier in self._tiers:
+            if labels := self._labels_of(tier.finditer(text), self._another):
+                return _only(labels)
+        return None
+
+    def _labels_of(self, found: Iterable[re.Match[str]], more: re.Pattern[str]) -> set[str]:
+        """Return the labels that were found or that `more` finds beside them."""
+        labels: set[str] = set()
+        for match in found:
+            beside = more.match(match.string, match.end())
+            for each in (match, beside) if beside else (match,):
+                if self._label(each) not in labels and not _only_mentioned(each):
+                    labels.add(self._label(each))
+            if len(labels) > 1:
+                break
+        return labels
+
+    def _alone(self, text: str) -> str | None:
+        """Return the label that is all that `text` says, articles and the like apart."""
+        match = self._lone.match(text)
+        if match is None:
+            return None
+        label, rest = self._label(match), text[match.end() :]
+        lead = _bare(text[: match.start(match.lastindex or 0)][-_BESIDE:]).split()
+        if label.casefold() in _ARTICLES and lead and lead[-1] not in {"letter", "label", "class"}:
+            return None
+        said = _bare(rest[: _BESIDE + 1])
+        again = rest.lstrip().startswith("(") and self._labels.get(said) == label
+        return label if not said or said in _COPULAS or again else None
+
     def _label(self, match: re.Match[str]) -> str:
-        name = match[match.lastindex or 0]
-        return self.spoken[name.casefold() if self.ignore_case else name]
+        return self._labels[" ".join(match[match.lastindex or 0].split())]
+
+    def _known_as(self, label: str) -> str:
+        return " ".join(self._fold(label).split())
+
+    def _fold(self, text: str) -> str:
+        plain = _plain(text)
+        return plain.casefold() if self._folds else plain
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    """Return a group of the names, longest first, that never matches a part of a word or number."""
+    longest_first = sorted(names, key=len, reverse=True)
+    japanese = [name for name in longest_first if "\u3005" <= name[0] <= "\u9fff"]
+    words, kana = (
+        "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in each)
+        for each in ([name for name in longest_first if name not in japanese], japanese)
+    )
+    return (
+        rf"(?-i:((?<![_.\-])(?<![^\W{_JAPANESE}])(?:{words or '(?!)'})"
+        rf"(?!_|-\w|\.\d|[^\W{_JAPANESE}]|{_COUNTER})"
+        rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{kana or '(?!)'})(?=\W|$|{_COPULA}|[はがのをにとかや])(?!{_COUNTER})))"
+    )
+
+
+def _only(labels: set[str]) -> Reading:
+    if len(labels) > 1:
+        return Reading(None, "unreadable", f"two answers: {', '.join(sorted(labels))}")
+    return Reading(*labels, "ok")
+
+
+def _none(text: str) -> Reading:
+    if _REFUSAL.search(text):
+        return Reading(None, "refusal", "the model declined to answer")
+    if _NUMBER.search(text) or _bare(text).isdecimal():
+        return Reading(None, "out_of_set", "the number named is not one of the labels")
+    return Reading(None, "unreadable", "no label is stated, named or quoted")

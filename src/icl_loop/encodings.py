@@ -8,7 +8,6 @@ nothing but the text.
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,18 +18,21 @@ from icl_loop.errors import EncodingError, InputError, nearest
 Pixels = NDArray[np.float32]
 """Float32, shape (rows, columns), values 0.0 (dark) to 1.0 (bright)."""
 
+MAX_SIDE = 1024
+"""Most rows or columns of a picture; a text that claims more is refused before it takes memory."""
+
 
 def pixels(image: NDArray[np.uint8], size: int) -> Pixels:
     """Resize `image` to `size` x `size`, turn it to grey levels, scale it to 0..1.
 
     Args:
         image: uint8, shape (height, width) or (height, width, 3).
-        size: Side of the square in pixels, at least 1.
+        size: Side of the square in pixels, from 1 to `MAX_SIDE`.
 
     The resize comes before the grey levels and uses Pillow's default filter.
     """
-    if size < 1:
-        raise InputError(f"size is at least 1 pixel, got {size}")
+    if not 1 <= size <= MAX_SIDE:
+        raise InputError(f"size is 1 to {MAX_SIDE} pixels, got {size}")
     grey = Image.fromarray(image).resize((size, size)).convert("L")
     return np.asarray(grey, dtype=np.float32) / np.float32(255)
 
@@ -53,8 +55,10 @@ class Encoding:
 
     def encode(self, values: Pixels) -> str:
         """Return the text for `values`, shape (rows, columns), each between 0 and 1."""
-        if values.ndim != 2 or not values.size:
-            raise EncodingError(f"{self.name} writes rows x columns, got shape {values.shape}")
+        if values.ndim != 2 or not values.size or max(values.shape) > MAX_SIDE:
+            raise EncodingError(
+                f"{self.name} writes rows x columns, at most {MAX_SIDE}, got shape {values.shape}"
+            )
         if not (values.min() >= 0 and values.max() <= 1):
             raise EncodingError(
                 f"{self.name} writes values from 0 to 1, got {values.min()} to {values.max()}"
@@ -62,11 +66,18 @@ class Encoding:
         return self.write(values)
 
     def decode(self, text: str) -> Pixels:
-        """Return the pixels that `text` stands for, to the precision of `step`."""
+        """Return the pixels that `text` stands for, to the precision of `step`.
+
+        Raises:
+            EncodingError: No pixels are written as exactly this text.
+        """
         try:
-            return self.read(text)
+            values = self.read(text)
         except ValueError as error:
             raise EncodingError(f"not a text of the {self.name} encoding: {error}") from None
+        if self.encode(values) != text:
+            raise EncodingError(f"not a text of the {self.name} encoding: it is written otherwise")
+        return values
 
 
 def encoding(name: str) -> Encoding:
@@ -80,20 +91,27 @@ def encoding(name: str) -> Encoding:
 # ---- article: the array as numpy prints it -----------------------------------------------
 
 
-@lru_cache(maxsize=4096)
-def _print_row(tenths: bytes) -> str:
-    """Print one row of tenths as numpy prints a float32 array at its default width.
-
-    Most rows of a picture are blank or recur, hence the cache.
-    """
-    row = np.frombuffer(tenths, dtype=np.float32)
-    with np.printoptions(precision=8, threshold=row.size + 1, linewidth=75, suppress=False):
-        return str(row)
+_TENTHS = ("0. ", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1. ")
+_WHOLE = {0: "0.", 10: "1."}
+_LINE = 74
+"""Columns of a line as numpy fills it by default: 75 less one for the closing bracket."""
 
 
 def _write_article(values: Pixels) -> str:
-    rows = np.round(values.astype(np.float32, copy=False), 1) + np.float32(0)  # no minus zero
-    return "[" + ",\n".join(_print_row(row.tobytes()) for row in rows) + "]"
+    """Write each row as numpy prints it; asking numpy itself takes ten times as long."""
+    tenths = np.rint(values.astype(np.float32, copy=False) * np.float32(10)).astype(np.intp)
+    return "[" + ",\n".join(_print_row(row) for row in tenths.tolist()) + "]"
+
+
+def _print_row(tenths: list[int]) -> str:
+    """Print one row of float32 tenths: numbers of one width, lines that end in no blanks."""
+    words = _WHOLE if _WHOLE.keys() >= set(tenths) else _TENTHS
+    each_line = _LINE // (len(words[0]) + 1)
+    printed = [words[tenth] for tenth in tenths]
+    *full, last = (
+        " ".join(printed[start : start + each_line]) for start in range(0, len(printed), each_line)
+    )
+    return "[" + "\n ".join([*(line.rstrip() for line in full), last]) + "]"
 
 
 def _read_article(text: str) -> Pixels:
@@ -120,7 +138,8 @@ def _marks(name: str, ramp: str, between: str = "") -> Encoding:
     level = {mark: index / top for index, mark in enumerate(ramp)}
 
     def write(values: Pixels) -> str:
-        return "\n".join(between.join(row) for row in table[np.rint(values * top).astype(np.intp)])
+        levels = np.rint(values * top).astype(np.intp)
+        return "\n".join(between.join(row) for row in table[levels].tolist())
 
     def read(text: str) -> Pixels:
         return _square([[level[mark] for mark in _split(line)] for line in text.split("\n")])
@@ -137,8 +156,11 @@ def _marks(name: str, ramp: str, between: str = "") -> Encoding:
     return Encoding(name, write, read, 1 / top)
 
 
+_BINARY = _marks("binary", ".#")
+
 # ---- sparse: runs of ink -----------------------------------------------------------------
 
+_INK = re.compile("#+")
 _RUN = re.compile(r"(\d+)(?:-(\d+))?")
 _NO_INK = "."
 
@@ -147,17 +169,18 @@ def _write_sparse(values: Pixels) -> str:
     """Write a line a row: the columns of each run of ink, `first-last`, or a dot for none."""
     if values.shape[0] != values.shape[1]:
         raise EncodingError(f"sparse writes squares, got shape {values.shape}")
-    return "\n".join(_runs(row) for row in np.rint(values).astype(np.int8))
+    return "\n".join(_runs(line) for line in _BINARY.write(values).split("\n"))
 
 
-def _runs(row: NDArray[np.int8]) -> str:
-    edges = np.flatnonzero(np.diff(row, prepend=np.int8(0), append=np.int8(0)))
-    pairs = zip(edges[::2].tolist(), (edges[1::2] - 1).tolist(), strict=True)
-    return " ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in pairs) or _NO_INK
+def _runs(line: str) -> str:
+    spans = [(run.start(), run.end() - 1) for run in _INK.finditer(line)]
+    return " ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in spans) or _NO_INK
 
 
 def _read_sparse(text: str) -> Pixels:
     lines = text.split("\n")
+    if len(lines) > MAX_SIDE:
+        raise ValueError(f"more than {MAX_SIDE} rows")
     values = np.zeros((len(lines), len(lines)), dtype=np.float32)
     for row, line in zip(values, lines, strict=True):
         for run in [] if line == _NO_INK else line.split(" "):
@@ -184,7 +207,7 @@ ENCODINGS = {
         _marks("grid", "0123456789"),
         _marks("spaced", "0123456789", between=" "),
         _marks("ascii", " .:-=+*#%@"),
-        _marks("binary", ".#"),
+        _BINARY,
         Encoding("sparse", _write_sparse, _read_sparse, 1.0),
     )
 }

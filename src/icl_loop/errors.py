@@ -93,8 +93,8 @@ def nearest(value: str, choices: Iterable[str]) -> str:
     >>> nearest("stateles", ["all", "stateless"])
     "did you mean 'stateless'?"
     """
-    names = sorted(choices)
+    names = {name.lower(): name for name in sorted(choices)}
     close = get_close_matches(value.lower(), names, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return "choose one of " + ", ".join(names)
+        return f"did you mean {names[close[0]]!r}?"
+    return "choose one of " + ", ".join(names.values())

@@ -30,6 +30,8 @@ from icl_loop.transcripts import DatasetIdentity, Header
 from icl_loop.wording import open_wording
 
 AUTO = "auto"
+MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "params"})
+"""Keys whose wrong values are not repeated: people put their keys there by mistake."""
 
 
 def _one_of(choices: Sequence[str] | Mapping[str, object]) -> AfterValidator:
@@ -104,7 +106,7 @@ class ModelSettings(_Table):
     name: Annotated[str, _checked_by(check_model_name), Field(min_length=1)] = "reference/nearest"
     context_window: int = Field(default=32_768, ge=1)
     base_url: Annotated[str | None, AfterValidator(_address)] = None
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
     params: Annotated[dict[str, Any], AfterValidator(_no_secrets)] = {}
 
 
@@ -405,7 +407,8 @@ def _first(error: ValidationError, kind: object) -> str:
     if first["type"] == "missing":
         return f", {key}: this key is missing"
     reason = first["msg"].removeprefix("Value error, ")
-    return f"{', ' + key if key else ''} = {first['input']!r}: {reason}"
+    value = "" if set(path) & MAY_HOLD_SECRETS else f" = {first['input']!r}"
+    return f"{', ' + key if key else ''}{value}: {reason}"
 
 
 def _keys(kind: object, path: Sequence[str]) -> list[str]:

@@ -78,8 +78,7 @@ def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:
     The key names the seed, the purpose, and the stream or turn. The bits are the raw output of
     PCG64 (O'Neill 2014), which numpy promises never to change, seeded by SHA-256 of the key.
     """
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    return np.random.PCG64(int.from_bytes(digest, "big")).random_raw(count)
+    return np.random.PCG64(_digest(key)).random_raw(count)
 
 
 def keyed_index(size: int, *key: str | int) -> int:
@@ -87,9 +86,17 @@ def keyed_index(size: int, *key: str | int) -> int:
 
     The modulo of 256 uniform bits is biased by less than size / 2**256.
     """
-    return int.from_bytes(hashlib.sha256(repr(key).encode()).digest(), "big") % size
+    return _digest(key) % size
 
 
 def keyed_order(size: int, *key: str | int) -> NDArray[np.intp]:
     """Return a permutation of range(size) that is a function of `key` alone."""
     return np.argsort(keyed_bits(size, *key), kind="stable")
+
+
+def _digest(key: tuple[str | int, ...]) -> int:
+    """Return SHA-256 of `key` as an integer.
+
+    It is taken of `ascii` since what `repr` escapes depends on the Unicode tables of the Python.
+    """
+    return int.from_bytes(hashlib.sha256(ascii(key).encode()).digest(), "big")

@@ -25,6 +25,7 @@ DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
 
 OnTurn = Callable[[Session, Turn], None]
+OpenModel = Callable[[Session], ChatModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ class Run:
         experiment: What is played.
         out: The folder that holds the experiment's own folder.
         concurrency: Sessions that play at once.
+        open_model: Opens the model of a session; its own by its settings unless told otherwise.
         on_turn: Called with every turn that is safe on the disk, saved ones on resume included.
     """
 
@@ -72,6 +74,7 @@ class Run:
     out: Path
     concurrency: int = DEFAULT_CONCURRENCY
     on_turn: OnTurn = lambda _session, _turn: None
+    open_model: OpenModel = Session.open_model
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     @property
@@ -101,7 +104,7 @@ class Run:
         with _locked(self.folder):
             for session in sessions:
                 check_resumable(self.path(session), session.header())
-            async with _models(sessions) as model_of:
+            async with _models(sessions, self.open_model) as model_of:
                 slots = asyncio.Semaphore(self.concurrency)
                 async with asyncio.TaskGroup() as group:
                     playing = [
@@ -174,7 +177,9 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _models(sessions: Iterable[Session]) -> AsyncIterator[Callable[[Session], ChatModel]]:
+async def _models(
+    sessions: Iterable[Session], open_model: OpenModel
+) -> AsyncIterator[Callable[[Session], ChatModel]]:
     """Open each model that the sessions need once, and close them all at the end."""
     opened: dict[str, ChatModel] = {}
 
@@ -183,7 +188,7 @@ async def _models(sessions: Iterable[Session]) -> AsyncIterator[Callable[[Sessio
 
     for session in sessions:
         if key(session) not in opened:
-            opened[key(session)] = session.open_model()
+            opened[key(session)] = open_model(session)
     try:
         yield lambda session: opened[key(session)]
     finally:

@@ -2,13 +2,15 @@
 
 import sys
 import time
+import unicodedata
+from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.progress import (
     BarColumn,
@@ -22,37 +24,52 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.analysis import ArmSummary, Estimate
-from icl_loop.encodings import Pixels, encoding
+from icl_loop.encodings import Encoding, Pixels, encoding
 from icl_loop.errors import EncodingError, InputError
 from icl_loop.experiment import Experiment, Session
 from icl_loop.records import Turn
 from icl_loop.runner import Stop
 from icl_loop.transcripts import Transcript
-from icl_loop.wording import open_wording
+from icl_loop.wording import Wording, open_wording
 
 RECENT = 20
-"""Turns over which running accuracy is taken."""
+"""Turns of each session over which running accuracy is taken."""
+_NAME_WIDTH = 24
+"""Names of arms are kept whole in a narrow table if all are as short as this."""
 
 
 def printable(text: str) -> str:
     """Return `text` with everything that could steer a terminal replaced by U+FFFD."""
-    return "".join(mark if mark.isprintable() or mark == "\n" else "\ufffd" for mark in text)
+    return "".join(mark if _is_plain(mark) else "\ufffd" for mark in text)
 
 
-@dataclass
+def _is_plain(mark: str) -> bool:
+    """Whether a mark only takes its place; wide spaces do, which Python calls unprintable."""
+    return mark.isprintable() or mark == "\n" or unicodedata.category(mark) == "Zs"
+
+
 class _Score:
-    """Right answers of one arm, in all and in its latest turns."""
+    """Right answers of one arm in its latest turns, and how many turns there were in all."""
 
-    played: int = 0
-    recent: list[bool] = field(default_factory=list)
+    def __init__(self, size: int) -> None:
+        self.played = 0
+        self._latest: deque[bool] = deque(maxlen=size)
+        self._right = 0
 
-    def add(self, *, correct: bool, size: int) -> None:
+    def add(self, *, correct: bool) -> None:
+        if len(self._latest) == self._latest.maxlen:
+            self._right -= self._latest[0]
+        self._latest.append(correct)
+        self._right += correct
         self.played += 1
-        self.recent = [*self.recent[-(size - 1) :], correct] if size > 1 else [correct]
 
     @property
-    def accuracy(self) -> float:
-        return sum(self.recent) / len(self.recent) if self.recent else 0.0
+    def accuracy(self) -> float | None:
+        """Share of right answers, None before the first turn."""
+        return self._right / len(self._latest) if self._latest else None
+
+    def __str__(self) -> str:
+        return "–" if self.accuracy is None else f"{self.accuracy:.1%}"
 
 
 class Watcher(Protocol):
@@ -76,6 +93,10 @@ class Watcher(Protocol):
         ...
 
 
+def _scores(experiment: Experiment) -> dict[str, _Score]:
+    return {arm: _Score(RECENT * experiment.streams) for arm in experiment.arms}
+
+
 def watch(experiment: Experiment, console: Console) -> Watcher:
     """Return a live display on a terminal, plain lines anywhere else."""
     return LiveProgress(experiment, console) if console.is_terminal else PlainProgress(experiment)
@@ -90,17 +111,15 @@ class LiveProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("accuracy {task.fields[accuracy]}"),
+            TextColumn("accuracy {task.fields[accuracy]:>6}"),
             TimeRemainingColumn(compact=True),
             console=console,
         )
         total = experiment.turns * experiment.streams
         self._bars: dict[str, TaskID] = {
-            arm: self._progress.add_task(arm, total=total, accuracy="    –")
-            for arm in experiment.arms
+            arm: self._progress.add_task(arm, total=total, accuracy="–") for arm in experiment.arms
         }
-        self._scores = {arm: _Score() for arm in experiment.arms}
-        self._size = RECENT * experiment.streams
+        self._scores = _scores(experiment)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -118,8 +137,8 @@ class LiveProgress:
     def turn(self, session: Session, turn: Turn) -> None:
         """Move the bar of the session's arm."""
         score = self._scores[session.arm]
-        score.add(correct=turn.feedback.correct, size=self._size)
-        self._progress.update(self._bars[session.arm], advance=1, accuracy=f"{score.accuracy:5.1%}")
+        score.add(correct=turn.feedback.correct)
+        self._progress.update(self._bars[session.arm], advance=1, accuracy=str(score))
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
@@ -134,8 +153,7 @@ class PlainProgress:
     def __init__(self, experiment: Experiment) -> None:
         """Count the turns of all arms of `experiment`."""
         self._total = experiment.turns * experiment.streams * len(experiment.arms)
-        self._scores = {arm: _Score() for arm in experiment.arms}
-        self._size = RECENT * experiment.streams
+        self._scores = _scores(experiment)
         self._start = self._last = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -153,7 +171,7 @@ class PlainProgress:
 
     def turn(self, session: Session, turn: Turn) -> None:
         """Count a turn; print a line if it is time."""
-        self._scores[session.arm].add(correct=turn.feedback.correct, size=self._size)
+        self._scores[session.arm].add(correct=turn.feedback.correct)
         if time.monotonic() - self._last >= self.SECONDS:
             self._last = time.monotonic()
             self.say(self._line())
@@ -166,39 +184,41 @@ class PlainProgress:
         played = sum(score.played for score in self._scores.values())
         elapsed = time.monotonic() - self._start
         left = elapsed / played * (self._total - played) if played else 0.0
-        arms = ", ".join(f"{arm} {score.accuracy:.1%}" for arm, score in self._scores.items())
+        arms = ", ".join(f"{arm} {score}" for arm, score in self._scores.items())
         return f"{played}/{self._total} turns, {left:.0f} s left, recent accuracy: {arms}"
 
 
 def summary_table(summaries: Iterable[ArmSummary]) -> Table:
-    """Return the table of arms: early, late and windowed accuracy in percent."""
+    """Return the table of arms: early, late and windowed accuracy in percent.
+
+    In a narrow terminal the intervals stand below their means.
+    """
     rows = list(summaries)
     several = len({row.experiment for row in rows}) > 1
+    ends: dict[int, int] = {}
+    for block in (block for row in rows for block in row.blocks):
+        ends[block.first] = max(block.last, ends.get(block.first, 0))
+    windows = [f"{first}-{last}" for first, last in sorted(ends.items())]
     table = Table(
         title="accuracy in %, ± half of its 95 % t interval over sessions",
         title_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
-    table.add_column("arm", no_wrap=True)
-    for heading in ("sessions", "early", "late", "all"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    longest = max((row.blocks for row in rows), key=len, default=())
-    for block in longest:
-        table.add_column(f"{block.first}-{block.last}", justify="right", no_wrap=True)
-    table.add_column("not read", justify="right")
-    for row in rows:
-        unread = sum(count for outcome, count in row.outcomes.items() if outcome != "ok")
-        blocks = [_percent(block.accuracy) for block in row.blocks]
+    names = [printable(f"{row.experiment} / {row.arm}" if several else row.arm) for row in rows]
+    short = max(map(cell_len, names), default=0) <= _NAME_WIDTH
+    table.add_column("arm", overflow="fold", no_wrap=short)
+    table.add_column("sessions", justify="right", no_wrap=True)
+    for heading in ("early", "late", "all", *windows, "not read"):
+        table.add_column(heading, justify="right", overflow="fold")
+    for name, row in zip(names, rows, strict=True):
+        estimates = {block.first: block.accuracy for block in row.blocks}
         table.add_row(
-            printable(f"{row.experiment} / {row.arm}" if several else row.arm),
+            Text(name),
             str(row.sessions),
-            _percent(row.early),
-            _percent(row.late),
-            _percent(row.accuracy),
-            *blocks,
-            *[""] * (len(longest) - len(blocks)),
-            str(unread),
+            *map(_percent, (row.early, row.late, row.accuracy)),
+            *(_percent(estimates[first]) if first in estimates else "" for first in sorted(ends)),
+            str(row.turns - row.outcomes.get("ok", 0)),
         )
     return table
 
@@ -209,18 +229,17 @@ def _percent(estimate: Estimate) -> str:
     if estimate.interval is None:
         return f"{100 * estimate.mean:.1f}"
     half = (estimate.interval[1] - estimate.interval[0]) / 2
-    return f"{100 * estimate.mean:.1f}±{100 * half:.1f}"
+    return f"{100 * estimate.mean:.1f} ±{100 * half:.1f}"
 
 
 def stops_table(stops: Iterable[Stop]) -> Table:
     """Return the table of sessions that could not go on, and why."""
     table = Table(title="sessions that could not go on", title_justify="left")
-    table.add_column("session", no_wrap=True)
-    table.add_column("why")
+    table.add_column("session", overflow="fold")
+    table.add_column("why", overflow="fold")
     for stop in stops:
-        table.add_row(
-            f"{stop.session.arm}-{stop.session.stream}", Text(printable(str(stop.reason)))
-        )
+        name = f"{stop.session.arm}-{stop.session.stream}"
+        table.add_row(Text(printable(name)), Text(printable(str(stop.reason))))
     return table
 
 
@@ -250,21 +269,17 @@ class Replay:
         """Take the way back from question to picture from the recorded settings, if it is known."""
         self._transcript = transcript
         self._colour = colour
-        task = transcript.header.settings.get("task", {})
-        try:
-            self._wording = open_wording(str(task.get("wording")))
-            self._encoding = encoding(str(task.get("encoding")))
-        except InputError:
-            self._wording = self._encoding = None  # type: ignore[assignment]  # shown as text then
+        self._way_back = _way_back(transcript.header.settings.get("task"))
 
     def heading(self) -> Text:
         """Return what the session is, in one line."""
         header = self._transcript.header
-        model = header.settings.get("model", {}).get("name", "?")
+        model = header.settings.get("model")
+        name = model.get("name") if isinstance(model, dict) else None
         end = self._transcript.end
         return Text(
             printable(
-                f"{header.experiment} / {header.arm}, stream {header.stream}: {model},"
+                f"{header.experiment} / {header.arm}, stream {header.stream}: {name or '?'},"
                 f" {header.dataset.name}, {len(self._transcript.turns)} of {header.turns} turns,"
                 f" {end.status if end else 'unfinished'}"
             ),
@@ -285,7 +300,7 @@ class Replay:
             self._picture(turn),
             line,
             Text(printable(f"  reply: {_one_line(turn.reply.text)}"), style="dim"),
-            Text(printable(f"  told: {turn.feedback.told}"), style="dim"),
+            Text(printable(f"  told: {_one_line(turn.feedback.told)}"), style="dim"),
             Text(
                 f"  shown {shown} past turns; {right} of the last {len(recent)} right"
                 f" ({right / len(recent):.0%})\n",
@@ -294,14 +309,26 @@ class Replay:
         )
 
     def _picture(self, turn: Turn) -> Text:
-        if self._wording is not None and self._encoding is not None:
-            question = self._wording.hear_question(turn.question.text)
+        text = turn.question.text
+        if self._way_back is not None:
+            wording, written = self._way_back
+            heard = wording.hear_question(text)
             try:
-                if question is not None:
-                    return draw(self._encoding.decode(question[1]), colour=self._colour)
+                if heard is not None:
+                    return draw(written.decode(heard[1]), colour=self._colour)
             except EncodingError:
                 pass  # a question that was edited is shown as it stands
-        return Text(printable(turn.question.text))
+        return Text(printable(text))
+
+
+def _way_back(task: object) -> tuple[Wording, Encoding] | None:
+    """Return how to hear and decode the questions of recorded settings, None if unknown."""
+    if not isinstance(task, dict):
+        return None
+    try:
+        return open_wording(str(task.get("wording"))), encoding(str(task.get("encoding")))
+    except InputError:
+        return None
 
 
 def _one_line(text: str, limit: int = 200) -> str:

@@ -1,16 +1,19 @@
 """Learning curves: accuracy in windows of turns, over sessions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy import stats
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtrit
+
+from icl_loop.errors import InputError
 
 EDGES = (0, 20, 50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000)
-"""Edges of the windows in the table, as turns counted from 0."""
+"""Where the windows of the table begin, as turns counted from 0; the last one has no end."""
 LEVEL = 0.95
 
 
@@ -40,12 +43,15 @@ class Estimate:
         mean = float(values.mean())
         if count < 2:
             return cls(mean, None, count)
-        half = _half_width(float(values.std(ddof=1)), count)
+        half = float(_half_widths(values.std(ddof=1), count))
         return cls(mean, (mean - half, mean + half), count)
 
 
-def _half_width(deviation: float, count: int) -> float:
-    return float(stats.t.ppf((1 + LEVEL) / 2, count - 1) * deviation / np.sqrt(count))
+def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
+    """Return half the widths of t intervals, NaN for a count of 1."""
+    number = np.asarray(counts, dtype=np.float64)
+    quantiles: NDArray[np.float64] = stdtrit(number - 1, (1 + LEVEL) / 2)
+    return quantiles * np.asarray(deviations, dtype=np.float64) / np.sqrt(number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class ArmSummary:
         experiment: Name of the experiment.
         arm: Name of the arm.
         sessions: How many there are.
-        complete: How many were played to their end.
+        complete: How many were played to their end, all planned turns.
         turns: Turns played in all.
         chance: Accuracy of guessing.
         accuracy: Over all turns.
@@ -98,8 +104,8 @@ def summarize(turns: pl.DataFrame) -> list[ArmSummary]:
 
 def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
     planned = pl.col("turns")
-    outcomes = turns.group_by("outcome", maintain_order=True).len().iter_rows()
-    longest = int(turns["turn"].max() or 0) + 1  # type: ignore[arg-type]  # a column of integers
+    longest = 1 + int(turns["turn"].max())  # type: ignore[arg-type]  # a column of integers
+    edges = [*(edge for edge in EDGES if edge < longest), longest]
     return ArmSummary(
         experiment=experiment,
         arm=arm,
@@ -112,25 +118,22 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
         late=_accuracy(turns.filter(pl.col("turn") >= planned // 2)),
         blocks=tuple(
             Block(
-                start + 1,
-                min(stop, longest),
-                _accuracy(turns.filter(pl.col("turn").is_between(start, stop, closed="left"))),
+                start + 1, stop, _accuracy(turns.filter(pl.col("turn").is_between(start, stop - 1)))
             )
-            for start, stop in pairwise(EDGES)
-            if start < longest
+            for start, stop in pairwise(edges)
         ),
-        outcomes=dict(outcomes),
+        outcomes=dict(turns.group_by("outcome", maintain_order=True).len().iter_rows()),
     )
 
 
 def early_turns(planned: pl.Expr) -> pl.Expr:
     """Return how many turns count as early in a session of so many planned turns."""
-    return pl.min_horizontal(pl.lit(20), pl.max_horizontal(planned // 10, pl.lit(1)))
+    return (planned // 10).clip(1, 20)
 
 
 def _accuracy(turns: pl.DataFrame) -> Estimate:
-    per_session = turns.group_by("path").agg(pl.col("correct").mean())
-    return Estimate.of(per_session["correct"].to_numpy().astype(np.float64))
+    per_session = turns.group_by("path", maintain_order=True).agg(pl.col("correct").mean())
+    return Estimate.of(per_session["correct"].to_numpy())
 
 
 def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
@@ -138,26 +141,28 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
     Args:
         turns: A frame of turns.
-        window: Turns in a window; sessions shorter than it are one window.
+        window: Turns in a window, at least 1. An arm of which no session is as long has windows
+            of its longest session; a session that was cut off before its first window has none.
 
     Returns:
-        Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`; `turn` is the middle of
-        a whole window, counted from 1.
+        Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`, `window` (turns in it);
+        `turn` is the middle of a whole window, counted from 1.
     """
-    planned = turns.group_by("path").len()["len"].min()
-    size = max(1, min(window, int(planned or 1)))  # type: ignore[arg-type]  # a column of integers
-    rolled = pl.col("correct").cast(pl.Float64).rolling_mean(size)
+    if window < 1:
+        raise InputError(f"a window has at least one turn, got window={window}")
+    longest = 1 + pl.col("turn").max().over("experiment", "arm")
+    right = pl.col("correct").cast(pl.Int64).cum_sum().over("path", order_by="turn")
+    before = pl.col("right").shift(pl.col("window").first(), fill_value=0)
     return (
-        turns.sort("path", "turn")
+        turns.with_columns(window=pl.min_horizontal(window, longest), right=right)
+        .with_columns(before=before.over("path", order_by="turn"))
+        .filter(pl.col("turn") + 1 >= pl.col("window"))
         .select(
-            "experiment",
-            "arm",
-            "stream",
-            "path",
-            turn=pl.col("turn") + 1 - (size - 1) / 2,
-            accuracy=rolled.over("path"),
+            *("experiment", "arm", "stream", "path"),
+            turn=pl.col("turn") + 1 - (pl.col("window") - 1) / 2,
+            accuracy=(pl.col("right") - pl.col("before")) / pl.col("window"),
+            window="window",
         )
-        .drop_nulls("accuracy")
     )
 
 
@@ -168,35 +173,26 @@ def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
         sessions: What `session_curves` returns.
 
     Returns:
-        Columns `experiment`, `arm`, `turn`, `accuracy`, `low`, `high`, `sessions`; the interval is
-        null where there is one session.
+        Columns `experiment`, `arm`, `turn`, `accuracy`, `low`, `high`, `sessions`; arm by arm in
+        the order of `sessions`, turns rising. The interval is cut off at 0 and 1, and null where
+        only one session has the window.
     """
-    count = pl.col("sessions")
-    return (
+    curves = (
         sessions.group_by("experiment", "arm", "turn", maintain_order=True)
         .agg(
-            accuracy_mean=pl.col("accuracy").mean(),
+            pl.col("accuracy").mean(),
             deviation=pl.col("accuracy").std(),
-            sessions=pl.len(),
+            sessions=pl.len().cast(pl.Int64),
         )
-        .with_columns(
-            half=pl.struct("deviation", "sessions").map_elements(
-                lambda row: (
-                    _half_width(row["deviation"], row["sessions"]) if row["sessions"] > 1 else None
-                ),
-                return_dtype=pl.Float64,
-            )
-        )
-        .select(
-            "experiment",
-            "arm",
-            "turn",
-            accuracy="accuracy_mean",
-            low=pl.max_horizontal(pl.lit(0.0), pl.col("accuracy_mean") - pl.col("half")),
-            high=pl.min_horizontal(pl.lit(1.0), pl.col("accuracy_mean") + pl.col("half")),
-            sessions=count,
-        )
-        .with_columns(pl.when(pl.col("sessions") > 1).then(pl.col("low", "high")).otherwise(None))
+        .with_row_index()
+        .sort(pl.col("index").min().over("experiment", "arm"), "turn")
+    )
+    half = pl.Series("half", _half_widths(curves["deviation"], curves["sessions"]))
+    return curves.with_columns(half.fill_nan(None)).select(
+        *("experiment", "arm", "turn", "accuracy"),
+        low=(pl.col("accuracy") - pl.col("half")).clip(0, 1),
+        high=(pl.col("accuracy") + pl.col("half")).clip(0, 1),
+        sessions="sessions",
     )
 
 
@@ -229,15 +225,17 @@ def _estimate_fields(name: str, estimate: Estimate) -> dict[str, Any]:
     return {name: estimate.mean, f"{name}_ci": estimate.interval and list(estimate.interval)}
 
 
-def warnings(summaries: list[ArmSummary]) -> list[str]:
+def warnings(summaries: Sequence[ArmSummary]) -> list[str]:
     """Return what a reader should know before believing the summaries."""
+    several = len({summary.experiment for summary in summaries}) > 1
     said = []
     for summary in summaries:
+        arm = f"arm {summary.arm!r}" + (f" of {summary.experiment!r}" if several else "")
         if summary.sessions == 1:
-            said.append(f"arm {summary.arm!r} has one session: descriptive only")
+            said.append(f"{arm} has one session: descriptive only")
         elif summary.sessions < 5:
-            said.append(f"arm {summary.arm!r} has {summary.sessions} sessions: too few for a test")
+            said.append(f"{arm} has {summary.sessions} sessions: too few for a test")
         if summary.complete < summary.sessions:
             missing = summary.sessions - summary.complete
-            said.append(f"arm {summary.arm!r}: {missing} of {summary.sessions} sessions unfinished")
+            said.append(f"{arm}: {missing} of {summary.sessions} sessions unfinished")
     return said

@@ -1,18 +1,21 @@
 """Saved transcripts as a polars frame, one row a turn."""
 
-import json
+import os
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
 
 import polars as pl
-from polars.exceptions import ComputeError
+from polars.exceptions import PolarsError
 
 from icl_loop.errors import TranscriptError
 
+_FORMAT, _VERSION = "icl-loop/transcript", 1
+_USAGE = ("prompt", "cached", "completion", "reasoning")
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "type": pl.String,
     "format": pl.String,
+    "version": pl.Int64,
     "experiment": pl.String,
     "arm": pl.String,
     "stream": pl.Int64,
@@ -26,22 +29,11 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "correct": pl.Boolean,
     "kept": pl.List(pl.List(pl.Int64)),
     "latency_s": pl.Float64,
-    "usage": pl.Struct(dict.fromkeys(("prompt", "cached", "completion", "reasoning"), pl.Int64)),
+    "usage": pl.Struct(dict.fromkeys(_USAGE, pl.Int64)),
     "status": pl.String,
 }
-_SESSION_COLUMNS = ("path", "experiment", "arm", "stream", "turns", "labels")
-_TURN_COLUMNS = (
-    "path",
-    "turn",
-    "sample",
-    "label",
-    "answer",
-    "outcome",
-    "correct",
-    "kept",
-    "latency_s",
-    "usage",
-)
+_SESSION_COLUMNS = ("experiment", "arm", "stream", "turns", "labels")
+_TURN_COLUMNS = ("turn", "sample", "label", "outcome", "correct", "kept", "latency_s", "usage")
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
@@ -57,7 +49,8 @@ def find(paths: Iterable[Path]) -> list[Path]:
         below = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
         if not below:
             raise TranscriptError(f"{path} holds no transcripts (*.jsonl)")
-        found |= {file.resolve(): file for file in below}
+        for file in below:
+            found.setdefault(file.resolve(), file)
     if not found:
         raise TranscriptError("no transcripts were named")
     return list(found.values())
@@ -66,84 +59,146 @@ def find(paths: Iterable[Path]) -> list[Path]:
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the turns of the transcripts at `paths`, one row each, in the order of the files.
 
-    Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`,
-    `turn`, `sample`, `label`, `answer`, `outcome`, `correct`, `exposure` (past turns shown),
-    `latency_s`, `prompt`, `cached`, `completion`, `reasoning`. A torn last line is left out.
+    Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
+    (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`, `exposure`
+    (past turns shown), `latency_s`, `prompt`, `cached`, `completion`, `reasoning`. A torn last
+    line and a session without turns are left out. Where several folders hold the same sessions of
+    an experiment, they are several runs of it: `experiment` then names each by its folder.
 
     Raises:
-        TranscriptError: A file is not a transcript; names file and line.
+        TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
     """
-    lines = _lines(find(paths))
-    sessions = lines.filter(pl.col("type") == "session").select(
-        *_SESSION_COLUMNS, chance=1 / pl.col("labels").list.len()
-    )
-    ended = lines.filter(pl.col("type") == "end").select("path", complete=pl.lit(value=True))
-    turns = lines.filter(pl.col("type") == "turn").select(_TURN_COLUMNS)
+    files = find(paths)
+    lines = _lines(files)
+    _refuse_misplaced(lines)
+    turns = lines.filter(type="turn").select("path", "answer", *_TURN_COLUMNS)
+    if turns.is_empty():
+        others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
+        raise TranscriptError(f"{files[0]} holds no turns yet{others}")
+    sessions = lines.filter(type="session").select("path", *_SESSION_COLUMNS)
+    complete = lines.filter(type="end", status="complete").select("path", complete=True)
     return (
-        sessions.drop("labels")
-        .join(ended, on="path", how="left", maintain_order="left")
-        .with_columns(pl.col("complete").fill_null(value=False))
+        _runs_apart(sessions)
+        .join(complete, on="path", how="left", maintain_order="left")
         .join(turns, on="path", how="inner", maintain_order="left_right")
-        .with_columns(exposure=_exposure())
-        .drop("kept")
-        .unnest("usage")
+        .select(
+            *("path", "experiment", "arm", "stream", "turns"),
+            (1 / pl.col("labels").list.len()).alias("chance"),
+            pl.col("complete").fill_null(value=False),
+            *("turn", "sample", "label", "answer", "outcome", "correct"),
+            _exposure(),
+            "latency_s",
+            pl.col("usage").struct.unnest(),
+        )
     )
 
 
 def _exposure() -> pl.Expr:
     """Count the turns in the runs [first, last] that a request showed."""
     length = pl.element().list.get(1) - pl.element().list.get(0) + 1
-    return pl.col("kept").list.eval(length).list.sum()
+    return pl.col("kept").list.eval(length).list.sum().alias("exposure")
 
 
-def _lines(paths: Sequence[Path]) -> pl.DataFrame:
-    whole = [path for path in paths if not _is_torn(path)]
-    torn = [path for path in paths if path not in set(whole)]
+def _runs_apart(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Name experiments of which a stream was played twice by the folders they are in."""
+    played_twice = sessions.select("experiment", "arm", "stream").is_duplicated()
+    recurring = sessions.filter(played_twice)["experiment"].unique()
+    folders = [Path(path).resolve().parent for path in sessions["path"]]
+    above = os.path.commonpath(folders)
+    names = [
+        _run_name(folder.relative_to(above), name) if name in recurring else name
+        for folder, name in zip(folders, sessions["experiment"], strict=True)
+    ]
+    return sessions.with_columns(experiment=pl.Series(names))
+
+
+def _run_name(folder: Path, experiment: str) -> str:
+    """Return the folder, which as a rule is called like the experiment that it holds."""
+    return (folder if folder.name == experiment else folder / experiment).as_posix()
+
+
+def _lines(files: Sequence[Path]) -> pl.DataFrame:
+    """Return the whole lines of all files, each with its `path` and the number of its `line`."""
+    data = [_whole_lines(file) for file in files]
+    counts = [each.count(b"\n") for each in data]
+    lines = _parsed(b"".join(data))
+    if lines is None or lines.height != sum(counts):
+        raise _blame(files, data)
+    places = pl.DataFrame(
+        {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
+        schema={"path": pl.String, "line": pl.List(pl.Int64)},
+    ).explode("line")
+    return pl.concat([places, lines], how="horizontal")
+
+
+def _whole_lines(path: Path) -> bytes:
     try:
-        parts = [
-            pl.scan_ndjson(whole, schema=_SCHEMA, include_file_paths="path").collect()
-            if whole
-            else pl.DataFrame(schema={**_SCHEMA, "path": pl.String})
-        ]
-        parts += [
-            pl.read_ndjson(BytesIO(_without_torn_line(path)), schema=_SCHEMA).with_columns(
-                path=pl.lit(str(path))
-            )
-            for path in torn
-        ]
-    except ComputeError as error:
-        raise _blame(paths, str(error)) from None
-    lines = pl.concat(parts)
-    headed = lines.filter(pl.col("format") == "icl-loop/transcript")["path"].unique()
-    for path in paths:
-        if str(path) not in headed:
-            raise TranscriptError(
-                f"{path} is not a transcript: it does not begin with a session line"
-            )
-    return lines
+        data = path.read_bytes()
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+    whole = data[: data.rfind(b"\n") + 1]
+    if not whole:
+        raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    return whole
 
 
-def _is_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        if not file.seek(0, 2):
-            return True
-        file.seek(-1, 2)
-        return file.read() != b"\n"
+def _parsed(data: bytes) -> pl.DataFrame | None:
+    try:
+        return pl.read_ndjson(BytesIO(data), schema=_SCHEMA)
+    except PolarsError:
+        return None
 
 
-def _without_torn_line(path: Path) -> bytes:
-    data = path.read_bytes()
-    return data[: data.rfind(b"\n") + 1]
+def _blame(files: Sequence[Path], data: Sequence[bytes]) -> TranscriptError:
+    """Return the error that names the first line that cannot be read by itself."""
+    for path, whole in zip(files, data, strict=True):
+        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+            parsed = _parsed(line)
+            if parsed is None or parsed.height != 1:
+                return TranscriptError(f"{path}, line {number} is not a line of a transcript")
+    return TranscriptError(f"{files[0]} is not a transcript, or one of those after it is not")
 
 
-def _blame(paths: Sequence[Path], said: str) -> TranscriptError:
-    """Return the error that names the first line that is no JSON object."""
-    for path in paths:
-        for number, line in enumerate(_without_torn_line(path).splitlines(), start=1):
-            try:
-                sound = isinstance(json.loads(line), dict)
-            except ValueError:
-                sound = False
-            if not sound:
-                return TranscriptError(f"{path}, line {number} is not a JSON object")
-    return TranscriptError(f"the transcripts cannot be read as such: {said.splitlines()[0]}")
+def _refuse_misplaced(lines: pl.DataFrame) -> None:
+    """Raise TranscriptError, naming the first one, if a line is not what its place asks for."""
+    kind = pl.col("type")
+    is_turn, is_end = kind == "turn", kind == "end"
+    turns_before = is_turn.cum_sum().over("path") - 1
+    ends_before = (is_end.cum_sum() - is_end).over("path")
+    misplaced = (
+        pl.when(pl.col("line") == 1)
+        .then(pl.when(~_is_header()).then(pl.lit("it does not begin with a session line")))
+        .when(ends_before > 0)
+        .then(pl.lit("the session has already ended"))
+        .when(is_turn & ~_is_whole_turn())
+        .then(pl.lit("the turn is not whole"))
+        .when(is_turn & (pl.col("turn") != turns_before))
+        .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
+        .when(is_end & pl.col("status").is_null())
+        .then(pl.lit("the end has no status"))
+        .when(~kind.is_in(["turn", "end", "probe"]).fill_null(value=False))
+        .then(pl.lit("it is neither a turn nor a probe nor the end"))
+    )
+    found = lines.select("path", "line", misplaced=misplaced).drop_nulls("misplaced")
+    for path, line, what in found.head(1).iter_rows():
+        raise TranscriptError(f"{path}, line {line} is not a line of a transcript: {what}")
+
+
+def _is_header() -> pl.Expr:
+    return pl.all_horizontal(
+        (pl.col("type") == "session").fill_null(value=False),
+        (pl.col("format") == _FORMAT).fill_null(value=False),
+        (pl.col("version") == _VERSION).fill_null(value=False),
+        pl.all_horizontal(pl.col(_SESSION_COLUMNS).is_not_null()),
+        (pl.col("labels").list.len() > 0).fill_null(value=False),
+    )
+
+
+def _is_whole_turn() -> pl.Expr:
+    usage = pl.col("usage").struct
+    pair = (pl.element().list.drop_nulls().list.len() == 2).fill_null(value=False)
+    return pl.all_horizontal(
+        pl.all_horizontal(pl.col(_TURN_COLUMNS).is_not_null()),
+        *(usage.field(name).is_not_null() for name in _USAGE),
+        pl.col("kept").list.eval(pair).list.all().fill_null(value=False),
+    )

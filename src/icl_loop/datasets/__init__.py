@@ -1,12 +1,13 @@
 """Data sets: `digits` is embedded, `mnist` and its cousins are downloaded, others are yours."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from icl_loop.datasets import folder, idx, published
-from icl_loop.datasets.dataset import Dataset
+from icl_loop.datasets.dataset import Dataset, is_text
 from icl_loop.errors import DatasetError, nearest
 
 __all__ = ["Dataset", "open_dataset"]
@@ -19,16 +20,24 @@ _NAMES = (
 )
 
 
-@lru_cache(maxsize=4)
 def open_dataset(name: str) -> Dataset:
-    """Return the data set called `name`; the last few opened are kept in memory.
+    """Return the data set called `name`.
 
+    The last few opened are kept in memory, so files that change meanwhile are not read again.
     Names are `digits`, `mnist:train`, `mnist:test`, the same for `fashion-mnist` and `kmnist`,
     `idx:PREFIX` for PREFIX-images-idx3-ubyte[.gz] with its labels, and `folder:DIR`.
 
     Raises:
         DatasetError: There is no such data set, or its files are not sound.
     """
+    if not is_text(name):
+        raise DatasetError(f"the name of a data set is UTF-8 text, got {name!r}")
+    return _open(name, os.environ.get(published.DATA_VARIABLE), Path.cwd())
+
+
+@lru_cache(maxsize=4)
+def _open(name: str, _data: str | None, _here: Path) -> Dataset:
+    """Open the data set that `name` stands for with this data variable in this folder."""
     kind, _, rest = name.partition(":")
     if name == "digits":
         return _digits()
@@ -38,7 +47,8 @@ def open_dataset(name: str) -> Dataset:
         return Dataset(name, *idx.load_pair(*(_idx_path(rest, kind) for kind in published.KINDS)))
     if kind == "folder" and rest:
         return Dataset(name, *folder.load(Path(rest)))
-    raise DatasetError(f"unknown data set {name!r}: {nearest(name, _NAMES)}")
+    near = name if len(name) <= max(map(len, _NAMES)) else f"{kind}:"  # a long path is like no name
+    raise DatasetError(f"unknown data set {name!r}: {nearest(near, _NAMES)}")
 
 
 def _digits() -> Dataset:
@@ -62,5 +72,4 @@ def _published(name: str, kind: str, split: str) -> Dataset:
 
 def _idx_path(prefix: str, kind: str) -> Path:
     """Return the plain file if it exists, else the gzipped one, which the error will name."""
-    plain = Path(f"{prefix}-{kind}-ubyte")
-    return plain if plain.exists() else Path(f"{plain}.gz")
+    return idx.present(Path(f"{prefix}-{kind}-ubyte")) or Path(f"{prefix}-{kind}-ubyte.gz")

@@ -1,7 +1,7 @@
 """What a data set is to the rest of the house: samples, their classes, and a checksum."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,9 +40,36 @@ class Dataset:
             raise DatasetError(
                 f"{self.name}: {len(self.labels)} classes; there is nothing to tell apart"
             )
+        self._check_labels()
+        self._check_images()
+
+    def _check_labels(self) -> None:
+        for position, label in enumerate(self.labels):
+            if not is_text(label):
+                raise DatasetError(f"{self.name}: the name of class {label!r} is not UTF-8 text")
+            if label in self.labels[:position]:
+                raise DatasetError(f"{self.name}: two classes are named {label!r}")
+        outside = self.classes[(self.classes < 0) | (self.classes >= len(self.labels))]
+        if outside.size:
+            raise DatasetError(
+                f"{self.name}: classes are 0 to {len(self.labels) - 1}, found {outside[0]}"
+            )
+
+    def _check_images(self) -> None:
+        alike = isinstance(self.images, np.ndarray)  # then the first stands for all
+        for index, image in enumerate(self.images[:1] if alike else self.images):
+            shaped = image.size and (image.ndim == 2 or image.shape[2:] == (3,))
+            if image.dtype != np.uint8 or not shaped:
+                raise DatasetError(
+                    f"{self.name}: images are uint8, (height, width) or (height, width, 3);"
+                    f" image {index} is {image.dtype}, {image.shape}"
+                )
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
@@ -89,3 +116,8 @@ class Dataset:
                 )
             drawn.append(orders[number_of_class].pop())
         return tuple(drawn)
+
+
+def is_text(name: str) -> bool:
+    """Return whether `name` can stand in a UTF-8 file and in a path: no surrogate, no NUL."""
+    return not any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in name)

@@ -6,6 +6,7 @@ unsigned bytes), the number of dimensions, the sizes as big-endian 32-bit intege
 
 import gzip
 import math
+import struct
 import zlib
 from pathlib import Path
 from typing import IO, cast
@@ -49,6 +50,19 @@ def load(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise DatasetError(f"{path} is corrupt or truncated: {error}") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
+    except MemoryError:
+        raise DatasetError(f"{path} holds more than fits in memory") from None
+
+
+def present(*paths: Path) -> Path | None:
+    """Return the first of `paths` that is there and may be looked at, or None."""
+    for path in paths:
+        try:
+            if path.exists():
+                return path
+        except OSError:
+            continue  # a name too long, a folder closed to us: opening it says which
+    return None
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -65,14 +79,25 @@ def _read(file: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
         kinds = {1: "labels", 3: "images"}
         found, wanted = (kinds.get(n, f"{n}-dimensional data") for n in (header[3], dimensions))
         raise DatasetError(f"{path} holds {found}, not {wanted}")
-    sizes = np.frombuffer(file.read(4 * dimensions), dtype=">u4").tolist()
+    raw = file.read(4 * dimensions)
+    if len(raw) < 4 * dimensions:
+        raise DatasetError(f"{path} is truncated: it ends within its header")
+    sizes = struct.unpack(f">{dimensions}I", raw)
     count = math.prod(sizes)
-    if len(sizes) < dimensions or not count or count > MAX_BYTES:
+    if not 0 < count <= MAX_BYTES:
         raise DatasetError(f"{path} has an impossible header: sizes {sizes}")
-    data = file.read(count + 1)
+    data = _read_up_to(count + 1, file)
     if len(data) != count:
         more = "more than " if len(data) > count else ""
         raise DatasetError(
             f"{path} should hold {count} values, found {more}{min(len(data), count)}"
         )
-    return np.frombuffer(data, dtype=np.uint8).reshape(sizes)
+    return np.frombuffer(memoryview(data).toreadonly(), dtype=np.uint8).reshape(sizes)
+
+
+def _read_up_to(count: int, file: IO[bytes]) -> bytearray:
+    """Return the next `count` bytes or what there is; memory is taken as they come, not before."""
+    data = bytearray()
+    while chunk := file.read(min(count - len(data), 2**20)):
+        data += chunk
+    return data

@@ -5,12 +5,14 @@ Addresses and checksums are those that the publishers and torchvision list.
 
 import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pooch
 import requests
 
+from icl_loop.datasets import idx
 from icl_loop.errors import DatasetError
 
 DATA_VARIABLE = "ICL_LOOP_DATA"
@@ -107,14 +109,16 @@ def find(name: str, split: str, published: Published) -> tuple[Path, Path]:
 
 def _find_file(name: str, file: str, published: Published) -> Path:
     folder = os.environ.get(DATA_VARIABLE)
-    for found in (file, file.removesuffix(".gz")) if folder else ():
-        path = Path(str(folder), name, found)
-        if path.exists():
-            return path
+    if folder:
+        path = Path(folder, name, file)
+        found = idx.present(path, path.with_suffix(""))
+        if found:
+            return found
     return _download(name, file, published)
 
 
 def _download(name: str, file: str, published: Published) -> Path:
+    """Return the path of the checked file in the cache, fetching it from the first mirror that can."""
     cache = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("icl-loop")) / name
     pooch.get_logger().setLevel(logging.WARNING)
     reasons = []
@@ -126,20 +130,32 @@ def _download(name: str, file: str, published: Published) -> Path:
                     known_hash=published.checksums[file],
                     fname=file,
                     path=cache,
-                    progressbar=True,
+                    progressbar=sys.stderr.isatty(),
                 )
             )
-        except (requests.RequestException, ValueError, OSError) as error:
+        except (requests.RequestException, ValueError) as error:
             reasons.append(f"{mirror}: {_brief(error)}")
+        except OSError as error:
+            raise DatasetError(
+                f"{file} of {name} cannot be kept in {cache}: {error.strerror or error};"
+                f" set {CACHE_VARIABLE} to another folder"
+            ) from None
+    here = " (what is there has the wrong checksum)" if idx.present(cache / file) else ""
     raise DatasetError(
         f"{name} is not on this machine and could not be downloaded ({'; '.join(reasons)})."
-        f" Put {file} into {cache}, or set {DATA_VARIABLE} to a folder that holds {name}/{file};"
-        " the data set 'digits' needs no download"
+        f" Put {file} into {cache}{here}, or set {DATA_VARIABLE} to a folder that holds"
+        f" {name}/{file}; the data set 'digits' needs no download"
     )
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: requests.RequestException | ValueError) -> str:
+    """Return why a mirror gave nothing; pooch raises a plain ValueError for a wrong checksum."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"status {error.response.status_code}"
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
     if isinstance(error, requests.ConnectionError):
         return "no connection"
-    text = str(error) or type(error).__name__
-    return "wrong checksum" if "hash" in text else text.splitlines()[0][:120]
+    if isinstance(error, requests.RequestException):
+        return f"the download broke off ({type(error).__name__})"
+    return "wrong checksum"

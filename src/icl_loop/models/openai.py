@@ -6,7 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import openai
-from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
+from openai.types.chat import (
+    ChatCompletion,
+    ChatCompletionMessage,
+    ChatCompletionMessageParam,
+)
 from openai.types.completion_usage import CompletionUsage
 from tenacity import (
     AsyncRetrying,
@@ -58,7 +62,7 @@ class OpenAIModel:
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(ModelUnavailable),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(initial=first_wait_s, max=60, jitter=first_wait_s),
+            wait=wait_exponential_jitter(multiplier=first_wait_s, max=60, jitter=first_wait_s),
             reraise=True,
         )
 
@@ -73,11 +77,11 @@ class OpenAIModel:
         retrying = self._retrying.copy()
         completion: ChatCompletion = await retrying(self._request, merged(messages))
         choice = completion.choices[0]
-        text = choice.message.content or choice.message.refusal or ""
+        refused = choice.message.content is None and choice.message.refusal is not None
         return Reply(
-            text,
+            choice.message.content or choice.message.refusal or "",
             usage=_usage(completion.usage),
-            finish=FINISHES.get(choice.finish_reason, "stop"),
+            finish="content_filter" if refused else FINISHES.get(choice.finish_reason, "stop"),
             attempts=retrying.statistics["attempt_number"],
             latency_s=time.perf_counter() - start,
         )
@@ -101,17 +105,17 @@ class OpenAIModel:
             raise ModelUnavailable(
                 f"{self._where} answered with something that is no completion: {type(error).__name__}"
             ) from None
-        # The client does not check what an endpoint sends: a page of HTML comes through as str.
-        if not isinstance(completion, ChatCompletion) or not completion.choices:
+        if not _is_sound(completion):
             raise ModelUnavailable(f"{self._where} answered with something that is no completion")
-        return completion
+        return cast("ChatCompletion", completion)
 
     @property
     def _where(self) -> str:
         return str(self._client.base_url)
 
     def _translated(self, error: openai.APIStatusError) -> ModelUnavailable | RequestRefused:
-        said = f"{self._where} answered {error.status_code}: {error.message[:300]}"
+        message = error.message.replace(self._client.api_key, "[key]")[:300]
+        said = f"{self._where} answered {error.status_code}: {message}"
         if error.status_code in RETRIED_STATUS or error.status_code >= 500:
             return ModelUnavailable(said)
         return RequestRefused(f"{said} (model {self._name!r})")
@@ -139,13 +143,33 @@ def _key(base_url: str | None, variable: str | None) -> str:
     return key
 
 
+def _is_sound(completion: object) -> bool:
+    """Return whether this is a completion that says something or why it says nothing.
+
+    The client does not check what an endpoint sends: a page of HTML comes through as str, and
+    fields that are null come through as None whatever their type says.
+    """
+    if not isinstance(completion, ChatCompletion) or not completion.choices:
+        return False
+    choice = completion.choices[0]
+    if not isinstance(choice.message, ChatCompletionMessage):
+        return False
+    said = choice.message.content is not None or choice.message.refusal is not None
+    return said or choice.finish_reason in FINISHES
+
+
 def _usage(usage: CompletionUsage | None) -> Usage:
+    """Return the counts that the endpoint states; what it leaves out counts as 0."""
     if usage is None:
         return Usage()
     prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
     return Usage(
-        prompt=usage.prompt_tokens,
-        cached=(prompt and prompt.cached_tokens) or 0,
-        completion=usage.completion_tokens,
-        reasoning=(completion and completion.reasoning_tokens) or 0,
+        prompt=_count(usage.prompt_tokens),
+        cached=_count(prompt and prompt.cached_tokens),
+        completion=_count(usage.completion_tokens),
+        reasoning=_count(completion and completion.reasoning_tokens),
     )
+
+
+def _count(stated: object) -> int:
+    return stated if isinstance(stated, int) and stated >= 0 else 0

@@ -1,0 +1,45 @@
+# make demo   play the quick-start experiment and draw its curve; needs no key and no network
+# make test   run the tests
+# make check  formatting, lint, types
+# make bench  measure; see benchmarks/
+# Each of them creates .venv first if it is not there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := transcripts/quickstart
+
+.PHONY: demo test check format bench clean
+
+demo: $(READY)
+	$(BIN)/icl-loop run experiments/quickstart.toml
+	$(BIN)/icl-loop plot $(DEMO) -o $(DEMO)/curve.png
+	$(BIN)/icl-loop plot $(DEMO) -o $(DEMO)/curve.html
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+bench: $(READY)
+	$(BIN)/python benchmarks/turns.py
+	$(BIN)/python benchmarks/tokens_per_sample.py
+	$(BIN)/python benchmarks/reference.py
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "icl_loop needs Python 3.11 or newer; try: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis

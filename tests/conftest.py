@@ -1,0 +1,26 @@
+"""What every test may use."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The machines that run these tests are small and shared: a slow example is no failure.
+settings.register_profile(
+    "shared",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize=bool(os.environ.get("CI")),
+)
+settings.load_profile("shared")
+
+
+@pytest.fixture
+def mnist() -> str:
+    """Name of the real MNIST test set; skips where it has not been put."""
+    folder = os.environ.get("ICL_LOOP_DATA")
+    if not folder or not Path(folder, "mnist").is_dir():
+        pytest.skip("ICL_LOOP_DATA names no folder that holds mnist/")
+    return "mnist:test"

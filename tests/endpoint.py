@@ -1,0 +1,97 @@
+"""A scripted chat-completions endpoint on loopback, for speaking to over real HTTP."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the endpoint does with one request: a status, a body, or a connection that breaks."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: str = "application/json"
+    hang_up: bool = False
+
+
+def completion(text: str | None, **choice: Any) -> Answer:  # noqa: ANN401  fields of the wire
+    """Return the answer of a sound endpoint."""
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "tiny-2026",
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": "stop",
+                **choice,
+            }
+        ],
+        "usage": {
+            "prompt_tokens": 100,
+            "completion_tokens": 7,
+            "total_tokens": 107,
+            "prompt_tokens_details": {"cached_tokens": 64},
+            "completion_tokens_details": {"reasoning_tokens": 3},
+        },
+    }
+    return Answer(body=json.dumps(body).encode())
+
+
+def error(status: int, message: str = "no") -> Answer:
+    """Return the answer of an endpoint that refuses."""
+    return Answer(status, json.dumps({"error": {"message": message}}).encode())
+
+
+@dataclass
+class Endpoint:
+    """The address, and what has been asked so far."""
+
+    base_url: str
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(answers: Sequence[Answer]) -> Iterator[Endpoint]:
+    """Serve `answers` in order, the last one for ever after."""
+    endpoint = Endpoint("")
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"])
+            asked = json.loads(self.rfile.read(length))
+            answer = answers[min(len(endpoint.requests), len(answers) - 1)]
+            endpoint.requests.append({"path": self.path, **asked})
+            endpoint.keys.append(self.headers["Authorization"])
+            if answer.hang_up:
+                self.close_connection = True
+                return
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.content_type)
+            self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        def log_message(self, *_: object) -> None:
+            """Keep quiet."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        endpoint.base_url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield endpoint
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,62 @@
+"""Small real sessions for tests, made the way an experiment file makes them."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icl_loop.experiment import Experiment, Session, parse
+from icl_loop.loop import play
+from icl_loop.models import ChatModel
+from icl_loop.records import Turn
+from icl_loop.transcripts import TIME_FIELDS
+
+
+def experiment(**changes: Any) -> Experiment:  # noqa: ANN401  any setting of an experiment file
+    """Return a small experiment on the embedded digits; `changes` are top-level keys."""
+    return parse({"name": "small", "turns": 12, "streams": 2, "seed": 7, **changes})
+
+
+def session(
+    turns: int = 12,
+    stream: int = 0,
+    *,
+    policy: str = "block",
+    feedback: str = "label",
+    model: str | Mapping[str, Any] = "reference/nearest",
+    **task: Any,  # noqa: ANN401  any setting of the task table
+) -> Session:
+    """Return one session of one arm."""
+    table = {"name": model} if isinstance(model, str) else dict(model)
+    made = experiment(
+        turns=turns,
+        streams=stream + 1,
+        task=task,
+        model=table,
+        context={"policy": policy},
+        feedback={"kind": feedback},
+    )
+    return list(made.sessions())[stream]
+
+
+async def played(session: Session, model: ChatModel | None = None) -> list[Turn]:
+    """Return all turns of a session, by its own model or another."""
+    turns = play(session.task, model or session.open_model(), session.policy, session.window)
+    return [turn async for turn in turns]
+
+
+def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a transcript's line in which no two plays of a session may differ."""
+    return {key: value for key, value in line.items() if key not in TIME_FIELDS}
+
+
+def transcripts_of(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of every transcript in `folder`, times cut out, by file name."""
+    return {path.name: _untimed(path.read_bytes()) for path in sorted(folder.glob("*.jsonl"))}
+
+
+def _untimed(data: bytes) -> bytes:
+    return _TIMES.sub(b"", data)
+
+
+_TIMES = re.compile(b'"(?:' + "|".join(sorted(TIME_FIELDS)).encode() + rb')":(?:"[^"]*"|[-+.\de]+)')

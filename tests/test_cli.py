@@ -1,0 +1,188 @@
+"""The laws of the command line: exit codes, one clear error, nothing but what was asked for."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from endpoint import error, serving
+from icl_loop.cli import main
+
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
+QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.toml"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command went."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, called as its console script calls it."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(exited.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> None:
+    """`sample` prints the text of the encoding and a line end, and nothing else."""
+    assert mnist
+    prefix = Path(os.environ["ICL_LOOP_DATA"], "mnist", "train-first100")
+    done = icl_loop("sample", f"idx:{prefix}", "--index", 4, "--encoding", "article")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith("]]\n")
+    text = done.stdout[:-1]
+    assert len(text) == 1560
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert digest == "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
+
+
+def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
+    """A run ends with the table and its paths; what it saved can be replayed, analysed, plotted."""
+    run = icl_loop("run", QUICKSTART, "--out", tmp_path, "--streams", 2, "--turns", 12)
+    assert run.returncode == 0, run.stderr
+    assert all(word in run.stdout for word in ("early", "late", "stateless", "8 sessions"))
+    folder = tmp_path / "quickstart"
+    assert str(folder) in run.stdout
+    assert "turns" in run.stderr
+    assert "\x1b" not in run.stdout + run.stderr
+
+    verified = icl_loop("replay", "--verify", folder)
+    assert verified.returncode == 0
+    assert verified.stdout.count("12 turns replay") == 8
+
+    report = json.loads(icl_loop("analyze", "--json", folder).stdout)
+    arms = {arm["arm"]: arm for arm in report["arms"]}
+    assert arms.keys() == {"label", "feedback", "none", "stateless"}
+    assert all(arm["sessions"] == 2 and arm["turns"] == 24 for arm in arms.values())
+
+    for ending in ("png", "svg", "html"):
+        file = tmp_path / f"curve.{ending}"
+        assert icl_loop("plot", folder, "-o", file).returncode == 0
+        assert file.stat().st_size > 10_000
+
+
+def test_replay_shows_every_turn(icl_loop: Command) -> None:
+    """`replay` draws the picture of each turn and names answer, truth, verdict and window."""
+    done = icl_loop("replay", SAMPLE / "label-0.jsonl")
+    assert done.returncode == 0
+    assert done.stdout.count("  told: ") == 25
+    assert "turn 24: answered" in done.stdout
+    assert "shown 24 past turns" in done.stdout
+    assert "▄" in done.stdout
+    later = icl_loop("replay", SAMPLE / "label-0.jsonl", "--from", 20)
+    assert later.stdout.count("  told: ") == 5
+
+
+def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
+    """An edited transcript makes `replay --verify` exit with 1, naming file, turn and field."""
+    text = (SAMPLE / "label-0.jsonl").read_text()
+    lines = text.splitlines(keepends=True)
+    lines[8] = (
+        lines[8]
+        .replace('"correct":false', '"correct":true')
+        .replace('"outcome":"ok"', '"outcome":"refusal"')
+    )
+    assert "".join(lines) != text
+    edited = tmp_path / "edited.jsonl"
+    edited.write_text("".join(lines))
+    done = icl_loop("replay", "--verify", tmp_path)
+    assert done.returncode == 1
+    assert "edited.jsonl: turn 7 differs" in done.stderr
+
+
+WRONG: dict[str, tuple[list[object], list[str]]] = {
+    "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
+    "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
+    "an unknown value": (
+        ["run", QUICKSTART, "--set", "task.encoding=gridd"],
+        ["task.encoding", "'gridd'", "'grid'"],
+    ),
+    "no streams": (["run", QUICKSTART, "--streams", 0], ["streams", "0"]),
+    "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
+    "an index too large": (["sample", "digits", "--index", 1797], ["1796", "1797"]),
+    "an unknown encoding": (["sample", "digits", "--encoding", "art"], ["'art'"]),
+    "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
+    "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
+    "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
+    "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
+    "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
+    "an unknown command": (["rum", QUICKSTART], ["rum"]),
+    "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_input_is_one_clear_error(
+    icl_loop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Wrong input exits with 2 and one error that names it, with no traceback, nothing written."""
+    arguments, words = WRONG[case]
+    out = ["--out", tmp_path] if arguments[0] == "run" else []
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = icl_loop(*arguments, *out)
+    assert done.returncode == 2, done.stderr
+    assert done.stdout == ""
+    assert all(word in done.stderr for word in words), done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+def test_other_settings_in_a_folder_are_wrong_input(icl_loop: Command, tmp_path: Path) -> None:
+    """`run` on a folder of other settings exits with 2 and names the key and both values."""
+    small = ["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3]
+    assert icl_loop(*small).returncode == 0
+    done = icl_loop(*small, "--set", "task.size=14")
+    assert done.returncode == 2
+    assert all(word in done.stderr for word in ("settings.task.size", "20", "14"))
+
+
+def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path) -> None:
+    """A run that an endpoint refuses exits with 1, a table of why, and the command to go on."""
+    with serving([error(404, "no such model")]) as endpoint:
+        done = icl_loop(
+            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3],
+            *["--set", "model.name=tiny", "--set", f"model.base_url={endpoint.base_url}"],
+        )
+    assert done.returncode == 1
+    assert all(word in done.stderr for word in ("no such model", "feedback-0", "icl-loop run"))
+
+
+def test_the_console_script_is_installed(tmp_path: Path) -> None:
+    """The installed program runs from any folder, without a traceback on a wrong word."""
+    program = Path(sys.executable).with_name("icl-loop")
+    done = subprocess.run(
+        [program, "sample", "digit"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"did you mean 'digits'?" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["", "run", "replay", "analyze", "plot", "sample"])
+def test_help_is_there(icl_loop: Command, command: str) -> None:
+    """Every command explains itself."""
+    done = icl_loop(*[command] if command else [], "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout

@@ -1,0 +1,868 @@
+"""Data sets: what they hold, how streams draw from them, and how broken ones are refused."""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import socket
+import struct
+import threading
+import tracemalloc
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import contracts
+from icl_loop.datasets import Dataset, idx, open_dataset
+from icl_loop.datasets.folder import MAX_PIXELS, read_picture
+from icl_loop.datasets.published import PUBLISHED, Published, find
+from icl_loop.encodings import pixels
+from icl_loop.errors import DatasetError
+
+Bytes = NDArray[np.uint8]
+
+
+def idx_bytes(array: Bytes) -> bytes:
+    """Return `array` as an IDX file."""
+    sizes = struct.pack(f">{array.ndim}I", *array.shape)
+    return b"\0\0\x08" + bytes([array.ndim]) + sizes + array.tobytes()
+
+
+IMAGES = np.arange(18, dtype=np.uint8).reshape(3, 2, 3) * 15
+LABELS = np.array([7, 3, 7], dtype=np.uint8)
+
+
+def write_pair(
+    folder: Path, images: bytes, labels: bytes, *, suffix: str = "", part: str = "tiny"
+) -> str:
+    """Write both files of a pair into `folder` and return the prefix of their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{part}-images-idx3-ubyte{suffix}").write_bytes(images)
+    (folder / f"{part}-labels-idx1-ubyte{suffix}").write_bytes(labels)
+    return str(folder / part)
+
+
+def synthetic(*counts: int) -> Dataset:
+    """Return a data set of one-pixel images with this many samples in each class."""
+    classes = np.repeat(np.arange(len(counts)), counts)
+    images = np.zeros((len(classes), 1, 1), dtype=np.uint8)
+    return Dataset("synthetic", images, classes, tuple("abcdefghij"[: len(counts)]))
+
+
+# ---- digits and mnist ---------------------------------------------------------------------
+
+
+def test_digits() -> None:
+    """The embedded digits keep the contract: 1,797 images of 8 x 8 from black to white."""
+    digits = open_dataset("digits")
+    contracts.check_dataset(digits)
+    assert len(digits) == 1797
+    assert digits.labels == tuple("0123456789")
+    assert {sample.image.shape for sample in digits} == {(8, 8)}
+    assert set(np.unique(digits.images).tolist()) == {round(k * 255 / 16) for k in range(17)}
+
+
+def test_digits_stay_bright() -> None:
+    """The digits reach a model as bright as scikit-learn has them, of 16 levels above black."""
+    levels = load_digits().images[:200]
+    digits = open_dataset("digits")
+    values = np.array([pixels(digits[index].image, 8) for index in range(len(levels))])
+    assert np.abs(values - levels / 16).max() <= 0.5 / 255 + 1e-6
+    assert (float(values.min()), float(values.max())) == (0, 1)
+
+
+def test_mnist(mnist: str) -> None:
+    """The test set of MNIST keeps the contract: 10,000 images of 28 x 28, the first of them a 7."""
+    dataset = open_dataset(mnist)
+    contracts.check_dataset(dataset)
+    assert len(dataset) == 10_000
+    assert dataset.labels == tuple("0123456789")
+    assert (dataset[0].id, dataset[0].label) == ("mnist:test/0", "7")
+    assert dataset[9999].image.shape == (28, 28)
+    assert (int(np.min(dataset.images)), int(np.max(dataset.images))) == (0, 255)
+
+
+@pytest.mark.usefixtures("mnist")
+def test_mnist_is_what_was_published() -> None:
+    """The files of MNIST found on this machine have the checksums by which they are downloaded."""
+    for path in find("mnist", "test", PUBLISHED["mnist"]):
+        if path.suffix == ".gz":
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            assert PUBLISHED["mnist"].checksums[path.name] == f"sha256:{digest}"
+
+
+@pytest.mark.parametrize("name", sorted(PUBLISHED))
+def test_published(name: str) -> None:
+    """Every published data set has ten classes, folders as mirrors, and four whole checksums."""
+    published = PUBLISHED[name]
+    assert len(set(published.labels)) == 10
+    assert all(re.fullmatch(r"https?://[^?#]+/", mirror) for mirror in published.mirrors)
+    lengths = {"sha256": 64, "md5": 32}
+    found = [checksum.split(":") for checksum in published.checksums.values()]
+    assert len({digest for _, digest in found}) == 4
+    assert all(re.fullmatch(f"[0-9a-f]{{{lengths[kind]}}}", digest) for kind, digest in found)
+    assert sorted(published.checksums) == [
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+    ]
+
+
+def put_published(folder: Path, numbers: range) -> None:
+    """Put a data set with one image for each of these labels where `kmnist` is looked for."""
+    images = np.zeros((len(numbers), 2, 2), dtype=np.uint8)
+    labels = np.array(numbers, dtype=np.uint8)
+    write_pair(folder / "kmnist", idx_bytes(images), idx_bytes(labels), part="t10k")
+
+
+def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set found under ICL_LOOP_DATA, gzipped or not, has the names its classes go by."""
+    monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
+    put_published(tmp_path, range(10))
+    dataset = open_dataset("kmnist:test")
+    assert dataset.labels == ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+    assert dataset[3].label == "tsu"
+
+
+def test_another_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was opened is not opened again, unless ICL_LOOP_DATA has come to name another folder."""
+    opened = []
+    for folder in (tmp_path / "one", tmp_path / "other"):
+        put_published(folder, range(10))
+        monkeypatch.setenv("ICL_LOOP_DATA", str(folder))
+        opened.append(open_dataset("kmnist:test"))
+        assert open_dataset("kmnist:test") is opened[-1]
+    assert opened[0] is not opened[1]
+
+
+def test_data_folder_with_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A published data set that lacks a label is refused, since names would go to wrong classes."""
+    monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
+    put_published(tmp_path, range(1, 10))
+    with pytest.raises(DatasetError, match="kmnist:test should have labels 0 to 9, found 1, 2"):
+        open_dataset("kmnist:test")
+
+
+# ---- names --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("digit", "digits"),
+        ("mnist", "mnist:test"),
+        ("MNIST:TRAIN", "mnist:train"),
+        ("mnst:test", "mnist:test"),
+        ("fashion_mnist:test", "fashion-mnist:test"),
+        ("idx:", "idx:PREFIX"),
+        ("foldr:a/path/much/longer/than/any/name/of/a/data/set", "folder:DIR"),
+    ],
+)
+def test_unknown_name(name: str, near: str) -> None:
+    """An unknown data set is refused with the nearest name, however long the path in it is."""
+    with pytest.raises(DatasetError, match=f"unknown data set '{name}': did you mean '{near}'"):
+        open_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["idx:a\0b", "folder:a\0b", "idx:\udcff", "folder:\ud800"])
+def test_names_that_are_no_text(name: str) -> None:
+    """A name that no file can hold is refused in words that can be printed."""
+    with pytest.raises(DatasetError, match="UTF-8") as caught:
+        open_dataset(name)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("kind", ["idx", "folder"])
+def test_name_too_long(kind: str) -> None:
+    """A path longer than the system takes is refused in words."""
+    with pytest.raises(DatasetError, match="too long"):
+        open_dataset(f"{kind}:{'x' * 5000}")
+
+
+# ---- what a data set refuses to be --------------------------------------------------------
+
+GREY = np.zeros((2, 3, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "labels", "words"),
+    [
+        (GREY, [0], "ab", "2 images but 1 labels"),
+        (GREY, [0, 0], "a", "1 classes; there is nothing to tell apart"),
+        (GREY, [0, 2], "ab", "classes are 0 to 1, found 2"),
+        (GREY, [0, -1], "ab", "classes are 0 to 1, found -1"),
+        (GREY, [0, 1], "aa", "two classes are named 'a'"),
+        (GREY, [0, 1], "a\udcff", r"class '\\udcff' is not UTF-8"),
+        (GREY.astype(np.int8), [0, 1], "ab", "image 0 is int8"),
+        (GREY.astype(np.float32), [0, 1], "ab", "image 0 is float32"),
+        (GREY[0], [0, 1, 1], "ab", r"image 0 is uint8, \(3,\)"),
+        ([GREY[0], GREY[:, :, :0]], [0, 1], "ab", r"image 1 is uint8, \(2, 3, 0\)"),
+        ([GREY[0], GREY[0, :0]], [0, 1], "ab", r"image 1 is uint8, \(0, 3\)"),
+        (np.zeros((2, 3, 3, 4), dtype=np.uint8), [0, 1], "ab", r"image 0 is uint8, \(3, 3, 4\)"),
+    ],
+)
+def test_unsound(images: Any, classes: list[int], labels: str, words: str) -> None:  # noqa: ANN401  wrong on purpose
+    """A data set whose parts do not fit together is refused when it is made, showing the part."""
+    with pytest.raises(DatasetError, match=f"mine: .*{words}"):
+        Dataset("mine", images, np.array(classes), tuple(labels))
+
+
+@pytest.mark.parametrize("index", [-1, 1797])
+def test_index_outside(index: int) -> None:
+    """A sample that is not there is refused, naming those that are."""
+    with pytest.raises(DatasetError, match=f"digits has samples 0 to 1796, got index {index}"):
+        open_dataset("digits")[index]
+
+
+def test_iteration() -> None:
+    """Going through a data set gives each sample once, in order."""
+    ids = [sample.id for sample in synthetic(3, 2)]
+    assert ids == [f"synthetic/{index}" for index in range(5)]
+
+
+@given(
+    images=arrays.arrays(np.uint8, (4, 2, 3)),
+    classes=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+    at=st.integers(0, 3),
+)
+def test_checksum(images: Bytes, classes: list[int], at: int) -> None:
+    """The checksum changes with any pixel, any class, any shape, any name and the order."""
+    brighter = images.copy()
+    brighter[at, 1, 2] ^= 1
+    other = [*classes]
+    other[at] = 1 - other[at]
+    numbers = np.array(classes)
+    checksums = [
+        Dataset("a", images, numbers, ("x", "y")).sha256,
+        Dataset("a", brighter, numbers, ("x", "y")).sha256,
+        Dataset("a", images, np.array(other), ("x", "y")).sha256,
+        Dataset("a", images.reshape(4, 3, 2), numbers, ("x", "y")).sha256,
+        Dataset("a", images, numbers, ("y", "x")).sha256,
+        Dataset("a", images, numbers, ("x", "z")).sha256,
+    ]
+    assert len(set(checksums)) == len(checksums)
+    assert Dataset("b", list(images), numbers, ("x", "y")).sha256 == checksums[0]
+
+
+# ---- streams ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("counts", [(400,) * 10, (4000, *(400,) * 9)], ids=["even", "uneven"])
+def test_labels_of_a_stream_are_uniform(counts: tuple[int, ...]) -> None:
+    """Each label of a stream is drawn evenly and knows nothing of the last, however many it has."""
+    dataset = synthetic(*counts)
+    drawn = [dataset.classes[list(dataset.stream(1000, 3, number))] for number in range(10)]
+    seen = np.bincount(np.concatenate(drawn), minlength=10)
+    assert ((seen - 1000) ** 2 / 1000).sum() < 27.9  # 9 degrees of freedom, one in a thousand
+    pairs = Counter((int(a), int(b)) for stream in drawn for a, b in pairwise(stream))
+    chi = sum((pairs[a, b] - 99.9) ** 2 / 99.9 for a in range(10) for b in range(10))
+    assert chi < 149  # 99 degrees of freedom, one in a thousand
+
+
+def test_samples_of_a_stream_are_uniform() -> None:
+    """Within a class every sample comes first about as often as any other."""
+    dataset = synthetic(5, 5)
+    first = Counter(dataset.stream(1, 0, number)[0] for number in range(2000))
+    assert len(first) == 10
+    assert sum((count - 200) ** 2 / 200 for count in first.values()) < 27.9
+
+
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=2, max_size=4),
+    seed=st.integers(),
+    number=st.integers(0, 100),
+)
+def test_exhausted_class(counts: list[int], seed: int, number: int) -> None:
+    """A stream repeats no sample; where a class runs out it names it and the turns there can be."""
+    dataset = synthetic(*counts)
+    with pytest.raises(DatasetError, match="play at most") as caught:
+        dataset.stream(sum(counts) + 1, seed, number)
+    found = re.search(r"class '(\w)' .* at most (\d+) turns", str(caught.value))
+    assert found
+    turns = int(found[2])
+    drawn = dataset.stream(turns, seed, number)
+    assert len(set(drawn)) == turns
+    spent = Counter(dataset[index].label for index in drawn)
+    assert spent[found[1]] == counts[dataset.labels.index(found[1])]
+    with pytest.raises(DatasetError, match=f"at most {turns} turns"):
+        dataset.stream(turns + 1, seed, number)
+
+
+def test_streams_differ() -> None:
+    """Streams of other numbers and other seeds draw other samples, in other orders of labels."""
+    dataset = open_dataset("digits")
+    streams = [dataset.stream(60, seed, number) for seed in range(5) for number in range(5)]
+    assert len(set(streams)) == 25
+    assert len({tuple(dataset.classes[list(each)].tolist()) for each in streams}) == 25
+
+
+def test_golden_stream() -> None:
+    """A stream of the digits is the same samples in every version, or no session could resume."""
+    drawn = open_dataset("digits").stream(8, seed=20230315, number=0)
+    assert drawn == (1222, 1660, 936, 930, 927, 1565, 1246, 706)
+
+
+# ---- idx files ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_idx(tmp_path: Path, suffix: str) -> None:
+    """An IDX pair, plain or gzipped, holds the images and the numbers that were written."""
+    pack = gzip.compress if suffix else bytes
+    pair = pack(idx_bytes(IMAGES)), pack(idx_bytes(LABELS))
+    dataset = open_dataset("idx:" + write_pair(tmp_path, *pair, suffix=suffix))
+    contracts.check_dataset(dataset)
+    assert np.array_equal(np.asarray(dataset.images), IMAGES)
+    assert [sample.label for sample in dataset] == ["7", "3", "7"]
+    assert dataset.labels == ("3", "7")
+
+
+def test_idx_of_either_name(tmp_path: Path) -> None:
+    """A file is read by what it is, not by its name: gzipped without .gz, or plain with it."""
+    pair = gzip.compress(idx_bytes(IMAGES)), gzip.compress(idx_bytes(LABELS))
+    open_dataset("idx:" + write_pair(tmp_path / "packed", *pair))
+    plain = idx_bytes(IMAGES), idx_bytes(LABELS)
+    open_dataset("idx:" + write_pair(tmp_path / "plain", *plain, suffix=".gz"))
+
+
+def refusal(folder: Path, images: bytes, labels: bytes, guilty: str) -> str:
+    """Return the words in which a pair is refused, having checked that they name the guilty file."""
+    prefix = write_pair(folder, images, labels)
+    with pytest.raises(DatasetError) as caught:
+        open_dataset(f"idx:{prefix}")
+    assert f"{prefix}-{guilty}" in str(caught.value)
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+@pytest.mark.parametrize("guilty", ["images", "labels"])
+def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # noqa: ANN401
+    """A file of a pair that was cut at any byte is refused by its name."""
+    whole = {"images": pack(idx_bytes(IMAGES)), "labels": pack(idx_bytes(LABELS))}
+    for end in range(len(whole[guilty])):
+        refusal(tmp_path, **{**whole, guilty: whole[guilty][:end]}, guilty=guilty)
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (b"", "not an IDX file"),
+        (b"<!DOCTYPE html>", "not an IDX file of unsigned bytes: it starts b'<!DO'"),
+        (b"\0\0\x0d\3" + idx_bytes(IMAGES)[4:], "not an IDX file of unsigned bytes"),
+        (idx_bytes(LABELS), "holds labels, not images"),
+        (idx_bytes(IMAGES[0]), "holds 2-dimensional data, not images"),
+        (idx_bytes(IMAGES[:0]), r"impossible header: sizes \(0, 2, 3\)"),
+        (idx_bytes(IMAGES) + b"\0", "should hold 18 values, found more than 18"),
+        (idx_bytes(IMAGES[:2]), "holds 2 images but .* holds 3 labels"),
+        (gzip.compress(idx_bytes(IMAGES))[:-8] + bytes(8), "corrupt or truncated: CRC"),
+        (gzip.compress(idx_bytes(IMAGES)) + b"tail", "corrupt or truncated: Not a gzipped"),
+        (b"\x1f\x8bnot gzipped at all", "corrupt or truncated"),
+        (gzip.compress(b"not an IDX file"), "not an IDX file"),
+    ],
+)
+def test_idx_corrupt(tmp_path: Path, images: bytes, words: str) -> None:
+    """Each way in which a file of images can be another thing is refused in its own words."""
+    assert re.search(words, refusal(tmp_path, images, idx_bytes(LABELS), "images"))
+
+
+def test_idx_images_for_labels(tmp_path: Path) -> None:
+    """Images given as labels are refused as such."""
+    words = refusal(tmp_path, idx_bytes(IMAGES), idx_bytes(IMAGES), "labels")
+    assert "holds images, not labels" in words
+
+
+@pytest.mark.parametrize("sizes", [(2000, 1000, 1000), (2**32 - 1,) * 3])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
+def test_idx_that_claims_billions(tmp_path: Path, sizes: tuple[int, ...], pack: Any) -> None:  # noqa: ANN401
+    """A header that claims billions of values is refused without taking memory for them."""
+    images = pack(b"\0\0\x08\3" + struct.pack(">3I", *sizes) + bytes(100))
+    tracemalloc.start()
+    try:
+        refusal(tmp_path, images, idx_bytes(LABELS), "images")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**24
+
+
+@given(
+    data=st.binary(max_size=40)
+    | st.builds(
+        lambda at, byte, rest: idx_bytes(IMAGES)[:at] + bytes([byte]) + rest,
+        st.integers(0, 33),
+        st.integers(0, 255),
+        st.binary(max_size=40),
+    ),
+    pack=st.sampled_from([bytes, gzip.compress]),
+    at=st.integers(0, 200),
+    byte=st.integers(0, 255),
+)
+def test_idx_of_any_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+    data: bytes,
+    pack: Any,  # noqa: ANN401
+    at: int,
+    byte: int,
+) -> None:
+    """Any bytes at all are either whole images or refused by the name of the file."""
+    packed = bytearray(pack(data))
+    if packed:
+        packed[at % len(packed)] ^= byte
+    path = tmp_path_factory.mktemp("idx") / "any"
+    path.write_bytes(packed)
+    with suppress(DatasetError):
+        images = idx.load(path, dimensions=3)
+        assert images.dtype == np.uint8
+        assert images.ndim == 3
+        assert images.size
+        return
+    with pytest.raises(DatasetError, match=re.escape(str(path))):
+        idx.load(path, dimensions=3)
+
+
+def test_idx_that_is_not_there(tmp_path: Path) -> None:
+    """Files that are missing, or are folders, are refused by name."""
+    with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz does not exist"):
+        open_dataset(f"idx:{tmp_path}/none")
+    (tmp_path / "odd-images-idx3-ubyte").mkdir()
+    with pytest.raises(DatasetError, match="odd-images-idx3-ubyte cannot be read"):
+        open_dataset(f"idx:{tmp_path}/odd")
+
+
+# ---- folders of pictures ------------------------------------------------------------------
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+SHADES = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
+
+
+def class_folder(folder: Path, name: str, *images: Bytes) -> Path:
+    """Make the class `name` in `folder` out of these images and return its path."""
+    path = folder / name
+    path.mkdir(parents=True)
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(path / f"{number}.png")
+    return path
+
+
+def test_folder(tmp_path: Path) -> None:
+    """A folder is its pictures, a class for each sub-folder, by name, without what is hidden."""
+    class_folder(tmp_path, "dog", COLOUR)
+    class_folder(tmp_path, "cat", SHADES, SHADES[:2])
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"hidden")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "README").write_text("no class")
+    dataset = open_dataset(f"folder:{tmp_path}")
+    contracts.check_dataset(dataset)
+    assert dataset.labels == ("cat", "dog")
+    assert [sample.label for sample in dataset] == ["cat", "cat", "dog"]
+    assert np.array_equal(dataset[1].image, SHADES[:2])
+    assert np.array_equal(dataset[2].image, COLOUR)
+
+
+def laid_over_white(colour: Bytes, alpha: Bytes) -> NDArray[np.float64]:
+    """Return `colour` as it looks on white paper where it is transparent."""
+    share = alpha / 255
+    return colour * share + 255 * (1 - share)
+
+
+def test_colour_and_grey(tmp_path: Path) -> None:
+    """RGB and grey pictures are read as they were written."""
+    Image.fromarray(COLOUR).save(tmp_path / "rgb.png")
+    Image.fromarray(SHADES).save(tmp_path / "grey.png")
+    assert np.array_equal(read_picture(tmp_path / "rgb.png"), COLOUR)
+    assert np.array_equal(read_picture(tmp_path / "grey.png"), SHADES)
+
+
+def test_palette(tmp_path: Path) -> None:
+    """A palette picture is read as the colours of its palette, not as their numbers."""
+    picture = Image.fromarray(COLOUR).quantize(4)
+    picture.save(tmp_path / "palette.png")
+    assert np.array_equal(read_picture(tmp_path / "palette.png"), np.array(picture.convert("RGB")))
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    """A picture of one bit is black and white, 0 and 255."""
+    Image.fromarray(SHADES > 127).save(tmp_path / "bit.png")
+    assert np.array_equal(read_picture(tmp_path / "bit.png"), np.where(SHADES > 127, 255, 0))
+
+
+@pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
+def test_sixteen_bits(tmp_path: Path, kind: str) -> None:
+    """A picture of 16 bits a pixel is scaled: its white is 255, its grey half of that."""
+    values = np.array([[0, 256, 257], [32_768, 65_534, 65_535]], dtype=np.uint16)
+    path = tmp_path / f"deep.{kind}"
+    if kind == "pgm":
+        path.write_bytes(b"P5 3 2 65535\n" + values.astype(">u2").tobytes())
+    else:
+        Image.fromarray(values).save(path)
+    assert read_picture(path).tolist() == [[0, 0, 1], [127, 254, 255]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent(tmp_path: Path, mode: str) -> None:
+    """What is transparent is laid over white, and stays grey if it was grey."""
+    path = tmp_path / "clear.png"
+    if mode == "P":
+        picture = Image.fromarray(COLOUR).quantize(8)
+        indices, alpha = np.array(picture), np.zeros(256, dtype=np.uint8)
+        alpha[1::2] = 255
+        picture.save(path, transparency=alpha.tobytes())
+        colour, cover = np.array(picture.convert("RGB")), alpha[indices][..., None]
+    else:
+        colour = COLOUR if mode == "RGBA" else SHADES
+        cover = SHADES[..., None] if mode == "RGBA" else COLOUR[..., 0]
+        Image.merge(
+            mode, [*Image.fromarray(colour).split(), Image.fromarray(np.squeeze(cover))]
+        ).save(path)
+    read = read_picture(path)
+    assert read.shape == colour.shape
+    assert np.abs(read - laid_over_white(colour, cover)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("orientation", "turned"),
+    [(1, SHADES), (2, SHADES[:, ::-1]), (3, SHADES[::-1, ::-1]), (6, np.rot90(SHADES, -1))],
+)
+def test_turned_by_its_camera(tmp_path: Path, orientation: int, turned: Bytes) -> None:
+    """A picture that its camera noted as lying on its side is stood up."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(SHADES).save(tmp_path / "photo.png", exif=exif)
+    assert np.array_equal(read_picture(tmp_path / "photo.png"), turned)
+
+
+def test_torn_note_of_a_camera(tmp_path: Path) -> None:
+    """A camera's note that cannot be read is passed over, without a warning."""
+    Image.fromarray(SHADES).save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
+    assert read_picture(tmp_path / "photo.jpg").shape == SHADES.shape
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (Image.fromarray(SHADES.astype(np.float32)), "fractions"),
+        (Image.fromarray(SHADES.astype(np.int32) - 1000), "16 bits"),
+        (Image.fromarray(SHADES.astype(np.int32) + 65_536), "16 bits"),
+    ],
+)
+def test_no_known_white(tmp_path: Path, image: Image.Image, words: str) -> None:
+    """A picture whose values have no known white is refused, not clipped."""
+    image.save(tmp_path / "odd.tiff")
+    with pytest.raises(DatasetError, match=f"odd.tiff cannot be read .*{words}"):
+        read_picture(tmp_path / "odd.tiff")
+
+
+def png_header(width: int, height: int) -> bytes:
+    """Return a PNG file that claims to have this size and ends where its pixels begin."""
+    chunk = b"IHDR" + struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
+    header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 100) + b"IDAT"
+
+
+@pytest.mark.parametrize("size", [(8_001, 8_000), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])
+def test_huge_picture(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A picture whose header claims too many pixels is refused in words, before its pixels."""
+    (tmp_path / "huge.png").write_bytes(png_header(*size))
+    with pytest.raises(DatasetError, match=rf"huge.png .*more than {MAX_PIXELS:,}"):
+        read_picture(tmp_path / "huge.png")
+
+
+def test_text_called_png(tmp_path: Path) -> None:
+    """A text in a class folder is refused by name, whatever it is called."""
+    class_folder(tmp_path, "a", SHADES)
+    (class_folder(tmp_path, "b") / "note.png").write_text("no picture")
+    with pytest.raises(DatasetError, match=r"b/note.png is not a picture that Pillow can read"):
+        open_dataset(f"folder:{tmp_path}")
+
+
+def in_format(kind: str, picture: Image.Image) -> bytes:
+    """Return the bytes of `picture` as a file of this kind."""
+    file = io.BytesIO()
+    picture.save(file, kind)
+    return file.getvalue()
+
+
+def test_png_cut_anywhere(tmp_path: Path) -> None:
+    """A PNG cut at any byte is refused by name, unless every pixel was before the cut."""
+    whole = in_format("PNG", Image.fromarray(COLOUR))
+    path = tmp_path / "cut.png"
+    refused = 0
+    for end in range(len(whole)):
+        path.write_bytes(whole[:end])
+        try:
+            assert np.array_equal(read_picture(path), COLOUR)
+        except DatasetError as error:
+            refused += 1
+            assert str(path) in str(error)  # noqa: PT017  either outcome is sound
+    assert refused > len(whole) - 40  # the last chunks hold no pixels
+
+
+FORMATS = {
+    kind: in_format(kind, Image.fromarray(COLOUR))
+    for kind in ("BMP", "DDS", "GIF", "ICO", "JPEG", "PCX", "PNG", "PPM", "TGA", "TIFF")
+}
+
+
+@given(
+    kind=st.sampled_from(sorted(FORMATS)),
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4),
+    end=st.integers(1, 2000),
+)
+def test_altered_pictures(
+    tmp_path_factory: pytest.TempPathFactory,
+    kind: str,
+    changes: list[tuple[int, int]],
+    end: int,
+) -> None:
+    """A picture of any kind, altered anywhere, is still a picture or is refused by name."""
+    data = bytearray(FORMATS[kind])
+    for at, byte in changes:
+        data[at % len(data)] = byte
+    path = tmp_path_factory.mktemp("altered") / "picture"
+    path.write_bytes(data[:end])
+    with suppress(DatasetError):
+        image = read_picture(path)
+        assert image.dtype == np.uint8
+        assert image.size
+        assert image.ndim == 2 or image.shape[2:] == (3,)
+        return
+    with pytest.raises(DatasetError, match=re.escape(str(path))):
+        read_picture(path)
+
+
+def test_empty_class(tmp_path: Path) -> None:
+    """A class without pictures is refused by the name of its folder."""
+    class_folder(tmp_path, "full", SHADES)
+    empty = class_folder(tmp_path, "empty")
+    with pytest.raises(DatasetError, match=f"class folder {empty} is empty"):
+        open_dataset(f"folder:{tmp_path}")
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    """A folder that is missing, is a file, has no classes or only one is refused by name."""
+    file = tmp_path / "file"
+    file.write_text("")
+    for path, words in (
+        (tmp_path / "none", "not a folder that can be read: No such file"),
+        (file, "not a folder that can be read: Not a directory"),
+        (tmp_path, "has no sub-folders"),
+    ):
+        with pytest.raises(DatasetError, match=f"{path} .*{words}"):
+            open_dataset(f"folder:{path}")
+    class_folder(tmp_path, "only", SHADES)
+    with pytest.raises(DatasetError, match="1 classes"):
+        open_dataset(f"folder:{tmp_path}")
+
+
+def test_names_of_undecodable_bytes(tmp_path: Path) -> None:
+    """A class whose name is no UTF-8 is refused in words that can be printed; so is a bad file."""
+    class_folder(tmp_path, "a", SHADES)
+    odd = os.fsdecode(b"\xff")
+    try:
+        bad = class_folder(tmp_path, f"b{odd}", SHADES)
+    except OSError:
+        pytest.skip("this file system takes only names that are UTF-8")
+    with pytest.raises(DatasetError, match=r"class 'b\\udcff' is not UTF-8") as of_class:
+        open_dataset(f"folder:{tmp_path}")
+    (bad / f"{odd}.png").write_text("no picture")
+    with pytest.raises(DatasetError, match=r"b\\xff/\\xff.png is not a picture") as of_file:
+        open_dataset(f"folder:{tmp_path}")
+    for caught in (of_class, of_file):
+        assert str(caught.value).isprintable()
+
+
+# ---- downloads ----------------------------------------------------------------------------
+
+FILES = {
+    "t10k-images-idx3-ubyte.gz": gzip.compress(idx_bytes(IMAGES), mtime=0),
+    "t10k-labels-idx1-ubyte.gz": gzip.compress(idx_bytes(LABELS), mtime=0),
+}
+
+
+class Mirror(ThreadingHTTPServer):
+    """A web server of files on this machine that remembers what it was asked for.
+
+    It promises as many bytes as `files` has, and sends all but the last `missing` of them.
+    """
+
+    daemon_threads = False  # closing waits for the last answer
+
+    def __init__(self, files: Mapping[str, bytes], missing: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), _Files)
+        self.files, self.missing = files, missing
+        self.asked: list[str] = []
+
+    @property
+    def address(self) -> str:
+        """Where the files are, as the beginning of an address."""
+        return f"http://127.0.0.1:{self.server_port}/"
+
+
+class _Files(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert isinstance(self.server, Mirror)
+        name = self.path.removeprefix("/")
+        self.server.asked.append(name)
+        body = self.server.files.get(name)
+        if body is None:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) - self.server.missing])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def serving(files: Mapping[str, bytes], missing: int = 0) -> Iterator[Mirror]:
+    """Serve `files` while the context lasts."""
+    with Mirror(files, missing) as mirror:
+        thread = threading.Thread(target=mirror.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield mirror
+        finally:
+            mirror.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder in which downloads of the data set `tiny` are kept."""
+    monkeypatch.delenv("ICL_LOOP_DATA", raising=False)
+    monkeypatch.setenv("ICL_LOOP_CACHE", str(tmp_path / "cache"))
+    for variable in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(variable, "127.0.0.1")
+    return tmp_path / "cache" / "tiny"
+
+
+def published_at(*mirrors: str) -> Published:
+    """Return a published data set of two classes that these mirrors are to have."""
+    checksums = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in FILES.items()}
+    return Published(mirrors, ("three", "seven"), checksums)
+
+
+def nobody() -> str:
+    """Return an address on this machine at which nothing answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/"
+
+
+def kept(cache: Path) -> dict[str, bytes]:
+    """Return every file in the cache."""
+    return {path.name: path.read_bytes() for path in cache.glob("**/*") if path.is_file()}
+
+
+def test_downloaded_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A file is downloaded once, kept, and silent where there is no terminal."""
+    with serving(FILES) as mirror:
+        paths = find("tiny", "test", published_at(mirror.address))
+        assert find("tiny", "test", published_at(mirror.address)) == paths
+        assert mirror.asked == list(FILES)
+    assert find("tiny", "test", published_at(nobody())) == paths
+    images, classes, labels = idx.load_pair(*paths)
+    assert np.array_equal(images, IMAGES)
+    assert [labels[number] for number in classes] == ["7", "3", "7"]
+    assert kept(cache) == FILES
+    assert capfd.readouterr() == ("", "")
+
+
+WRONG = dict.fromkeys(FILES, b"a page that says you must log in")
+
+
+@pytest.mark.parametrize(
+    ("files", "missing", "reason"),
+    [({}, 0, "status 404"), (WRONG, 0, "wrong checksum"), (FILES, 3, "broke off")],
+    ids=["absent", "wrong", "torn"],
+)
+def test_second_mirror(cache: Path, files: Mapping[str, bytes], missing: int, reason: str) -> None:
+    """Where the first mirror fails or serves something else, the second is asked."""
+    with serving(files, missing) as bad, serving(FILES) as good:
+        with pytest.raises(DatasetError, match=f"{bad.address}: .*{reason}"):
+            find("tiny", "test", published_at(bad.address))
+        assert kept(cache) == {}
+        find("tiny", "test", published_at(bad.address, good.address))
+        assert good.asked == list(FILES)
+    assert kept(cache) == FILES
+
+
+def test_everything_down(cache: Path) -> None:
+    """With every mirror down one error gives each reason and both places to put the file."""
+    with serving({}) as empty, serving(WRONG) as wrong:
+        down = (nobody(), empty.address, wrong.address)
+        with pytest.raises(DatasetError) as caught:
+            find("tiny", "test", published_at(*down))
+    words = str(caught.value)
+    assert [f"{down[0]}: no connection" in words, f"{down[1]}: status 404" in words] == [True] * 2
+    assert f"{down[2]}: wrong checksum" in words
+    assert f"Put t10k-images-idx3-ubyte.gz into {cache}," in words
+    assert "set ICL_LOOP_DATA to a folder that holds tiny/t10k-images-idx3-ubyte.gz" in words
+    assert kept(cache) == {}
+
+
+def test_put_by_hand(cache: Path) -> None:
+    """A file put where the error says is used; one with other bytes is named as the wrong one."""
+    cache.mkdir(parents=True)
+    for name, data in FILES.items():
+        (cache / name).write_bytes(data)
+    images, _ = find("tiny", "test", published_at(nobody()))
+    images.write_bytes(b"other bytes")
+    with pytest.raises(DatasetError, match="what is there has the wrong checksum"):
+        find("tiny", "test", published_at(nobody()))
+
+
+def test_data_folder_comes_first(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies under ICL_LOOP_DATA, gzipped or plain, is used without asking any mirror."""
+    monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
+    (tmp_path / "tiny").mkdir()
+    packed = tmp_path / "tiny" / "t10k-images-idx3-ubyte.gz"
+    plain = tmp_path / "tiny" / "t10k-labels-idx1-ubyte"
+    packed.write_bytes(FILES[packed.name])
+    plain.write_bytes(idx_bytes(LABELS))
+    assert find("tiny", "test", published_at()) == (packed, plain)
+    assert kept(cache) == {}
+
+
+def test_cache_that_is_no_folder(cache: Path) -> None:
+    """A cache that cannot be written is named, and no mirror is blamed for it."""
+    cache.parent.write_text("a file")
+    with serving(FILES) as mirror, pytest.raises(DatasetError, match=f"kept in {cache}") as caught:
+        find("tiny", "test", published_at(mirror.address))
+    assert mirror.address not in str(caught.value)
+    assert "set ICL_LOOP_CACHE to another folder" in str(caught.value)
+
+
+def test_progress_on_a_terminal(cache: Path) -> None:
+    """On a terminal a download shows its progress."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    with os.fdopen(screen, "rb", 0) as shown, os.fdopen(terminal, "w") as stderr:
+        with serving(FILES) as mirror, redirect_stderr(stderr):
+            find("tiny", "test", published_at(mirror.address))
+        assert shown.read(100_000).count(b"100%") == len(FILES)
+    assert kept(cache) == FILES

@@ -1,0 +1,267 @@
+"""Encodings: what is written, that it is read back, and that nothing else is."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
+from PIL import Image
+
+import contracts
+from icl_loop.datasets import open_dataset
+from icl_loop.encodings import ENCODINGS, MAX_SIDE, Pixels, encoding, pixels
+from icl_loop.errors import EncodingError, InputError
+
+ARTICLE_SHA256 = "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
+
+names = st.sampled_from(sorted(ENCODINGS))
+shades = st.floats(0, 1, width=32)
+sides = st.integers(1, 28)
+squares = sides.flatmap(lambda side: arrays.arrays(np.float32, (side, side), elements=shades))
+rectangles = arrays.arrays(
+    np.float32, st.tuples(st.integers(1, 5), st.integers(1, 80)), elements=shades
+)
+images = arrays.arrays(
+    np.uint8,
+    st.tuples(st.integers(1, 12), st.integers(1, 12))
+    | st.tuples(st.integers(1, 12), st.integers(1, 12), st.just(3)),
+)
+
+
+def floats(*rows: Sequence[float]) -> Pixels:
+    """Return the picture that has these rows."""
+    return np.array(rows, dtype=np.float32)
+
+
+def as_numpy_prints(values: Pixels) -> str:
+    """Return the rows of tenths as numpy itself prints them, joined as in the article."""
+    # Adding zero turns the minus zero that rounding may leave into zero.
+    rounded = np.round(values, 1) + np.float32(0)
+    with np.printoptions(threshold=rounded.size + 1):
+        return "[" + ",\n".join(str(row) for row in rounded) + "]"
+
+
+@pytest.mark.parametrize("name", sorted(ENCODINGS))
+@given(values=squares)
+@example(values=np.zeros((20, 20), np.float32))
+@example(values=np.ones((20, 20), np.float32))
+@example(values=np.zeros((1, 1), np.float32))
+@example(values=np.eye(MAX_SIDE // 8, dtype=np.float32))
+def test_contract(name: str, values: Pixels) -> None:
+    """Every encoding keeps the contract of encodings on squares of any content and size."""
+    contracts.check_encoding(encoding(name), values)
+
+
+@pytest.mark.parametrize("name", sorted(set(ENCODINGS) - {"sparse"}))
+@given(values=rectangles)
+def test_rectangles(name: str, values: Pixels) -> None:
+    """Every encoding but `sparse` keeps the contract on rectangles too."""
+    contracts.check_encoding(encoding(name), values)
+
+
+def test_article_of_the_original() -> None:
+    """The fifth training image of MNIST is written as in the original, to the byte."""
+    folder = os.environ.get("ICL_LOOP_DATA")
+    prefix = Path(folder or "", "mnist", "train-first100")
+    if not folder or not Path(f"{prefix}-images-idx3-ubyte.gz").exists():
+        pytest.skip("ICL_LOOP_DATA names no folder that holds mnist/train-first100-*")
+    sample = open_dataset(f"idx:{prefix}")[4]
+    text = encoding("article").encode(pixels(sample.image, 20))
+    assert len(text) == 1560
+    assert hashlib.sha256(text.encode()).hexdigest() == ARTICLE_SHA256
+
+
+@given(values=squares | rectangles)
+@example(values=np.linspace(0, 1, 2 * 1001, dtype=np.float32).reshape(2, 1001))
+@example(values=floats([0, 1] * 12))  # the longest line of whole numbers
+@example(values=floats([1, *[0, 1] * 12]))  # one number more
+@example(values=floats([0.5, 0] * 9))  # the longest line of tenths
+@example(values=floats([0, *[0.5, 0] * 9]))  # one number more
+@example(values=floats([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]))
+@example(values=floats([-0.0, 1e-45, 0.04999, 0.95, 0.9500001]))
+def test_article_is_numpy_printing(values: Pixels) -> None:
+    """The article encoding is numpy's own printing of the tenths, row by row, at any width."""
+    assert encoding("article").encode(values) == as_numpy_prints(values)
+
+
+@given(image=images, size=st.integers(1, 24))
+def test_article_of_any_image(image: NDArray[np.uint8], size: int) -> None:
+    """An image is written as numpy prints it resized, made grey, scaled and rounded, in that order."""
+    grey = Image.fromarray(image).resize((size, size)).convert("L")
+    scaled = np.asarray(grey, np.float32) / np.float32(255)
+    assert np.array_equal(pixels(image, size), scaled)
+    assert encoding("article").encode(pixels(image, size)) == as_numpy_prints(scaled)
+
+
+def test_printing_options_change_nothing() -> None:
+    """How a program likes numpy to print has no influence on the text of the article."""
+    values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    usual = encoding("article").encode(values)
+    with np.printoptions(precision=2, floatmode="fixed", linewidth=30, sign="+", threshold=3):
+        assert encoding("article").encode(values) == usual
+
+
+@given(image=arrays.arrays(np.uint8, st.tuples(sides, sides)))
+def test_pixels_of_a_fitting_image(image: NDArray[np.uint8]) -> None:
+    """An image that has the size asked for keeps every value, brightest and darkest included."""
+    square = np.resize(image, (len(image), len(image)))
+    assert np.array_equal(np.rint(pixels(square, len(square)) * 255), square)
+
+
+def test_colour_is_resized_first() -> None:
+    """A colour image is resized before it turns grey: the two orders differ, and ours is the first."""
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    picture = Image.fromarray(image)
+    late = np.array(picture.resize((4, 4)).convert("L")) / np.float32(255)
+    early = np.array(picture.convert("L").resize((4, 4))) / np.float32(255)
+    assert not np.array_equal(late, early)
+    assert np.array_equal(pixels(image, 4), late)
+
+
+@pytest.mark.parametrize("size", [-1, 0, MAX_SIDE + 1])
+def test_impossible_size(size: int) -> None:
+    """A size below one pixel or beyond the largest side is refused, naming it."""
+    with pytest.raises(InputError, match=f"got {size}"):
+        pixels(np.zeros((8, 8), np.uint8), size)
+
+
+def test_one_mark_a_pixel() -> None:
+    """The texts of a small picture are what the encodings are described to write."""
+    values = floats([0, 0.5, 1], [0, 0, 0], [1, 0, 0.25])
+    assert {name: each.encode(values) for name, each in ENCODINGS.items()} == {
+        "article": "[[0.  0.5 1. ],\n[0. 0. 0.],\n[1.  0.  0.2]]",
+        "grid": "049\n000\n902",
+        "spaced": "0 4 9\n0 0 0\n9 0 2",
+        "ascii": " =@\n   \n@ :",
+        "binary": "..#\n...\n#..",
+        "sparse": "2\n.\n0",
+    }
+
+
+@given(values=squares)
+def test_sparse_is_binary(values: Pixels) -> None:
+    """Sparse and binary are two ways of writing the same ink."""
+    sparse, binary = encoding("sparse"), encoding("binary")
+    read = binary.decode(binary.encode(values))
+    assert np.array_equal(sparse.decode(sparse.encode(values)), read)
+
+
+def refused_or_written(name: str, text: str) -> bool:
+    """Return whether `text` is refused; if it is not, it is exactly what is written."""
+    try:
+        values = encoding(name).decode(text)
+    except EncodingError:
+        return True
+    assert encoding(name).encode(values) == text
+    return False
+
+
+@given(name=names, text=st.text() | st.text("[]., \n0123456789-.:=+*#%@eE_nainf٣"))
+def test_any_text(name: str, text: str) -> None:
+    """Any text at all is either what an encoding writes or refused in its own words."""
+    refused_or_written(name, text)
+
+
+@given(
+    name=names,
+    values=squares,
+    at=st.integers(0, 10_000),
+    cut=st.integers(0, 3),
+    put=st.text("[]., \n0123456789-#@e", max_size=3) | st.text(max_size=2),
+)
+def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) -> None:
+    """A text altered anywhere is refused unless it is what another picture is written as."""
+    text = encoding(name).encode(values)
+    start = at % (len(text) + 1)
+    refused_or_written(name, text[:start] + put + text[start + cut :])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, "") for name in ENCODINGS),
+        ("article", "[[0.5 nan]]"),
+        ("article", "[[0.5 1.1]]"),
+        ("article", "[[0.5 -0. ]]"),
+        ("article", "[[0.5 0.25]]"),  # no tenth
+        ("article", "[[0.5 0.]]"),  # not padded
+        ("article", "[[0.5 ٠.1]]"),
+        ("article", "[[0. 0.],\n[0.]]"),
+        ("article", "[0. 0.]"),
+        ("grid", "01\n0"),
+        ("grid", "0x\n00"),
+        ("grid", "01\n01\n"),
+        ("grid", "٣٣\n٣٣"),
+        ("spaced", "0 1\n01 "),
+        ("spaced", "0,1\n0,1"),
+        ("binary", "01\n01"),
+        ("sparse", ".\n2"),
+        ("sparse", "1-0\n."),
+        ("sparse", "0 1\n."),  # two runs that are one
+        ("sparse", "0-0\n."),
+        ("sparse", "00\n."),
+        ("sparse", "0\n"),
+        ("sparse", f"{'9' * 5000}\n."),
+    ],
+)
+def test_texts_that_are_close(name: str, text: str) -> None:
+    """A text that only resembles what an encoding writes is refused."""
+    assert refused_or_written(name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("article", "0."),
+        ("grid", "0"),
+        ("spaced", "0"),
+        ("ascii", " "),
+        ("binary", "."),
+        ("sparse", "."),
+    ],
+)
+def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
+    """A text of more rows than the largest picture is refused before it takes memory."""
+    between = "],\n[" if name == "article" else "\n"
+    text = between.join([row] * 20_000)
+    with pytest.raises(EncodingError, match=str(MAX_SIDE)):
+        encoding(name).decode(f"[[{text}]]" if name == "article" else text)
+
+
+@pytest.mark.parametrize("name", sorted(ENCODINGS))
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.zeros((0, 0)),
+        np.zeros(4),
+        np.zeros((2, 2, 3)),
+        np.zeros((1, MAX_SIDE + 1)),
+        np.full((2, 2), 1.01),
+        np.full((2, 2), -0.01),
+        np.full((2, 2), np.nan),
+        np.full((2, 2), np.inf),
+    ],
+    ids=lambda values: f"{values.shape}-{values.max(initial=0)}",
+)
+def test_values_that_are_no_picture(name: str, values: NDArray[np.float64]) -> None:
+    """What is not rows and columns of values from 0 to 1 is refused when it is written."""
+    with pytest.raises(EncodingError, match=name):
+        encoding(name).encode(values.astype(np.float32))
+
+
+def test_sparse_refuses_rectangles() -> None:
+    """Sparse, whose rows do not tell their length, refuses to write what is not square."""
+    with pytest.raises(EncodingError, match=r"\(2, 3\)"):
+        encoding("sparse").encode(np.zeros((2, 3), np.float32))
+
+
+def test_unknown_encoding() -> None:
+    """An unknown encoding is refused with the nearest name."""
+    with pytest.raises(InputError, match="did you mean 'article'"):
+        encoding("artikel")

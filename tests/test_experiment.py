@@ -1,0 +1,182 @@
+"""The laws of experiment files: checked whole, in words, before the first request."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.context import POLICIES, context_policy
+from icl_loop.errors import InputError
+from icl_loop.experiment import Session, load, parse
+from making import experiment, session
+
+
+def write(folder: Path, text: str) -> Path:
+    """Write an experiment file."""
+    path = folder / "experiment.toml"
+    path.write_text(text)
+    return path
+
+
+def test_arms_are_laid_over_the_tables(tmp_path: Path) -> None:
+    """An arm is the file's tables with the arm's own keys on top, and nothing else changes."""
+    path = write(
+        tmp_path,
+        """
+        name = "e"
+        [task]
+        encoding = "ascii"
+        [context]
+        policy = "last(4)"
+        [[arms]]
+        name = "one"
+        [[arms]]
+        name = "two"
+        feedback.kind = "none"
+        task.size = 14
+        """,
+    )
+    arms = load(path).arms
+    one, two = arms["one"], arms["two"]
+    assert (one.task.encoding, one.task.size, one.feedback.kind) == ("ascii", 20, "correctness")
+    assert (two.task.encoding, two.task.size, two.feedback.kind) == ("ascii", 14, "none")
+    assert one.context == two.context
+    assert one.context.policy == "last(n=4)"
+
+
+def test_every_arm_plays_the_same_streams() -> None:
+    """Sessions of one stream show the same samples in the same order in every arm."""
+    made = experiment(arms=[{"name": "a"}, {"name": "b", "task": {"encoding": "ascii"}}])
+    ids: dict[int, set[tuple[str, ...]]] = {}
+    for each in made.sessions():
+        ids.setdefault(each.stream, set()).add(tuple(s.id for s in each.task.samples))
+    assert {stream: len(orders) for stream, orders in ids.items()} == {0: 1, 1: 1}
+    assert ids[0] != ids[1]
+
+
+WRONG = {
+    'name = "e"\nstream = 3': ("stream", "did you mean 'streams'"),
+    'name = "e"\n[task]\nencodng = "grid"': ("task.encodng", "did you mean 'encoding'"),
+    'name = "e"\n[task]\nencoding = "gird"': ("task.encoding", "did you mean 'grid'"),
+    'name = "e"\n[task]\nsize = 0': ("task.size", "0"),
+    'name = "e"\n[task]\nsize = "big"': ("task.size", "'big'"),
+    'name = "e"\n[task]\nwording = "jp"': ("task.wording", "did you mean 'ja'"),
+    'name = "e"\n[task]\nlabels = "nativ"': ("task.labels", "did you mean 'native'"),
+    'name = "e"\n[feedback]\nkind = "correctnes"': ("feedback.kind", "'correctness'"),
+    'name = "e"\n[context]\npolicy = "blok"': ("context.policy", "did you mean 'block'"),
+    'name = "e"\n[context]\npolicy = "last(-1)"': ("context.policy", "n=-1"),
+    'name = "e"\n[context]\npolicy = "last(m=3)"': ("context.policy", "'m'"),
+    'name = "e"\n[context]\npolicy = "last("': ("context.policy", "last("),
+    'name = "e"\n[context]\nreserve = 40000': ("reserve", "40000"),
+    'name = "e"\n[context]\ncounter = "o200k"': ("context.counter", "'o200k_base'"),
+    'name = "e"\n[model]\nname = "reference/nearst"': ("model.name", "'reference/nearest'"),
+    'name = "e"\n[model]\nbase_url = "localhost"': ("model.base_url", "http://"),
+    'name = "e"\n[model]\nbase_url = "http://me:key@h/v1"': ("model.base_url", "api_key_env"),
+    'name = "e"\n[model.params]\napi_key = "sk-1"': ("model.params", "api_key_env"),
+    'name = "e"\nturns = 0': ("turns", "0"),
+    'name = "e"\nturns = 1.5': ("turns", "1.5"),
+    'name = "../e"': ("name", "'../e'"),
+    "turns = 3": ("name", "missing"),
+    'name = "e"\n[[arms]]\nname = "a"\n[[arms]]\nname = "a"': ("arms[1].name", "'a'"),
+    'name = "e"\n[[arms]]\nfeedback.kind = "none"': ("arms[0].name", ""),
+    'name = "e"\n[[arms]]\nname = "a"\nfeedbak.kind = "none"': ("feedbak", "'feedback'"),
+    'name = "e"\narms = []': ("arms", "at least one"),
+    'name = "e"\n[analysis]\nprimary = ["feedback", "yoked"]': ("analysis.primary", "'yoked'"),
+    'name = "e"\n[task]\ndataset = "digit"': ("digit", "did you mean 'digits'"),
+    "name = ": ("TOML", ""),
+}
+
+
+@pytest.mark.parametrize("text", WRONG)
+def test_wrong_files_are_refused_in_words(tmp_path: Path, text: str) -> None:
+    """What is wrong is one error that names the file's key, the value, the nearest choice."""
+    key, said = WRONG[text]
+    with pytest.raises(InputError) as caught:
+        load(write(tmp_path, text)).check()
+    assert key in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "sk-1" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is one error that names it."""
+    with pytest.raises(InputError, match=r"nowhere\.toml"):
+        load(tmp_path / "nowhere.toml")
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("turns=5", 5),
+        ("turns = 5", 5),
+        ("task.encoding=ascii", "ascii"),
+        ('task.encoding="ascii"', "ascii"),
+        ("context.policy=last(3) | within", "last(n=3) | within(tokens=None)"),
+        ("model.params.temperature=0.5", 0.5),
+    ],
+)
+def test_set_lays_a_value_over_the_file(tmp_path: Path, change: str, value: object) -> None:
+    """`KEY=VALUE` replaces one setting; a value that is no TOML is a string."""
+    made = load(write(tmp_path, 'name = "e"'), [change])
+    found: object = {"turns": made.turns, **made.arms["feedback"].model_dump()}
+    for part in change.partition("=")[0].strip().split("."):
+        assert isinstance(found, dict)
+        found = found[part]
+    assert found == value
+
+
+@pytest.mark.parametrize("change", ["turns", "=3", "a..b=1", "", ".=1"])
+def test_a_change_that_is_none_is_refused(tmp_path: Path, change: str) -> None:
+    """A change without key or value is one error that shows the form."""
+    with pytest.raises(InputError, match="KEY=VALUE"):
+        load(write(tmp_path, 'name = "e"'), [change])
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=8,
+    ),
+    st.sampled_from(["name", "turns", "task", "model", "context", "arms", "analysis", "x"]),
+)
+def test_no_table_gives_a_traceback(value: object, key: str) -> None:
+    """Whatever stands under a key, it is accepted or refused with InputError."""
+    with suppress(InputError):
+        parse({"name": "e", key: value})
+
+
+@given(st.text(max_size=40) | st.from_regex(r"(last|within|block|all)\(.{0,12}\)( \| \w+)?"))
+def test_no_policy_text_gives_a_traceback(text: str) -> None:
+    """Whatever is written as a policy, it is one or InputError."""
+    with suppress(InputError):
+        policy = context_policy(text)
+        assert str(context_policy(str(policy))) == str(policy)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_reads_as_it_is_written(name: str) -> None:
+    """A policy's text names it and all its arguments, and gives the same policy again."""
+    policy = context_policy(f"{name} | last(3)")
+    assert context_policy(str(policy)) == policy
+    assert re.match(rf"{name}\b", str(policy))
+
+
+def test_a_session_is_made_again_from_its_header() -> None:
+    """The header of a transcript is enough to make the session again."""
+    chosen = session(9, 1, policy="last(2)", encoding="sparse", wording="ja")
+    again = Session.of(chosen.header().born())
+    assert again == chosen
+    assert again.task.system == chosen.task.system
+
+
+def test_ids_tell_sessions_apart() -> None:
+    """Sessions that differ in anything have different ids, equal ones the same."""
+    made = experiment(arms=[{"name": "a"}, {"name": "b", "feedback": {"kind": "none"}}])
+    ids = [each.header().born().id for each in made.sessions()]
+    assert len(set(ids)) == 4
+    assert ids == [each.header().born().id for each in made.sessions()]

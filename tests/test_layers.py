@@ -1,0 +1,71 @@
+"""The law of the house: imports only point down, and siblings do not import each other."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import icl_loop
+
+ROOT = Path(icl_loop.__file__).parent
+LAYERS = (
+    {"cli"},
+    {"screen"},
+    {"runner", "plots"},
+    {"experiment"},
+    {"loop", "transcripts", "analysis"},
+    {"task", "context", "models"},
+    {"datasets", "encodings", "labels", "wording", "feedback", "tokens", "answers"},
+    {"records"},
+    {"messages"},
+    {"errors"},
+)
+HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def rooms() -> list[Path]:
+    """Return every source file but the package's own front door."""
+    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def room_of(path: Path) -> str:
+    """Return the room that a file belongs to."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Return the rooms that a file imports from, wherever in the file it does."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "icl_loop":
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            found |= {
+                alias.name.split(".")[1]
+                for alias in node.names
+                if alias.name.startswith("icl_loop.")
+            }
+    return found
+
+
+@pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    """A room imports only from rooms on lower layers, or from itself."""
+    room = room_of(path)
+    up = {other for other in imported(path) - {room} if HEIGHT[other] >= HEIGHT[room]}
+    assert not up, f"{room} imports from {', '.join(sorted(up))}, which is not below it"
+
+
+def test_every_room_has_its_layer() -> None:
+    """The layers name every room there is, and no other."""
+    assert {room_of(path) for path in rooms()} == HEIGHT.keys()
+
+
+@pytest.mark.parametrize("door", ["icl_loop", "icl_loop.analysis", "icl_loop.plots"])
+def test_a_client_is_imported_only_when_needed(door: str) -> None:
+    """Neither the package nor its analysis imports the client of any vendor."""
+    code = f"import sys, {door}; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

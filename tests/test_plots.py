@@ -1,0 +1,272 @@
+"""The laws of charts: every file is what its ending says, and nothing in the data escapes it."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from icl_loop.errors import InputError, StoppedShort
+from icl_loop.plots import COLOURS, HEIGHT, MAX_POINTS, WIDTH, curve_chart, save
+
+HOSTILE = "</script><script>alert(1)</script><!--"
+LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "object": "data"}
+
+Arms = Mapping[str, Sequence[Sequence[bool]]]
+LEARNER = [[t % 4 < k for t in range(30)] for k in (1, 2, 3)]
+
+
+def frame_of(
+    arms: Arms, *, experiment: str = "small", planned: int | None = None, chance: float = 0.1
+) -> pl.DataFrame:
+    """Return the columns of a frame that a chart is made of, from correct-series by arm."""
+    rows = [
+        (experiment, arm, f"/home/someone/{experiment}/{arm}-{stream}.jsonl", stream, turn, right)
+        for arm, sessions in arms.items()
+        for stream, series in enumerate(sessions)
+        for turn, right in enumerate(series)
+    ]
+    columns = ["experiment", "arm", "path", "stream", "turn", "correct"]
+    turns = pl.DataFrame(rows, schema=columns, orient="row")
+    planned = planned or max(len(series) for sessions in arms.values() for series in sessions)
+    return turns.with_columns(turns=pl.lit(planned), chance=pl.lit(chance))
+
+
+def texts(svg: Path) -> dict[str, tuple[float, float]]:
+    """Return where each text of an SVG file is anchored, parsing it as XML."""
+    found: dict[str, tuple[float, float]] = {}
+    for group, place in _placed(ET.parse(svg).getroot(), (0.0, 0.0)):  # noqa: S314  our own file
+        if group.tag.endswith("}text"):
+            found |= dict.fromkeys(group.itertext(), place)
+    return found
+
+
+def _placed(
+    node: ET.Element, at: tuple[float, float]
+) -> list[tuple[ET.Element, tuple[float, float]]]:
+    moved = re.search(r"translate\(([-\d.]+),([-\d.]+)\)", node.get("transform", ""))
+    here = (at[0] + float(moved[1]), at[1] + float(moved[2])) if moved else at
+    return [(node, here), *(each for child in node for each in _placed(child, here))]
+
+
+class Page(HTMLParser):
+    """The scripts of a page, and the addresses that a browser would load to show it."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.scripts: list[str] = []
+        self.loaded: list[str] = []
+        self._open = False
+        self.text = path.read_text("utf-8")
+        self.feed(self.text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a script, and what an element loads."""
+        self._open = tag == "script"
+        self.scripts += [""] * self._open
+        self.loaded += [value or "" for name, value in attrs if LOADED.get(tag) == name]
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note the end of a script."""
+        self._open = self._open and tag != "script"
+
+    def handle_data(self, data: str) -> None:
+        """Note what a script says."""
+        if self._open:
+            self.scripts[-1] += data
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The specification of the chart."""
+        [line] = [line for line in self.scripts[-1].splitlines() if "const spec = " in line]
+        found: dict[str, Any] = json.loads(line.partition("const spec = ")[2].rstrip(";"))
+        return found
+
+
+def test_a_png_is_a_picture(tmp_path: Path) -> None:
+    """A .png is a PNG picture of twice the plot's pixels and its margins."""
+    save(curve_chart(frame_of({"a": LEARNER, "b": LEARNER[:1]})), tmp_path / "c.png")
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.format == "PNG"
+        assert 2 * WIDTH < picture.width < 3 * WIDTH
+        assert 2 * HEIGHT < picture.height < 3 * HEIGHT
+        assert len(picture.convert("RGB").resize((200, 100)).getcolors(20_000) or []) > 10
+
+
+def test_an_svg_names_its_lines(tmp_path: Path) -> None:
+    """A .svg is XML that holds the title, the axes, the names of all arms, and chance."""
+    save(curve_chart(frame_of({"a <&> b": LEARNER, "フィ": LEARNER}), 5), tmp_path / "c.svg")
+    assert texts(tmp_path / "c.svg").keys() >= {
+        *("a <&> b", "フィ", "chance", "turn", "accuracy in windows of 5 turns"),
+        *("Learning curve: small", "6 sessions of 30 turns", "0", "30", "0%", "100%"),
+    }
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of a chart whose experiment and arm are out to break it."""
+    path = tmp_path_factory.mktemp("page") / "c.html"
+    turns = [frame_of({HOSTILE: LEARNER}, experiment=name) for name in (HOSTILE, "b")]
+    save(curve_chart(pl.concat(turns)), path)
+    return Page(path)
+
+
+def test_a_page_needs_no_network(page: Page) -> None:
+    """A .html loads nothing, offers nothing that is elsewhere, and holds vega itself."""
+    assert page.loaded == []
+    assert len(page.scripts[0]) > 500_000
+    assert "vegaEmbed" in page.scripts[0]
+    assert '"editor": false' in page.scripts[-1]
+    assert "@import" not in page.text.partition("<script")[0]
+
+
+def test_names_cannot_break_out_of_the_page(page: Page) -> None:
+    """Arms and experiments of any name stay data: the page has its two scripts and says them."""
+    assert len(page.scripts) == 2
+    names = {row.get("name") for rows in page.spec["datasets"].values() for row in rows}
+    assert names == {f"{HOSTILE} / {HOSTILE}", f"b / {HOSTILE}", "chance"}
+    assert page.spec["title"]["text"] == f"Learning curves: {HOSTILE}, b"
+
+
+def test_a_page_tells_no_folder(page: Page) -> None:
+    """Where the transcripts lay is nowhere in a page that people pass on."""
+    assert "someone" not in page.text
+
+
+def test_control_characters_are_not_drawn(tmp_path: Path) -> None:
+    """Control and format characters of a name become U+FFFD, so that an SVG is still XML."""
+    save(curve_chart(frame_of({"a\x00\x1b[31m\u202eb\n": LEARNER})), tmp_path / "c.svg")
+    assert "a\ufffd\ufffd[31m\ufffdb\ufffd" in texts(tmp_path / "c.svg")
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_lines_are_told_apart(count: int) -> None:
+    """No two arms share both colour and dashes, with more arms than colours too."""
+    spec = curve_chart(frame_of({f"arm {k}": [[True] * 9] for k in range(count)}), 3).to_dict()
+    encodings = [layer["encoding"] for layer in spec["layer"]]
+    [dashes] = [each["strokeDash"]["scale"] for each in encodings if "strokeDash" in each]
+    colours = encodings[0]["color"]["scale"]
+    assert colours["domain"] == dashes["domain"] == [f"arm {k}" for k in range(count)]
+    looks = set(zip(colours["range"], map(tuple, dashes["range"]), strict=True))
+    assert len(looks) == count
+    assert len(set(COLOURS)) == len(COLOURS)
+
+
+@settings(max_examples=8)
+@given(
+    counts=st.lists(st.integers(0, 20), min_size=1, max_size=12),
+    chance=st.sampled_from([0.1, 0.5, 1.0]),
+)
+def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
+    """Names at the right keep their distance, within the plot, in the order of the lines."""
+    arms = {f"arm {k}": [[t < right for t in range(20)]] for k, right in enumerate(counts)}
+    names = pl.DataFrame(curve_chart(frame_of(arms, chance=chance)).layer[-1].data).sort("height")
+    assert set(names["name"]) == {*arms, "chance"}
+    heights = names["height"].to_list()
+    assert heights[0] >= -1e-9
+    assert heights[-1] <= 1 + 1e-9
+    assert all(HEIGHT * (upper - lower) > 14 for lower, upper in pairwise(heights))
+    assert names["accuracy"].is_sorted()
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path, right: bool) -> None:  # noqa: FBT001
+    """Where all arms end at 0 or at 1, their names are one below the other beside the plot."""
+    arms = {f"arm {k}": [[right] * 30] * 2 for k in range(8)}
+    save(curve_chart(frame_of(arms, chance=float(right))), tmp_path / "c.svg")
+    drawn = texts(tmp_path / "c.svg")
+    names = sorted(drawn[name] for name in [*arms, "chance"])
+    assert len({across for across, _ in names}) == 1
+    below = [down for _, down in names]
+    assert all(lower - upper > 14 for upper, lower in pairwise(below))
+    top, bottom = drawn["100%"][1], drawn["0%"][1]
+    assert top - 2 <= below[0] < below[-1] <= bottom + 2
+
+
+def test_the_axis_is_the_plan() -> None:
+    """The turns on the axis go from 0 to the turns planned, however few were played."""
+    spec = curve_chart(frame_of({"a": LEARNER}, planned=200)).to_dict()
+    assert spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 200]
+
+
+@pytest.mark.parametrize(
+    ("arms", "window"),
+    [
+        ({"a": [[True]]}, 20),
+        ({"a": [[True, False, True]]}, 20),
+        ({"a": [[True, False], [True]]}, 1),
+        ({"a": LEARNER, "b": [[True]]}, 20),
+        ({"a": LEARNER, "b": [[True]] * 3}, 1_000),
+        ({"a": [*LEARNER, [True]]}, 10),
+    ],
+)
+def test_little_is_drawn_too(
+    tmp_path: Path, arms: Arms, window: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One session, one turn, a window longer than any session: all are drawn without a word."""
+    save(curve_chart(frame_of(arms, planned=100), window), tmp_path / "c.svg")
+    assert texts(tmp_path / "c.svg").keys() >= {*arms, "chance", "100"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_single_window_is_a_dot(tmp_path: Path) -> None:
+    """An arm that has only one window, which makes no line, is drawn as a dot."""
+    save(curve_chart(frame_of({"a": LEARNER}), 30), tmp_path / "one.svg")
+    save(curve_chart(frame_of({"a": LEARNER}), 29), tmp_path / "two.svg")
+    drawn = [(tmp_path / f"{name}.svg").read_text("utf-8") for name in ("one", "two")]
+    dots = ['aria-roledescription="circle"' in svg for svg in drawn]
+    assert dots == [True, False]
+
+
+def test_experiments_are_named_apart(tmp_path: Path) -> None:
+    """Lines of several experiments are named by experiment and arm, and each has its chance."""
+    turns = pl.concat(
+        [
+            frame_of({"a": LEARNER}, experiment="one", chance=0.1),
+            frame_of({"a": LEARNER, "b": LEARNER}, experiment="two", chance=0.5, planned=60),
+        ]
+    )
+    save(curve_chart(turns), tmp_path / "c.svg")
+    drawn = texts(tmp_path / "c.svg")
+    assert drawn.keys() >= {"one / a", "two / a", "two / b", "Learning curves: one, two"}
+    assert "9 sessions of 30 or 60 turns" in drawn
+    rows = [row for rows in curve_chart(turns).to_dict()["datasets"].values() for row in rows]
+    assert {row["accuracy"] for row in rows if row["name"] == "chance"} == {0.1, 0.5}
+
+
+def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:
+    """Return the points of the lines of single sessions."""
+    spec = curve_chart(turns, window).to_dict()
+    points: list[dict[str, Any]] = spec["datasets"][spec["layer"][0]["data"]["name"]]
+    return points
+
+
+def test_a_chart_of_many_sessions_stays_small() -> None:
+    """However many and long sessions are, single ones are drawn with a bounded number of points."""
+    rows = thin_lines(frame_of({"a": LEARNER * 100, "b": LEARNER * 5}), 1)
+    drawn = {name: {row["path"] for row in rows if row["name"] == name} for name in "ab"}
+    assert (len(drawn["a"]), len(drawn["b"])) == (20, 15)
+    rows = thin_lines(frame_of({f"{k}": [[True] * 2_000] * 3 for k in range(3)}), 20)
+    assert MAX_POINTS / 2 < len(rows) <= MAX_POINTS
+
+
+def test_what_cannot_be_drawn_or_written_is_said(tmp_path: Path) -> None:
+    """No turns, an unknown ending, a folder that is not there: each is one error in words."""
+    turns = frame_of({"a": LEARNER})
+    with pytest.raises(InputError, match="no turns"):
+        curve_chart(turns.clear())
+    chart = curve_chart(turns)
+    with pytest.raises(InputError, match=r"c\.pgn: .* did you mean '\.png'\?"):
+        save(chart, tmp_path / "c.pgn")
+    with pytest.raises(StoppedShort, match=r"c\.svg cannot be written: No such file"):
+        save(chart, tmp_path / "nowhere" / "c.svg")

@@ -1,0 +1,268 @@
+"""The laws of runs: many sessions at once, any of them cut anywhere, none lost."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from icl_loop.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
+from icl_loop.experiment import Experiment, Session
+from icl_loop.messages import Message, Reply
+from icl_loop.models.participants import Chance
+from icl_loop.records import Turn
+from icl_loop.runner import Run, RunResult
+from icl_loop.transcripts import read
+from making import experiment, transcripts_of
+
+ARMS = [
+    {"name": "label", "feedback": {"kind": "label"}},
+    {"name": "stateless", "context": {"policy": "stateless"}},
+]
+
+
+async def run(made: Experiment, out: Path) -> RunResult:
+    """Play an experiment into a folder."""
+    return await Run(made, out).play()
+
+
+async def test_a_run_plays_every_session(tmp_path: Path) -> None:
+    """A run leaves one complete transcript for each arm and stream, and nothing else."""
+    result = await run(experiment(arms=ARMS), tmp_path)
+    names = {f"{arm}-{stream}.jsonl" for arm in ("label", "stateless") for stream in (0, 1)}
+    assert {path.name for path in result.paths} == names
+    assert {path.name for path in (tmp_path / "small").iterdir()} - {".lock"} == names
+    assert result.complete
+    for path in result.paths:
+        transcript = read(path)
+        assert transcript.end is not None
+        assert (transcript.end.status, len(transcript.turns)) == ("complete", 12)
+
+
+async def test_a_complete_run_is_skipped(tmp_path: Path) -> None:
+    """Run again, a complete experiment is left byte for byte as it was."""
+    await run(experiment(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
+    seen: list[Turn] = []
+    again = Run(experiment(), tmp_path, on_turn=lambda _, turn: seen.append(turn))
+    assert (await again.play()).complete
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")} == before
+    assert len(seen) == 24
+
+
+async def test_other_settings_are_refused_before_anything_is_played(tmp_path: Path) -> None:
+    """Settings that differ in any session stop the run before it writes a byte."""
+    await run(experiment(), tmp_path)
+    before = transcripts_of(tmp_path / "small")
+    with pytest.raises(SettingsDiffer, match=r"settings\.task\.encoding"):
+        await run(experiment(streams=3, task={"encoding": "ascii"}), tmp_path)
+    assert transcripts_of(tmp_path / "small") == before
+
+
+async def test_more_streams_are_added_to_a_run(tmp_path: Path) -> None:
+    """A run of more streams keeps the sessions it has and plays only the new ones."""
+    await run(experiment(streams=2), tmp_path)
+    before = transcripts_of(tmp_path / "small")
+    await run(experiment(streams=4), tmp_path)
+    after = transcripts_of(tmp_path / "small")
+    assert len(after) == 4
+    assert {name: after[name] for name in before} == before
+
+
+async def test_order_of_play_does_not_matter(tmp_path: Path) -> None:
+    """One session at a time or all at once, the transcripts are the same, times apart."""
+    for name, concurrency in {"one": 1, "all": 64}.items():
+        await Run(experiment(arms=ARMS), tmp_path / name, concurrency).play()
+    one, many = (transcripts_of(tmp_path / name / "small") for name in ("one", "all"))
+    assert one == many
+
+
+async def test_a_stopped_run_resumes(tmp_path: Path) -> None:
+    """A run told to stop saves the turns it is in; resumed, it is the run never stopped."""
+    played: Counter[str] = Counter()
+    stopping: Run
+
+    def stop_soon(session: Session, _: Turn) -> None:
+        played[session.file_name] += 1
+        if played.total() == 9:
+            stopping.stop()
+
+    stopping = Run(experiment(arms=ARMS), tmp_path / "cut", on_turn=stop_soon)
+    result = await stopping.play()
+    assert result.interrupted
+    saved = {path.name: len(read(path).turns) for path in result.paths}
+    assert {name: turns for name, turns in saved.items() if turns} == played
+    assert 9 <= played.total() < 48
+    assert (await run(experiment(arms=ARMS), tmp_path / "cut")).complete
+    await run(experiment(arms=ARMS), tmp_path / "whole")
+    assert transcripts_of(tmp_path / "cut/small") == transcripts_of(tmp_path / "whole/small")
+
+
+async def test_a_full_context_is_an_end(tmp_path: Path) -> None:
+    """A session whose context is full has ended; run again, it is not gone on with."""
+    made = experiment(
+        turns=40,
+        streams=1,
+        context={"policy": "all"},
+        model={"name": "participant/chance", "context_window": 4000},
+    )
+    assert (await run(made, tmp_path)).complete
+    (path,) = tmp_path.rglob("*.jsonl")
+    transcript = read(path)
+    assert transcript.end is not None
+    assert transcript.end.status == "context_full"
+    assert transcript.end.turns == len(transcript.turns) < 40
+    before = path.read_bytes()
+    assert (await run(made, tmp_path)).complete
+    assert path.read_bytes() == before
+
+
+async def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
+    """While one process plays in a folder, another is refused and changes nothing."""
+    code = (
+        "import sys, time; from filelock import FileLock\n"
+        "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    )
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = [sys.executable, "-c", code, str(folder / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(DirectoryBusy, match="another process"):
+            await run(experiment(), tmp_path)
+        holder.kill()
+    assert list(folder.glob("*.jsonl")) == []
+    assert (await run(experiment(), tmp_path)).complete
+
+
+async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
+    """A window with no room for one question is refused before anything is written."""
+    made = experiment(model={"name": "participant/chance", "context_window": 1200})
+    with pytest.raises(InputError, match=r"context_window = 1200 .* needs \d+ tokens"):
+        await run(made, tmp_path)
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+async def test_too_many_turns_are_refused_at_once(tmp_path: Path) -> None:
+    """More turns than a class has samples are refused in words before anything is written."""
+    with pytest.raises(InputError, match=r"play at most \d+ turns"):
+        await run(experiment(turns=5000), tmp_path)
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+class Fickle:
+    """Refuses one conversation for good, answers the others by chance."""
+
+    def __init__(self, refused: str) -> None:
+        self._refused = refused
+        self._chance = Chance()
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Answer, or raise RequestRefused."""
+        if messages[-1].text == self._refused:
+            raise RequestRefused("no")
+        return await self._chance.complete(messages)
+
+
+async def test_one_session_that_stops_does_not_stop_the_others(tmp_path: Path) -> None:
+    """When a session cannot go on the others do; its turns are kept and the reason is told."""
+    made = experiment(streams=3)
+    stuck = list(made.sessions())[1]
+    playing = Run(made, tmp_path, open_model=lambda _: Fickle(stuck.task.ask(5).text))
+    result = await playing.play()
+    (stop,) = result.stops
+    assert (stop.session.file_name, str(stop.reason)) == (stuck.file_name, "no")
+    turns = {path.name: len(read(path).turns) for path in result.paths}
+    assert turns == {"feedback-0.jsonl": 12, "feedback-1.jsonl": 5, "feedback-2.jsonl": 12}
+    assert not result.complete
+
+
+EXPERIMENT = """
+name = "killed"
+turns = 150
+streams = 3
+seed = 5
+[model]
+name = "reference/nearest"
+[[arms]]
+name = "feedback"
+[[arms]]
+name = "none"
+feedback.kind = "none"
+"""
+
+
+def command(folder: Path, out: str) -> list[str]:
+    """Return the command line that plays the experiment that is going to be killed."""
+    program = "from icl_loop.cli import main; main()"
+    file = folder / "killed.toml"
+    file.write_text(EXPERIMENT)
+    return [sys.executable, "-c", program, "run", str(file), "--out", str(folder / out)]
+
+
+def turns_saved(folder: Path) -> int:
+    """Return how many whole lines are in a folder's transcripts."""
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
+
+
+def test_a_run_killed_at_random_moments_is_the_run_never_killed(tmp_path: Path) -> None:
+    """Killed by `kill -9` and resumed again and again, a run is the run that was never killed."""
+    whole = subprocess.run(command(tmp_path, "whole"), check=False, capture_output=True)
+    assert whole.returncode == 0
+    cut = tmp_path / "cut" / "killed"
+    kills = 0
+    dice = random.Random(os.environ.get("PYTEST_SEED", "9"))  # noqa: S311  moments, no secrets
+    while kills < 5:
+        before = turns_saved(cut)
+        with subprocess.Popen(
+            command(tmp_path, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            target = before + dice.randrange(1, 160)
+            while process.poll() is None and turns_saved(cut) < target:
+                time.sleep(0.002)
+            if process.poll() is not None:
+                break
+            process.send_signal(signal.SIGKILL)
+        assert turns_saved(cut) >= before
+        kills += 1
+    assert kills >= 3
+    finished = subprocess.run(command(tmp_path, "cut"), check=False, capture_output=True)
+    assert finished.returncode == 0
+    assert transcripts_of(cut) == transcripts_of(tmp_path / "whole" / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
+    """Interrupted, a run ends by itself with exit code 1 and prints the command that resumes it."""
+    out = tmp_path / "cut" / "killed"
+    with subprocess.Popen(
+        command(tmp_path, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        while turns_saved(out) < 20:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert f"icl-loop run {tmp_path / 'killed.toml'}" in said
+    for path in out.glob("*.jsonl"):
+        assert path.read_bytes().endswith(b"\n")
+        assert read(path).end is None
+
+
+def test_asyncio_has_no_tasks_left(tmp_path: Path) -> None:
+    """A run leaves no task behind in the event loop."""
+
+    async def play_and_look() -> set[asyncio.Task[object]]:
+        await run(experiment(), tmp_path)
+        return asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert asyncio.run(play_and_look()) == set()

@@ -1,0 +1,242 @@
+"""The laws of the record: nothing is lost, nothing is written twice, nothing is misread."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.errors import InputError, ReplayMismatch, SettingsDiffer, TranscriptError
+from icl_loop.experiment import Session
+from icl_loop.loop import play
+from icl_loop.messages import Reply, Usage
+from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
+from icl_loop.runner import verify
+from icl_loop.transcripts import Recorder, read, turn_fields
+from making import played, session, transcripts_of, without_times
+
+
+async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> Path:
+    """Play `chosen` into `path`, going on with what is there."""
+    with Recorder(path, chosen.header()) as recorder:
+        replay = ReplayModel(recorder.saved, then=model or chosen.open_model())
+        turns = play(chosen.task, replay, chosen.policy, chosen.window)
+        async for _ in recorder.record(turns):
+            pass
+        recorder.finish("complete", len(chosen.task))
+    return path
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small saved session."""
+    import asyncio
+
+    path = tmp_path_factory.mktemp("saved") / "session.jsonl"
+    return asyncio.run(save(session(6), path))
+
+
+def test_a_transcript_reads_back_as_its_session(saved: Path) -> None:
+    """What is read is what was played: header, turns in order, and how it ended."""
+    chosen = session(6)
+    transcript = read(saved)
+    fields = {"id", "created", "icl_loop"}
+    assert transcript.header.model_dump(exclude=fields) == chosen.header().model_dump(
+        exclude=fields
+    )
+    assert [turn.sample for turn in transcript.turns] == [each.id for each in chosen.task.samples]
+    assert transcript.end is not None
+    assert (transcript.end.status, transcript.end.turns) == ("complete", 6)
+
+
+def test_lines_are_those_of_the_format(saved: Path) -> None:
+    """Each line has the fields of the published format, in its order, and no other."""
+    header, *turns, end = [json.loads(line) for line in saved.read_text().splitlines()]
+    assert (
+        list(header)
+        == ["type", "format", "version", "id", "experiment", "arm", "stream", "seed", "turns", "settings", "labels", "system", "dataset", "created", "icl_loop"]
+    )
+    assert list(header["dataset"]) == ["name", "sha256", "size"]
+    for turn in turns:
+        assert (
+            list(turn)
+            == ["type", "turn", "sample", "label", "question", "kept", "request", "reply", "finish", "answer", "outcome", "correct", "told", "usage", "label_logprobs", "latency_s", "attempts", "at"]
+        )
+        assert list(turn["usage"]) == ["prompt", "cached", "completion", "reasoning"]
+    assert list(end) == ["type", "status", "turns", "at"]
+    assert turns[3]["kept"] == [[0, 2]]
+
+
+@given(
+    text=st.text(),
+    usage=st.builds(Usage, *[st.integers(0, 10**6)] * 4),
+    logprobs=st.none() | st.dictionaries(st.text(), st.floats(-100, 0)),
+)
+async def test_any_reply_survives_saving(
+    tmp_path_factory: pytest.TempPathFactory,
+    text: str,
+    usage: Usage,
+    logprobs: dict[str, float] | None,
+) -> None:
+    """Whatever a model wrote, the turn that is read equals the turn that was saved."""
+    path = tmp_path_factory.mktemp("any") / "session.jsonl"
+    reply = Reply(text, usage, label_logprobs=logprobs)
+    await save(session(1), path, ScriptedModel([reply]))
+    (turn,) = read(path).turns
+    assert turn.reply.text == reply.text
+    assert (turn.reply.usage, turn.reply.label_logprobs) == (usage, logprobs)
+
+
+def test_every_turn_survives_being_cut_anywhere(saved: Path, tmp_path: Path) -> None:
+    """Cut at any byte, a transcript reads as the turns whose lines were whole, or says it is none."""
+    data = saved.read_bytes()
+    ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
+    path = tmp_path / "cut.jsonl"
+    for cut in range(0, len(data), 7):
+        path.write_bytes(data[:cut])
+        whole = sum(end <= cut for end in ends)
+        if not whole:
+            with pytest.raises(TranscriptError, match=r"cut\.jsonl"):
+                read(path)
+        else:
+            assert len(read(path).turns) == min(whole - 1, 6)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 900, 2_500, 2_501, 3_000, 4_000])
+async def test_a_torn_session_resumes_as_if_never_cut(
+    saved: Path, tmp_path: Path, cut: int
+) -> None:
+    """A transcript cut at any byte and resumed is that of the session never cut, times apart."""
+    path = tmp_path / "session.jsonl"
+    path.write_bytes(saved.read_bytes()[:cut])
+    await save(session(6), path)
+    assert transcripts_of(tmp_path) == transcripts_of(saved.parent)
+
+
+async def test_a_complete_session_is_not_touched(saved: Path) -> None:
+    """Going on with a complete session writes nothing."""
+    before = saved.read_bytes()
+    await save(session(6), saved)
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("other", "key"),
+    [
+        (session(6, policy="all"), "settings.context.policy"),
+        (session(6, feedback="none"), "settings.feedback.kind"),
+        (session(7), "turns"),
+        (session(6, encoding="ascii"), "settings.task.encoding"),
+    ],
+)
+def test_other_settings_are_refused(saved: Path, other: Session, key: str) -> None:
+    """A session of other settings is not gone on with; the first key that differs is named."""
+    before = saved.read_bytes()
+    with pytest.raises(SettingsDiffer, match=key.replace(".", r"\.")):
+        Recorder(saved, other.header())
+    assert saved.read_bytes() == before
+
+
+def test_the_size_is_linear_in_the_turns(tmp_path: Path) -> None:
+    """Twice the turns under `all` take twice the bytes, a twentieth of it more at the most."""
+    import asyncio
+
+    sizes = {}
+    for turns in (40, 80):
+        chosen = session(turns, policy="all", model="participant/chance")
+        sizes[turns] = asyncio.run(save(chosen, tmp_path / f"{turns}.jsonl")).stat().st_size
+    assert sizes[80] / sizes[40] < 2.1
+
+
+async def test_a_saved_session_verifies(saved: Path) -> None:
+    """Every turn of an honest transcript can be derived again."""
+    assert await verify(read(saved)) == 6
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("correct", True),
+        ("answer", "9"),
+        ("label", "0"),
+        ("told", "Well done."),
+        ("reply", "Answer: 10"),
+        ("request", "0" * 32),
+        ("question", "Array:\n0"),
+        ("kept", [[1, 2]]),
+        ("outcome", "refusal"),
+        ("sample", "digits/0"),
+    ],
+)
+async def test_an_edit_by_hand_is_found(
+    saved: Path, tmp_path: Path, field: str, value: object
+) -> None:
+    """Verification fails at the first turn of which any field but a time was edited."""
+    lines = [json.loads(line) for line in saved.read_text().splitlines()]
+    wrong = next(line for line in lines[4:] if line.get(field) != value)
+    wrong[field] = value
+    path = tmp_path / "edited.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(ReplayMismatch) as caught:
+        await verify(read(path))
+    assert caught.value.turn == wrong["turn"]
+
+
+async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
+    """Verification refuses when the data set is not the one that was played."""
+    path = tmp_path / "session.jsonl"
+    sha256 = read(saved).header.dataset.sha256
+    path.write_text(saved.read_text().replace(sha256, "0" * 64))
+    with pytest.raises(InputError, match="SHA-256"):
+        await verify(read(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "becomes", "says"),
+    [
+        (0, "{}", "line 1"),
+        (0, "[]", "line 1"),
+        (2, "{]", "line 3"),
+        (2, '{"type":"turn"}', "line 3, turn"),
+        (2, '{"type":"dance"}', "line 3"),
+        (2, "7", "line 3"),
+        (2, "", "line 3"),
+    ],
+)
+def test_a_line_that_is_none_is_named(
+    saved: Path, tmp_path: Path, line: int, becomes: str, says: str
+) -> None:
+    """A line that is not of the format gives one error that names file and line."""
+    lines = saved.read_text().splitlines()
+    lines[line] = becomes
+    path = tmp_path / "broken.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(TranscriptError, match=rf"broken\.jsonl, {says}"):
+        read(path)
+
+
+def test_turns_out_of_order_are_named(saved: Path, tmp_path: Path) -> None:
+    """A turn that is missing or comes twice gives one error that names the line."""
+    lines = saved.read_text().splitlines(keepends=True)
+    for name, chosen in {"missing": [0, 1, 3], "twice": [0, 1, 1], "after": [0, 7, 1]}.items():
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(lines[index] for index in chosen))
+        with pytest.raises(TranscriptError, match="line 3"):
+            read(path)
+
+
+async def test_unknown_fields_are_passed_over(saved: Path, tmp_path: Path) -> None:
+    """Fields that a later version adds do not keep a transcript from being read."""
+    lines = [json.loads(line) | {"new": 1} for line in saved.read_text().splitlines()]
+    path = tmp_path / "newer.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read(path).turns == read(saved).turns
+
+
+async def test_two_plays_differ_only_in_times() -> None:
+    """Two plays of one session have the same lines outside the time fields."""
+    first, second = [
+        [without_times(turn_fields(turn)) for turn in await played(session(8))] for _ in range(2)
+    ]
+    assert first == second
