@@ -13,7 +13,7 @@ from icl_loop.datasets import Dataset
 from icl_loop.encodings import Encoding, Pixels
 from icl_loop.errors import ContextFull
 from icl_loop.loop import recall
-from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.messages import Message, Reply, fingerprint, merged
 from icl_loop.models import ChatModel
 from icl_loop.records import Turn
 from icl_loop.task import Task
@@ -71,11 +71,12 @@ def check_policy(
     It shows past turns only, in rising order, within the budget, the same whenever it is asked;
     and the whole request stays within the window less the reserve.
     """
-    tally = Tally(window.counter)
+    tally = Tally.of_frame(window, task.system)
     shown_before_each: list[Shown] = []
     for index, turn in enumerate(turns):
         question = turn.question
-        budget = window.left_after(task.system, question)
+        asked = count_message(window.counter, question)
+        budget = tally.budget(asked)
         past = Past(turns[:index], tally, range(index), budget, question, task.key)
         try:
             shown = policy(past)
@@ -86,10 +87,11 @@ def check_policy(
         assert all(0 <= each < index for each in shown)
         assert tally.of(shown) <= max(budget, 0)
         request = recall(task.system, turns, shown, question)
-        tokens = count_messages(window.counter, request) + REQUEST_TOKENS
-        assert tokens <= window.tokens - window.reserve or not shown
+        sent = merged(request) if window.merged else request
+        tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
+        assert tokens <= window.tokens - window.reserve
         shown_before_each.append(shown)
-        tally.add(turn, count_message(window.counter, question))
+        tally.add(turn, asked, shown)
     return shown_before_each
 
 

@@ -1,7 +1,7 @@
 """A scripted chat-completions endpoint on loopback, for speaking to over real HTTP."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,9 +17,25 @@ class Answer:
     body: bytes = b""
     content_type: str = "application/json"
     hang_up: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def completion(text: str | None, **choice: Any) -> Answer:  # noqa: ANN401  fields of the wire
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 7,
+    "total_tokens": 107,
+    "prompt_tokens_details": {"cached_tokens": 64},
+    "completion_tokens_details": {"reasoning_tokens": 3},
+}
+
+
+def completion(
+    text: str | None,
+    *,
+    usage: Mapping[str, Any] | None = USAGE,
+    headers: Mapping[str, str] | None = None,
+    **choice: Any,  # noqa: ANN401  fields of the wire
+) -> Answer:
     """Return the answer of a sound endpoint."""
     body = {
         "id": "chatcmpl-1",
@@ -34,15 +50,10 @@ def completion(text: str | None, **choice: Any) -> Answer:  # noqa: ANN401  fiel
                 **choice,
             }
         ],
-        "usage": {
-            "prompt_tokens": 100,
-            "completion_tokens": 7,
-            "total_tokens": 107,
-            "prompt_tokens_details": {"cached_tokens": 64},
-            "completion_tokens_details": {"reasoning_tokens": 3},
-        },
+        "system_fingerprint": "fp_1",
+        "usage": usage,
     }
-    return Answer(body=json.dumps(body).encode())
+    return Answer(body=json.dumps(body).encode(), headers=headers or {})
 
 
 def error(status: int, message: str = "no") -> Answer:
@@ -59,9 +70,12 @@ class Endpoint:
     keys: list[str] = field(default_factory=list)
 
 
+Script = Sequence[Answer | Callable[[dict[str, Any]], Answer]]
+
+
 @contextmanager
-def serving(answers: Sequence[Answer]) -> Iterator[Endpoint]:
-    """Serve `answers` in order, the last one for ever after."""
+def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
+    """Serve `answers` in order, the last one for ever after; list these models."""
     endpoint = Endpoint("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -70,13 +84,26 @@ def serving(answers: Sequence[Answer]) -> Iterator[Endpoint]:
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             asked = json.loads(self.rfile.read(length))
-            answer = answers[min(len(endpoint.requests), len(answers) - 1)]
+            scripted = answers[min(len(endpoint.requests), len(answers) - 1)]
+            answer = scripted if isinstance(scripted, Answer) else scripted(asked)
             endpoint.requests.append({"path": self.path, **asked})
             endpoint.keys.append(self.headers["Authorization"])
             if answer.hang_up:
                 self.close_connection = True
                 return
+            self._send(answer)
+
+        def do_GET(self) -> None:
+            listed = {
+                "object": "list",
+                "data": [{"id": name, "object": "model"} for name in models],
+            }
+            self._send(Answer(body=json.dumps(listed).encode()))
+
+        def _send(self, answer: Answer) -> None:
             self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
             self.send_header("Content-Type", answer.content_type)
             self.send_header("Content-Length", str(len(answer.body)))
             self.end_headers()

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -174,6 +174,7 @@ def test_the_columns_are_documented() -> None:
     assert all(f"`{name}`" in str(frame.__doc__) for name in COLUMNS)
 
 
+@settings(max_examples=25)
 @given(data=st.data(), whole=st.integers(0, 3))
 def test_a_torn_last_line_is_left_out(data: st.DataObject, whole: int) -> None:
     """Cut at any byte of the last line, a transcript has all turns but that one."""
@@ -362,10 +363,12 @@ def mean_of_means(sessions: Sequence[Sequence[bool]]) -> float | None:
     return float(np.mean(means)) if means else None
 
 
+@settings(max_examples=25)
 @given(
     sessions=st.lists(SERIES, min_size=1, max_size=4),
     planned=st.integers(1, 400) | st.integers(1, 40),
 )
+@example(sessions=[[True] * 20 + [False] * 20], planned=400)
 def test_early_and_late_are_parts_of_the_plan(sessions: list[list[bool]], planned: int) -> None:
     """Early is the first min(20, T/10) turns, late those after T/2, T being the turns planned."""
     sessions = [each[:planned] for each in sessions]
@@ -381,6 +384,7 @@ def test_early_and_late_are_parts_of_the_plan(sessions: list[list[bool]], planne
     assert summary.complete == sum(len(each) == planned for each in sessions)
 
 
+@settings(max_examples=25)
 @given(st.lists(SERIES, min_size=1, max_size=4))
 def test_windows_of_the_table_are_all_turns(sessions: list[list[bool]]) -> None:
     """The windows of a summary follow one another from the first to the last turn played."""
@@ -406,7 +410,11 @@ def test_no_turn_is_beyond_the_last_window() -> None:
 
 def test_arms_keep_their_order() -> None:
     """Summaries and curves have the arms in the order of the files, however streams alternate."""
-    data = [session([True] * 3, arm, stream) for stream in range(2) for arm in ("b", "c", "a")]
+    data = [
+        session([True] * (2 + stream), arm, stream)
+        for stream in range(2)
+        for arm in ("b", "c", "a")
+    ]
     turns = framed(*data)
     assert [each.arm for each in summarize(turns)] == ["b", "c", "a"]
     curves = arm_curves(session_curves(turns, 2))
@@ -446,6 +454,7 @@ def test_what_was_not_read_is_counted_apart() -> None:
     assert summary.accuracy.mean == pytest.approx(1 / 3)
 
 
+@settings(max_examples=25)
 @given(
     sessions=st.lists(SERIES, min_size=1, max_size=3),
     planned=st.integers(1, 200),

@@ -72,7 +72,7 @@ WRONG = {
     'name = "e"\n[context]\npolicy = "last("': ("context.policy", "last("),
     'name = "e"\n[context]\nreserve = 40000': ("reserve", "40000"),
     'name = "e"\n[context]\ncounter = "o200k"': ("context.counter", "'o200k_base'"),
-    'name = "e"\n[model]\nname = "reference/nearst"': ("model.name", "'reference/nearest'"),
+    'name = "e"\n[model]\nname = "reference/nearst"': ("model", "'reference/nearest'"),
     'name = "e"\n[model]\nbase_url = "localhost"': ("model.base_url", "http://"),
     'name = "e"\n[model]\nbase_url = "http://me:key@h/v1"': ("model.base_url", "api_key_env"),
     'name = "e"\n[model.params]\napi_key = "sk-1"': ("model.params", "api_key_env"),

@@ -12,14 +12,15 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"screen"},
+    {"screen", "server"},
     {"runner", "plots"},
+    {"pool"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
     {"datasets", "encodings", "labels", "wording", "feedback", "tokens", "answers"},
     {"records"},
-    {"messages"},
+    {"messages", "journal"},
     {"errors"},
 )
 HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -1,15 +1,41 @@
 """The laws of the wire: what is sent, what is tried again, what is never taken for an answer."""
 
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from contracts import check_model
 from endpoint import Answer, Endpoint, completion, error, serving
-from icl_loop.errors import InputError, ModelUnavailable, RequestRefused
-from icl_loop.messages import Reply, Usage, assistant, system, user
-from icl_loop.models.openai import ATTEMPTS, OpenAIModel
+from icl_loop.errors import (
+    BudgetSpent,
+    ContextOverflow,
+    InputError,
+    ModelUnavailable,
+    RequestRefused,
+)
+from icl_loop.messages import (
+    Image,
+    Message,
+    Reply,
+    Served,
+    Text,
+    Usage,
+    assistant,
+    merged,
+    system,
+    user,
+)
+from icl_loop.models.limits import Gate, Meter, Pace, Patience, Patient
+from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
+from icl_loop.models.replay import ReplayModel
 from icl_loop.runner import Run
 from icl_loop.transcripts import read
 from making import experiment, played, session
@@ -17,17 +43,38 @@ from making import experiment, played, session
 ASKED = [system("s"), user("q0"), assistant("a0"), user("told"), user("q1")]
 
 
+FAST = Patience(allowance_s=2.0, unproven_s=0.3, first_wait_s=0.001, longest_wait_s=0.02)
+
+
+def patient(
+    endpoint: Endpoint,
+    meter: Meter | None = None,
+    pace: Pace | None = None,
+    count: Callable[[Sequence[Message]], int] = len,
+) -> Patient:
+    """Return a model that asks the endpoint with next to no wait between attempts."""
+    return Patient(
+        OpenAIModel("tiny", base_url=endpoint.base_url),
+        pace=pace or Pace(),
+        meter=meter or Meter(),
+        patience=FAST,
+        count=count,
+        most_completion=10,
+        cost=lambda usage: usage.prompt / 1e6,
+    )
+
+
 async def ask(endpoint: Endpoint) -> Reply:
-    """Put the conversation to the endpoint, waiting next to nothing between attempts."""
-    model = OpenAIModel("tiny", base_url=endpoint.base_url, first_wait_s=0.001)
-    async with aclosing(model):
+    """Put the conversation to the endpoint."""
+    async with aclosing(patient(endpoint)) as model:
         return await check_model(model, ASKED)
 
 
 async def test_what_is_sent() -> None:
     """A request names the model, passes params on, and merges neighbours of one role."""
     with serving([completion("Answer: 3")]) as endpoint:
-        model = OpenAIModel("tiny", base_url=endpoint.base_url, params={"temperature": 0.5})
+        params = {"temperature": 0.5, "extra_body": {"top_k": 1}}
+        model = OpenAIModel("tiny", base_url=endpoint.base_url, params=params)
         async with aclosing(model):
             await model.complete(ASKED)
     assert endpoint.requests == [
@@ -35,6 +82,7 @@ async def test_what_is_sent() -> None:
             "path": "/v1/chat/completions",
             "model": "tiny",
             "temperature": 0.5,
+            "top_k": 1,
             "messages": [
                 {"role": "system", "content": "s"},
                 {"role": "user", "content": "q0"},
@@ -83,18 +131,22 @@ async def test_passing_faults_are_tried_again(fault: str) -> None:
 
 
 async def test_faults_that_stay_stop_the_session() -> None:
-    """A fault that does not pass is given up after the stated number of attempts."""
+    """A fault that does not pass is given up once the allowance of the turn is used up."""
     with serving([error(500, "on fire")]) as endpoint:
-        with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
-            await ask(endpoint)
-        assert len(endpoint.requests) == ATTEMPTS
+        meter = Meter()
+        start = time.monotonic()
+        async with aclosing(patient(endpoint, meter)) as model:
+            with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
+                await model.complete(ASKED)
+        assert time.monotonic() - start < FAST.allowance_s
+        assert len(endpoint.requests) == meter.retries.total() + 1 > 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 async def test_refusals_stop_at_once(status: int) -> None:
     """A request that the endpoint will never answer is made once; what it said is told."""
     with serving([error(status, "no such thing")]) as endpoint:
-        with pytest.raises(RequestRefused, match=f"{status}.*no such thing.*'tiny'"):
+        with pytest.raises(RequestRefused, match=f"{status}.*no such thing.*check"):
             await ask(endpoint)
         assert len(endpoint.requests) == 1
 
@@ -126,8 +178,9 @@ async def test_an_endpoint_that_is_down_is_named() -> None:
     """An address where nothing answers is named in the error."""
     with serving([completion("3")]) as endpoint:
         pass
-    with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:\d+/v1/ cannot be reached"):
-        await ask(endpoint)
+    async with aclosing(OpenAIModel("tiny", base_url=endpoint.base_url)) as model:
+        with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:\d+/v1/ cannot be reached"):
+            await model.complete(ASKED)
 
 
 async def test_the_key_goes_to_the_endpoint_and_nowhere_else(
@@ -166,3 +219,240 @@ async def test_no_key_is_sent_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     with serving([completion("3")]) as endpoint:
         await ask(endpoint)
     assert endpoint.keys == ["Bearer none"]
+
+
+CONVERSATIONS = st.lists(
+    st.builds(
+        Message,
+        st.sampled_from(["system", "user", "assistant"]),
+        st.lists(
+            st.builds(Text, st.text(max_size=9)) | st.builds(Image, st.binary(max_size=9)),
+            min_size=1,
+            max_size=3,
+        ).map(tuple),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@given(CONVERSATIONS)
+def test_ready_pieces_make_the_same_body(messages: list[Message]) -> None:
+    """The body joined from ready pieces means exactly the messages, merged or apart."""
+    for join, expected in ((JOIN_JSON, merged(messages)), (None, messages)):
+        sent = json.loads(b"[" + wire(messages, join) + b"]")
+        assert [each["role"] for each in sent] == [message.role for message in expected]
+        for each, message in zip(sent, expected, strict=True):
+            if not message.is_seen:
+                assert each["content"] == message.text
+                continue
+            kinds = ["text" if isinstance(part, Text) else "image_url" for part in message.parts]
+            assert [part["type"] for part in each["content"]] == kinds
+
+
+OVERFLOWS = {
+    "OpenAI": (400, {"error": {"code": "context_length_exceeded", "message": "Too much."}}),
+    "vLLM": (
+        400,
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 8 tokens.",
+            "code": 400,
+        },
+    ),
+    "vLLM prompt": (
+        400,
+        {
+            "error": {
+                "message": "The decoder prompt (length 9) is longer than the maximum model length of 8."
+            }
+        },
+    ),
+    "llama.cpp": (
+        400,
+        {
+            "error": {
+                "code": 400,
+                "type": "exceed_context_size_error",
+                "message": "request (9 tokens)",
+            }
+        },
+    ),
+    "older llama.cpp": (500, {"error": "the request exceeds the available context size"}),
+    "Ollama": (400, {"error": "input length exceeds maximum context length"}),
+    "Ollama window": (400, {"error": {"message": "prompt too long; exceeded max context length"}}),
+}
+
+
+@pytest.mark.parametrize("server", OVERFLOWS)
+async def test_too_long_is_known_in_every_wording(server: str) -> None:
+    """A request that is too long is told apart from other refusals, however a server says it."""
+    status, body = OVERFLOWS[server]
+    with serving([Answer(status, json.dumps(body).encode())]) as endpoint:
+        with pytest.raises(ContextOverflow):
+            await ask(endpoint)
+        assert len(endpoint.requests) == 1
+
+
+async def test_a_session_trims_until_it_fits_and_replays() -> None:
+    """Refused as too long, a turn shows less and is asked again; what was saved replays the same."""
+    too_long = Answer(400, b'{"error":{"code":"context_length_exceeded","message":"no"}}')
+    answers = [*[completion("Answer: 3", usage=None)] * 5, too_long, completion("Answer: 3")]
+    chosen = session(9, policy="last(4)", model={"name": "t", "context_window": 3000})
+    with serving(answers) as endpoint:
+        async with aclosing(patient(endpoint)) as model:
+            turns = await played(chosen, model)
+    assert [turn.overflows for turn in turns] == [0, 0, 0, 0, 0, 1, 0, 0, 0]
+    assert len(endpoint.requests) == 10
+    assert len(endpoint.requests[6]["messages"]) < len(endpoint.requests[5]["messages"])
+    assert await played(chosen, ReplayModel(turns)) == turns
+
+
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        ({"Retry-After": "0.3"}, 0.3),
+        ({"Retry-After": "1"}, 1.0),
+        ({"retry-after-ms": "200"}, 0.2),
+        ({"x-ratelimit-reset-requests": "250ms"}, 0.25),
+        ({"x-ratelimit-reset-tokens": "0m0.3s"}, 0.3),
+    ],
+)
+async def test_a_rate_limit_is_obeyed(headers: dict[str, str], least: float) -> None:
+    """After 429 nothing is asked before the time that the server named, by whichever header."""
+    limited = Answer(429, b'{"error":{"message":"slow down"}}', headers=headers)
+    with serving([completion("3"), limited, completion("3")]) as endpoint:
+        async with aclosing(patient(endpoint)) as model:
+            await model.complete(ASKED)
+            start = time.monotonic()
+            reply = await model.complete(ASKED)
+    assert time.monotonic() - start >= least
+    assert reply.attempts == 2
+
+
+async def test_an_endpoint_with_nothing_left_is_waited_for() -> None:
+    """When the server says that no request is left, the next one waits for the reset."""
+    last = completion(
+        "3", headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+    )
+    with serving([last, completion("3")]) as endpoint:
+        async with aclosing(patient(endpoint)) as model:
+            await model.complete(ASKED)
+            start = time.monotonic()
+            await model.complete(ASKED)
+    assert time.monotonic() - start >= 0.29
+
+
+async def test_a_rate_limit_halves_what_passes_at_once() -> None:
+    """A 429 halves the requests at once; successes raise it again, never above where it began."""
+    pace = Pace(at_once=8)
+    with serving([error(429), error(429), completion("3")]) as endpoint:
+        async with aclosing(patient(endpoint, pace=pace)) as model:
+            await model.complete(ASKED)
+            assert pace.gate.limit == pytest.approx(2.5)
+            for _ in range(60):
+                await model.complete(ASKED)
+    assert pace.gate.limit == 8
+
+
+@given(at_once=st.integers(1, 5), asking=st.integers(1, 12))
+async def test_the_gate_lets_no_more_pass(at_once: int, asking: int) -> None:
+    """No more requests are in flight at once than the gate allows, and all get through."""
+    most = 0
+    gate = Gate(at_once)
+
+    async def pass_through() -> None:
+        nonlocal most
+        async with gate.passage():
+            most = max(most, gate.passing)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(pass_through() for _ in range(asking)))
+    assert most == min(at_once, asking)
+    assert gate.passing == 0
+
+
+@pytest.mark.parametrize(
+    ("meter", "says"),
+    [(Meter(max_tokens=250), "tokens"), (Meter(max_usd=0.00025), r"\$0\.0003")],
+)
+async def test_a_budget_stops_before_it_is_passed(meter: Meter, says: str) -> None:
+    """The request that could pass the budget is not made."""
+    with serving([completion("3")]) as endpoint:
+        async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
+            await model.complete(ASKED)
+            await model.complete(ASKED)
+            with pytest.raises(BudgetSpent, match=says):
+                await model.complete(ASKED)
+    assert len(endpoint.requests) == 2
+
+
+async def test_what_is_asked_for_is_recorded() -> None:
+    """Who answered, and the log probability of each label where the endpoint lists them."""
+    listed = [
+        {"token": " 3", "logprob": -0.1},
+        {"token": "5", "logprob": -2.5},
+        {"token": "x", "logprob": -9},
+    ]
+    content = [
+        {"token": "Answer:", "logprob": 0.0, "top_logprobs": []},
+        {"token": " 3", "logprob": -0.1, "top_logprobs": listed},
+    ]
+    answer = completion("Answer: 3", logprobs={"content": content})
+    with serving([answer]) as endpoint:
+        labels = [str(digit) for digit in range(10)]
+        model = OpenAIModel(
+            "tiny", base_url=endpoint.base_url, answer_format="logprobs", labels=labels
+        )
+        async with aclosing(model):
+            reply = await model.complete(ASKED)
+    assert reply.label_logprobs == {"3": -0.1, "5": -2.5}
+    assert reply.served == Served("tiny-2026", "fp_1")
+    assert endpoint.requests[0]["logprobs"] is True
+
+
+async def test_a_schema_names_the_labels() -> None:
+    """Under `schema` the request asks for JSON whose only answers are the labels."""
+    with serving([completion('{"answer": "cat"}')]) as endpoint:
+        model = OpenAIModel(
+            "tiny", base_url=endpoint.base_url, answer_format="schema", labels=["cat", "dog"]
+        )
+        async with aclosing(model):
+            await model.complete(ASKED)
+    schema = endpoint.requests[0]["response_format"]["json_schema"]["schema"]
+    assert schema["properties"]["answer"]["enum"] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("field", ["model", "messages", "stream", "n"])
+def test_params_leave_our_fields_alone(field: str) -> None:
+    """Fields of a request that are ours to set are refused in `params`."""
+    with pytest.raises(InputError, match=field):
+        OpenAIModel("tiny", base_url="http://127.0.0.1:9/v1", params={field: 1})
+
+
+async def test_a_misspelt_model_is_told_the_nearest() -> None:
+    """A 404 names the model and the nearest one that the endpoint lists."""
+    with serving([error(404, "gone")], models=["tiny-7b", "large"]) as endpoint:
+        model = OpenAIModel("tinny-7b", base_url=endpoint.base_url)
+        async with aclosing(model):
+            with pytest.raises(RequestRefused, match="did you mean 'tiny-7b'"):
+                await model.complete(ASKED)
+
+
+async def test_the_window_is_calibrated_by_what_the_server_counts() -> None:
+    """A server that counts thrice what we count is never sent more than its window holds."""
+    chosen = session(60, policy="within", model={"name": "t", "context_window": 9000})
+
+    def counted(request: dict[str, Any]) -> Answer:
+        text = "".join(message["content"] for message in request["messages"])
+        return completion("Answer: 3", usage={"prompt_tokens": len(text), "completion_tokens": 4})
+
+    with serving([counted]) as endpoint:
+        async with aclosing(patient(endpoint)) as model:
+            turns = await played(chosen, model)
+    sizes = [turn.reply.usage.prompt for turn in turns]
+    room = 9000 - chosen.window.reserve
+    assert max(sizes) <= room
+    assert min(sizes[-20:]) > 0.8 * room
+    assert turns[0].calibration == 1.0
+    assert turns[-1].calibration > 1.5

@@ -170,7 +170,9 @@ def test_lines_are_told_apart(count: int) -> None:
 def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
     """Names at the right keep their distance, within the plot, in the order of the lines."""
     arms = {f"arm {k}": [[t < right for t in range(20)]] for k, right in enumerate(counts)}
-    names = pl.DataFrame(curve_chart(frame_of(arms, chance=chance)).layer[-1].data).sort("height")
+    names = curve_chart(frame_of(arms, chance=chance)).layer[-1].data
+    assert isinstance(names, pl.DataFrame)
+    names = names.sort("height")
     assert set(names["name"]) == {*arms, "chance"}
     heights = names["height"].to_list()
     assert heights[0] >= -1e-9
@@ -179,11 +181,10 @@ def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
     assert names["accuracy"].is_sorted()
 
 
-@pytest.mark.parametrize("right", [True, False])
-def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path, right: bool) -> None:  # noqa: FBT001
+def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path) -> None:
     """Where all arms end at 0 or at 1, their names are one below the other beside the plot."""
-    arms = {f"arm {k}": [[right] * 30] * 2 for k in range(8)}
-    save(curve_chart(frame_of(arms, chance=float(right))), tmp_path / "c.svg")
+    arms = {f"arm {k}": [[k < 5] * 30] * 2 for k in range(10)}
+    save(curve_chart(frame_of(arms, chance=1 / 30)), tmp_path / "c.svg")
     drawn = texts(tmp_path / "c.svg")
     names = sorted(drawn[name] for name in [*arms, "chance"])
     assert len({across for across, _ in names}) == 1
@@ -203,9 +204,7 @@ def test_the_axis_is_the_plan() -> None:
     ("arms", "window"),
     [
         ({"a": [[True]]}, 20),
-        ({"a": [[True, False, True]]}, 20),
         ({"a": [[True, False], [True]]}, 1),
-        ({"a": LEARNER, "b": [[True]]}, 20),
         ({"a": LEARNER, "b": [[True]] * 3}, 1_000),
         ({"a": [*LEARNER, [True]]}, 10),
     ],
@@ -253,9 +252,11 @@ def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:
 
 def test_a_chart_of_many_sessions_stays_small() -> None:
     """However many and long sessions are, single ones are drawn with a bounded number of points."""
-    rows = thin_lines(frame_of({"a": LEARNER * 100, "b": LEARNER * 5}), 1)
+    many = frame_of({"a": LEARNER * 100, "b": LEARNER * 5})
+    rows = thin_lines(many, 1)
     drawn = {name: {row["path"] for row in rows if row["name"] == name} for name in "ab"}
     assert (len(drawn["a"]), len(drawn["b"])) == (20, 15)
+    assert "some of the sessions" in curve_chart(many).to_dict()["title"]["subtitle"][1]
     rows = thin_lines(frame_of({f"{k}": [[True] * 2_000] * 3 for k in range(3)}), 20)
     assert MAX_POINTS / 2 < len(rows) <= MAX_POINTS
 

@@ -246,7 +246,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     with subprocess.Popen(
         command(tmp_path, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        while turns_saved(out) < 20:
+        while turns_saved(out) < 20 and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)

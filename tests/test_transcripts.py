@@ -53,16 +53,48 @@ def test_a_transcript_reads_back_as_its_session(saved: Path) -> None:
 def test_lines_are_those_of_the_format(saved: Path) -> None:
     """Each line has the fields of the published format, in its order, and no other."""
     header, *turns, end = [json.loads(line) for line in saved.read_text().splitlines()]
-    assert (
-        list(header)
-        == ["type", "format", "version", "id", "experiment", "arm", "stream", "seed", "turns", "settings", "labels", "system", "dataset", "created", "icl_loop"]
-    )
+    assert list(header) == [
+        "type",
+        "format",
+        "version",
+        "id",
+        "experiment",
+        "arm",
+        "stream",
+        "seed",
+        "turns",
+        "settings",
+        "labels",
+        "system",
+        "dataset",
+        "created",
+        "icl_loop",
+    ]
     assert list(header["dataset"]) == ["name", "sha256", "size"]
     for turn in turns:
-        assert (
-            list(turn)
-            == ["type", "turn", "sample", "label", "question", "kept", "request", "reply", "finish", "answer", "outcome", "correct", "told", "usage", "label_logprobs", "latency_s", "attempts", "at"]
-        )
+        assert list(turn) == [
+            "type",
+            "turn",
+            "sample",
+            "label",
+            "question",
+            "kept",
+            "request",
+            "reply",
+            "finish",
+            "answer",
+            "outcome",
+            "correct",
+            "told",
+            "usage",
+            "served",
+            "overflows",
+            "calibration",
+            "label_logprobs",
+            "latency_s",
+            "attempts",
+            "at",
+        ]
         assert list(turn["usage"]) == ["prompt", "cached", "completion", "reasoning"]
     assert list(end) == ["type", "status", "turns", "at"]
     assert turns[3]["kept"] == [[0, 2]]

@@ -16,6 +16,9 @@ from icl_loop.errors import InputError
 from icl_loop.messages import Finish
 from icl_loop.records import Outcome
 
+LONGEST = 2**15
+"""Characters at the end of a reply that are read; the answer stands there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:
@@ -29,10 +32,10 @@ class Reading:
 def read(
     text: str, labels: Sequence[str], finish: Finish = "stop", form: str | None = None
 ) -> Reading:
-    """Return the label that `text` answers, or None with the reason, in time linear in its length.
+    """Return the label that `text` answers, or None with the reason.
 
     Args:
-        text: What the model wrote.
+        text: What the model wrote; only its last `LONGEST` characters are looked at.
         labels: The labels it may answer.
         finish: Why it stopped; a reply cut at its length limit or withheld by a filter is no
             answer, whatever it holds.
@@ -88,7 +91,8 @@ _NUMERALS = "zero one two three four five six seven eight nine".split()  # noqa:
 _SPOKEN = {
     **{word: str(value) for value, word in enumerate(_NUMERALS)},
     **{kanji: str(value) for value, kanji in enumerate("〇一二三四五六七八九")},
-    **{"零": "0", "ゼロ": "0"},
+    "零": "0",
+    "ゼロ": "0",
 }
 _ARTICLES = {"a", "i"}
 """Labels that are words of many sentences: they count only where nothing else can be meant."""
@@ -124,7 +128,8 @@ _SKIPPED = (
     r"|(?:数字|ラベル)[のは]?|おそらく|たぶん"
 )
 _OR = r"\bor\b|\band\b|\bversus\b|\bvs\b|または|もしくは|あるいは|か|や|と"
-_JAPANESE = "\u3005-\u9fff"
+_WORDY = "0-9A-Za-zÀ-ԯ"
+"""What a label is not part of a word or number beside; Japanese sets no spaces between words."""
 _COUNTER = r"\s?%|つ|本|個|行|列|回|番目|桁|画素|ピクセル|点|箇所|か所|種類|通り|割"
 
 _FINAL = re.compile(
@@ -138,6 +143,7 @@ _FINAL = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)", re.IGNORECASE)
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
+_JOINED = re.compile(rf"[{_WORDY}]{{2}}")
 _LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(rf"{_NOUN}{_BE}?\s*(?:{_OPEN}\s*)?\d+\b", re.IGNORECASE)
 _REFUSAL = re.compile(
@@ -154,19 +160,20 @@ _REFUSAL = re.compile(
 _BESIDE = 60
 _FILLER = (
     r"(?:of|is|are|was|were|to|from|between|like|about|near|set|at|only|all|mostly|just|being"
-    r"|equal|range|ranging|marked|as|such|that|which|both|\d+(?:\.\d+)?(?:\W*\b(?:and|or|to))?)"
+    r"|equal|range|ranging|marked|as|such|that|which|both|\d+(?:\.\d+)?(?:\W{1,3}(?:and|or|to))?)"
 )
+_WITHIN = r"[^\w.,;!?\n]*"
 _MEANS = r"(?:means?|marks?|denotes?|represents?|indicates?|stands for|being|for|as|=)"
 _NOT_BEFORE = re.compile(
     # not a 3, rather than 3
-    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike|\bno)\s+"
-    r"(?:\w+\s+){0,2}|\b(?:mistaken for|confused with)\s+(?:an?\s+|the\s+)?"
+    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike)\s+(?:\w+\s+){0,2}"
+    r"|\b(?:no|mistaken for|confused with)\s+(?:an?\s+|the\s+)?"
     # background values of 0, row 3
     r"|\b(?:background|entries|(?:value|pixel|cell|entry|zero|row|column|line|index|level)s?)"
-    rf"(?:\W*\b{_FILLER}\b)*\W*"
+    rf"(?:{_WITHIN}\b{_FILLER}\b)*{_WITHIN}"
     # 背景の値は0や1
     r"|(?:背景|値|画素|ピクセル|余白|周囲|周り|行|列)"
-    r"(?:(?!数字|文字|絵|画像|図|答|ラベル|形)[^。、.!?\n\d]){0,10}(?:\d[\d.]*(?:や|と|から|、|,|~|〜|-))*"
+    r"(?:(?!数字|文字|絵|画像|図|答|ラベル|形)[^。、.!?\n\d]){0,10}(?:\d[\d.]*(?:や|と|から|~|〜|-))*"
     # from 0 to 9
     rf"|\d\W{{0,3}}(?:to|through|から)\s*){_OPEN}?\s*$",
     re.IGNORECASE,
@@ -218,9 +225,11 @@ class _Reader:
                 raise InputError(f"a label holds a letter or a digit, got {label!r}")
         spoken = {word: digit for word, digit in _SPOKEN.items() if digit in known}
         self._labels = {**spoken, **known}
-        self._form = [_bare(part) for part in self._fold(form or "").partition("{label}")[::2]]
-        every, either = _alternatives(self._labels), _alternatives(self._labels.keys() - _ARTICLES)
-        label = _alternatives(known.keys() - _ARTICLES)
+        before, _, after = self._fold(form or "").partition("{label}")
+        self._form = before.rpartition("\n")[2].strip(), after.partition("\n")[0].strip()
+        every = _alternatives(self._labels)
+        either = _alternatives(name for name in self._labels if name.casefold() not in _ARTICLES)
+        label = _alternatives(name for name in known if name.casefold() not in _ARTICLES)
         self._lone = re.compile(rf"(?:{_SKIPPED})*{every}", re.IGNORECASE)
         self._first = re.compile(rf"(?:{_SKIPPED})*{either}", re.IGNORECASE)
         self._next = re.compile(rf"(?:{_SKIPPED}|{_OR})*{either}", re.IGNORECASE)
@@ -229,28 +238,18 @@ class _Reader:
             rf"|[\W_]*\b(?:but|though|although|however)\b[^.!?\n]{{0,{_BESIDE}}}?{label}",
             re.IGNORECASE,
         )
-        self._tiers = [
-            re.compile(pattern, re.IGNORECASE)
-            for pattern in (
-                rf"\\f?boxed\s*\{{+\s*{every}\s*\}}"
-                rf"|<(?:answer|label|prediction|digit|output|result)>\s*{every}\s*</"
-                rf"|[\"'](?:{_NOUN}|output|result)[\"']\s*:\s*[\"'\[]*\s*{every}",
-                rf"{_NOUN}{_BE}?\s*{_OPEN}\s*{every}\s*{_CLOSE}",
-                rf"{_APART}\s*{every}\s*{_CLOSE}",
-                rf"{_NOUN}{_BE}?\s*{label}"
-                rf"|{_NOUN}{_BE}\s*(?:(?:a|an|the)\s+)?{every}{_END}"
-                rf"|(?:{_SHOWS}|{_SAYS})(?:(?:a|an|the)\s+(?:\w{{1,30}}\s+)?{label}|{either}{_END})"
-                rf"|(?<!か)(?<!か、){label}\s*(?:{_COPULA}|に見え|を表|を示|が描かれ|のよう|と読)",
-            )
-        ]
+        self._tiers = _tiers(label, either, every)
 
     def read(self, text: str) -> Reading:
         """Return the reading of `text`; thoughts that are marked as such are passed over."""
-        plain = self._fold(text.rpartition(_THOUGHT)[2])
+        plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
         parts = (part for line in plain.splitlines() for part in _SENTENCE.split(line))
         lines = [part for part in parts if _LETTER_OR_DIGIT.search(part)]
         return (
-            self._stated(lines) or self._line_of_its_own(lines) or self._named(plain) or _none(plain)
+            self._stated(lines)
+            or self._line_of_its_own(lines)
+            or self._named(plain)
+            or _none(plain)
         )
 
     def _stated(self, lines: Sequence[str]) -> Reading | None:
@@ -267,7 +266,7 @@ class _Reader:
     def _final(self, lines: Sequence[str], index: int) -> Reading | None:
         """Return the reading of the line at `index` as a final one; its value may stand below."""
         line = lines[index]
-        if (value := self._asked_for(line)) is not None:
+        if value := self._asked_for(line):
             return self._value(value, colon=True)
         match = _FINAL.match(line)
         if match is None:
@@ -280,13 +279,13 @@ class _Reader:
         label = self._alone(value)
         return Reading(label, "ok") if label else None
 
-    def _asked_for(self, line: str) -> str | None:
-        """Return what stands for the label in a line of the form that was asked for."""
+    def _asked_for(self, line: str) -> str:
+        """Return what stands for the label in a line of the form that was asked for, or nothing."""
         before, after = self._form
-        start, found, value = line.partition(before) if before else (line, "", "")
-        if not found or _LETTER_OR_DIGIT.search(start):
-            return None
-        return value.rstrip().removesuffix(after) if after else value
+        start, _, value = line.partition(before) if before else (line, "", "")
+        if _LETTER_OR_DIGIT.search(start) or _JOINED.match(before[-1:] + value[:1]):
+            return ""
+        return value.rstrip().removesuffix(after)
 
     def _value(self, value: str, *, colon: bool) -> Reading | None:
         """Return the reading of what follows "Answer:", or "The answer is" if without a colon."""
@@ -340,10 +339,10 @@ class _Reader:
         if match is None:
             return None
         label, rest = self._label(match), text[match.end() :]
-        lead = _bare(text[: match.start(match.lastindex or 0)][-_BESIDE:]).split()
+        lead = _bare(text[: match.start(match.lastindex or 0)]).split()
         if label.casefold() in _ARTICLES and lead and lead[-1] not in {"letter", "label", "class"}:
             return None
-        said = _bare(rest[: _BESIDE + 1])
+        said = _bare(rest)
         again = rest.lstrip().startswith("(") and self._labels.get(said) == label
         return label if not said or said in _COPULAS or again else None
 
@@ -360,23 +359,45 @@ class _Reader:
 
 def _alternatives(names: Iterable[str]) -> str:
     """Return a group of the names, longest first, that never matches a part of a word or number."""
-    longest_first = sorted(names, key=len, reverse=True)
-    japanese = [name for name in longest_first if "\u3005" <= name[0] <= "\u9fff"]
-    words, kana = (
-        "|".join(re.escape(name).replace(r"\ ", r"\s+") for name in each)
-        for each in ([name for name in longest_first if name not in japanese], japanese)
-    )
+    groups: dict[bool, list[str]] = {False: ["(?!)"], True: ["(?!)"]}
+    for name in sorted(names, key=len, reverse=True):
+        japanese = "\u3005" <= name[0] <= "\u9fff"
+        groups[japanese].append(re.escape(name).replace(r"\ ", r"\s+"))
+    words, kana = ("|".join(group) for group in groups.values())
     return (
-        rf"(?-i:((?<![_.\-])(?<![^\W{_JAPANESE}])(?:{words or '(?!)'})"
-        rf"(?!_|-\w|\.\d|[^\W{_JAPANESE}]|{_COUNTER})"
-        rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{kana or '(?!)'})(?=\W|$|{_COPULA}|[はがのをにとかや])(?!{_COUNTER})))"
+        rf"(?-i:((?:(?<![_.\-{_WORDY}])(?:{words})(?!_|-\w|\.\d|[{_WORDY}])"
+        rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{kana})(?=\W|$|{_COPULA}|[はがのをにとかや]))(?!{_COUNTER})))"
     )
+
+
+def _tiers(label: str, either: str, every: str) -> list[re.Pattern[str]]:
+    """Return the patterns that name a label, the surest form first.
+
+    Args:
+        label: Group of the labels that are no words of every sentence.
+        either: The same and the numerals in words.
+        every: All labels and the numerals in words.
+    """
+    marked = (
+        rf"\\f?boxed\s*\{{+\s*{every}\s*\}}"
+        rf"|<(?:answer|label|prediction|digit|output|result)>\s*{every}\s*</"
+        rf"|[\"'](?:{_NOUN}|output|result)[\"']\s*:\s*[\"'\[]*\s*{every}"
+    )
+    named_apart = rf"{_NOUN}{_BE}?\s*{_OPEN}\s*{every}\s*{_CLOSE}"
+    apart = rf"{_APART}\s*{every}\s*{_CLOSE}"
+    named = (
+        rf"{_NOUN}{_BE}?\s*{label}"
+        rf"|{_NOUN}{_BE}\s*(?:(?:a|an|the)\s+)?{every}{_END}"
+        rf"|(?:{_SHOWS}|{_SAYS})(?:(?:a|an|the)\s+(?:\w{{1,30}}\s+)?{label}|{either}{_END})"
+        rf"|(?<!か)(?<!か、){label}\s*(?:{_COPULA}|に見え|を表|を示|が描かれ|のよう|と読)"
+    )
+    return [re.compile(tier, re.IGNORECASE) for tier in (marked, named_apart, apart, named)]
 
 
 def _only(labels: set[str]) -> Reading:
     if len(labels) > 1:
         return Reading(None, "unreadable", f"two answers: {', '.join(sorted(labels))}")
-    return Reading(*labels, "ok")
+    return Reading(min(labels), "ok")
 
 
 def _none(text: str) -> Reading:

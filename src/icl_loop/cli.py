@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import shlex
 import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -17,8 +19,9 @@ from icl_loop import screen
 from icl_loop.analysis import as_json, find, frame, summarize, warnings
 from icl_loop.datasets import open_dataset
 from icl_loop.encodings import ENCODINGS, encoding, pixels
-from icl_loop.errors import IclLoopError, InputError
+from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
 from icl_loop.experiment import load
+from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
 
@@ -64,17 +67,36 @@ def run(
     concurrency: Annotated[
         int, typer.Option(min=1, help="Sessions that play at once.")
     ] = DEFAULT_CONCURRENCY,
+    max_usd: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Dollars the experiment may cost in all, saved sessions included."
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
+    ] = None,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     laid_over = list(changes or [])
     laid_over += [f"streams={streams}"] if streams is not None else []
     laid_over += [f"turns={turns}"] if turns is not None else []
     plan = load(experiment, laid_over)
-    playing = Run(plan, out_dir, concurrency)
-    with screen.watch(plan, err) as watcher:
+    playing = Run(plan, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
+    with screen.watch(plan, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
-        result = asyncio.run(_until_interrupted(playing, watcher.say))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the faster event loop where the platform has it."""
+    try:
+        import uvloop  # noqa: PLC0415  it is not there on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunResult | None:
@@ -102,8 +124,8 @@ async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunRes
 
 def _close(playing: Run, result: RunResult | None) -> None:
     """Print what came of the run; exit with 1 if it stopped short."""
-    paths = [path for path in (result.paths if result else ()) if path.exists()]
-    if any(path.read_bytes().count(b"\n") > 1 for path in paths[:1]):
+    paths = list(result.paths) if result else []
+    with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
         _print_summary(paths)
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
@@ -224,6 +246,67 @@ def sample(
     typer.echo(how.encode(pixels(chosen.image, size)))
     if sys.stderr.isatty():
         err.print(f"{chosen.id}, label {chosen.label}", style="dim", highlight=False)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str, typer.Argument(help=f"One of {', '.join(BUILT_IN)}.")
+    ] = "reference/nearest",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8321,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    latency: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    fail: Annotated[
+        str, typer.Option(help="Faults by rate, such as 429=0.1,500=0.05,reset=0.02,slow=0.01.")
+    ] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Keys answers and faults.")] = 0,
+    context_window: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the longest prompt that is answered.")
+    ] = None,
+    api_key_env: Annotated[
+        str | None, typer.Option(help="Variable that holds the key to ask for.")
+    ] = None,
+) -> None:
+    """Serve a model of ours as an OpenAI-compatible endpoint, to try the whole path without a key."""
+    try:
+        from icl_loop import server  # noqa: PLC0415  an optional extra
+    except ImportError:
+        raise InputError("serving needs the extra [serve]: pip install 'icl-loop[serve]'") from None
+    settings = server.ServerSettings(
+        latency_s=latency,
+        faults=server.parse_faults(fail),
+        seed=seed,
+        context_window=context_window,
+        api_key=_key_to_ask_for(api_key_env),
+    )
+    if not is_built_in(model):
+        raise InputError(
+            f"only models of ours are served, not {model!r}: {nearest(model, BUILT_IN)}"
+        )
+    app = server.build_app({model: open_model(model, seed=seed)}, settings=settings)
+    exposed = host not in ("127.0.0.1", "::1", "localhost")
+    if exposed:
+        _complain(f"warning: {host} can be reached by other machines")
+
+    def ready(base_url: str) -> None:
+        out.print(f"serving {model} at {base_url}; Ctrl-C ends it", highlight=False, soft_wrap=True)
+        out.print(
+            f"try: icl-loop run experiments/quickstart.toml --set name=served"
+            f" --set model.name={model} --set model.base_url={base_url}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    server.serve(app, host, port, expose=exposed, ready=ready)
+
+
+def _key_to_ask_for(variable: str | None) -> str | None:
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise InputError(f"the environment variable {variable} holds no key")
+    return key
 
 
 def main() -> NoReturn:

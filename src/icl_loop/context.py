@@ -7,18 +7,21 @@ never sees a label or a sample, only turns as they were played.
 
 import ast
 import inspect
+import math
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from icl_loop.errors import ContextFull, InputError, nearest
-from icl_loop.messages import Message
+from icl_loop.messages import JOIN, Message
 from icl_loop.records import Span, Turn
 from icl_loop.tokens import (
     ESTIMATORS,
     REQUEST_TOKENS,
     TokenCounter,
+    count_message,
     count_messages,
 )
 
@@ -34,11 +37,13 @@ class Window:
         tokens: Size of the window in tokens, request and reply together.
         reserve: Tokens of it that are kept free for the reply.
         counter: Counts the tokens of texts.
+        merged: Whether what is told goes out as one message with the next question.
     """
 
     tokens: int = 32_768
     reserve: int = 1_024
     counter: TokenCounter = ESTIMATORS["o200k_base"]
+    merged: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.reserve < self.tokens:
@@ -52,19 +57,63 @@ class Window:
         taken = count_messages(self.counter, messages) + REQUEST_TOKENS
         return self.tokens - self.reserve - taken
 
+    def count_answered(self, turn: Turn) -> int:
+        """Return the tokens of a past turn's reply and of what was told."""
+        _, reply, told = turn.messages
+        said = count_message(self.counter, reply)
+        if self.merged:
+            return said + self.counter.count(told.text + JOIN)
+        return said + count_message(self.counter, told)
+
+
+RECENT_REPORTS = 16
+MARGIN = 1.02
+SAME = 0.002
+OVERFLOW_SHRINK = 0.8
+
 
 @dataclass(slots=True)
 class Tally:
-    """The tokens of the turns played so far, each counted once."""
+    """The tokens of the turns played so far, each counted once, and what the endpoint made of them.
 
-    counter: TokenCounter
+    The endpoint's own counts calibrate ours: the largest ratio of reported to counted prompt tokens
+    over the last 16 turns, and 2 % for what the next picture may take more. A counter that agrees
+    with the endpoint needs no calibration. Once a request was refused as too long, none is made
+    that takes more than 80 % of it.
+    """
+
+    window: Window
+    frame: int
     sums: list[int] = field(default_factory=lambda: [0])
+    limit: float = math.inf
+    ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_REPORTS))
 
-    def add(self, turn: Turn, asked: int) -> None:
-        """Count the messages of the next turn, whose question is known to take `asked` tokens."""
-        _, reply, told = turn.messages
-        answered = count_messages(self.counter, (reply, told))
-        self.sums.append(self.sums[-1] + asked + answered)
+    @classmethod
+    def of_frame(cls, window: Window, system: Message) -> "Tally":
+        """Return the tally of a session that has not begun."""
+        return cls(window, count_message(window.counter, system) + REQUEST_TOKENS)
+
+    @property
+    def calibration(self) -> float:
+        """What one counted token is taken to cost."""
+        ratio = max(self.ratios, default=1.0)
+        return 1.0 if abs(ratio - 1) <= SAME else round(ratio * MARGIN, 4)
+
+    def budget(self, asked: int) -> int:
+        """Return the counted tokens that past turns may take beside a question of `asked`."""
+        size = min((self.window.tokens - self.window.reserve) / self.calibration, self.limit)
+        return int(size) - self.frame - asked
+
+    def overflow(self, asked: int, shown: Shown) -> None:
+        """Take note that a request was refused as too long."""
+        self.limit = OVERFLOW_SHRINK * (self.frame + asked + self.of(shown))
+
+    def add(self, turn: Turn, asked: int, shown: Shown) -> None:
+        """Count the next turn, whose question is known to take `asked` tokens."""
+        reported = turn.reply.usage.prompt
+        if reported:
+            self.ratios.append(reported / (self.frame + asked + self.of(shown)))
+        self.sums.append(self.sums[-1] + asked + self.window.count_answered(turn))
 
     def of(self, shown: Shown) -> int:
         """Return the tokens of these turns, in one step if they are neighbours."""

@@ -10,7 +10,9 @@
         ├── ContextFull       the window has no room for the next request
         ├── ModelError        a model did not answer
         │   ├── ModelUnavailable   it may answer later: time-outs, limits, server faults
+        │   ├── ContextOverflow    the request is longer than it can read
         │   └── RequestRefused     it will not answer this: key, name or request is wrong
+        ├── BudgetSpent       the next request could pass the money or tokens allowed
         ├── ReplayMismatch    a request differs from the saved one
         └── DirectoryBusy     another process is writing the same transcripts
 
@@ -68,9 +70,25 @@ class ModelError(StoppedShort):
 class ModelUnavailable(ModelError):
     """A model did not answer now but may later: time-outs, limits, server faults."""
 
+    def __init__(
+        self, message: str, *, retry_after_s: float | None = None, limited: bool = False
+    ) -> None:
+        """Say what happened, how long to wait if the server said so, and if it was a rate limit."""
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+        self.limited = limited
+
+
+class ContextOverflow(ModelError):
+    """A model cannot read a request this long; a shorter one may do."""
+
 
 class RequestRefused(ModelError):
     """A model will not answer this request however often it is asked."""
+
+
+class BudgetSpent(StoppedShort):
+    """The next request could pass the money or the tokens that a run may take."""
 
 
 class ReplayMismatch(StoppedShort):

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
 from icl_loop.context import Policy, Window, context_policy
@@ -23,14 +24,14 @@ from icl_loop.encodings import ENCODINGS, encoding
 from icl_loop.errors import InputError, nearest
 from icl_loop.feedback import FEEDBACK
 from icl_loop.labels import LABEL_MAPS, label_map
-from icl_loop.models import ChatModel, check_model_name, is_built_in, open_model
+from icl_loop.models import AnswerFormat, ChatModel, is_built_in, open_model
 from icl_loop.task import Task
 from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
 from icl_loop.transcripts import DatasetIdentity, Header
 from icl_loop.wording import open_wording
 
 AUTO = "auto"
-MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "params"})
+MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "headers", "headers_env", "params"})
 """Keys whose wrong values are not repeated: people put their keys there by mistake."""
 
 
@@ -85,6 +86,10 @@ def _no_secrets(params: dict[str, Any]) -> dict[str, Any]:
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 
 
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=100)]
+"""Name of an environment variable."""
+
+
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -103,11 +108,24 @@ class TaskSettings(_Table):
 class ModelSettings(_Table):
     """Who answers."""
 
-    name: Annotated[str, _checked_by(check_model_name), Field(min_length=1)] = "reference/nearest"
+    name: Annotated[str, Field(min_length=1)] = "reference/nearest"
     context_window: int = Field(default=32_768, ge=1)
     base_url: Annotated[str | None, AfterValidator(_address)] = None
-    api_key_env: str | None = Field(default=None, pattern=r"^[A-Z_][A-Z0-9_]*$")
+    api_key_env: Variable | None = None
+    organization: str | None = None
+    headers: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}
+    headers_env: dict[str, Variable] = {}
     params: Annotated[dict[str, Any], AfterValidator(_no_secrets)] = {}
+    merge_roles: bool = True
+    answer_format: Annotated[str, _one_of(get_args(AnswerFormat))] = "text"
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        try:
+            is_built_in(self.name, self.base_url)
+        except InputError as error:
+            raise ValueError(f"name: {error}") from None
+        return self
 
 
 class ContextSettings(_Table):
@@ -133,6 +151,36 @@ class Settings(_Table):
     feedback: FeedbackSettings = FeedbackSettings()
 
 
+class LimitSettings(_Table):
+    """How an endpoint is asked; none of it changes what is asked or answered.
+
+    Attributes:
+        requests_per_minute: Most requests a minute, to each endpoint.
+        tokens_per_minute: Most prompt tokens a minute, to each endpoint.
+        timeout_s: Seconds to wait for one reply.
+        allowance_s: Seconds that all attempts at one turn may take together.
+    """
+
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    timeout_s: float = Field(default=600.0, gt=0)
+    allowance_s: float = Field(default=600.0, gt=0)
+
+
+class PriceSettings(_Table):
+    """US dollars for a million tokens.
+
+    Attributes:
+        input: Of the prompt.
+        output: Of the reply.
+        cached: Of the prompt, where the provider's cache served it; `input` if None.
+    """
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
+    cached: float | None = Field(default=None, ge=0)
+
+
 class AnalysisSettings(_Table):
     """What is looked at first."""
 
@@ -153,6 +201,8 @@ class _ExperimentFile(_Table):
     feedback: dict[str, Any] = {}
     arms: list[dict[str, Any]] = [{"name": "feedback"}]
     analysis: AnalysisSettings = AnalysisSettings()
+    limits: LimitSettings = LimitSettings()
+    price: PriceSettings | None = None
 
 
 @dataclass(frozen=True)
@@ -212,10 +262,11 @@ class Session:
             tokens=self.settings.model.context_window,
             reserve=self.settings.context.reserve,
             counter=token_counter(self.settings.context.counter),
+            merged=self.settings.model.merge_roles,
         )
 
-    def open_model(self) -> ChatModel:
-        """Return the model of the arm."""
+    def open_model(self, timeout_s: float = LimitSettings().timeout_s) -> ChatModel:
+        """Return the model of the arm; a real one waits `timeout_s` seconds for a reply."""
         model = self.settings.model
         return open_model(
             model.name,
@@ -223,7 +274,14 @@ class Session:
             wordings=[self.settings.task.wording],
             base_url=model.base_url,
             api_key_env=model.api_key_env,
+            organization=model.organization,
+            headers=model.headers,
+            headers_env=model.headers_env,
             params=model.params,
+            merge_roles=model.merge_roles,
+            answer_format=model.answer_format,
+            labels=self.task.names,
+            timeout_s=timeout_s,
         )
 
     def header(self) -> Header:
@@ -275,6 +333,8 @@ class Experiment:
         seed: What all randomness is keyed by.
         arms: Settings by the name of the arm, in the order of the file.
         analysis: What is looked at first.
+        limits: How an endpoint is asked.
+        price: What tokens cost, if not the list price.
     """
 
     name: str
@@ -283,6 +343,8 @@ class Experiment:
     seed: int
     arms: Mapping[str, Settings]
     analysis: AnalysisSettings
+    limits: LimitSettings
+    price: PriceSettings | None
 
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
@@ -347,15 +409,25 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
     for arm in file.analysis.primary or ():
         if arm not in arms:
             raise InputError(f"{where}, analysis.primary: no arm {arm!r}: {nearest(arm, arms)}")
-    return Experiment(file.name, file.turns, file.streams, file.seed, arms, file.analysis)
+    return Experiment(
+        name=file.name,
+        turns=file.turns,
+        streams=file.streams,
+        seed=file.seed,
+        arms=arms,
+        analysis=file.analysis,
+        limits=file.limits,
+        price=file.price,
+    )
 
 
 def _resolved(settings: Settings) -> Settings:
     """Return the settings with the token counter that `auto` stands for on this machine."""
     if settings.context.counter != AUTO:
         return settings
-    name = settings.model.name
-    counter = ESTIMATORS["o200k_base"] if is_built_in(name) else counter_for(name)
+    model = settings.model
+    built_in = is_built_in(model.name, model.base_url)
+    counter = ESTIMATORS["o200k_base"] if built_in else counter_for(model.name)
     context = settings.context.model_copy(update={"counter": counter.name})
     return settings.model_copy(update={"context": context})
 
@@ -407,7 +479,8 @@ def _first(error: ValidationError, kind: object) -> str:
     if first["type"] == "missing":
         return f", {key}: this key is missing"
     reason = first["msg"].removeprefix("Value error, ")
-    value = "" if set(path) & MAY_HOLD_SECRETS else f" = {first['input']!r}"
+    hidden = set(path) & MAY_HOLD_SECRETS or isinstance(first["input"], Mapping)
+    value = "" if hidden else f" = {first['input']!r}"
     return f"{', ' + key if key else ''}{value}: {reason}"
 
 

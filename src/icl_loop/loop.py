@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, spans
-from icl_loop.errors import ContextFull
+from icl_loop.errors import ContextFull, ContextOverflow
 from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models import ChatModel
 from icl_loop.records import Turn
@@ -34,18 +34,25 @@ async def play(
     """
     window = window or Window()
     turns: list[Turn] = []
-    tally = Tally(window.counter)
-    room = window.left_after(task.system)
+    tally = Tally.of_frame(window, task.system)
     for index in range(len(task)):
         question = task.ask(index)
         asked = count_message(window.counter, question)
-        budget = room - asked
-        if budget < 0:
-            raise ContextFull(0, budget)
-        past = Past(turns, tally, range(index), budget, question, task.key)
-        shown = keep(past)
-        request = recall(task.system, turns, shown, question)
-        reply = await _timed(model, request)
+        calibration, overflows = tally.calibration, 0
+        while True:
+            budget = tally.budget(asked)
+            if budget < 0:
+                raise ContextFull(0, budget)
+            shown = keep(Past(turns, tally, range(index), budget, question, task.key))
+            request = recall(task.system, turns, shown, question)
+            try:
+                reply = await _timed(model, request)
+                break
+            except ContextOverflow:
+                if not shown:
+                    raise
+                overflows += 1
+                tally.overflow(asked, shown)
         reading = task.read(reply)
         turn = Turn(
             index=index,
@@ -58,10 +65,12 @@ async def play(
             answer=reading.answer,
             outcome=reading.outcome,
             feedback=task.judge(index, reading.answer),
+            overflows=overflows,
+            calibration=calibration,
         )
         yield turn
         turns.append(turn)
-        tally.add(turn, asked)
+        tally.add(turn, asked, shown)
 
 
 def recall(

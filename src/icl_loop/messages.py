@@ -4,13 +4,19 @@ A message never changes once said, so its digest is computed once and a request 
 the digests of its messages.
 """
 
+import base64
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
+JOIN = "\n\n"
+"""What stands between neighbours of one role where they are made into one."""
+
 Finish = Literal["stop", "length", "content_filter"]
 
 
@@ -44,6 +50,26 @@ class Message:
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
     @cached_property
+    def json_text(self) -> bytes:
+        """The text as the inside of a JSON string; what is said once is written out once."""
+        return json.dumps(self.text, ensure_ascii=False)[1:-1].encode()
+
+    @cached_property
+    def json_open(self) -> bytes:
+        """The text as the beginning of a JSON message, whose string and braces are left open."""
+        return b'{"role":"%b","content":"%b' % (self.role.encode(), self.json_text)
+
+    @cached_property
+    def is_seen(self) -> bool:
+        """Whether any part is a picture."""
+        return any(isinstance(part, Image) for part in self.parts)
+
+    @cached_property
+    def json_parts(self) -> bytes:
+        """The parts as the inside of a JSON array, pictures as data URLs."""
+        return b",".join(_json_part(part) for part in self.parts)
+
+    @cached_property
     def digest(self) -> bytes:
         """SHA-256 over role and parts; each part is framed by its kind and length."""
         sha = hashlib.sha256(self.role.encode())
@@ -54,6 +80,15 @@ class Message:
             sha.update(b"\0%b %d\0" % (kind, len(data)))
             sha.update(data)
         return sha.digest()
+
+
+def _json_part(part: Part) -> bytes:
+    if isinstance(part, Text):
+        fields: dict[str, object] = {"type": "text", "text": part.text}
+    else:
+        url = "data:image/png;base64," + base64.b64encode(part.png).decode()
+        fields = {"type": "image_url", "image_url": {"url": url}}
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
 def system(text: str) -> Message:
@@ -69,6 +104,18 @@ def user(text: str) -> Message:
 def assistant(text: str) -> Message:
     """Return an assistant message of one text part."""
     return Message("assistant", (Text(text),))
+
+
+def merged(messages: Iterable[Message]) -> list[Message]:
+    """Return the messages with neighbours of one role made into one, as the wire may want them."""
+    groups = groupby(messages, key=lambda message: message.role)
+    return [_joined(role, list(group)) for role, group in groups]
+
+
+def _joined(role: Role, group: list[Message]) -> Message:
+    if any(message.is_seen for message in group):
+        return Message(role, tuple(part for message in group for part in message.parts))
+    return Message(role, (Text(JOIN.join(message.text for message in group)),))
 
 
 def fingerprint(messages: Iterable[Message]) -> str:
@@ -88,6 +135,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """Who answered, as the endpoint says: the model's own name, and the state of its backend."""
+
+    model: str | None = None
+    system_fingerprint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """What a model answered to one request.
 
@@ -96,6 +151,7 @@ class Reply:
             becomes U+FFFD.
         usage: Token counts as reported.
         finish: Why the model stopped speaking.
+        served: Who answered, if an endpoint says so.
         label_logprobs: Natural-log probability per label, where the endpoint gives them.
         attempts: Requests it took to get this answer, the last one included.
         latency_s: Seconds from the first attempt to the answer; the loop measures it if None.
@@ -105,6 +161,7 @@ class Reply:
     text: str
     usage: Usage = field(default_factory=Usage)
     finish: Finish = "stop"
+    served: Served | None = None
     label_logprobs: Mapping[str, float] | None = None
     attempts: int = 1
     latency_s: float | None = None

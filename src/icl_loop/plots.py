@@ -183,11 +183,13 @@ def _title(turns: pl.DataFrame) -> alt.TitleParams:
     names = turns["experiment"].unique(maintain_order=True)
     sessions = turns["path"].n_unique()
     planned = " or ".join(map(str, sorted(set(turns["turns"]))))
+    most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
+    thin = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
     return alt.TitleParams(
         text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
         subtitle=[
             f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
-            "lines: means over sessions; bands: their 95 % t intervals; thin lines: single sessions",
+            f"lines: means over sessions; bands: their 95 % t intervals; thin lines: {thin}",
         ],
         anchor="start",
         limit=WIDTH,

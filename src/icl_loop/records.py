@@ -53,6 +53,10 @@ class Turn:
         answer: The label read from the reply, or None.
         outcome: How reading went.
         feedback: The judgement and the words told.
+        overflows: Requests for this turn that the model refused as too long; each was followed by
+            one that showed less.
+        calibration: What one counted token was taken to cost when the window was measured, learned
+            from the prompt tokens that the endpoint had reported until then.
     """
 
     index: int
@@ -65,6 +69,8 @@ class Turn:
     answer: str | None
     outcome: Outcome
     feedback: Feedback
+    overflows: int = 0
+    calibration: float = 1.0
 
     @cached_property
     def messages(self) -> tuple[Message, Message, Message]:

@@ -1,8 +1,8 @@
 """Runs: many sessions at once in one event loop, each into its own transcript."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,16 +16,25 @@ from icl_loop.errors import (
     StoppedShort,
 )
 from icl_loop.experiment import Experiment, Session
+from icl_loop.journal import Journal
 from icl_loop.loop import play
-from icl_loop.models import ChatModel, Closable, ReplayModel
+from icl_loop.models import ChatModel, ReplayModel
+from icl_loop.models.limits import Meter
+from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Turn
-from icl_loop.transcripts import Recorder, Transcript, check_resumable, compare
+from icl_loop.transcripts import (
+    Recorder,
+    Transcript,
+    check_resumable,
+    compare,
+    has_whole_line,
+    read,
+)
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
 
 OnTurn = Callable[[Session, Turn], None]
-OpenModel = Callable[[Session], ChatModel]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,8 @@ class Run:
         out: The folder that holds the experiment's own folder.
         concurrency: Sessions that play at once.
         open_model: Opens the model of a session; its own by its settings unless told otherwise.
+        max_usd: US dollars that the experiment may cost in all, saved sessions included, or None.
+        max_tokens: Prompt and completion tokens that it may take in all, or None.
         on_turn: Called with every turn that is safe on the disk, saved ones on resume included.
     """
 
@@ -74,8 +85,14 @@ class Run:
     out: Path
     concurrency: int = DEFAULT_CONCURRENCY
     on_turn: OnTurn = lambda _session, _turn: None
-    open_model: OpenModel = Session.open_model
+    open_model: OpenModel | None = None
+    max_usd: float | None = None
+    max_tokens: int | None = None
+    meter: Meter = field(init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.max_usd, self.max_tokens)
 
     @property
     def folder(self) -> Path:
@@ -101,14 +118,17 @@ class Run:
         """
         self.experiment.check()
         sessions = list(self.experiment.sessions())
-        with _locked(self.folder):
+        with _locked(self.folder), Journal() as journal:
             for session in sessions:
                 check_resumable(self.path(session), session.header())
-            async with _models(sessions, self.open_model) as model_of:
+            pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
+            async with pool as models:
+                models.open(sessions)
+                self._count_saved(models, sessions)
                 slots = asyncio.Semaphore(self.concurrency)
                 async with asyncio.TaskGroup() as group:
                     playing = [
-                        group.create_task(self._session(session, model_of(session), slots))
+                        group.create_task(self._session(session, models[session], slots, journal))
                         for session in sessions
                     ]
         return RunResult(
@@ -122,15 +142,24 @@ class Run:
         """Return where the transcript of `session` is."""
         return self.folder / session.file_name
 
+    def _count_saved(self, models: ModelPool, sessions: Iterable[Session]) -> None:
+        """Charge the budget with what the saved turns have already taken."""
+        if not self.meter.is_limited:
+            return
+        for session in sessions:
+            if has_whole_line(self.path(session)):
+                for turn in read(self.path(session)).turns:
+                    self.meter.add(turn.reply.usage, models.cost(session)(turn.reply.usage))
+
     async def _session(
-        self, session: Session, model: ChatModel, slots: asyncio.Semaphore
+        self, session: Session, model: ChatModel, slots: asyncio.Semaphore, journal: Journal
     ) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
         async with slots:
             if self._stopping.is_set():
                 return None
             try:
-                with Recorder(self.path(session), session.header()) as recorder:
+                with Recorder(self.path(session), session.header(), journal) as recorder:
                     await self._record(session, model, recorder)
             except IclLoopError as reason:
                 return Stop(session, reason)
@@ -174,27 +203,6 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@asynccontextmanager
-async def _models(
-    sessions: Iterable[Session], open_model: OpenModel
-) -> AsyncIterator[Callable[[Session], ChatModel]]:
-    """Open each model that the sessions need once, and close them all at the end."""
-    opened: dict[str, ChatModel] = {}
-
-    def key(session: Session) -> str:
-        return session.settings.model.model_dump_json() + session.settings.task.wording
-
-    for session in sessions:
-        if key(session) not in opened:
-            opened[key(session)] = open_model(session)
-    try:
-        yield lambda session: opened[key(session)]
-    finally:
-        for model in opened.values():
-            if isinstance(model, Closable):
-                await model.aclose()
 
 
 async def verify(transcript: Transcript) -> int:

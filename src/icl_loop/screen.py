@@ -1,6 +1,5 @@
 """What people see in a terminal: progress, tables, and a session turn by turn."""
 
-import sys
 import time
 import unicodedata
 from collections import deque
@@ -12,6 +11,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,6 +27,7 @@ from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.encodings import Encoding, Pixels, encoding
 from icl_loop.errors import EncodingError, InputError
 from icl_loop.experiment import Experiment, Session
+from icl_loop.models.limits import Meter
 from icl_loop.records import Turn
 from icl_loop.runner import Stop
 from icl_loop.transcripts import Transcript
@@ -97,15 +98,44 @@ def _scores(experiment: Experiment) -> dict[str, _Score]:
     return {arm: _Score(RECENT * experiment.streams) for arm in experiment.arms}
 
 
-def watch(experiment: Experiment, console: Console) -> Watcher:
+def watch(experiment: Experiment, console: Console, meter: Meter | None = None) -> Watcher:
     """Return a live display on a terminal, plain lines anywhere else."""
-    return LiveProgress(experiment, console) if console.is_terminal else PlainProgress(experiment)
+    kind = LiveProgress if console.is_terminal else PlainProgress
+    return kind(experiment, console, meter)
+
+
+def meter_line(meter: Meter) -> str:
+    """Return tokens, money, requests in flight and retries in a line; none if none were needed."""
+    spent = meter.spent
+    if not (spent.prompt or spent.completion or meter.in_flight or meter.retries):
+        return ""
+    tokens = (
+        f"tokens: {spent.prompt:,} in, {spent.cached:,} of them cached, {spent.completion:,} out"
+    )
+    money = f"; ${meter.usd:.4f}" if meter.usd else ""
+    line = f"{tokens}{money}; {meter.in_flight} in flight; {meter.retries.total()} retries"
+    if not meter.retries:
+        return line
+    ((reason, count),) = meter.retries.most_common(1)
+    return printable(f"{line}, {count} of them: {reason}")
+
+
+class _MeterLine:
+    """The line of a meter as it stands whenever it is drawn."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def __rich__(self) -> Text:
+        return Text(meter_line(self._meter), "dim", no_wrap=True, overflow="ellipsis")
 
 
 class LiveProgress:
-    """A bar for each arm: turns, recent accuracy over its sessions, time left."""
+    """A bar for each arm: turns, recent accuracy over its sessions, time left; and the meter."""
 
-    def __init__(self, experiment: Experiment, console: Console) -> None:
+    def __init__(
+        self, experiment: Experiment, console: Console, meter: Meter | None = None
+    ) -> None:
         """Make a bar for each arm of `experiment`."""
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -120,9 +150,14 @@ class LiveProgress:
             arm: self._progress.add_task(arm, total=total, accuracy="–") for arm in experiment.arms
         }
         self._scores = _scores(experiment)
+        self._live = Live(
+            Group(self._progress, _MeterLine(meter or Meter())),
+            console=console,
+            refresh_per_second=4,
+        )
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self._live.start()
         return self
 
     def __exit__(
@@ -132,7 +167,7 @@ class LiveProgress:
         at: TracebackType | None,
     ) -> None:
         """Leave the bars as they are."""
-        self._progress.stop()
+        self._live.stop()
 
     def turn(self, session: Session, turn: Turn) -> None:
         """Move the bar of the session's arm."""
@@ -142,7 +177,7 @@ class LiveProgress:
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self._progress.console.print(Text(text))
+        self._live.console.print(Text(text))
 
 
 class PlainProgress:
@@ -150,8 +185,12 @@ class PlainProgress:
 
     SECONDS = 5.0
 
-    def __init__(self, experiment: Experiment) -> None:
+    def __init__(
+        self, experiment: Experiment, console: Console, meter: Meter | None = None
+    ) -> None:
         """Count the turns of all arms of `experiment`."""
+        self._console = console
+        self._meter = meter or Meter()
         self._total = experiment.turns * experiment.streams * len(experiment.arms)
         self._scores = _scores(experiment)
         self._start = self._last = time.monotonic()
@@ -177,15 +216,17 @@ class PlainProgress:
             self.say(self._line())
 
     def say(self, text: str) -> None:
-        """Print a line to standard error."""
-        print(text, file=sys.stderr, flush=True)  # noqa: T201  plain lines are for pipes and logs
+        """Print a line."""
+        self._console.print(Text(text), soft_wrap=True)
 
     def _line(self) -> str:
         played = sum(score.played for score in self._scores.values())
         elapsed = time.monotonic() - self._start
-        left = elapsed / played * (self._total - played) if played else 0.0
+        left = f"{elapsed / played * (self._total - played):.0f}" if played else "–"
         arms = ", ".join(f"{arm} {score}" for arm, score in self._scores.items())
-        return f"{played}/{self._total} turns, {left:.0f} s left, recent accuracy: {arms}"
+        line = f"{played}/{self._total} turns, {left} s left, recent accuracy: {arms}"
+        used = meter_line(self._meter)
+        return f"{line}; {used}" if used else line
 
 
 def summary_table(summaries: Iterable[ArmSummary]) -> Table:

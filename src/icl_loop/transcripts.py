@@ -18,11 +18,17 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
-from icl_loop.messages import Finish, Reply, Usage, user
+from icl_loop.journal import Journal, write_durably
+from icl_loop.messages import Finish, Reply, Served, Usage, user
 from icl_loop.records import Feedback, Outcome, Turn
 
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
 """The only fields in which a resumed session may differ from one that was never cut."""
+
+PLACE_KEYS = tuple(
+    f"settings.model.{key}" for key in ("base_url", "api_key_env", "organization", "headers")
+)
+"""Where a model is asked and who pays; a session may go on at another address."""
 
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
 
@@ -72,6 +78,11 @@ class _Usage(_Line):
     reasoning: int
 
 
+class _Served(_Line):
+    model: str | None
+    system_fingerprint: str | None
+
+
 class _TurnLine(_Line):
     type: Literal["turn"]
     turn: int
@@ -87,6 +98,9 @@ class _TurnLine(_Line):
     correct: bool
     told: str
     usage: _Usage
+    served: _Served | None = None
+    overflows: int = 0
+    calibration: float = 1.0
     label_logprobs: dict[str, float] | None
     latency_s: float
     attempts: int
@@ -186,6 +200,7 @@ def _turn(saved: _TurnLine) -> Turn:
             text=saved.reply,
             usage=Usage(**saved.usage.model_dump()),
             finish=saved.finish,
+            served=Served(**saved.served.model_dump()) if saved.served else None,
             label_logprobs=saved.label_logprobs,
             attempts=saved.attempts,
             latency_s=saved.latency_s,
@@ -194,6 +209,8 @@ def _turn(saved: _TurnLine) -> Turn:
         answer=saved.answer,
         outcome=saved.outcome,
         feedback=Feedback(saved.correct, saved.told),
+        overflows=saved.overflows,
+        calibration=saved.calibration,
     )
 
 
@@ -220,6 +237,13 @@ def turn_fields(turn: Turn) -> dict[str, Any]:
             "completion": reply.usage.completion,
             "reasoning": reply.usage.reasoning,
         },
+        "served": reply.served
+        and {
+            "model": reply.served.model,
+            "system_fingerprint": reply.served.system_fingerprint,
+        },
+        "overflows": turn.overflows,
+        "calibration": turn.calibration,
         "label_logprobs": reply.label_logprobs,
         "latency_s": reply.latency_s,
         "attempts": reply.attempts,
@@ -234,19 +258,22 @@ class Recorder:
     turns that come again are compared with what is saved instead of being written twice.
     """
 
-    def __init__(self, path: Path, header: Header) -> None:
+    def __init__(self, path: Path, header: Header, journal: Journal | None = None) -> None:
         """Open or create the transcript at `path` for the session that `header` describes.
+
+        Turns are written through `journal` if there is one, else one by one.
 
         Raises:
             SettingsDiffer: The file holds a session of other settings.
             TranscriptError: The file is not a transcript.
         """
         self.path = path
+        self._journal = journal
         self.saved: tuple[Turn, ...] = ()
         self.end: End | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         check_resumable(path, header)
-        if _has_whole_line(path):
+        if has_whole_line(path):
             saved = read(path)
             self.saved, self.end = saved.turns, saved.end
             self._file: FileIO = path.open("r+b", buffering=0)
@@ -270,7 +297,7 @@ class Recorder:
             if turn.index < len(self.saved):
                 compare(self.saved[turn.index], turn)
             else:
-                self._write(turn_fields(turn))
+                await self._commit(turn_fields(turn))
             yield turn
 
     def finish(self, status: EndStatus, turns: int) -> None:
@@ -279,13 +306,29 @@ class Recorder:
             self.end = End(status=status, turns=turns, at=_now())
             self._write(self.end.model_dump(mode="json"))
 
-    def _write(self, fields: Mapping[str, Any]) -> None:
-        line = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    async def _commit(self, fields: Mapping[str, Any]) -> None:
+        if self._journal is None:
+            self._write(fields)
+            return
         try:
-            self._file.write(line.encode() + b"\n")
-            os.fsync(self._file.fileno())
+            await self._journal.append(self._file, _line(fields))
         except OSError as error:
-            raise StoppedShort(f"{self.path} cannot be written: {error.strerror}") from None
+            raise self._unwritable(error) from None
+
+    def _write(self, fields: Mapping[str, Any]) -> None:
+        try:
+            write_durably(self._file, _line(fields))
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> StoppedShort:
+        return StoppedShort(
+            f"{self.path} cannot be written: {error.strerror}; the turns before are saved"
+        )
+
+
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def compare(saved: Turn, played: Turn) -> None:
@@ -298,7 +341,7 @@ def compare(saved: Turn, played: Turn) -> None:
 
 def check_resumable(path: Path, header: Header) -> None:
     """Raise SettingsDiffer if the file at `path` holds a session other than `header` describes."""
-    if not _has_whole_line(path):
+    if not has_whole_line(path):
         return
     with path.open("rb") as file:
         saved = _parse(path, 1, file.readline(), _HEADER)
@@ -306,7 +349,7 @@ def check_resumable(path: Path, header: Header) -> None:
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+        if not key.startswith(PLACE_KEYS) and before.get(key) != now.get(key):
             raise SettingsDiffer(
                 f"{path} was played with {key} = {before.get(key)!r}, but now it is"
                 f" {now.get(key)!r}; choose another name or --out for the new settings,"
@@ -314,7 +357,7 @@ def check_resumable(path: Path, header: Header) -> None:
             )
 
 
-def _has_whole_line(path: Path) -> bool:
+def has_whole_line(path: Path) -> bool:
     """Return whether more than a torn first line was ever written."""
     if not path.exists():
         return False

@@ -103,6 +103,8 @@ def _runs_apart(sessions: pl.DataFrame) -> pl.DataFrame:
     """Name experiments of which a stream was played twice by the folders they are in."""
     played_twice = sessions.select("experiment", "arm", "stream").is_duplicated()
     recurring = sessions.filter(played_twice)["experiment"].unique()
+    if recurring.is_empty():
+        return sessions
     folders = [Path(path).resolve().parent for path in sessions["path"]]
     above = os.path.commonpath(folders)
     names = [

@@ -4,19 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from icl_loop.errors import InputError, nearest
-from icl_loop.models.chat import CallableModel, ChatModel, Closable, ScriptedModel
+from icl_loop.models.chat import (
+    AnswerFormat,
+    CallableModel,
+    ChatModel,
+    Closable,
+    ScriptedModel,
+)
 from icl_loop.models.participants import Chance
 from icl_loop.models.reference import NearestNeighbour
 from icl_loop.models.replay import ReplayModel
 
 __all__ = [
     "BUILT_IN",
+    "AnswerFormat",
     "CallableModel",
     "ChatModel",
     "Closable",
     "ReplayModel",
     "ScriptedModel",
-    "check_model_name",
     "is_built_in",
     "open_model",
 ]
@@ -30,16 +36,17 @@ BUILT_IN: Mapping[str, Callable[[int, Sequence[str]], ChatModel]] = {
 _FAMILIES = {name.partition("/")[0] for name in BUILT_IN}
 
 
-def is_built_in(name: str) -> bool:
-    """Return whether this name is of one of our own families rather than an endpoint's."""
-    return name.partition("/")[0] in _FAMILIES
+def is_built_in(name: str, base_url: str | None = None) -> bool:
+    """Return whether a model is one of ours, played in this process; one at an address is not.
 
-
-def check_model_name(name: str) -> str:
-    """Return `name`, or raise InputError if it names no model of a family of ours."""
-    if is_built_in(name) and name not in BUILT_IN:
+    Raises:
+        InputError: The name is of one of our families, but there is no such model in it.
+    """
+    if base_url is not None or name.partition("/")[0] not in _FAMILIES:
+        return False
+    if name not in BUILT_IN:
         raise InputError(f"unknown model {name!r}: {nearest(name, BUILT_IN)}")
-    return name
+    return True
 
 
 def open_model(
@@ -47,9 +54,7 @@ def open_model(
     *,
     seed: int = 0,
     wordings: Sequence[str] = (),
-    base_url: str | None = None,
-    api_key_env: str | None = None,
-    params: Mapping[str, Any] | None = None,
+    **endpoint: Any,  # noqa: ANN401  the keyword arguments of OpenAIModel, typed there
 ) -> ChatModel:
     """Return the model called `name`.
 
@@ -57,16 +62,13 @@ def open_model(
         name: One of `BUILT_IN`, or the name under which an OpenAI-compatible endpoint serves it.
         seed: Keys the randomness of built-in models.
         wordings: Names or files of the wordings that built-in models listen for.
-        base_url: Address of the endpoint; OpenAI's if None.
-        api_key_env: Name of the environment variable that holds the key.
-        params: Passed on with every request.
+        endpoint: How a real model is asked: the keyword arguments of `OpenAIModel`.
 
     Raises:
         InputError: There is no such built-in model, or the key is not in the environment.
     """
-    check_model_name(name)
-    if name in BUILT_IN:
+    if is_built_in(name, endpoint.get("base_url")):
         return BUILT_IN[name](seed, wordings)
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
-    return OpenAIModel(name, base_url=base_url, api_key_env=api_key_env, params=params)
+    return OpenAIModel(name, **endpoint)

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+from icl_loop.errors import RequestRefused
 from icl_loop.messages import Message, Reply
+
+AnswerFormat = Literal["text", "schema", "logprobs"]
+"""How an endpoint is asked to answer: freely, as JSON of one label, with label log probabilities."""
 
 
 class ChatModel(Protocol):
@@ -43,9 +47,17 @@ class ScriptedModel:
     """Gives the replies it was made with, one after another, whatever it is asked."""
 
     def __init__(self, replies: Sequence[Reply | str]) -> None:
-        self._replies = iter(replies)
+        self._replies = tuple(replies)
+        self._given = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as documented
-        """Return the next reply of the script, which must be long enough."""
-        reply = next(self._replies)
+        """Return the next reply of the script.
+
+        Raises:
+            RequestRefused: The script has ended.
+        """
+        if self._given == len(self._replies):
+            raise RequestRefused(f"the script ends after {self._given} replies")
+        reply = self._replies[self._given]
+        self._given += 1
         return Reply(reply) if isinstance(reply, str) else reply

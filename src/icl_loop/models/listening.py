@@ -46,6 +46,7 @@ class Conversation:
     pixels: NDArray[np.float32]
 
 
+Picture = NDArray[np.float32]
 _NOTHING = Heard(correct=None, label=None)
 
 
@@ -76,23 +77,24 @@ class Listener:
         """
         ear = self._ear(messages[0].text if messages else "")
         examples: list[Example] = []
-        asked: NDArray[np.float32] | None = None
+        asked: Picture | None = None
         answer: str | None = None
         heard = _NOTHING
         for message in messages[1:]:
             if message.role == "assistant":
                 answer = ear.answer(message.text)
                 continue
-            told, picture = ear.question(message.text)
-            if told:
-                heard = ear.wording.hear_told(told) or _NOTHING
+            told, picture = ear.told_and_asked(message.text)
+            heard = told or heard
             if picture is not None:
                 if asked is not None:
-                    examples.append(Example(asked, answer, heard))
+                    if picture.shape != asked.shape:
+                        raise RequestRefused("the pictures of this request differ in size")
+                    examples.append(Example(asked.ravel(), answer, heard))
                 asked, answer, heard = picture, None, _NOTHING
         if asked is None:
             raise RequestRefused("this request asks about no picture")
-        return Conversation(ear.wording, ear.frame.labels, tuple(examples), asked)
+        return Conversation(ear.wording, ear.frame.labels, tuple(examples), asked.ravel())
 
     def _tuned(self, text: str) -> "_Ear":
         for words in self._wordings:
@@ -108,24 +110,35 @@ class _Ear:
     """Understands the messages that follow one system text."""
 
     def __init__(self, words: Wording, frame: Frame) -> None:
+        """Listen for what `words` say about pictures in the encoding and labels of `frame`.
+
+        Raises:
+            RequestRefused: There is no such encoding, or the labels cannot be told apart.
+        """
         self.wording, self.frame = words, frame
-        self._encoding = encoding(frame.encoding)
-        self.question = lru_cache(16_384)(self._question)
+        try:
+            self._encoding = encoding(frame.encoding)
+            answers.read("", frame.labels, form=words.answer)
+        except InputError as error:
+            raise RequestRefused(str(error)) from None
+        self.told_and_asked = lru_cache(16_384)(self._told_and_asked)
         self.answer = lru_cache(16_384)(self._answer)
 
-    def _question(self, text: str) -> tuple[str, NDArray[np.float32] | None]:
-        """Return what is told in a message, and the picture it asks about if it asks."""
-        question = self.wording.hear_question(text)
+    def _told_and_asked(self, text: str) -> tuple[Heard | None, Picture | None]:
+        """Return what a message tells of the answer before it, and the picture it asks about."""
+        question = None if self._told(text) else self.wording.hear_question(text)
         if question is None:
-            return text, None
+            return self._told(text), None
         told, image = question
         try:
-            return told, self._encoding.decode(image).ravel()
+            return self._told(told), self._encoding.decode(image)
         except EncodingError as error:
             raise RequestRefused(str(error)) from None
 
+    def _told(self, text: str) -> Heard | None:
+        heard = self.wording.hear_told(text)
+        known = heard is None or heard.label is None or heard.label in self.frame.labels
+        return heard if known else None
+
     def _answer(self, text: str) -> str | None:
-        try:
-            return answers.read(text, self.frame.labels).answer
-        except InputError as error:
-            raise RequestRefused(str(error)) from None
+        return answers.read(text, self.frame.labels, form=self.wording.answer).answer

@@ -1,39 +1,56 @@
-"""Models behind an OpenAI-compatible chat-completions endpoint."""
+"""Models behind an OpenAI-compatible chat-completions endpoint: one request, one reply.
 
+The `openai` client holds addresses, keys and connections. The body of a request is not built
+through it: it walks every message of every request again, while here each message is written out
+once in its life and a body is those pieces joined.
+"""
+
+import asyncio
+import json
 import os
+import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
 
+import aiohttp
+import httpx2
 import openai
-from openai.types.chat import (
-    ChatCompletion,
-    ChatCompletionMessage,
-    ChatCompletionMessageParam,
-)
-from openai.types.completion_usage import CompletionUsage
-from tenacity import (
-    AsyncRetrying,
-    retry_if_exception_type,
-    stop_after_attempt,
-    wait_exponential_jitter,
-)
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
-from icl_loop.errors import InputError, ModelUnavailable, RequestRefused
-from icl_loop.messages import Finish, Message, Reply, Usage
+from icl_loop.errors import (
+    ContextOverflow,
+    InputError,
+    ModelError,
+    ModelUnavailable,
+    RequestRefused,
+    nearest,
+)
+from icl_loop.messages import (
+    JOIN,
+    Finish,
+    Message,
+    Reply,
+    Served,
+    Usage,
+    fingerprint,
+    merged,
+)
+from icl_loop.models.chat import AnswerFormat
 
 DEFAULT_KEY = "OPENAI_API_KEY"
-ATTEMPTS = 6
-"""Requests for one turn, the first included, before the session stops."""
-RETRIED_STATUS = frozenset({408, 409, 429})
-FINISHES: Mapping[str, Finish] = {"length": "length", "content_filter": "content_filter"}
+OWN_PARAMS = frozenset({"model", "messages", "stream", "n"})
+"""Fields of a request that are ours to set."""
+CONNECTIONS = 1_000
+MAX_REPLY_BYTES = 16 * 2**20
+TOP_LOGPROBS = 20
+"""The most alternatives that OpenAI's endpoint lists for a token."""
 
 
 class OpenAIModel:
-    """Asks an endpoint, again if it fails for a passing reason.
-
-    The client library's own retries are off: each attempt is ours to count.
-    """
+    """Asks an endpoint once for each call; asking again is for `limits.Patient`."""
 
     def __init__(
         self,
@@ -41,135 +58,426 @@ class OpenAIModel:
         *,
         base_url: str | None = None,
         api_key_env: str | None = None,
+        organization: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        headers_env: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
-        first_wait_s: float = 1.0,
+        merge_roles: bool = True,
+        answer_format: AnswerFormat = "text",
+        labels: Sequence[str] = (),
+        timeout_s: float = 600.0,
     ) -> None:
-        """Ask the model `name` at `base_url`; see `open_model` for the other arguments.
+        """Ask the model `name` at `base_url`.
 
         Args:
             name: The endpoint's name for the model.
             base_url: Its address; OpenAI's if None.
             api_key_env: The variable that holds the key. Only OpenAI's own address has a default,
                 so that its key is never sent anywhere else unasked.
-            params: Passed on with every request.
-            first_wait_s: Seconds before the first retry; they double up to a minute.
+            organization: Billed for the requests, where an endpoint knows such.
+            headers: Sent with every request.
+            headers_env: Headers that hold secrets, each with the variable that holds its value.
+            params: Fields of every request's body; those of `extra_body` are laid on top.
+            merge_roles: Make neighbours of one role into one message, as many templates insist.
+            answer_format: Free text, a JSON schema whose enum is `labels`, or text with the log
+                probability of each label.
+            labels: What may be answered; needed by the last two formats.
+            timeout_s: Seconds to wait for a reply once connected.
+
+        Raises:
+            InputError: The variable holds no key, or `params` sets a field that is not its own.
         """
         self._name = name
-        self._params = dict(params or {})
+        self._labels = tuple(labels) if answer_format == "logprobs" else ()
+        self._join = JOIN_JSON if merge_roles else None
+        self._key_variable = _key_variable(base_url, api_key_env)
+        secret_headers = {name: _key(held) for name, held in (headers_env or {}).items()}
+        self._http = openai.DefaultAioHttpClient(
+            limits=httpx2.Limits(
+                max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
+            ),
+            timeout=httpx2.Timeout(timeout_s, connect=10.0, pool=None),
+        )
         self._client = openai.AsyncOpenAI(
-            api_key=_key(base_url, api_key_env), base_url=base_url, max_retries=0
+            api_key=_key(self._key_variable),
+            base_url=base_url,
+            organization=organization,
+            default_headers={**(headers or {}), **secret_headers},
+            max_retries=0,
+            http_client=self._http,
         )
-        self._retrying = AsyncRetrying(
-            retry=retry_if_exception_type(ModelUnavailable),
-            stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_exponential_jitter(multiplier=first_wait_s, max=60, jitter=first_wait_s),
-            reraise=True,
-        )
+        self._secrets = [self._client.api_key, *secret_headers.values()]
+        self._url = f"{self._where.rstrip('/')}/chat/completions"
+        self._headers = {
+            "Accept": "application/json",
+            "Content-Type": "application/json",
+            "User-Agent": self._client.user_agent,
+            **({"OpenAI-Organization": organization} if organization else {}),
+            **(headers or {}),
+            **secret_headers,
+            **self._client.auth_headers,
+        }
+        fields = {"model": name, **_format_fields(answer_format, labels), **_own(params)}
+        self._head = json.dumps(fields, ensure_ascii=False)[:-1].encode() + b',"messages":['
+        self._not_before = 0.0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the endpoint's reply to `messages`.
 
         Raises:
-            ModelUnavailable: It failed in every attempt for a reason that may pass.
+            ModelUnavailable: It failed for a reason that may pass.
+            ContextOverflow: The messages are more than it can read.
             RequestRefused: It will not answer: the key, the name or the request is wrong.
         """
-        start = time.perf_counter()
-        retrying = self._retrying.copy()
-        completion: ChatCompletion = await retrying(self._request, merged(messages))
-        choice = completion.choices[0]
-        refused = choice.message.content is None and choice.message.refusal is not None
-        return Reply(
-            choice.message.content or choice.message.refusal or "",
-            usage=_usage(completion.usage),
-            finish="content_filter" if refused else FINISHES.get(choice.finish_reason, "stop"),
-            attempts=retrying.statistics["attempt_number"],
-            latency_s=time.perf_counter() - start,
-        )
+        if (pause := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(pause)
+        headers = {**self._headers, "X-Client-Request-Id": fingerprint(messages)}
+        try:
+            response = await self._http.post(
+                self._url, content=self._body(messages), headers=headers
+            )
+        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
+            raise ModelUnavailable(f"{self._where} {_broken(error)}") from None
+        self._keep_pace(response.headers)
+        if response.status_code != httpx2.codes.OK:
+            raise await self._translated(response)
+        return self._reply(response.content)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
 
-    async def _request(self, messages: list[ChatCompletionMessageParam]) -> ChatCompletion:
+    def _body(self, messages: Sequence[Message]) -> bytes:
+        return self._head + wire(messages, self._join) + b"]}"
+
+    def _reply(self, content: bytes) -> Reply:
+        if len(content) > MAX_REPLY_BYTES:
+            raise RequestRefused(f"{self._where} answered more than {MAX_REPLY_BYTES} bytes")
         try:
-            completion = await self._client.chat.completions.create(
-                model=self._name, messages=messages, **self._params
-            )
-        except openai.APIStatusError as error:
-            raise self._translated(error) from None
-        except openai.APITimeoutError:
-            raise ModelUnavailable(f"{self._where} did not answer in time") from None
-        except openai.APIConnectionError:
-            raise ModelUnavailable(f"{self._where} cannot be reached") from None
-        except (openai.APIError, ValueError) as error:
+            completion = _Completion.model_validate_json(content)
+            return completion.reply(self._labels)
+        except (ValidationError, _SaidNothing) as error:
+            what = "empty" if not content.strip() else "something that is no completion"
             raise ModelUnavailable(
-                f"{self._where} answered with something that is no completion: {type(error).__name__}"
+                f"{self._where} answered with {what} ({type(error).__name__.strip('_')})"
             ) from None
-        if not _is_sound(completion):
-            raise ModelUnavailable(f"{self._where} answered with something that is no completion")
-        return cast("ChatCompletion", completion)
 
     @property
     def _where(self) -> str:
         return str(self._client.base_url)
 
-    def _translated(self, error: openai.APIStatusError) -> ModelUnavailable | RequestRefused:
-        message = error.message.replace(self._client.api_key, "[key]")[:300]
-        said = f"{self._where} answered {error.status_code}: {message}"
-        if error.status_code in RETRIED_STATUS or error.status_code >= 500:
-            return ModelUnavailable(said)
-        return RequestRefused(f"{said} (model {self._name!r})")
+    def _keep_pace(self, headers: httpx2.Headers) -> None:
+        """Hold the next request back if the endpoint says that nothing is left until then."""
+        for kind in ("requests", "tokens"):
+            if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
+                reset = _duration(headers.get(f"x-ratelimit-reset-{kind}"))
+                self._not_before = max(self._not_before, time.monotonic() + (reset or 0.0))
+
+    async def _translated(self, response: httpx2.Response) -> ModelError:
+        """Return our error for a status that is no success."""
+        status, (code, message) = response.status_code, _error(response.content)
+        for secret in self._secrets:
+            message = message.replace(secret, "[key]")
+        said = f"{self._where} answered {status}: {message[:300]}"
+        if OVERFLOW.search(f"{code} {message}") and status in (400, 413, 422, 500):
+            return ContextOverflow(said)
+        if code == "insufficient_quota":
+            return RequestRefused(f"{said} (check the plan and the billing of the account)")
+        if status in (408, 409, 429) or status >= 500:
+            wait = _retry_after(response.headers)
+            return ModelUnavailable(said, retry_after_s=wait, limited=status == 429)
+        return RequestRefused(f"{said} ({await self._hint(status)})")
+
+    async def _hint(self, status: int) -> str:
+        """Return what to check."""
+        match status:
+            case 401 | 403:
+                held = f"the key in {self._key_variable}" if self._key_variable else "api_key_env"
+                return f"check {held}"
+            case 404:
+                return f"check base_url and the model {self._name!r}{await self._nearest_model()}"
+            case _:
+                return f"check the settings of the model {self._name!r}"
+
+    async def _nearest_model(self) -> str:
+        try:
+            served = [model.id async for model in self._client.models.list()]
+        except (openai.OpenAIError, ValueError, TypeError, AttributeError):
+            return ""  # an endpoint need not list its models; the hint is then the shorter one
+        return f"; {nearest(self._name, served)}" if served else ""
 
 
-def merged(messages: Iterable[Message]) -> list[ChatCompletionMessageParam]:
-    """Return the messages as the wire wants them, neighbours of one role made into one."""
-    wire: list[dict[str, str]] = []
-    for message in messages:
-        if wire and wire[-1]["role"] == message.role:
-            wire[-1]["content"] += "\n\n" + message.text
-        else:
-            wire.append({"role": message.role, "content": message.text})
-    return cast("list[ChatCompletionMessageParam]", wire)
+# ---- what is sent ------------------------------------------------------------------------
+
+JOIN_JSON = json.dumps(JOIN)[1:-1].encode()
 
 
-def _key(base_url: str | None, variable: str | None) -> str:
-    """Return the key from the environment; an endpoint without a named variable needs none."""
-    if variable is None and base_url is not None:
-        return "none"
-    name = variable or DEFAULT_KEY
-    key = os.environ.get(name)
-    if not key:
-        raise InputError(f"the environment variable {name} holds no key")
-    return key
+def wire(messages: Sequence[Message], join: bytes | None = JOIN_JSON) -> bytes:
+    """Return the inside of the `messages` array of a request.
 
-
-def _is_sound(completion: object) -> bool:
-    """Return whether this is a completion that says something or why it says nothing.
-
-    The client does not check what an endpoint sends: a page of HTML comes through as str, and
-    fields that are null come through as None whatever their type says.
+    Neighbours of one role become one message with `join` between them, or stay apart if None.
     """
-    if not isinstance(completion, ChatCompletion) or not completion.choices:
-        return False
-    choice = completion.choices[0]
-    if not isinstance(choice.message, ChatCompletionMessage):
-        return False
-    said = choice.message.content is not None or choice.message.refusal is not None
-    return said or choice.finish_reason in FINISHES
+    pieces: list[bytes] = []
+    role = ""
+    for message in messages:
+        if message.is_seen:
+            return _wire_with_pictures(messages, join)
+        if message.role == role and join is not None:
+            pieces += (join, message.json_text)
+        else:
+            pieces += (b'"},' if role else b"", message.json_open)
+            role = message.role
+    return b"".join(pieces) + b'"}'
 
 
-def _usage(usage: CompletionUsage | None) -> Usage:
-    """Return the counts that the endpoint states; what it leaves out counts as 0."""
-    if usage is None:
-        return Usage()
-    prompt, completion = usage.prompt_tokens_details, usage.completion_tokens_details
-    return Usage(
-        prompt=_count(usage.prompt_tokens),
-        cached=_count(prompt and prompt.cached_tokens),
-        completion=_count(usage.completion_tokens),
-        reasoning=_count(completion and completion.reasoning_tokens),
+def _wire_with_pictures(messages: Sequence[Message], join: bytes | None) -> bytes:
+    said = merged(messages) if join is not None else messages
+    return b",".join(
+        b'{"role":"%b","content":[%b]}' % (message.role.encode(), message.json_parts)
+        if message.is_seen
+        else message.json_open + b'"}'
+        for message in said
     )
 
 
-def _count(stated: object) -> int:
-    return stated if isinstance(stated, int) and stated >= 0 else 0
+def _own(params: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = dict(params or {})
+    extra = given.pop("extra_body", {})
+    if not isinstance(extra, Mapping):
+        raise InputError(f"model.params.extra_body is a table, got {extra!r}")
+    given |= extra
+    for key in sorted(given.keys() & OWN_PARAMS):
+        raise InputError(f"model.params.{key} is not for params to set")
+    return given
+
+
+def _format_fields(answer_format: AnswerFormat, labels: Sequence[str]) -> dict[str, Any]:
+    if answer_format == "logprobs":
+        return {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+    if answer_format == "text":
+        return {}
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"type": "string", "enum": list(labels)}},
+        "required": ["answer"],
+        "additionalProperties": False,
+    }
+    return {
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "strict": True, "schema": schema},
+        }
+    }
+
+
+def _key_variable(base_url: str | None, variable: str | None) -> str | None:
+    return variable or (DEFAULT_KEY if base_url is None else None)
+
+
+def _key(variable: str | None) -> str:
+    """Return a key from the environment; an endpoint without a named variable needs none."""
+    if variable is None:
+        return "none"
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InputError(f"the environment variable {variable} holds no key")
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"the environment variable {variable} holds something that is no key")
+    return key
+
+
+# ---- what comes back ---------------------------------------------------------------------
+
+FINISHES: Mapping[str | None, Finish] = {"length": "length", "content_filter": "content_filter"}
+OVERFLOW = re.compile(
+    r"context_length_exceeded|exceed_context_size"
+    r"|maximum (?:context|model|sequence) length|max_model_len"
+    r"|exceeds? (?:the )?(?:available |model's |maximum )*context (?:size|length|window)"
+    r"|(?:prompt|input|request) (?:is )?too long|longer than the (?:maximum )?(?:model|context)",
+    re.IGNORECASE,
+)
+"""How OpenAI, vLLM, llama.cpp, Ollama and their like say that a request is too long."""
+
+
+def _broken(error: BaseException) -> str:
+    """Return what became of a connection; the transport's own error says it, httpx2's may not."""
+    cause = error.__cause__ or error
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return "cannot be reached"
+    if isinstance(cause, TimeoutError | aiohttp.ServerTimeoutError):
+        return "did not answer in time"
+    return f"broke off its answer ({type(cause).__name__})"
+
+
+class _SaidNothing(Exception):
+    """A completion without content that gives no reason for having none."""
+
+
+class _Field(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class _Details(_Field):
+    cached_tokens: NonNegativeInt | None = None
+    reasoning_tokens: NonNegativeInt | None = None
+
+
+class _UsageFields(_Field):
+    prompt_tokens: NonNegativeInt | None = None
+    completion_tokens: NonNegativeInt | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _TopLogprob(_Field):
+    token: str
+    logprob: float
+
+
+class _TokenLogprob(_TopLogprob):
+    top_logprobs: list[_TopLogprob] = []
+
+
+class _Logprobs(_Field):
+    content: list[_TokenLogprob] | None = None
+
+
+class _Part(_Field):
+    text: str = ""
+
+
+class _Said(_Field):
+    content: str | list[_Part] | None = None
+    refusal: str | None = None
+
+    @property
+    def text(self) -> str | None:
+        if isinstance(self.content, list):
+            return "".join(part.text for part in self.content)
+        return self.content
+
+
+class _Choice(_Field):
+    message: _Said
+    finish_reason: str | None = None
+    logprobs: _Logprobs | None = None
+
+
+class _Completion(_Field):
+    """The fields of a chat completion that are used; endpoints leave out or add others."""
+
+    choices: list[_Choice] = Field(min_length=1)
+    model: str | None = None
+    system_fingerprint: str | None = None
+    usage: _UsageFields | None = None
+
+    def reply(self, labels: Sequence[str]) -> Reply:
+        """Return what is said here; raises `_SaidNothing` if nothing is, for no stated reason."""
+        choice = self.choices[0]
+        text, refusal = choice.message.text, choice.message.refusal
+        finish = FINISHES.get(choice.finish_reason, "stop")
+        if text is None:
+            if refusal is None and finish == "stop":
+                raise _SaidNothing
+            finish = "content_filter" if refusal is not None else finish
+        return Reply(
+            text if text is not None else refusal or "",
+            usage=_usage(self.usage),
+            finish=finish,
+            served=Served(self.model, self.system_fingerprint),
+            label_logprobs=_label_logprobs(choice.logprobs, labels) if labels else None,
+        )
+
+
+def _usage(usage: _UsageFields | None) -> Usage:
+    """Return the counts that the endpoint states; what it leaves out counts as 0."""
+    if usage is None:
+        return Usage()
+    prompt = usage.prompt_tokens_details or _Details()
+    completion = usage.completion_tokens_details or _Details()
+    return Usage(
+        prompt=usage.prompt_tokens or 0,
+        cached=prompt.cached_tokens or 0,
+        completion=usage.completion_tokens or 0,
+        reasoning=completion.reasoning_tokens or 0,
+    )
+
+
+def _label_logprobs(
+    logprobs: _Logprobs | None, labels: Sequence[str]
+) -> Mapping[str, float] | None:
+    """Return the log probability of each label at the last token that is a label."""
+    names = set(labels)
+    for token in reversed((logprobs and logprobs.content) or []):
+        if token.token.strip() in names:
+            found: dict[str, float] = {}
+            for each in (*token.top_logprobs, token):
+                name = each.token.strip()
+                if name in names:
+                    found[name] = max(each.logprob, found.get(name, each.logprob))
+            return {label: found[label] for label in labels if label in found}
+    return None
+
+
+def _error(content: bytes) -> tuple[str, str]:
+    """Return code and message of an error body, whatever shape the endpoint gives it."""
+    text = content[:2000].decode("utf-8", "replace")
+    try:
+        body: Any = json.loads(content)
+    except ValueError:
+        return "", _one_line(text) or "(no body)"
+    for _ in range(2):
+        if isinstance(body, list) and body:
+            body = body[0]
+        if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
+            body = body["error"]
+    if isinstance(body, dict):
+        code = " ".join(str(body[key]) for key in ("code", "type") if body.get(key))
+        first = str(body.get("code") or "")
+        message = body.get("message") or body.get("detail") or text
+        return first if first == "insufficient_quota" else code, _one_line(str(message))
+    return "", _one_line(str(body))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _retry_after(headers: httpx2.Headers) -> float | None:
+    """Return how many seconds the endpoint asks to wait, by whichever header it says so."""
+    if (value := headers.get("retry-after-ms")) and _number(value) is not None:
+        return float(value) / 1000
+    if value := headers.get("retry-after"):
+        return _number(value) if _number(value) is not None else _until(value)
+    resets = [
+        _duration(headers.get(f"x-ratelimit-reset-{kind}")) for kind in ("requests", "tokens")
+    ]
+    return max((reset for reset in resets if reset is not None), default=None)
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()) else None
+
+
+def _until(date: str) -> float | None:
+    """Return the seconds until an HTTP date."""
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+
+
+_UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+
+
+def _duration(text: str | None) -> float | None:
+    """Return the seconds of a duration such as `6m0s`, `1.5s` or `20ms`, or of a bare number."""
+    if not text:
+        return None
+    pieces = re.findall(r"(\d{1,9}(?:\.\d{1,9})?)(ms|[dhms])", text)
+    if "".join(map("".join, pieces)) != text.strip():
+        return _number(text)
+    return sum(float(amount) * _UNITS[unit] for amount, unit in pieces)

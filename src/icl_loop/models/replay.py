@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from icl_loop.errors import ReplayMismatch
+from icl_loop.errors import ContextOverflow, ReplayMismatch
 from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models.chat import ChatModel
 from icl_loop.records import Turn
@@ -18,16 +18,21 @@ class ReplayModel:
         self._turns = turns
         self._then = then
         self._next = 0
+        self._refused = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the saved reply of the next turn.
 
         Raises:
+            ContextOverflow: The saved turn was refused as too long this many times; so it is again.
             ReplayMismatch: The request is not the one that was saved, or the session has ended
                 and there is no live model.
         """
         index = self._next
-        self._next += 1
+        if index < len(self._turns) and self._refused < self._turns[index].overflows:
+            self._refused += 1
+            raise ContextOverflow("the saved session was told that this is too long")
+        self._next, self._refused = index + 1, 0
         if index < len(self._turns):
             saved = self._turns[index]
             if fingerprint(messages) != saved.request:

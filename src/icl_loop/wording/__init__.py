@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from icl_loop.errors import InputError, nearest
 
+_IN_ONE_LINE = {"label", "labels", "size"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SEPARATOR = ", "
 
@@ -27,15 +29,28 @@ def _holding(*names: str) -> AfterValidator:
     def check(template: str) -> str:
         found = _PLACEHOLDER.findall(template)
         if sorted(found) != sorted(names):
-            wanted = " and ".join(f"{{{name}}}" for name in names) or "no placeholder"
-            raise ValueError(f"must hold {wanted}, each once")
+            wanted = f"{_listed(names)}, each once" if names else _listed(names)
+            raise ValueError(f"must hold {wanted}, but holds {_listed(found)}")
         return template
 
     return AfterValidator(check)
 
 
+def _of_size(template: str) -> str:
+    """Return a template that holds {size}, as often as it likes, or nothing."""
+    found = set(_PLACEHOLDER.findall(template)) - {"size"}
+    if found:
+        raise ValueError(f"may hold {{size}}, but holds {_listed(sorted(found))}")
+    return template
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(f"{{{name}}}" for name in names) or "no placeholder"
+
+
 Plain = Annotated[str, _holding()]
 OfLabel = Annotated[str, _holding("label")]
+OfSize = Annotated[str, AfterValidator(_of_size)]
 
 
 class _Table(BaseModel):
@@ -93,22 +108,26 @@ class Wording(_Table):
     question: Annotated[str, _holding("image")]
     answer: OfLabel
     blank: Plain
-    encodings: dict[str, str]
+    encodings: dict[str, OfSize]
     announced: Announced
     told: Told
 
     def frame(self, labels: Sequence[str], encoding: str, size: int, feedback: str) -> str:
-        """Return the system text for these labels, encoding, size in pixels and feedback kind."""
-        if encoding not in self.encodings:
-            raise InputError(
-                f"the wording describes no encoding {encoding!r}: {nearest(encoding, self.encodings)}"
-            )
+        """Return the system text for these labels, encoding, size in pixels and feedback kind.
+
+        Raises:
+            InputError: There are no words for the encoding or the kind of feedback.
+        """
+        announced = self.announced.model_dump()
+        for value, words in ((encoding, self.encodings), (feedback, announced)):
+            if value not in words:
+                raise InputError(f"the wording has no words for {value!r}: {nearest(value, words)}")
         return _fill(
             self.system,
             labels=_SEPARATOR.join(labels),
             encoding=_fill(self.encodings[encoding], size=str(size)),
             answer=self.reply(self.blank),
-            feedback=getattr(self.announced, feedback),
+            feedback=announced[feedback],
         )
 
     def ask(self, image: str) -> str:
@@ -138,36 +157,34 @@ class Wording(_Table):
         match = self._patterns["question"].fullmatch(text)
         return (match["before"].rstrip(), match["image"]) if match else None
 
-    def hear_reply(self, text: str) -> str | None:
-        """Return the label in the last line of `text`, or None if it has not the stated form."""
-        match = self._patterns["answer"].fullmatch(text.rstrip().rpartition("\n")[2])
-        return match["label"] if match else None
-
     def hear_told(self, text: str) -> Heard | None:
-        """Return what the told `text` means, or None if it is no phrase of this wording."""
-        for phrase, correct in _VERDICTS.items():
-            match = self._patterns[phrase].fullmatch(text)
-            if match:
-                return Heard(correct, match.groupdict().get("label"))
-        return None
+        """Return what the told `text` means, or None if it is no phrase of this wording.
+
+        Where one phrase could be another around a longer label, the label is the shorter one.
+        """
+        found = [
+            Heard(correct, match.groupdict().get("label"))
+            for phrase, correct in _VERDICTS.items()
+            if (match := self._patterns[phrase].fullmatch(text))
+        ]
+        return min(found, key=lambda heard: len(heard.label or ""), default=None)
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
         templates = {
             "system": self.system,
             "question": "{before}" + self.question,
-            "answer": self.answer,
             **self.told.model_dump(),
         }
         return {name: _reverse(template) for name, template in templates.items()}
 
 
 _VERDICTS = {
-    "revealed_correct": True,
-    "revealed_incorrect": False,
     "correct": True,
     "incorrect": False,
     "recorded": None,
+    "revealed_correct": True,
+    "revealed_incorrect": False,
 }
 
 
@@ -182,7 +199,8 @@ def _reverse(template: str) -> re.Pattern[str]:
     pattern = re.escape(literals[0])
     for position, (name, literal) in enumerate(zip(names, literals[1:], strict=True)):
         again = name in names[:position]
-        pattern += (f"(?P={name})" if again else f"(?P<{name}>.*?)") + re.escape(literal)
+        value = "[^\n]+?" if name in _IN_ONE_LINE else ".*?"
+        pattern += (f"(?P={name})" if again else f"(?P<{name}>{value})") + re.escape(literal)
     return re.compile(pattern, re.DOTALL)
 
 
@@ -192,7 +210,6 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-@lru_cache(maxsize=16)
 def open_wording(name: str) -> Wording:
     """Return the shipped set called `name`, or the set in the TOML file of that path.
 
@@ -209,14 +226,25 @@ def open_wording(name: str) -> Wording:
         raise InputError(f"wording {name} cannot be read: {error.strerror}") from None
 
 
+@lru_cache(maxsize=16)
 def _parse(data: bytes, name: str) -> Wording:
     try:
-        return Wording.model_validate(tomllib.loads(data.decode()))
+        return Wording.model_validate(tomllib.loads(data.decode("utf-8-sig")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"wording {name} is not TOML: {error}") from None
     except ValidationError as error:
-        first = error.errors()[0]
+        # A misspelt key is missing, too: it is named as it was spelt.
+        first = max(error.errors(), key=lambda each: each["type"] == "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
-        raise InputError(
-            f"wording {name}, key {key}: {first['msg'].removeprefix('Value error, ')}"
-        ) from None
+        raise InputError(f"wording {name}, key {key}: {_in_words(first)}") from None
+
+
+def _in_words(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return "is missing"
+    if error["type"] == "extra_forbidden":
+        known = {*Wording.model_fields, *Announced.model_fields, *Told.model_fields}
+        return f"is not known: {nearest(str(error['loc'][-1]), known)}"
+    if error["type"] == "value_error":
+        return error["msg"].removeprefix("Value error, ")
+    return f"{error['msg'].lower()}, got {error['input']!r}"

@@ -1,0 +1,141 @@
+"""The models of a run: each that its sessions need is opened once, and shared."""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
+from typing import Self
+
+from icl_loop.errors import InputError
+from icl_loop.experiment import Experiment, ModelSettings, Session
+from icl_loop.messages import Message, Usage
+from icl_loop.models import ChatModel, Closable, is_built_in
+from icl_loop.models.limits import Cost, Meter, Pace, Patience, Patient
+from icl_loop.models.prices import OwnPrice, list_price
+from icl_loop.tokens import REQUEST_TOKENS, TokenCounter, count_message
+
+OpenModel = Callable[[Session], ChatModel]
+
+
+class ModelPool:
+    """Opens models on demand and closes them all in the end.
+
+    Real models are asked with patience, within the pace of their endpoint and the run's budget.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        meter: Meter,
+        at_once: int,
+        open_model: OpenModel | None = None,
+    ) -> None:
+        """Share `meter` among the models of `experiment`, `at_once` requests an endpoint."""
+        self._limits, self._price = experiment.limits, experiment.price
+        self._meter, self._at_once, self._open_model = meter, at_once, open_model
+        self._paces: dict[str | None, Pace] = {}
+        self._models: dict[str, ChatModel] = {}
+
+    def __getitem__(self, session: Session) -> ChatModel:
+        return self._models[_key(session)]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every model that holds connections."""
+        for model in self._models.values():
+            if isinstance(model, Closable):
+                await model.aclose()
+
+    def open(self, sessions: Iterable[Session]) -> None:
+        """Open the models of these sessions.
+
+        Raises:
+            InputError: A key is missing, or money is limited and a price unknown.
+        """
+        for session in sessions:
+            if _key(session) not in self._models:
+                self._models[_key(session)] = self._opened(session)
+
+    def cost(self, session: Session) -> Cost:
+        """Return what the tokens of a session cost.
+
+        Raises:
+            InputError: Money is limited and the price of the model unknown.
+        """
+        model = session.settings.model
+        if is_built_in(model.name, model.base_url):
+            return _nothing
+        if self._price is not None:
+            price = self._price
+            cached = price.input if price.cached is None else price.cached
+            return OwnPrice(price.input, price.output, cached)
+        listed = _list_price(model)
+        if listed is None and self._meter.max_usd is not None:
+            raise InputError(
+                f"money is limited, but no list price is known for the model {model.name!r};"
+                " state a [price] table in the experiment, or limit tokens instead"
+            )
+        return listed or _nothing
+
+    def _opened(self, session: Session) -> ChatModel:
+        settings = session.settings.model
+        if self._open_model is not None:
+            model = self._open_model(session)
+        else:
+            model = session.open_model(self._limits.timeout_s)
+        if is_built_in(settings.name, settings.base_url):
+            return model
+        counted = self._meter.is_limited or self._limits.tokens_per_minute is not None
+        return Patient(
+            model,
+            pace=self._pace(settings.base_url),
+            meter=self._meter,
+            patience=Patience(allowance_s=self._limits.allowance_s),
+            count=_counting(session.window.counter) if counted else _uncounted,
+            most_completion=_most_completion(session),
+            cost=self.cost(session),
+        )
+
+    def _pace(self, base_url: str | None) -> Pace:
+        if base_url not in self._paces:
+            self._paces[base_url] = Pace(
+                requests_per_minute=self._limits.requests_per_minute,
+                tokens_per_minute=self._limits.tokens_per_minute,
+                at_once=self._at_once,
+            )
+        return self._paces[base_url]
+
+
+@lru_cache(64)
+def _list_price_of(name: str, base_url: str | None) -> Cost | None:
+    return list_price(name, base_url)
+
+
+def _list_price(model: ModelSettings) -> Cost | None:
+    return _list_price_of(model.name, model.base_url)
+
+
+def _key(session: Session) -> str:
+    task = session.settings.task
+    return f"{session.settings.model.model_dump_json()} {task.wording} {session.task.names}"
+
+
+def _nothing(_: Usage) -> float:
+    return 0.0
+
+
+def _uncounted(_: Sequence[Message]) -> int:
+    return 0
+
+
+def _counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
+    """Return a function that counts the tokens of a request, each message once in its life."""
+    once = lru_cache(65_536)(partial(count_message, counter))
+    return lambda messages: REQUEST_TOKENS + sum(map(once, messages))
+
+
+def _most_completion(session: Session) -> int:
+    """Return the tokens that a reply can have: as the request says, or what the window reserves."""
+    params = session.settings.model.params
+    said = params.get("max_completion_tokens", params.get("max_tokens"))
+    return said if isinstance(said, int) else session.settings.context.reserve

@@ -1,0 +1,805 @@
+"""The laws of our own endpoint, over real HTTP and with the real client."""
+
+import asyncio
+import base64
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import openai
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat import ChatCompletion
+
+from icl_loop.errors import InputError, ModelUnavailable
+from icl_loop.messages import Image, Message, Reply, Text, Usage, assistant, system, user
+from icl_loop.models import CallableModel, ChatModel, ScriptedModel, open_model
+from icl_loop.models.openai import OpenAIModel
+from icl_loop.server import (
+    CACHE_STEP,
+    FAULTS,
+    MAX_BODY,
+    UNSOUND,
+    RequestLog,
+    ServerSettings,
+    build_app,
+    parse_faults,
+    serve,
+    serving,
+)
+from icl_loop.tokens import ESTIMATORS, REQUEST_TOKENS, count_message, count_messages
+from making import played, session
+
+NAME = "reference/nearest"
+LAST_WORDS = CallableModel(lambda messages: f"You said: {messages[-1].text}\n\n So be it. ")
+HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "hello there"}]
+SMALL = json.dumps({"model": "m", "messages": HELLO}).encode()
+
+
+@contextmanager
+def served(
+    model: ChatModel = LAST_WORDS, log: RequestLog | None = None, **settings: Any
+) -> Iterator[str]:
+    """Serve one model as `m`."""
+    with serving(build_app({"m": model}, settings=ServerSettings(**settings), log=log)) as url:
+        yield url
+
+
+@asynccontextmanager
+async def client(url: str, key: str = "x") -> AsyncIterator[openai.AsyncOpenAI]:
+    """Speak to an endpoint with the real client, which asks once."""
+    async with openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0) as made:
+        yield made
+
+
+async def ask(url: str, messages: object = HELLO, **fields: Any) -> Any:  # noqa: ANN401  as the client types it
+    """Ask `m` once with the real client."""
+    async with client(url) as asking:
+        return await asking.chat.completions.create(
+            **{"model": "m", "messages": messages, **fields}
+        )
+
+
+class Line:
+    """One connection on which anything may be said."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
+
+    def __enter__(self) -> "Line":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def send(
+        self,
+        body: bytes = SMALL,
+        path: str = "/v1/chat/completions",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """Return status, headers and body of the answer."""
+        self._connection.request(method, path, body, dict(headers or {}))
+        response = self._connection.getresponse()
+        names = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, names, response.read()
+
+    def get(self, path: str) -> Any:  # noqa: ANN401  any JSON
+        """Return what stands at a path."""
+        status, _, body = self.send(b"", path, "GET")
+        assert status == 200
+        return json.loads(body)
+
+
+def error_of(body: bytes) -> dict[str, Any]:
+    """Return the error of a body that has OpenAI's shape of one."""
+    error = json.loads(body)["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert isinstance(error["message"], str)
+    return dict(error)
+
+
+def recording(asked: list[Sequence[Message]], reply: Reply | None = None) -> ChatModel:
+    """Return a model that keeps what it is asked."""
+
+    class Recording:
+        async def complete(self, messages: Sequence[Message]) -> Reply:
+            asked.append(messages)
+            return reply or Reply("Answer: 3")
+
+    return Recording()
+
+
+# ---- shapes ------------------------------------------------------------------------------
+
+
+async def test_a_completion_has_the_shape_of_openais() -> None:
+    """The client reads a completion with every field that OpenAI's has, and the counts add up."""
+    reply = Reply("Answer: 3", usage=Usage(reasoning=5), finish="length")
+    with served(recording([], reply)) as url:
+        completion: ChatCompletion = await ask(url)
+    (choice,) = completion.choices
+    assert (choice.index, choice.finish_reason, choice.logprobs) == (0, "length", None)
+    assert choice.message.to_dict() == {
+        "role": "assistant",
+        "content": "Answer: 3",
+        "refusal": None,
+    }
+    assert completion.id.startswith("chatcmpl-")
+    assert (completion.object, completion.model) == ("chat.completion", "m")
+    assert completion.system_fingerprint == "fp_icl_loop"
+    assert abs(completion.created - time.time()) < 60
+    usage = completion.usage
+    assert usage is not None
+    assert usage.completion_tokens == ESTIMATORS["o200k_base"].count("Answer: 3") + 5
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+    assert usage.completion_tokens_details is not None
+    assert usage.completion_tokens_details.reasoning_tokens == 5
+
+
+async def test_the_prompt_is_counted_as_the_budget_counts_it() -> None:
+    """The prompt's tokens are those of its messages and of the request, by the counter set."""
+    counter = ESTIMATORS["cl100k_base"]
+    with served(counter=counter) as url:
+        completion = await ask(url)
+    expected = count_messages(counter, [system("s"), user("hello there")]) + REQUEST_TOKENS
+    assert completion.usage.prompt_tokens == expected
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_streaming_says_the_same(usage: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """The pieces of a streamed answer joined are the answer; the usage is stated if asked for."""
+    with served() as url:
+        whole = await ask(url)
+        stream = await ask(url, stream=True, stream_options={"include_usage": usage})
+        chunks = [chunk async for chunk in stream]
+        with Line(url) as line:
+            _, headers, body = line.send(SMALL[:-1] + b',"stream":true}')
+    said = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    text = "".join(choice.delta.content or "" for choice in said)
+    assert text == whole.choices[0].message.content
+    assert len(said) > 5
+    assert said[0].delta.role == "assistant"
+    assert [choice.finish_reason for choice in said if choice.finish_reason] == ["stop"]
+    assert said[-1].finish_reason == "stop"
+    assert len({(chunk.id, chunk.object) for chunk in chunks}) == 1
+    assert [chunk.usage for chunk in chunks if chunk.usage] == [whole.usage] * usage
+    assert headers["content-type"].startswith("text/event-stream")
+    assert body.endswith(b"\n\ndata: [DONE]\n\n")
+
+
+async def test_models_are_listed() -> None:
+    """All models are listed, and each is described under its name, slashes included."""
+    models = {NAME: open_model(NAME), "participant/chance": open_model("participant/chance")}
+    with serving(build_app(models, settings=ServerSettings())) as url:
+        async with client(url) as asking:
+            assert [model.id async for model in asking.models.list()] == list(models)
+            assert (await asking.models.retrieve(NAME)).id == NAME
+            with pytest.raises(openai.NotFoundError, match="did you mean 'participant/chance'"):
+                await asking.models.retrieve("participant/chanse")
+
+
+async def test_what_the_model_is_asked() -> None:
+    """Roles, texts, parts and pictures reach the model as they were sent."""
+    asked: list[Sequence[Message]] = []
+    png = b"\x89PNG\r\n\x1a\n and the rest"
+    url_of_png = "data:image/png;base64," + base64.b64encode(png).decode()
+    messages = [
+        {"role": "developer", "content": "frame 枠 🙂"},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "see"},
+                {"type": "image_url", "image_url": {"url": url_of_png, "detail": "low"}},
+            ],
+        },
+        {"role": "assistant", "content": ""},
+    ]
+    with served(recording(asked)) as url:
+        completion = await ask(url, messages)
+    seen = Message("user", (Text("see"), Image(png)))
+    assert asked == [[system("frame 枠 🙂"), seen, assistant("")]]
+    counted = count_messages(ESTIMATORS["o200k_base"], asked[0]) + REQUEST_TOKENS
+    assert completion.usage.prompt_tokens == counted
+
+
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "answer",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {"why": {"type": "string"}, "digit": {"enum": ["3", "4"]}},
+        },
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("reply", "content", "refusal"),
+    [
+        (Reply("Answer: 3"), '{"digit": "3"}', None),
+        (Reply("I cannot say."), None, "I cannot say."),
+        (Reply("Answer: 3", finish="length"), "Answer: 3", None),
+    ],
+)
+async def test_a_schema_wraps_the_answer(
+    reply: Reply, content: str | None, refusal: str | None
+) -> None:
+    """Asked for JSON with one enum, the answer read from the reply is its value; else it refuses."""
+    with served(ScriptedModel([reply, reply])) as url:
+        completion = await ask(url, response_format=SCHEMA)
+        stream = await ask(url, response_format=SCHEMA, stream=True)
+        deltas = [chunk.choices[0].delta async for chunk in stream]
+    message = completion.choices[0].message
+    assert (message.content, message.refusal) == (content, refusal)
+    assert "".join(delta.content or "" for delta in deltas) == (content or "")
+    assert "".join(delta.refusal or "" for delta in deltas) == (refusal or "")
+
+
+async def test_label_logprobs() -> None:
+    """Log probabilities stand at the label, the likeliest first; the tokens joined are the text."""
+    known = {"3": -0.1, "4": -2.5, "5": float("-inf")}
+    reply = Reply("Not 4.\nAnswer: 3", label_logprobs=known)
+    with served(ScriptedModel([reply, reply, Reply("Answer: 3")])) as url:
+        completion = await ask(url, logprobs=True, top_logprobs=3)
+        stream = await ask(url, logprobs=True, top_logprobs=2, stream=True)
+        streamed = [chunk.choices[0] async for chunk in stream]
+        without = await ask(url, logprobs=True, top_logprobs=2)
+    tokens = completion.choices[0].logprobs.content
+    assert "".join(token.token for token in tokens) == reply.text
+    assert (tokens[-1].token, tokens[-1].logprob, tokens[-1].bytes) == ("3", -0.1, [51])
+    top = [(each.token, each.logprob) for each in tokens[-1].top_logprobs]
+    assert top == [("3", -0.1), ("4", -2.5), ("5", -9999.0)]
+    assert "".join(each.delta.content or "" for each in streamed) == reply.text
+    (last,) = [each.logprobs for each in streamed if each.delta.content == "3"]
+    assert [each.token for each in last.content[0].top_logprobs] == ["3", "4"]
+    assert without.choices[0].logprobs is None
+
+
+# ---- the prefix cache --------------------------------------------------------------------
+
+turns = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12)
+
+
+def test_cached_tokens_are_those_of_the_longest_prefix_asked_before() -> None:
+    """A request reports the leading messages that an earlier one began with, in steps of 128.
+
+    They are none at first and for another model, and never more than the prompt.
+    """
+    counter = ESTIMATORS["o200k_base"]
+    told = {mark: user(f"{mark} 0.1" * 30) for mark in "abcdef"}
+    tokens = {mark: count_message(counter, each) for mark, each in told.items()}
+
+    @given(st.lists(turns, min_size=1, max_size=6))
+    def check(conversations: list[list[str]]) -> None:
+        app = build_app({"m": LAST_WORDS, "other": LAST_WORDS}, settings=ServerSettings())
+        before: list[list[str]] = []
+        for marks in conversations:
+            usage = usage_in_process(app, "m", [told[mark].text for mark in marks])
+            best = max((shared(marks, other) for other in before), default=0)
+            known = sum(tokens[mark] for mark in marks[:best])
+            cached = usage["prompt_tokens_details"]["cached_tokens"]
+            assert cached == known - known % CACHE_STEP <= usage["prompt_tokens"]
+            before.append(marks)
+        usage = usage_in_process(app, "other", [told[mark].text for mark in conversations[0]])
+        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+
+    check()
+
+
+def shared(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return the length of the longest common prefix."""
+    alike = [a == b for a, b in zip(one, other, strict=False)]
+    return alike.index(False) if False in alike else len(alike)
+
+
+def usage_in_process(app: Any, model: str, texts: list[str]) -> dict[str, Any]:  # noqa: ANN401  any application
+    """Return the usage that an application reports, called without a network."""
+    messages = [{"role": "user", "content": text} for text in texts]
+    body = json.dumps({"model": model, "messages": messages}).encode()
+    sent: list[dict[str, Any]] = []
+
+    class Transport:
+        def is_closing(self) -> bool:
+            return False
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/chat/completions",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [],
+        "state": {"icl_loop.transport": Transport()},
+    }
+    asyncio.run(app(scope, receive, send))
+    return dict(json.loads(sent[1]["body"])["usage"])
+
+
+async def test_a_conversation_that_goes_on_is_cached_more_and_more() -> None:
+    """From turn to turn the cached tokens grow with the conversation, and stay below the prompt."""
+    messages: list[dict[str, str]] = [{"role": "system", "content": "frame"}]
+    seen = []
+    with served() as url:
+        for turn in range(8):
+            messages.append({"role": "user", "content": f"{turn}: " + "0.5 0.0\n" * 40})
+            usage = (await ask(url, messages)).usage
+            seen.append(usage.prompt_tokens_details.cached_tokens)
+            assert seen[-1] <= usage.prompt_tokens
+    assert seen[0] == 0
+    assert all(a < b for a, b in zip(seen[1:], seen[2:], strict=False))
+    assert all(cached % CACHE_STEP == 0 for cached in seen)
+
+
+# ---- faults ------------------------------------------------------------------------------
+
+STATUSES: Mapping[str, type[openai.APIStatusError]] = {
+    "429": openai.RateLimitError,
+    "500": openai.InternalServerError,
+    "503": openai.InternalServerError,
+}
+
+
+@pytest.mark.parametrize("fault", STATUSES)
+async def test_faults_with_a_status(fault: str) -> None:
+    """A failing status reaches the client as its own error, and the model is not asked."""
+    asked: list[Sequence[Message]] = []
+    with (
+        served(recording(asked), faults={fault: 1.0}, retry_after_s=2.5) as url,
+        pytest.raises(STATUSES[fault]) as caught,
+    ):
+        await ask(url)
+    assert caught.value.status_code == int(fault)
+    assert asked == []
+    waits = [caught.value.response.headers.get(name) for name in ("retry-after", "retry-after-ms")]
+    assert waits == (["3", "2500"] if fault == "429" else [None, None])
+
+
+async def test_a_reset_connection() -> None:
+    """A reset breaks the connection without a byte of an answer; the model is not asked."""
+    asked: list[Sequence[Message]] = []
+    log = RequestLog()
+    with served(recording(asked), log, faults={"reset": 1.0}) as url:
+        with pytest.raises(openai.APIConnectionError):
+            await ask(url)
+        with Line(url) as line, pytest.raises(ConnectionResetError):
+            line.send()
+    assert asked == []
+    assert (log.total, log.unanswered, log.statuses) == (2, 2, {})
+
+
+@pytest.mark.parametrize("fault", sorted(UNSOUND))
+@pytest.mark.parametrize("stream", [b"false", b"true"])
+def test_unsound_bodies(fault: str, stream: bytes) -> None:
+    """Garbage, nothing, and half of a body come with status 200 and their length, and hold no answer."""
+    log = RequestLog()
+    body = SMALL[:-1] + b',"stream":' + stream + b"}"
+    with served(log=log, faults={fault: 1.0}) as url, Line(url) as line:
+        status, headers, answer = line.send(body, headers={"X-Client-Request-Id": "a"})
+        assert (status, headers["content-length"]) == (200, str(len(answer)))
+    assert (answer == b"") == (fault == "empty")
+    assert (b"chat.completion" in answer) == (fault == "truncated")
+    assert b"[DONE]" not in answer
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(answer)
+    assert (log.asked["a"], log.answered["a"], log.faults[fault]) == (1, 0, 1)
+
+
+async def test_slow_answers() -> None:
+    """A slow answer is a sound one that takes so much longer."""
+    log = RequestLog()
+    with served(log=log, faults={"slow": 1.0}, slow_s=0.3, latency_s=0.1) as url:
+        start = time.perf_counter()
+        completion = await ask(url)
+    assert time.perf_counter() - start > 0.39
+    assert completion.choices[0].message.content.startswith("You said: hello")
+    assert log.faults == {"slow": 1}
+
+
+def test_faults_are_a_function_of_the_seed() -> None:
+    """The same seed fails the same requests, at about the stated rates; another seed others."""
+    rates = {"500": 0.25, "429": 0.25, "garbage": 0.1}
+
+    def statuses(seed: int, faults: Mapping[str, float] = rates) -> list[str]:
+        with served(seed=seed, faults=faults) as url, Line(url) as line:
+            answers = [line.send() for _ in range(150)]
+        return [str(status) + answer[:1].decode() for status, _, answer in answers]
+
+    once = statuses(1)
+    assert once == statuses(1, dict(reversed(rates.items())))
+    assert once != statuses(2)
+    for answer, rate in {"500{": 0.25, "429{": 0.25, "200<": 0.1, "200{": 0.4}.items():
+        assert abs(once.count(answer) / len(once) - rate) < 0.1
+
+
+def test_faults_are_parsed() -> None:
+    """Rates are written as name=rate, with commas between them."""
+    assert parse_faults("") == {}
+    assert parse_faults(" 429=0.1, reset = 2e-2,") == {"429": 0.1, "reset": 0.02}
+    assert parse_faults(",".join(f"{fault}=0.125" for fault in FAULTS)) == dict.fromkeys(
+        FAULTS, 0.125
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rest=0.1", r"unknown fault 'rest'.*'reset'"),
+        ("429=1.5", r"between 0 and 1, got 429=1\.5"),
+        ("429=-0.1", "between 0 and 1"),
+        ("429=nan", "between 0 and 1"),
+        ("429=0.6,500=0.6", r"at most 1, got 1\.2"),
+        ("429", r"429=0\.1, got '429'"),
+        ("429=often", "got '429=often'"),
+        ("429=0.1,429=0.2", "two rates"),
+    ],
+)
+def test_wrong_faults_are_refused_in_words(text: str, said: str) -> None:
+    """A fault that is unknown, or whose rate is none, is refused with what was written."""
+    with pytest.raises(InputError, match=said):
+        parse_faults(text)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"latency_s": -1},
+        {"slow_s": float("nan")},
+        {"context_window": 0},
+        {"api_key": ""},
+        {"faults": {"fire": 0.5}},
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
+    """Settings that make no sense are refused before anything is served."""
+    with pytest.raises(InputError):
+        ServerSettings(**wrong)
+
+
+# ---- refusals ----------------------------------------------------------------------------
+
+
+async def test_the_key() -> None:
+    """Without the right key there is 401 everywhere but at /health; no key is ever repeated."""
+    right, wrong = "sk-right-canary", "sk-wrong-canary"
+    log = RequestLog()
+    assert right not in repr(ServerSettings(api_key=right))
+    with served(log=log, api_key=right) as url:
+        async with client(url, right) as asking:
+            assert len([model async for model in asking.models.list()]) == 1
+        with Line(url) as line:
+            for path in ("/v1/models", "/v1/models/m", "/stats"):
+                assert line.send(b"", path, "GET")[0] == 401
+            assert line.get("/health") == {"status": "ok"}
+            status, headers, body = line.send(headers={"Authorization": f"Bearer {wrong}"})
+    assert (status, error_of(body)["code"]) == (401, "invalid_api_key")
+    for key in (right, wrong):
+        assert key not in f"{headers} {body!r} {log}"
+
+
+async def test_an_unknown_model_is_answered_with_the_nearest() -> None:
+    """A model that is not served is 404 `model_not_found`, and the nearest name is told."""
+    with serving(build_app({NAME: open_model(NAME)}, settings=ServerSettings())) as url:
+        with pytest.raises(openai.NotFoundError, match=f"did you mean '{NAME}'") as caught:
+            await ask(url, model="reference/nearst")
+    assert caught.value.code == "model_not_found"
+
+
+async def test_a_prompt_beyond_the_window_is_refused() -> None:
+    """A prompt as long as the window is answered; one token more is `context_length_exceeded`."""
+    prompt = 4 + 1 + 4 + 2 + REQUEST_TOKENS
+    with served(context_window=prompt) as url:
+        assert (await ask(url)).usage.prompt_tokens == prompt
+    log = RequestLog()
+    with (
+        served(log=log, context_window=prompt - 1) as url,
+        pytest.raises(openai.BadRequestError, match="maximum context length") as caught,
+    ):
+        await ask(url)
+    assert caught.value.code == "context_length_exceeded"
+    assert str(prompt) in caught.value.message
+    assert str(prompt - 1) in caught.value.message
+    assert log.longest_prompt == prompt
+
+
+def unavailable(_: Sequence[Message]) -> str:
+    """Be a model that does not answer now."""
+    raise ModelUnavailable("upstream is down")
+
+
+def broken(_: Sequence[Message]) -> str:
+    """Be a model with a mistake in it."""
+    raise ZeroDivisionError
+
+
+async def test_what_a_model_refuses_is_refused() -> None:
+    """A learner that does not understand is 400 in its own words; one that is away is 503."""
+    with served(open_model(NAME)) as url:
+        with pytest.raises(openai.BadRequestError, match="understands only conversations"):
+            await ask(url)
+    with served(CallableModel(unavailable)) as url:
+        with pytest.raises(openai.InternalServerError, match="upstream is down") as caught:
+            await ask(url)
+    assert caught.value.status_code == 503
+
+
+def test_a_mistake_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in a model is 500 in OpenAI's shape, is counted, and its traceback is logged."""
+    log = RequestLog()
+    with served(CallableModel(broken), log) as url, Line(url) as line:
+        status, _, body = line.send()
+    assert (status, error_of(body)["message"]) == (500, "the server failed: ZeroDivisionError")
+    assert log.statuses == {500: 1}
+    assert "ZeroDivisionError" in caplog.text
+
+
+NO_REQUESTS = {
+    "nothing": b"",
+    "words": b"hello",
+    "half": SMALL[:30],
+    "a list": b"[]",
+    "null": b"null",
+    "no UTF-8": b'{"model":"\xff"}',
+    "UTF-16": SMALL.decode().encode("utf-16"),
+    "deep": b"[" * 200_000,
+    "deep and whole": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
+    "a number too long": b"9" * 5_000,
+    "half a surrogate pair": rb'{"model":"m","messages":[{"role":"user","content":"\ud83d"}]}',
+    "no messages": b'{"model":"m"}',
+    "none in it": b'{"model":"m","messages":[]}',
+    "messages of text": b'{"model":"m","messages":"hi"}',
+    "null message": b'{"model":"m","messages":[null]}',
+    "no role": b'{"model":"m","messages":[{"content":"hi"}]}',
+    "odd role": b'{"model":"m","messages":[{"role":["user"],"content":"hi"}]}',
+    "tool": b'{"model":"m","messages":[{"role":"tool","content":"hi"}]}',
+    "null content": b'{"model":"m","messages":[{"role":"user","content":null}]}',
+    "no parts": b'{"model":"m","messages":[{"role":"user","content":[]}]}',
+    "odd part": b'{"model":"m","messages":[{"role":"user","content":[{"type":"audio"}]}]}',
+    "picture elsewhere": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    b'"image_url":{"url":"https://example.org/3.png"}}]}]}',
+    "no picture": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    b'"image_url":{"url":"data:image/png;base64,AAAA"}}]}]}',
+    "no base64": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    b'"image_url":{"url":"data:image/png;base64,***"}}]}]}',
+    "two answers": SMALL[:-1] + b',"n":2}',
+    "stream of text": SMALL[:-1] + b',"stream":"yes"}',
+    "stream of one": SMALL[:-1] + b',"stream":1}',
+    "21 logprobs": SMALL[:-1] + b',"logprobs":true,"top_logprobs":21}',
+    "top of nothing": SMALL[:-1] + b',"top_logprobs":2}',
+    "any JSON": SMALL[:-1] + b',"response_format":{"type":"json_object"}}',
+    "no enum": SMALL[:-1] + b',"response_format":{"type":"json_schema","json_schema":{}}}',
+    "labels alike": SMALL[:-1] + b',"response_format":{"type":"json_schema","json_schema":{"schema"'
+    b':{"properties":{"a":{"enum":["3","\xef\xbc\x93"]}}}}}}',
+}
+
+
+def test_what_is_no_request_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    """Every body that is no request is 400 with words, on a connection that stays usable."""
+    asked: list[Sequence[Message]] = []
+    with served(recording(asked)) as url, Line(url) as line:
+        for name, body in NO_REQUESTS.items():
+            status, _, answer = line.send(body)
+            assert status == 400, name
+            assert error_of(answer)["type"] == "invalid_request_error"
+        assert asked == []
+        assert line.send()[0] == 200
+    assert caplog.records == []
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+FIELDS = st.sampled_from(
+    ("model", "messages", "stream", "stream_options", "n", "logprobs", "top_logprobs")
+    + ("response_format", "temperature")
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "system", "wizard"]) | JSON, "content": JSON}
+    ),
+    max_size=3,
+)
+BODIES = JSON | st.dictionaries(FIELDS, JSON | MESSAGES).map(lambda odd: json.loads(SMALL) | odd)
+
+
+def test_hostile_bodies_never_break_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever JSON comes, the answer is 200 or a 4xx that says why, and nothing is logged."""
+    with served() as url, Line(url) as line:
+
+        @given(BODIES)
+        def check(body: object) -> None:
+            status, headers, answer = line.send(json.dumps(body).encode())
+            if status != 200:
+                assert 400 <= status < 500
+                error_of(answer)
+            elif headers["content-type"] == "application/json":
+                assert json.loads(answer)["object"] == "chat.completion"
+
+        check()
+        assert line.get("/stats")["statuses"].keys() <= {"200", "400", "404"}
+    assert caplog.records == []
+
+
+def test_other_addresses_and_methods_are_refused() -> None:
+    """An address that is not served is 404, a method 405, both in OpenAI's shape."""
+    with served() as url, Line(url) as line:
+        for path, method, expected in [
+            ("/v1/embeddings", "POST", 404),
+            ("/", "GET", 404),
+            ("/v1/chat/completions", "GET", 405),
+            ("/v1/models", "DELETE", 405),
+        ]:
+            status, _, body = line.send(b"", path, method)
+            assert status == expected
+            assert path in error_of(body)["message"]
+
+
+def test_a_body_that_is_too_long_is_refused() -> None:
+    """A body beyond the limit is 413, and the connection stays usable."""
+    with served() as url, Line(url) as line:
+        status, _, body = line.send(b" " * (MAX_BODY + 1))
+        assert (status, error_of(body)["type"]) == (413, "invalid_request_error")
+        assert line.send()[0] == 200
+
+
+# ---- counts ------------------------------------------------------------------------------
+
+
+async def test_what_is_counted() -> None:
+    """What arrived is answered, refused or left unanswered; answers are counted by the client's id."""
+    log = RequestLog()
+    replies = ScriptedModel(["Answer: 3"] * 3)
+    with served(replies, log, faults={"429": 0.5}, seed=4) as url, Line(url) as line:
+        statuses = []
+        for index in range(4):
+            headers = {"X-Client-Request-Id": f"turn {index}"}
+            while True:
+                statuses.append(line.send(headers=headers)[0] if index < 3 else 0)
+                if statuses[-1] != 429:
+                    break
+        statuses[-1] = line.send(b"no request", headers={"X-Client-Request-Id": "bad"})[0]
+        stats = line.get("/stats")
+    assert log.total == len(statuses) == sum(log.statuses.values())
+    assert log.statuses == {200: 3, 400: 1, 429: statuses.count(429)}
+    assert statuses.count(429) == log.faults["429"] > 0
+    assert log.answered == {"turn 0": 1, "turn 1": 1, "turn 2": 1}
+    assert log.asked.keys() == {"turn 0", "turn 1", "turn 2", "bad"}
+    assert log.asked.total() == log.total
+    assert (log.unanswered, log.in_flight, log.most_in_flight) == (0, 0, 1)
+    assert stats == json.loads(json.dumps(log.as_json()))
+
+
+async def test_many_at_once() -> None:
+    """Requests wait side by side: many at once take hardly longer than one."""
+    log = RequestLog()
+    with served(log=log, latency_s=0.2, latency_jitter_s=0.2) as url:
+        async with client(url) as asking:
+            start = time.perf_counter()
+            await asyncio.gather(
+                *(
+                    asking.chat.completions.create(
+                        model="m", messages=[{"role": "user", "content": str(index)}]
+                    )
+                    for index in range(40)
+                )
+            )
+            assert time.perf_counter() - start < 0.2 * 40 / 2
+    assert (log.total, log.most_in_flight, log.in_flight) == (40, 40, 0)
+
+
+async def test_a_client_that_gives_up_is_not_answered() -> None:
+    """Once the client has hung up, the model is not asked, no answer is counted, nobody waits."""
+    asked: list[Sequence[Message]] = []
+    log = RequestLog()
+    start = time.perf_counter()
+    with served(recording(asked), log, faults={"slow": 1.0}, slow_s=60) as url:
+        with pytest.raises(openai.APITimeoutError):
+            await ask(url, timeout=0.2)
+    assert (asked, log.unanswered, log.in_flight) == ([], 1, 0)
+    assert time.perf_counter() - start < 10
+
+
+async def test_stopping_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
+    """A server told to stop breaks what is still in flight after a moment, without a traceback."""
+    with served(latency_s=60) as url:
+        asking = asyncio.create_task(ask(url))
+        await asyncio.sleep(0.3)
+    with pytest.raises(openai.APIConnectionError):
+        await asking
+    assert "Traceback" not in caplog.text
+
+
+# ---- the whole path ----------------------------------------------------------------------
+
+
+async def test_a_session_served_equals_the_session_played() -> None:
+    """A session through the endpoint has the requests, answers and words told of the direct one."""
+    direct = await played(session(12))
+    log = RequestLog()
+    app = build_app({NAME: open_model(NAME, seed=7)}, settings=ServerSettings(), log=log)
+    with serving(app) as url:
+        model = OpenAIModel(NAME, base_url=url)
+        async with aclosing(model):
+            through = await played(session(12), model)
+    for one, other in zip(direct, through, strict=True):
+        assert (one.request, one.reply.text) == (other.request, other.reply.text)
+        assert (one.answer, one.feedback) == (other.answer, other.feedback)
+        assert 0 < other.reply.usage.prompt <= log.longest_prompt
+    assert (log.total, log.statuses) == (12, {200: 12})
+    assert through[-1].reply.usage.cached > 0
+
+
+# ---- where it listens --------------------------------------------------------------------
+
+
+def test_it_listens_on_loopback_unless_told_otherwise() -> None:
+    """The address is loopback; one that others can reach is refused unless asked for."""
+    app = build_app({"m": LAST_WORDS}, settings=ServerSettings())
+    with serving(app) as url:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        assert host == "127.0.0.1"
+        with pytest.raises(InputError, match=f"127.0.0.1:{port}.*in use"):
+            serve(app, port=port or 0)
+    with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached by other machines"):
+        serve(app, "0.0.0.0")  # noqa: S104  refused
+    for nowhere in ("no such host", "a" * 70 + ".example", "256.1.1.1"):
+        with pytest.raises(InputError, match="impossible to listen"):
+            serve(app, nowhere)
+    with pytest.raises(InputError, match="impossible to listen"):
+        serve(app, port=70_000)
+
+
+SCRIPT = """
+from icl_loop.models import CallableModel
+from icl_loop.server import ServerSettings, build_app, serve
+app = build_app({"m": CallableModel(lambda _: "3")}, settings=ServerSettings(latency_s=0.2))
+serve(app, **OPTIONS, ready=lambda url: print(url, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("options", ["{}", "{'host': '0.0.0.0', 'expose': True}"])
+def test_an_interrupt_ends_it_in_peace(options: str, tmp_path: Path) -> None:
+    """Interrupted, the server answers what is in flight, says nothing, and `serve` returns."""
+    script = SCRIPT.replace("OPTIONS", options)
+    with (
+        (tmp_path / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=stderr, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        port = urlsplit(process.stdout.readline().strip()).port
+        with socket.create_connection(("127.0.0.1", port or 0)) as connection:
+            head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n"
+            connection.sendall(head % len(SMALL) + SMALL)
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert process.stdout.read() == "stopped\n"
+        assert process.wait(10) == 0
+    assert (tmp_path / "stderr").read_text() == ""
