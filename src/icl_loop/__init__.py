@@ -4,7 +4,7 @@
 never change; whatever is learned is learned from what the context window shows.
 """
 
-from icl_loop.analysis import arm_curves, frame, session_curves, summarize
+from icl_loop.analysis import arm_curves, frame, session_curves, summarize, tabulate
 from icl_loop.context import (
     All,
     Block,
@@ -77,5 +77,6 @@ __all__ = [
     "recall",
     "session_curves",
     "summarize",
+    "tabulate",
     "verify",
 ]

@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from icl_loop.errors import InputError
 from icl_loop.messages import Finish
@@ -113,7 +113,7 @@ _NOUN = (
 _SURELY = r"(?:(?:most likely|likely|probably|clearly|definitely|simply|just)\s+)?"
 _SHOWS = (
     r"\b(?:it|this|image|picture|array|shape|drawing|figure|character|digit|answer|guess|choice)"
-    rf"(?:'s|\s+{_SURELY}(?:is|was|shows|depicts|represents|resembles|looks like|must be|should be"
+    rf"(?:\s+(?:shown|depicted|displayed|drawn|written|here))?(?:'s|\s+{_SURELY}(?:is|was|shows|depicts|represents|resembles|looks like|must be|should be"
     rf"|appears to be|seems to be))\s+{_SURELY}"
 )
 _SAYS = (
@@ -172,7 +172,7 @@ _NOT_BEFORE = re.compile(
     r"|\b(?:background|entries|(?:value|pixel|cell|entry|zero|row|column|line|index|level)s?)"
     rf"(?:{_WITHIN}\b{_FILLER}\b)*{_WITHIN}"
     # 背景の値は0や1
-    r"|(?:背景|値|画素|ピクセル|余白|周囲|周り|行|列)"
+    r"|(?:背景|値|画素|ピクセル|余白|周囲|周り|行|(?<!配)列)"
     r"(?:(?!数字|文字|絵|画像|図|答|ラベル|形)[^。、.!?\n\d]){0,10}(?:\d[\d.]*(?:や|と|から|~|〜|-))*"
     # from 0 to 9
     rf"|\d\W{{0,3}}(?:to|through|から)\s*){_OPEN}?\s*$",
@@ -204,6 +204,102 @@ def _only_mentioned(match: re.Match[str]) -> bool:
     return bool(_NOT_BEFORE.search(before) or _NOT_AFTER.match(after))
 
 
+# ---- patterns for one set of labels ------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Patterns:
+    """What is looked for: patterns whose last group is a label, each made when it is first needed.
+
+    Attributes:
+        labels: The labels as plain text.
+        spoken: Numerals in words that stand for some of them.
+    """
+
+    labels: tuple[str, ...]
+    spoken: tuple[str, ...]
+
+    @cached_property
+    def every(self) -> str:
+        """Any label or numeral in words."""
+        return _alternatives((*self.labels, *self.spoken))
+
+    @cached_property
+    def either(self) -> str:
+        """The same without the words of every sentence."""
+        return _alternatives(name for name in (*self.labels, *self.spoken) if not _is_article(name))
+
+    @cached_property
+    def label(self) -> str:
+        """A label that is neither such a word nor a numeral in words."""
+        return _alternatives(name for name in self.labels if not _is_article(name))
+
+    @cached_property
+    def lone(self) -> re.Pattern[str]:
+        """The first label of a text of which it may be all."""
+        return _compiled(rf"(?:{_SKIPPED})*{self.every}")
+
+    @cached_property
+    def first(self) -> re.Pattern[str]:
+        """The label that a text begins with."""
+        return _compiled(rf"(?:{_SKIPPED})*{self.either}")
+
+    @cached_property
+    def further(self) -> re.Pattern[str]:
+        """A label that follows on the one before, with or without a word like "or"."""
+        return _compiled(rf"(?:{_SKIPPED}|{_OR})*{self.either}")
+
+    @cached_property
+    def another(self) -> re.Pattern[str]:
+        """A label that is set against the one before by a word like "or" or "but"."""
+        return _compiled(
+            rf"{_CLOSE}?\s*(?:[,/;&|]|{_OR})(?:{_SKIPPED})*{self.either}"
+            rf"|[\W_]*\b(?:but|though|although|however)\b[^.!?\n]{{0,{_BESIDE}}}?{self.label}"
+        )
+
+    @cached_property
+    def tiers(self) -> tuple[re.Pattern[str], ...]:
+        """A label that is marked as the answer, named and set apart, set apart, or named."""
+        every, either, label = self.every, self.either, self.label
+        return (
+            _compiled(
+                rf"\\f?boxed\s*\{{+\s*{every}\s*\}}"
+                rf"|<(?:answer|label|prediction|digit|output|result)>\s*{every}\s*</"
+                rf"|[\"'](?:{_NOUN}|output|result)[\"']\s*:\s*[\"'\[]*\s*{every}"
+            ),
+            _compiled(rf"{_NOUN}{_BE}?\s*{_OPEN}\s*{every}\s*{_CLOSE}"),
+            _compiled(rf"{_APART}\s*{every}\s*{_CLOSE}"),
+            _compiled(
+                rf"{_NOUN}{_BE}?\s*{label}"
+                rf"|{_NOUN}{_BE}\s*(?:(?:a|an|the)\s+)?{every}{_END}"
+                rf"|(?:{_SHOWS}|{_SAYS})"
+                rf"(?:(?:a|an|the)\s+(?:\w{{1,30}}\s+)?{label}|{either}{_END})"
+                rf"|(?<!か)(?<!か、){label}\s*(?:{_COPULA}|に見え|を表|を示|が描かれ|のよう|と読)"
+            ),
+        )
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def _is_article(name: str) -> bool:
+    return name.casefold() in _ARTICLES
+
+
+def _alternatives(names: Iterable[str]) -> str:
+    """Return a group of the names, longest first, that never matches a part of a word or number."""
+    groups: dict[bool, list[str]] = {False: ["(?!)"], True: ["(?!)"]}
+    for name in sorted(names, key=len, reverse=True):
+        japanese = "\u3005" <= name[0] <= "\u9fff"
+        groups[japanese].append(re.escape(name).replace(r"\ ", r"\s+"))
+    words, kana = ("|".join(group) for group in groups.values())
+    return (
+        rf"(?-i:((?:(?<![_.\-{_WORDY}])(?:{words})(?!_|-\w|\.\d|[{_WORDY}])"
+        rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{kana})(?=\W|$|{_COPULA}|[はがのをにとかや]))(?!{_COUNTER})))"
+    )
+
+
 # ---- readers -----------------------------------------------------------------------------
 
 
@@ -213,7 +309,7 @@ def _reader(labels: tuple[str, ...], form: str | None) -> "_Reader":
 
 
 class _Reader:
-    """The patterns for one set of labels."""
+    """Reads answers out of one set of labels."""
 
     def __init__(self, labels: tuple[str, ...], form: str | None) -> None:
         self._folds = len({_plain(label).casefold() for label in labels}) == len(labels)
@@ -227,18 +323,7 @@ class _Reader:
         self._labels = {**spoken, **known}
         before, _, after = self._fold(form or "").partition("{label}")
         self._form = before.rpartition("\n")[2].strip(), after.partition("\n")[0].strip()
-        every = _alternatives(self._labels)
-        either = _alternatives(name for name in self._labels if name.casefold() not in _ARTICLES)
-        label = _alternatives(name for name in known if name.casefold() not in _ARTICLES)
-        self._lone = re.compile(rf"(?:{_SKIPPED})*{every}", re.IGNORECASE)
-        self._first = re.compile(rf"(?:{_SKIPPED})*{either}", re.IGNORECASE)
-        self._next = re.compile(rf"(?:{_SKIPPED}|{_OR})*{either}", re.IGNORECASE)
-        self._another = re.compile(
-            rf"{_CLOSE}?\s*(?:[,/;&|]|{_OR})(?:{_SKIPPED})*{either}"
-            rf"|[\W_]*\b(?:but|though|although|however)\b[^.!?\n]{{0,{_BESIDE}}}?{label}",
-            re.IGNORECASE,
-        )
-        self._tiers = _tiers(label, either, every)
+        self._patterns = _Patterns(tuple(known), tuple(spoken))
 
     def read(self, text: str) -> Reading:
         """Return the reading of `text`; thoughts that are marked as such are passed over."""
@@ -282,18 +367,19 @@ class _Reader:
     def _asked_for(self, line: str) -> str:
         """Return what stands for the label in a line of the form that was asked for, or nothing."""
         before, after = self._form
-        start, _, value = line.partition(before) if before else (line, "", "")
+        start, _, value = line.partition(before) if before else ("", "", line)
         if _LETTER_OR_DIGIT.search(start) or _JOINED.match(before[-1:] + value[:1]):
             return ""
-        return value.rstrip().removesuffix(after)
+        said = value.rstrip()
+        return said.removesuffix(after) if before or (after and said.endswith(after)) else ""
 
     def _value(self, value: str, *, colon: bool) -> Reading | None:
         """Return the reading of what follows "Answer:", or "The answer is" if without a colon."""
         if label := self._alone(value):
             return Reading(label, "ok")
-        match = self._first.match(value)
+        match = self._patterns.first.match(value)
         if match and not _only_mentioned(match):
-            return _only(self._labels_of([match], self._next))
+            return _only(self._labels_of([match], self._patterns.further))
         if named := self._named(value):
             return named
         if _REFUSAL.search(value):
@@ -316,8 +402,8 @@ class _Reader:
 
     def _named(self, text: str) -> Reading | None:
         """Return the one label that is boxed, set apart or named, the surest form first."""
-        for tier in self._tiers:
-            if labels := self._labels_of(tier.finditer(text), self._another):
+        for tier in self._patterns.tiers:
+            if labels := self._labels_of(tier.finditer(text), self._patterns.another):
                 return _only(labels)
         return None
 
@@ -335,12 +421,12 @@ class _Reader:
 
     def _alone(self, text: str) -> str | None:
         """Return the label that is all that `text` says, articles and the like apart."""
-        match = self._lone.match(text)
+        match = self._patterns.lone.match(text)
         if match is None:
             return None
         label, rest = self._label(match), text[match.end() :]
         lead = _bare(text[: match.start(match.lastindex or 0)]).split()
-        if label.casefold() in _ARTICLES and lead and lead[-1] not in {"letter", "label", "class"}:
+        if _is_article(label) and lead and lead[-1] not in {"letter", "label", "class"}:
             return None
         said = _bare(rest)
         again = rest.lstrip().startswith("(") and self._labels.get(said) == label
@@ -355,43 +441,6 @@ class _Reader:
     def _fold(self, text: str) -> str:
         plain = _plain(text)
         return plain.casefold() if self._folds else plain
-
-
-def _alternatives(names: Iterable[str]) -> str:
-    """Return a group of the names, longest first, that never matches a part of a word or number."""
-    groups: dict[bool, list[str]] = {False: ["(?!)"], True: ["(?!)"]}
-    for name in sorted(names, key=len, reverse=True):
-        japanese = "\u3005" <= name[0] <= "\u9fff"
-        groups[japanese].append(re.escape(name).replace(r"\ ", r"\s+"))
-    words, kana = ("|".join(group) for group in groups.values())
-    return (
-        rf"(?-i:((?:(?<![_.\-{_WORDY}])(?:{words})(?!_|-\w|\.\d|[{_WORDY}])"
-        rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{kana})(?=\W|$|{_COPULA}|[はがのをにとかや]))(?!{_COUNTER})))"
-    )
-
-
-def _tiers(label: str, either: str, every: str) -> list[re.Pattern[str]]:
-    """Return the patterns that name a label, the surest form first.
-
-    Args:
-        label: Group of the labels that are no words of every sentence.
-        either: The same and the numerals in words.
-        every: All labels and the numerals in words.
-    """
-    marked = (
-        rf"\\f?boxed\s*\{{+\s*{every}\s*\}}"
-        rf"|<(?:answer|label|prediction|digit|output|result)>\s*{every}\s*</"
-        rf"|[\"'](?:{_NOUN}|output|result)[\"']\s*:\s*[\"'\[]*\s*{every}"
-    )
-    named_apart = rf"{_NOUN}{_BE}?\s*{_OPEN}\s*{every}\s*{_CLOSE}"
-    apart = rf"{_APART}\s*{every}\s*{_CLOSE}"
-    named = (
-        rf"{_NOUN}{_BE}?\s*{label}"
-        rf"|{_NOUN}{_BE}\s*(?:(?:a|an|the)\s+)?{every}{_END}"
-        rf"|(?:{_SHOWS}|{_SAYS})(?:(?:a|an|the)\s+(?:\w{{1,30}}\s+)?{label}|{either}{_END})"
-        rf"|(?<!か)(?<!か、){label}\s*(?:{_COPULA}|に見え|を表|を示|が描かれ|のよう|と読)"
-    )
-    return [re.compile(tier, re.IGNORECASE) for tier in (marked, named_apart, apart, named)]
 
 
 def _only(labels: set[str]) -> Reading:

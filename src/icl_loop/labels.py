@@ -18,7 +18,6 @@ LABEL_MAPS: Mapping[str, Callable[[tuple[str, ...]], LabelMap]] = {"native": nat
 
 def label_map(kind: str, labels: tuple[str, ...]) -> LabelMap:
     """Return the map of this kind for the classes `labels`."""
-    try:
-        return LABEL_MAPS[kind](labels)
-    except KeyError:
-        raise InputError(f"unknown labels {kind!r}: {nearest(kind, LABEL_MAPS)}") from None
+    if kind not in LABEL_MAPS:
+        raise InputError(f"unknown labels {kind!r}: {nearest(kind, LABEL_MAPS)}")
+    return LABEL_MAPS[kind](labels)

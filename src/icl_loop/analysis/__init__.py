@@ -9,7 +9,7 @@ from icl_loop.analysis.curves import (
     summarize,
     warnings,
 )
-from icl_loop.analysis.frame import find, frame
+from icl_loop.analysis.frame import find, frame, tabulate
 
 __all__ = [
     "ArmSummary",
@@ -20,5 +20,6 @@ __all__ = [
     "frame",
     "session_curves",
     "summarize",
+    "tabulate",
     "warnings",
 ]

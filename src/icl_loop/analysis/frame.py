@@ -1,7 +1,7 @@
 """Saved transcripts as a polars frame, one row a turn."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from icl_loop.errors import TranscriptError
+from icl_loop.records import Turn
 
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
@@ -91,6 +92,41 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
             pl.col("usage").struct.unnest(),
         )
     )
+
+
+def tabulate(
+    played: Mapping[tuple[str, int], Sequence[Turn]], *, chance: float, experiment: str = "played"
+) -> pl.DataFrame:
+    """Return turns that were played and not saved as a frame with the columns of `frame`.
+
+    Args:
+        played: The turns of each session, by arm and stream.
+        chance: Accuracy of guessing.
+        experiment: A name for the whole.
+    """
+    rows = [
+        {
+            "path": f"{arm}-{stream}",
+            "experiment": experiment,
+            "arm": arm,
+            "stream": stream,
+            "turns": len(turns),
+            "chance": chance,
+            "complete": True,
+            "turn": turn.index,
+            "sample": turn.sample,
+            "label": turn.label,
+            "answer": turn.answer,
+            "outcome": turn.outcome,
+            "correct": turn.feedback.correct,
+            "exposure": sum(last - first + 1 for first, last in turn.kept),
+            "latency_s": turn.reply.latency_s,
+            **{name: getattr(turn.reply.usage, name) for name in _USAGE},
+        }
+        for (arm, stream), turns in played.items()
+        for turn in turns
+    ]
+    return pl.DataFrame(rows, infer_schema_length=None)
 
 
 def _exposure() -> pl.Expr:

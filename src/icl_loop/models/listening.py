@@ -1,5 +1,6 @@
 """How a learner that is no language model understands the messages of a session."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from icl_loop import answers
 from icl_loop.encodings import encoding
 from icl_loop.errors import EncodingError, InputError, RequestRefused
-from icl_loop.messages import Message
+from icl_loop.messages import JOIN, Message
 from icl_loop.wording import Frame, Heard, Wording, open_wording, shipped
 
 
@@ -48,6 +49,22 @@ class Conversation:
 
 Picture = NDArray[np.float32]
 _NOTHING = Heard(correct=None, label=None)
+
+
+def signature(messages: Sequence[Message]) -> str:
+    """Return what keys the random choices about a request.
+
+    It is made of how many answers are shown, the last of them, and all that was said since. So it
+    is the same whether neighbours of one role arrive as one message or apart.
+    """
+    since: list[str] = []
+    for message in reversed(messages):
+        since.append(message.text)
+        if message.role == "assistant":
+            break
+    answers_shown = sum(message.role == "assistant" for message in messages)
+    said = JOIN.join(reversed(since))
+    return hashlib.sha256(f"{answers_shown} {said}".encode()).hexdigest()
 
 
 class Listener:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from icl_loop.messages import Message, Reply, fingerprint
-from icl_loop.models.listening import Listener
+from icl_loop.messages import Message, Reply
+from icl_loop.models.listening import Listener, signature
 from icl_loop.records import keyed_index
 
 
@@ -18,5 +18,5 @@ class Chance:
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the stated final line with a random label."""
         words, frame = self._listener.frame(messages)
-        pick = keyed_index(len(frame.labels), self._seed, "chance", fingerprint(messages))
+        pick = keyed_index(len(frame.labels), self._seed, "chance", signature(messages))
         return Reply(words.reply(frame.labels[pick]))

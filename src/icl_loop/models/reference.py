@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from icl_loop.messages import Message, Reply, fingerprint
-from icl_loop.models.listening import Conversation, Example, Listener
+from icl_loop.messages import Message, Reply
+from icl_loop.models.listening import Conversation, Example, Listener, signature
 from icl_loop.records import keyed_index, keyed_order
 
 
@@ -26,7 +26,7 @@ class NearestNeighbour:
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the stated final line with the label chosen."""
         heard = self._listener.hear(messages)
-        return Reply(heard.wording.reply(self._choose(heard, fingerprint(messages))))
+        return Reply(heard.wording.reply(self._choose(heard, signature(messages))))
 
     def _choose(self, heard: Conversation, request: str) -> str:
         ruled_out: set[str] = set()

@@ -1,0 +1,628 @@
+"""Reading answers: what people and models really write, and that nothing is guessed."""
+
+from itertools import product
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from icl_loop.answers import Reading, read
+from icl_loop.errors import InputError
+from icl_loop.wording import Wording, open_wording, shipped
+
+NUMERALS = tuple("0123456789")
+CLOTHES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
+CAPITALS = tuple("ABCDEFGHI")
+KANA = tuple("おきすつなはまやれを")
+OUTCOMES = {"unreadable", "out_of_set", "refusal", "truncated"}
+
+
+def _check(text: str, labels: tuple[str, ...], expected: str) -> None:
+    """Check that `text` reads as `expected`: a label, or the outcome of a reading without one."""
+    reading = read(text, labels)
+    if expected in OUTCOMES:
+        assert (reading.answer, reading.outcome) == (None, expected)
+        assert reading.reason
+    else:
+        assert reading == Reading(expected, "ok")
+
+
+# ---- what models write: the text, and the label or the outcome ----------------------------
+
+DIGITS: list[tuple[str, str]] = [
+    ('There is no doubt: a "3".', "3"),
+    ('No doubt it is a "3".', "3"),
+    ("The digit shown is a 4.", "4"),
+    ("Last time the right label was 3.\n\nAnswer: 8", "8"),
+    ("Answer: 6\n\nExplanation: a loop at the bottom, unlike 8 or 0.", "6"),
+    ("The answer could be 6 or 8, but I choose 6.\nAnswer: 6", "6"),
+    ("Answer: 6 (confidence: 0.8)", "6"),
+    ("...", "unreadable"),
+    ("Answer:", "unreadable"),
+    ("Your answer was correct.", "unreadable"),
+    ("Array:\n00000\n00500", "unreadable"),
+    ("3", "3"),
+    ("３", "3"),
+    ("Answer: 3", "3"),
+    ("Answer: 3.", "3"),
+    ("Answer is 3", "3"),
+    ("Answer:3", "3"),
+    ("answer = 3", "3"),
+    ("Answer - 3", "3"),
+    ("Answer – 3", "3"),
+    ("**Answer:** 3", "3"),
+    ("**Answer: 3**", "3"),
+    ("*Answer:* *3*", "3"),
+    ("_Answer: 3_", "3"),
+    ("### Answer: 3", "3"),
+    ("### Answer\n3", "3"),
+    ("### Final Answer\n\n**3**", "3"),
+    ("> Answer: 3", "3"),
+    ("- Answer: 3", "3"),
+    ("1. Answer: 3", "3"),
+    ("`Answer: 3`", "3"),
+    ("```\nAnswer: 3\n```", "3"),
+    ("Answer: `3`", "3"),
+    ('Answer: "3"', "3"),
+    ("Answer: “3”", "3"),
+    ("Answer: <3>", "3"),
+    ("Answer: [3]", "3"),
+    ("Answer: (3)", "3"),
+    ("Answer: {3}", "3"),
+    ("Answer: the digit 3", "3"),
+    ("Answer: digit 3", "3"),
+    ("Answer: It is a 3.", "3"),
+    ("Answer: The digit is 3.", "3"),
+    ("Answer: I think this is a 3.", "3"),
+    ("Answer: three", "3"),
+    ("Answer: Three (3)", "3"),
+    ("Answer: 3 (three)", "3"),
+    ("Answer: 3 (not 5)", "3"),
+    ("Answer: 3, because it has two curves.", "3"),
+    ("Answer: 3 with high confidence", "3"),
+    ("Answer: probably 3", "3"),
+    ("Answer: maybe 3?", "3"),
+    ("Answer: Label: 3", "3"),
+    ("Answer: 12", "out_of_set"),
+    ("Answer: 3.5", "out_of_set"),
+    ("Answer: cat", "out_of_set"),
+    ("Answer: <label>", "out_of_set"),
+    ("Answer: <label>\nAnswer: 3", "3"),
+    ("Answer: 3 or 5", "unreadable"),
+    ("Answer: 3/5", "unreadable"),
+    ("Answer: 3 5", "unreadable"),
+    ("Answer: 3, 5", "unreadable"),
+    ("Answer: either 3 or 5", "unreadable"),
+    ("Answer: 3\nAnswer: 5", "unreadable"),
+    ("Answer: 3\n\nWait, let me look again.\n\nAnswer: 5", "5"),
+    ("Answer: not 3", "unreadable"),
+    ("Answer: not 3 but 5", "unreadable"),
+    ("Answer: I cannot tell.", "refusal"),
+    ("Answer: unknown", "out_of_set"),
+    ("Answer: I don't know", "unreadable"),
+    ("It looks like a 5. Answer: 3", "3"),
+    ("The answer is 3.", "3"),
+    ("The answer is: 3", "3"),
+    ("The answer is **3**.", "3"),
+    ("The answer is clearly 3.", "3"),
+    ("The answer must be 3.", "3"),
+    ("So the final answer is 3.", "3"),
+    ("Thus, the answer is $\\boxed{3}$.", "3"),
+    ("\\boxed{3}", "3"),
+    ("$$\\boxed{3}$$", "3"),
+    ("(1) loops: 0 (2) ink: 9. Hence \\boxed{3}", "3"),
+    ("\\boxed{\\text{3}}", "3"),
+    ("My final answer is 3", "3"),
+    ("My answer: 3", "3"),
+    ("My best guess is 3.", "3"),
+    ("Final answer: 3", "3"),
+    ("Prediction: 3", "3"),
+    ("Label: 3", "3"),
+    ("Output: 3", "3"),
+    ("Digit: 3", "3"),
+    ("name(array) -> 3", "3"),
+    ("name(array) = 3", "3"),
+    ('{"label": "3"}', "3"),
+    ('{"label": 3}', "3"),
+    ('{"answer": "3", "confidence": 0.9}', "3"),
+    ('{"digit": 2, "background": 0}', "2"),
+    ('```json\n{\n  "label": "3"\n}\n```', "3"),
+    ('{"reasoning": "values 0 and 9", "label": "3"}', "3"),
+    ("<answer>3</answer>", "3"),
+    ('<think>perhaps "5"? no</think>\nIt is a "3".', "3"),
+    ("<think>\nAnswer: 5\n</think>\nAnswer: 3", "3"),
+    ("The picture has two loops.\n\n3", "3"),
+    ("The picture has two loops.\n\n**3**", "3"),
+    ("3\n\nThe picture has an open left side.", "3"),
+    ("0 0 0 5\n0 0 5 0\n3", "unreadable"),
+    ("5-8\n7\n7\n6", "unreadable"),
+    ("It's a 3.", "3"),
+    ("It is a 3", "3"),
+    ("This is 3.", "3"),
+    ("I think it's a 3!", "3"),
+    ("I'd say 3.", "3"),
+    ("I would go with 3.", "3"),
+    ("I see a 3 here.", "3"),
+    ("I classify this as 3.", "3"),
+    ("It can be recognized as a 3.", "3"),
+    ("The image shows a handwritten 3.", "3"),
+    ("The image shows the digit 3.", "3"),
+    ('The image shows the digit "3".', "3"),
+    ("The image shows the number three.", "unreadable"),
+    ("The digit is three.", "3"),
+    ("This looks like the number 5.", "5"),
+    ("That is a 20 x 20 array.", "unreadable"),
+    ("This is a 5 x 5 block.", "unreadable"),
+    ("It is not a 3.", "unreadable"),
+    ("It is not a 3, it is a 5.", "5"),
+    ('It\'s not "3" but "5".', "5"),
+    ('It cannot be "3"; it must be "5".', "5"),
+    ('It isn\'t a "3". It is a "5".', "5"),
+    ('Rather than "3", I see "5".', "5"),
+    ("It is neither 3 nor 5.", "unreadable"),
+    ('It could be "3" or "5".', "unreadable"),
+    ("It is a 3 or a 5.", "unreadable"),
+    ("It looks like a 3, but it might be a 5.", "unreadable"),
+    ("It looks like a 3, but not a 5.", "3"),
+    ("The number of rows is 20.", "unreadable"),
+    ("Row 3 has ink.", "unreadable"),
+    ("The ink in row [3] ends.", "unreadable"),
+    ("Values are 0.3 0.9", "unreadable"),
+    ("0.3 0.9", "unreadable"),
+    ("0.3", "unreadable"),
+    ("1 0 0 3", "unreadable"),
+    ("I'm sorry, I can't help with that.", "refusal"),
+    ("I am unable to determine the digit.", "refusal"),
+    ("", "unreadable"),
+    ("12", "out_of_set"),
+    ("The digit is 12.", "out_of_set"),
+    ("Digits 0 to 9 are possible.", "unreadable"),
+    ('The digits "0" to "9" are possible; here I see a "4".', "4"),
+    ("The labels are 0, 1, 2, 3.", "unreadable"),
+]
+BACKGROUND: list[str] = [
+    'The image shows the digit "2" with background values of 0.',
+    'The image shows "2" with background values of 0.',
+    "The image shows '2' with background values of \"0\".",
+    "The image shows [2] with background values of 0.",
+    "The image shows [2] with background values (0).",
+    "The picture shows (2), the background (0) being dark.",
+    "The image shows the number [2] on a background of 0s.",
+    "The image shows “2” surrounded by 0s.",
+    'The image shows a "2" where "0" is the background.',
+    '"0" is the background and "2" is the digit.',
+    "The digit 2 is visible; values of 0 are background.",
+    "The digit 2, with background values of 0, is visible.",
+    "With background values of 0, the digit is 2.",
+    'With background values of 0, the picture shows the digit "2".',
+    "The background is 0, and the number is (2).",
+    'Given the 0 background, this is "2".',
+    'It shows "2" in values from "0" to "9".',
+    "The shape of '2' stands out from '0's.",
+    "The picture shows the digit 2 (background values are 0).",
+    'The picture shows "2" (0 = background).',
+    'The picture shows "2" ("0" = background).',
+    "A digit [2] is formed by values above 0 (0).",
+    "I see the digit ‘2’ on a background of values (0).",
+    "The digit is <2>, with 0s in the background.",
+    'The background pixels are "0" and the digit is "2".',
+    "数字の「2」が描かれていて、背景の値は0です。",
+    "背景の値は0で、数字は「2」です。",
+    "この画像は「２」を表し、背景は「０」です。",
+    "背景値（0）の中に（2）が見えます。",
+    "背景の0の中に「2」が浮かびます。",
+    "「0」は背景で、「2」が描かれています。",
+    "値が0の部分は背景で、描かれているのは［2］です。",
+    "数字の2です。背景は0です。",
+    "これは数字の２です。",
+    "0は背景の値で、画像は2を表しています。",
+    "この絵は『2』です。背景の値は「0」です。",
+    '絵は"2"で、背景は0です。',
+    "背景の画素はすべて0です。数字は2です。",
+    "画素の値は0や9ですが、数字「2」が見えます。",
+    'With background values of 0, "2" is shown.',
+    'Most pixels are background. "2" is what remains.',
+    "背景は0、「2」が見えます。",
+]
+JAPANESE: list[tuple[str, str]] = [
+    ("答え：3", "3"),
+    ("答え：３", "3"),
+    ("答え: 3", "3"),
+    ("答え：「3」", "3"),
+    ("答え：<3>", "3"),
+    ("答え：3です。", "3"),
+    ("答え：３です", "3"),
+    ("答えは3です。", "3"),
+    ("答えは「3」です。", "3"),
+    ("答えは数字の3です。", "3"),
+    ("答えは三です。", "3"),
+    ("答え：三", "3"),
+    ("最終的な答えは3です。", "3"),
+    ("最終回答：3", "3"),
+    ("回答: 3", "3"),
+    ("解答：３", "3"),
+    ("ラベル：3", "3"),
+    ("予測：3", "3"),
+    ("したがって、答えは3です。", "3"),
+    ("線は丸い。したがって答えは3です。", "3"),
+    ("**答え：３**", "3"),
+    ("【3】", "3"),
+    ("3です。", "3"),
+    ("3だと思います。", "3"),
+    ("これは3だと思います。", "3"),
+    ("これは「3」だと思います。", "3"),
+    ("3に見えます。", "3"),
+    ("3ではなく5です。", "5"),
+    ("3ではなく「5」です。", "5"),
+    ("「3」ではなく「5」です。", "5"),
+    ("「3」ではありません。", "unreadable"),
+    ("「3」か「5」です。", "unreadable"),
+    ("3か5です。", "unreadable"),
+    ("答え：3か5", "unreadable"),
+    ("答え：3または5", "unreadable"),
+    ("答え：3\n答え：5", "unreadable"),
+    ("答え：12", "out_of_set"),
+    ("答え：<ラベル>", "out_of_set"),
+    ("申し訳ありませんが、判断できません。", "refusal"),
+    ("答え：わかりません", "refusal"),
+    ("これは12行の配列です。", "unreadable"),
+    ("背景は0です。", "unreadable"),
+    ("候補は3つです。", "unreadable"),
+    ("線が2本あります。", "unreadable"),
+    ("左側は開いていて、曲線が二つあります。\n\n答え：３", "3"),
+    ("配列の0.3と0.9の値から、3と判断します。", "3"),
+]
+WORDS: list[tuple[str, str]] = [
+    ("Answer: Shirt", "Shirt"),
+    ("Answer: shirt", "Shirt"),
+    ("Answer: T-shirt/top", "T-shirt/top"),
+    ("Answer: T-Shirt/Top.", "T-shirt/top"),
+    ("Answer: T‑shirt/top", "T-shirt/top"),
+    ('Answer: "T-shirt/top"', "T-shirt/top"),
+    ("Answer: T-shirt", "out_of_set"),
+    ("Answer: Ankle boot", "Ankle boot"),
+    ("Answer: **Ankle  boot**", "Ankle boot"),
+    ("Answer: an ankle boot", "Ankle boot"),
+    ("Answer: <Ankle boot>", "Ankle boot"),
+    ("答え：Ankle boot", "Ankle boot"),
+    ("答え：「Ｓｈｉｒｔ」", "Shirt"),
+    ("It is an ankle boot.", "Ankle boot"),
+    ("This is a T-shirt/top, not a Shirt.", "T-shirt/top"),
+    ("The picture shows a shirt.", "Shirt"),
+    ("It is a dress or a coat.", "unreadable"),
+    ("It is not a dress; it is a coat.", "Coat"),
+    ("Answer: Dress\n\nThe picture has long sleeves.", "Dress"),
+    ("Answer: Shirt or T-shirt/top", "unreadable"),
+    ('The item is a "Bag".', "Bag"),
+    ("The shirtless bagpipe player", "unreadable"),
+    ('{"label": "Ankle boot"}', "Ankle boot"),
+    ("Sneaker", "Sneaker"),
+    ("ｓｎｅａｋｅｒ", "Sneaker"),
+    ("これは「Coat」です。", "Coat"),
+    ("Answer: boot", "out_of_set"),
+    ("Answer: Ankle-boot", "out_of_set"),
+    ("My pick: the coat", "unreadable"),
+]
+LETTERS: list[tuple[str, str]] = [
+    ("Answer: A", "A"),
+    ("Answer: a", "A"),
+    ('Answer: "I"', "I"),
+    ("I think it is a B.", "B"),
+    ("I see a round shape.", "unreadable"),
+    ("It is a\nround shape", "unreadable"),
+    ("The letter is a B.", "B"),
+    ('The letter I see is "B".', "B"),
+    ("The letter is A.", "A"),
+    ("Answer: B, a letter with two bowls", "B"),
+    ("A", "A"),
+    ("I", "I"),
+    ("A picture of a house.", "unreadable"),
+]
+
+KANA_TEXTS = [
+    ("答え：き", "き"),
+    ("答えはきです。", "き"),
+    ("これは「き」です。", "き"),
+    ("きだと思います。", "き"),
+    ("きれいな曲線です。", "unreadable"),
+    ("すきです。", "unreadable"),
+    ("これは「きれい」です。", "unreadable"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), [*DIGITS, *JAPANESE])
+def test_digits(text: str, expected: str) -> None:
+    """A digit is read where it is stated, named or set apart as the one answer, else nothing is."""
+    _check(text, NUMERALS, expected)
+
+
+@pytest.mark.parametrize(("text", "expected"), WORDS)
+def test_words(text: str, expected: str) -> None:
+    """A label of words is read whole, in any case and width, and never as a part of another."""
+    _check(text, CLOTHES, expected)
+
+
+@pytest.mark.parametrize(("text", "expected"), LETTERS)
+def test_letters(text: str, expected: str) -> None:
+    """A letter that is also a word of the language is read only where no word can be meant."""
+    _check(text, CAPITALS, expected)
+
+
+@pytest.mark.parametrize(("text", "expected"), KANA_TEXTS)
+def test_kana(text: str, expected: str) -> None:
+    """A label in Japanese is not read out of a longer word, though no spaces part the words."""
+    _check(text, KANA, expected)
+
+
+@pytest.mark.parametrize("text", BACKGROUND)
+def test_background_values(text: str) -> None:
+    """A sentence that names the digit 2 and also mentions background values of 0 reads as 2."""
+    _check(text, NUMERALS, "2")
+
+
+MARKS = ['"2"', "'2'", "[2]", "(2)", "“2”", "‘2’", "「2」", "『２』", "（２）", "<2>", "**'2'**"]
+ENGLISH = [
+    *("The image shows {}", "I see the digit {}", "The picture depicts the number {}"),
+    *("The array represents {}", "The recovered picture is clearly {}", "The shape is {}"),
+]
+ENGLISH_BACKGROUND = [
+    *(" with background values of 0.", " with background values (0).", " surrounded by 0s."),
+    *(", and the background is 0.", "; the background values are '0'.", " (background: 0)."),
+    *(' where "0" stands for the background.', " while all other pixels are (0)."),
+    *(" on a dark background (0).", " and zeros (0) around it.", '. Values of "0" are background.'),
+]
+NIHONGO = [
+    *("この画像は{}を表しています", "数字{}が描かれています", "数字の{}に見えます"),
+    *("絵は{}です", "これは{}だと思います", "配列から{}が読み取れます"),
+]
+NIHONGO_BACKGROUND = [
+    *("。背景の値は0です。", "。背景は「0」です。", "が、背景の画素は（0）です。"),
+    *("。０は背景です。", "。「0」は背景の値です。", "。値が0の画素は背景です。", "（背景は0）。"),
+]
+IN_FRONT = [
+    "With background values of 0, ",
+    'The background is "0", and ',
+    "The values range from 0 to 9; ",
+]
+IN_FRONT_JA = ["背景の値は0で、", "背景は「0」ですが、", "背景値（0）の中に、", "0を背景として、"]
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_background_values_in_all_variants(mark: str) -> None:
+    """However the digit 2 is set apart and the background of 0 is put, the sentence reads as 2."""
+    sentences = [
+        *(said + rest for said, rest in product(ENGLISH, ENGLISH_BACKGROUND)),
+        *(said + rest for said, rest in product(NIHONGO, NIHONGO_BACKGROUND)),
+        *(front + said + "." for front, said in product(IN_FRONT, ENGLISH)),
+        *(front + said + "。" for front, said in product(IN_FRONT_JA, NIHONGO)),
+    ]
+    assert [text for text in sentences if read(text.format(mark), NUMERALS).answer != "2"] == []
+
+
+@pytest.mark.parametrize("wording", shipped())
+@pytest.mark.parametrize("text", ["Answer: 3", "", "The digit is"])
+def test_replies_cut_or_withheld(wording: str, text: str) -> None:
+    """A reply that was cut at its limit is truncated, one withheld is a refusal, whatever they hold."""
+    form = open_wording(wording).answer
+    assert read(text, NUMERALS, "length", form).outcome == "truncated"
+    assert read(text, NUMERALS, "content_filter", form).outcome == "refusal"
+    assert read("Answer: 3", NUMERALS, "length").answer is None
+
+
+# ---- laws ---------------------------------------------------------------------------------
+
+WORDINGS = pytest.mark.parametrize(
+    "words", [open_wording(name) for name in shipped()], ids=shipped()
+)
+SETS = st.sampled_from([NUMERALS, CLOTHES, CAPITALS, KANA]) | st.lists(
+    st.text("abcdeiknorstyABI039éж", min_size=1, max_size=6), min_size=2, unique_by=str.casefold
+).map(tuple)
+SENTENCES = [text for text, _ in [*DIGITS, *JAPANESE, *WORDS, *LETTERS]] + BACKGROUND
+FRAGMENTS = [
+    *(
+        "answer",
+        "Answer:",
+        "答え",
+        "答えは",
+        "です",
+        "の",
+        "digit",
+        "the ",
+        "a ",
+        "is ",
+        "it is ",
+        "not ",
+    ),
+    *(
+        "values of ",
+        "背景",
+        "or ",
+        "か",
+        "\\boxed{",
+        "}",
+        '"',
+        "'",
+        "(",
+        ")",
+        "[",
+        "]",
+        "「",
+        "」",
+        "<",
+        ">",
+    ),
+    *(
+        "3",
+        "8",
+        "0.3",
+        "-",
+        ":",
+        "\n",
+        " ",
+        "*",
+        "_",
+        "`",
+        "$",
+        ".",
+        ",",
+        "one ",
+        "一",
+        "A",
+        "i ",
+        "Shirt",
+    ),
+    *(
+        "Ankle ",
+        "boot",
+        "name(array) -> ",
+        "</think>",
+        '{"label": ',
+        "ﾞ\u0301",
+        "İ",
+        "ı",
+        "ß",
+        "\u200b",
+    ),
+]
+HEAPS = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
+
+
+@WORDINGS
+@given(
+    labels=SETS,
+    prior=st.text()
+    | st.lists(st.sampled_from(SENTENCES)).map("\n".join).map("{}\nTo conclude.".format),
+    data=st.data(),
+)
+def test_the_final_line_reads_as_itself(
+    words: Wording, labels: tuple[str, ...], prior: str, data: st.DataObject
+) -> None:
+    """Any label in the final line that was asked for reads as itself, whatever was said before."""
+    label = data.draw(st.sampled_from(labels))
+    for text in (words.reply(label), f"{prior}\n{words.reply(label)}", f"{words.reply(label)}.\n"):
+        assert read(text, labels) == Reading(label, "ok")
+        assert read(text, labels, form=words.answer) == Reading(label, "ok")
+
+
+@WORDINGS
+@given(labels=SETS, data=st.data())
+def test_full_width_forms(words: Wording, labels: tuple[str, ...], data: st.DataObject) -> None:
+    """A final line in full-width letters and digits reads like the plain one."""
+    label = data.draw(st.sampled_from(labels))
+    wide = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
+    assert read(words.reply(label).translate(wide), labels) == Reading(label, "ok")
+
+
+@given(
+    text=st.text() | HEAPS, labels=SETS, form=st.sampled_from([None, "Pick {label}.", "{label}"])
+)
+@example(text="Answer: ı", labels=("i", "j"), form=None)
+@example(text="ﷺ" * 99, labels=NUMERALS, form=None)
+def test_any_text_can_be_read(text: str, labels: tuple[str, ...], form: str | None) -> None:
+    """Reading never fails: a text answers one of the labels, or None with the reason in words."""
+    reading = read(text, labels, form=form)
+    assert (reading.outcome == "ok") == (reading.answer is not None) == (not reading.reason)
+    assert reading.answer is None or reading.answer in labels
+
+
+@given(text=HEAPS)
+def test_order_of_labels(text: str) -> None:
+    """What is read does not depend on the order in which the labels are listed."""
+    assert read(text, NUMERALS).answer == read(text, NUMERALS[::-1]).answer
+
+
+@given(
+    first=st.sampled_from(NUMERALS),
+    second=st.sampled_from(NUMERALS),
+    words=st.sampled_from(shipped()),
+)
+def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
+    """Two final lines in a row are an answer only if they agree; after other words, the last counts."""
+    reply = open_wording(words).reply
+    expected = first if first == second else None
+    assert read(f"{reply(first)}\n\n{reply(second)}", NUMERALS).answer == expected
+    assert read(f"{reply(first)}\nOn second thoughts.\n{reply(second)}", NUMERALS).answer == second
+
+
+@pytest.mark.parametrize(
+    ("form", "text", "expected"),
+    [
+        ("My pick = {label}.", "My pick = 3.", "3"),
+        ("My pick = {label}.", "the 5 is out\n**My pick = 3**", "3"),
+        ("My pick = {label}.", "Answer: 3", "3"),
+        ("My pick = {label}.", "Answer: 5\nMy pick = 3.", "unreadable"),
+        ("My pick = {label}.", "My pick = 3 or 5.", "unreadable"),
+        ("My pick = {label}.", "My pick =", "unreadable"),
+        ("My pick = {label}.", "My pick = 12.", "out_of_set"),
+        ("I pick {label}", "I picked 3", "unreadable"),
+        ("Answer:\n{label}", "Answer:\n3", "3"),
+        ("{label}", "I see the 5 of a kind.\n3", "3"),
+        ("{label} と答えます", "3 と答えます", "3"),
+    ],
+)
+def test_a_form_of_ones_own(form: str, text: str, expected: str) -> None:
+    """The final line of a user's own wording is stated like the shipped ones, and beside them."""
+    reading = read(text, NUMERALS, form=form)
+    assert (reading.answer or reading.outcome) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "reason"),
+    [
+        (("3", "３"), "two of these labels read the same: 3, ３"),
+        (("**cat**", "cat"), "two of these labels read the same"),
+        (("+", "-"), r"a label holds a letter or a digit, got '\+'"),
+        (("", "x"), "a label holds a letter or a digit, got ''"),
+    ],
+)
+def test_labels_that_cannot_be_read(labels: tuple[str, ...], reason: str) -> None:
+    """Labels that read the same, or as nothing, are refused before anything is read."""
+    with pytest.raises(InputError, match=reason):
+        read("", labels)
+
+
+@pytest.mark.parametrize("labels", [("a", "A"), ("-1", "1"), ("C", "C++", "C#"), ("U.S.", "U.K.")])
+def test_labels_that_differ_little(labels: tuple[str, ...]) -> None:
+    """Labels that differ in case or in a mark only are kept apart."""
+    assert [read(f"Answer: {label}", labels).answer for label in labels] == list(labels)
+    assert [read(f'It is "{label}".', labels).answer for label in labels] == list(labels)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("before", ["", "Answer: "])
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *(
+            '"',
+            "(",
+            " ",
+            "\n",
+            "3",
+            "3 ",
+            "-",
+            "*",
+            'not "3" ',
+            "Answer: ",
+            "Answer:\n",
+            ". Answer: ",
+        ),
+        *(
+            "it is a 3 but ",
+            "values of ",
+            "答え",
+            "\u0315\u0300",
+            "ﾞ\u0300",
+            "ﷺ",
+            "\\boxed{",
+            "3 or ",
+        ),
+    ],
+)
+def test_hostile_texts_take_no_time(piece: str, before: str) -> None:
+    """A megabyte of anything is read at once, where a pattern that backtracks would take minutes."""
+    reading = read(before + piece * (1_000_000 // len(piece)) + " x", NUMERALS)
+    assert reading.answer in {None, "3"}

@@ -1,0 +1,85 @@
+"""Feedback rules and label maps."""
+
+from typing import get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.errors import InputError
+from icl_loop.feedback import FEEDBACK, FeedbackRule, Judgement, Phrase, feedback_rule
+from icl_loop.labels import LABEL_MAPS, label_map
+from icl_loop.wording import Told, open_wording, shipped
+
+JUDGEMENTS = st.builds(Judgement, turn=st.integers(0, 10_000), correct=st.booleans())
+RULES = pytest.mark.parametrize("rule", FEEDBACK.values(), ids=FEEDBACK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "wrong"),
+    [
+        ("correctness", "correct", "incorrect"),
+        ("label", "revealed_correct", "revealed_incorrect"),
+        ("none", "recorded", "recorded"),
+    ],
+)
+def test_what_each_kind_tells(kind: str, right: Phrase, wrong: Phrase) -> None:
+    """Correctness tells the verdict, label reveals the label besides, none tells neither."""
+    rule = feedback_rule(kind)
+    assert rule(Judgement(0, correct=True)) == right
+    assert rule(Judgement(0, correct=False)) == wrong
+
+
+@RULES
+@given(judgement=JUDGEMENTS)
+def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: Judgement) -> None:
+    """A rule tells one of the named phrases, the same whenever it is asked."""
+    assert rule(judgement) in get_args(Phrase)
+    assert rule(judgement) == rule(judgement)
+
+
+@RULES
+@pytest.mark.parametrize("wording", shipped())
+@given(judgement=JUDGEMENTS)
+def test_honest_words(rule: FeedbackRule, wording: str, judgement: Judgement) -> None:
+    """The words of every honest rule say nothing, or what was judged; a label said is the right one."""
+    words = open_wording(wording)
+    heard = words.hear_told(words.tell(rule(judgement), "7"))
+    assert heard is not None
+    assert heard.correct in {None, judgement.correct}
+    assert heard.label in {None, "7"}
+
+
+def test_every_phrase_has_words() -> None:
+    """The phrases that rules choose among are those that a wording words."""
+    assert set(get_args(Phrase)) == set(Told.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("unknown", "near"), [("corectness", "correctness"), ("labels", "label"), ("zzz", "none")]
+)
+def test_unknown_feedback(unknown: str, near: str) -> None:
+    """An unknown kind of feedback is refused with the nearest one, or with all."""
+    with pytest.raises(InputError, match=f"unknown feedback '{unknown}': .*{near}"):
+        feedback_rule(unknown)
+
+
+@given(st.lists(st.text(), unique=True).map(tuple))
+def test_native_labels(labels: tuple[str, ...]) -> None:
+    """The native map gives every class its own name, in order."""
+    assert list(label_map("native", labels).items()) == [(label, label) for label in labels]
+
+
+@pytest.mark.parametrize("kind", LABEL_MAPS)
+def test_a_label_map_is_a_bijection(kind: str) -> None:
+    """A label map names every class once, and no two alike."""
+    classes = tuple("0123456789")
+    names = label_map(kind, classes)
+    assert tuple(names) == classes
+    assert len(set(names.values())) == len(classes)
+
+
+def test_unknown_labels() -> None:
+    """An unknown label map is refused with the nearest one."""
+    with pytest.raises(InputError, match="unknown labels 'nativ': did you mean 'native'"):
+        label_map("nativ", ("0", "1"))

@@ -1,0 +1,53 @@
+"""The README tells the truth: its Python example runs, its commands exist, its links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from icl_loop.analysis import frame, tabulate
+from icl_loop.cli import app
+from icl_loop.runner import Run
+from making import experiment, played, session
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(tmp_path: Path) -> None:
+    """The Python example runs as it stands and leaves the picture that it names."""
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    command = [sys.executable, "-W", "error", "-c", example]
+    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "parrot.png").stat().st_size > 10_000
+
+
+def test_the_commands_exist() -> None:
+    """Every `icl-loop` command that the README shows is one."""
+    shown = set(re.findall(r"icl-loop (\w+) ", README))
+    known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]  # each has one
+    assert shown
+    assert shown <= known
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_the_links_lead_somewhere(link: str) -> None:
+    """Every relative link of the README names a file of the project."""
+    assert (ROOT / link).exists()
+
+
+async def test_turns_not_saved_make_the_same_frame(tmp_path: Path) -> None:
+    """A frame of turns just played equals that of their transcript, but for path and names."""
+    chosen = session(8, model="participant/chance")
+    table = tabulate({("feedback", 0): await played(chosen)}, chance=0.1, experiment="small")
+
+    made = experiment(
+        turns=8, streams=1, model={"name": "participant/chance"}, feedback={"kind": "label"}
+    )
+    saved = frame((await Run(made, tmp_path).play()).paths)
+    assert table.columns == saved.columns
+    drop = ("path", "latency_s")
+    assert table.drop(drop).rows() == saved.drop(drop).rows()

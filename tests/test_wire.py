@@ -1,0 +1,235 @@
+"""The laws of the whole path: a run against an endpoint of our own, over real HTTP."""
+
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icl_loop.models import open_model
+from icl_loop.runner import Run, RunResult, verify
+from icl_loop.server import RequestLog, ServerSettings, build_app, serving
+from icl_loop.tokens import ESTIMATORS
+from icl_loop.transcripts import read
+from making import experiment, transcripts_of
+
+FAULTS = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}
+ARMS = [
+    {"name": "label", "feedback": {"kind": "label"}},
+    {"name": "last", "context": {"policy": "last(3)"}},
+]
+
+
+@contextmanager
+def served(**settings: Any) -> Iterator[tuple[str, RequestLog]]:  # noqa: ANN401  server settings
+    """Serve the nearest neighbour; give its address and what it is asked."""
+    log = RequestLog()
+    models = {"reference/nearest": open_model("reference/nearest", seed=7)}
+    with serving(build_app(models, settings=ServerSettings(**settings), log=log)) as base_url:
+        yield base_url, log
+
+
+async def play(base_url: str, out: Path, **changes: Any) -> RunResult:  # noqa: ANN401  settings
+    """Play a small experiment against the endpoint at `base_url`."""
+    model = {"name": "reference/nearest", "base_url": base_url} | changes.pop("model", {})
+    return await Run(experiment(model=model, **{"arms": ARMS, **changes}), out).play()
+
+
+async def test_faults_change_no_answer_and_buy_nothing_twice(tmp_path: Path) -> None:
+    """With a quarter of all requests failing, a run gives the same answers, each bought once."""
+    with served() as (base_url, _):
+        assert (await play(base_url, tmp_path / "whole")).complete
+    with served(faults=FAULTS) as (base_url, log):
+        assert (await play(base_url, tmp_path / "faulty")).complete
+    whole, faulty = ({p.name: read(p).turns for p in sorted((tmp_path / n / "small").glob("*"))
+                      if p.suffix == ".jsonl"} for n in ("whole", "faulty"))  # fmt: skip
+    assert whole.keys() == faulty.keys()
+    for name, turns in whole.items():
+        assert [turn.answer for turn in faulty[name]] == [turn.answer for turn in turns]
+        assert [turn.request for turn in faulty[name]] == [turn.request for turn in turns]
+    assert log.faults.total() > 0.1 * log.total
+    assert set(log.answered.values()) == {1}
+    requests = {turn.request for turns in faulty.values() for turn in turns}
+    assert log.answered.keys() == requests
+    attempts = sum(turn.reply.attempts for turns in faulty.values() for turn in turns)
+    assert attempts == log.total
+
+
+async def test_the_wire_changes_nothing(tmp_path: Path) -> None:
+    """Over the wire a model of ours is asked the same and answers the same as in the process."""
+    with served() as (base_url, _):
+        await play(base_url, tmp_path / "wire")
+    await Run(experiment(arms=ARMS), tmp_path / "here").play()
+    for path in (tmp_path / "here" / "small").glob("*.jsonl"):
+        here, wire = read(path).turns, read(tmp_path / "wire" / "small" / path.name).turns
+        assert [turn.answer for turn in here] == [turn.answer for turn in wire]
+        assert [turn.request for turn in here] == [turn.request for turn in wire]
+        assert await verify(read(tmp_path / "wire" / "small" / path.name)) == 12
+
+
+@pytest.mark.parametrize("vocabulary", ["o200k_base", "cl100k_base"])
+async def test_no_request_exceeds_the_window_by_the_servers_count(
+    tmp_path: Path, vocabulary: str
+) -> None:
+    """No prompt is longer than the window less its reserve, as the server counts them."""
+    with served(counter=ESTIMATORS[vocabulary]) as (base_url, log):
+        for policy in ("within", "block", "last(40)"):
+            await play(
+                base_url,
+                tmp_path / policy,
+                streams=1,
+                turns=40,
+                arms=[{"name": "a"}],
+                context={"policy": policy, "reserve": 500},
+                model={"context_window": 4_000},
+            )
+    assert 0.8 * 3_500 < log.longest_prompt <= 3_500
+
+
+async def test_a_smaller_window_than_stated_is_found_out(tmp_path: Path) -> None:
+    """An endpoint that reads less than the file says is shown less, and the session goes on."""
+    with served(context_window=2_500) as (base_url, log):
+        result = await play(
+            base_url,
+            tmp_path,
+            streams=1,
+            turns=30,
+            arms=[{"name": "a"}],
+            context={"policy": "within"},
+        )
+    assert result.complete
+    (path,) = result.paths
+    turns = read(path).turns
+    assert 1 <= sum(turn.overflows for turn in turns) <= 3
+    assert log.statuses[400] == sum(turn.overflows for turn in turns)
+    assert await verify(read(path)) == 30
+
+
+async def test_many_sessions_share_one_process(tmp_path: Path) -> None:
+    """Of 200 sessions at once none is more than a few turns ahead of another."""
+    counts: dict[str, int] = {}
+    spread = 0
+
+    def note(session: Any, _: object) -> None:  # noqa: ANN401  a session
+        nonlocal spread
+        counts[session.file_name] = counts.get(session.file_name, 0) + 1
+        if len(counts) == 200:
+            spread = max(spread, max(counts.values()) - min(counts.values()))
+
+    with served(latency_s=0.1) as (base_url, log):
+        model = {"name": "reference/nearest", "base_url": base_url}
+        made = experiment(streams=200, turns=5, model=model, context={"policy": "stateless"})
+        result = await Run(made, tmp_path, concurrency=200, on_turn=note).play()
+    assert result.complete
+    assert set(counts.values()) == {5}
+    assert spread <= 4
+    assert log.most_in_flight == 200
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens": 20_000}, {"max_usd": 0.02}])
+async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]) -> None:
+    """A budget is never passed by the server's own count, however often the run is resumed."""
+    with served() as (base_url, _):
+        model = {"name": "reference/nearest", "base_url": base_url}
+        made = experiment(model=model, price={"input": 1.0, "output": 1.0})
+        for _ in range(2):
+            result = await Run(made, tmp_path, **limit).play()
+            assert not result.complete
+            assert all("next request could" in str(stop.reason) for stop in result.stops)
+            used = sum(
+                turn.reply.usage.prompt + turn.reply.usage.completion
+                for path in result.paths
+                for turn in read(path).turns
+            )
+            assert 10_000 < used <= 20_000
+        assert (await Run(made, tmp_path).play()).complete
+
+
+CANARY = "sk-canary-5f3759df"
+
+
+def test_a_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right or wrong, a key is in no file and on no screen."""
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    with served(api_key=CANARY) as (base_url, _):
+        right = run_process(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY")
+    with served(api_key="another") as (base_url, _):
+        wrong = run_process(tmp_path / "wrong", base_url, "model.api_key_env=CANARY_KEY")
+    assert (right.returncode, wrong.returncode) == (0, 1)
+    assert "401" in wrong.stderr
+    assert "CANARY_KEY" in wrong.stderr
+    written = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    said = [done.stdout + done.stderr for done in (right, wrong)]
+    assert len(written) > 4
+    assert not any(CANARY in text for text in (*written, *said))
+    assert not any("Traceback" in text for text in said)
+
+
+TOML = """
+name = "wire"
+turns = 60
+streams = 3
+seed = 5
+[model]
+name = "reference/nearest"
+[context]
+policy = "last(10)"
+"""
+
+
+def command(folder: Path, base_url: str, *changes: str) -> list[str]:
+    """Return the command line of a run against the endpoint."""
+    folder.mkdir(exist_ok=True)
+    (folder / "wire.toml").write_text(TOML)
+    program = "from icl_loop.cli import main; main()"
+    options = [f"model.base_url={base_url}", *changes]
+    return [
+        *[sys.executable, "-c", program, "run", str(folder / "wire.toml"), "--out", str(folder)],
+        *[word for option in options for word in ("--set", option)],
+    ]
+
+
+def run_process(folder: Path, base_url: str, *changes: str) -> subprocess.CompletedProcess[str]:
+    """Run to the end in a process of its own."""
+    return subprocess.run(
+        command(folder, base_url, *changes), check=False, capture_output=True, text=True
+    )
+
+
+def test_kills_cost_one_request_a_session_at_most(tmp_path: Path) -> None:
+    """Killed and resumed, a run is the run never killed, for one more request a session and kill."""
+    with served() as (base_url, log):
+        assert run_process(tmp_path / "whole", base_url).returncode == 0
+        needed, kills = log.total, 0
+        dice = random.Random(3)  # noqa: S311  moments, no secrets
+        while kills < 4:
+            target = log.total + dice.randrange(1, 50)
+            with subprocess.Popen(
+                command(tmp_path / "cut", base_url),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            ) as process:
+                while log.total < target and process.poll() is None:
+                    time.sleep(0.001)
+                if process.poll() is not None:
+                    break
+                process.send_signal(signal.SIGKILL)
+            kills += 1
+        assert kills >= 3
+        assert run_process(tmp_path / "cut", base_url).returncode == 0
+        assert log.total - 2 * needed <= kills * 3
+    whole, cut = (
+        {
+            name: re.sub(rb'"cached":\d+', b"", data)  # what a cache serves depends on what it saw
+            for name, data in transcripts_of(tmp_path / folder / "wire").items()
+        }
+        for folder in ("whole", "cut")
+    )
+    assert whole == cut
