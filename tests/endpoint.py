@@ -1,6 +1,7 @@
 """A scripted chat-completions endpoint on loopback, for speaking to over real HTTP."""
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ class Answer:
     body: bytes = b""
     content_type: str = "application/json"
     hang_up: bool = False
+    delay_s: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,6 +90,7 @@ def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
             answer = scripted if isinstance(scripted, Answer) else scripted(asked)
             endpoint.requests.append({"path": self.path, **asked})
             endpoint.keys.append(self.headers["Authorization"])
+            time.sleep(answer.delay_s)
             if answer.hang_up:
                 self.close_connection = True
                 return

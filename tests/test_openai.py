@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -456,3 +457,12 @@ async def test_the_window_is_calibrated_by_what_the_server_counts() -> None:
     assert min(sizes[-20:]) > 0.8 * room
     assert turns[0].calibration == 1.0
     assert turns[-1].calibration > 1.5
+
+
+async def test_a_reply_is_not_waited_for_for_ever() -> None:
+    """A server that takes longer than the time-out is given up, and that may pass."""
+    with serving([replace(completion("3"), delay_s=0.5)]) as endpoint:
+        model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=0.1)
+        async with aclosing(model):
+            with pytest.raises(ModelUnavailable, match="did not answer in time"):
+                await model.complete(ASKED)

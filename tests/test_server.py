@@ -9,8 +9,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -48,7 +49,9 @@ SMALL = json.dumps({"model": "m", "messages": HELLO}).encode()
 
 @contextmanager
 def served(
-    model: ChatModel = LAST_WORDS, log: RequestLog | None = None, **settings: Any
+    model: ChatModel = LAST_WORDS,
+    log: RequestLog | None = None,
+    **settings: Any,  # noqa: ANN401  any field of ServerSettings
 ) -> Iterator[str]:
     """Serve one model as `m`."""
     with serving(build_app({"m": model}, settings=ServerSettings(**settings), log=log)) as url:
@@ -280,59 +283,39 @@ def test_cached_tokens_are_those_of_the_longest_prefix_asked_before() -> None:
     They are none at first and for another model, and never more than the prompt.
     """
     counter = ESTIMATORS["o200k_base"]
-    told = {mark: user(f"{mark} 0.1" * 30) for mark in "abcdef"}
-    tokens = {mark: count_message(counter, each) for mark, each in told.items()}
+    said = {mark: f"{mark} 0.1" * 30 for mark in "abcdef"}
+    app = build_app({"m": LAST_WORDS, "other": LAST_WORDS}, settings=ServerSettings())
+    numbers = count()
 
-    @given(st.lists(turns, min_size=1, max_size=6))
-    def check(conversations: list[list[str]]) -> None:
-        app = build_app({"m": LAST_WORDS, "other": LAST_WORDS}, settings=ServerSettings())
-        before: list[list[str]] = []
-        for marks in conversations:
-            usage = usage_in_process(app, "m", [told[mark].text for mark in marks])
-            best = max((shared(marks, other) for other in before), default=0)
-            known = sum(tokens[mark] for mark in marks[:best])
-            cached = usage["prompt_tokens_details"]["cached_tokens"]
-            assert cached == known - known % CACHE_STEP <= usage["prompt_tokens"]
-            before.append(marks)
-        usage = usage_in_process(app, "other", [told[mark].text for mark in conversations[0]])
-        assert usage["prompt_tokens_details"]["cached_tokens"] == 0
+    with serving(app) as url, Line(url) as line:
 
-    check()
+        def cached(model: str, texts: list[str]) -> int:
+            messages = [{"role": "user", "content": text} for text in texts]
+            _, _, body = line.send(json.dumps({"model": model, "messages": messages}).encode())
+            usage = json.loads(body)["usage"]
+            tokens: int = usage["prompt_tokens_details"]["cached_tokens"]
+            assert tokens <= usage["prompt_tokens"]
+            return tokens
+
+        @given(st.lists(turns, min_size=1, max_size=6))
+        def check(conversations: list[list[str]]) -> None:
+            first = f"conversation {next(numbers)}"  # no example has begun like this before
+            before: list[list[str]] = []
+            for marks in conversations:
+                texts = [first, *(said[mark] for mark in marks)]
+                best = max((shared(texts, other) for other in before), default=0)
+                known = sum(count_message(counter, user(text)) for text in texts[:best])
+                assert cached("m", texts) == known - known % CACHE_STEP
+                before.append(texts)
+            assert cached("other", before[0]) == 0
+
+        check()
 
 
 def shared(one: Sequence[str], other: Sequence[str]) -> int:
     """Return the length of the longest common prefix."""
     alike = [a == b for a, b in zip(one, other, strict=False)]
     return alike.index(False) if False in alike else len(alike)
-
-
-def usage_in_process(app: Any, model: str, texts: list[str]) -> dict[str, Any]:  # noqa: ANN401  any application
-    """Return the usage that an application reports, called without a network."""
-    messages = [{"role": "user", "content": text} for text in texts]
-    body = json.dumps({"model": model, "messages": messages}).encode()
-    sent: list[dict[str, Any]] = []
-
-    class Transport:
-        def is_closing(self) -> bool:
-            return False
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/v1/chat/completions",
-        "root_path": "",
-        "query_string": b"",
-        "headers": [],
-        "state": {"icl_loop.transport": Transport()},
-    }
-    asyncio.run(app(scope, receive, send))
-    return dict(json.loads(sent[1]["body"])["usage"])
 
 
 async def test_a_conversation_that_goes_on_is_cached_more_and_more() -> None:
@@ -346,7 +329,7 @@ async def test_a_conversation_that_goes_on_is_cached_more_and_more() -> None:
             seen.append(usage.prompt_tokens_details.cached_tokens)
             assert seen[-1] <= usage.prompt_tokens
     assert seen[0] == 0
-    assert all(a < b for a, b in zip(seen[1:], seen[2:], strict=False))
+    assert all(a < b for a, b in pairwise(seen))
     assert all(cached % CACHE_STEP == 0 for cached in seen)
 
 
@@ -388,20 +371,19 @@ async def test_a_reset_connection() -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(UNSOUND))
-@pytest.mark.parametrize("stream", [b"false", b"true"])
-def test_unsound_bodies(fault: str, stream: bytes) -> None:
-    """Garbage, nothing, and half of a body come with status 200 and their length, and hold no answer."""
+def test_unsound_bodies(fault: str) -> None:
+    """Garbage, nothing and half a body come with status 200 and their length, and hold no answer."""
     log = RequestLog()
-    body = SMALL[:-1] + b',"stream":' + stream + b"}"
     with served(log=log, faults={fault: 1.0}) as url, Line(url) as line:
-        status, headers, answer = line.send(body, headers={"X-Client-Request-Id": "a"})
-        assert (status, headers["content-length"]) == (200, str(len(answer)))
-    assert (answer == b"") == (fault == "empty")
-    assert (b"chat.completion" in answer) == (fault == "truncated")
-    assert b"[DONE]" not in answer
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(answer)
-    assert (log.asked["a"], log.answered["a"], log.faults[fault]) == (1, 0, 1)
+        for body in (SMALL, SMALL[:-1] + b',"stream":true}'):
+            status, headers, answer = line.send(body, headers={"X-Client-Request-Id": "a"})
+            assert (status, headers["content-length"]) == (200, str(len(answer)))
+            assert (answer == b"") == (fault == "empty")
+            assert (b"chat.completion" in answer) == (fault == "truncated")
+            assert b"[DONE]" not in answer
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(answer)
+    assert (log.asked["a"], log.answered["a"], log.faults[fault]) == (2, 0, 2)
 
 
 async def test_slow_answers() -> None:
@@ -498,9 +480,12 @@ async def test_the_key() -> None:
 
 async def test_an_unknown_model_is_answered_with_the_nearest() -> None:
     """A model that is not served is 404 `model_not_found`, and the nearest name is told."""
-    with serving(build_app({NAME: open_model(NAME)}, settings=ServerSettings())) as url:
-        with pytest.raises(openai.NotFoundError, match=f"did you mean '{NAME}'") as caught:
-            await ask(url, model="reference/nearst")
+    app = build_app({NAME: open_model(NAME)}, settings=ServerSettings())
+    with (
+        serving(app) as url,
+        pytest.raises(openai.NotFoundError, match=f"did you mean '{NAME}'") as caught,
+    ):
+        await ask(url, model="reference/nearst")
     assert caught.value.code == "model_not_found"
 
 
@@ -533,12 +518,16 @@ def broken(_: Sequence[Message]) -> str:
 
 async def test_what_a_model_refuses_is_refused() -> None:
     """A learner that does not understand is 400 in its own words; one that is away is 503."""
-    with served(open_model(NAME)) as url:
-        with pytest.raises(openai.BadRequestError, match="understands only conversations"):
-            await ask(url)
-    with served(CallableModel(unavailable)) as url:
-        with pytest.raises(openai.InternalServerError, match="upstream is down") as caught:
-            await ask(url)
+    with (
+        served(open_model(NAME)) as url,
+        pytest.raises(openai.BadRequestError, match="understands only conversations"),
+    ):
+        await ask(url)
+    with (
+        served(CallableModel(unavailable)) as url,
+        pytest.raises(openai.InternalServerError, match="upstream is down") as caught,
+    ):
+        await ask(url)
     assert caught.value.status_code == 503
 
 
@@ -614,8 +603,17 @@ JSON = st.recursive(
     max_leaves=12,
 )
 FIELDS = st.sampled_from(
-    ("model", "messages", "stream", "stream_options", "n", "logprobs", "top_logprobs")
-    + ("response_format", "temperature")
+    [
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "n",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        "stop",
+    ]
 )
 MESSAGES = st.lists(
     st.fixed_dictionaries(
@@ -716,9 +714,11 @@ async def test_a_client_that_gives_up_is_not_answered() -> None:
     asked: list[Sequence[Message]] = []
     log = RequestLog()
     start = time.perf_counter()
-    with served(recording(asked), log, faults={"slow": 1.0}, slow_s=60) as url:
-        with pytest.raises(openai.APITimeoutError):
-            await ask(url, timeout=0.2)
+    with (
+        served(recording(asked), log, faults={"slow": 1.0}, slow_s=60) as url,
+        pytest.raises(openai.APITimeoutError),
+    ):
+        await ask(url, timeout=0.2)
     assert (asked, log.unanswered, log.in_flight) == ([], 1, 0)
     assert time.perf_counter() - start < 10
 
@@ -769,7 +769,7 @@ def test_it_listens_on_loopback_unless_told_otherwise() -> None:
     for nowhere in ("no such host", "a" * 70 + ".example", "256.1.1.1"):
         with pytest.raises(InputError, match="impossible to listen"):
             serve(app, nowhere)
-    with pytest.raises(InputError, match="impossible to listen"):
+    with pytest.raises(InputError, match="from 0 to 65535, got 70000"):
         serve(app, port=70_000)
 
 
@@ -777,19 +777,17 @@ SCRIPT = """
 from icl_loop.models import CallableModel
 from icl_loop.server import ServerSettings, build_app, serve
 app = build_app({"m": CallableModel(lambda _: "3")}, settings=ServerSettings(latency_s=0.2))
-serve(app, **OPTIONS, ready=lambda url: print(url, flush=True))
+serve(app, '0.0.0.0', expose=True, ready=lambda url: print(url, flush=True))
 print("stopped", flush=True)
 """
 
 
-@pytest.mark.parametrize("options", ["{}", "{'host': '0.0.0.0', 'expose': True}"])
-def test_an_interrupt_ends_it_in_peace(options: str, tmp_path: Path) -> None:
+def test_an_interrupt_ends_it_in_peace(tmp_path: Path) -> None:
     """Interrupted, the server answers what is in flight, says nothing, and `serve` returns."""
-    script = SCRIPT.replace("OPTIONS", options)
     with (
         (tmp_path / "stderr").open("w+") as stderr,
         subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=stderr, text=True
+            [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=stderr, text=True
         ) as process,
     ):
         assert process.stdout is not None

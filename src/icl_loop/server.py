@@ -488,7 +488,8 @@ class _PrefixCache:
 
     def known(self, model: str, said: Sequence[_Said]) -> int:
         """Return the tokens of the longest run of leading messages asked before, and remember all."""
-        places, place, tokens, new = self._places, model, 0, False
+        places, tokens, new = self._places, 0, False
+        place: int | str = model
         for each in said:
             step = (place, each.digest)
             after = places.get(step)
@@ -498,7 +499,7 @@ class _PrefixCache:
             else:
                 places.move_to_end(step)
             tokens += 0 if new else each.tokens
-            place = after  # type: ignore[assignment]  # the model's name only before the first
+            place = after
         while len(places) > REMEMBERED_PLACES:
             places.popitem(last=False)
         return tokens - tokens % CACHE_STEP
@@ -587,9 +588,10 @@ class _Api:
         if fault in _FAILURES:
             return _FAILURES[fault](self._settings)
         completion = await self._completed(number, asked)
-        response = Response(completion.whole(), media_type="application/json")
         if asked.stream:
-            response = _Events(completion.events(usage=asked.stream_usage))
+            response: Response = _Events(completion.events(usage=asked.stream_usage))
+        else:
+            response = Response(completion.whole(), media_type="application/json")
         if fault == "truncated":
             half = response.body[: len(response.body) // 2]
             return Response(half, media_type=response.media_type)
@@ -847,6 +849,8 @@ def _listening(host: str, port: int, *, expose: bool) -> socket.socket:
 
     Its protocol is stated, as by `getaddrinfo`: asyncio turns Nagle's algorithm off only then.
     """
+    if not 0 <= port < 2**16:  # getaddrinfo would drop the higher bits
+        raise InputError(f"a port is a number from 0 to 65535, got {port}")
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -858,7 +862,7 @@ def _listening(host: str, port: int, *, expose: bool) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(2048)
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         if listener:
             listener.close()
         raise InputError(f"it is impossible to listen at {host}:{port}: {error}") from None

@@ -218,6 +218,17 @@ class Patient:
             BudgetSpent: The request could pass a limit; it was not made.
             ModelError: The model refused for good.
         """
+        tokens = self._count(messages)
+        try:
+            return await self._attempt(messages, tokens)
+        except ModelUnavailable as error:
+            failed = [error]
+
+        async def attempt() -> Reply:
+            if failed:  # the first attempt is behind us; tenacity takes it from there
+                raise failed.pop()
+            return await self._attempt(messages, tokens)
+
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ModelUnavailable),
             stop=self._is_over,
@@ -225,7 +236,7 @@ class Patient:
             before_sleep=self._note_retry,
             reraise=True,
         )
-        reply: Reply = await retrying(self._attempt, messages, self._count(messages))
+        reply: Reply = await retrying(attempt)
         return replace(reply, attempts=retrying.statistics["attempt_number"])
 
     async def aclose(self) -> None:

@@ -92,11 +92,13 @@ class OpenAIModel:
         self._join = JOIN_JSON if merge_roles else None
         self._key_variable = _key_variable(base_url, api_key_env)
         secret_headers = {name: _key(held) for name, held in (headers_env or {}).items()}
+        timeout = httpx2.Timeout(timeout_s, connect=10.0, pool=None)
+        self._timeout = {"timeout": timeout.as_dict()}
         self._http = openai.DefaultAioHttpClient(
             limits=httpx2.Limits(
                 max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
             ),
-            timeout=httpx2.Timeout(timeout_s, connect=10.0, pool=None),
+            timeout=timeout,
         )
         self._client = openai.AsyncOpenAI(
             api_key=_key(self._key_variable),
@@ -107,7 +109,7 @@ class OpenAIModel:
             http_client=self._http,
         )
         self._secrets = [self._client.api_key, *secret_headers.values()]
-        self._url = f"{self._where.rstrip('/')}/chat/completions"
+        self._url = httpx2.URL(f"{self._where.rstrip('/')}/chat/completions")
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
@@ -133,9 +135,14 @@ class OpenAIModel:
             await asyncio.sleep(pause)
         headers = {**self._headers, "X-Client-Request-Id": fingerprint(messages)}
         try:
-            response = await self._http.post(
-                self._url, content=self._body(messages), headers=headers
+            request = httpx2.Request(
+                "POST",
+                self._url,
+                headers=headers,
+                content=self._body(messages),
+                extensions=self._timeout,
             )
+            response = await self._http.send(request)
         except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
             raise ModelUnavailable(f"{self._where} {_broken(error)}") from None
         self._keep_pace(response.headers)
