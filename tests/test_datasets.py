@@ -866,3 +866,14 @@ def test_progress_on_a_terminal(cache: Path) -> None:
             find("tiny", "test", published_at(mirror.address))
         assert shown.read(100_000).count(b"100%") == len(FILES)
     assert kept(cache) == FILES
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    """The embedded digits are scikit-learn's, level by level and class by class."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    digits = open_dataset("digits")
+    levels = np.rint(np.stack(list(digits.images)) * (16 / 255))
+    assert np.array_equal(levels, bunch.images)
+    assert np.array_equal(digits.classes, bunch.target)

@@ -82,6 +82,7 @@ def run(
     laid_over += [f"streams={streams}"] if streams is not None else []
     laid_over += [f"turns={turns}"] if turns is not None else []
     plan = load(experiment, laid_over)
+    plan.check()
     playing = Run(plan, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
     with screen.watch(plan, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn

@@ -1,20 +1,18 @@
 """Lines on the disk: written at once, flushed in groups, by a thread of its own.
 
-A flush takes as long for many lines as for one. While one group is being flushed the lines of all
-other sessions gather into the next, and the event loop goes on.
+A line that was written survives the end of the process, however it ends. That it survives a power
+cut too takes a flush, which costs milliseconds on many disks; so a thread flushes all files that
+have new lines a few times a second, and the sessions do not wait for it.
 """
 
-import asyncio
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import FileIO
-from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Lock, Thread
 from typing import Self
 
-Done = Callable[[OSError | None], None]
-Entry = tuple[FileIO, bytes, Done]
+FLUSH_EVERY_S = 0.25
+"""A power cut costs the lines of so many seconds, and the flush under way, at the most."""
 
 
 def write_whole(file: FileIO, data: bytes) -> None:
@@ -32,73 +30,62 @@ def write_durably(file: FileIO, data: bytes) -> None:
 
 @dataclass
 class Journal:
-    """Takes lines for any number of files from one event loop."""
+    """Writes lines to any number of files and flushes them in groups."""
 
-    _entries: SimpleQueue[Entry | None] = field(default_factory=SimpleQueue)
+    _unflushed: set[FileIO] = field(default_factory=set)
+    _failed: dict[FileIO, OSError] = field(default_factory=dict)
+    _flushing: Lock = field(default_factory=Lock)
+    _over: Event = field(default_factory=Event)
     _thread: Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread = Thread(target=self._work, name="journal", daemon=True)
+        self._thread = Thread(target=self._flush_again_and_again, name="journal", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Finish what was handed in, and end the thread."""
-        self._entries.put(None)
+        """Flush what is left, and end the thread."""
+        self._over.set()
         if self._thread is not None:
             self._thread.join()
+        self._flush()
 
-    async def append(self, file: FileIO, data: bytes) -> None:
-        """Return once `data` is at the end of `file` and on the disk.
-
-        A cancelled caller is kept until then too, so that it may close the file.
+    def append(self, file: FileIO, data: bytes) -> None:
+        """Write `data` at the end of `file`, to be flushed soon.
 
         Raises:
-            OSError: The disk is full, or the file cannot be written.
+            OSError: The disk is full, or the file cannot be written, now or at an earlier flush.
         """
-        loop = asyncio.get_running_loop()
-        written: asyncio.Future[None] = loop.create_future()
+        if self._failed and file in self._failed:
+            raise self._failed[file]
+        write_whole(file, data)
+        self._unflushed.add(file)
 
-        def settle(error: OSError | None) -> None:
-            if error is None:
-                written.set_result(None)
-            else:
-                written.set_exception(error)
+    def close(self, file: FileIO) -> None:
+        """Flush and close `file`.
 
-        def done(error: OSError | None) -> None:
-            loop.call_soon_threadsafe(settle, error)
+        Raises:
+            OSError: A line of it may not have reached the disk.
+        """
+        with self._flushing:
+            unflushed = file in self._unflushed
+            self._unflushed.discard(file)
+            error = self._failed.pop(file, None)
+            with file:
+                if unflushed:
+                    os.fsync(file.fileno())
+        if error is not None:
+            raise error
 
-        self._entries.put((file, data, done))
-        try:
-            await asyncio.shield(written)
-        except asyncio.CancelledError:
-            await written
-            raise
+    def _flush_again_and_again(self) -> None:
+        while not self._over.wait(FLUSH_EVERY_S):
+            self._flush()
 
-    def _work(self) -> None:
-        while (entry := self._entries.get()) is not None:
-            group, last = [entry], False
-            while not self._entries.empty() and not last:
-                following = self._entries.get()
-                last = following is None
-                group += [following] if following is not None else []
-            _commit(group)
-            if last:
-                return
-
-
-def _commit(group: list[Entry]) -> None:
-    """Write the lines of a group, flush each file once, and tell each caller how it went."""
-    failed: dict[FileIO, OSError] = {}
-    for file, data, _ in group:
-        try:
-            write_whole(file, data)
-        except OSError as error:
-            failed.setdefault(file, error)
-    for file in {file for file, _, _ in group} - failed.keys():
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            failed[file] = error
-    for file, _, done in group:
-        done(failed.get(file))
+    def _flush(self) -> None:
+        with self._flushing:
+            files, self._unflushed = self._unflushed, set()
+            for file in files:
+                try:
+                    os.fsync(file.fileno())
+                except OSError as error:
+                    self._failed[file] = error

@@ -152,6 +152,7 @@ def token_counter(name: str) -> TokenCounter:
     raise InputError(f"unknown token counter {name!r}: {nearest(name, choices)}")
 
 
+@lru_cache(64)
 def counter_for(model: str) -> TokenCounter:
     """Return the best counter at hand for a model's texts.
 

@@ -288,16 +288,22 @@ class Recorder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file; every line of it is already on the disk."""
-        self._file.close()
+        """Flush and close the file."""
+        if self._journal is None:
+            self._file.close()
+            return
+        try:
+            self._journal.close(self._file)
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     async def record(self, turns: AsyncIterator[Turn]) -> AsyncIterator[Turn]:
-        """Yield each turn once it is safe on the disk."""
+        """Yield each turn once it is written; with a journal, its flush may follow soon."""
         async for turn in turns:
             if turn.index < len(self.saved):
                 compare(self.saved[turn.index], turn)
             else:
-                await self._commit(turn_fields(turn))
+                self._write(turn_fields(turn))
             yield turn
 
     def finish(self, status: EndStatus, turns: int) -> None:
@@ -306,18 +312,10 @@ class Recorder:
             self.end = End(status=status, turns=turns, at=_now())
             self._write(self.end.model_dump(mode="json"))
 
-    async def _commit(self, fields: Mapping[str, Any]) -> None:
-        if self._journal is None:
-            self._write(fields)
-            return
-        try:
-            await self._journal.append(self._file, _line(fields))
-        except OSError as error:
-            raise self._unwritable(error) from None
-
     def _write(self, fields: Mapping[str, Any]) -> None:
+        write = write_durably if self._journal is None else self._journal.append
         try:
-            write_durably(self._file, _line(fields))
+            write(self._file, _line(fields))
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -2,9 +2,11 @@
 
 import os
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from icl_loop.datasets import folder, idx, published
 from icl_loop.datasets.dataset import Dataset, is_text
@@ -53,11 +55,25 @@ def _open(name: str, _data: str | None, _here: Path) -> Dataset:
 
 def _digits() -> Dataset:
     """Return scikit-learn's copy of the UCI optical digits: 1,797 images of 8 x 8, 17 levels."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415  it takes a second to import
+    table = _digits_table()
+    images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return Dataset("digits", images, table[:, -1].astype(np.intp), tuple("0123456789"))
+
+
+def _digits_table() -> NDArray[np.float64]:
+    """Return 64 levels and the class a row, shape (1797, 65), as `load_digits` reads them.
+
+    The file is read without importing scikit-learn, which takes seconds and 60 MiB.
+    """
+    package = find_spec("sklearn")
+    for folder_of_package in (package and package.submodule_search_locations) or ():
+        file = Path(folder_of_package, "datasets", "data", "digits.csv.gz")
+        if file.exists():
+            return np.loadtxt(file, delimiter=",")
+    from sklearn.datasets import load_digits  # noqa: PLC0415  only where the file has moved
 
     bunch = load_digits()
-    images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    return Dataset("digits", images, bunch.target.astype(np.intp), tuple("0123456789"))
+    return np.column_stack([bunch.data, bunch.target])
 
 
 def _published(name: str, kind: str, split: str) -> Dataset:

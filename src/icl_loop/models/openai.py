@@ -109,6 +109,9 @@ class OpenAIModel:
             http_client=self._http,
         )
         self._secrets = [self._client.api_key, *secret_headers.values()]
+        # The client's own way to its connections, without cookies, redirects and hooks, which a
+        # request of ours has no use for; they take longer than the socket does.
+        self._transport = self._http._transport_for_url(httpx2.URL(self._where))
         self._url = httpx2.URL(f"{self._where.rstrip('/')}/chat/completions")
         self._headers = {
             "Accept": "application/json",
@@ -142,7 +145,8 @@ class OpenAIModel:
                 content=self._body(messages),
                 extensions=self._timeout,
             )
-            response = await self._http.send(request)
+            response = await self._transport.handle_async_request(request)
+            await response.aread()
         except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
             raise ModelUnavailable(f"{self._where} {_broken(error)}") from None
         self._keep_pace(response.headers)

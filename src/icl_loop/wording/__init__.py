@@ -145,7 +145,12 @@ class Wording(_Table):
     def hear_frame(self, system: str) -> Frame | None:
         """Return what a system text says, or None if it is not of this wording."""
         match = self._patterns["system"].fullmatch(system)
-        if match is None:
+        announced = self.announced.model_dump().values()
+        if (
+            match is None
+            or match["answer"] != self.reply(self.blank)
+            or match["feedback"] not in announced
+        ):
             return None
         for name, description in self.encodings.items():
             if _reverse(description).fullmatch(match["encoding"]):

@@ -1,0 +1,335 @@
+"""Learners that are no language model: they understand the messages, and answer as they promise."""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import resources
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from contracts import check_model
+from icl_loop.answers import read
+from icl_loop.encodings import ENCODINGS, Pixels
+from icl_loop.errors import RequestRefused
+from icl_loop.feedback import Phrase
+from icl_loop.messages import Image, Message, Reply, assistant, merged, system, user
+from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
+from icl_loop.models.participants import Chance
+from icl_loop.models.reference import NearestNeighbour
+from icl_loop.wording import Wording, open_wording, shipped
+
+LABELS = ("cat", "dog", "Ankle boot", "3", "き")
+RANDOM = np.random.default_rng(0)
+PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _ in range(8)]
+"""Pictures in black and white, no two alike, that every encoding writes without loss."""
+
+EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS)
+EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
+
+
+@dataclass(frozen=True)
+class Past:
+    """A past turn to be shown: the picture, the answer given, what was told, the right label."""
+
+    picture: Pixels
+    answer: str
+    phrase: Phrase
+    truth: str = "cat"
+
+
+def conversation(
+    asked: Pixels,
+    past: Sequence[Past] = (),
+    *,
+    words: Wording | None = None,
+    encoding: str = "grid",
+    labels: Sequence[str] = LABELS,
+) -> list[Message]:
+    """Return the request that asks about a picture after these turns."""
+    words = words or open_wording("en")
+    encode = ENCODINGS[encoding].encode
+    messages = [system(words.frame(labels, encoding, len(asked), "label"))]
+    for turn in past:
+        messages += [
+            user(words.ask(encode(turn.picture))),
+            assistant(words.reply(turn.answer)),
+            user(words.tell(turn.phrase, turn.truth)),
+        ]
+    return [*messages, user(words.ask(encode(asked)))]
+
+
+async def answers_of(model: ChatModel, request: Sequence[Message]) -> str:
+    """Return the label that a model answers, which must be one of those it may answer."""
+    answer = read((await model.complete(request)).text, LABELS).answer
+    assert answer is not None
+    return answer
+
+
+# ---- the contract --------------------------------------------------------------------------
+
+
+@EACH_WORDING
+@EACH_ENCODING
+@EACH_BUILT_IN
+async def test_built_in_models_keep_the_contract(name: str, encoding: str, words: Wording) -> None:
+    """A built-in model answers a label in the final line it was asked for, in any words and encoding."""
+    past = [Past(PICTURES[1], "cat", "correct"), Past(PICTURES[2], "dog", "recorded")]
+    request = conversation(PICTURES[0], past, words=words, encoding=encoding)
+    for model in (open_model(name, seed=1), open_model(name, seed=1, wordings=shipped())):
+        reply = await check_model(model, request)
+        assert reply.text in {words.reply(label) for label in LABELS}
+
+
+async def test_given_models_keep_the_contract() -> None:
+    """A model made of a function or of a script keeps the contract, too."""
+    request = conversation(PICTURES[0])
+    said = CallableModel(lambda messages: f"{len(messages)} {messages[0].role}")
+    assert (await check_model(said, request)).text == "2 system"
+    assert await check_model(ScriptedModel(["Answer: 3"]), request) == Reply("Answer: 3")
+
+
+async def test_a_script_is_followed_to_its_end() -> None:
+    """A script gives its replies in order, as text or whole, and then refuses."""
+    cut = Reply("Ans", finish="length")
+    model = ScriptedModel(["one", cut])
+    assert [await model.complete([]), await model.complete([])] == [Reply("one"), cut]
+    for _ in range(2):
+        with pytest.raises(RequestRefused, match="the script ends after 2 replies"):
+            await check_model(model, [])
+
+
+@EACH_BUILT_IN
+async def test_answers_are_a_function_of_the_seed_and_the_request(name: str) -> None:
+    """The same seed and request have the same reply, however often asked; another seed has its own."""
+    requests = [conversation(picture) for picture in PICTURES]
+    models = [open_model(name, seed=seed) for seed in (5, 5, 6)]
+    first, again, other = [[await model.complete(each) for each in requests] for model in models]
+    assert first == again == [await models[0].complete(each) for each in requests]
+    assert first != other
+
+
+# ---- chance ---------------------------------------------------------------------------------
+
+
+async def test_chance_is_even() -> None:
+    """The guesser gives every label about equally often, whatever it was told before."""
+    model = Chance(seed=3)
+    past = [Past(PICTURES[0], "cat", "revealed_correct")]
+    requests = [
+        conversation((np.arange(16) == cell).reshape(4, 4) * np.float32(shade / 9), shown)
+        for cell, shade, shown in product(range(16), range(1, 10), ([], past))
+    ]
+    counts = Counter([await answers_of(model, request) for request in requests])
+    expected = len(requests) / len(LABELS)
+    assert set(counts) == set(LABELS)
+    # Chi-squared with 4 degrees of freedom: 18.5 is its 99.9 % quantile; the draw never varies.
+    assert sum((count - expected) ** 2 / expected for count in counts.values()) < 18.5
+
+
+# ---- nearest neighbour ------------------------------------------------------------------------
+
+
+@EACH_WORDING
+@EACH_ENCODING
+@pytest.mark.parametrize("wire", [list, merged])
+async def test_nearest_recalls_what_was_revealed(words: Wording, encoding: str, wire: type) -> None:
+    """Asked again about a picture, nearest answers the label revealed, right or wrong as it was.
+
+    It reads what was told in a message of its own, and merged in front of the next question.
+    """
+    past = [
+        Past(picture, "dog", "revealed_incorrect" if label != "dog" else "revealed_correct", label)
+        for picture, label in zip(PICTURES, LABELS, strict=False)
+    ]
+    model = NearestNeighbour()
+    for turn in past:
+        request = wire(conversation(turn.picture, past, words=words, encoding=encoding))
+        assert await answers_of(model, request) == turn.truth
+
+
+@EACH_WORDING
+@pytest.mark.parametrize("wire", [list, merged])
+async def test_nearest_uses_a_confirmed_answer(words: Wording, wire: type) -> None:
+    """Where no label is revealed, an answer that was told correct is known."""
+    past = [Past(PICTURES[0], "Ankle boot", "correct"), Past(PICTURES[1], "dog", "correct")]
+    for seed in range(5):
+        model = NearestNeighbour(seed)
+        for turn in past:
+            request = wire(conversation(turn.picture, past, words=words))
+            assert await answers_of(model, request) == turn.answer
+
+
+@EACH_WORDING
+@pytest.mark.parametrize("wire", [list, merged])
+async def test_nearest_rules_out_a_refuted_answer(words: Wording, wire: type) -> None:
+    """An answer that was told incorrect is not given again to the same picture, another may be."""
+    wrong = [Past(PICTURES[0], label, "incorrect") for label in LABELS if label != "き"]
+    for seed in range(10):
+        model = NearestNeighbour(seed)
+        request = wire(conversation(PICTURES[0], wrong[:1], words=words))
+        assert await answers_of(model, request) != wrong[0].answer
+        assert await answers_of(model, wire(conversation(PICTURES[0], wrong, words=words))) == "き"
+
+
+async def test_a_nearer_refutation_outweighs_a_farther_label() -> None:
+    """A label that the nearest picture rules out is not taken from a farther one."""
+    near, far, farthest = (np.zeros((4, 4), dtype=np.float32) for _ in range(3))
+    far[0], farthest[:] = 1, 1
+    past = [
+        Past(near, "dog", "incorrect"),
+        Past(far, "dog", "correct"),
+        Past(farthest, "3", "correct"),
+    ]
+    assert await answers_of(NearestNeighbour(), conversation(near, past)) == "3"
+
+
+async def test_nearest_guesses_where_nothing_is_known() -> None:
+    """What was only recorded, told in other words, or about another label, leaves all labels open."""
+    recorded = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "recorded")])
+    unheard = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "correct")])
+    unheard[3] = user("Well done, dog it is!")
+    foreign = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "revealed_incorrect", "horse")])
+    refuted = [Past(PICTURES[0], label, "incorrect") for label in LABELS]
+    for request in (recorded, unheard, foreign, conversation(PICTURES[0], refuted)):
+        given_ = {await answers_of(NearestNeighbour(seed), request) for seed in range(60)}
+        assert given_ == set(LABELS)
+
+
+async def test_nearest_reads_free_answers() -> None:
+    """An earlier reply in the learner's context counts as it is read, or not at all."""
+    request = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "correct")])
+    request[2] = assistant('I see four legs and a tail. It is a "dog".')
+    assert await answers_of(NearestNeighbour(), request) == "dog"
+    request[2] = assistant("It is a dog or a cat.")
+    assert len({await answers_of(NearestNeighbour(seed), request) for seed in range(20)}) > 2
+
+
+@given(
+    pictures=st.lists(
+        arrays.arrays(np.float32, (3, 3), elements=st.integers(0, 9).map(lambda n: n / 9)),
+        min_size=1,
+        max_size=8,
+    ),
+    data=st.data(),
+)
+async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -> None:
+    """With labels revealed, the answer is that of a picture than which none is nearer."""
+    asked = data.draw(st.sampled_from(pictures)) * np.float32(data.draw(st.sampled_from([0.5, 1])))
+    truths = [data.draw(st.sampled_from(LABELS)) for _ in pictures]
+    past = [
+        Past(picture, truth, "revealed_correct", truth)
+        for picture, truth in zip(pictures, truths, strict=True)
+    ]
+    decode, encode = ENCODINGS["grid"].decode, ENCODINGS["grid"].encode
+    seen = decode(encode(asked))
+    distances = [float(np.square(decode(encode(picture)) - seen).sum()) for picture in pictures]
+    nearest = {t for t, d in zip(truths, distances, strict=True) if d <= min(distances) + 1e-5}
+    assert await answers_of(NearestNeighbour(), conversation(asked, past)) in nearest
+
+
+async def test_ties_are_settled_by_the_seed() -> None:
+    """Of two labels of the same picture, some seeds answer one and some the other."""
+    past = [Past(PICTURES[0], label, "correct") for label in ("cat", "dog")]
+    request = conversation(PICTURES[0], past)
+    assert {await answers_of(NearestNeighbour(seed), request) for seed in range(20)} == {
+        "cat",
+        "dog",
+    }
+
+
+# ---- wordings -------------------------------------------------------------------------------
+
+
+async def test_a_wording_of_ones_own(tmp_path: Path) -> None:
+    """A learner that listens for a user's own file understands its sentences, others do not."""
+    shipped_set = resources.files("icl_loop.wording").joinpath("en.toml").read_text("utf-8")
+    path = tmp_path / "own.toml"
+    own = shipped_set.replace('"Array:\\n{image}"', '"{image}"').replace("Answer: ", "I pick ")
+    path.write_text(own.replace("was correct. The right label is {label}.", "is {label}"), "utf-8")
+    words = open_wording(str(path))
+    past = [Past(PICTURES[0], "dog", "correct"), Past(PICTURES[1], "3", "revealed_correct", "3")]
+    request = conversation(PICTURES[0], past, words=words)
+    reply = await check_model(NearestNeighbour(0, [str(path)]), request)
+    assert reply.text == "I pick dog"
+    for others in ([], ["ja"]):
+        with pytest.raises(RequestRefused, match="only conversations in its own wordings"):
+            await check_model(NearestNeighbour(0, others), request)
+
+
+# ---- what is not understood -----------------------------------------------------------------
+
+FRAME = system(open_wording("en").frame(LABELS, "grid", 6, "label"))
+SAME_LABELS = system(open_wording("en").frame(("3", "３"), "grid", 6, "label"))
+ASKED = conversation(PICTURES[0])[1]
+PNG = Message("user", (Image(b"\x89PNG"),))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason"),
+    [
+        ([], "does not begin like any of them"),
+        ([ASKED], "does not begin like any of them"),
+        ([system("You are a helpful assistant."), ASKED], "does not begin like any of them"),
+        ([system(FRAME.text + " "), ASKED], "does not begin like any of them"),
+        ([FRAME], "asks about no picture"),
+        ([FRAME, user("Array: none")], "asks about no picture"),
+        ([FRAME, user(open_wording("en").tell("correct", ""))], "asks about no picture"),
+        ([FRAME, PNG], "asks about no picture"),
+        ([FRAME, user("Array:\n0 1\n2 3")], "not a text of the grid encoding"),
+        ([FRAME, user("Array:\n000\n00")], "not a text of the grid encoding"),
+        ([FRAME, user("Array:\n00\n00"), ASKED], "the pictures of this request differ in size"),
+        ([FRAME, user("Array:\n000000000\n" + "000000000\n" * 2 + "000000000"), ASKED], "in size"),
+        ([SAME_LABELS, ASKED], "two of these labels read the same"),
+    ],
+)
+async def test_what_is_not_understood_is_refused(request_: list[Message], reason: str) -> None:
+    """A request that is no conversation of ours is refused with the reason, whatever is amiss."""
+    for _ in range(2):
+        with pytest.raises(RequestRefused, match=reason):
+            await check_model(NearestNeighbour(), request_)
+
+
+async def test_an_encoding_that_is_not_ours(tmp_path: Path) -> None:
+    """A wording may describe an encoding of its own, which no learner can decode: it refuses."""
+    path = tmp_path / "own.toml"
+    shipped_set = resources.files("icl_loop.wording").joinpath("en.toml").read_text("utf-8")
+    path.write_text(shipped_set.replace("\nsparse =", '\nrunes = "runes"\nsparse ='), "utf-8")
+    frame = system(open_wording(str(path)).frame(LABELS, "runes", 6, "label"))
+    with pytest.raises(RequestRefused, match="unknown encoding 'runes'"):
+        await check_model(NearestNeighbour(0, [str(path)]), [frame, ASKED])
+
+
+def _messages() -> st.SearchStrategy[list[Message]]:
+    """Return requests put together from what is understood, pieces of it, and anything else."""
+    texts = st.text() | st.sampled_from(
+        [
+            *(open_wording(name).frame(LABELS, "grid", 6, "label") for name in shipped()),
+            *(open_wording(name).frame(("3", "３"), "sparse", 6, "none") for name in shipped()),
+            *(open_wording(name).tell("revealed_correct", "dog") for name in shipped()),
+            *(f"Array:\n{text}" for text in ("", "0", "000\n000", "0-9", ".", "[[0.]]", "x" * 99)),
+            *("Answer: dog", "Array:", "配列：\n00\n00", ASKED.text, FRAME.text + ASKED.text),
+        ]
+    )
+    made = st.builds(
+        lambda make, text: make(text), st.sampled_from([system, user, assistant]), texts
+    )
+    return st.tuples(st.just([FRAME]) | st.just([]), st.lists(made | st.just(PNG))).map(
+        lambda parts: parts[0] + parts[1]
+    )
+
+
+@EACH_BUILT_IN
+@given(request_=_messages())
+@example(request_=[FRAME, user("Array:\n0"), user("Array:\n00"), ASKED])
+async def test_whatever_is_said_is_answered_or_refused(name: str, request_: list[Message]) -> None:
+    """Any messages at all have a reply or are refused, and never make a learner fail otherwise."""
+    with suppress(RequestRefused):
+        await check_model(open_model(name), request_)
