@@ -30,6 +30,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix
 
 bench: $(READY)
+	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/tokens_per_sample.py
 	$(BIN)/python benchmarks/reference.py

@@ -97,7 +97,7 @@ def _plain_pictures() -> Iterator[Pixels]:
 
 
 @EACH_ENCODING
-@pytest.mark.parametrize("size", [8, 20, 28])
+@pytest.mark.parametrize("size", [8, 20])
 def test_the_estimate_of_digits(
     counted: tuple[TokenCounter, Estimator], encoding: Encoding, size: int
 ) -> None:
@@ -109,7 +109,7 @@ def test_the_estimate_of_digits(
 
 
 @EACH_ENCODING
-@pytest.mark.parametrize("size", [8, 20, 28])
+@pytest.mark.parametrize("size", [20, 28])
 def test_the_estimate_of_mnist(
     counted: tuple[TokenCounter, Estimator], encoding: Encoding, size: int, mnist: str
 ) -> None:
@@ -118,8 +118,8 @@ def test_the_estimate_of_mnist(
 
 
 def _texts(dataset: Dataset, encoding: Encoding, size: int) -> list[str]:
-    samples = (dataset[index] for index in range(0, len(dataset), len(dataset) // 60))
-    return [encoding.encode(pixels(sample.image, size)) for sample in islice(samples, 60)]
+    samples = (dataset[index] for index in range(0, len(dataset), len(dataset) // 40))
+    return [encoding.encode(pixels(sample.image, size)) for sample in islice(samples, 40)]
 
 
 def _check_estimates(
