@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -229,3 +231,15 @@ async def test_recall_is_what_was_asked() -> None:
         shown = [index for first, last in turn.kept for index in range(first, last + 1)]
         request = recall(chosen.task.system, turns, shown, turn.question)
         assert fingerprint(request) == turn.request
+
+
+async def test_the_final_line_of_ones_own_wording_is_read(tmp_path: Path) -> None:
+    """A wording whose final line is like no other is asked in, answered in and read."""
+    path = tmp_path / "mine.toml"
+    shipped = resources.files("icl_loop.wording").joinpath("en.toml").read_text()
+    path.write_text(
+        shipped.replace('answer = "Answer: {label}"', 'answer = "It has to be {label}!"')
+    )
+    turns = await played(session(12, wording=str(path)))
+    assert [turn.outcome for turn in turns] == ["ok"] * 12
+    assert turns[0].reply.text.startswith("It has to be ")

@@ -39,7 +39,7 @@ class Task:
 
     def __post_init__(self) -> None:
         feedback_rule(self.feedback)
-        answers.read("", self.names)  # refuses labels that would read the same
+        self.read(Reply(""))  # refuses labels that would read the same
         torn = [n for n in self.names if ", " in n or not n.strip() or not n.isprintable()]
         if torn:
             raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
@@ -68,7 +68,7 @@ class Task:
 
     def read(self, reply: Reply) -> Reading:
         """Return the label that a reply answers, or why there is none."""
-        return answers.read(reply.text, self.names, reply.finish)
+        return answers.read(reply.text, self.names, reply.finish, self.wording.answer)
 
     def judge(self, turn: int, answer: str | None) -> Feedback:
         """Judge the answer of this turn, then choose the words that are told of it."""
