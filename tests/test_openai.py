@@ -44,7 +44,7 @@ from making import experiment, played, session
 ASKED = [system("s"), user("q0"), assistant("a0"), user("told"), user("q1")]
 
 
-FAST = Patience(allowance_s=2.0, unproven_s=0.3, first_wait_s=0.001, longest_wait_s=0.02)
+FAST = Patience(allowance_s=20.0, unproven_s=2.0, first_wait_s=0.001, longest_wait_s=0.02)
 
 
 def patient(
