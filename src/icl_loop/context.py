@@ -8,6 +8,7 @@ never sees a label or a sample, only turns as they were played.
 import ast
 import inspect
 import math
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -172,12 +173,12 @@ class ContextPolicy(Protocol):
         ...
 
 
-class Policy:
+class Policy(ABC):
     """A policy that composes with `|` and is written as it is called."""
 
+    @abstractmethod
     def __call__(self, past: Past) -> Shown:
         """Return some of the candidates; see `ContextPolicy`."""
-        raise NotImplementedError
 
     def __or__(self, other: ContextPolicy) -> "Chain":
         return Chain((self, other))
