@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "shared",
     deadline=None,
-    max_examples=30,
+    max_examples=50,
     database=None,  # nothing is left behind, and a failure prints how to repeat it
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
