@@ -28,10 +28,7 @@ from icl_loop.messages import Image, Message, Reply, Text, Usage, assistant, sys
 from icl_loop.models import CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.openai import OpenAIModel
 from icl_loop.server import (
-    CACHE_STEP,
     FAULTS,
-    MAX_BODY,
-    UNSOUND,
     RequestLog,
     ServerSettings,
     build_app,
@@ -39,6 +36,8 @@ from icl_loop.server import (
     serve,
     serving,
 )
+from icl_loop.server.app import MAX_BODY, UNSOUND
+from icl_loop.server.prefixes import CACHE_STEP
 from icl_loop.tokens import ESTIMATORS, REQUEST_TOKENS, count_message, count_messages
 from making import played, session
 

@@ -26,6 +26,7 @@ from icl_loop.tokens import (
     ESTIMATORS,
     IMAGE_TOKENS,
     MESSAGE_TOKENS,
+    REQUEST_TOKENS,
     VOCABULARIES,
     Estimator,
     TokenCounter,
@@ -191,6 +192,22 @@ def test_counters_of_models(counted: tuple[TokenCounter, Estimator]) -> None:
     models = {"o200k_base": ("gpt-4o", "gpt-4.1-mini"), "cl100k_base": ("gpt-4", "gpt-3.5-turbo")}
     for model in models[true.name]:
         assert counter_for(model).name == true.name
+
+
+@pytest.mark.parametrize(
+    ("messages", "billed"),
+    [
+        ([user("hello")], 8),
+        ([user("Say this is a test!")], 13),
+        ([system("You are a helpful assistant."), user("Hello!")], 19),
+    ],
+)
+def test_a_request_counts_what_openai_bills(
+    counted: tuple[TokenCounter, Estimator], messages: list[Message], billed: int
+) -> None:
+    """A request counts as many tokens as OpenAI's API reference shows to be billed for it."""
+    true, _ = counted
+    assert count_messages(true, messages) + REQUEST_TOKENS == billed
 
 
 # ---- without a vocabulary ------------------------------------------------------------------

@@ -33,7 +33,8 @@ def pixels(image: NDArray[np.uint8], size: int) -> Pixels:
     """
     if not 1 <= size <= MAX_SIDE:
         raise InputError(f"size is 1 to {MAX_SIDE} pixels, got {size}")
-    grey = Image.fromarray(image).resize((size, size)).convert("L")
+    scaled = Image.fromarray(image).resize((size, size))
+    grey = scaled if scaled.mode == "L" else scaled.convert("L")
     return np.asarray(grey, dtype=np.float32) / np.float32(255)
 
 
@@ -91,8 +92,8 @@ def encoding(name: str) -> Encoding:
 # ---- article: the array as numpy prints it -----------------------------------------------
 
 
-_TENTHS = ("0. ", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1. ")
-_WHOLE = {0: "0.", 10: "1."}
+_TENTHS = np.array([b"0.  ", *(b"0.%d " % tenth for tenth in range(1, 10)), b"1.  "])
+_WHOLE = np.array([b"0. ", *(b"?" for _ in range(9)), b"1. "])
 _LINE = 74
 """Columns of a line as numpy fills it by default: 75 less one for the closing bracket."""
 
@@ -100,18 +101,26 @@ _LINE = 74
 def _write_article(values: Pixels) -> str:
     """Write each row as numpy prints it; asking numpy itself takes ten times as long."""
     tenths = np.rint(values.astype(np.float32, copy=False) * np.float32(10)).astype(np.intp)
-    return "[" + ",\n".join(_print_row(row) for row in tenths.tolist()) + "]"
+    whole = (tenths % 10 == 0).all(axis=1).tolist()
+    long, short = _rows(_TENTHS[tenths]), _rows(_WHOLE[tenths])
+    rows = [_wrap(*(short[i] if whole[i] else long[i])) for i in range(len(whole))]
+    return "[" + ",\n".join(rows) + "]"
 
 
-def _print_row(tenths: list[int]) -> str:
+def _rows(words: NDArray[np.bytes_]) -> list[tuple[str, int]]:
+    """Return each row of words, which end in a blank, as one text; and the width of a word."""
+    width, text = words.itemsize, words.tobytes().decode("ascii")
+    row = width * words.shape[1]
+    return [(text[start : start + row], width) for start in range(0, len(text), row)]
+
+
+def _wrap(printed: str, width: int) -> str:
     """Print one row of float32 tenths: numbers of one width, lines that end in no blanks."""
-    words = _WHOLE if _WHOLE.keys() >= set(tenths) else _TENTHS
-    each_line = _LINE // (len(words[0]) + 1)
-    printed = [words[tenth] for tenth in tenths]
-    *full, last = (
-        " ".join(printed[start : start + each_line]) for start in range(0, len(printed), each_line)
-    )
-    return "[" + "\n ".join([*(line.rstrip() for line in full), last]) + "]"
+    line = _LINE // width * width
+    if len(printed) <= line:
+        return f"[{printed[:-1]}]"
+    *full, last = [printed[start : start + line] for start in range(0, len(printed), line)]
+    return "[" + "".join([each.rstrip() + "\n " for each in full]) + last[:-1] + "]"
 
 
 def _read_article(text: str) -> Pixels:

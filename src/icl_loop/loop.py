@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, spans
 from icl_loop.errors import ContextFull, ContextOverflow
-from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.messages import Message, Reply, Request
 from icl_loop.models import ChatModel
 from icl_loop.records import Turn
 from icl_loop.task import Task
@@ -60,7 +60,7 @@ async def play(
             label=task.truth(index),
             question=question,
             kept=spans(shown),
-            request=fingerprint(request),
+            request=request.fingerprint,
             reply=reply,
             answer=reading.answer,
             outcome=reading.outcome,
@@ -73,15 +73,10 @@ async def play(
         tally.add(turn, asked, shown)
 
 
-def recall(
-    system: Message, turns: Sequence[Turn], shown: Shown, question: Message
-) -> list[Message]:
+def recall(system: Message, turns: Sequence[Turn], shown: Shown, question: Message) -> Request:
     """Return the messages of a request: the frame, the turns shown, the question."""
-    return [
-        system,
-        *(message for index in shown for message in turns[index].messages),
-        question,
-    ]
+    said = [message for index in shown for message in turns[index].messages]
+    return Request((system, *said, question))
 
 
 async def _timed(model: ChatModel, request: Sequence[Message]) -> Reply:

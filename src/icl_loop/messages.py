@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Literal
 
@@ -96,11 +96,13 @@ def system(text: str) -> Message:
     return Message("system", (Text(text),))
 
 
+@lru_cache(1_024)
 def user(text: str) -> Message:
     """Return a user message of one text part."""
     return Message("user", (Text(text),))
 
 
+@lru_cache(1_024)
 def assistant(text: str) -> Message:
     """Return an assistant message of one text part."""
     return Message("assistant", (Text(text),))
@@ -118,8 +120,21 @@ def _joined(role: Role, group: list[Message]) -> Message:
     return Message(role, (Text(JOIN.join(message.text for message in group)),))
 
 
+class Request(tuple[Message, ...]):  # noqa: SLOT001  a slot could not hold a cached property
+    """The messages of one request, whose fingerprint is computed once."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hexadecimal digits that stand for exactly these messages in this order."""
+        return _fingerprint(self)
+
+
 def fingerprint(messages: Iterable[Message]) -> str:
     """Return 32 hexadecimal digits that stand for exactly these messages in this order."""
+    return messages.fingerprint if isinstance(messages, Request) else _fingerprint(messages)
+
+
+def _fingerprint(messages: Iterable[Message]) -> str:
     joined = b"".join([message.digest for message in messages])
     return hashlib.sha256(joined).hexdigest()[:32]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from icl_loop import answers
 from icl_loop.answers import Reading
@@ -59,8 +59,7 @@ class Task:
 
     def ask(self, turn: int) -> Message:
         """Return the question of this turn."""
-        image = pixels(self.samples[turn].image, self.size)
-        return user(self.wording.ask(self.encoding.encode(image)))
+        return _question(self.samples[turn], self.encoding, self.size, self.wording)
 
     def truth(self, turn: int) -> str:
         """Return the right label of this turn, in the names the model is given."""
@@ -76,3 +75,9 @@ class Task:
         judgement = Judgement(turn, correct=answer == truth)
         phrase = feedback_rule(self.feedback)(judgement)
         return Feedback(judgement.correct, self.wording.tell(phrase, truth))
+
+
+@lru_cache(4_096)
+def _question(sample: Sample, encoding: Encoding, size: int, wording: Wording) -> Message:
+    """Return the question about a sample: one object, since every arm asks the same ones."""
+    return user(wording.ask(encoding.encode(pixels(sample.image, size))))

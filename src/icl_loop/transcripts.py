@@ -22,6 +22,7 @@ from icl_loop.journal import Journal, write_durably
 from icl_loop.messages import Finish, Reply, Served, Usage, user
 from icl_loop.records import Feedback, Outcome, Turn
 
+VERSION = metadata.version("icl-loop")
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
 """The only fields in which a resumed session may differ from one that was never cut."""
 
@@ -62,7 +63,7 @@ class Header(_Line):
     system: str
     dataset: DatasetIdentity
     created: str = ""
-    icl_loop: str = Field(default_factory=lambda: metadata.version("icl-loop"))
+    icl_loop: str = Field(default_factory=lambda: VERSION)
 
     def born(self) -> Self:
         """Return the header with an id, made of all it says, and the present time."""

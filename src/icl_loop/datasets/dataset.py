@@ -74,11 +74,18 @@ class Dataset:
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
             raise DatasetError(f"{self.name} has samples 0 to {len(self) - 1}, got index {index}")
-        return Sample(
-            id=f"{self.name}/{index}",
-            image=self.images[index],
-            label=self.labels[int(self.classes[index])],
-        )
+        if index not in self._given:
+            self._given[index] = Sample(
+                id=f"{self.name}/{index}",
+                image=self.images[index],
+                label=self.labels[int(self.classes[index])],
+            )
+        return self._given[index]
+
+    @cached_property
+    def _given(self) -> dict[int, Sample]:
+        """The samples given out so far; each is one object, so that what is made of it is too."""
+        return {}
 
     @cached_property
     def sha256(self) -> str:

@@ -10,15 +10,20 @@ import json
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
+from http import HTTPStatus
 from typing import Any
 
 import aiohttp
 import httpx2
 import openai
+from aiohttp import hdrs
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from yarl import URL
 
 from icl_loop.errors import (
     ContextOverflow,
@@ -92,27 +97,16 @@ class OpenAIModel:
         self._join = JOIN_JSON if merge_roles else None
         self._key_variable = _key_variable(base_url, api_key_env)
         secret_headers = {name: _key(held) for name, held in (headers_env or {}).items()}
-        timeout = httpx2.Timeout(timeout_s, connect=10.0, pool=None)
-        self._timeout = {"timeout": timeout.as_dict()}
-        self._http = openai.DefaultAioHttpClient(
-            limits=httpx2.Limits(
-                max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS
-            ),
-            timeout=timeout,
-        )
+        self._timeout = aiohttp.ClientTimeout(sock_connect=10.0, sock_read=timeout_s)
         self._client = openai.AsyncOpenAI(
             api_key=_key(self._key_variable),
             base_url=base_url,
             organization=organization,
             default_headers={**(headers or {}), **secret_headers},
             max_retries=0,
-            http_client=self._http,
         )
         self._secrets = [self._client.api_key, *secret_headers.values()]
-        # The client's own way to its connections, without cookies, redirects and hooks, which a
-        # request of ours has no use for; they take longer than the socket does.
-        self._transport = self._http._transport_for_url(httpx2.URL(self._where))
-        self._url = httpx2.URL(f"{self._where.rstrip('/')}/chat/completions")
+        self._url = URL(f"{self._where.rstrip('/')}/chat/completions")
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
@@ -136,30 +130,39 @@ class OpenAIModel:
         """
         if (pause := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(pause)
-        headers = {**self._headers, "X-Client-Request-Id": fingerprint(messages)}
         try:
-            request = httpx2.Request(
-                "POST",
+            async with self._session.post(
                 self._url,
-                headers=headers,
-                content=self._body(messages),
-                extensions=self._timeout,
-            )
-            response = await self._transport.handle_async_request(request)
-            await response.aread()
-        except (httpx2.RequestError, aiohttp.ClientError, OSError) as error:
+                data=self._body(messages),
+                headers={**self._headers, "X-Client-Request-Id": fingerprint(messages)},
+                allow_redirects=False,
+            ) as response:
+                content = await _read(response)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ModelUnavailable(f"{self._where} {_broken(error)}") from None
         self._keep_pace(response.headers)
-        if response.status_code != httpx2.codes.OK:
-            raise await self._translated(response)
-        return self._reply(response.content)
+        if response.status != HTTPStatus.OK:
+            raise await self._translated(response, content)
+        return self._reply(content)
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.close()
+        if "_session" in self.__dict__:
+            await self._session.close()
 
     def _body(self, messages: Sequence[Message]) -> bytes:
         return self._head + wire(messages, self._join) + b"]}"
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        """The connections; they belong to the event loop that first asks for them."""
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=httpx2.create_ssl_context()),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=self._timeout,
+            proxy=_proxy(self._url),
+        )
 
     def _reply(self, content: bytes) -> Reply:
         if len(content) > MAX_REPLY_BYTES:
@@ -177,16 +180,16 @@ class OpenAIModel:
     def _where(self) -> str:
         return str(self._client.base_url)
 
-    def _keep_pace(self, headers: httpx2.Headers) -> None:
+    def _keep_pace(self, headers: Mapping[str, str]) -> None:
         """Hold the next request back if the endpoint says that nothing is left until then."""
         for kind in ("requests", "tokens"):
             if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
                 reset = _duration(headers.get(f"x-ratelimit-reset-{kind}"))
                 self._not_before = max(self._not_before, time.monotonic() + (reset or 0.0))
 
-    async def _translated(self, response: httpx2.Response) -> ModelError:
+    async def _translated(self, response: aiohttp.ClientResponse, content: bytes) -> ModelError:
         """Return our error for a status that is no success."""
-        status, (code, message) = response.status_code, _error(response.content)
+        status, (code, message) = response.status, _error(content)
         for secret in self._secrets:
             message = message.replace(secret, "[key]")
         said = f"{self._where} answered {status}: {message[:300]}"
@@ -310,14 +313,35 @@ OVERFLOW = re.compile(
 """How OpenAI, vLLM, llama.cpp, Ollama and their like say that a request is too long."""
 
 
+def _proxy(url: URL) -> str | None:
+    """Return the proxy that the environment names for `url`, if any."""
+    proxies = urllib.request.getproxies()
+    if urllib.request.proxy_bypass(url.host or ""):
+        return None
+    return proxies.get(url.scheme, proxies.get("all"))
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body, of which no more than a little beyond `MAX_REPLY_BYTES` is ever taken in."""
+    if (response.content_length or MAX_REPLY_BYTES) < MAX_REPLY_BYTES and (
+        hdrs.CONTENT_ENCODING not in response.headers
+    ):
+        return await response.read()
+    content = bytearray()
+    async for piece in response.content.iter_any():
+        content += piece
+        if len(content) > MAX_REPLY_BYTES:
+            break
+    return bytes(content)
+
+
 def _broken(error: BaseException) -> str:
-    """Return what became of a connection; the transport's own error says it, httpx2's may not."""
-    cause = error.__cause__ or error
-    if isinstance(cause, aiohttp.ClientConnectorError):
+    """Return what became of a connection."""
+    if isinstance(error, aiohttp.ClientConnectorError):
         return "cannot be reached"
-    if isinstance(cause, TimeoutError | aiohttp.ServerTimeoutError):
+    if isinstance(error, TimeoutError):
         return "did not answer in time"
-    return f"broke off its answer ({type(cause).__name__})"
+    return f"broke off its answer ({type(error).__name__})"
 
 
 class _SaidNothing(Exception):
@@ -454,7 +478,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def _retry_after(headers: Mapping[str, str]) -> float | None:
     """Return how many seconds the endpoint asks to wait, by whichever header it says so."""
     if (value := headers.get("retry-after-ms")) and _number(value) is not None:
         return float(value) / 1000

@@ -112,6 +112,9 @@ class Wording(_Table):
     announced: Announced
     told: Told
 
+    def __hash__(self) -> int:
+        return hash((self.system, self.question, self.answer))
+
     def frame(self, labels: Sequence[str], encoding: str, size: int, feedback: str) -> str:
         """Return the system text for these labels, encoding, size in pixels and feedback kind.
 

@@ -1,0 +1,18 @@
+"""An OpenAI-compatible endpoint over any model of ours, so that the whole path runs without a key.
+
+It counts tokens, pretends to have a prefix cache, takes its time and fails at the rates it is told.
+"""
+
+from icl_loop.server.app import build_app
+from icl_loop.server.settings import FAULTS, RequestLog, ServerSettings, parse_faults
+from icl_loop.server.sockets import serve, serving
+
+__all__ = [
+    "FAULTS",
+    "RequestLog",
+    "ServerSettings",
+    "build_app",
+    "parse_faults",
+    "serve",
+    "serving",
+]
