@@ -12,8 +12,9 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
+    {"sheet"},
     {"screen", "server"},
-    {"runner", "plots"},
+    {"runner", "plots", "planning"},
     {"pool"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
