@@ -83,7 +83,7 @@ def kill_often(kills: int, folder: Path) -> None:
     dice = random.Random(11)  # noqa: S311  moments, no secrets
     with served(latency_s=LATENCY_S) as (base_url, log):
         asyncio.run(Run(experiment(base_url), folder / "whole").play())
-        whole, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0
+        whole, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0.0
         per_run = []
         while killed < kills:
             before, in_this, runs = log.total, 0, runs + 1

@@ -18,7 +18,7 @@ LAYERS = (
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
-    {"datasets", "encodings", "labels", "wording", "feedback", "tokens", "answers"},
+    {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
     {"messages", "journal"},
     {"errors"},
