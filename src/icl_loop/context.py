@@ -266,7 +266,7 @@ class Within(Policy):
 class Reset(Policy):
     """No turn before turn `at` once it is reached: the history is wiped there."""
 
-    at: int
+    at: int = 100
 
     def __post_init__(self) -> None:
         _at_least("reset", "at", self.at, 1)
