@@ -14,7 +14,7 @@ LAYERS = (
     {"cli"},
     {"screen", "server"},
     {"runner", "plots"},
-    {"pool"},
+    {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
