@@ -22,6 +22,8 @@ from icl_loop.analysis import (
     find,
     frame,
     joined,
+    measure,
+    metrics_fields,
     sessions,
     summarize,
     warnings,
@@ -33,7 +35,7 @@ from icl_loop.experiment import load
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
-from icl_loop.verdict import verdict_lines
+from icl_loop.verdict import metrics_table, verdict_lines
 
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
@@ -161,6 +163,7 @@ def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) ->
     summaries = summarize(turns)
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
+    out.print(metrics_table(measure(turns)))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
     for conclusion in conclusions:
@@ -240,7 +243,10 @@ def analyze(
     summaries = summarize(turns)
     concluded = joined(conclude_each(turns, pair, sessions(paths)))
     report = {
-        "arms": [as_json(summary) for summary in summaries],
+        "arms": [
+            {**as_json(summary), "metrics": metrics_fields(metrics)}
+            for summary, metrics in zip(summaries, measure(turns), strict=True)
+        ],
         **concluded,
         "warnings": [*warnings(summaries), *concluded["warnings"]],
     }

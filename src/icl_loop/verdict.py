@@ -7,10 +7,43 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import Conclusion, Contrast, Rung, Secondary, sentence
+from icl_loop.analysis import ArmMetrics, Conclusion, Contrast, Estimate, Rung, Secondary, sentence
 from icl_loop.screen import printable
 
 _ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
+
+
+def metrics_table(metrics: Iterable[ArmMetrics]) -> Table:
+    """Return the table of how the arms answered and what they cost."""
+    rows = list(metrics)
+    several = len({row.experiment for row in rows}) > 1
+    table = _table("how they answered: balanced accuracy in %, entropy of answers in bits, tokens")
+    table.add_column("arm", overflow="fold")
+    for heading in ("balanced", "entropy early", "late", "top late", "stay if right", "shown"):
+        table.add_column(heading, justify="right")
+    for heading in ("in", "cached", "out", "s a reply"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        name = f"{row.experiment} / {row.arm}" if several else row.arm
+        table.add_row(Text(printable(name)), *_metric_cells(row))
+    return table
+
+
+def _metric_cells(row: ArmMetrics) -> list[str]:
+    return [
+        f"{100 * row.balanced_accuracy:.1f}",
+        _mean(row.entropy_early, ".2f"),
+        _mean(row.entropy_late, ".2f"),
+        _mean(row.top_share_late, ".0%"),
+        _mean(row.feedback_use, "+.2f"),
+        _mean(row.exposure, ".1f"),
+        *(f"{row.tokens[kind]:,}" for kind in ("prompt", "cached", "completion")),
+        f"{row.latency_s:.2f}",
+    ]
+
+
+def _mean(estimate: Estimate, how: str) -> str:
+    return "–" if estimate.mean is None else format(estimate.mean, how)
 
 
 def verdict_lines(conclusion: Conclusion) -> Iterator[RenderableType]:

@@ -19,11 +19,23 @@ from icl_loop.analysis.inference import (
     conclude,
     conclude_each,
 )
+from icl_loop.analysis.metrics import (
+    ArmMetrics,
+    confusion,
+    equivalent_examples,
+    excess_regret,
+    feedback_use,
+    learning_efficiency,
+    measure,
+    metrics_fields,
+    nearest_shown,
+)
 from icl_loop.analysis.reporting import conclusion_fields, joined
 from icl_loop.analysis.sentences import sentence
 from icl_loop.analysis.sessions import sessions
 
 __all__ = [
+    "ArmMetrics",
     "ArmSummary",
     "Conclusion",
     "Contrast",
@@ -36,12 +48,20 @@ __all__ = [
     "conclude",
     "conclude_each",
     "conclusion_fields",
+    "confusion",
     "e_process",
+    "equivalent_examples",
+    "excess_regret",
+    "feedback_use",
     "find",
     "frame",
     "holm",
     "joined",
     "late_difference",
+    "learning_efficiency",
+    "measure",
+    "metrics_fields",
+    "nearest_shown",
     "sentence",
     "session_curves",
     "sessions",

@@ -49,7 +49,8 @@ class Contrast:
         interval: 95 % t interval with K - 1 degrees of freedom, None with fewer than two streams.
         p_t: Two-sided p of the t test.
         p_sign_flip: Two-sided p of the sign-flip test.
-        mde: The effect that would be found significant with a probability of 80 %.
+        mde: The effect that would be found significant with a probability of 80 %, None if the
+            differences are all the same.
         equivalent: Whether the effect is shown to lie within the margin.
 
     With fewer than `FEWEST_STREAMS` streams there is no test: the last four are None. If the
@@ -191,17 +192,17 @@ def _random_signs(count: int) -> Floats:
     return 1.0 - 2.0 * chosen.astype(np.float64)
 
 
-def least_detectable(values: Floats) -> float:
+def least_detectable(values: Floats) -> float | None:
     """Return the effect that a two-sided t test at 0.05 finds with a probability of 80 %.
 
     It is delta * s / sqrt(K), where the noncentral t with K - 1 degrees of freedom and
     noncentrality delta is above t(0.975, K - 1) with that probability (Johnson and Welch 1940);
     the other tail, of less than 1e-6, is left out. It takes s as it was observed, and stands for
-    the sign-flip test too.
+    the sign-flip test too. Values without variance say nothing of it: None.
     """
     freedom = values.size - 1
     delta = nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, 1 - ALPHA / 2))
-    return float(delta) * _error(values)
+    return float(delta) * _error(values) or None
 
 
 def is_equivalent(values: Floats, margin: float) -> bool:

@@ -56,6 +56,8 @@ def _sensitivity(contrast: Contrast) -> str:
             f"with {contrast.k} streams the sign-flip p cannot be below {least:.4f}, so no"
             f" difference at all could have been significant; it takes {contrast.k + 1} streams"
         )
+    if contrast.mde is None:
+        return "the difference was the same in every stream, which says nothing of what can be found"
     return f"a true difference of {_number(contrast.mde)} would have been found 4 times out of 5"
 
 
