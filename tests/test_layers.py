@@ -12,6 +12,7 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
+    {"verdict"},
     {"screen", "server"},
     {"runner", "plots"},
     {"pool", "shadow"},

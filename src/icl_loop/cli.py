@@ -16,7 +16,18 @@ import typer
 from rich.console import Console
 
 from icl_loop import screen
-from icl_loop.analysis import as_json, find, frame, summarize, warnings
+from icl_loop.analysis import (
+    as_json,
+    conclude_each,
+    find,
+    frame,
+    joined,
+    measure,
+    metrics_fields,
+    sessions,
+    summarize,
+    warnings,
+)
 from icl_loop.datasets import open_dataset
 from icl_loop.encodings import ENCODINGS, encoding, pixels
 from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
@@ -24,6 +35,7 @@ from icl_loop.experiment import load
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
+from icl_loop.verdict import metrics_table, verdict_lines
 
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
@@ -146,11 +158,19 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path]) -> None:
-    summaries = summarize(frame(paths))
+def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) -> None:
+    turns = frame(paths)
+    summaries = summarize(turns)
+    conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
+    out.print(metrics_table(measure(turns)))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(screen.printable(conclusion.experiment), align="left")
+        for line in verdict_lines(conclusion):
+            out.print(line)
 
 
 @app.command()
@@ -205,15 +225,41 @@ def _verify_all(files: list[Path]) -> None:
 @app.command()
 def analyze(
     paths: Paths,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print early, late and windowed accuracy of each arm, with t intervals over sessions."""
+    """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
+    pair = _pair_of_arms(primary)
     if not as_json_text:
-        _print_summary(find(paths))
+        _print_summary(find(paths), pair)
         return
-    summaries = summarize(frame(paths))
-    report = {"arms": [as_json(summary) for summary in summaries], "warnings": warnings(summaries)}
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    turns = frame(paths)
+    summaries = summarize(turns)
+    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    report = {
+        "arms": [
+            {**as_json(summary), "metrics": metrics_fields(metrics)}
+            for summary, metrics in zip(summaries, measure(turns), strict=True)
+        ],
+        **concluded,
+        "warnings": [*warnings(summaries), *concluded["warnings"]],
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]
 
 
 @app.command()
