@@ -406,3 +406,56 @@ async def test_every_encoding_takes_permuted_pixels() -> None:
         moved = session.task.transform(pixels(sample.image, 20))
         step = encoding(name).step
         assert np.abs(encoding(name).decode(text) - moved).max() <= step / 2 + 1e-6
+
+
+# ---- stopping early, adding streams ----------------------------------------------------------
+
+
+CLEAR = {
+    "turns": 40,
+    "streams": 12,
+    "arms": [{"name": "label", "feedback": {"kind": "label"}}, {"name": "stateless", "context": {"policy": "stateless"}}],
+    "analysis": {"primary": ["label", "stateless"]},
+}  # fmt: skip
+
+
+async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
+    """Once the streams played are evidence enough, no more are begun, and the folder says why."""
+    run = Run(experiment(**CLEAR), tmp_path, concurrency=2, stop_early=True)
+    result = await run.play()
+    assert result.complete
+    assert result.early is not None
+    assert result.early.evidence[-1] >= 20
+    assert len(result.early.differences) <= 6
+    assert len(result.paths) <= 2 * len(result.early.differences) + 2
+    said = json.loads((run.folder / "stopped-early.json").read_text())
+    assert said["differences"] == list(result.early.differences)
+    again = await Run(experiment(**CLEAR), tmp_path, stop_early=True, concurrency=1).play()
+    assert again.early is not None
+    assert again.early.differences[: len(said["differences"])] == result.early.differences
+
+
+async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
+    """Where both arms guess, every stream is played."""
+    changes: dict[str, Any] = {**CLEAR, "model": {"name": "participant/chance"}, "streams": 6}
+    result = await Run(experiment(**changes), tmp_path, stop_early=True).play()
+    assert result.early is None
+    assert len(result.paths) == 12
+
+
+async def test_stopping_early_needs_a_primary_contrast(tmp_path: Path) -> None:
+    """Without a primary contrast there is no evidence to stop by."""
+    with pytest.raises(InputError, match="needs a primary contrast"):
+        await Run(experiment(), tmp_path, stop_early=True).play()
+
+
+async def test_streams_can_be_added_to_yoked_arms(tmp_path: Path) -> None:
+    """A yoked session keeps its donor when streams are added; what was played stays as it was."""
+    arms = [YOKED, {"name": "feedback"}]
+    await Run(experiment(streams=2, arms=arms), tmp_path).play()
+    before = transcripts_of(tmp_path / "small")
+    result = await Run(experiment(streams=4, arms=arms), tmp_path).play()
+    assert result.complete
+    after = transcripts_of(tmp_path / "small")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 8

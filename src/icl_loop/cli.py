@@ -88,6 +88,13 @@ def run(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
     ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+        ),
+    ] = False,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     laid_over = list(changes or [])
@@ -95,7 +102,14 @@ def run(
     laid_over += [f"turns={turns}"] if turns is not None else []
     plan = load(experiment, laid_over)
     plan.check()
-    playing = Run(plan, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
+    playing = Run(
+        plan,
+        out_dir,
+        concurrency,
+        max_usd=max_usd,
+        max_tokens=max_tokens,
+        stop_early=stop_early,
+    )
     with screen.watch(plan, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -142,6 +156,14 @@ def _close(playing: Run, result: RunResult | None) -> None:
         _print_summary(paths)
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
+    if result is not None and result.early is not None:
+        out.print(
+            f"stopped early: after {len(result.early.differences)} streams the evidence that"
+            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
+            f" E = {result.early.evidence[-1]:.1f}, at least 20",
+            highlight=False,
+            soft_wrap=True,
+        )
     out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
     if result is not None and result.complete:
         out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)

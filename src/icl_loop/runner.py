@@ -1,13 +1,15 @@
 """Runs: many sessions at once in one event loop, each into its own transcript."""
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from icl_loop.analysis.contrasts import STOP_AT, e_process, late_difference
 from icl_loop.errors import (
     ContextFull,
     DirectoryBusy,
@@ -34,6 +36,8 @@ from icl_loop.transcripts import (
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
+EARLY_STOP_NAME = "stopped-early.json"
+"""Says in the folder of a run why it played no more streams."""
 
 OnTurn = Callable[[Session, Turn], None]
 
@@ -47,6 +51,21 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Why a run stopped before all streams were played: the evidence of those played sufficed.
+
+    Attributes:
+        primary: The arms compared.
+        differences: Late accuracy of the first less that of the second, stream by stream.
+        evidence: The e-process after each stream; the last value is `STOP_AT` or more.
+    """
+
+    primary: tuple[str, str]
+    differences: tuple[float, ...]
+    evidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What came of a run.
 
@@ -55,16 +74,18 @@ class RunResult:
         paths: The transcripts of all sessions of the experiment that exist now.
         stops: The sessions that could not go on.
         interrupted: Whether it was told to stop.
+        early: Why it needed no more streams, if it did not.
     """
 
     folder: Path
     paths: tuple[Path, ...]
     stops: tuple[Stop, ...]
     interrupted: bool
+    early: EarlyStop | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every session was played to its end."""
+        """Whether every session was played to its end, or no more were needed."""
         return not self.stops and not self.interrupted
 
 
@@ -79,6 +100,8 @@ class Run:
         open_model: Opens the model of a session; its own by its settings unless told otherwise.
         max_usd: US dollars that the experiment may cost in all, saved sessions included, or None.
         max_tokens: Prompt and completion tokens that it may take in all, or None.
+        stop_early: Stop once the e-process over streams has evidence enough; it may be looked at
+            after every stream. Needs a primary contrast.
         on_turn: Called with every turn that is safe on the disk, saved ones on resume included.
     """
 
@@ -89,9 +112,12 @@ class Run:
     open_model: OpenModel | None = None
     max_usd: float | None = None
     max_tokens: int | None = None
+    stop_early: bool = False
     meter: Meter = field(init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
+    _right: dict[tuple[str, int], list[bool]] = field(default_factory=dict, init=False)
+    _early: EarlyStop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.max_usd, self.max_tokens)
@@ -119,6 +145,10 @@ class Run:
             DirectoryBusy: Another process is writing in the folder.
         """
         self.experiment.check()
+        if self.stop_early and self.experiment.analysis.primary is None:
+            raise InputError(
+                "stopping early needs a primary contrast: name one in [analysis] primary"
+            )
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         with _locked(self.folder), Journal() as journal:
@@ -139,7 +169,8 @@ class Run:
             folder=self.folder,
             paths=tuple(path for session in sessions if (path := self.path(session)).exists()),
             stops=tuple(stop for task in playing if (stop := task.result()) is not None),
-            interrupted=self._stopping.is_set(),
+            interrupted=self._stopping.is_set() and self._early is None,
+            early=self._early,
         )
 
     def path(self, session: Session) -> Path:
@@ -205,6 +236,7 @@ class Run:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
+            self._look(session, recorder.saved)
             return
         replay = ReplayModel(recorder.saved, then=model)
         turns = play(session.task, replay, session.policy, session.window)
@@ -222,6 +254,28 @@ class Run:
             recorder.finish("context_full", len(played))
         else:
             recorder.finish("complete", len(played))
+            self._look(session, played)
+
+    def _look(self, session: Session, turns: Sequence[Turn]) -> None:
+        """Stop the run if the streams of which both primary arms have played are evidence enough."""
+        if not self.stop_early or self._early is not None:
+            return
+        self._right[session.arm, session.stream] = [turn.feedback.correct for turn in turns]
+        primary = self.experiment.analysis.primary or []
+        differences: list[float] = []
+        for stream in range(self.experiment.streams):
+            pair = [self._right.get((arm, stream)) for arm in primary]
+            if pair[0] is None or pair[1] is None:
+                break
+            difference = late_difference(pair[0], pair[1], self.experiment.turns)
+            if difference is None:
+                break
+            differences.append(difference)
+        evidence = e_process(differences).tolist() if differences else []
+        if evidence and max(evidence) >= STOP_AT:
+            self._early = EarlyStop((primary[0], primary[1]), tuple(differences), tuple(evidence))
+            (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
+            self.stop()
 
 
 class _DonorStopped(StoppedShort):
