@@ -57,7 +57,9 @@ def _sensitivity(contrast: Contrast) -> str:
             f" difference at all could have been significant; it takes {contrast.k + 1} streams"
         )
     if contrast.mde is None:
-        return "the difference was the same in every stream, which says nothing of what can be found"
+        return (
+            "the difference was the same in every stream, which says nothing of what can be found"
+        )
     return f"a true difference of {_number(contrast.mde)} would have been found 4 times out of 5"
 
 
