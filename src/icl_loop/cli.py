@@ -14,6 +14,7 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from icl_loop import screen
 from icl_loop.analysis import (
@@ -192,7 +193,7 @@ def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) ->
         if len(conclusions) > 1:
             out.rule(screen.printable(conclusion.experiment), align="left")
         for line in verdict_lines(conclusion):
-            out.print(line)
+            out.print(line, soft_wrap=isinstance(line, Text))
 
 
 @app.command()

@@ -4,7 +4,7 @@ Every study is a frame of two arms, 8 streams of 200 turns, and goes through `co
 studies both arms answer in the same way, so that "learned" is always wrong. Takes about two
 minutes on two cores.
 
-    python benchmarks/studies.py [--studies N]
+    python benchmarks/verdicts.py [--studies N]
 """
 
 import argparse
