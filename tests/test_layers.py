@@ -12,9 +12,9 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"verdict"},
+    {"verdict", "sheet"},
     {"screen", "server"},
-    {"runner", "plots"},
+    {"runner", "plots", "planning"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from icl_loop import screen
+from icl_loop import planning, screen, sheet
 from icl_loop.analysis import (
     as_json,
     conclude_each,
@@ -98,24 +98,68 @@ def run(
     ] = False,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
-    laid_over = list(changes or [])
-    laid_over += [f"streams={streams}"] if streams is not None else []
-    laid_over += [f"turns={turns}"] if turns is not None else []
-    plan = load(experiment, laid_over)
-    plan.check()
+    made = load(experiment, _laid_over(changes, streams, turns))
+    made.check()
     playing = Run(
-        plan,
+        made,
         out_dir,
         concurrency,
         max_usd=max_usd,
         max_tokens=max_tokens,
         stop_early=stop_early,
     )
-    with screen.watch(plan, err, playing.meter) as watcher:
+    with screen.watch(made, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+@app.command()
+def plan(
+    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+    ] = None,
+    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that a request lasts.")] = 1.0,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Sessions that play at once.")
+    ] = DEFAULT_CONCURRENCY,
+    reply_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
+    ] = 0,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Say what an experiment takes and what it can show, before anything is asked or spent."""
+    made = load(experiment, _laid_over(changes, streams, turns))
+    with sheet.Trying(err) as trying:
+        planned = asyncio.run(
+            planning.plan(
+                made,
+                latency_s=latency,
+                concurrency=concurrency,
+                reply_tokens=reply_tokens,
+                on_turn=trying.turn,
+            )
+        )
+    if as_json_text:
+        typer.echo(json.dumps(planning.as_json(planned), ensure_ascii=False, indent=2))
+        return
+    out.print(sheet.expense_table(planned))
+    out.print(sheet.exposure_table(planned))
+    for sentence in sheet.sentences(planned):
+        out.print(screen.printable(sentence), highlight=False, markup=False)
+
+
+def _laid_over(changes: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
+    """Return all changes of an experiment file as `--set` takes them."""
+    laid_over = list(changes or [])
+    laid_over += [f"streams={streams}"] if streams is not None else []
+    laid_over += [f"turns={turns}"] if turns is not None else []
+    return laid_over
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -233,11 +233,16 @@ class PriceSettings(_Table):
 
 
 class AnalysisSettings(_Table):
-    """What is looked at first."""
+    """What is looked at first.
+
+    Attributes:
+        effect: Difference in late accuracy that the experiment should be able to show.
+    """
 
     primary: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     margin: float = Field(default=0.05, gt=0, lt=1)
     window: int = Field(default=20, ge=1)
+    effect: float | None = Field(default=None, gt=0, le=1)
 
 
 class _ExperimentFile(_Table):
