@@ -31,6 +31,7 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/tokens_per_sample.py
 	$(BIN)/python benchmarks/reference.py

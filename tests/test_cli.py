@@ -84,6 +84,29 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
         assert file.stat().st_size > 10_000
 
 
+def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
+    """`analyze` ends with the verdict of the contrast it was given, as its JSON says it."""
+    small = ["--streams", 6, "--turns", 8, "--set", "task.size=4"]
+    assert icl_loop("run", QUICKSTART, "--out", tmp_path, *small).returncode == 0
+    arguments = ["analyze", tmp_path / "quickstart", "--primary", "label,stateless"]
+    report = json.loads(icl_loop(*arguments, "--json").stdout)
+    assert report["primary"]["arms"] == ["label", "stateless"]
+    assert (report["primary"]["k"], len(report["ladder"])) == (6, 4)
+    assert report["primary"]["verdict"] in ("learned", "equivalent", "no evidence")
+    assert len(report["secondary"]) == 2
+    done = icl_loop(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.endswith(report["sentence"] + "\n")
+    for heading in (
+        "primary contrast",
+        "secondary contrasts",
+        "ladder of nulls",
+        "how they answered",
+    ):
+        assert heading in done.stdout
+    assert all(f"note: {warning}" in done.stdout for warning in report["warnings"])
+
+
 def test_replay_shows_every_turn(icl_loop: Command) -> None:
     """`replay` draws the picture of each turn and names answer, truth, verdict and window."""
     done = icl_loop("replay", SAMPLE / "label-0.jsonl")
@@ -153,6 +176,8 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
+    "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
+    "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
     "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
     "an unknown command": (["rum", QUICKSTART], ["rum"]),
     "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),

@@ -12,14 +12,14 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"sheet"},
+    {"verdict", "sheet"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
-    {"pool"},
+    {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
-    {"datasets", "encodings", "labels", "wording", "feedback", "tokens", "answers"},
+    {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
     {"messages", "journal"},
     {"errors"},

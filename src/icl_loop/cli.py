@@ -14,9 +14,21 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from icl_loop import planning, screen, sheet
-from icl_loop.analysis import as_json, find, frame, summarize, warnings
+from icl_loop.analysis import (
+    as_json,
+    conclude_each,
+    find,
+    frame,
+    joined,
+    measure,
+    metrics_fields,
+    sessions,
+    summarize,
+    warnings,
+)
 from icl_loop.datasets import open_dataset
 from icl_loop.encodings import ENCODINGS, encoding, pixels
 from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
@@ -24,6 +36,7 @@ from icl_loop.experiment import load
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
+from icl_loop.verdict import metrics_table, verdict_lines
 
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
@@ -76,11 +89,25 @@ def run(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
     ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+        ),
+    ] = False,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, _laid_over(changes, streams, turns))
     made.check()
-    playing = Run(made, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
+    playing = Run(
+        made,
+        out_dir,
+        concurrency,
+        max_usd=max_usd,
+        max_tokens=max_tokens,
+        stop_early=stop_early,
+    )
     with screen.watch(made, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
@@ -174,6 +201,14 @@ def _close(playing: Run, result: RunResult | None) -> None:
         _print_summary(paths)
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
+    if result is not None and result.early is not None:
+        out.print(
+            f"stopped early: after {len(result.early.differences)} streams the evidence that"
+            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
+            f" E = {result.early.evidence[-1]:.1f}, at least 20",
+            highlight=False,
+            soft_wrap=True,
+        )
     out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
     if result is not None and result.complete:
         out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
@@ -190,11 +225,19 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path]) -> None:
-    summaries = summarize(frame(paths))
+def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) -> None:
+    turns = frame(paths)
+    summaries = summarize(turns)
+    conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
+    out.print(metrics_table(measure(turns)))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(screen.printable(conclusion.experiment), align="left")
+        for line in verdict_lines(conclusion):
+            out.print(line, soft_wrap=isinstance(line, Text))
 
 
 @app.command()
@@ -249,15 +292,41 @@ def _verify_all(files: list[Path]) -> None:
 @app.command()
 def analyze(
     paths: Paths,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print early, late and windowed accuracy of each arm, with t intervals over sessions."""
+    """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
+    pair = _pair_of_arms(primary)
     if not as_json_text:
-        _print_summary(find(paths))
+        _print_summary(find(paths), pair)
         return
-    summaries = summarize(frame(paths))
-    report = {"arms": [as_json(summary) for summary in summaries], "warnings": warnings(summaries)}
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    turns = frame(paths)
+    summaries = summarize(turns)
+    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    report = {
+        "arms": [
+            {**as_json(summary), "metrics": metrics_fields(metrics)}
+            for summary, metrics in zip(summaries, measure(turns), strict=True)
+        ],
+        **concluded,
+        "warnings": [*warnings(summaries), *concluded["warnings"]],
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -102,7 +102,10 @@ class Listener:
                 answer = ear.answer(message.text)
                 continue
             told, picture = ear.told_and_asked(message.text)
-            heard = told or heard
+            if told is not None and told.ago:
+                _hear_late(examples, told)
+            else:
+                heard = told or heard
             if picture is not None:
                 if asked is not None:
                     if picture.shape != asked.shape:
@@ -121,6 +124,13 @@ class Listener:
             "this learner understands only conversations in its own wordings,"
             " and this one does not begin like any of them"
         )
+
+
+def _hear_late(examples: list[Example], told: Heard) -> None:
+    """Add what is told of an earlier answer, if its turn is among those shown."""
+    place = len(examples) - told.ago
+    if place >= 0:
+        examples[place] = replace(examples[place], heard=told)
 
 
 class _Ear:
