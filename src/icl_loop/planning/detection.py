@@ -15,7 +15,7 @@ from icl_loop.analysis.power import (
 )
 from icl_loop.experiment import Experiment
 from icl_loop.models import BUILT_IN
-from icl_loop.planning.trials import Trial, Trials, session_of
+from icl_loop.planning.trials import Trial, Trials
 
 REFERENCES = tuple(
     name for name in ("reference/nearest", "reference/propagation") if name in BUILT_IN
@@ -118,7 +118,7 @@ async def seen(
     found = []
     for name in REFERENCES:
         pairs = [
-            [await trials.of(session_of(experiment, arm, stream), name) for arm in arms]
+            [await trials.of(experiment, arm, stream, name) for arm in arms]
             for stream in range(streams)
         ]
         if not any(isnan(trial.late) for pair in pairs for trial in pair):
