@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from icl_loop.analysis.power import LEAST_FLIPPED
+from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings, Settings
 from icl_loop.planning.detection import detectability, seen
@@ -60,7 +60,7 @@ async def advise(
         streams: Streams on trial.
         trials: Plays them.
     """
-    testable = experiment.streams >= LEAST_FLIPPED
+    testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
     unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
     found = [await _outcome(unchanged, arms, streams, trials)]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
+from icl_loop.analysis.contrasts import MOST_FOR_SIGN_FLIP
 from icl_loop.analysis.power import (
-    FLIPPED,
     detectable,
     detectable_by_formula,
     deviation_of_difference,
@@ -156,7 +156,7 @@ def detectability(
         same_task=_differ_in_the_model_alone(experiment, arms),
         streams=streams,
         turns=experiment.turns,
-        test="sign-flip" if streams <= FLIPPED else "t",
+        test="sign-flip" if streams <= MOST_FOR_SIGN_FLIP else "t",
         deviation=deviation,
         detectable=detectable(deviation, streams),
         detectable_t=detectable_by_formula(deviation, streams),
