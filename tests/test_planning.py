@@ -84,7 +84,8 @@ async def test_what_is_planned_is_what_an_endpoint_reports(
 
 def usages(transcript: Transcript) -> list[Usage]:
     """Return the tokens of every request of a session, as they were reported."""
-    return [each.reply.usage for each in (*transcript.turns, *transcript.probes)]
+    turns = [turn.reply.usage for turn in transcript.turns]
+    return turns + [probe.reply.usage for probe in transcript.probes]
 
 
 async def test_sessions_are_planned_as_if_no_other_filled_the_cache(tmp_path: Path) -> None:

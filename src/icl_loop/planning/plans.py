@@ -25,6 +25,8 @@ TRIED_STREAMS = (4, 8)
 """Fewest and most streams that are played on trial."""
 TRIED_TURNS = 20_000
 """Turns on trial beyond which fewer streams are played."""
+CURVE_STREAMS = 2
+"""Streams that references play of arms that are not compared first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class Curve:
 
     Attributes:
         reference: Name of the learner.
+        streams: Streams that it played.
         early: Over the first min(20, T / 10) turns.
         late: Over the second half, None if the context is full before.
         windows: First and last turn of each window, counted from 1, and the accuracy in it.
     """
 
     reference: str
+    streams: int
     early: float | None
     late: float | None
     windows: tuple[tuple[int, int, float | None], ...]
@@ -174,8 +178,7 @@ async def plan(
 def _tried(experiment: Experiment) -> int:
     """Return how many streams are played on trial: fewer where there are many turns and arms."""
     fewest, most = TRIED_STREAMS
-    turns = experiment.turns * len(experiment.arms) * len(REFERENCES)
-    return min(max(TRIED_TURNS // turns, fewest), most)
+    return min(max(TRIED_TURNS // (experiment.turns * len(experiment.arms)), fewest), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,15 +190,13 @@ class _Played:
 
 
 async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) -> _Played:
-    own, streams = plays_as(experiment.arms[arm]), range(tried)
+    async def by(name: str, streams: int) -> tuple[Trial, ...]:
+        return tuple([await trials.of(experiment, arm, each, name) for each in range(streams)])
+
+    compared = tried if arm in (contrast(experiment) or ()) else CURVE_STREAMS
     return _Played(
-        own=tuple([await trials.of(experiment, arm, each, own) for each in streams])[
-            : experiment.streams
-        ],
-        references={
-            name: tuple([await trials.of(experiment, arm, each, name) for each in streams])
-            for name in REFERENCES
-        },
+        own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams)),
+        references={name: await by(name, compared) for name in REFERENCES},
     )
 
 
@@ -225,6 +226,7 @@ def _curve(reference: str, trials: Sequence[Trial]) -> Curve:
     edges = [*(edge for edge in EDGES if edge < planned), planned]
     return Curve(
         reference=reference,
+        streams=len(trials),
         early=_mean(trial.early for trial in trials),
         late=_mean(trial.late for trial in trials),
         windows=tuple(
