@@ -6,11 +6,11 @@ from functools import cached_property, lru_cache
 
 from icl_loop import answers
 from icl_loop.answers import Reading
-from icl_loop.encodings import Encoding, pixels
+from icl_loop.encodings import Encoding, prepared
 from icl_loop.errors import InputError
 from icl_loop.feedback import Judgement, feedback_rule
 from icl_loop.labels import LabelMap
-from icl_loop.messages import Message, Reply, system, user
+from icl_loop.messages import Message, Reply, system
 from icl_loop.records import Feedback, Sample
 from icl_loop.wording import Wording
 
@@ -21,8 +21,8 @@ class Task:
 
     Attributes:
         samples: The stream, one sample a turn.
-        encoding: Writes the images.
-        size: Side of the encoded images in pixels.
+        encoding: Shows the samples.
+        size: Side of the encoded images in pixels; rows and texts have none.
         labels: The names by which the model is given the classes.
         wording: The sentences it reads.
         feedback: Kind of feedback it is told.
@@ -80,4 +80,4 @@ class Task:
 @lru_cache(4_096)
 def _question(sample: Sample, encoding: Encoding, size: int, wording: Wording) -> Message:
     """Return the question about a sample: one object, since every arm asks the same ones."""
-    return user(wording.ask(encoding.encode(pixels(sample.image, size))))
+    return wording.about(encoding.name).show(encoding.encode(prepared(sample, encoding, size)))
