@@ -20,13 +20,17 @@ Modality = Literal["picture", "table", "text"]
 """What kind of thing a sample is."""
 
 
+LARGEST = 1e300
+"""Largest number in a table, so that rounding never leaves the range of numbers."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
     """A row of a table: numbers, each with the name of its column.
 
     Attributes:
         names: Names of the columns.
-        values: Finite float64, shape (columns,).
+        values: Float64, shape (columns,), each at most `LARGEST` in size.
     """
 
     names: tuple[str, ...]

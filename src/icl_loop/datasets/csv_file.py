@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from icl_loop.datasets.dataset import MAX_TEXT, check_text
 from icl_loop.datasets.table import Table, is_name
 from icl_loop.errors import DatasetError, nearest
+from icl_loop.records import LARGEST
 
 MAX_BYTES = 64 * 2**20
 """Largest file that is read."""
@@ -54,8 +55,9 @@ def load(source: str) -> Found:
     text = sheet.column(options.get(TEXT), TEXT, None)
     if label is None or label == text:
         raise DatasetError(f"{sheet.path}: {LABEL} and {TEXT} are the same column")
+    contents = sheet.table(label) if text is None else sheet.texts(text)
     names, classes = sheet.labels(label)
-    return (sheet.table(label) if text is None else sheet.texts(text)), classes, names
+    return contents, classes, names
 
 
 def _options(source: str) -> tuple[str, dict[str, str]]:
@@ -142,8 +144,8 @@ class _Sheet:
             shown = cell if len(cell) <= 40 else cell[:40] + "…"
             self._refuse(line, column, f"{shown!r} is no number")
         value = float(cell)
-        if value in (float("inf"), float("-inf")):
-            self._refuse(line, column, f"{cell} is beyond the largest number")
+        if abs(value) > LARGEST:
+            self._refuse(line, column, f"{cell[:40]} is beyond {LARGEST:g}")
         return value
 
     def _refuse(self, line: int, column: int, why: str) -> NoReturn:
@@ -155,7 +157,7 @@ def _read(path: Path) -> _Sheet:
     rows = _rows(path)
     line, header = next(rows, (1, []))
     names = _names(path, line, header)
-    body = []
+    body: list[Row] = []
     for line, cells in rows:
         if len(cells) != len(names):
             raise DatasetError(

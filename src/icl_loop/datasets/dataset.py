@@ -73,7 +73,8 @@ class Dataset:
     def _check_contents(self) -> None:
         """Raise DatasetError for an image or a text that is none; a table has checked itself."""
         alike = isinstance(self.contents, np.ndarray)  # then the first stands for all
-        for index, content in enumerate(self.contents[:1] if alike else self.contents):
+        for index in range(min(len(self), 1) if alike else len(self)):
+            content = self.contents[index]
             if isinstance(content, str):
                 self._check_text(index, content)
             elif isinstance(content, np.ndarray):

@@ -7,16 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.errors import DatasetError
-from icl_loop.records import Measurements
+from icl_loop.records import LARGEST, Measurements
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of finite numbers under names.
+    """Rows of numbers under names.
 
     Attributes:
         names: Names of the columns, at least one, each one plain line and no two alike.
-        values: Float64, shape (rows, columns).
+        values: Float64, shape (rows, columns), each at most `LARGEST` in size.
     """
 
     names: tuple[str, ...]
@@ -33,11 +33,12 @@ class Table:
                 raise DatasetError(f"the name of a column is one plain line, got {name!r}")
             if name in self.names[:position]:
                 raise DatasetError(f"two columns are named {name!r}")
-        endless = np.argwhere(~np.isfinite(self.values))
-        if endless.size:
-            row, column = endless[0].tolist()
+        outside = np.argwhere(~(np.abs(self.values) <= LARGEST))
+        if outside.size:
+            row, column = outside[0].tolist()
             raise DatasetError(
-                f"row {row}, column {self.names[column]!r}: {self.values[row, column]} is not finite"
+                f"row {row}, column {self.names[column]!r}: {self.values[row, column]} is not a"
+                f" number up to {LARGEST:g}"
             )
 
     def __len__(self) -> int:

@@ -1,6 +1,5 @@
 """Rows of tables written as text, and read back again."""
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -8,15 +7,14 @@ import numpy as np
 
 from icl_loop.encodings.encoding import Encoding
 from icl_loop.errors import EncodingError
-from icl_loop.records import Measurements, Modality
+from icl_loop.records import LARGEST, Measurements, Modality
 
 DIGITS = 4
 """Significant digits to which a number is written."""
 MAX_COLUMNS = 1_000
 """Most numbers of a row; a text of more lines is refused."""
 
-_BETWEEN = ": "
-_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?")
+_LINE = re.compile(r"(?P<name>.*\S.*): (?P<value>-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?)")
 _PLAIN = (1e-6, 1e16)
 """Sizes between which numbers are written without an exponent."""
 
@@ -49,9 +47,11 @@ class WrittenTable(Encoding):
     def _line(self, name: str, value: float) -> str:
         if not name.strip() or not name.isprintable():
             raise EncodingError(f"{self.name} writes names of one plain line, got {name!r}")
-        if not math.isfinite(value):
-            raise EncodingError(f"{self.name} writes finite numbers, got {name!r} = {value}")
-        return f"{name}{_BETWEEN}{written(value)}"
+        if not abs(value) <= LARGEST:
+            raise EncodingError(
+                f"{self.name} writes numbers up to {LARGEST:g}, got {name!r} = {value}"
+            )
+        return f"{name}: {written(value)}"
 
     def decode(self, shown: str) -> Measurements:
         """Return the row that a text stands for, to 4 significant digits.
@@ -59,13 +59,13 @@ class WrittenTable(Encoding):
         Raises:
             EncodingError: No row is written as exactly this text.
         """
-        lines = [line.rpartition(_BETWEEN) for line in shown.split("\n", MAX_COLUMNS)]
-        wrong = [value for _, _, value in lines if not _NUMBER.fullmatch(value)]
-        if wrong:
-            raise EncodingError(f"not a text of the table encoding: {wrong[0]!r} is no number")
-        values = np.array([float(value) for _, _, value in lines])
-        row = Measurements(tuple(name for name, _, _ in lines), values)
-        if self.encode(row) != shown:
+        lines = [_LINE.fullmatch(line) for line in shown.split("\n", MAX_COLUMNS)]
+        found = [line for line in lines if line]
+        row = Measurements(
+            tuple(line["name"] for line in found),
+            np.array([float(line["value"]) for line in found]),
+        )
+        if len(found) < len(lines) or self.encode(row) != shown:
             raise EncodingError("not a text of the table encoding: it is written otherwise")
         return row
 
