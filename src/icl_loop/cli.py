@@ -30,9 +30,10 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.datasets import open_dataset
-from icl_loop.encodings import ENCODINGS, encoding, pixels
+from icl_loop.encodings import ENCODINGS, encoding, fitting, prepared
 from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
 from icl_loop.experiment import load
+from icl_loop.messages import Image
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
@@ -347,19 +348,47 @@ def plot(
 
 @app.command()
 def sample(
-    dataset: Annotated[str, typer.Argument(help="digits, mnist:test, idx:PREFIX, folder:DIR, …")],
+    dataset: Annotated[
+        str, typer.Argument(help="digits, mnist:test, folder:DIR, iris, wine, csv:FILE, …")
+    ],
     index: Annotated[int, typer.Option(min=0, help="Which sample.")] = 0,
     encoding_name: Annotated[
-        str, typer.Option("--encoding", help=f"One of {', '.join(ENCODINGS)}.")
-    ] = "grid",
-    size: Annotated[int, typer.Option(min=1, help="Side in pixels.")] = 20,
+        str | None,
+        typer.Option(
+            "--encoding",
+            help=f"One of {', '.join(ENCODINGS)}; grid for pictures if none is named.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Side of a picture in pixels.")] = 20,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to, if not to the terminal.")
+    ] = None,
 ) -> None:
     """Print a sample as a model would be shown it, and nothing else."""
-    how = encoding(encoding_name)
     chosen = open_dataset(dataset)[index]
-    typer.echo(how.encode(pixels(chosen.image, size)))
+    usual = "grid" if chosen.modality == "picture" else fitting(chosen.modality)[0]
+    how = encoding(usual if encoding_name is None else encoding_name)
+    shown = how.encode(prepared(chosen, how, size))
+    if file is not None:
+        _keep(shown, file)
+    elif isinstance(shown, str):
+        typer.echo(shown)
+    elif sys.stdout.isatty():
+        typer.echo(f"a PNG file of {len(shown.png):,} bytes, {size} x {size} pixels; -o keeps it")
+    else:
+        typer.echo(shown.png, nl=False)
     if sys.stderr.isatty():
-        err.print(f"{chosen.id}, label {chosen.label}", style="dim", highlight=False)
+        told = screen.printable(f"{chosen.id}, label {chosen.label}")
+        err.print(told, style="dim", highlight=False, markup=False)
+
+
+def _keep(shown: str | Image, file: Path) -> None:
+    """Write what a model would be shown to a file."""
+    data = shown.png if isinstance(shown, Image) else shown.encode() + b"\n"
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
 
 
 @app.command()
