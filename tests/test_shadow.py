@@ -2,12 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
+from icl_loop.analysis import frame
+from icl_loop.encodings import pixels
 from icl_loop.errors import InputError
+from icl_loop.experiment import Session
 from icl_loop.models import ScriptedModel
 from icl_loop.runner import Run
-from icl_loop.shadow import shadow, shadows
+from icl_loop.shadow import beside, nearest_of, nearest_turns, shadow, shadows
 from icl_loop.transcripts import read
 from making import experiment
 
@@ -42,3 +47,37 @@ async def test_an_unknown_learner(tmp_path: Path) -> None:
     result = await Run(experiment(streams=1), tmp_path).play()
     with pytest.raises(InputError, match=r"unknown reference learner 'nearest': .*reference/"):
         await shadow(read(result.paths[0]), "nearest")
+
+
+async def test_a_learner_beside_itself(tmp_path: Path) -> None:
+    """Beside its own shadow a learner is no more often wrong, and gains all there is to gain."""
+    made = experiment(turns=60, streams=2, arms=ARMS)
+    result = await Run(made, tmp_path).play()
+    turns = frame(result.paths)
+    shadowed = await shadows(map(Path, turns["path"].unique(maintain_order=True)))
+    rows = {row.arm: row for row in beside(turns, shadowed)}
+    assert all(row.excess_regret.mean == 0 for row in rows.values())
+    assert rows["label"].learning_efficiency == pytest.approx(1)
+    assert rows["stateless"].learning_efficiency is None
+    late = turns.filter(pl.col("arm") == "label", pl.col("turn") >= 30)["correct"].mean()
+    assert rows["label"].late.mean == pytest.approx(late)
+
+
+async def test_nearest_turns_are_the_nearest(tmp_path: Path) -> None:
+    """The past turn pointed to asked about the nearest picture of those shown."""
+    result = await Run(experiment(turns=20, streams=1, arms=ARMS[1:2]), tmp_path).play()
+    saved = read(result.paths[0])
+    task = Session.of(saved.header).task
+    seen = [pixels(sample.image, 20).round(1) for sample in task.samples]
+    found = nearest_turns(saved)
+    assert found[0] is None
+    assert None not in found[1:]
+    for turn, nearest in enumerate(found):
+        if nearest is None:
+            continue
+        shown = range(max(0, turn - 3), turn)
+        distances = {past: np.square(seen[past] - seen[turn]).sum() for past in shown}
+        assert nearest in shown
+        assert distances[nearest] <= min(distances.values()) * 1.1 + 0.5
+    frame_of = await shadows(result.paths)
+    assert nearest_of(frame_of) == {str(result.paths[0]): found}
