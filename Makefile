@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/tokens_per_sample.py
 	$(BIN)/python benchmarks/reference.py
+	$(BIN)/python benchmarks/verdicts.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

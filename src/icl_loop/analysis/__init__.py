@@ -1,6 +1,6 @@
 """Analysis of saved transcripts: no key, no network, no model."""
 
-from icl_loop.analysis.contrasts import Contrast, e_process, holm, late_difference
+from icl_loop.analysis.contrasts import STOP_AT, Contrast, e_process, holm, late_difference
 from icl_loop.analysis.curves import (
     ArmSummary,
     Estimate,
@@ -35,6 +35,7 @@ from icl_loop.analysis.sentences import sentence
 from icl_loop.analysis.sessions import sessions
 
 __all__ = [
+    "STOP_AT",
     "ArmMetrics",
     "ArmSummary",
     "Conclusion",
