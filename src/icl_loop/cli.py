@@ -25,6 +25,7 @@ from icl_loop.analysis import (
     joined,
     measure,
     metrics_fields,
+    nearest_pictures,
     sessions,
     summarize,
     warnings,
@@ -159,17 +160,20 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) -> None:
+def _print_summary(
+    paths: list[Path], primary: tuple[str, str] | None = None, *, measured: bool = False
+) -> None:
     turns = frame(paths)
     summaries = summarize(turns)
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
-    out.print(metrics_table(measure(turns)))
+    if measured:
+        out.print(metrics_table(measure(turns, nearest_pictures(paths))))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
     for conclusion in conclusions:
         if len(conclusions) > 1:
-            out.rule(screen.printable(conclusion.experiment), align="left")
+            out.rule(Text(screen.printable(conclusion.experiment)), align="left")
         for line in verdict_lines(conclusion):
             out.print(line, soft_wrap=isinstance(line, Text))
 
@@ -238,7 +242,7 @@ def analyze(
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = _pair_of_arms(primary)
     if not as_json_text:
-        _print_summary(find(paths), pair)
+        _print_summary(find(paths), pair, measured=True)
         return
     turns = frame(paths)
     summaries = summarize(turns)
@@ -246,7 +250,9 @@ def analyze(
     report = {
         "arms": [
             {**as_json(summary), "metrics": metrics_fields(metrics)}
-            for summary, metrics in zip(summaries, measure(turns), strict=True)
+            for summary, metrics in zip(
+                summaries, measure(turns, nearest_pictures(paths)), strict=True
+            )
         ],
         **concluded,
         "warnings": [*warnings(summaries), *concluded["warnings"]],

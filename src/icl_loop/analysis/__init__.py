@@ -30,6 +30,7 @@ from icl_loop.analysis.metrics import (
     metrics_fields,
     nearest_shown,
 )
+from icl_loop.analysis.pictures import nearest_pictures
 from icl_loop.analysis.reporting import conclusion_fields, joined
 from icl_loop.analysis.sentences import sentence
 from icl_loop.analysis.sessions import sessions
@@ -62,6 +63,7 @@ __all__ = [
     "learning_efficiency",
     "measure",
     "metrics_fields",
+    "nearest_pictures",
     "nearest_shown",
     "sentence",
     "session_curves",
