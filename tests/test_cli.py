@@ -15,7 +15,8 @@ from endpoint import error, serving
 from icl_loop.cli import main
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
-QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.toml"
+EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+(QUICKSTART,) = (path for path in EXPERIMENTS if path.stem == "quickstart")
 
 
 @dataclass(frozen=True)
@@ -135,12 +136,37 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
     assert "edited.jsonl: turn 7 differs" in done.stderr
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_shipped_experiment_is_planned(
+    icl_loop: Command, request: pytest.FixtureRequest, path: Path
+) -> None:
+    """`plan` prints what each arm takes and one verdict, needs no key, and its JSON is of numbers."""
+    if "mnist" in path.read_text():
+        request.getfixturevalue("mnist")
+    short = ["plan", path, "--streams", 4, "--turns", 30]
+    done = icl_loop(*short)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in ("requests", "tokens in", "together", "stateless"))
+    assert done.stdout.count("This design can") == 1
+    report = json.loads(icl_loop(*short, "--json").stdout)
+    assert report["turns"] == 30
+    assert [arm["expense"]["requests"] for arm in report["arms"]] == [120] * len(report["arms"])
+
+
 WRONG: dict[str, tuple[list[object], list[str]]] = {
     "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
     "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
     "an unknown value": (
         ["run", QUICKSTART, "--set", "task.encoding=gridd"],
         ["task.encoding", "'gridd'", "'grid'"],
+    ),
+    "an effect of nothing": (
+        ["plan", QUICKSTART, "--set", "analysis.effect=0"],
+        ["analysis.effect", "0"],
+    ),
+    "a plan without data": (
+        ["plan", QUICKSTART, "--set", "task.dataset=folder:nowhere"],
+        ["nowhere"],
     ),
     "no streams": (["run", QUICKSTART, "--streams", 0], ["streams", "0"]),
     "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
@@ -205,7 +231,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "replay", "analyze", "plot", "sample"])
+@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "sample"])
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""
     done = icl_loop(*[command] if command else [], "--help")
