@@ -2,17 +2,14 @@
 
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 import pytest
 
 from icl_loop.analysis import frame
-from icl_loop.encodings import pixels
 from icl_loop.errors import InputError
-from icl_loop.experiment import Session
 from icl_loop.models import ScriptedModel
 from icl_loop.runner import Run
-from icl_loop.shadow import beside, nearest_of, nearest_turns, shadow, shadows
+from icl_loop.shadow import beside, shadow, shadows
 from icl_loop.transcripts import read
 from making import experiment
 
@@ -61,23 +58,3 @@ async def test_a_learner_beside_itself(tmp_path: Path) -> None:
     assert rows["stateless"].learning_efficiency is None
     late = turns.filter(pl.col("arm") == "label", pl.col("turn") >= 30)["correct"].mean()
     assert rows["label"].late.mean == pytest.approx(late)
-
-
-async def test_nearest_turns_are_the_nearest(tmp_path: Path) -> None:
-    """The past turn pointed to asked about the nearest picture of those shown."""
-    result = await Run(experiment(turns=20, streams=1, arms=ARMS[1:2]), tmp_path).play()
-    saved = read(result.paths[0])
-    task = Session.of(saved.header).task
-    seen = [pixels(sample.image, 20).round(1) for sample in task.samples]
-    found = nearest_turns(saved)
-    assert found[0] is None
-    assert None not in found[1:]
-    for turn, nearest in enumerate(found):
-        if nearest is None:
-            continue
-        shown = range(max(0, turn - 3), turn)
-        distances = {past: np.square(seen[past] - seen[turn]).sum() for past in shown}
-        assert nearest in shown
-        assert distances[nearest] <= min(distances.values()) * 1.1 + 0.5
-    frame_of = await shadows(result.paths)
-    assert nearest_of(frame_of) == {str(result.paths[0]): found}

@@ -29,6 +29,7 @@ from icl_loop.analysis import (
     joined,
     measure,
     metrics_fields,
+    nearest_pictures,
     sessions,
     summarize,
     warnings,
@@ -40,10 +41,12 @@ from icl_loop.experiment import load
 from icl_loop.messages import Image
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
-from icl_loop.shadow import ArmShadow, beside, nearest_of, shadows
+from icl_loop.shadow import ArmShadow, beside, shadows
 from icl_loop.transcripts import read
 from icl_loop.verdict import metrics_table, shadow_table, verdict_lines
 
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought: that takes about 10 s."""
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
 app = typer.Typer(
@@ -205,7 +208,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
     paths = list(result.paths) if result else []
     with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
         turns = frame(paths)
-        _print_summary(turns, None, measure(turns))
+        _print_summary(turns, None, _measured(turns))
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
     if result is not None and result.early is not None:
@@ -329,7 +332,7 @@ def analyze(
     turns = frame(paths)
     shadowed = None if learner is None else _shadows_of(turns, learner)
     shaded = [] if shadowed is None else beside(turns, shadowed, str(learner))
-    metrics = measure(turns, None if shadowed is None else nearest_of(shadowed))
+    metrics = _measured(turns)
     if not as_json_text:
         _print_summary(turns, pair, metrics, shaded)
         return
@@ -350,6 +353,12 @@ def analyze(
         "warnings": [*warnings(summaries), *concluded["warnings"]],
     }
     typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _measured(turns: pl.DataFrame) -> list[ArmMetrics]:
+    """Return the metrics of every arm; the nearest pictures are sought unless there are too many."""
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
 
 
 def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:

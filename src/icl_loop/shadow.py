@@ -24,7 +24,6 @@ from icl_loop.errors import InputError, nearest
 from icl_loop.loop import recall
 from icl_loop.messages import Request, system
 from icl_loop.models import BUILT_IN, ChatModel, open_model
-from icl_loop.models.listening import Listener
 from icl_loop.records import Turn
 from icl_loop.transcripts import Transcript, read
 
@@ -46,25 +45,6 @@ async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
     model = open_model(learner, seed=transcript.header.seed, wordings=_wordings(transcript))
     return [await _is_right(model, transcript, turn) for turn in transcript.turns]
-
-
-def nearest_turns(transcript: Transcript) -> list[int | None]:
-    """Return for each turn the past turn shown that asked about the nearest sample, if any.
-
-    Samples are compared as a reference learner hears them; of equally near ones it is the newest.
-    """
-    listener = Listener(_wordings(transcript))
-    return [_nearest_turn(listener, transcript, turn) for turn in transcript.turns]
-
-
-def _nearest_turn(listener: Listener, transcript: Transcript, turn: Turn) -> int | None:
-    shown = _shown(turn)
-    if not shown:
-        return None
-    heard = listener.hear(_request(transcript, turn))
-    pictures = np.stack([example.pixels for example in heard.examples])
-    distances = np.square(pictures - heard.pixels).sum(axis=1)
-    return shown[len(shown) - 1 - int(distances[::-1].argmin())]
 
 
 def _wordings(transcript: Transcript) -> list[str]:
@@ -90,8 +70,7 @@ def _shown(turn: Turn) -> Sequence[int]:
 async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
     """Return the shadow of every turn of the transcripts at `paths`.
 
-    Columns: `path`, `turn`, `shadow` (whether the learner is right), `nearest` (the past turn shown
-    that asked about the nearest sample).
+    Columns: `path`, `turn`, `shadow` (whether the learner is right).
     """
     frames = [pl.DataFrame(schema=_SCHEMA)]
     for path in paths:
@@ -101,20 +80,12 @@ async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame
             "path": [str(path)] * len(right),
             "turn": list(range(len(right))),
             "shadow": right,
-            "nearest": nearest_turns(saved),
         }
         frames.append(pl.DataFrame(columns, schema=_SCHEMA))
     return pl.concat(frames)
 
 
-_SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean, "nearest": pl.Int64}
-
-
-def nearest_of(shadowed: pl.DataFrame) -> dict[str, list[int | None]]:
-    """Return the column `nearest` of what `shadows` returns, by path, for `analysis.measure`."""
-    return {
-        str(part["path"][0]): part["nearest"].to_list() for part in shadowed.partition_by("path")
-    }
+_SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ def metrics_table(metrics: Iterable[ArmMetrics]) -> Table:
     several = len({row.experiment for row in rows}) > 1
     table = _table("how they answered: balanced accuracy in %, entropy of answers in bits, tokens")
     table.add_column("arm", overflow="fold")
-    for heading in ("balanced", "entropy early", "late", "top late", "stay if right", "shown"):
+    for heading in ("balanced", "entropy early", "late", "top late", "use of feedback", "shown"):
         table.add_column(heading, justify="right")
     for heading in ("in", "cached", "out", "s a reply"):
         table.add_column(heading, justify="right", no_wrap=True)
