@@ -9,16 +9,11 @@ from numpy.typing import NDArray
 
 from icl_loop.messages import Message, Reply
 from icl_loop.models.listening import Conversation, Example, Listener, signature
+from icl_loop.models.reference.distances import Distances, Values
 from icl_loop.records import keyed_order
-
-Values = NDArray[np.float64]
 
 _SAME = 6
 """Decimals to which scores must agree to be a tie; what differs beyond them is rounding."""
-
-
-_EXACT = 4
-"""Decimals to which a distance is exact in single precision, so that like pictures have none."""
 
 
 class Learner(ABC):
@@ -41,6 +36,11 @@ class Learner(ABC):
 
 class Scorer(Learner):
     """Answers the label of the highest score."""
+
+    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
+        super().__init__(seed, wordings)
+        self.distances = Distances()
 
     def choose(self, heard: Conversation, request: str) -> str:
         """Return a label than which none scores higher."""
@@ -69,12 +69,13 @@ class Evidence:
     @property
     def is_known(self) -> NDArray[np.bool_]:
         """Whether a picture may bear one label only; shape (examples,)."""
-        return np.equal(self.possible.sum(axis=1), 1)
+        one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
+        return one
 
     @property
     def shares(self) -> Values:
         """The labels that a picture may bear, each as likely as the others; rows sum to one."""
-        return np.divide(self.possible, self.possible.sum(axis=1, keepdims=True))
+        return normalized(self.possible)
 
 
 def weighed(heard: Conversation) -> Evidence:
@@ -102,8 +103,7 @@ def known_label(example: Example) -> str | None:
     return example.answer if example.heard.correct else None
 
 
-def squared_distances(pictures: NDArray[np.float32], others: NDArray[np.float32]) -> Values:
-    """Return the squared Euclidean distance of each picture to each other, shape (pictures, others)."""
-    norms = np.square(pictures).sum(axis=1)[:, None] + np.square(others).sum(axis=1)
-    distances = norms - 2 * (pictures @ others.T)
-    return np.round(np.maximum(distances, 0).astype(np.float64), _EXACT)
+def normalized(rows: NDArray[np.bool_] | Values) -> Values:
+    """Return each row divided by its sum."""
+    shares: Values = rows / rows.sum(axis=1, keepdims=True)
+    return shares

@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.models.reference.learner import Evidence, Scorer, Values, squared_distances
+from icl_loop.models.reference.distances import Values
+from icl_loop.models.reference.learner import Evidence, Scorer, normalized
 
-_NEIGHBOURS = 10
-_FALL = 3.0
-_BALANCE = 0.7
-_ROUNDS = 15
+_NEIGHBOURS = 8
+_FALL = 5.0
+_ROUNDS = 10
 _LEAST = 1e-9
 
 
@@ -27,17 +27,17 @@ class Propagation(Scorer):
 
     def scores(self, evidence: Evidence, asked: NDArray[np.float32]) -> Values:
         """Return how likely each label of the picture asked about is held to be."""
-        pictures = np.vstack([evidence.pictures, asked])
         anything = np.ones((1, evidence.possible.shape[1]), dtype=np.bool_)
         possible = np.vstack([evidence.possible, anything])
-        beliefs = _normalized(possible)
-        if evidence.possible.all():
-            return beliefs[-1]
-        hears = _weights(squared_distances(pictures, pictures))
-        for _ in range(_ROUNDS):
-            heard = hears @ beliefs + _LEAST
-            beliefs = _normalized(possible * heard / heard.mean(axis=0) ** _BALANCE)
-        return beliefs[-1]
+        beliefs = normalized(possible)
+        if not possible.all():
+            pictures = np.vstack([evidence.pictures, asked])
+            hears = _weights(self.distances.among(pictures))
+            for _ in range(_ROUNDS):
+                heard = hears @ beliefs + _LEAST
+                beliefs = normalized(possible * heard / heard.mean(axis=0))
+        held: Values = beliefs[-1]
+        return held
 
 
 def _weights(distances: Values) -> Values:
@@ -50,8 +50,4 @@ def _weights(distances: Values) -> Values:
     unit = np.maximum(reach[:, None] * reach[nearest], _LEAST)
     weights = np.zeros_like(distances)
     np.put_along_axis(weights, nearest, np.exp(-_FALL * near / unit), axis=1)
-    return _normalized(np.maximum(weights, weights.T) + _LEAST)
-
-
-def _normalized(rows: NDArray[np.bool_] | Values) -> Values:
-    return np.divide(rows, rows.sum(axis=1, keepdims=True))
+    return normalized(np.maximum(weights, weights.T) + _LEAST)

@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.models.reference.learner import Evidence, Scorer, Values, squared_distances
+from icl_loop.models.reference.distances import Values, to_each
+from icl_loop.models.reference.learner import Evidence, Scorer
 
 
 class Prototype(Scorer):
@@ -22,4 +23,4 @@ class Prototype(Scorer):
         members = (evidence.possible & evidence.is_known[:, None]).astype(np.float32)
         sums = members.T @ evidence.pictures + evidence.pictures.mean(axis=0)
         means = sums / (members.sum(axis=0)[:, None] + 1)
-        return np.negative(squared_distances(asked[None], means)[0])
+        return -to_each(means, asked)

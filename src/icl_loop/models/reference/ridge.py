@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.models.reference.learner import Evidence, Scorer, Values, squared_distances
+from icl_loop.models.reference.distances import Values
+from icl_loop.models.reference.learner import Evidence, Scorer
 
 _WIDTH = 3.0
 _NOISE = 0.1
@@ -26,17 +27,14 @@ class KernelRidge(Scorer):
         told = np.flatnonzero(~evidence.possible.all(axis=1))
         if not told.size:
             return np.zeros(labels)
-        pictures = evidence.pictures[told]
-        distances = squared_distances(pictures, pictures)
-        unit = _median(distances, squared_distances(asked[None], pictures)[0])
+        distances = self.distances.among(np.vstack([evidence.pictures, asked]))
+        kernel = np.exp(-_WIDTH / _unit(distances) * distances)
         ridge = np.where(evidence.is_known[told], _NOISE, _NOISE_OF_REFUTATION)
         targets = evidence.shares[told] - 1 / labels
-        weights = np.linalg.solve(np.exp(-_WIDTH / unit * distances) + np.diag(ridge), targets)
-        near = np.exp(-_WIDTH / unit * squared_distances(asked[None], pictures)[0])
-        return np.asarray(near @ weights)
+        weights = np.linalg.solve(kernel[np.ix_(told, told)] + np.diag(ridge), targets)
+        return np.asarray(kernel[-1, told] @ weights)
 
 
-def _median(distances: Values, asked: Values) -> float:
-    """Return the median distance between two pictures, one if they are all alike."""
-    pairs = distances[np.triu_indices(len(distances), 1)]
-    return float(np.median(np.concatenate([pairs, asked]))) or 1.0
+def _unit(distances: Values) -> float:
+    """Return the median distance between pictures, one if most are alike."""
+    return float(np.median(distances)) or 1.0
