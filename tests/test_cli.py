@@ -15,7 +15,8 @@ from endpoint import error, serving
 from icl_loop.cli import main
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
-QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.toml"
+EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+(QUICKSTART,) = (path for path in EXPERIMENTS if path.stem == "quickstart")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,29 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
         assert file.stat().st_size > 10_000
 
 
+def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
+    """`analyze` ends with the verdict of the contrast it was given, as its JSON says it."""
+    small = ["--streams", 6, "--turns", 8, "--set", "task.size=4"]
+    assert icl_loop("run", QUICKSTART, "--out", tmp_path, *small).returncode == 0
+    arguments = ["analyze", tmp_path / "quickstart", "--primary", "label,stateless"]
+    report = json.loads(icl_loop(*arguments, "--json").stdout)
+    assert report["primary"]["arms"] == ["label", "stateless"]
+    assert (report["primary"]["k"], len(report["ladder"])) == (6, 4)
+    assert report["primary"]["verdict"] in ("learned", "equivalent", "no evidence")
+    assert len(report["secondary"]) == 2
+    done = icl_loop(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.endswith(report["sentence"] + "\n")
+    for heading in (
+        "primary contrast",
+        "secondary contrasts",
+        "ladder of nulls",
+        "how they answered",
+    ):
+        assert heading in done.stdout
+    assert all(f"note: {warning}" in done.stdout for warning in report["warnings"])
+
+
 def test_replay_shows_every_turn(icl_loop: Command) -> None:
     """`replay` draws the picture of each turn and names answer, truth, verdict and window."""
     done = icl_loop("replay", SAMPLE / "label-0.jsonl")
@@ -112,12 +136,37 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
     assert "edited.jsonl: turn 7 differs" in done.stderr
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_shipped_experiment_is_planned(
+    icl_loop: Command, request: pytest.FixtureRequest, path: Path
+) -> None:
+    """`plan` prints what each arm takes and one verdict, needs no key, and its JSON is of numbers."""
+    if "mnist" in path.read_text():
+        request.getfixturevalue("mnist")
+    short = ["plan", path, "--streams", 4, "--turns", 30]
+    done = icl_loop(*short)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in ("requests", "tokens in", "together", "stateless"))
+    assert done.stdout.count("This design can") == 1
+    report = json.loads(icl_loop(*short, "--json").stdout)
+    assert report["turns"] == 30
+    assert [arm["expense"]["requests"] for arm in report["arms"]] == [120] * len(report["arms"])
+
+
 WRONG: dict[str, tuple[list[object], list[str]]] = {
     "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
     "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
     "an unknown value": (
         ["run", QUICKSTART, "--set", "task.encoding=gridd"],
         ["task.encoding", "'gridd'", "'grid'"],
+    ),
+    "an effect of nothing": (
+        ["plan", QUICKSTART, "--set", "analysis.effect=0"],
+        ["analysis.effect", "0"],
+    ),
+    "a plan without data": (
+        ["plan", QUICKSTART, "--set", "task.dataset=folder:nowhere"],
+        ["nowhere"],
     ),
     "no streams": (["run", QUICKSTART, "--streams", 0], ["streams", "0"]),
     "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
@@ -127,6 +176,8 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
+    "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
+    "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
     "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
     "an unknown command": (["rum", QUICKSTART], ["rum"]),
     "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),
@@ -180,7 +231,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "replay", "analyze", "plot", "sample"])
+@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "sample"])
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""
     done = icl_loop(*[command] if command else [], "--help")

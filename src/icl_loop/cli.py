@@ -14,9 +14,21 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from icl_loop import screen
-from icl_loop.analysis import as_json, find, frame, summarize, warnings
+from icl_loop import planning, screen, sheet
+from icl_loop.analysis import (
+    as_json,
+    conclude_each,
+    find,
+    frame,
+    joined,
+    measure,
+    metrics_fields,
+    sessions,
+    summarize,
+    warnings,
+)
 from icl_loop.datasets import open_dataset
 from icl_loop.encodings import ENCODINGS, encoding, fitting, prepared
 from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
@@ -25,6 +37,7 @@ from icl_loop.messages import Image
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.transcripts import read
+from icl_loop.verdict import metrics_table, verdict_lines
 
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
@@ -77,19 +90,77 @@ def run(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
     ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+        ),
+    ] = False,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
-    laid_over = list(changes or [])
-    laid_over += [f"streams={streams}"] if streams is not None else []
-    laid_over += [f"turns={turns}"] if turns is not None else []
-    plan = load(experiment, laid_over)
-    plan.check()
-    playing = Run(plan, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
-    with screen.watch(plan, err, playing.meter) as watcher:
+    made = load(experiment, _laid_over(changes, streams, turns))
+    made.check()
+    playing = Run(
+        made,
+        out_dir,
+        concurrency,
+        max_usd=max_usd,
+        max_tokens=max_tokens,
+        stop_early=stop_early,
+    )
+    with screen.watch(made, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+@app.command()
+def plan(
+    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+    ] = None,
+    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that a request lasts.")] = 1.0,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Sessions that play at once.")
+    ] = DEFAULT_CONCURRENCY,
+    reply_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
+    ] = 0,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Say what an experiment takes and what it can show, before anything is asked or spent."""
+    made = load(experiment, _laid_over(changes, streams, turns))
+    with sheet.Trying(err) as trying:
+        planned = asyncio.run(
+            planning.plan(
+                made,
+                latency_s=latency,
+                concurrency=concurrency,
+                reply_tokens=reply_tokens,
+                on_turn=trying.turn,
+            )
+        )
+    if as_json_text:
+        typer.echo(json.dumps(planning.as_json(planned), ensure_ascii=False, indent=2))
+        return
+    out.print(sheet.expense_table(planned))
+    out.print(sheet.exposure_table(planned))
+    for sentence in sheet.sentences(planned):
+        out.print(screen.printable(sentence), highlight=False, markup=False)
+
+
+def _laid_over(changes: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
+    """Return all changes of an experiment file as `--set` takes them."""
+    laid_over = list(changes or [])
+    laid_over += [f"streams={streams}"] if streams is not None else []
+    laid_over += [f"turns={turns}"] if turns is not None else []
+    return laid_over
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -131,6 +202,14 @@ def _close(playing: Run, result: RunResult | None) -> None:
         _print_summary(paths)
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
+    if result is not None and result.early is not None:
+        out.print(
+            f"stopped early: after {len(result.early.differences)} streams the evidence that"
+            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
+            f" E = {result.early.evidence[-1]:.1f}, at least 20",
+            highlight=False,
+            soft_wrap=True,
+        )
     out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
     if result is not None and result.complete:
         out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
@@ -147,11 +226,19 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path]) -> None:
-    summaries = summarize(frame(paths))
+def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) -> None:
+    turns = frame(paths)
+    summaries = summarize(turns)
+    conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
+    out.print(metrics_table(measure(turns)))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(screen.printable(conclusion.experiment), align="left")
+        for line in verdict_lines(conclusion):
+            out.print(line, soft_wrap=isinstance(line, Text))
 
 
 @app.command()
@@ -206,15 +293,41 @@ def _verify_all(files: list[Path]) -> None:
 @app.command()
 def analyze(
     paths: Paths,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print early, late and windowed accuracy of each arm, with t intervals over sessions."""
+    """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
+    pair = _pair_of_arms(primary)
     if not as_json_text:
-        _print_summary(find(paths))
+        _print_summary(find(paths), pair)
         return
-    summaries = summarize(frame(paths))
-    report = {"arms": [as_json(summary) for summary in summaries], "warnings": warnings(summaries)}
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    turns = frame(paths)
+    summaries = summarize(turns)
+    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    report = {
+        "arms": [
+            {**as_json(summary), "metrics": metrics_fields(metrics)}
+            for summary, metrics in zip(summaries, measure(turns), strict=True)
+        ],
+        **concluded,
+        "warnings": [*warnings(summaries), *concluded["warnings"]],
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]
 
 
 @app.command()

@@ -105,6 +105,7 @@ class Turn:
         feedback: The judgement and the words told.
         overflows: Requests for this turn that the model refused as too long; each was followed by
             one that showed less.
+        echo: What later requests show in place of the reply, where that is not the reply itself.
         calibration: What one counted token was taken to cost when the window was measured, learned
             from the prompt tokens that the endpoint had reported until then.
     """
@@ -121,11 +122,42 @@ class Turn:
     feedback: Feedback
     overflows: int = 0
     calibration: float = 1.0
+    echo: str | None = None
 
     @cached_property
     def messages(self) -> tuple[Message, Message, Message]:
         """The turn as later requests show it: question, reply, what was told."""
-        return self.question, assistant(self.reply.text), user(self.feedback.told)
+        said = self.reply.text if self.echo is None else self.echo
+        return self.question, assistant(said), user(self.feedback.told)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A held-out sample asked in a fork of the session and never appended.
+
+    Attributes:
+        after_turn: Turns played when it was asked.
+        sample: Id of the sample.
+        label: The right label, in the names the model was given.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model answered.
+        answer: The label read from the reply, or None.
+        outcome: How reading went.
+        correct: Whether the answer was right.
+        overflows: Requests for it that the model refused as too long.
+    """
+
+    after_turn: int
+    sample: str
+    label: str
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    answer: str | None
+    outcome: Outcome
+    correct: bool
+    overflows: int = 0
 
 
 def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:

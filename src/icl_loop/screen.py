@@ -4,6 +4,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Iterable
+from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -181,9 +182,10 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line at the start, one every few seconds, one at the end."""
+    """A line at the start, one every few seconds, one at the end; also where all turns wait."""
 
     SECONDS = 5.0
+    SILENCE = 10.0
 
     def __init__(
         self, experiment: Experiment, console: Console, meter: Meter | None = None
@@ -194,9 +196,12 @@ class PlainProgress:
         self._total = experiment.turns * experiment.streams * len(experiment.arms)
         self._scores = _scores(experiment)
         self._start = self._last = time.monotonic()
+        self._over = Event()
+        self._waiting = Thread(target=self._say_in_silence, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
         self.say(f"playing {self._total} turns in arms {', '.join(self._scores)}")
+        self._waiting.start()
         return self
 
     def __exit__(
@@ -206,6 +211,8 @@ class PlainProgress:
         at: TracebackType | None,
     ) -> None:
         """Print where it ended."""
+        self._over.set()
+        self._waiting.join()
         self.say(self._line())
 
     def turn(self, session: Session, turn: Turn) -> None:
@@ -218,6 +225,12 @@ class PlainProgress:
     def say(self, text: str) -> None:
         """Print a line."""
         self._console.print(Text(text), soft_wrap=True)
+
+    def _say_in_silence(self) -> None:
+        while not self._over.wait(self.SILENCE):
+            if time.monotonic() - self._last >= self.SILENCE:
+                self._last = time.monotonic()
+                self.say(self._line())
 
     def _line(self) -> str:
         played = sum(score.played for score in self._scores.values())

@@ -170,6 +170,34 @@ class Dataset:
             drawn.append(orders[number_of_class].pop())
         return tuple(drawn)
 
+    def probes(self, count: int, turns: int, seed: int, number: int) -> tuple[int, ...]:
+        """Return the indices of `count` samples that the first `turns` turns of a stream leave out.
+
+        The classes take turns in an order of the stream's own, so that each has as many as another,
+        or one more; within a class the samples are those that the stream would draw last.
+
+        Raises:
+            DatasetError: There are too few samples for that.
+        """
+        taken = set(self.stream(turns, seed, number))
+        classes = keyed_order(len(self.labels), seed, "probe class", number).tolist()
+        left: dict[int, list[int]] = {}
+        drawn: list[int] = []
+        for place in range(count):
+            number_of_class = classes[place % len(classes)]
+            if number_of_class not in left:
+                members = np.flatnonzero(self.classes == number_of_class)
+                order = keyed_order(members.size, seed, "sample", number, number_of_class)
+                left[number_of_class] = [i for i in members[order].tolist() if i not in taken]
+            if not left[number_of_class]:
+                raise DatasetError(
+                    f"{self.name}: {count} probes need one more sample of class"
+                    f" {self.labels[number_of_class]!r} than stream {number} leaves; ask fewer"
+                    " probes, play fewer turns or use a larger data set"
+                )
+            drawn.append(left[number_of_class].pop())
+        return tuple(drawn)
+
 
 MAX_TEXT = 20_000
 """Most characters of a text, and of a cell of a table."""

@@ -126,7 +126,10 @@ class Listener:
                 answer = ear.answer(message.text)
                 continue
             told, shown = ear.told_and_asked(message)
-            heard = told or heard
+            if told is not None and told.ago:
+                _hear_late(examples, told)
+            else:
+                heard = told or heard
             if shown is not None:
                 if asked is not None:
                     if shown.form != asked.form:
@@ -145,6 +148,13 @@ class Listener:
             "this learner understands only conversations in its own wordings,"
             " and this one does not begin like any of them"
         )
+
+
+def _hear_late(examples: list[Example], told: Heard) -> None:
+    """Add what is told of an earlier answer, if its turn is among those shown."""
+    place = len(examples) - told.ago
+    if place >= 0:
+        examples[place] = replace(examples[place], heard=told)
 
 
 class _Ear:

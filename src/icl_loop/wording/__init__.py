@@ -7,7 +7,7 @@ lets a reference learner read the same messages as a model does.
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Image, Message, Text, user
 
-_IN_ONE_LINE = {"label", "labels", "size"}
+_IN_ONE_LINE = {"label", "labels", "size", "ago"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SEPARATOR = ", "
 
@@ -63,6 +63,7 @@ def _listed(names: Sequence[str]) -> str:
 
 Plain = Annotated[str, _holding()]
 OfLabel = Annotated[str, _holding("label")]
+OfAgo = Annotated[str, _holding("ago")]
 OfSize = Annotated[str, _may_hold("size")]
 OfThings = Annotated[str, _may_hold("things")]
 
@@ -79,6 +80,8 @@ class Told(_Table):
     revealed_correct: OfLabel
     revealed_incorrect: OfLabel
     recorded: Plain
+    earlier_correct: OfAgo
+    earlier_incorrect: OfAgo
 
 
 class Announced(_Table):
@@ -87,14 +90,25 @@ class Announced(_Table):
     correctness: OfThings
     label: OfThings
     none: OfThings
+    positive: OfThings
+    negative: OfThings
+    delayed: OfThings
+    demonstrations: OfThings
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a told phrase means: the verdict and the right label, each None if not told."""
+    """What a told phrase means: the verdict and the right label, each None if not told.
+
+    Attributes:
+        correct: Whether the answer was right.
+        label: The right label.
+        ago: How many answers before the last one it is about.
+    """
 
     correct: bool | None
     label: str | None
+    ago: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +260,13 @@ class Wording(Sentences):
         """Return the final line that answers `label`."""
         return _fill(self.answer, label=label)
 
-    def tell(self, phrase: str, label: str) -> str:
-        """Return the words of `phrase`; `label` is the right one, used where it is revealed."""
-        return _fill(getattr(self.told, phrase), label=label)
+    def tell(self, phrase: str, label: str, ago: int = 0) -> str:
+        """Return the words of `phrase`.
+
+        `label` is the right one, used where it is revealed; `ago` is how many answers before the
+        last one a phrase about an earlier one means.
+        """
+        return _fill(getattr(self.told, phrase), label=label, ago=str(ago))
 
     def hear_frame(self, system: str) -> Frame | None:
         """Return what a system text says, or None if it is not of this wording."""
@@ -262,7 +280,7 @@ class Wording(Sentences):
         Where one phrase could be another around a longer label, the label is the shorter one.
         """
         found = [
-            Heard(correct, match.groupdict().get("label"))
+            _heard(correct, match.groupdict())
             for phrase, correct in _VERDICTS.items()
             if (match := self._patterns[phrase].fullmatch(text))
         ]
@@ -279,11 +297,18 @@ _VERDICTS = {
     "recorded": None,
     "revealed_correct": True,
     "revealed_incorrect": False,
+    "earlier_correct": True,
+    "earlier_incorrect": False,
 }
 
 
 def _no_words(value: str, words: Iterable[str]) -> str:
     return f"the wording has no words for {value!r}: {nearest(value, words)}"
+
+
+def _heard(correct: bool | None, values: Mapping[str, str]) -> Heard:  # noqa: FBT001  as in `Heard`
+    ago = values.get("ago", "0")
+    return Heard(correct, values.get("label"), int(ago) if ago.isascii() and ago.isdigit() else 0)
 
 
 def _fill(template: str, **values: str) -> str:
