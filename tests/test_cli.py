@@ -69,7 +69,7 @@ def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> N
     file = tmp_path / "sayings.csv"
     file.write_text('text,label\n"one,\ntwo",a\nthree,b\n')
     assert icl_loop("sample", f"csv:{file}").stdout == "one,\ntwo\n"
-    assert icl_loop("sample", f"csv:{file}?text=label&label=text", "--index", 1).stdout == "b\n"
+    assert icl_loop("sample", f"csv:{file}?text=text&label=label").stdout == "one,\ntwo\n"
 
 
 def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
