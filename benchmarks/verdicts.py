@@ -39,9 +39,15 @@ Participant = Callable[[np.random.Generator, tuple[int, int, int]], Answers]
 # ---- participants ------------------------------------------------------------------------
 
 
+def below(rng: np.random.Generator, shape: tuple[int, int, int], p: Floats) -> Answers:
+    """Be right with these probabilities, each turn by itself."""
+    right: Answers = rng.random((*shape, TURNS)) < p
+    return right
+
+
 def guessing(rng: np.random.Generator, shape: tuple[int, int, int], p: float) -> Answers:
     """Be right with one probability, each turn by itself."""
-    return rng.random((*shape, TURNS)) < p
+    return below(rng, shape, np.asarray(p))
 
 
 def wander(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
@@ -65,13 +71,13 @@ def drifting(
 ) -> Answers:
     """Be right with a probability that wanders within a session; `shared` by the arms of a stream."""
     paths = wander(rng, (shape[0], 1, shape[2]) if shared else shape, deviation)
-    return rng.random((*shape, TURNS)) < expit(logit(p) + paths)
+    return below(rng, shape, expit(logit(p) + paths))
 
 
 def counting(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
     """Answer a label that has not yet come in its balanced block of ten: right in 29 %."""
     left = CLASSES - np.arange(TURNS) % CLASSES
-    return rng.random((*shape, TURNS)) < 1 / left
+    return below(rng, shape, 1 / left)
 
 
 def staying(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
@@ -96,13 +102,13 @@ def staying(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
 def breaking(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
     """Break the format in 30 % of the turns, in spells; be right in 30 % of the others."""
     broken = wander(rng, shape, 1.0) > 0.5244
-    return (rng.random((*shape, TURNS)) < 0.3) & ~broken
+    return below(rng, shape, np.where(broken, 0.0, 0.3))
 
 
 def collapsing(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
     """Be right in 40 %; in half of the sessions only in 10 % from a random turn on."""
     onset = rng.integers(2 * TURNS, size=shape)[..., None]
-    return rng.random((*shape, TURNS)) < np.where(np.arange(TURNS) < onset, 0.4, 0.1)
+    return below(rng, shape, np.where(np.arange(TURNS) < onset, 0.4, 0.1))
 
 
 NULLS: dict[str, Participant] = {
@@ -127,7 +133,7 @@ def learning(
     """Rise from 20 % to an end of its own in each arm, wandering about the line."""
     line = np.linspace(0.2, np.array(ends), TURNS, axis=-1)[None, :, None, :]
     paths = wander(rng, shape, deviation)
-    return rng.random((*shape, TURNS)) < expit(logit(line) + paths)
+    return below(rng, shape, expit(logit(line) + paths))
 
 
 def true_effect(ends: tuple[float, float], deviation: float) -> float:
@@ -171,14 +177,13 @@ def generator(what: str, part: int) -> np.random.Generator:
     return np.random.default_rng([SEED, part, *what.encode()])
 
 
-def alarms(name: str, studies: int, part: int) -> dict[str, float]:
+def alarms(name: str, studies: int, part: int, streams: int = STREAMS) -> dict[str, float]:
     """Return how often a null participant is said to have learned, and how often p < 0.05."""
-    answers = NULLS[name](generator(name, part), (studies, 2, STREAMS))
+    answers = NULLS[name](generator(f"{name}{streams}", part), (studies, 2, streams))
     found = list(conclusions(answers))
     return {
         "learned": float(np.mean([each.verdict == "learned" for each in found])),
         "significant": float(np.mean([_primary(each).significant for each in found])),
-        "t": float(np.mean([(_primary(each).p_t or 0) < 0.05 for each in found])),
     }
 
 
@@ -251,6 +256,7 @@ class Row:
         )
 
 
+MANY = "drifting, arms apart, 20 streams (t test)"
 Job = Callable[[int, int], dict[str, float]]
 
 
@@ -261,6 +267,7 @@ def jobs() -> dict[str, Job]:
         **{name: partial(alarms, name) for name in NULLS},
         "rising to 40 % against 25 %, wandering mildly": partial(effects, (0.40, 0.25), mild),
         "rising to 40 % against 25 %, wandering widely": partial(effects, (0.40, 0.25), 1.0),
+        MANY: partial(alarms, "drifting, arms apart", streams=20),
         "25 % against 20 %": margins,
         "e-process": looks,
     }
@@ -268,7 +275,7 @@ def jobs() -> dict[str, Job]:
 
 def rows(measured: dict[str, dict[str, float]], studies: int) -> Iterator[Row]:
     """Yield the rows of the table."""
-    for name in NULLS:
+    for name in (*NULLS, MANY):
         found = measured[name]
         yield Row(f'{name}: "learned"', found["learned"], 0, 0.07, studies)
         yield Row(f"{name}: p < 0.05, either way", found["significant"], 0, 0.07, studies)
@@ -278,7 +285,7 @@ def rows(measured: dict[str, dict[str, float]], studies: int) -> Iterator[Row]:
         yield Row(f"{name}: 95 % interval covers", covered, 0.93, 0.97, studies)
     yield Row(f'{mild}: "learned"', measured[mild]["learned"], 0.80, 1, studies)
     equal = measured["25 % against 20 %"]["equivalent"]
-    yield Row('25 % against 20 %: "equivalent" within 5 points', equal, 0, 0.05, studies)
+    yield Row('25 % against 20 %: "equivalent" within 5 points', equal, 0, 0.07, studies)
     stopped = measured["e-process"]["stopped"]
     yield Row(f"e-process of nulls: 20 within {LOOKS} looks", stopped, 0, 0.05, 2 * studies)
 
@@ -286,7 +293,7 @@ def rows(measured: dict[str, dict[str, float]], studies: int) -> Iterator[Row]:
 def main() -> int:
     """Print the table; return 1 if a rate is out of its range."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=2_000, help="of each kind")
+    parser.add_argument("--studies", type=int, default=1_000, help="of each kind")
     asked = parser.parse_args()
     start = time.perf_counter()
     measured = simulate(asked.studies)

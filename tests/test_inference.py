@@ -219,9 +219,9 @@ def test_what_is_added_to_both_arms_changes_nothing(
     triples: list[tuple[float, float, float]],
 ) -> None:
     """A stream that is harder or easier for both arms alike leaves the contrast as it is."""
-    plain = [dict(enumerate(each)) for each in zip(*triples, strict=True)][:2]
-    moved = [{stream: each + triples[stream][2] for stream, each in arm.items()} for arm in plain]
-    assert Contrast.of(("a", "b"), *moved) == Contrast.of(("a", "b"), *plain)
+    first, second, more = (dict(enumerate(each)) for each in zip(*triples, strict=True))
+    one, other = ({stream: arm[stream] + more[stream] for stream in arm} for arm in (first, second))
+    assert Contrast.of(("a", "b"), one, other) == Contrast.of(("a", "b"), first, second)
 
 
 @given(
@@ -348,7 +348,8 @@ def test_learned_needs_every_control() -> None:
 def test_controls_are_like_the_arm() -> None:
     """A control of other samples, of another policy or of another donor is no control."""
     for change in ({"setup": "other"}, {"policy": "stateless"}, {"donor": "label"}):
-        roles = {"feedback": {}, "none": {"feedback": "none"}, "other": FULL["yoked"] | change}
+        other = {**FULL["yoked"], **change}
+        roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
         turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})
         found = conclude(turns, sessions=set_to(roles, ("feedback", "none")))
         assert (found.verdict, found.needed) == ("learned", ())
@@ -466,9 +467,12 @@ def test_the_primary_is_the_one_recorded() -> None:
     found = conclude(turns, sessions=recorded)
     assert found.primary is not None
     assert found.primary.arms == ("feedback", "yoked")
+    assert found.recorded
     assert not any("after the turns" in warning for warning in found.warnings)
     other = conclude(turns, ("feedback", "none"), recorded)
+    assert not other.recorded
     assert any("named after the turns were played" in warning for warning in other.warnings)
+    assert sentence(other).endswith("This contrast was named after the fact.")
     none = conclude(turns)
     assert (none.primary, none.verdict) == (None, None)
     assert any("no primary contrast was recorded" in warning for warning in none.warnings)

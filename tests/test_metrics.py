@@ -21,6 +21,7 @@ from icl_loop.analysis import (
     learning_efficiency,
     measure,
     metrics_fields,
+    nearest_pictures,
     nearest_shown,
 )
 from icl_loop.errors import InputError
@@ -231,3 +232,37 @@ async def test_real_sessions_are_measured(tmp_path: Path) -> None:
     assert (label.arm, bare.arm) == ("label", "bare")
     assert (label.exposure.mean, bare.exposure.mean) == (5.5, 0)
     assert bare.feedback_use.mean is None
+
+
+@pytest.mark.parametrize("written", ["grid", "article"])
+async def test_a_nearest_neighbour_uses_all_feedback(tmp_path: Path, written: str) -> None:
+    """Told the labels, a nearest neighbour repeats what was right and never what was wrong."""
+    arms = [
+        {"name": "label", "feedback": {"kind": "label"}},
+        {"name": "none", "feedback": {"kind": "none"}},
+    ]
+    made = experiment(arms=arms, turns=40, task={"encoding": written})
+    result = await Run(made, tmp_path).play()
+    nearest = nearest_pictures(result.paths)
+    assert nearest.keys() == {str(path) for path in result.paths}
+    label, none = measure(frame(result.paths), nearest)
+    assert label.feedback_use.mean == 1  # ties of distance are rare enough at this size
+    assert none.feedback_use.mean is not None
+    assert none.feedback_use.mean < 0.5
+
+
+@pytest.mark.parametrize(
+    "change", [("Array:", "Picture:"), ('"encoding":"grid"', '"encoding":"oil"')]
+)
+async def test_what_cannot_be_read_back_is_left_out(
+    tmp_path: Path, change: tuple[str, str]
+) -> None:
+    """A session of other words, or of an encoding that is not known, has no nearest pictures."""
+    result = await Run(experiment(turns=4, streams=1), tmp_path).play()
+    [path] = result.paths
+    text = path.read_text()
+    assert change[0] in text
+    path.write_text(text.replace(*change))
+    assert nearest_pictures([path]) == {}
+    [found] = measure(frame([path]), {})
+    assert found.feedback_use.mean is None

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.datasets.published import PUBLISHED
-from icl_loop.encodings import ENCODINGS, Encoding, Pixels, pixels
+from icl_loop.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
 from icl_loop.errors import InputError
 from icl_loop.feedback import Phrase
 from icl_loop.messages import Image, Message, Text, assistant, system, user
@@ -43,7 +43,7 @@ SLACK = {"ascii": 2.0, "binary": 2.0}
 """How far above the true count an encoding's estimate may be on average; a quarter for the others."""
 
 ESTIMATES = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
-EACH_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+EACH_ENCODING = pytest.mark.parametrize("encoding", WRITTEN_PICTURES.values(), ids=WRITTEN_PICTURES)
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
 
 

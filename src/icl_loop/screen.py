@@ -25,14 +25,14 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.analysis import ArmSummary, Estimate
-from icl_loop.encodings import Encoding, Pixels, encoding
+from icl_loop.encodings import Encoding, Pixels, SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Meter
 from icl_loop.records import Turn
 from icl_loop.runner import Stop
 from icl_loop.transcripts import Transcript
-from icl_loop.wording import Wording, open_wording
+from icl_loop.wording import Sentences, open_wording
 
 RECENT = 20
 """Turns of each session over which running accuracy is taken."""
@@ -363,26 +363,29 @@ class Replay:
         )
 
     def _picture(self, turn: Turn) -> Text:
-        text = turn.question.text
         if self._way_back is not None:
-            wording, written = self._way_back
-            heard = wording.hear_question(text)
+            sentences, how = self._way_back
+            asked = turn.question
+            seen = isinstance(how, SeenPicture)
+            heard = sentences.hear_picture(asked) if seen else sentences.hear_question(asked.text)
             try:
                 if heard is not None:
-                    return draw(written.decode(heard[1]), colour=self._colour)
+                    return draw(how.decode(heard[1]), colour=self._colour)
             except EncodingError:
                 pass  # a question that was edited is shown as it stands
-        return Text(printable(text))
+        return Text(printable(turn.question.text))
 
 
-def _way_back(task: object) -> tuple[Wording, Encoding] | None:
-    """Return how to hear and decode the questions of recorded settings, None if unknown."""
+def _way_back(task: object) -> tuple[Sentences, Encoding] | None:
+    """Return how to hear and decode the pictures of recorded settings, None if there is no way."""
     if not isinstance(task, dict):
         return None
     try:
-        return open_wording(str(task.get("wording"))), encoding(str(task.get("encoding")))
+        how = encoding(str(task.get("encoding")))
+        sentences = open_wording(str(task.get("wording"))).about(how.name)
     except InputError:
         return None
+    return (sentences, how) if how.modality == "picture" else None
 
 
 def _one_line(text: str, limit: int = 200) -> str:

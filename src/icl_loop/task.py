@@ -7,11 +7,11 @@ from typing import Literal
 
 from icl_loop import answers
 from icl_loop.answers import Reading
-from icl_loop.encodings import Encoding, pixels
+from icl_loop.encodings import Encoding, prepared
 from icl_loop.errors import InputError
 from icl_loop.feedback import YOKED, Telling
 from icl_loop.labels import LabelMap
-from icl_loop.messages import Message, Reply, system, user
+from icl_loop.messages import Message, Reply, system
 from icl_loop.records import Feedback, Sample, Turn
 from icl_loop.transforms import Transform, unchanged
 from icl_loop.wording import Wording
@@ -26,8 +26,8 @@ class Task:
 
     Attributes:
         samples: The stream, one sample a turn.
-        encoding: Writes the images.
-        size: Side of the encoded images in pixels.
+        encoding: Shows the samples.
+        size: Side of the encoded images in pixels; rows and texts have none.
         labels: The names by which the model is given the classes.
         wording: The sentences it reads.
         feedback: What it is told.
@@ -54,6 +54,10 @@ class Task:
 
     def __post_init__(self) -> None:
         self.read(Reply(""))  # refuses labels that would read the same
+        if self.transform is not unchanged and self.encoding.modality != "picture":
+            raise InputError(
+                f"the pixels of a {self.encoding.modality} cannot be moved: it has none"
+            )
         torn = [n for n in self.names if ", " in n or not n.strip() or not n.isprintable()]
         if torn:
             raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
@@ -135,4 +139,7 @@ def _question(
     sample: Sample, encoding: Encoding, size: int, transform: Transform, wording: Wording
 ) -> Message:
     """Return the question about a sample: one object, since every arm asks the same ones."""
-    return user(wording.ask(encoding.encode(transform(pixels(sample.image, size)))))
+    values = prepared(sample, encoding, size)
+    if transform is not unchanged:
+        values = transform(values)
+    return wording.about(encoding.name).show(encoding.encode(values))

@@ -4,6 +4,7 @@ One JSON object a line, flushed to the disk turn by turn; nothing is ever rewrit
 stored as the turns it showed plus the new question, so the file grows linearly.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -15,11 +16,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
 from icl_loop.journal import Journal, write_durably
-from icl_loop.messages import Finish, Reply, Served, Usage, user
+from icl_loop.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
 from icl_loop.records import Feedback, Outcome, Probe, Turn
 
 VERSION = metadata.version("icl-loop")
@@ -108,6 +109,7 @@ class _TurnLine(_Line):
     sample: str
     label: str
     question: str
+    picture: Base64Bytes | None = None
     kept: list[tuple[int, int]]
     request: str
     reply: str
@@ -237,7 +239,7 @@ def _turn(saved: _TurnLine) -> Turn:
         index=saved.turn,
         sample=saved.sample,
         label=saved.label,
-        question=user(saved.question),
+        question=_question(saved),
         kept=tuple(saved.kept),
         request=saved.request,
         reply=_reply(saved),
@@ -278,6 +280,20 @@ def _reply(saved: _TurnLine | _ProbeLine) -> Reply:
     )
 
 
+def _question(saved: _TurnLine) -> Message:
+    """Return the message that asked; a picture that was seen is its last part."""
+    if saved.picture is None:
+        return user(saved.question)
+    said = [Text(saved.question)] if saved.question else []
+    return Message("user", (*said, Image(saved.picture)))
+
+
+def _picture_of(question: Message) -> dict[str, str]:
+    """Return the field for a picture that was seen; other questions have no such field."""
+    seen = [part.png for part in question.parts if isinstance(part, Image)]
+    return {"picture": base64.b64encode(seen[0]).decode()} if seen else {}
+
+
 def turn_fields(turn: Turn) -> dict[str, Any]:
     """Return the fields of a turn's line, in the order of the format."""
     return {
@@ -286,6 +302,7 @@ def turn_fields(turn: Turn) -> dict[str, Any]:
         "sample": turn.sample,
         "label": turn.label,
         "question": turn.question.text,
+        **_picture_of(turn.question),
         "kept": turn.kept,
         "request": turn.request,
         "reply": turn.reply.text,
@@ -424,9 +441,10 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 def compare(saved: Turn, played: Turn) -> None:
     """Raise ReplayMismatch, naming turn and field, if `played` is not the turn that was saved."""
     before, now = turn_fields(saved), turn_fields(played)
-    for name in before.keys() - TIME_FIELDS:
-        if before[name] != now[name]:
-            raise ReplayMismatch(saved.index, f"{name} was {before[name]!r}, is now {now[name]!r}")
+    for name in (before.keys() | now.keys()) - TIME_FIELDS:
+        was, is_now = before.get(name), now.get(name)
+        if was != is_now:
+            raise ReplayMismatch(saved.index, f"{name} was {was!r}, is now {is_now!r}")
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:

@@ -1,6 +1,6 @@
 """Analysis of saved transcripts: no key, no network, no model."""
 
-from icl_loop.analysis.contrasts import Contrast, e_process, holm, late_difference
+from icl_loop.analysis.contrasts import STOP_AT, Contrast, e_process, holm, late_difference
 from icl_loop.analysis.curves import (
     ArmSummary,
     Estimate,
@@ -30,11 +30,13 @@ from icl_loop.analysis.metrics import (
     metrics_fields,
     nearest_shown,
 )
+from icl_loop.analysis.pictures import nearest_pictures
 from icl_loop.analysis.reporting import conclusion_fields, joined
 from icl_loop.analysis.sentences import sentence
 from icl_loop.analysis.sessions import sessions
 
 __all__ = [
+    "STOP_AT",
     "ArmMetrics",
     "ArmSummary",
     "Conclusion",
@@ -61,6 +63,7 @@ __all__ = [
     "learning_efficiency",
     "measure",
     "metrics_fields",
+    "nearest_pictures",
     "nearest_shown",
     "sentence",
     "session_curves",

@@ -94,7 +94,8 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
             " width and says nothing of other streams"
         )
     yield from _other_samples(pair, contrast)
-    yield from _told_apart(pair, contrast)
+    if not any(roles.is_stateless(arm) for arm in contrast.arms):  # it is shown nothing it was told
+        yield from _told_apart(pair, contrast)
     yield from _uncontrolled(roles, contrast)
 
 

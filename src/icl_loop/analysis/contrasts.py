@@ -179,7 +179,9 @@ def sign_flip(values: Floats) -> float:
 @lru_cache(maxsize=4)
 def _all_signs(count: int) -> Floats:
     """Return every choice of signs, shape (2**count, count)."""
-    return 1.0 - 2.0 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+    chosen = np.arange(2**count)[:, None] >> np.arange(count) & 1
+    signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
+    return signs
 
 
 @lru_cache(maxsize=4)
@@ -189,7 +191,8 @@ def _random_signs(count: int) -> Floats:
     bits = keyed_bits(DRAWS * words, "sign-flip", count).reshape(DRAWS, words)
     places = np.arange(count)
     chosen = bits[:, places // 64] >> (places % 64).astype(np.uint64) & np.uint64(1)
-    return 1.0 - 2.0 * chosen.astype(np.float64)
+    signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
+    return signs
 
 
 def least_detectable(values: Floats) -> float | None:

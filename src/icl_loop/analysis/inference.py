@@ -46,6 +46,7 @@ class Conclusion:
     Attributes:
         experiment: Its name.
         primary: The primary contrast, None if none was named or one of its arms has no turns.
+        recorded: Whether it was recorded before the first request, rather than named afterwards.
         needed: The contrasts that must hold besides before "learned" may be said.
         verdict: The verdict of the primary contrast, None without one.
         evidence: The e-process over the streams of the primary contrast.
@@ -56,6 +57,7 @@ class Conclusion:
 
     experiment: str
     primary: Contrast | None
+    recorded: bool
     needed: tuple[Contrast, ...]
     verdict: Verdict | None
     evidence: tuple[float, ...]
@@ -100,6 +102,7 @@ def conclude(
     return Conclusion(
         experiment=names[0],
         primary=contrast,
+        recorded=chosen is not None and chosen == roles.primary,
         needed=needed,
         verdict=verdict(contrast, needed) if contrast else None,
         evidence=tuple(e_process(contrast.differences).tolist()) if contrast else (),
@@ -182,8 +185,8 @@ class _Comparison:
 
     def __call__(self, first: str, second: str) -> Contrast:
         """Return the contrast of two arms."""
-        accuracies = [self.late.get(arm, _NOTHING).accuracy for arm in (first, second)]
-        return Contrast.of((first, second), *accuracies, margin=self.margin)
+        one, other = (self.late.get(arm, _NOTHING).accuracy for arm in (first, second))
+        return Contrast.of((first, second), one, other, self.margin)
 
     def with_most_frequent(self, arm: str) -> Contrast:
         """Return the contrast of an arm and the best answer that never changes, in hindsight."""
@@ -224,7 +227,8 @@ def _ladder(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterato
     yield rung("context matters?", first, first and roles.stateless_twin(first))
     yield rung("content of feedback matters?", first, first and roles.control(first, "yoked"))
     yield Rung("more than label frequencies?", compare.with_most_frequent(first) if first else None)
+    anew = "more than a re-awakened prior?"
     renamed = [arm for arm in roles.renamed() if roles.stateless_twin(arm)]
-    for arm in renamed or [None]:
-        twin = roles.stateless_twin(arm) if arm else None
-        yield rung("more than a re-awakened prior?", arm, twin)
+    yield from (rung(anew, arm, roles.stateless_twin(arm)) for arm in renamed)
+    if not renamed:
+        yield Rung(anew, None)

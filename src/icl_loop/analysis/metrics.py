@@ -31,7 +31,8 @@ class ArmMetrics:
         top_share_late: The same among its late turns.
         wrong: Wrong answers of a session, which is its regret.
         exposure: Past turns shown, mean over a session's turns.
-        feedback_use: How much likelier an answer is repeated after it was right; see `feedback_use`.
+        feedback_use: How much likelier it is to repeat an answer that was right than one that was
+            wrong; see the function of that name.
         tokens: Tokens in all: of prompts, of these cached, of replies, of these for reasoning.
         latency_s: Median seconds of a reply.
     """
@@ -138,8 +139,9 @@ def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.Data
 
     Args:
         turns: What `frame` returns.
-        nearest: What `nearest_shown` returns, by the path of the session. None takes the turn
-            before, wherever past turns were shown: then it is about staying and shifting only.
+        nearest: What `nearest_pictures` returns; a session that is not in it has no use. None
+            takes the turn before, wherever past turns were shown: then it is about staying and
+            shifting only.
 
     Returns:
         Columns `experiment`, `arm`, `path`, `feedback_use`; null where nothing shown was right, or

@@ -47,6 +47,7 @@ def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
     return {
         **contrast_fields(contrast),
         "verdict": conclusion.verdict,
+        "recorded": conclusion.recorded,
         "margin": contrast.margin,
         "streams": list(contrast.streams),
         "differences": list(contrast.differences),

@@ -70,6 +70,10 @@ class Roles:
             mismatches=dict(strange.iter_rows()),
         )
 
+    def is_stateless(self, arm: str) -> bool:
+        """Whether an arm is known to be shown nothing of the past."""
+        return arm in self.arms and self.arms[arm].stateless
+
     def controls(self, first: str) -> tuple[str, ...]:
         """Return the arms that `first` must be above before it has learned from being told.
 

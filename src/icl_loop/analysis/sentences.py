@@ -5,16 +5,17 @@ from icl_loop.analysis.inference import Conclusion
 
 
 def sentence(conclusion: Conclusion) -> str:
-    """Return what an experiment shows in one sentence."""
+    """Return what an experiment shows; a second sentence owns up to a contrast named afterwards."""
     contrast = conclusion.primary
     if contrast is None:
         return "No verdict: there is no primary contrast to judge."
-    return {
+    said = {
         "learned": _learned,
         "equivalent": _equivalent,
         "no evidence": _no_evidence,
         "descriptive only": _descriptive,
     }[conclusion.verdict or "descriptive only"](conclusion, contrast)
+    return said if conclusion.recorded else f"{said} This contrast was named after the fact."
 
 
 def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
@@ -43,7 +44,7 @@ def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
 def _missing(conclusion: Conclusion) -> str:
     lacking = (each for each in conclusion.needed if not each.above)
     return " and ".join(
-        f"it is not shown to be above {each.arms[1]!r} ({_signed(each)}, {_p(each)})"
+        f"it is not shown to be above {each.arms[1]!r} ({_signed(each.theta)} points, {_p(each)})"
         for each in lacking
     )
 
@@ -79,7 +80,7 @@ def _measured(contrast: Contrast) -> str:
     low, high = contrast.interval or (None, None)
     return (
         f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy (95 %"
-        f" interval {_number(low, sign=True)} to {_number(high, sign=True)}, {_p(contrast)} by"
+        f" interval {_signed(low)} to {_signed(high)}, {_p(contrast)} by"
         f" {contrast.test}, {_streams(contrast.k)})"
     )
 
@@ -92,15 +93,13 @@ def _points(contrast: Contrast) -> str:
     return _number(None if contrast.theta is None else abs(contrast.theta))
 
 
-def _signed(contrast: Contrast) -> str:
-    return _number(contrast.theta, sign=True)
+def _signed(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:+.1f}"
 
 
-def _number(value: float | None, *, sign: bool = False) -> str:
+def _number(value: float | None) -> str:
     """Return a share in points of a hundred."""
-    if value is None:
-        return "an unknown number of points"
-    return f"{100 * value:{'+' if sign else ''}.1f} points"
+    return "an unknown number of points" if value is None else f"{100 * value:.1f} points"
 
 
 def _p(contrast: Contrast) -> str:
