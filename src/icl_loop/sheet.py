@@ -158,7 +158,8 @@ class Trying:
         at: TracebackType | None,
     ) -> None:
         """Leave nothing behind."""
-        self._progress.stop()
+        if self._progress.live.is_started:
+            self._progress.stop()
 
     def turn(self) -> None:
         """Count a turn."""

@@ -52,6 +52,7 @@ async def advise(
     *,
     limited: bool,
     trials: Trials,
+    learner: str,
 ) -> Advice | None:
     """Return the change that would help most, None if none helps.
 
@@ -63,20 +64,21 @@ async def advise(
         arms: Its contrast.
         limited: Whether the window limits what the arms show.
         trials: Plays the sessions.
+        learner: The reference learner that plays them.
     """
     testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
     unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
-    found = [await _outcome(unchanged, arms, trials)]
+    found = [await _outcome(unchanged, arms, trials, learner)]
     for change in _changes(enough, arms, limited=limited):
         with suppress(InputError):  # the data set or the wording may not allow a change
-            found.append(await _outcome(change, arms, trials))
+            found.append(await _outcome(change, arms, trials, learner))
     best = max(found, key=lambda each: (min(round(each.power, 2), POWER), each.difference))
     return best if best.change else None
 
 
-async def _outcome(change: _Change, arms: tuple[str, str], trials: Trials) -> Advice:
-    shown = await seen(change.experiment, arms, TRIED_STREAMS, trials)
+async def _outcome(change: _Change, arms: tuple[str, str], trials: Trials, learner: str) -> Advice:
+    shown = await seen(change.experiment, arms, TRIED_STREAMS, trials, [learner])
     found = detectability(change.experiment, arms, shown)
     if found is None:
         return Advice(change.words, 0.0, 0.0, change.experiment.streams)

@@ -117,14 +117,18 @@ def contrast(experiment: Experiment) -> tuple[str, str] | None:
 
 
 async def seen(
-    experiment: Experiment, arms: tuple[str, str], streams: int, trials: Trials
+    experiment: Experiment,
+    arms: tuple[str, str],
+    streams: int,
+    trials: Trials,
+    learners: Sequence[str] = REFERENCES,
 ) -> list[Seen]:
-    """Return what each reference learner shows of a contrast over this many streams.
+    """Return what each of these reference learners shows of a contrast over this many streams.
 
     A learner that plays no turn of the second half under one of the arms is left out.
     """
     found = []
-    for name in REFERENCES:
+    for name in learners:
         pairs = [
             [await trials.of(experiment, arm, stream, name) for arm in arms]
             for stream in range(streams)

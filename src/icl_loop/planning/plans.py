@@ -282,7 +282,8 @@ async def _conclude(
     if can_show is not False or not advised:
         return _Conclusion(found, can_show, said)
     limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
-    advice = await advise(experiment, pair, limited=limited, trials=trials)
+    learner = found.reference if found is not None else REFERENCES[-1]
+    advice = await advise(experiment, pair, limited=limited, trials=trials, learner=learner)
     return _Conclusion(found, can_show, said, advice)
 
 
