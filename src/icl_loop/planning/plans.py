@@ -23,7 +23,7 @@ from icl_loop.planning.verdict import ALONE, cut_short, verdict
 
 TRIED_STREAMS = (4, 8)
 """Fewest and most streams that are played on trial."""
-TRIED_TURNS = 20_000
+TRIED_TURNS = 7_200
 """Turns on trial beyond which fewer streams are played."""
 CURVE_STREAMS = 2
 """Streams that references play of arms that are not compared first."""
