@@ -92,8 +92,10 @@ def set_to(
             "path": f"{arm}-0",
             "experiment": "small",
             "arm": arm,
+            "stream": 0,
             "labels": "native",
             "policy": "block",
+            "context": "block",
             "feedback": "correctness",
             "setup": "{}",
             "primary": primary,
@@ -109,7 +111,7 @@ FULL: dict[str, dict[str, object]] = {
     "feedback": {},
     "yoked": {"feedback": "yoked", "donor": "feedback"},
     "none": {"feedback": "none"},
-    "stateless": {"policy": "stateless"},
+    "stateless": {"policy": "stateless", "context": "stateless"},
     "abstract": {"labels": "abstract", "setup": "abstract"},
     "abstract-stateless": {"labels": "abstract", "setup": "abstract", "policy": "last(n=0)"},
 }
@@ -347,7 +349,7 @@ def test_learned_needs_every_control() -> None:
 
 def test_controls_are_like_the_arm() -> None:
     """A control of other samples, of another policy or of another donor is no control."""
-    for change in ({"setup": "other"}, {"policy": "stateless"}, {"donor": "label"}):
+    for change in ({"setup": "other"}, {"context": "other"}, {"donor": "label"}):
         other = {**FULL["yoked"], **change}
         roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
         turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})
@@ -531,12 +533,20 @@ def test_streams_that_are_missing_are_told() -> None:
 
 
 def test_what_headers_say_is_told() -> None:
-    """A donor that does not fit, and headers that contradict each other, are told."""
-    roles = {"feedback": {}, "yoked": FULL["yoked"] | {"donor_mismatch": "shorter"}}
-    recorded = set_to(roles, ("feedback", "yoked"))
+    """A donor of the same stream, or not the one saved, and contradicting headers are told."""
     turns = played({"feedback": HIGH, "yoked": LOW})
-    found = conclude(turns, sessions=recorded).warnings
-    assert any("donor that does not fit: shorter" in each for each in found)
+    for donor, said in [
+        ({"donor_stream": 0, "donor_id": "x"}, "of the same stream"),
+        ({"donor_stream": 1, "donor_id": "y"}, "another session than the one saved"),
+        ({"donor_stream": 1, "donor_id": "x"}, None),
+        ({"donor_stream": 2, "donor_id": "y"}, None),
+    ]:
+        roles = {"feedback": {"stream": 1, "id": "x"}, "yoked": {**FULL["yoked"], **donor}}
+        recorded = set_to(roles, ("feedback", "yoked"))
+        found = conclude(turns, sessions=recorded).warnings
+        donors = [each for each in found if "donor that" in each]
+        assert len(donors) == (said is not None)
+        assert all(str(said) in each for each in donors)
     both = pl.concat([recorded, set_to(roles, ("yoked", "feedback"))])
     assert any("different primary" in each for each in conclude(turns, sessions=both).warnings)
 
