@@ -28,8 +28,8 @@ RATE = 0.25
 MIXED = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}
 SESSIONS, LATENCY_S = 8, 0.15
 TURNS_FAULTY, TURNS_KILLED = 24, 120
-LIVES_S = (0.2, 3.0)
-"""A process lives between so many seconds; its start takes about one."""
+MOST_ASKED = 30
+"""A process is killed after it has asked fewer requests than this, and a moment more."""
 
 Answers = Mapping[str, list[tuple[str, str | None]]]
 
@@ -89,7 +89,7 @@ def kill_often(kills: int, folder: Path) -> None:
         while killed < kills:
             before, in_this, runs = log.total, 0, runs + 1
             cut = folder / f"cut{runs}"
-            while killed < kills and _killed(base_url, cut, dice.uniform(*LIVES_S)):
+            while killed < kills and _killed(base_url, cut, log, dice):
                 killed, in_this = killed + 1, in_this + 1
             asyncio.run(Run(experiment(base_url, TURNS_KILLED), cut).play())
             extra = log.total - before - needed
@@ -104,8 +104,9 @@ def kill_often(kills: int, folder: Path) -> None:
     )
 
 
-def _killed(base_url: str, folder: Path, seconds: float) -> bool:
-    """Let a process play for so long; return whether it had to be killed."""
+def _killed(base_url: str, folder: Path, log: RequestLog, dice: random.Random) -> bool:
+    """Let a process ask for a while, drawn at random; return whether it had to be killed."""
+    target = log.total + dice.randrange(MOST_ASKED)
     program = (
         "import asyncio, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
         "from hostile import TURNS_KILLED, experiment; from icl_loop import Run;"
@@ -114,9 +115,10 @@ def _killed(base_url: str, folder: Path, seconds: float) -> bool:
     )
     arguments = [base_url, str(folder), str(Path(__file__).parent)]
     with subprocess.Popen([sys.executable, "-c", program, *arguments]) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        while log.total < target and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 2 * LATENCY_S))
+        if process.poll() is None:
             process.kill()
             return True
     return False

@@ -72,7 +72,7 @@ def main() -> None:
         written = sum(copies(path, given.sessions // len(paths), out) for path in paths)
         turns = given.sessions // len(paths) * len(paths) * given.turns
         program = "from icl_loop.cli import main; main()"
-        command = [sys.executable, "-c", program, "analyze", str(out), "--json", "--no-shadow"]
+        command = [sys.executable, "-c", program, "analyze", str(out), "--json"]
         start = time.perf_counter()
         with (folder / "report.json").open("w") as report:
             process = subprocess.Popen(command, stdout=report)

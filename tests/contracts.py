@@ -4,16 +4,17 @@ Each function states its laws in its docstring and raises AssertionError where o
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import pytest
 
 from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window
 from icl_loop.datasets import Dataset
 from icl_loop.encodings import Encoding, Pixels
-from icl_loop.errors import ContextFull
+from icl_loop.errors import ContextFull, RequestRefused
 from icl_loop.loop import recall
-from icl_loop.messages import Message, Reply, fingerprint, merged
+from icl_loop.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.models import ChatModel
 from icl_loop.records import Content, Measurements, Turn
 from icl_loop.task import Task
@@ -122,6 +123,28 @@ def check_policy(
         shown_before_each.append(shown)
         tally.add(turn, asked, shown)
     return shown_before_each
+
+
+async def check_built_in(
+    make: Callable[[int], ChatModel], conversation: Sequence[Message]
+) -> Reply:
+    """Return the reply of a model of ours that is made from a seed, having checked it.
+
+    It is a function of the seed and the request: two that are made alike reply alike, however often
+    and after whatever they are asked; whether neighbours of one role come as one message or apart;
+    and with no turn shown. Words that it does not know are refused.
+    """
+    model, other = make(1), make(1)
+    reply = await check_model(model, conversation)
+    empty = [conversation[0], conversation[-1]]
+    at_first = await check_model(model, empty)
+    for _ in range(2):
+        assert await check_model(other, merged(conversation)) == reply
+        assert await check_model(other, empty) == at_first
+    unknown = [system(conversation[0].text + "!"), *conversation[1:]]
+    with pytest.raises(RequestRefused, match="only conversations in its own wordings"):
+        await check_model(model, unknown)
+    return reply
 
 
 async def check_model(model: ChatModel, conversation: Sequence[Message]) -> Reply:

@@ -200,7 +200,7 @@ async def test_a_learner_hears_late() -> None:
     late = await played(one(60, feedback={"delay": 1}, task={"labels": "deranged"}))
     at_once = await played(one(60, task={"labels": "deranged"}))
     assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
-    assert "".join(told(late)).count("1 turns before") == 59
+    assert "".join(told(late)).count("1 questions before") == 59
 
 
 @pytest.mark.parametrize(("only", "said"), [("positive", EN.correct), ("negative", EN.incorrect)])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from endpoint import error, serving
 from icl_loop.cli import main
@@ -57,6 +58,33 @@ def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> N
     assert len(text) == 1560
     digest = hashlib.sha256(text.encode()).hexdigest()
     assert digest == "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
+
+
+def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> None:
+    """Without an encoding, `sample` prints a row or a text in the encoding that fits."""
+    done = icl_loop("sample", "iris", "--index", 3)
+    assert done == icl_loop("sample", "iris", "--index", 3, "--encoding", "table")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("sepal length (cm): 4.6\nsepal width (cm): 3.1\n")
+    file = tmp_path / "sayings.csv"
+    file.write_text('text,label\n"one,\ntwo",a\nthree,b\n')
+    assert icl_loop("sample", f"csv:{file}").stdout == "one,\ntwo\n"
+    assert icl_loop("sample", f"csv:{file}?text=text&label=label").stdout == "one,\ntwo\n"
+
+
+def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
+    """`sample -o` writes the file that a model would see; what cannot be written is wrong input."""
+    file = tmp_path / "digit.png"
+    assert (
+        icl_loop("sample", "digits", "--encoding", "png", "--size", 9, "-o", file).returncode == 0
+    )
+    with Image.open(file) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (9, 9))
+    assert icl_loop("sample", "digits", "-o", tmp_path / "digit.txt").stdout == ""
+    assert len((tmp_path / "digit.txt").read_text().splitlines()) == 20
+    done = icl_loop("sample", "digits", "--encoding", "png", "-o", tmp_path)
+    assert done.returncode == 2
+    assert "cannot be written: Is a directory" in done.stderr
 
 
 def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
@@ -172,6 +200,14 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
     "an index too large": (["sample", "digits", "--index", 1797], ["1796", "1797"]),
     "an unknown encoding": (["sample", "digits", "--encoding", "art"], ["'art'"]),
+    "an encoding that does not fit": (
+        ["sample", "wine", "--encoding", "grid"],
+        ["'grid'", "wine/0 is a table", "that fit: table"],
+    ),
+    "a run that does not fit": (
+        ["run", QUICKSTART, "--set", "task.dataset=iris"],
+        ["'grid' shows a picture", "is a table", "that fit: table"],
+    ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
     "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),

@@ -140,11 +140,24 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is no number"),
     "an underscore": ("x,label\n1_0,a\n", "line 2, column 'x': '1_0' is no number"),
     "another script": ("x,label\n٣,a\n", "line 2, column 'x': '٣' is no number"),
-    "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': 1e999 is beyond"),
+    "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is beyond"),
     "a missing label": ("x,label\n1,a\n2, \n", "line 3, column 'label': the label is missing"),
     "a label of two lines": ('x,label\n1,"a\nb"\n', r"line 2, column 'label': 'a\\nb' is no label"),
     "a label with a comma": ('x,label\n1,"a, b"\n', "line 2, column 'label': 'a, b' is no label"),
     "one class": ("x,label\n1,a\n2,a\n", "column 'label': every label is 'a'"),
+    "a long label": (
+        f"x,label\n1,{'a' * 201}\n",
+        r"line 2, column 'label': 'a+\.\.\.a+' is no label",
+    ),
+    "a long name": (f"{'x' * 201},label\n1,a\n", r"line 1: column 1 is named 'x+\.\.\.x+'"),
+    "too many labels": (
+        "x,label\n" + "".join(f"1,{n}\n" for n in range(1_001)),
+        "column 'label': 1,001 different labels are more than 1,000",
+    ),
+    "too many cells": (
+        ",".join(map(str, range(1_000))) + "\n" + (",".join("1" * 1_000) + "\n") * 2_001,
+        "line 2002: more than 2,000,000 cells",
+    ),
     "a blank text": ("text,label\nhi,a\n ,b\n", "line 3, column 'text': the text is blank"),
     "a control": ("text,label\nhi,a\n\x1b[2J,b\n", r"line 3, column 'text': .* '\\x1b'"),
     "a NUL": ("text,label\nhi,a\n\0,b\n", r"line 3, column 'text': .* '\\x00'"),
@@ -207,7 +220,7 @@ def test_files_too_large(tmp_path: Path) -> None:
         opened(tmp_path, f"x,label\n{rows}3,c\n")
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    with pytest.raises(DatasetError, match="is larger than 64 MiB"):
+    with pytest.raises(DatasetError, match="is larger than 32 MiB"):
         open_dataset(f"csv:{tmp_path}/huge.csv")
 
 

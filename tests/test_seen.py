@@ -25,6 +25,7 @@ from icl_loop.models.openai import wire
 from icl_loop.runner import Run, verify
 from icl_loop.screen import Replay, draw
 from icl_loop.server import ServerSettings, build_app, serving
+from icl_loop.shadow import shadow
 from icl_loop.transcripts import compare, read
 from icl_loop.wording import Heard, Wording, open_wording, shipped
 from making import experiment
@@ -225,6 +226,7 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
     [fresh] = made.sessions()
     assert [turn.question for turn in saved.turns] == [fresh.task.ask(n) for n in range(12)]
     assert await verify(saved) == 12
+    assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
     text = path.read_text()
     with pytest.raises(ReplayMismatch, match="picture was"):
         compare(saved.turns[0], replace(saved.turns[0], question=user("Picture:")))

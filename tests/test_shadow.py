@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
+from icl_loop.analysis import frame
 from icl_loop.errors import InputError
 from icl_loop.models import ScriptedModel
 from icl_loop.runner import Run
-from icl_loop.shadow import shadow, shadows
+from icl_loop.shadow import beside, shadow, shadows
 from icl_loop.transcripts import read
 from making import experiment
 
@@ -42,3 +44,17 @@ async def test_an_unknown_learner(tmp_path: Path) -> None:
     result = await Run(experiment(streams=1), tmp_path).play()
     with pytest.raises(InputError, match=r"unknown reference learner 'nearest': .*reference/"):
         await shadow(read(result.paths[0]), "nearest")
+
+
+async def test_a_learner_beside_itself(tmp_path: Path) -> None:
+    """Beside its own shadow a learner is no more often wrong, and gains all there is to gain."""
+    made = experiment(turns=60, streams=2, arms=ARMS)
+    result = await Run(made, tmp_path).play()
+    turns = frame(result.paths)
+    shadowed = await shadows(map(Path, turns["path"].unique(maintain_order=True)))
+    rows = {row.arm: row for row in beside(turns, shadowed)}
+    assert all(row.excess_regret.mean == 0 for row in rows.values())
+    assert rows["label"].learning_efficiency == pytest.approx(1)
+    assert rows["stateless"].learning_efficiency is None
+    late = turns.filter(pl.col("arm") == "label", pl.col("turn") >= 30)["correct"].mean()
+    assert rows["label"].late.mean == pytest.approx(late)

@@ -232,7 +232,10 @@ def test_features_have_one_scale() -> None:
 
 @EACH_TABLE
 async def test_nearest_climbs_on_tables(name: str) -> None:
-    """Told the right labels, the nearest neighbour is right on 80 % of turns 30 to 59 of each table."""
+    """Told the right labels, the nearest neighbour is soon right: on 93 to 95 % where this was measured.
+
+    Those were turns 30 to 59 of 8 streams; with right and wrong alone they were 91 to 93 %.
+    """
     made = experiment(
         turns=60,
         streams=4,
@@ -243,7 +246,7 @@ async def test_nearest_climbs_on_tables(name: str) -> None:
     for session in made.sessions():
         turns = await played(session)
         late += [turn.feedback.correct for turn in turns[30:]]
-    assert mean(late) >= 0.8
+    assert mean(late) >= 0.85
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -7,17 +7,21 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import polars as pl
 import typer
 from rich.console import Console
+from rich.progress import track
 from rich.text import Text
 
 from icl_loop import planning, screen, sheet
 from icl_loop.analysis import (
+    ArmMetrics,
     as_json,
     conclude_each,
     find,
@@ -37,9 +41,12 @@ from icl_loop.experiment import load
 from icl_loop.messages import Image
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
+from icl_loop.shadow import ArmShadow, beside, shadows
 from icl_loop.transcripts import read
-from icl_loop.verdict import metrics_table, verdict_lines
+from icl_loop.verdict import metrics_table, shadow_table, verdict_lines
 
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought: that takes about 10 s."""
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
 app = typer.Typer(
@@ -200,7 +207,8 @@ def _close(playing: Run, result: RunResult | None) -> None:
     """Print what came of the run; exit with 1 if it stopped short."""
     paths = list(result.paths) if result else []
     with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
-        _print_summary(paths)
+        turns = frame(paths)
+        _print_summary(turns, None, _measured(turns))
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
     if result is not None and result.early is not None:
@@ -227,12 +235,19 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path], primary: tuple[str, str] | None = None) -> None:
-    turns = frame(paths)
+def _print_summary(
+    turns: pl.DataFrame,
+    primary: tuple[str, str] | None,
+    metrics: Sequence[ArmMetrics],
+    shaded: Sequence[ArmShadow] = (),
+) -> None:
     summaries = summarize(turns)
+    paths = map(Path, turns["path"].unique(maintain_order=True))
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
-    out.print(metrics_table(measure(turns, nearest_pictures(paths))))
+    out.print(metrics_table(metrics))
+    if shaded:
+        out.print(shadow_table(shaded))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
     for conclusion in conclusions:
@@ -301,27 +316,56 @@ def analyze(
             help="Arms of the primary contrast, if not those that were recorded.",
         ),
     ] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            "--shadow",
+            metavar="LEARNER",
+            help="Also answer in each model's place with a reference learner, such as"
+            " reference/nearest, shown exactly what the model was shown.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = _pair_of_arms(primary)
-    if not as_json_text:
-        _print_summary(find(paths), pair)
-        return
     turns = frame(paths)
+    shadowed = None if learner is None else _shadows_of(turns, learner)
+    shaded = [] if shadowed is None else beside(turns, shadowed, str(learner))
+    metrics = _measured(turns)
+    if not as_json_text:
+        _print_summary(turns, pair, metrics, shaded)
+        return
     summaries = summarize(turns)
     concluded = joined(conclude_each(turns, pair, sessions(paths)))
     report = {
         "arms": [
-            {**as_json(summary), "metrics": metrics_fields(metrics)}
-            for summary, metrics in zip(
-                summaries, measure(turns, nearest_pictures(paths)), strict=True
+            {
+                **as_json(summary),
+                "metrics": metrics_fields(measured),
+                "shadow": arm_shadow.fields() if arm_shadow else None,
+            }
+            for summary, measured, arm_shadow in zip(
+                summaries, metrics, shaded or repeat(None, len(summaries)), strict=True
             )
         ],
         **concluded,
         "warnings": [*warnings(summaries), *concluded["warnings"]],
     }
     typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _measured(turns: pl.DataFrame) -> list[ArmMetrics]:
+    """Return the metrics of every arm; the nearest pictures are sought unless there are too many."""
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+
+
+def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
+    """Return the shadow of every turn, saying how far it is on a terminal."""
+    paths = turns["path"].unique(maintain_order=True).to_list()
+    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    return asyncio.run(shadows(map(Path, watched), learner))
 
 
 def _pair_of_arms(text: str | None) -> tuple[str, str] | None:

@@ -151,13 +151,13 @@ class Run:
             )
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
-        with _locked(self.folder), Journal() as journal:
-            for session in sessions:
-                yoked = self.experiment.donor_of(session) is not None
-                check_resumable(self.path(session), session.header(), donor=not yoked)
-            pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
-            async with pool as models:
-                models.open(sessions)
+        pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
+        async with pool as models:
+            models.open(sessions)
+            with _locked(self.folder), Journal() as journal:
+                for session in sessions:
+                    yoked = self.experiment.donor_of(session) is not None
+                    check_resumable(self.path(session), session.header(), donor=not yoked)
                 self._count_saved(models, sessions)
                 slots = asyncio.Semaphore(self.concurrency)
                 async with asyncio.TaskGroup() as group:

@@ -75,6 +75,7 @@ def sentences(plan: Plan) -> Iterator[str]:
     yield plan.verdict
     if plan.can_show is False:
         yield _advice(plan)
+        yield "Reference learners know nothing but what is shown; a model may know more."
 
 
 def _provisos(plan: Plan) -> Iterator[str]:

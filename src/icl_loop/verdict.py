@@ -9,6 +9,7 @@ from rich.text import Text
 
 from icl_loop.analysis import ArmMetrics, Conclusion, Contrast, Estimate, Rung, Secondary, sentence
 from icl_loop.screen import printable
+from icl_loop.shadow import ArmShadow
 
 _ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
 
@@ -26,6 +27,27 @@ def metrics_table(metrics: Iterable[ArmMetrics]) -> Table:
     for row in rows:
         name = f"{row.experiment} / {row.arm}" if several else row.arm
         table.add_row(Text(printable(name)), *_metric_cells(row))
+    return table
+
+
+def shadow_table(shaded: Iterable[ArmShadow]) -> Table:
+    """Return the table of the arms beside their shadows."""
+    rows = list(shaded)
+    learner = printable(rows[0].learner) if rows else ""
+    table = _table(f"beside the shadow, {learner} shown the same; accuracy in %")
+    table.add_column("arm", overflow="fold")
+    for heading in ("shadow late", "more wrong", "efficiency", "as the shadow after"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        efficiency = row.learning_efficiency
+        after = row.equivalent_examples
+        table.add_row(
+            Text(printable(row.arm)),
+            "–" if row.late.mean is None else f"{100 * row.late.mean:.1f}",
+            _mean(row.excess_regret, "+.1f"),
+            "–" if efficiency is None else f"{efficiency:.0%}",
+            "–" if after is None else f"{after:.0f} turns",
+        )
     return table
 
 

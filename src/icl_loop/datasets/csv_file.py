@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shown  # long values are cut in the middle
 from typing import NoReturn
 from urllib.parse import parse_qsl
 
@@ -16,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.datasets.dataset import MAX_TEXT, check_text
-from icl_loop.datasets.table import Table, is_name
+from icl_loop.datasets.table import MAX_NAME, Table, is_name
 from icl_loop.errors import DatasetError, nearest
 from icl_loop.records import LARGEST
 
-MAX_BYTES = 64 * 2**20
-"""Largest file that is read."""
+MAX_BYTES = 32 * 2**20
 MAX_ROWS = 100_000
 MAX_COLUMNS = 1_000
+MAX_CELLS = 2_000_000
+MAX_CLASSES = 1_000
+"""The largest file that is read, in every respect; a larger one is refused by what is too large."""
 
 LABEL, TEXT = "label", "text"
 """The columns that are looked for if none are named."""
@@ -54,7 +57,10 @@ def load(source: str) -> Found:
     label = sheet.column(options.get(LABEL), LABEL, len(sheet.names) - 1)
     text = sheet.column(options.get(TEXT), TEXT, None)
     if label is None or label == text:
-        raise DatasetError(f"{sheet.path}: {LABEL} and {TEXT} are the same column")
+        raise DatasetError(
+            f"{sheet.path}: label and text are the same column; name them as in"
+            " csv:FILE?label=NAME&text=NAME"
+        )
     contents = sheet.table(label) if text is None else sheet.texts(text)
     names, classes = sheet.labels(label)
     return contents, classes, names
@@ -95,21 +101,24 @@ class _Sheet:
 
     def labels(self, column: int) -> tuple[tuple[str, ...], NDArray[np.intp]]:
         """Return the labels that there are, in order, and the class of each row."""
-        found = []
-        for line, cells in self.rows:
-            label = cells[column].strip()
-            if not label:
-                self._refuse(line, column, "the label is missing")
-            if not is_name(label) or ", " in label:
-                self._refuse(line, column, f"{label!r} is no label: one line without commas")
-            found.append(label)
-        names, classes = np.unique(found, return_inverse=True)
-        if len(names) == 1:
-            raise DatasetError(
-                f"{self.path}, column {self.names[column]!r}: every label is {found[0]!r};"
-                " there is nothing to tell apart"
+        found = [self._label(line, column, cells[column].strip()) for line, cells in self.rows]
+        names = sorted(set(found))
+        if not 1 < len(names) <= MAX_CLASSES:
+            fault = (
+                f"every label is {shown(names[0])}; there is nothing to tell apart"
+                if len(names) == 1
+                else f"{len(names):,} different labels are more than {MAX_CLASSES:,}"
             )
-        return tuple(names.tolist()), classes.astype(np.intp)
+            raise DatasetError(f"{self.path}, column {self.names[column]!r}: {fault}")
+        number = {name: index for index, name in enumerate(names)}
+        return tuple(names), np.array([number[label] for label in found], dtype=np.intp)
+
+    def _label(self, line: int, column: int, label: str) -> str:
+        if not label:
+            self._refuse(line, column, "the label is missing")
+        if not is_name(label) or ", " in label:
+            self._refuse(line, column, f"{shown(label)} is no label: a short line without commas")
+        return label
 
     def texts(self, column: int) -> list[str]:
         """Return the texts in a column, their line ends made one kind."""
@@ -132,20 +141,19 @@ class _Sheet:
                 " it by are needed, parted by commas"
             )
         values = [
-            [self._number(line, column, cells[column].strip()) for column in columns]
+            np.array([self._number(line, column, cells[column].strip()) for column in columns])
             for line, cells in self.rows
         ]
-        return Table(tuple(self.names[column] for column in columns), np.array(values))
+        return Table(tuple(self.names[column] for column in columns), np.stack(values))
 
     def _number(self, line: int, column: int, cell: str) -> float:
         if not cell:
             self._refuse(line, column, "the value is missing")
         if not _NUMBER.fullmatch(cell):
-            shown = cell if len(cell) <= 40 else cell[:40] + "…"
-            self._refuse(line, column, f"{shown!r} is no number")
+            self._refuse(line, column, f"{shown(cell)} is no number")
         value = float(cell)
         if abs(value) > LARGEST:
-            self._refuse(line, column, f"{cell[:40]} is beyond {LARGEST:g}")
+            self._refuse(line, column, f"{shown(cell)} is beyond {LARGEST:g}")
         return value
 
     def _refuse(self, line: int, column: int, why: str) -> NoReturn:
@@ -165,6 +173,8 @@ def _read(path: Path) -> _Sheet:
             )
         if len(body) == MAX_ROWS:
             raise DatasetError(f"{path}, line {line}: more than {MAX_ROWS:,} rows")
+        if (len(body) + 1) * len(names) > MAX_CELLS:
+            raise DatasetError(f"{path}, line {line}: more than {MAX_CELLS:,} cells")
         body.append((line, cells))
     if not body:
         raise DatasetError(f"{path} has no row below the names of its columns")
@@ -180,8 +190,8 @@ def _names(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
     for position, name in enumerate(names):
         if not is_name(name):
             raise DatasetError(
-                f"{path}, line {line}: column {position + 1} is named {name!r}; a name is one plain"
-                " line"
+                f"{path}, line {line}: column {position + 1} is named {shown(name)}; a name is"
+                f" one plain line of at most {MAX_NAME} characters"
             )
         if name in names[:position]:
             raise DatasetError(f"{path}, line {line}: two columns are named {name!r}")

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from icl_loop.errors import DatasetError
 from icl_loop.records import LARGEST, Measurements
 
+MAX_NAME = 200
+"""Most characters of the name of a column or a class."""
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -52,5 +55,5 @@ class Table:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` can name a column or a class: one line that can be printed."""
-    return bool(text.strip()) and text.isprintable()
+    """Return whether `text` can name a column or a class: one short line that can be printed."""
+    return bool(text.strip()) and text.isprintable() and len(text) <= MAX_NAME

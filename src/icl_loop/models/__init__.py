@@ -1,5 +1,6 @@
 """Models: whatever answers a conversation, real, simulated, scripted or saved."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,17 @@ from icl_loop.models.chat import (
     Closable,
     ScriptedModel,
 )
-from icl_loop.models.participants import Chance
-from icl_loop.models.reference import NearestNeighbour
+from icl_loop.models.participants import (
+    Chance,
+    Constant,
+    Decreed,
+    FormatBreaker,
+    LabelCounter,
+    Perfect,
+    Refuser,
+    WinStayLoseShift,
+)
+from icl_loop.models.reference import KernelRidge, NearestNeighbour, Propagation, Prototype
 from icl_loop.models.replay import ReplayModel
 
 __all__ = [
@@ -27,11 +37,22 @@ __all__ = [
     "open_model",
 ]
 
-BUILT_IN: Mapping[str, Callable[[int, Sequence[str]], ChatModel]] = {
+BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
     "reference/nearest": NearestNeighbour,
+    "reference/prototype": Prototype,
+    "reference/ridge": KernelRidge,
+    "reference/propagation": Propagation,
     "participant/chance": Chance,
+    "participant/constant": Constant,
+    "participant/counter": LabelCounter,
+    "participant/decreed": Decreed,
+    "participant/format-breaker": FormatBreaker,
+    "participant/perfect": Perfect,
+    "participant/refuser": Refuser,
+    "participant/win-stay-lose-shift": WinStayLoseShift,
 }
-"""Models that need no endpoint: each is made from a seed and the wordings it listens for."""
+"""Models that need no endpoint: each is made from a seed, the wordings it listens for, and
+parameters of its own, given by keyword."""
 
 _FAMILIES = {name.partition("/")[0] for name in BUILT_IN}
 
@@ -62,13 +83,27 @@ def open_model(
         name: One of `BUILT_IN`, or the name under which an OpenAI-compatible endpoint serves it.
         seed: Keys the randomness of built-in models.
         wordings: Names or files of the wordings that built-in models listen for.
-        endpoint: How a real model is asked: the keyword arguments of `OpenAIModel`.
+        endpoint: How a real model is asked: the keyword arguments of `OpenAIModel`. A built-in
+            model takes only `params` of these: parameters of its own.
 
     Raises:
-        InputError: There is no such built-in model, or the key is not in the environment.
+        InputError: There is no such built-in model, it takes no such parameter, or the key is not
+            in the environment.
     """
     if is_built_in(name, endpoint.get("base_url")):
-        return BUILT_IN[name](seed, wordings)
+        return _built_in(name, seed, wordings, endpoint.get("params") or {})
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
     return OpenAIModel(name, **endpoint)
+
+
+def _built_in(
+    name: str, seed: int, wordings: Sequence[str], params: Mapping[str, object]
+) -> ChatModel:
+    make = BUILT_IN[name]
+    known = list(inspect.signature(make).parameters)[2:]
+    for key in params:
+        if key not in known:
+            instead = nearest(key, known) if known else "it takes none"
+            raise InputError(f"{name} takes no parameter {key!r}: {instead}")
+    return make(seed, wordings, **params)

@@ -102,8 +102,10 @@ class Detectability:
 
 def contrast(experiment: Experiment) -> tuple[str, str] | None:
     """Return the primary contrast, or else the first two arms; None if there is one arm."""
-    first, second, *_ = [*(experiment.analysis.primary or experiment.arms), None, None]
-    return (first, second) if first is not None and second is not None else None
+    match experiment.analysis.primary or list(experiment.arms):
+        case [first, second, *_]:
+            return first, second
+    return None
 
 
 async def seen(

@@ -19,7 +19,8 @@ class Expense:
         requests: How many there are.
         prompt: Their prompt tokens.
         cached: How many of these a prefix cache would serve: what each request has in common with
-            the beginning of the one before it in its session, in whole steps of 128 tokens.
+            the beginning of the one before it in its session, in whole steps of 128 tokens. Some
+            providers serve nothing of short prompts (OpenAI below 1,024 tokens).
         completion: Tokens of the replies.
         usd: US dollars without a prefix cache, None if no price is known.
         usd_cached: US dollars with one.

@@ -259,10 +259,10 @@ async def _conclude(
     found = detectability(experiment, pair, await seen(experiment, pair, tried, trials))
     if found is None:
         short = min(pair, key=lambda arm: exposures[arm].turns)
-        can_show, said = False, cut_short(short, exposures[short].turns)
+        said = cut_short(short, exposures[short].turns)
     else:
-        fits, chance = exposures[pair[0]].fits, arms[0].chance
-        can_show, said = found.can_show, verdict(found, fits=fits, chance=chance)
+        said = verdict(found, fits=exposures[pair[0]].fits, chance=arms[0].chance)
+    can_show = found is not None and found.can_show
     if can_show is not False:
         return _Conclusion(found, can_show, said)
     limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)

@@ -11,7 +11,7 @@ from icl_loop.errors import ContextFull
 from icl_loop.experiment import Experiment, ModelSettings, Session
 from icl_loop.loop import play
 from icl_loop.messages import Usage
-from icl_loop.models import BUILT_IN
+from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.counted import Counted
 from icl_loop.records import Turn
 from icl_loop.tokens import count_message
@@ -66,6 +66,7 @@ class Trials:
         """Fill replies up to `reply_tokens`; call `on_turn` after every turn."""
         self._reply_tokens, self._on_turn = reply_tokens, on_turn
         self._known: dict[str, Trial] = {}
+        self._models: dict[tuple[str, int, str], ChatModel] = {}
 
     async def of(self, session: Session, name: str) -> Trial:
         """Return what comes of `session` if the built-in model called `name` plays it."""
@@ -78,7 +79,7 @@ class Trials:
     async def _played(self, session: Session) -> Trial:
         window, turns = session.window, list[Turn]()
         model = Counted(
-            session.open_model(),
+            self._model(session),
             window.counter,
             merges=window.merged,
             reply_tokens=self._reply_tokens,
@@ -98,6 +99,14 @@ class Trials:
             sample_tokens=mean(count_message(window.counter, turn.question) for turn in turns),
             chance=1 / len(session.task.names),
         )
+
+    def _model(self, session: Session) -> ChatModel:
+        """Return the model of a session; those that listen alike share one, as in a run."""
+        settings = session.settings
+        key = (settings.model.name, session.seed, settings.task.wording)
+        if key not in self._models:
+            self._models[key] = session.open_model()
+        return self._models[key]
 
 
 def session_of(experiment: Experiment, arm: str, stream: int) -> Session:

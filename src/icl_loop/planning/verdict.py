@@ -1,6 +1,6 @@
 """Whether a design can show learning, in a plain sentence."""
 
-from icl_loop.analysis.power import LEAST_FLIPPED
+from icl_loop.analysis.power import LEAST_FLIPPED, WANTED
 from icl_loop.planning.detection import Detectability
 
 ALONE = (
@@ -17,9 +17,12 @@ def verdict(found: Detectability, *, fits: int, chance: float) -> str:
             f" reference learner can tell; {_detected(found)}."
         )
     if found.can_show:
-        return f"This design can show learning: {_learned(found, chance)}, and {_detected(found)}."
+        return (
+            f"This design can show learning: {_learned(found, chance)}, a difference that"
+            f" {found.streams} streams of {found.turns} turns show."
+        )
     few = fits < found.turns - 1
-    room = f"about {fits} samples fit the window, " if few else ""
+    room = f"about {fits} past samples fit the window, " if few else ""
     return f"This design cannot show learning: {room}{_learned(found, chance)}, and {_detected(found)}."
 
 
@@ -41,11 +44,9 @@ def _learned(found: Detectability, chance: float) -> str:
 
 def _detected(found: Detectability) -> str:
     if found.detectable is None:
-        return (
-            f"{found.streams} {'streams are' if found.streams > 1 else 'stream is'} too few for a"
-            f" test, which needs {LEAST_FLIPPED}"
-        )
+        are = "streams are" if found.streams > 1 else "stream is"
+        return f"{found.streams} {are} too few for a test, which needs {LEAST_FLIPPED}"
     return (
-        f"{found.streams} streams of {found.turns} turns show a difference from"
-        f" {100 * found.detectable:.0f} points on"
+        f"{found.streams} streams of {found.turns} turns show no difference below"
+        f" {100 * found.detectable:.0f} points with {WANTED:.0%} power"
     )

@@ -302,13 +302,13 @@ _VERDICTS = {
 }
 
 
+def _no_words(value: str, words: Iterable[str]) -> str:
+    return f"the wording has no words for {value!r}: {nearest(value, words)}"
+
+
 def _heard(correct: bool | None, values: Mapping[str, str]) -> Heard:  # noqa: FBT001  as in `Heard`
     ago = values.get("ago", "0")
     return Heard(correct, values.get("label"), int(ago) if ago.isascii() and ago.isdigit() else 0)
-
-
-def _no_words(value: str, words: Iterable[str]) -> str:
-    return f"the wording has no words for {value!r}: {nearest(value, words)}"
 
 
 def _fill(template: str, **values: str) -> str:

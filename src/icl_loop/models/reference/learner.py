@@ -1,0 +1,109 @@
+"""What reference learners have in common: they hear a conversation, weigh it, choose a label."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.messages import Message, Reply
+from icl_loop.models.listening import Conversation, Example, Listener, signature
+from icl_loop.models.reference.distances import Distances, Values
+from icl_loop.records import keyed_order
+
+_SAME = 6
+"""Decimals to which scores must agree to be a tie; what differs beyond them is rounding."""
+
+
+class Learner(ABC):
+    """Answers the label it chooses; ties and ignorance are settled by the seed and the request."""
+
+    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
+        self.seed = seed
+        self._listener = Listener(wordings)
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the stated final line with the label chosen."""
+        heard = self._listener.hear(messages)
+        return Reply(heard.wording.reply(self.choose(heard, signature(messages))))
+
+    @abstractmethod
+    def choose(self, heard: Conversation, request: str) -> str:
+        """Return the label answered; `request` keys what is random about it."""
+
+
+class Scorer(Learner):
+    """Answers the label of the highest score."""
+
+    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
+        super().__init__(seed, wordings)
+        self.distances = Distances()
+
+    def choose(self, heard: Conversation, request: str) -> str:
+        """Return a label than which none scores higher."""
+        scores = np.round(self.scores(weighed(heard), heard.pixels), _SAME)
+        order = keyed_order(len(scores), self.seed, "score ties", request)
+        return heard.labels[int(order[np.argmax(scores[order])])]
+
+    @abstractmethod
+    def scores(self, evidence: "Evidence", asked: NDArray[np.float32]) -> Values:
+        """Return a score for each label of the picture `asked`, shape (labels,)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evidence:
+    """What a conversation says about the pictures it shows, as arrays.
+
+    Attributes:
+        pictures: Float32, shape (examples, pixels).
+        possible: Whether a picture may bear a label: true for one label where that was revealed or
+            confirmed, for all but the one refuted, or for all; shape (examples, labels).
+    """
+
+    pictures: NDArray[np.float32]
+    possible: NDArray[np.bool_]
+
+    @property
+    def is_known(self) -> NDArray[np.bool_]:
+        """Whether a picture may bear one label only; shape (examples,)."""
+        one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
+        return one
+
+    @property
+    def shares(self) -> Values:
+        """The labels that a picture may bear, each as likely as the others; rows sum to one."""
+        return normalized(self.possible)
+
+
+def weighed(heard: Conversation) -> Evidence:
+    """Return what the conversation says about its pictures.
+
+    A picture may bear any label if its turn tells nothing, and if all labels are refuted.
+    """
+    position = {label: number for number, label in enumerate(heard.labels)}
+    possible = np.ones((len(heard.examples), len(heard.labels)), dtype=np.bool_)
+    for row, example in zip(possible, heard.examples, strict=True):
+        known = known_label(example)
+        if known is not None:
+            row[:] = False
+            row[position[known]] = True
+        elif example.heard.correct is False and example.answer is not None and len(row) > 1:
+            row[position[example.answer]] = False
+    pictures = [example.pixels for example in heard.examples]
+    return Evidence(np.array(pictures).reshape(len(pictures), heard.pixels.size), possible)
+
+
+def known_label(example: Example) -> str | None:
+    """Return the label that was revealed, or the answer that was confirmed."""
+    if example.heard.label is not None:
+        return example.heard.label
+    return example.answer if example.heard.correct else None
+
+
+def normalized(rows: NDArray[np.bool_] | Values) -> Values:
+    """Return each row divided by its sum."""
+    shares: Values = rows / rows.sum(axis=1, keepdims=True)
+    return shares

@@ -1,0 +1,50 @@
+"""Requests as a session makes them, written down turn by turn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from icl_loop.datasets import open_dataset
+from icl_loop.encodings import ENCODINGS, Pixels, pixels
+from icl_loop.feedback import Phrase
+from icl_loop.messages import Message, assistant, system, user
+from icl_loop.wording import Wording, open_wording
+
+LABELS = ("cat", "dog", "Ankle boot", "3", "き")
+NUMERALS = tuple("0123456789")
+_SAMPLES = list(islice(open_dataset("digits"), 40))
+DIGITS = [pixels(sample.image, 8) for sample in _SAMPLES]
+"""Pictures of the embedded data set, which some participants know."""
+TRUTHS = [sample.label for sample in _SAMPLES]
+"""Their labels."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """A past turn to be shown: the picture, the answer given, what was told, the right label."""
+
+    picture: Pixels
+    answer: str
+    phrase: Phrase
+    truth: str = "cat"
+
+
+def conversation(
+    asked: Pixels,
+    past: Sequence[Past] = (),
+    *,
+    words: Wording | None = None,
+    encoding: str = "grid",
+    labels: Sequence[str] = LABELS,
+) -> list[Message]:
+    """Return the request that asks about a picture after these turns."""
+    words = words or open_wording("en")
+    encode = ENCODINGS[encoding].encode
+    messages = [system(words.frame(labels, encoding, len(asked), "label"))]
+    for turn in past:
+        messages += [
+            user(words.ask(encode(turn.picture))),
+            assistant(words.reply(turn.answer)),
+            user(words.tell(turn.phrase, turn.truth)),
+        ]
+    return [*messages, user(words.ask(encode(asked)))]

@@ -1,0 +1,264 @@
+"""Participants are what they are said to be, whatever they are asked."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
+from icl_loop.answers import Reading, read
+from icl_loop.encodings import ENCODINGS
+from icl_loop.errors import DatasetError, InputError, RequestRefused
+from icl_loop.messages import Message, assistant
+from icl_loop.models import ChatModel, open_model
+from icl_loop.models.participants import (
+    Constant,
+    Decreed,
+    FormatBreaker,
+    LabelCounter,
+    Perfect,
+    Refuser,
+    WinStayLoseShift,
+)
+from icl_loop.wording import Wording, open_wording, shipped
+from making import played, session
+
+EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+
+
+async def reading_of(
+    model: ChatModel, request: Sequence[Message], words: Wording | None = None
+) -> Reading:
+    """Return how the reply to a request is read."""
+    reply = await model.complete(request)
+    form = (words or open_wording("en")).answer
+    labels = LABELS if "cat" in request[0].text else NUMERALS
+    return read(reply.text, labels, reply.finish, form)
+
+
+async def answer_of(model: ChatModel, request: Sequence[Message]) -> str:
+    """Return the label that is answered to a request."""
+    answer = (await reading_of(model, request)).answer
+    assert answer is not None
+    return answer
+
+
+# ---- those that look at nothing ------------------------------------------------------------
+
+
+async def test_constant_never_changes() -> None:
+    """The constant participant answers its label, the first one if it was given none."""
+    past = [Past(DIGITS[0], "dog", "revealed_incorrect", "3")]
+    for shown in ([], past):
+        assert await answer_of(Constant(), conversation(DIGITS[1], shown)) == "cat"
+        assert await answer_of(Constant(label="3"), conversation(DIGITS[1], shown)) == "3"
+
+
+async def test_constant_names_the_label_it_cannot_answer() -> None:
+    """A label that is not one of the session's is refused with the nearest."""
+    with pytest.raises(RequestRefused, match=r"label 'dgo' may not be .* did you mean 'dog'"):
+        await Constant(label="dgo").complete(conversation(DIGITS[0]))
+
+
+# ---- those that look at no picture ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("phrase", ["correct", "revealed_correct"])
+async def test_win_stays(phrase: str) -> None:
+    """After an answer that was told correct, the same answer comes again, whatever was before."""
+    past = [Past(DIGITS[0], "cat", "incorrect"), Past(DIGITS[1], "dog", phrase, "dog")]  # type: ignore[arg-type]  # parametrized
+    for seed in range(20):
+        assert await answer_of(WinStayLoseShift(seed), conversation(DIGITS[2], past)) == "dog"
+
+
+@pytest.mark.parametrize("phrase", ["incorrect", "revealed_incorrect", "recorded"])
+async def test_lose_shifts(phrase: str) -> None:
+    """After an answer that was not told correct, every other label may come, but never that one."""
+    past = [Past(DIGITS[0], "cat", "correct"), Past(DIGITS[1], "dog", phrase)]  # type: ignore[arg-type]  # parametrized
+    request = conversation(DIGITS[2], past)
+    given = {await answer_of(WinStayLoseShift(seed), request) for seed in range(60)}
+    assert given == {*LABELS} - {"dog"}
+
+
+async def test_counter_prefers_what_was_right_least_often() -> None:
+    """The counter answers a label that was right least often, or most often if it prefers that."""
+    right = ["cat", "dog", "dog", "3", "3", "き", "き"]
+    past = [Past(DIGITS[0], "cat", "revealed_incorrect", label) for label in right]
+    request = conversation(DIGITS[1], past)
+    answers = [await answer_of(LabelCounter(seed), request) for seed in range(5)]
+    assert answers == ["Ankle boot"] * 5
+    commonest = [LabelCounter(seed, prefer="commonest") for seed in range(40)]
+    assert {await answer_of(model, request) for model in commonest} == {"dog", "3", "き"}
+
+
+async def test_counter_counts_confirmed_answers_alone() -> None:
+    """Where no label is revealed, an answer counts if it was told correct."""
+    past = [Past(DIGITS[0], label, "correct") for label in LABELS[:-1]]
+    past += [Past(DIGITS[0], "き", "incorrect"), Past(DIGITS[0], "き", "recorded")]
+    assert await answer_of(LabelCounter(), conversation(DIGITS[1], past)) == "き"
+
+
+@pytest.mark.parametrize("name", ["counter", "win-stay-lose-shift", "constant", "chance"])
+@pytest.mark.parametrize("feedback", ["label", "correctness"])
+async def test_who_looks_at_no_picture_stays_at_chance(name: str, feedback: str) -> None:
+    """Labels are drawn evenly and independently, so no habit is better than chance.
+
+    1,000 turns at 10 %: the standard error is 0.95 points, the bounds are five of them away.
+    """
+    correct = [
+        turn.feedback.correct
+        for stream in range(5)
+        for turn in await played(
+            session(200, stream, model=f"participant/{name}", feedback=feedback, policy="last(9)")
+        )
+    ]
+    assert 0.05 < np.mean(correct) < 0.15
+
+
+# ---- those whose replies are faulty ---------------------------------------------------------
+
+
+@EACH_WORDING
+@pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(
+    ("kind", "outcomes"),
+    [(FormatBreaker, {"unreadable", "out_of_set", "truncated"}), (Refuser, {"refusal"})],
+)
+async def test_faults_come_at_their_rate(
+    kind: type[FormatBreaker | Refuser], outcomes: set[str], rate: float, words: Wording
+) -> None:
+    """The share of replies without an answer is the one given, and each is read as what it is.
+
+    300 replies: five standard errors of a share of one half are 14 points.
+    """
+    request = conversation(DIGITS[0], words=words)
+    readings = [await reading_of(kind(seed, rate=rate), request, words) for seed in range(300)]
+    counts = Counter(reading.outcome for reading in readings)
+    assert abs(1 - counts["ok"] / 300 - rate) <= (0.14 if rate == 0.5 else 0)
+    assert counts.keys() - {"ok"} == (outcomes if rate else set())
+    assert {reading.answer for reading in readings if reading.answer} <= set(LABELS)
+
+
+# ---- those who know ------------------------------------------------------------------------
+
+
+@EACH_WORDING
+@pytest.mark.parametrize("encoding", ENCODINGS)
+async def test_perfect_is_always_right(words: Wording, encoding: str) -> None:
+    """Whoever knows the data set is right about every picture, in any words and encoding."""
+    model = Perfect()
+    for picture, truth in zip(DIGITS, TRUTHS, strict=True):
+        request = conversation(picture, words=words, encoding=encoding, labels=NUMERALS)
+        assert (await reading_of(model, request, words)).answer == truth
+
+
+async def test_perfect_plays_perfectly() -> None:
+    """A session of the perfect participant has no wrong answer, told or not told."""
+    for feedback in ("label", "none"):
+        turns = await played(session(40, model="participant/perfect", feedback=feedback))
+        assert all(turn.feedback.correct for turn in turns)
+
+
+async def test_what_is_not_known_is_refused() -> None:
+    """A picture that is not in the data set is refused, and so is one that has another name here."""
+    strange = np.eye(8, dtype=np.float32)
+    oblong = np.zeros((2, 8), dtype=np.float32)
+    for request in (
+        conversation(strange, labels=NUMERALS),
+        conversation(oblong, labels=NUMERALS),
+        conversation(DIGITS[0], labels=("zero", "one")),
+    ):
+        with pytest.raises(RequestRefused, match="knows the pictures of digits by their own"):
+            await Perfect().complete(request)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"), [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.2, 0.8, 0.5)]
+)
+async def test_decreed_is_right_as_often_as_decreed(
+    start: float, end: float, expected: float
+) -> None:
+    """Its accuracy is that of the decree, whatever is told.
+
+    800 turns: five standard errors of a share of one half are 9 points.
+    """
+    params = {"start": start, "end": end, "turns": 100}
+    model = {"name": "participant/decreed", "params": params}
+    correct = [
+        turn.feedback.correct
+        for stream in range(8)
+        for turn in await played(
+            session(100, stream, model=model, feedback="none", policy="last(2)")
+        )
+    ]
+    assert abs(np.mean(correct) - expected) <= (0.09 if 0 < expected < 1 else 0)
+
+
+async def test_decreed_counts_its_turns_through_any_window() -> None:
+    """Where the turn before is shown, the turn is known, however few others are."""
+    sessions = [
+        session(30, model={"name": "participant/decreed", "params": {"drift": 0.5}}, policy=policy)
+        for policy in ("all", "last(1)", "block")
+    ]
+    notes = [[turn.reply.text.split(",")[0] for turn in await played(each)] for each in sessions]
+    assert notes == [[f"Turn {turn}" for turn in range(30)]] * 3
+    blind = await played(session(3, model="participant/decreed", policy="stateless"))
+    assert {turn.reply.text.split(",")[0] for turn in blind} == {"Turn 0"}
+
+
+async def test_the_wander_is_as_wide_and_as_slow_as_decreed() -> None:
+    """Its standard deviation is `drift` at any turn; neighbours are correlated by `memory`."""
+    params = {"drift": 0.8, "memory": 0.9}
+    walks = []
+    for stream in range(30):
+        model = {"name": "participant/decreed", "params": params}
+        turns = await played(session(30, stream, model=model, policy="last(1)"))
+        walks.append([float(turn.reply.text.split()[3].rstrip(".")) for turn in turns])
+    walked = np.array(walks)
+    # 900 values, worth some 47 independent ones: five standard errors are about 0.4.
+    assert abs(walked.std() - 0.8) < 0.4
+    before, after = walked[:, :-1].ravel(), walked[:, 1:].ravel()
+    assert abs(np.corrcoef(before, after)[0, 1] - 0.9) < 0.1
+    still = await played(session(5, model="participant/decreed", policy="last(1)"))
+    assert all("wander 0.0000." in turn.reply.text for turn in still)
+
+
+async def test_a_note_of_any_size_is_read_or_left() -> None:
+    """A note as no decreed participant writes it leads to an answer all the same."""
+    for note in ("Turn 999999999, wander 99.9999.", "Turn 1, wander 1e9.", "Turn " + "9" * 5000):
+        request = conversation(DIGITS[0], [Past(DIGITS[1], "1", "correct")], labels=NUMERALS)
+        request[2] = assistant(f"{note}\nAnswer: 1")
+        assert await answer_of(Decreed(drift=10.0), request) in NUMERALS
+
+
+# ---- parameters ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "reason"),
+    [
+        ("participant/decreed", {"strat": 0.1}, "no parameter 'strat': did you mean 'start'"),
+        ("participant/chance", {"temperature": 0}, "no parameter 'temperature': it takes none"),
+        ("participant/chance", {"seed": 1}, "no parameter 'seed': it takes none"),
+        ("participant/decreed", {"start": 1.5}, "start is a share from 0 to 1, got 1.5"),
+        ("participant/decreed", {"end": True}, "end is a number, got True"),
+        ("participant/decreed", {"drift": -1}, "drift is a finite number of at least 0, got -1"),
+        ("participant/decreed", {"memory": float("nan")}, "memory is a finite number"),
+        ("participant/decreed", {"turns": 0}, "turns is a whole number of at least 1, got 0"),
+        ("participant/decreed", {"dataset": 3}, "dataset is a text, got 3"),
+        ("participant/counter", {"prefer": "rarst"}, "'rarst': did you mean 'rarest'"),
+        ("participant/refuser", {"rate": "0.5"}, "rate is a number, got '0.5'"),
+        ("participant/constant", {"label": 3}, "label is a text, got 3"),
+    ],
+)
+def test_parameters_are_checked(name: str, params: dict[str, object], reason: str) -> None:
+    """A parameter that a model does not take, or cannot use, is refused before the first turn."""
+    with pytest.raises(InputError, match=reason):
+        open_model(name, params=params)
+
+
+def test_a_data_set_that_is_not_there() -> None:
+    """Whoever should know a data set needs it from the start."""
+    with pytest.raises(DatasetError, match="did you mean 'digits'"):
+        open_model("participant/perfect", params={"dataset": "digit"})
