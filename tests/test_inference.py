@@ -252,6 +252,19 @@ def test_few_streams_are_not_tested(differences: list[float]) -> None:
         assert (found.p, found.test) == (found.p_t, "t")
 
 
+@pytest.mark.parametrize(
+    ("count", "test"), [(5, "sign-flip"), (12, "sign-flip"), (13, "t"), (16, "t"), (40, "t")]
+)
+def test_the_test_is_chosen_by_the_number_of_streams(count: int, test: str) -> None:
+    """The word passes from the sign flips to t between 12 and 13 streams."""
+    assert contrast([0.1, -0.05, *[0.02] * (count - 2)]).test == test
+
+
+def test_a_drawn_p_is_never_0() -> None:
+    """Where no flip that was drawn goes as far as what was observed, p is that of one flip."""
+    assert sign_flip(np.linspace(0.4, 0.5, 60)) == 1 / (1 + DRAWS)
+
+
 def test_differences_without_variance_are_no_miracle() -> None:
     """Where all streams differ alike the interval is a point, t is silent, the flips are counted."""
     same = contrast([0.1] * 8)
@@ -345,6 +358,11 @@ def test_learned_needs_every_control() -> None:
     turned = concluded({"feedback": HIGH, "none": LOW, "yoked": HIGH}, ("feedback", "none"))
     assert turned.verdict == "no evidence"
     assert "not shown to be above 'yoked'" in sentence(turned)
+    half = {"feedback": HIGH, "none": LOW, "yoked": HIGH, "stateless": LOW}
+    both = concluded(half, ("feedback", "stateless"))
+    assert [each.arms[1] for each in both.needed] == ["none", "yoked"]
+    assert both.verdict == "no evidence"
+    assert "not shown to be above 'none'" not in sentence(both)
 
 
 def test_controls_are_like_the_arm() -> None:
@@ -581,6 +599,14 @@ def test_several_experiments_have_a_table_each() -> None:
     fields = joined(found)
     assert [each["experiment"] for each in fields["experiments"]] == ["small", "other"]
     assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
+
+
+async def test_sessions_are_named_like_their_turns(tmp_path: Path) -> None:
+    """Two runs of an experiment in two folders are two experiments, here as in the frame."""
+    for folder in ("one", "two"):
+        await Run(experiment(turns=2, streams=1), tmp_path / folder).play()
+    names = {"one/small", "two/small"}
+    assert set(sessions([tmp_path])["experiment"]) == set(frame([tmp_path])["experiment"]) == names
 
 
 async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
