@@ -34,7 +34,7 @@ from icl_loop.analysis.contrasts import (
     t_interval,
     t_test,
 )
-from icl_loop.analysis.sessions import SESSION_SCHEMA
+from icl_loop.analysis.sessions import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.errors import InputError, TranscriptError
 from icl_loop.runner import Run
 from making import experiment
@@ -100,6 +100,7 @@ def set_to(
             "setup": "{}",
             "primary": primary,
             "margin": margin,
+            "stopped_early": False,
             **role,
         }
         for arm, role in roles.items()
@@ -405,6 +406,37 @@ def test_five_streams_cannot_be_significant() -> None:
     assert concluded({"feedback": HIGH[:6], "yoked": LOW[:6]}).verdict == "learned"
 
 
+def test_a_run_that_stopped_early_rests_on_e_values() -> None:
+    """After looking at each stream, what counts is whether the e-process reached 20, not p."""
+    roles = {arm: {**FULL[arm], "stopped_early": True} for arm in ("feedback", "yoked", "none")}
+    recorded = set_to(roles, ("feedback", "yoked"))
+
+    def stopped(**late: Sequence[float]) -> Conclusion:
+        return conclude(played(late), sessions=recorded)
+
+    five = stopped(feedback=HIGH[:5], yoked=LOW[:5])
+    assert five.primary is not None
+    assert not five.primary.significant
+    assert (five.verdict, five.primary.e_value) == ("learned", pytest.approx(28.8, abs=0.1))
+    assert "stopped at an e-value of 28.8" in sentence(five)
+    assert any("verdict rests on e-values" in each for each in five.warnings)
+    control = stopped(feedback=HIGH[:5], yoked=LOW[:5], none=HIGH[:5])
+    assert control.verdict == "no evidence"
+    assert "above 'none' (+0.0 points, an e-value of 1.0)" in sentence(control)
+    little = [each + 0.05 for each in LOW]
+    near = stopped(feedback=little, yoked=LOW)
+    assert near.primary is not None
+    assert near.primary.above
+    assert near.verdict == "no evidence"
+    assert "a run that stopped early asks 20" in sentence(near)
+
+
+@given(values(0, 4))
+def test_four_streams_are_never_evidence_enough(differences: list[float]) -> None:
+    """However different the arms, the e-process cannot reach 20 before there is a test."""
+    assert contrast(differences).e_value < 20
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_under_five_streams_is_descriptive_only(count: int) -> None:
     """Under five streams there is no test and no claim, however large the difference is."""
@@ -628,6 +660,9 @@ async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
     assert by_arm["feedback"]["donor"] is None
     found = conclude(frame(result.paths), ("feedback", "bare"), rows)
     assert found.ladder[0].contrast is not None
+    assert not rows["stopped_early"].any()
+    (result.folder / EARLY_STOP_NAME).write_text("{}")
+    assert sessions(result.paths)["stopped_early"].all()
 
 
 def test_a_recorded_analysis_is_read(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Roles:
         arms: The role of each arm.
         primary: The primary contrast that was recorded, None if there was none.
         margin: The margin of equivalence that was recorded.
+        stopped_early: Whether its run stopped because the evidence of the streams played sufficed.
         contradictory: Whether sessions recorded different primary contrasts or margins.
         mismatches: What was recorded of donors that do not fit, by arm.
     """
@@ -49,6 +50,7 @@ class Roles:
     arms: Mapping[str, Role] = field(default_factory=dict)
     primary: Pair | None = None
     margin: float | None = None
+    stopped_early: bool = False
     contradictory: bool = False
     mismatches: Mapping[str, str] = field(default_factory=dict)
 
@@ -66,6 +68,7 @@ class Roles:
             arms={arm: settings[arm] for arm in arms if arm in settings},
             primary=named["primary"] and (named["primary"][0], named["primary"][1]),
             margin=named["margin"],
+            stopped_early=bool(mine["stopped_early"].any()),
             contradictory=plans.height > 1,
             mismatches=dict(_mismatches(mine)),
         )

@@ -29,7 +29,10 @@ SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "setup": pl.String,
     "primary": pl.List(pl.String),
     "margin": pl.Float64,
+    "stopped_early": pl.Boolean,
 }
+EARLY_STOP_NAME = "stopped-early.json"
+"""A file beside the transcripts of a run that played no more streams, for its evidence sufficed."""
 
 
 _NO_SETUP = frozenset({"context", "feedback", "probes"})
@@ -43,8 +46,8 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
     (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
     they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
-    `primary` (the two arms compared first) and `margin` (of equivalence). What a header does not say
-    is null.
+    `primary` (the two arms compared first), `margin` (of equivalence) and `stopped_early` (whether
+    the run stopped because its evidence sufficed). What a header does not say is null.
 
     Raises:
         TranscriptError: A file does not begin with the line of a session.
@@ -90,6 +93,7 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "setup": json.dumps(setup, sort_keys=True),
         "primary": _pair(analysis.get("primary")),
         "margin": _number(analysis.get("margin")),
+        "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
     }
 
 
