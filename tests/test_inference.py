@@ -423,8 +423,8 @@ def test_a_run_that_stopped_early_rests_on_e_values() -> None:
     control = stopped(feedback=HIGH[:5], yoked=LOW[:5], none=HIGH[:5])
     assert control.verdict == "no evidence"
     assert "above 'none' (+0.0 points, an e-value of 1.0)" in sentence(control)
-    little = [each + 0.05 for each in LOW]
-    near = stopped(feedback=little, yoked=LOW)
+    mixed = [0.0, *(each + 0.3 for each in LOW[1:])]
+    near = stopped(feedback=mixed, yoked=LOW)
     assert near.primary is not None
     assert near.primary.above
     assert near.verdict == "no evidence"
