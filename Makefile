@@ -31,9 +31,12 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/tokens_per_sample.py
 	$(BIN)/python benchmarks/reference.py
+	$(BIN)/python benchmarks/verdicts.py
+	$(BIN)/python benchmarks/power.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -26,19 +26,20 @@ from icl_loop.transcripts import TIME_FIELDS, read
 
 RATE = 0.25
 MIXED = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}
-SESSIONS, TURNS, LATENCY_S = 8, 120, 0.15
-LIVES_S = (0.2, 3.0)
-"""A process lives between so many seconds; its start takes about one."""
+SESSIONS, LATENCY_S = 8, 0.15
+TURNS_FAULTY, TURNS_KILLED = 24, 120
+MOST_ASKED = 30
+"""A process is killed after it has asked fewer requests than this, and a moment more."""
 
 Answers = Mapping[str, list[tuple[str, str | None]]]
 
 
-def experiment(base_url: str) -> Experiment:
+def experiment(base_url: str, turns: int) -> Experiment:
     """Return what is played."""
     return parse(
         {
             "name": "hostile",
-            "turns": TURNS,
+            "turns": turns,
             "streams": SESSIONS,
             "model": {"name": "reference/nearest", "base_url": base_url},
             "context": {"policy": "last(20)"},
@@ -68,7 +69,7 @@ def faulty(faults: Mapping[str, float], folder: Path, whole: Answers) -> str:
     """Play under faults; return a row of the table."""
     with served(faults=faults, slow_s=0.5) as (base_url, log):
         start = time.perf_counter()
-        result = asyncio.run(Run(experiment(base_url), folder).play())
+        result = asyncio.run(Run(experiment(base_url, TURNS_FAULTY), folder).play())
         seconds = time.perf_counter() - start
     if not result.complete:
         raise RuntimeError(str(result.stops[0].reason))
@@ -82,15 +83,15 @@ def kill_often(kills: int, folder: Path) -> None:
     """Kill and resume runs until there were so many kills; print what that cost."""
     dice = random.Random(11)  # noqa: S311  moments, no secrets
     with served(latency_s=LATENCY_S) as (base_url, log):
-        asyncio.run(Run(experiment(base_url), folder / "whole").play())
-        whole, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0
+        asyncio.run(Run(experiment(base_url, TURNS_KILLED), folder / "whole").play())
+        whole, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0.0
         per_run = []
         while killed < kills:
             before, in_this, runs = log.total, 0, runs + 1
             cut = folder / f"cut{runs}"
-            while killed < kills and _killed(base_url, cut, dice.uniform(*LIVES_S)):
+            while killed < kills and _killed(base_url, cut, log, dice):
                 killed, in_this = killed + 1, in_this + 1
-            asyncio.run(Run(experiment(base_url), cut).play())
+            asyncio.run(Run(experiment(base_url, TURNS_KILLED), cut).play())
             extra = log.total - before - needed
             per_run.append((in_this, extra))
             same = _bytes(cut) == whole
@@ -103,18 +104,21 @@ def kill_often(kills: int, folder: Path) -> None:
     )
 
 
-def _killed(base_url: str, folder: Path, seconds: float) -> bool:
-    """Let a process play for so long; return whether it had to be killed."""
+def _killed(base_url: str, folder: Path, log: RequestLog, dice: random.Random) -> bool:
+    """Let a process ask for a while, drawn at random; return whether it had to be killed."""
+    target = log.total + dice.randrange(MOST_ASKED)
     program = (
         "import asyncio, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
-        "from hostile import experiment; from icl_loop import Run;"
-        "asyncio.run(Run(experiment(sys.argv[1]), Path(sys.argv[2])).play())"
+        "from hostile import TURNS_KILLED, experiment; from icl_loop import Run;"
+        "made = experiment(sys.argv[1], TURNS_KILLED);"
+        "asyncio.run(Run(made, Path(sys.argv[2])).play())"
     )
     arguments = [base_url, str(folder), str(Path(__file__).parent)]
     with subprocess.Popen([sys.executable, "-c", program, *arguments]) as process:
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        while log.total < target and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(dice.uniform(0, 2 * LATENCY_S))
+        if process.poll() is None:
             process.kill()
             return True
     return False
@@ -137,9 +141,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with served() as (base_url, _):
-            asyncio.run(Run(experiment(base_url), folder / "whole").play())
+            asyncio.run(Run(experiment(base_url, TURNS_FAULTY), folder / "whole").play())
         whole = answers(folder / "whole")
-        print(f"{SESSIONS} sessions x {TURNS} turns, faults at {RATE:.0%} of all requests")
+        print(f"{SESSIONS} sessions x {TURNS_FAULTY} turns, faults at {RATE:.0%} of all requests")
         print(f"{'fault':<10}{'requests':>9}{'faults':>8}{'answers':>9}{'twice':>8}{'seconds':>9}")
         kinds = {"none": {}, **{fault: {fault: RATE} for fault in FAULTS}, "mixed": MIXED}
         for kind, faults in kinds.items():

@@ -10,8 +10,8 @@ import os
 import time
 from statistics import mean
 
-from icl_loop import ENCODINGS, InputError, open_dataset
-from icl_loop.encodings import pixels
+from icl_loop import InputError, open_dataset
+from icl_loop.encodings import WRITTEN_PICTURES, pixels
 from icl_loop.tokens import ESTIMATORS, VOCABULARIES, TokenCounter, token_counter
 
 SAMPLES = 50
@@ -33,7 +33,7 @@ def main() -> None:
     counters = [counter(vocabulary) for vocabulary in VOCABULARIES]
     print(f"{SAMPLES} samples of {dataset.name}, {SIZE} x {SIZE}: mean tokens a sample")
     print(f"{'encoding':<10}" + "".join(f"{each.name:>22}" for each in counters) + f"{'ms':>8}")
-    for name, encoding in ENCODINGS.items():
+    for name, encoding in WRITTEN_PICTURES.items():
         start = time.perf_counter()
         texts = [encoding.encode(each) for each in values]
         elapsed = (time.perf_counter() - start) / SAMPLES * 1e3

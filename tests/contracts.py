@@ -16,49 +16,78 @@ from icl_loop.errors import ContextFull, RequestRefused
 from icl_loop.loop import recall
 from icl_loop.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.models import ChatModel
-from icl_loop.records import Turn
+from icl_loop.records import Content, Measurements, Turn
 from icl_loop.task import Task
 from icl_loop.tokens import REQUEST_TOKENS, count_message, count_messages
 
 
-def check_encoding(encoding: Encoding, values: Pixels) -> None:
-    """A text decodes to what was encoded, to the encoding's own precision, and only to that.
+def check_encoding(encoding: Encoding, values: Pixels | Measurements | str) -> None:
+    """What is shown decodes to what was encoded, to the encoding's own precision, and only to that.
 
-    Encoding what was decoded gives the same text again; the text is plain and ends in a mark.
+    Encoding what was decoded shows the same again. A text that we write is plain and ends in a mark.
     """
-    text = encoding.encode(values)
-    back = encoding.decode(text)
-    assert back.dtype == np.float32
-    assert back.shape == values.shape
-    assert back.min() >= 0
-    assert back.max() <= 1
-    assert np.abs(back - values).max() <= encoding.step / 2 + 1e-6
-    assert encoding.encode(back) == text
-    assert all(mark.isprintable() or mark == "\n" for mark in text)
-    assert not text.endswith("\n")
+    shown = encoding.encode(values)
+    back = encoding.decode(shown)
+    _check_alike(values, back, getattr(encoding, "step", 0))
+    assert encoding.encode(back) == shown
+    if isinstance(shown, str) and encoding.modality != "text":
+        assert all(mark.isprintable() or mark == "\n" for mark in shown)
+        assert not shown.endswith("\n")
+
+
+def _check_alike(
+    values: Pixels | Measurements | str, back: Pixels | Measurements | str, step: float
+) -> None:
+    """Pixels come back within half a step, measured values to 4 digits, texts as they were."""
+    if isinstance(values, Measurements):
+        assert isinstance(back, Measurements)
+        assert back.names == values.names
+        assert np.all(np.abs(back.values - values.values) <= 0.5001e-3 * np.abs(values.values))
+    elif isinstance(values, str):
+        assert back == values
+    else:
+        assert isinstance(back, np.ndarray)
+        assert back.dtype == np.float32
+        assert back.shape == values.shape
+        assert back.min() >= 0
+        assert back.max() <= 1
+        assert np.abs(back - values).max() <= step / 2 + 1e-6
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Images are grey or RGB bytes, labels are named, ids are unique, and the checksum is stable.
+    """Samples are what their modality says, labels and ids are sound, and the checksum is stable.
 
     A stream draws without replacement, is a function of its key, and begins with the shorter one.
     """
     count = min(len(dataset), 200)
     samples = [dataset[index] for index in range(count)]
     assert len({sample.id for sample in samples}) == count
+    assert {sample.modality for sample in samples} == {dataset.modality}
     for sample in samples:
-        assert sample.image.dtype == np.uint8
-        assert sample.image.ndim == 2 or sample.image.shape[2:] == (3,)
-        assert min(sample.image.shape) >= 1
+        _check_content(sample.content)
         assert sample.label in dataset.labels
     assert len(set(dataset.labels)) == len(dataset.labels) >= 2
-    again = Dataset(dataset.name, dataset.images, dataset.classes, dataset.labels)
+    again = Dataset(dataset.name, dataset.contents, dataset.classes, dataset.labels)
     assert again.sha256 == dataset.sha256
     smallest = int(np.bincount(dataset.classes, minlength=len(dataset.labels)).min())
     drawn = dataset.stream(smallest, seed=1, number=0)  # no class can be needed more often
     assert len(set(drawn)) == len(drawn) == smallest
     assert drawn == dataset.stream(smallest, seed=1, number=0)
     assert drawn[: smallest // 2] == dataset.stream(smallest // 2, seed=1, number=0)
+
+
+def _check_content(content: Content) -> None:
+    """Images are grey or RGB bytes, rows are finite and named, texts say something."""
+    if isinstance(content, str):
+        assert content.strip()
+    elif isinstance(content, Measurements):
+        assert content.values.shape == (len(content.names),)
+        assert len(set(content.names)) == len(content.names) >= 1
+        assert np.isfinite(content.values).all()
+    else:
+        assert content.dtype == np.uint8
+        assert content.ndim == 2 or content.shape[2:] == (3,)
+        assert min(content.shape) >= 1
 
 
 def check_policy(

@@ -69,7 +69,8 @@ class Endpoint:
 
     base_url: str
     requests: list[dict[str, Any]] = field(default_factory=list)
-    keys: list[str] = field(default_factory=list)
+    keys: list[str | None] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
 
 Script = Sequence[Answer | Callable[[dict[str, Any]], Answer]]
@@ -90,6 +91,7 @@ def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
             answer = scripted if isinstance(scripted, Answer) else scripted(asked)
             endpoint.requests.append({"path": self.path, **asked})
             endpoint.keys.append(self.headers["Authorization"])
+            endpoint.headers.append({key.lower(): text for key, text in self.headers.items()})
             time.sleep(answer.delay_s)
             if answer.hang_up:
                 self.close_connection = True

@@ -36,7 +36,8 @@ from making import experiment
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
-    *("turn", "sample", "label", "answer", "outcome", "correct", "exposure"),
+    *("turn", "sample", "label", "answer", "outcome", "correct"),
+    *("told_length", "exposure"),
     *("latency_s", "prompt", "cached", "completion", "reasoning"),
 ]
 SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
@@ -154,6 +155,7 @@ async def test_a_frame_is_what_was_read_turn_by_turn(tmp_path: Path) -> None:
             each.answer,
             each.outcome,
             each.feedback.correct,
+            len(each.feedback.told),
             sum(last - first + 1 for first, last in each.kept),
             each.reply.latency_s,
             each.reply.usage.prompt,

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from endpoint import error, serving
 from icl_loop.cli import main
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
-QUICKSTART = Path(__file__).parent.parent / "experiments" / "quickstart.toml"
+EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
+(QUICKSTART,) = (path for path in EXPERIMENTS if path.stem == "quickstart")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,33 @@ def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> N
     assert digest == "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
 
 
+def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> None:
+    """Without an encoding, `sample` prints a row or a text in the encoding that fits."""
+    done = icl_loop("sample", "iris", "--index", 3)
+    assert done == icl_loop("sample", "iris", "--index", 3, "--encoding", "table")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("sepal length (cm): 4.6\nsepal width (cm): 3.1\n")
+    file = tmp_path / "sayings.csv"
+    file.write_text('text,label\n"one,\ntwo",a\nthree,b\n')
+    assert icl_loop("sample", f"csv:{file}").stdout == "one,\ntwo\n"
+    assert icl_loop("sample", f"csv:{file}?text=text&label=label").stdout == "one,\ntwo\n"
+
+
+def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
+    """`sample -o` writes the file that a model would see; what cannot be written is wrong input."""
+    file = tmp_path / "digit.png"
+    assert (
+        icl_loop("sample", "digits", "--encoding", "png", "--size", 9, "-o", file).returncode == 0
+    )
+    with Image.open(file) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (9, 9))
+    assert icl_loop("sample", "digits", "-o", tmp_path / "digit.txt").stdout == ""
+    assert len((tmp_path / "digit.txt").read_text().splitlines()) == 20
+    done = icl_loop("sample", "digits", "--encoding", "png", "-o", tmp_path)
+    assert done.returncode == 2
+    assert "cannot be written: Is a directory" in done.stderr
+
+
 def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
     """A run ends with the table and its paths; what it saved can be replayed, analysed, plotted."""
     run = icl_loop("run", QUICKSTART, "--out", tmp_path, "--streams", 2, "--turns", 12)
@@ -81,6 +110,29 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
         file = tmp_path / f"curve.{ending}"
         assert icl_loop("plot", folder, "-o", file).returncode == 0
         assert file.stat().st_size > 10_000
+
+
+def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
+    """`analyze` ends with the verdict of the contrast it was given, as its JSON says it."""
+    small = ["--streams", 6, "--turns", 8, "--set", "task.size=4"]
+    assert icl_loop("run", QUICKSTART, "--out", tmp_path, *small).returncode == 0
+    arguments = ["analyze", tmp_path / "quickstart", "--primary", "label,stateless"]
+    report = json.loads(icl_loop(*arguments, "--json").stdout)
+    assert report["primary"]["arms"] == ["label", "stateless"]
+    assert (report["primary"]["k"], len(report["ladder"])) == (6, 4)
+    assert report["primary"]["verdict"] in ("learned", "equivalent", "no evidence")
+    assert len(report["secondary"]) == 2
+    done = icl_loop(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.endswith(report["sentence"] + "\n")
+    for heading in (
+        "primary contrast",
+        "secondary contrasts",
+        "ladder of nulls",
+        "how they answered",
+    ):
+        assert heading in done.stdout
+    assert all(f"note: {warning}" in done.stdout for warning in report["warnings"])
 
 
 def test_replay_shows_every_turn(icl_loop: Command) -> None:
@@ -112,6 +164,23 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
     assert "edited.jsonl: turn 7 differs" in done.stderr
 
 
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_shipped_experiment_is_planned(
+    icl_loop: Command, request: pytest.FixtureRequest, path: Path
+) -> None:
+    """`plan` prints what each arm takes and one verdict, needs no key, and its JSON is of numbers."""
+    if "mnist" in path.read_text():
+        request.getfixturevalue("mnist")
+    short = ["plan", path, "--streams", 4, "--turns", 30]
+    done = icl_loop(*short)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(word in done.stdout for word in ("requests", "tokens in", "together", "stateless"))
+    assert done.stdout.count("This design can") == 1
+    report = json.loads(icl_loop(*short, "--json").stdout)
+    assert report["turns"] == 30
+    assert [arm["expense"]["requests"] for arm in report["arms"]] == [120] * len(report["arms"])
+
+
 WRONG: dict[str, tuple[list[object], list[str]]] = {
     "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
     "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
@@ -119,14 +188,32 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
         ["run", QUICKSTART, "--set", "task.encoding=gridd"],
         ["task.encoding", "'gridd'", "'grid'"],
     ),
+    "an effect of nothing": (
+        ["plan", QUICKSTART, "--set", "analysis.effect=0"],
+        ["analysis.effect", "0"],
+    ),
+    "a plan without data": (
+        ["plan", QUICKSTART, "--set", "task.dataset=folder:nowhere"],
+        ["nowhere"],
+    ),
     "no streams": (["run", QUICKSTART, "--streams", 0], ["streams", "0"]),
     "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
     "an index too large": (["sample", "digits", "--index", 1797], ["1796", "1797"]),
     "an unknown encoding": (["sample", "digits", "--encoding", "art"], ["'art'"]),
+    "an encoding that does not fit": (
+        ["sample", "wine", "--encoding", "grid"],
+        ["'grid'", "wine/0 is a table", "that fit: table"],
+    ),
+    "a run that does not fit": (
+        ["run", QUICKSTART, "--set", "task.dataset=iris"],
+        ["'grid' shows a picture", "is a table", "that fit: table"],
+    ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
     "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
+    "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
+    "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
     "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
     "an unknown command": (["rum", QUICKSTART], ["rum"]),
     "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),
@@ -180,7 +267,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "replay", "analyze", "plot", "sample"])
+@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "sample"])
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""
     done = icl_loop(*[command] if command else [], "--help")

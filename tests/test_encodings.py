@@ -1,4 +1,4 @@
-"""Encodings: what is written, that it is read back, and that nothing else is."""
+"""Pictures as text: what is written, that it is read back, and that nothing else is."""
 
 import hashlib
 import os
@@ -15,12 +15,12 @@ from PIL import Image
 
 import contracts
 from icl_loop.datasets import open_dataset
-from icl_loop.encodings import ENCODINGS, MAX_SIDE, Pixels, encoding, pixels
+from icl_loop.encodings import MAX_SIDE, WRITTEN_PICTURES, Pixels, encoding, pixels
 from icl_loop.errors import EncodingError, InputError
 
 ARTICLE_SHA256 = "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
 
-names = st.sampled_from(sorted(ENCODINGS))
+names = st.sampled_from(sorted(WRITTEN_PICTURES))
 shades = st.floats(0, 1, width=32)
 sides = st.integers(1, 28)
 squares = sides.flatmap(lambda side: arrays.arrays(np.float32, (side, side), elements=shades))
@@ -47,7 +47,7 @@ def as_numpy_prints(values: Pixels) -> str:
         return "[" + ",\n".join(str(row) for row in rounded) + "]"
 
 
-@pytest.mark.parametrize("name", sorted(ENCODINGS))
+@pytest.mark.parametrize("name", sorted(WRITTEN_PICTURES))
 @given(values=squares)
 @example(values=np.zeros((20, 20), np.float32))
 @example(values=np.ones((20, 20), np.float32))
@@ -58,7 +58,7 @@ def test_contract(name: str, values: Pixels) -> None:
     contracts.check_encoding(encoding(name), values)
 
 
-@pytest.mark.parametrize("name", sorted(set(ENCODINGS) - {"sparse"}))
+@pytest.mark.parametrize("name", sorted(set(WRITTEN_PICTURES) - {"sparse"}))
 @given(values=rectangles)
 def test_rectangles(name: str, values: Pixels) -> None:
     """Every encoding but `sparse` keeps the contract on rectangles too."""
@@ -134,7 +134,7 @@ def test_impossible_size(size: int) -> None:
 def test_one_mark_a_pixel() -> None:
     """The texts of a small picture are what the encodings are described to write."""
     values = floats([0, 0.5, 1], [0, 0, 0], [1, 0, 0.25])
-    assert {name: each.encode(values) for name, each in ENCODINGS.items()} == {
+    assert {name: each.encode(values) for name, each in WRITTEN_PICTURES.items()} == {
         "article": "[[0.  0.5 1. ],\n[0. 0. 0.],\n[1.  0.  0.2]]",
         "grid": "049\n000\n902",
         "spaced": "0 4 9\n0 0 0\n9 0 2",
@@ -185,7 +185,7 @@ def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) ->
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        *((name, "") for name in ENCODINGS),
+        *((name, "") for name in WRITTEN_PICTURES),
         ("article", "[[0.5 nan]]"),
         ("article", "[[0.5 1.1]]"),
         ("article", "[[0.5 -0. ]]"),
@@ -234,7 +234,7 @@ def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
         encoding(name).decode(f"[[{text}]]" if name == "article" else text)
 
 
-@pytest.mark.parametrize("name", sorted(ENCODINGS))
+@pytest.mark.parametrize("name", sorted(WRITTEN_PICTURES))
 @pytest.mark.parametrize(
     "values",
     [

@@ -12,6 +12,8 @@ from icl_loop.labels import LABEL_MAPS, label_map
 from icl_loop.wording import Told, open_wording, shipped
 
 JUDGEMENTS = st.builds(Judgement, turn=st.integers(0, 10_000), correct=st.booleans())
+KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
+HONEST = ("correctness", "label", "none")
 RULES = pytest.mark.parametrize("rule", FEEDBACK.values(), ids=FEEDBACK)
 
 
@@ -21,10 +23,15 @@ RULES = pytest.mark.parametrize("rule", FEEDBACK.values(), ids=FEEDBACK)
         ("correctness", "correct", "incorrect"),
         ("label", "revealed_correct", "revealed_incorrect"),
         ("none", "recorded", "recorded"),
+        ("flipped", "incorrect", "correct"),
+        ("demonstrations", "correct", "correct"),
     ],
 )
 def test_what_each_kind_tells(kind: str, right: Phrase, wrong: Phrase) -> None:
-    """Correctness tells the verdict, label reveals the label besides, none tells neither."""
+    """Correctness tells the verdict, label reveals the label besides, none tells neither.
+
+    Flipped tells the opposite; demonstrations call every answer shown a right one.
+    """
     rule = feedback_rule(kind)
     assert rule(Judgement(0, correct=True)) == right
     assert rule(Judgement(0, correct=False)) == wrong
@@ -38,7 +45,7 @@ def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: Judgeme
     assert rule(judgement) == rule(judgement)
 
 
-@RULES
+@pytest.mark.parametrize("rule", [FEEDBACK[kind] for kind in HONEST], ids=HONEST)
 @pytest.mark.parametrize("wording", shipped())
 @given(judgement=JUDGEMENTS)
 def test_honest_words(rule: FeedbackRule, wording: str, judgement: Judgement) -> None:
@@ -71,12 +78,14 @@ def test_native_labels(labels: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("kind", LABEL_MAPS)
-def test_a_label_map_is_a_bijection(kind: str) -> None:
+@given(key=KEYS)
+def test_a_label_map_is_a_bijection(kind: str, key: tuple[int, int]) -> None:
     """A label map names every class once, and no two alike."""
     classes = tuple("0123456789")
-    names = label_map(kind, classes)
+    names = label_map(kind, classes, key)
     assert tuple(names) == classes
     assert len(set(names.values())) == len(classes)
+    assert label_map(kind, classes, key) == names
 
 
 def test_unknown_labels() -> None:

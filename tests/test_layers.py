@@ -12,13 +12,14 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
+    {"verdict", "sheet"},
     {"screen", "server"},
-    {"runner", "plots"},
-    {"pool"},
+    {"runner", "plots", "planning"},
+    {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
-    {"datasets", "encodings", "labels", "wording", "feedback", "tokens", "answers"},
+    {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
     {"messages", "journal"},
     {"errors"},

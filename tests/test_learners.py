@@ -16,7 +16,8 @@ from hypothesis.extra import numpy as arrays
 from contracts import check_built_in, check_model
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.answers import read
-from icl_loop.encodings import ENCODINGS, Pixels
+from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
+from icl_loop.encodings import Pixels
 from icl_loop.errors import RequestRefused
 from icl_loop.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model

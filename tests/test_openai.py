@@ -219,7 +219,7 @@ async def test_no_key_is_sent_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     with serving([completion("3")]) as endpoint:
         await ask(endpoint)
-    assert endpoint.keys == ["Bearer none"]
+    assert endpoint.keys == [None]
 
 
 CONVERSATIONS = st.lists(
@@ -465,4 +465,32 @@ async def test_a_reply_is_not_waited_for_for_ever() -> None:
         model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=0.1)
         async with aclosing(model):
             with pytest.raises(ModelUnavailable, match="did not answer in time"):
+                await model.complete(ASKED)
+
+
+async def test_azure_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key may stand in a header of another name, and an address may end in a query."""
+    monkeypatch.setenv("AZURE_KEY", "azure-secret")
+    with serving([error(401, "no access for azure-secret")]) as endpoint:
+        model = OpenAIModel(
+            "deployed",
+            base_url=f"{endpoint.base_url}/deployments/x?api-version=2026-01-01",
+            headers_env={"api-key": "AZURE_KEY"},
+        )
+        async with aclosing(model):
+            with pytest.raises(RequestRefused, match=r"no access for \[key\]"):
+                await model.complete(ASKED)
+    (request,), (headers,) = endpoint.requests, endpoint.headers
+    assert request["path"] == "/v1/deployments/x/chat/completions?api-version=2026-01-01"
+    assert headers["api-key"] == "azure-secret"
+    assert "authorization" not in headers
+
+
+async def test_a_flood_is_not_taken_in() -> None:
+    """A reply of any size takes no more memory than is allowed, stated size or not."""
+    flood = Answer(body=b" " * (20 * 2**20))
+    with serving([flood]) as endpoint:
+        model = OpenAIModel("tiny", base_url=endpoint.base_url)
+        async with aclosing(model):
+            with pytest.raises(RequestRefused, match="answered more than 16777216 bytes"):
                 await model.complete(ASKED)

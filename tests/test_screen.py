@@ -1,5 +1,6 @@
 """The laws of the terminal: it shows what is, counts right, and nobody else steers it."""
 
+import time
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -186,6 +187,22 @@ def test_plain_progress_goes_on(turns: tuple[Turn, Turn]) -> None:
     counts = [line.partition(" turns")[0] for line in file.getvalue().splitlines()[1:]]
     assert counts == ["1/6", "2/6", "3/6", "3/6"]
     assert "one 50.0%, other 0.0%" in file.getvalue()
+
+
+class Impatient(PlainProgress):
+    """Plain progress that bears no silence."""
+
+    SILENCE = 0.01
+
+
+def test_plain_progress_breaks_the_silence() -> None:
+    """While every turn waits, plain progress still says how far it is."""
+    console, file = console_of(terminal=False)
+    with Impatient(experiment(arms=ARMS), console):
+        until = time.monotonic() + 10
+        while file.getvalue().count(" turns,") < 3 and time.monotonic() < until:
+            time.sleep(0.01)
+    assert file.getvalue().count("0/48 turns") >= 3
 
 
 @settings(max_examples=15)

@@ -37,8 +37,7 @@ from icl_loop.server import (
     serving,
 )
 from icl_loop.server.app import MAX_BODY, UNSOUND
-from icl_loop.server.prefixes import CACHE_STEP
-from icl_loop.tokens import ESTIMATORS, REQUEST_TOKENS, count_message, count_messages
+from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_message, count_messages
 from making import played, session
 
 NAME = "reference/nearest"

@@ -18,9 +18,9 @@ from hypothesis.extra import numpy as arrays
 
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.datasets.published import PUBLISHED
-from icl_loop.encodings import ENCODINGS, Encoding, Pixels, pixels
+from icl_loop.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
 from icl_loop.errors import InputError
-from icl_loop.feedback import FEEDBACK, Phrase
+from icl_loop.feedback import Phrase
 from icl_loop.messages import Image, Message, Text, assistant, system, user
 from icl_loop.tokens import (
     ESTIMATORS,
@@ -35,7 +35,7 @@ from icl_loop.tokens import (
     counter_for,
     token_counter,
 )
-from icl_loop.wording import Wording, open_wording, shipped
+from icl_loop.wording import Announced, Wording, open_wording, shipped
 
 PUBLISHED_MESSAGE_TOKENS = 3
 """What a message costs beside its text, according to OpenAI's own account."""
@@ -43,7 +43,7 @@ SLACK = {"ascii": 2.0, "binary": 2.0}
 """How far above the true count an encoding's estimate may be on average; a quarter for the others."""
 
 ESTIMATES = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
-EACH_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS)
+EACH_ENCODING = pytest.mark.parametrize("encoding", WRITTEN_PICTURES.values(), ids=WRITTEN_PICTURES)
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
 
 
@@ -142,7 +142,11 @@ def test_the_estimate_of_the_wordings(
 ) -> None:
     """What a wording says is never estimated below, and at most a quarter above on average."""
     labels = tuple("0123456789")
-    said = [words.frame(labels, encoding, 20, kind) for encoding in ENCODINGS for kind in FEEDBACK]
+    said = [
+        words.frame(labels, encoding, 20, kind)
+        for encoding in ENCODINGS
+        for kind in Announced.model_fields
+    ]
     said += [words.tell(phrase, "7") for phrase in get_args(Phrase)]
     said += [words.reply("7")]
     ratios = _ratios(counted, said)
@@ -159,7 +163,9 @@ def test_the_estimate_of_named_labels(
     true, estimate = counted
     labels = PUBLISHED[name].labels
     frames = [
-        words.frame(labels, encoding, 20, kind) for encoding in ENCODINGS for kind in FEEDBACK
+        words.frame(labels, encoding, 20, kind)
+        for encoding in ENCODINGS
+        for kind in Announced.model_fields
     ]
     for label in labels:
         told = [words.tell(phrase, label) for phrase in get_args(Phrase)]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 
 from icl_loop.encodings import ENCODINGS
 from icl_loop.errors import InputError
-from icl_loop.feedback import FEEDBACK, Phrase
+from icl_loop.feedback import Phrase
 from icl_loop.tokens import VOCABULARIES, token_counter
-from icl_loop.wording import Frame, Heard, Wording, open_wording, shipped
+from icl_loop.wording import Announced, Frame, Heard, Wording, open_wording, shipped
 
 WORDINGS = pytest.mark.parametrize(
     "words", [open_wording(name) for name in shipped()], ids=shipped()
@@ -33,6 +34,8 @@ MEANINGS = {
     "revealed_correct": (True, True),
     "revealed_incorrect": (False, True),
     "recorded": (None, False),
+    "earlier_correct": (True, False),
+    "earlier_incorrect": (False, False),
 }
 """The verdict that each phrase tells, and whether it tells the label."""
 
@@ -41,13 +44,13 @@ MEANINGS = {
 
 
 @WORDINGS
-@pytest.mark.parametrize("feedback", FEEDBACK)
+@pytest.mark.parametrize("feedback", Announced.model_fields)
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_frame_is_complete(words: Wording, encoding: str, feedback: str) -> None:
     """Every shipped set words every encoding and every kind of feedback, and leaves no gap open."""
     text = words.frame(("cat", "dog"), encoding, 20, feedback)
     assert "cat, dog" in text
-    assert "20 x 20" in text or encoding != "article"
+    assert "20 x 20" in text or encoding not in ("article", "png")
     assert words.reply(words.blank) in text.splitlines()
     assert not re.search(r"\{\w+\}", text)
 
@@ -57,7 +60,7 @@ def test_the_frame_is_complete(words: Wording, encoding: str, feedback: str) -> 
     labels=st.lists(LABELS, min_size=1, max_size=12, unique=True).map(tuple),
     encoding=st.sampled_from(sorted(ENCODINGS)),
     size=st.integers(1, 999),
-    feedback=st.sampled_from(sorted(FEEDBACK)),
+    feedback=st.sampled_from(sorted(Announced.model_fields)),
 )
 @example(labels=("{encoding}", "{answer}"), encoding="grid", size=20, feedback="label")
 @example(labels=("a,", ",b"), encoding="grid", size=20, feedback="label")
@@ -78,11 +81,12 @@ def test_questions_are_understood(words: Wording, image: str) -> None:
 
 @WORDINGS
 @PHRASES
-@given(label=LABELS)
-def test_told_phrases_are_understood(words: Wording, phrase: Phrase, label: str) -> None:
-    """A told phrase means its verdict, and the label where it reveals one."""
+@given(label=LABELS, ago=st.integers(1, 500))
+def test_told_phrases_are_understood(words: Wording, phrase: Phrase, label: str, ago: int) -> None:
+    """A told phrase means its verdict, the label where it reveals one, and which answer it is about."""
     correct, reveals = MEANINGS[phrase]
-    assert words.hear_told(words.tell(phrase, label)) == Heard(correct, label if reveals else None)
+    heard = Heard(correct, label if reveals else None, ago if "earlier" in phrase else 0)
+    assert words.hear_told(words.tell(phrase, label, ago)) == heard
 
 
 @WORDINGS
@@ -158,12 +162,17 @@ def _table(**changes: Any) -> dict[str, Any]:  # noqa: ANN401  any value that a 
 
 def _write(path: Path, table: dict[str, Any]) -> str:
     """Write `table` as TOML, whose strings are those of JSON, and return the path."""
-    plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in plain.items()]
-    for name in table.keys() - plain.keys():
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(v)}" for key, v in table[name].items())]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text("\n".join(_lines(table)), encoding="utf-8")
     return str(path)
+
+
+def _lines(table: dict[str, Any], name: str = "") -> Iterator[str]:
+    """Yield the lines of a table of TOML: what is plain, then the tables within."""
+    yield from (f"{key} = {json.dumps(v)}" for key, v in table.items() if not isinstance(v, dict))
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield f"[{name}{key}]"
+            yield from _lines(value, f"{name}{key}.")
 
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:

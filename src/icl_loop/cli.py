@@ -7,24 +7,46 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import polars as pl
 import typer
 from rich.console import Console
+from rich.progress import track
+from rich.text import Text
 
-from icl_loop import screen
-from icl_loop.analysis import as_json, find, frame, summarize, warnings
+from icl_loop import planning, screen, sheet
+from icl_loop.analysis import (
+    ArmMetrics,
+    as_json,
+    conclude_each,
+    find,
+    frame,
+    joined,
+    measure,
+    metrics_fields,
+    nearest_pictures,
+    sessions,
+    summarize,
+    warnings,
+)
 from icl_loop.datasets import open_dataset
-from icl_loop.encodings import ENCODINGS, encoding, pixels
+from icl_loop.encodings import ENCODINGS, encoding, fitting, prepared
 from icl_loop.errors import IclLoopError, InputError, TranscriptError, nearest
 from icl_loop.experiment import load
+from icl_loop.messages import Image
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
+from icl_loop.shadow import ArmShadow, beside, shadows
 from icl_loop.transcripts import read
+from icl_loop.verdict import metrics_table, shadow_table, verdict_lines
 
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought: that takes about 10 s."""
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 
 app = typer.Typer(
@@ -76,19 +98,77 @@ def run(
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
     ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+        ),
+    ] = False,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
-    laid_over = list(changes or [])
-    laid_over += [f"streams={streams}"] if streams is not None else []
-    laid_over += [f"turns={turns}"] if turns is not None else []
-    plan = load(experiment, laid_over)
-    plan.check()
-    playing = Run(plan, out_dir, concurrency, max_usd=max_usd, max_tokens=max_tokens)
-    with screen.watch(plan, err, playing.meter) as watcher:
+    made = load(experiment, _laid_over(changes, streams, turns))
+    made.check()
+    playing = Run(
+        made,
+        out_dir,
+        concurrency,
+        max_usd=max_usd,
+        max_tokens=max_tokens,
+        stop_early=stop_early,
+    )
+    with screen.watch(made, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+@app.command()
+def plan(
+    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+    ] = None,
+    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
+    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that a request lasts.")] = 1.0,
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Sessions that play at once.")
+    ] = DEFAULT_CONCURRENCY,
+    reply_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
+    ] = 0,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Say what an experiment takes and what it can show, before anything is asked or spent."""
+    made = load(experiment, _laid_over(changes, streams, turns))
+    with sheet.Trying(err) as trying:
+        planned = asyncio.run(
+            planning.plan(
+                made,
+                latency_s=latency,
+                concurrency=concurrency,
+                reply_tokens=reply_tokens,
+                on_turn=trying.turn,
+            )
+        )
+    if as_json_text:
+        typer.echo(json.dumps(planning.as_json(planned), ensure_ascii=False, indent=2))
+        return
+    out.print(sheet.expense_table(planned))
+    out.print(sheet.exposure_table(planned))
+    for sentence in sheet.sentences(planned):
+        out.print(screen.printable(sentence), highlight=False, markup=False)
+
+
+def _laid_over(changes: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
+    """Return all changes of an experiment file as `--set` takes them."""
+    laid_over = list(changes or [])
+    laid_over += [f"streams={streams}"] if streams is not None else []
+    laid_over += [f"turns={turns}"] if turns is not None else []
+    return laid_over
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -127,9 +207,18 @@ def _close(playing: Run, result: RunResult | None) -> None:
     """Print what came of the run; exit with 1 if it stopped short."""
     paths = list(result.paths) if result else []
     with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
-        _print_summary(paths)
+        turns = frame(paths)
+        _print_summary(turns, None, _measured(turns))
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
+    if result is not None and result.early is not None:
+        out.print(
+            f"stopped early: after {len(result.early.differences)} streams the evidence that"
+            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
+            f" E = {result.early.evidence[-1]:.1f}, at least 20",
+            highlight=False,
+            soft_wrap=True,
+        )
     out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
     if result is not None and result.complete:
         out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
@@ -146,11 +235,26 @@ def _this_command() -> str:
     return shlex.join(["icl-loop", *sys.argv[1:]])
 
 
-def _print_summary(paths: list[Path]) -> None:
-    summaries = summarize(frame(paths))
+def _print_summary(
+    turns: pl.DataFrame,
+    primary: tuple[str, str] | None,
+    metrics: Sequence[ArmMetrics],
+    shaded: Sequence[ArmShadow] = (),
+) -> None:
+    summaries = summarize(turns)
+    paths = map(Path, turns["path"].unique(maintain_order=True))
+    conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
+    out.print(metrics_table(metrics))
+    if shaded:
+        out.print(shadow_table(shaded))
     for warning in warnings(summaries):
         out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(screen.printable(conclusion.experiment), align="left")
+        for line in verdict_lines(conclusion):
+            out.print(line, soft_wrap=isinstance(line, Text))
 
 
 @app.command()
@@ -205,15 +309,72 @@ def _verify_all(files: list[Path]) -> None:
 @app.command()
 def analyze(
     paths: Paths,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            "--shadow",
+            metavar="LEARNER",
+            help="Also answer in each model's place with a reference learner, such as"
+            " reference/nearest, shown exactly what the model was shown.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
-    """Print early, late and windowed accuracy of each arm, with t intervals over sessions."""
+    """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
+    pair = _pair_of_arms(primary)
+    turns = frame(paths)
+    shadowed = None if learner is None else _shadows_of(turns, learner)
+    shaded = [] if shadowed is None else beside(turns, shadowed, str(learner))
+    metrics = _measured(turns)
     if not as_json_text:
-        _print_summary(find(paths))
+        _print_summary(turns, pair, metrics, shaded)
         return
-    summaries = summarize(frame(paths))
-    report = {"arms": [as_json(summary) for summary in summaries], "warnings": warnings(summaries)}
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    summaries = summarize(turns)
+    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    report = {
+        "arms": [
+            {
+                **as_json(summary),
+                "metrics": metrics_fields(measured),
+                "shadow": arm_shadow.fields() if arm_shadow else None,
+            }
+            for summary, measured, arm_shadow in zip(
+                summaries, metrics, shaded or repeat(None, len(summaries)), strict=True
+            )
+        ],
+        **concluded,
+        "warnings": [*warnings(summaries), *concluded["warnings"]],
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _measured(turns: pl.DataFrame) -> list[ArmMetrics]:
+    """Return the metrics of every arm; the nearest pictures are sought unless there are too many."""
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+
+
+def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
+    """Return the shadow of every turn, saying how far it is on a terminal."""
+    paths = turns["path"].unique(maintain_order=True).to_list()
+    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    return asyncio.run(shadows(map(Path, watched), learner))
+
+
+def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]
 
 
 @app.command()
@@ -234,19 +395,47 @@ def plot(
 
 @app.command()
 def sample(
-    dataset: Annotated[str, typer.Argument(help="digits, mnist:test, idx:PREFIX, folder:DIR, …")],
+    dataset: Annotated[
+        str, typer.Argument(help="digits, mnist:test, folder:DIR, iris, wine, csv:FILE, …")
+    ],
     index: Annotated[int, typer.Option(min=0, help="Which sample.")] = 0,
     encoding_name: Annotated[
-        str, typer.Option("--encoding", help=f"One of {', '.join(ENCODINGS)}.")
-    ] = "grid",
-    size: Annotated[int, typer.Option(min=1, help="Side in pixels.")] = 20,
+        str | None,
+        typer.Option(
+            "--encoding",
+            help=f"One of {', '.join(ENCODINGS)}; grid for pictures if none is named.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Side of a picture in pixels.")] = 20,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to, if not to the terminal.")
+    ] = None,
 ) -> None:
     """Print a sample as a model would be shown it, and nothing else."""
-    how = encoding(encoding_name)
     chosen = open_dataset(dataset)[index]
-    typer.echo(how.encode(pixels(chosen.image, size)))
+    usual = "grid" if chosen.modality == "picture" else fitting(chosen.modality)[0]
+    how = encoding(usual if encoding_name is None else encoding_name)
+    shown = how.encode(prepared(chosen, how, size))
+    if file is not None:
+        _keep(shown, file)
+    elif isinstance(shown, str):
+        typer.echo(shown)
+    elif sys.stdout.isatty():
+        typer.echo(f"a PNG file of {len(shown.png):,} bytes, {size} x {size} pixels; -o keeps it")
+    else:
+        typer.echo(shown.png, nl=False)
     if sys.stderr.isatty():
-        err.print(f"{chosen.id}, label {chosen.label}", style="dim", highlight=False)
+        told = screen.printable(f"{chosen.id}, label {chosen.label}")
+        err.print(told, style="dim", highlight=False, markup=False)
+
+
+def _keep(shown: str | Image, file: Path) -> None:
+    """Write what a model would be shown to a file."""
+    data = shown.png if isinstance(shown, Image) else shown.encode() + b"\n"
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None
 
 
 @app.command()

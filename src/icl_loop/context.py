@@ -263,6 +263,22 @@ class Within(Policy):
 
 
 @dataclass(frozen=True)
+class Reset(Policy):
+    """No turn before turn `at` once it is reached: the history is wiped there."""
+
+    at: int = 100
+
+    def __post_init__(self) -> None:
+        _at_least("reset", "at", self.at, 1)
+
+    def __call__(self, past: Past) -> Shown:
+        """Return all candidates, or those since the reset."""
+        if len(past.turns) < self.at:
+            return past.candidates
+        return past.candidates[bisect_left(past.candidates, self.at) :]
+
+
+@dataclass(frozen=True)
 class Block(Policy):
     """Every turn since the last cut; a cut comes only when the window is full.
 
@@ -304,6 +320,7 @@ POLICIES: Mapping[str, Callable[..., Policy]] = {
     "last": Last,
     "within": Within,
     "block": Block,
+    "reset": Reset,
 }
 
 

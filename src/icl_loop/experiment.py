@@ -1,11 +1,12 @@
 """Experiments: one TOML file of arms and streams, checked whole before the first request."""
 
+import hashlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_args
+from typing import Annotated, Any, Self, TypeVar, cast, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -22,12 +23,20 @@ from icl_loop.context import Policy, Window, context_policy
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
 from icl_loop.errors import InputError, nearest
-from icl_loop.feedback import FEEDBACK
-from icl_loop.labels import LABEL_MAPS, label_map
+from icl_loop.feedback import KINDS, YOKED, Only, Telling
+from icl_loop.labels import LABEL_MAPS, label_map, swapped
 from icl_loop.models import AnswerFormat, ChatModel, is_built_in, open_model
-from icl_loop.task import Task
+from icl_loop.records import Sample
+from icl_loop.task import Replies, Task
 from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
-from icl_loop.transcripts import DatasetIdentity, Header
+from icl_loop.transcripts import (
+    AnalysisIdentity,
+    DatasetIdentity,
+    DonorIdentity,
+    Header,
+    Transcript,
+)
+from icl_loop.transforms import TRANSFORMS, transform
 from icl_loop.wording import open_wording
 
 AUTO = "auto"
@@ -101,8 +110,9 @@ class TaskSettings(_Table):
     encoding: Annotated[str, _one_of(ENCODINGS)] = "grid"
     size: int = Field(default=20, ge=1, le=256)
     labels: Annotated[str, _one_of(LABEL_MAPS)] = "native"
-    pixels: Annotated[str, _one_of(("identity",))] = "identity"
+    pixels: Annotated[str, _one_of(TRANSFORMS)] = "identity"
     wording: Annotated[str, _checked_by(open_wording)] = "en"
+    swap_at: int | None = Field(default=None, ge=1)
 
 
 class ModelSettings(_Table):
@@ -134,12 +144,52 @@ class ContextSettings(_Table):
     policy: Annotated[str, AfterValidator(_policy)] = "block"
     reserve: int = Field(default=1_024, ge=0)
     counter: Annotated[str, _checked_by(lambda name: name == AUTO or token_counter(name))] = AUTO
+    replies: Annotated[str, _one_of(get_args(Replies))] = "full"
 
 
 class FeedbackSettings(_Table):
-    """What is told."""
+    """What is told; see `feedback.Telling`.
 
-    kind: Annotated[str, _one_of(FEEDBACK)] = "correctness"
+    Attributes:
+        kind: Of verdict.
+        donor: The arm whose sessions, of other streams, are the donors of a yoked arm.
+        noise: Probability that a verdict is told as its opposite.
+        delay: Turns by which verdicts come late.
+        only: Which verdicts are told.
+    """
+
+    kind: Annotated[str, _one_of(KINDS)] = "correctness"
+    donor: str | None = None
+    noise: float = Field(default=0.0, ge=0, le=1)
+    delay: int = Field(default=0, ge=0)
+    only: Annotated[str, _one_of(get_args(Only))] = "both"
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> Self:
+        if (self.kind == YOKED) != (self.donor is not None):
+            raise ValueError("a yoked arm, and no other, names the arm of its donors in donor")
+        try:
+            self.telling()
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def telling(self, donor: tuple[str, ...] | None = None) -> Telling:
+        """Return what a session is told, given what its donor was told."""
+        only = cast("Only", self.only)
+        return Telling(self.kind, self.noise, self.delay, only, donor)
+
+
+class ProbeSettings(_Table):
+    """Held-out samples, asked in forks of the session and never appended.
+
+    Attributes:
+        at: After how many turns they are asked.
+        count: How many; the same ones each time.
+    """
+
+    at: list[Annotated[int, Field(ge=0)]] = []
+    count: int = Field(default=20, ge=1)
 
 
 class Settings(_Table):
@@ -149,6 +199,7 @@ class Settings(_Table):
     model: ModelSettings = ModelSettings()
     context: ContextSettings = ContextSettings()
     feedback: FeedbackSettings = FeedbackSettings()
+    probes: ProbeSettings = ProbeSettings()
 
 
 class LimitSettings(_Table):
@@ -182,10 +233,16 @@ class PriceSettings(_Table):
 
 
 class AnalysisSettings(_Table):
-    """What is looked at first."""
+    """What is looked at first.
+
+    Attributes:
+        effect: Difference in late accuracy that the experiment should be able to show.
+    """
 
     primary: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    margin: float = Field(default=0.05, gt=0, lt=1)
     window: int = Field(default=20, ge=1)
+    effect: float | None = Field(default=None, gt=0, le=1)
 
 
 class _ExperimentFile(_Table):
@@ -199,6 +256,7 @@ class _ExperimentFile(_Table):
     model: dict[str, Any] = {}
     context: dict[str, Any] = {}
     feedback: dict[str, Any] = {}
+    probes: dict[str, Any] = {}
     arms: list[dict[str, Any]] = [{"name": "feedback"}]
     analysis: AnalysisSettings = AnalysisSettings()
     limits: LimitSettings = LimitSettings()
@@ -216,6 +274,8 @@ class Session:
         turns: Its length.
         seed: What all randomness is keyed by.
         settings: What the arm is set to.
+        analysis: What was to be compared first.
+        donor: What its donor was told, where it is yoked and the donor has played.
     """
 
     experiment: str
@@ -224,11 +284,18 @@ class Session:
     turns: int
     seed: int
     settings: Settings
+    analysis: AnalysisIdentity = field(default_factory=AnalysisIdentity)
+    donor: "Donor | None" = None
 
     @property
     def file_name(self) -> str:
         """Name of the transcript within the folder of the experiment."""
-        return f"{self.arm}-{self.stream}.jsonl"
+        return self.name_of(self.arm, self.stream)
+
+    @staticmethod
+    def name_of(arm: str, stream: int) -> str:
+        """Return the name of the transcript of an arm's stream."""
+        return f"{arm}-{stream}.jsonl"
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -238,17 +305,31 @@ class Session:
     @cached_property
     def task(self) -> Task:
         """What is asked, in order."""
-        settings = self.settings.task
-        drawn = self.dataset.stream(self.turns, self.seed, self.stream)
+        settings, key = self.settings.task, (self.seed, self.stream)
+        names = label_map(settings.labels, self.dataset.labels, key)
         return Task(
-            samples=[self.dataset[index] for index in drawn],
+            samples=self._samples(self.dataset.stream(self.turns, *key)),
             encoding=encoding(settings.encoding),
             size=settings.size,
-            labels=label_map(settings.labels, self.dataset.labels),
+            labels=names,
             wording=open_wording(settings.wording),
-            feedback=self.settings.feedback.kind,
-            key=(self.seed, self.stream),
+            feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
+            key=key,
+            transform=transform(settings.pixels, settings.size, key),
+            swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
+            replies=cast("Replies", self.settings.context.replies),
+            probes=self._samples(self._probes()),
+            checkpoints=tuple(self.settings.probes.at),
         )
+
+    def _samples(self, indices: Iterable[int]) -> list[Sample]:
+        return [self.dataset[index] for index in indices]
+
+    def _probes(self) -> tuple[int, ...]:
+        settings = self.settings.probes
+        if not settings.at:
+            return ()
+        return self.dataset.probes(settings.count, self.turns, self.seed, self.stream)
 
     @cached_property
     def policy(self) -> Policy:
@@ -298,11 +379,13 @@ class Session:
             dataset=DatasetIdentity(
                 name=self.dataset.name, sha256=self.dataset.sha256, size=len(self.dataset)
             ),
+            analysis=self.analysis,
+            donor=self.donor.identity if self.donor else None,
         )
 
     @classmethod
-    def of(cls, header: Header) -> "Session":
-        """Return the session that a transcript's header describes.
+    def of(cls, header: Header, donor: "Donor | None" = None) -> "Session":
+        """Return the session that a transcript's header describes; a yoked one needs its donor.
 
         Raises:
             InputError: The settings are not of this version, or the data are not the same.
@@ -312,7 +395,14 @@ class Session:
         except ValidationError as error:
             raise InputError(f"recorded settings{_first(error, Settings)}") from None
         session = cls(
-            header.experiment, header.arm, header.stream, header.turns, header.seed, settings
+            header.experiment,
+            header.arm,
+            header.stream,
+            header.turns,
+            header.seed,
+            settings,
+            header.analysis,
+            donor,
         )
         if session.dataset.sha256 != header.dataset.sha256:
             raise InputError(
@@ -320,6 +410,29 @@ class Session:
                 f" its SHA-256 was {header.dataset.sha256}, is now {session.dataset.sha256}"
             )
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """What another session was told, turn by turn.
+
+    Attributes:
+        identity: Which session it is.
+        told: The words.
+    """
+
+    identity: DonorIdentity
+    told: tuple[str, ...]
+
+    @classmethod
+    def of(cls, transcript: Transcript) -> "Donor":
+        """Return what the session of a transcript was told."""
+        header, told = transcript.header, tuple(turn.feedback.told for turn in transcript.turns)
+        digest = hashlib.sha256("\0".join(told).encode()).hexdigest()
+        identity = DonorIdentity(
+            arm=header.arm, stream=header.stream, id=header.id, told_sha256=digest
+        )
+        return cls(identity, told)
 
 
 @dataclass(frozen=True)
@@ -348,9 +461,18 @@ class Experiment:
 
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
+        primary = self.analysis.primary
+        analysis = AnalysisIdentity(
+            primary=(primary[0], primary[1]) if primary else None, margin=self.analysis.margin
+        )
         for stream in range(self.streams):
             for arm, settings in self.arms.items():
-                yield Session(self.name, arm, stream, self.turns, self.seed, settings)
+                yield Session(self.name, arm, stream, self.turns, self.seed, settings, analysis)
+
+    def donor_of(self, session: Session) -> tuple[str, int] | None:
+        """Return arm and stream of the donor of a yoked session: the next stream, cyclically."""
+        arm = session.settings.feedback.donor
+        return None if arm is None else (arm, (session.stream + 1) % self.streams)
 
     def check(self) -> None:
         """Raise InputError if a session could not be played: data, window, labels.
@@ -406,6 +528,8 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
         arms[name] = _resolved(settings)
     if not arms:
         raise InputError(f"{where}, arms: an experiment has at least one arm")
+    for arm, settings in arms.items():
+        _check_arm(file, arms, arm, settings, where)
     for arm in file.analysis.primary or ():
         if arm not in arms:
             raise InputError(f"{where}, analysis.primary: no arm {arm!r}: {nearest(arm, arms)}")
@@ -419,6 +543,29 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
         limits=file.limits,
         price=file.price,
     )
+
+
+def _check_arm(
+    file: _ExperimentFile, arms: Mapping[str, Settings], arm: str, settings: Settings, where: str
+) -> None:
+    """Raise InputError if an arm does not go with the others or with the number of turns."""
+    place, donor, swap = f"{where}, arm {arm!r}", settings.feedback.donor, settings.task.swap_at
+    if swap is not None and swap >= file.turns:
+        raise InputError(f"{place}, task.swap_at = {swap}: the session has {file.turns} turns")
+    for after in settings.probes.at:
+        if after > file.turns:
+            raise InputError(f"{place}, probes.at = {after}: the session has {file.turns} turns")
+    if donor is None:
+        return
+    if donor not in arms:
+        raise InputError(f"{place}, feedback.donor: no arm {donor!r}: {nearest(donor, arms)}")
+    told, words = arms[donor].feedback, arms[donor].task.wording
+    if told.kind != "correctness" or told.delay or told.only != "both":
+        raise InputError(f"{place}, feedback.donor: {donor!r} is not told correct or incorrect")
+    if words != settings.task.wording:
+        raise InputError(f"{place}, feedback.donor: {donor!r} is told so in other words, {words!r}")
+    if file.streams < 2:
+        raise InputError(f"{place}: a yoked arm takes its donor from another stream; there is one")
 
 
 def _resolved(settings: Settings) -> Settings:

@@ -9,8 +9,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from icl_loop.errors import InputError, nearest
+from icl_loop.records import keyed_index
 
-Phrase = Literal["correct", "incorrect", "revealed_correct", "revealed_incorrect", "recorded"]
+Phrase = Literal[
+    "correct",
+    "incorrect",
+    "revealed_correct",
+    "revealed_incorrect",
+    "recorded",
+    "earlier_correct",
+    "earlier_incorrect",
+]
+Only = Literal["both", "positive", "negative"]
+_FINE = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,11 @@ def correctness(judgement: Judgement) -> Phrase:
     return "correct" if judgement.correct else "incorrect"
 
 
+def flipped(judgement: Judgement) -> Phrase:
+    """Tell the opposite of whether the answer was right."""
+    return "incorrect" if judgement.correct else "correct"
+
+
 def label(judgement: Judgement) -> Phrase:
     """Tell whether the answer was right, and the right label."""
     return "revealed_correct" if judgement.correct else "revealed_incorrect"
@@ -39,7 +55,21 @@ def none(judgement: Judgement) -> Phrase:  # noqa: ARG001  it looks at nothing, 
     return "recorded"
 
 
-FEEDBACK: Mapping[str, FeedbackRule] = {"correctness": correctness, "label": label, "none": none}
+def demonstrations(judgement: Judgement) -> Phrase:  # noqa: ARG001  the history shows right answers
+    """Tell that the answer was right: the history shows the right label in its place."""
+    return "correct"
+
+
+FEEDBACK: Mapping[str, FeedbackRule] = {
+    "correctness": correctness,
+    "label": label,
+    "none": none,
+    "flipped": flipped,
+    "demonstrations": demonstrations,
+}
+YOKED = "yoked"
+"""The kind that tells what a donor session was told; it has no rule, but words of its own."""
+KINDS = (*FEEDBACK, YOKED)
 
 
 def feedback_rule(kind: str) -> FeedbackRule:
@@ -47,4 +77,65 @@ def feedback_rule(kind: str) -> FeedbackRule:
     try:
         return FEEDBACK[kind]
     except KeyError:
-        raise InputError(f"unknown feedback {kind!r}: {nearest(kind, FEEDBACK)}") from None
+        raise InputError(f"unknown feedback {kind!r}: {nearest(kind, KINDS)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """What a session is told: a kind, and what becomes of it on the way.
+
+    Attributes:
+        kind: Of `KINDS`.
+        noise: Probability that a verdict is told as its opposite, drawn once for each turn.
+        delay: Turns by which a verdict comes late; until the first one, answers are recorded.
+        only: Which verdicts are told; an answer of the other kind is recorded.
+        donor: What the donor session was told, turn by turn; for the kind `yoked`.
+    """
+
+    kind: str = "correctness"
+    noise: float = 0.0
+    delay: int = 0
+    only: Only = "both"
+    donor: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind != YOKED:
+            feedback_rule(self.kind)
+        changed = self.noise or self.delay or self.only != "both"
+        if changed and self.kind not in ("correctness", "flipped"):
+            raise InputError(
+                f"noise, delay and only change verdicts, and {self.kind!r} tells none of its own"
+            )
+        if not 0 <= self.noise <= 1:
+            raise InputError(f"noise is a probability, got {self.noise}")
+        if self.delay < 0:
+            raise InputError(f"a delay is a number of turns, got {self.delay}")
+
+    @property
+    def announced(self) -> str:
+        """How the feedback is announced; what a model must not know of it is not."""
+        if self.kind in (YOKED, "flipped") or self.kind == "correctness":
+            changed = self.only if self.only != "both" else "correctness"
+            return "delayed" if self.delay else changed
+        return self.kind
+
+    def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
+        """Return the phrase told of the answer of `turn`; before turn 0 there is none to tell of."""
+        if turn < 0:
+            return "recorded"
+        turned = self.noise > 0 and _drawn(*key, turn) < self.noise
+        said = feedback_rule(self.kind)(Judgement(turn, correct != turned))
+        if (self.only, said) in (("positive", "incorrect"), ("negative", "correct")):
+            return "recorded"
+        return _EARLIER[said] if self.delay else said
+
+
+def _drawn(seed: int, stream: int, turn: int) -> float:
+    """Return a number in [0, 1) for a turn of a stream."""
+    return keyed_index(_FINE, seed, stream, "feedback noise", turn) / _FINE
+
+
+_EARLIER: Mapping[Phrase, Phrase] = {
+    "correct": "earlier_correct",
+    "incorrect": "earlier_incorrect",
+}

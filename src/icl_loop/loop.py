@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, spans
 from icl_loop.errors import ContextFull, ContextOverflow
 from icl_loop.messages import Message, Reply, Request
 from icl_loop.models import ChatModel
-from icl_loop.records import Turn
+from icl_loop.records import Probe, Sample, Turn
 from icl_loop.task import Task
 from icl_loop.tokens import count_message
 
@@ -37,40 +37,102 @@ async def play(
     tally = Tally.of_frame(window, task.system)
     for index in range(len(task)):
         question = task.ask(index)
-        asked = count_message(window.counter, question)
-        calibration, overflows = tally.calibration, 0
-        while True:
-            budget = tally.budget(asked)
-            if budget < 0:
-                raise ContextFull(0, budget)
-            shown = keep(Past(turns, tally, range(index), budget, question, task.key))
-            request = recall(task.system, turns, shown, question)
-            try:
-                reply = await _timed(model, request)
-                break
-            except ContextOverflow:
-                if not shown:
-                    raise
-                overflows += 1
-                tally.overflow(asked, shown)
-        reading = task.read(reply)
+        calibration = tally.calibration
+        asked = await _ask(task, model, keep, turns, tally, question)
+        reading = task.read(asked.reply)
         turn = Turn(
             index=index,
             sample=task.samples[index].id,
             label=task.truth(index),
             question=question,
-            kept=spans(shown),
-            request=request.fingerprint,
-            reply=reply,
+            kept=spans(asked.shown),
+            request=asked.request.fingerprint,
+            reply=asked.reply,
             answer=reading.answer,
             outcome=reading.outcome,
-            feedback=task.judge(index, reading.answer),
-            overflows=overflows,
+            feedback=task.judge(index, reading.answer, turns),
+            overflows=asked.overflows,
             calibration=calibration,
+            echo=task.echo(index, asked.reply, reading.answer),
         )
         yield turn
         turns.append(turn)
-        tally.add(turn, asked, shown)
+        tally.add(turn, count_message(window.counter, question), asked.shown)
+
+
+async def probe(
+    task: Task,
+    model: ChatModel,
+    keep: ContextPolicy,
+    turns: Sequence[Turn],
+    sample: Sample,
+    window: Window | None = None,
+) -> Probe:
+    """Ask about a held-out sample after `turns`, in a fork that leaves the session as it is.
+
+    Raises:
+        ContextFull: The question does not fit.
+        ModelError: The model did not answer.
+    """
+    tally = _tally_of(task, window or Window(), turns)
+    asked = await _ask(task, model, keep, turns, tally, task.ask_about(sample))
+    reading, label = task.read(asked.reply), task.name(sample, len(turns))
+    return Probe(
+        after_turn=len(turns),
+        sample=sample.id,
+        label=label,
+        kept=spans(asked.shown),
+        request=asked.request.fingerprint,
+        reply=asked.reply,
+        answer=reading.answer,
+        outcome=reading.outcome,
+        correct=reading.answer == label,
+        overflows=asked.overflows,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that was answered, and how many were refused as too long before it."""
+
+    request: Request
+    shown: Shown
+    reply: Reply
+    overflows: int
+
+
+async def _ask(
+    task: Task,
+    model: ChatModel,
+    keep: ContextPolicy,
+    turns: Sequence[Turn],
+    tally: Tally,
+    question: Message,
+) -> _Asked:
+    """Ask a question after `turns`; where the model says that it is too much, show less."""
+    tokens, overflows = count_message(tally.window.counter, question), 0
+    while True:
+        budget = tally.budget(tokens)
+        if budget < 0:
+            raise ContextFull(0, budget)
+        shown = keep(Past(turns, tally, range(len(turns)), budget, question, task.key))
+        request = recall(task.system, turns, shown, question)
+        try:
+            return _Asked(request, shown, await _timed(model, request), overflows)
+        except ContextOverflow:
+            if not shown:
+                raise
+            overflows += 1
+            tally.overflow(tokens, shown)
+
+
+def _tally_of(task: Task, window: Window, turns: Sequence[Turn]) -> Tally:
+    """Return the tally of a session after these turns."""
+    tally = Tally.of_frame(window, task.system)
+    for turn in turns:
+        shown = [index for first, last in turn.kept for index in range(first, last + 1)]
+        tally.add(turn, count_message(window.counter, turn.question), shown)
+    return tally
 
 
 def recall(system: Message, turns: Sequence[Turn], shown: Shown, question: Message) -> Request:

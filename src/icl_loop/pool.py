@@ -5,7 +5,7 @@ from functools import lru_cache, partial
 from typing import Self
 
 from icl_loop.errors import InputError
-from icl_loop.experiment import Experiment, ModelSettings, Session
+from icl_loop.experiment import Experiment, ModelSettings, PriceSettings, Session
 from icl_loop.messages import Message, Usage
 from icl_loop.models import ChatModel, Closable, is_built_in
 from icl_loop.models.limits import Cost, Meter, Pace, Patience, Patient
@@ -63,19 +63,13 @@ class ModelPool:
             InputError: Money is limited and the price of the model unknown.
         """
         model = session.settings.model
-        if is_built_in(model.name, model.base_url):
-            return _nothing
-        if self._price is not None:
-            price = self._price
-            cached = price.input if price.cached is None else price.cached
-            return OwnPrice(price.input, price.output, cached)
-        listed = _list_price(model)
-        if listed is None and self._meter.max_usd is not None:
+        cost = cost_of(model, self._price)
+        if cost is None and self._meter.max_usd is not None:
             raise InputError(
                 f"money is limited, but no list price is known for the model {model.name!r};"
                 " state a [price] table in the experiment, or limit tokens instead"
             )
-        return listed or _nothing
+        return cost or _nothing
 
     def _opened(self, session: Session) -> ChatModel:
         settings = session.settings.model
@@ -104,6 +98,19 @@ class ModelPool:
                 at_once=self._at_once,
             )
         return self._paces[base_url]
+
+
+def cost_of(model: ModelSettings, price: PriceSettings | None) -> Cost | None:
+    """Return what a model's tokens cost, at `price` if given, else at list price; None if unknown.
+
+    A model of ours costs nothing.
+    """
+    if is_built_in(model.name, model.base_url):
+        return _nothing
+    if price is None:
+        return _list_price(model)
+    cached = price.input if price.cached is None else price.cached
+    return OwnPrice(price.input, price.output, cached)
 
 
 @lru_cache(64)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from icl_loop.errors import InputError
 from icl_loop.messages import Message, Reply, assistant, user
 
 Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
@@ -15,19 +16,68 @@ Span = tuple[int, int]
 """First and last index of a run of turns, both included."""
 
 
+Modality = Literal["picture", "table", "text"]
+"""What kind of thing a sample is."""
+
+
+LARGEST = 1e300
+"""Largest number in a table, so that rounding never leaves the range of numbers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """A row of a table: numbers, each with the name of its column.
+
+    Attributes:
+        names: Names of the columns.
+        values: Float64, shape (columns,), each at most `LARGEST` in size.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+
+
+Picture = NDArray[np.uint8]
+"""uint8, shape (height, width) for grey or (height, width, 3) for RGB; 255 is bright."""
+Content = Picture | Measurements | str
+
+
+def modality(content: Content) -> Modality:
+    """Return what kind of thing `content` is."""
+    if isinstance(content, str):
+        return "text"
+    return "table" if isinstance(content, Measurements) else "picture"
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One image of a data set.
+    """One picture, row of a table or text of a data set.
 
     Attributes:
         id: Where it stands, such as `mnist:test/7`.
-        image: uint8, shape (height, width) for grey or (height, width, 3) for RGB; 255 is bright.
+        content: What there is to tell about.
         label: Its class, in the data set's own names.
     """
 
     id: str
-    image: NDArray[np.uint8]
+    content: Content
     label: str
+
+    @property
+    def modality(self) -> Modality:
+        """What kind of thing it is."""
+        return modality(self.content)
+
+    @property
+    def image(self) -> Picture:
+        """The picture.
+
+        Raises:
+            InputError: The sample is something else.
+        """
+        if not isinstance(self.content, np.ndarray):
+            raise InputError(f"{self.id} is a {self.modality}, not a picture")
+        return self.content
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +105,7 @@ class Turn:
         feedback: The judgement and the words told.
         overflows: Requests for this turn that the model refused as too long; each was followed by
             one that showed less.
+        echo: What later requests show in place of the reply, where that is not the reply itself.
         calibration: What one counted token was taken to cost when the window was measured, learned
             from the prompt tokens that the endpoint had reported until then.
     """
@@ -71,11 +122,42 @@ class Turn:
     feedback: Feedback
     overflows: int = 0
     calibration: float = 1.0
+    echo: str | None = None
 
     @cached_property
     def messages(self) -> tuple[Message, Message, Message]:
         """The turn as later requests show it: question, reply, what was told."""
-        return self.question, assistant(self.reply.text), user(self.feedback.told)
+        said = self.reply.text if self.echo is None else self.echo
+        return self.question, assistant(said), user(self.feedback.told)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A held-out sample asked in a fork of the session and never appended.
+
+    Attributes:
+        after_turn: Turns played when it was asked.
+        sample: Id of the sample.
+        label: The right label, in the names the model was given.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model answered.
+        answer: The label read from the reply, or None.
+        outcome: How reading went.
+        correct: Whether the answer was right.
+        overflows: Requests for it that the model refused as too long.
+    """
+
+    after_turn: int
+    sample: str
+    label: str
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    answer: str | None
+    outcome: Outcome
+    correct: bool
+    overflows: int = 0
 
 
 def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:

@@ -1,27 +1,30 @@
 """Runs: many sessions at once in one event loop, each into its own transcript."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from icl_loop.analysis.contrasts import STOP_AT, e_process, late_difference
 from icl_loop.errors import (
     ContextFull,
     DirectoryBusy,
     IclLoopError,
+    InputError,
     ReplayMismatch,
     StoppedShort,
 )
-from icl_loop.experiment import Experiment, Session
+from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.loop import play
+from icl_loop.loop import play, probe
 from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
-from icl_loop.records import Turn
+from icl_loop.records import Probe, Turn
 from icl_loop.transcripts import (
     Recorder,
     Transcript,
@@ -33,6 +36,8 @@ from icl_loop.transcripts import (
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
+EARLY_STOP_NAME = "stopped-early.json"
+"""Says in the folder of a run why it played no more streams."""
 
 OnTurn = Callable[[Session, Turn], None]
 
@@ -46,6 +51,21 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyStop:
+    """Why a run stopped before all streams were played: the evidence of those played sufficed.
+
+    Attributes:
+        primary: The arms compared.
+        differences: Late accuracy of the first less that of the second, stream by stream.
+        evidence: The e-process after each stream; the last value is `STOP_AT` or more.
+    """
+
+    primary: tuple[str, str]
+    differences: tuple[float, ...]
+    evidence: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RunResult:
     """What came of a run.
 
@@ -54,16 +74,18 @@ class RunResult:
         paths: The transcripts of all sessions of the experiment that exist now.
         stops: The sessions that could not go on.
         interrupted: Whether it was told to stop.
+        early: Why it needed no more streams, if it did not.
     """
 
     folder: Path
     paths: tuple[Path, ...]
     stops: tuple[Stop, ...]
     interrupted: bool
+    early: EarlyStop | None = None
 
     @property
     def complete(self) -> bool:
-        """Whether every session was played to its end."""
+        """Whether every session was played to its end, or no more were needed."""
         return not self.stops and not self.interrupted
 
 
@@ -78,6 +100,8 @@ class Run:
         open_model: Opens the model of a session; its own by its settings unless told otherwise.
         max_usd: US dollars that the experiment may cost in all, saved sessions included, or None.
         max_tokens: Prompt and completion tokens that it may take in all, or None.
+        stop_early: Stop once the e-process over streams has evidence enough; it may be looked at
+            after every stream. Needs a primary contrast.
         on_turn: Called with every turn that is safe on the disk, saved ones on resume included.
     """
 
@@ -88,8 +112,12 @@ class Run:
     open_model: OpenModel | None = None
     max_usd: float | None = None
     max_tokens: int | None = None
+    stop_early: bool = False
     meter: Meter = field(init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
+    _right: dict[tuple[str, int], list[bool]] = field(default_factory=dict, init=False)
+    _early: EarlyStop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.max_usd, self.max_tokens)
@@ -117,13 +145,19 @@ class Run:
             DirectoryBusy: Another process is writing in the folder.
         """
         self.experiment.check()
+        if self.stop_early and self.experiment.analysis.primary is None:
+            raise InputError(
+                "stopping early needs a primary contrast: name one in [analysis] primary"
+            )
         sessions = list(self.experiment.sessions())
-        with _locked(self.folder), Journal() as journal:
-            for session in sessions:
-                check_resumable(self.path(session), session.header())
-            pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
-            async with pool as models:
-                models.open(sessions)
+        self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
+        pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
+        async with pool as models:
+            models.open(sessions)
+            with _locked(self.folder), Journal() as journal:
+                for session in sessions:
+                    yoked = self.experiment.donor_of(session) is not None
+                    check_resumable(self.path(session), session.header(), donor=not yoked)
                 self._count_saved(models, sessions)
                 slots = asyncio.Semaphore(self.concurrency)
                 async with asyncio.TaskGroup() as group:
@@ -135,7 +169,8 @@ class Run:
             folder=self.folder,
             paths=tuple(path for session in sessions if (path := self.path(session)).exists()),
             stops=tuple(stop for task in playing if (stop := task.result()) is not None),
-            interrupted=self._stopping.is_set(),
+            interrupted=self._stopping.is_set() and self._early is None,
+            early=self._early,
         )
 
     def path(self, session: Session) -> Path:
@@ -148,42 +183,116 @@ class Run:
             return
         for session in sessions:
             if has_whole_line(self.path(session)):
-                for turn in read(self.path(session)).turns:
-                    self.meter.add(turn.reply.usage, models.cost(session)(turn.reply.usage))
+                saved = read(self.path(session))
+                answered: tuple[Turn | Probe, ...] = (*saved.turns, *saved.probes)
+                for each in answered:
+                    self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
     async def _session(
         self, session: Session, model: ChatModel, slots: asyncio.Semaphore, journal: Journal
     ) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
-        async with slots:
-            if self._stopping.is_set():
-                return None
-            try:
-                with Recorder(self.path(session), session.header(), journal) as recorder:
-                    await self._record(session, model, recorder)
-            except IclLoopError as reason:
-                return Stop(session, reason)
+        try:
+            playable = await self._with_donor(session)
+            async with slots:
+                if self._stopping.is_set():
+                    return None
+                with Recorder(self.path(session), playable.header(), journal) as recorder:
+                    await self._record(playable, model, recorder)
+        except IclLoopError as reason:
+            return (
+                None
+                if isinstance(reason, _DonorStopped) and self.stopping
+                else Stop(session, reason)
+            )
+        finally:
+            self._ended[session.arm, session.stream].set()
         return None
+
+    async def _with_donor(self, session: Session) -> Session:
+        """Return the session with what its donor was told, once the donor has played to its end.
+
+        A session that was begun keeps the donor it was begun with.
+        """
+        place = self.experiment.donor_of(session)
+        if place is None:
+            return session
+        if has_whole_line(self.path(session)) and (begun := read(self.path(session)).header.donor):
+            place = begun.arm, begun.stream
+        if place in self._ended:
+            await self._ended[place].wait()
+        path = self.folder / Session.name_of(*place)
+        transcript = read(path) if has_whole_line(path) else None
+        if transcript is None or transcript.end is None:
+            raise _DonorStopped(f"its donor {path.name} is missing or unfinished")
+        if len(transcript.turns) < session.turns:
+            raise StoppedShort(
+                f"its donor {path.name} ended after {len(transcript.turns)} of"
+                f" {session.turns} turns"
+            )
+        return replace(session, donor=Donor.of(transcript))
 
     async def _record(self, session: Session, model: ChatModel, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
+            self._look(session, recorder.saved)
             return
         replay = ReplayModel(recorder.saved, then=model)
         turns = play(session.task, replay, session.policy, session.window)
-        played = 0
+        played: list[Turn] = []
         try:
+            await _probe(session, model, recorder, played)
             async for turn in recorder.record(turns):
-                played += 1
+                played.append(turn)
                 self.on_turn(session, turn)
                 await asyncio.sleep(0)  # a model that never waits must not starve the others
-                if self._stopping.is_set() and played >= len(recorder.saved):
+                if self._stopping.is_set() and len(played) >= len(recorder.saved):
                     return
+                await _probe(session, model, recorder, played)
         except ContextFull:
-            recorder.finish("context_full", played)
+            recorder.finish("context_full", len(played))
         else:
-            recorder.finish("complete", played)
+            recorder.finish("complete", len(played))
+            self._look(session, played)
+
+    def _look(self, session: Session, turns: Sequence[Turn]) -> None:
+        """Stop the run if the streams of which both primary arms have played are evidence enough."""
+        if not self.stop_early or self._early is not None:
+            return
+        self._right[session.arm, session.stream] = [turn.feedback.correct for turn in turns]
+        primary = self.experiment.analysis.primary or []
+        differences: list[float] = []
+        for stream in range(self.experiment.streams):
+            pair = [self._right.get((arm, stream)) for arm in primary]
+            if pair[0] is None or pair[1] is None:
+                break
+            difference = late_difference(pair[0], pair[1], self.experiment.turns)
+            if difference is None:
+                break
+            differences.append(difference)
+        evidence = e_process(differences).tolist() if differences else []
+        if evidence and max(evidence) >= STOP_AT:
+            self._early = EarlyStop((primary[0], primary[1]), tuple(differences), tuple(evidence))
+            (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
+            self.stop()
+
+
+class _DonorStopped(StoppedShort):
+    """A session cannot be told what its donor was told, since that one stopped."""
+
+
+async def _probe(
+    session: Session, model: ChatModel, recorder: Recorder, played: Sequence[Turn]
+) -> None:
+    """Ask and save the probes that are due after the turns played, but for those saved already."""
+    if len(played) not in session.task.checkpoints or len(played) < len(recorder.saved):
+        return
+    saved = {probe.sample for probe in recorder.probes if probe.after_turn == len(played)}
+    for sample in session.task.probes:
+        if sample.id not in saved:
+            asked = await probe(session.task, model, session.policy, played, sample, session.window)
+            recorder.add(asked)
 
 
 @contextmanager
@@ -215,7 +324,7 @@ async def verify(transcript: Transcript) -> int:
         ReplayMismatch: A turn differs; names the first one and the field.
         InputError: The settings cannot be followed, or the data are not the same.
     """
-    session = Session.of(transcript.header)
+    session = Session.of(transcript.header, _donor_of(transcript))
     rebuilt, saved = session.header(), transcript.header
     for name in ("labels", "system"):
         if getattr(rebuilt, name) != getattr(saved, name):
@@ -223,8 +332,37 @@ async def verify(transcript: Transcript) -> int:
     turns = play(session.task, ReplayModel(transcript.turns), session.policy, session.window)
     for turn in transcript.turns:
         compare(turn, await anext(turns))
+    for saved_probe in transcript.probes:
+        await _verify_probe(session, transcript, saved_probe)
     if transcript.end is not None and transcript.end.turns != len(transcript.turns):
         raise ReplayMismatch(
             transcript.end.turns, f"the end line counts {transcript.end.turns} turns"
         )
     return len(transcript.turns)
+
+
+def _donor_of(transcript: Transcript) -> Donor | None:
+    """Return what the donor of a yoked session was told; it stands in the same folder."""
+    named = transcript.header.donor
+    if named is None:
+        return None
+    path = transcript.path.parent / Session.name_of(named.arm, named.stream)
+    if not path.exists():
+        raise InputError(f"its donor {path} is missing")
+    donor = Donor.of(read(path))
+    if donor.identity != named:
+        raise InputError(f"its donor {path} is not the session, or not the words, that it was told")
+    return donor
+
+
+async def _verify_probe(session: Session, transcript: Transcript, saved: Probe) -> None:
+    """Derive a saved probe again from the turns before it."""
+    (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
+    if sample is None:
+        raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
+    before = transcript.turns[: saved.after_turn]
+    again = await probe(
+        session.task, ReplayModel([saved]), session.policy, before, sample, session.window
+    )
+    if again != saved:
+        raise ReplayMismatch(saved.after_turn, f"the probe {saved.sample} is judged otherwise now")

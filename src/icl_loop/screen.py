@@ -4,6 +4,7 @@ import time
 import unicodedata
 from collections import deque
 from collections.abc import Iterable
+from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -24,14 +25,14 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.analysis import ArmSummary, Estimate
-from icl_loop.encodings import Encoding, Pixels, encoding
+from icl_loop.encodings import Encoding, Pixels, SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Meter
 from icl_loop.records import Turn
 from icl_loop.runner import Stop
 from icl_loop.transcripts import Transcript
-from icl_loop.wording import Wording, open_wording
+from icl_loop.wording import Sentences, open_wording
 
 RECENT = 20
 """Turns of each session over which running accuracy is taken."""
@@ -181,9 +182,10 @@ class LiveProgress:
 
 
 class PlainProgress:
-    """A line at the start, one every few seconds, one at the end."""
+    """A line at the start, one every few seconds, one at the end; also where all turns wait."""
 
     SECONDS = 5.0
+    SILENCE = 10.0
 
     def __init__(
         self, experiment: Experiment, console: Console, meter: Meter | None = None
@@ -194,9 +196,12 @@ class PlainProgress:
         self._total = experiment.turns * experiment.streams * len(experiment.arms)
         self._scores = _scores(experiment)
         self._start = self._last = time.monotonic()
+        self._over = Event()
+        self._waiting = Thread(target=self._say_in_silence, name="progress", daemon=True)
 
     def __enter__(self) -> Self:
         self.say(f"playing {self._total} turns in arms {', '.join(self._scores)}")
+        self._waiting.start()
         return self
 
     def __exit__(
@@ -206,6 +211,8 @@ class PlainProgress:
         at: TracebackType | None,
     ) -> None:
         """Print where it ended."""
+        self._over.set()
+        self._waiting.join()
         self.say(self._line())
 
     def turn(self, session: Session, turn: Turn) -> None:
@@ -218,6 +225,12 @@ class PlainProgress:
     def say(self, text: str) -> None:
         """Print a line."""
         self._console.print(Text(text), soft_wrap=True)
+
+    def _say_in_silence(self) -> None:
+        while not self._over.wait(self.SILENCE):
+            if time.monotonic() - self._last >= self.SILENCE:
+                self._last = time.monotonic()
+                self.say(self._line())
 
     def _line(self) -> str:
         played = sum(score.played for score in self._scores.values())
@@ -350,26 +363,29 @@ class Replay:
         )
 
     def _picture(self, turn: Turn) -> Text:
-        text = turn.question.text
         if self._way_back is not None:
-            wording, written = self._way_back
-            heard = wording.hear_question(text)
+            sentences, how = self._way_back
+            asked = turn.question
+            seen = isinstance(how, SeenPicture)
+            heard = sentences.hear_picture(asked) if seen else sentences.hear_question(asked.text)
             try:
                 if heard is not None:
-                    return draw(written.decode(heard[1]), colour=self._colour)
+                    return draw(how.decode(heard[1]), colour=self._colour)
             except EncodingError:
                 pass  # a question that was edited is shown as it stands
-        return Text(printable(text))
+        return Text(printable(turn.question.text))
 
 
-def _way_back(task: object) -> tuple[Wording, Encoding] | None:
-    """Return how to hear and decode the questions of recorded settings, None if unknown."""
+def _way_back(task: object) -> tuple[Sentences, Encoding] | None:
+    """Return how to hear and decode the pictures of recorded settings, None if there is no way."""
     if not isinstance(task, dict):
         return None
     try:
-        return open_wording(str(task.get("wording"))), encoding(str(task.get("encoding")))
+        how = encoding(str(task.get("encoding")))
+        sentences = open_wording(str(task.get("wording"))).about(how.name)
     except InputError:
         return None
+    return (sentences, how) if how.modality == "picture" else None
 
 
 def _one_line(text: str, limit: int = 200) -> str:

@@ -1,18 +1,23 @@
 """The task of one session: ask about a sample, read the reply, judge the answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from typing import Literal
 
 from icl_loop import answers
 from icl_loop.answers import Reading
-from icl_loop.encodings import Encoding, pixels
+from icl_loop.encodings import Encoding, prepared
 from icl_loop.errors import InputError
-from icl_loop.feedback import Judgement, feedback_rule
+from icl_loop.feedback import YOKED, Telling
 from icl_loop.labels import LabelMap
-from icl_loop.messages import Message, Reply, system, user
-from icl_loop.records import Feedback, Sample
+from icl_loop.messages import Message, Reply, system
+from icl_loop.records import Feedback, Sample, Turn
+from icl_loop.transforms import Transform, unchanged
 from icl_loop.wording import Wording
+
+Replies = Literal["full", "answer"]
+"""What later requests show of a reply: all of it, or its final line alone."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,17 @@ class Task:
 
     Attributes:
         samples: The stream, one sample a turn.
-        encoding: Writes the images.
-        size: Side of the encoded images in pixels.
+        encoding: Shows the samples.
+        size: Side of the encoded images in pixels; rows and texts have none.
         labels: The names by which the model is given the classes.
         wording: The sentences it reads.
-        feedback: Kind of feedback it is told.
+        feedback: What it is told.
         key: Seed and stream: what random choices of this session are keyed by.
+        transform: What happens to the pixels before they are written.
+        swap: The turn from which on other names hold, and these; None if they hold throughout.
+        replies: What later requests show of a reply.
+        probes: Held-out samples, asked in forks.
+        checkpoints: After how many turns they are asked.
     """
 
     samples: Sequence[Sample]
@@ -34,12 +44,20 @@ class Task:
     size: int
     labels: LabelMap
     wording: Wording
-    feedback: str
+    feedback: Telling = field(default_factory=Telling)
     key: tuple[int, int] = (0, 0)
+    transform: Transform = unchanged
+    swap: tuple[int, LabelMap] | None = None
+    replies: Replies = "full"
+    probes: Sequence[Sample] = ()
+    checkpoints: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        feedback_rule(self.feedback)
         self.read(Reply(""))  # refuses labels that would read the same
+        if self.transform is not unchanged and self.encoding.modality != "picture":
+            raise InputError(
+                f"the pixels of a {self.encoding.modality} cannot be moved: it has none"
+            )
         torn = [n for n in self.names if ", " in n or not n.strip() or not n.isprintable()]
         if torn:
             raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
@@ -49,35 +67,79 @@ class Task:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The labels that the model may answer, in order."""
-        return tuple(self.labels.values())
+        """The labels that the model may answer, in an order that tells nothing of the classes."""
+        given = self.labels.values()
+        return tuple(self.labels if self.labels.keys() == set(given) else sorted(given))
 
     @cached_property
     def system(self) -> Message:
         """The message that opens every request."""
-        return system(self.wording.frame(self.names, self.encoding.name, self.size, self.feedback))
+        announced = self.feedback.announced
+        return system(self.wording.frame(self.names, self.encoding.name, self.size, announced))
 
     def ask(self, turn: int) -> Message:
         """Return the question of this turn."""
-        return _question(self.samples[turn], self.encoding, self.size, self.wording)
+        return self.ask_about(self.samples[turn])
+
+    def ask_about(self, sample: Sample) -> Message:
+        """Return the question about a sample."""
+        return _question(sample, self.encoding, self.size, self.transform, self.wording)
 
     def truth(self, turn: int) -> str:
         """Return the right label of this turn, in the names the model is given."""
-        return self.labels[self.samples[turn].label]
+        return self.name(self.samples[turn], turn)
+
+    def name(self, sample: Sample, turn: int) -> str:
+        """Return the name that the class of a sample has at `turn`."""
+        swapped = self.swap is not None and turn >= self.swap[0]
+        names = self.swap[1] if self.swap is not None and swapped else self.labels
+        return names[sample.label]
 
     def read(self, reply: Reply) -> Reading:
         """Return the label that a reply answers, or why there is none."""
         return answers.read(reply.text, self.names, reply.finish, self.wording.answer)
 
-    def judge(self, turn: int, answer: str | None) -> Feedback:
-        """Judge the answer of this turn, then choose the words that are told of it."""
+    def judge(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
+        """Judge the answer of this turn, then choose the words that are told of it.
+
+        Args:
+            turn: The turn.
+            answer: What was answered.
+            past: The turns before it, all of them; needed where verdicts come late.
+        """
         truth = self.truth(turn)
-        judgement = Judgement(turn, correct=answer == truth)
-        phrase = feedback_rule(self.feedback)(judgement)
-        return Feedback(judgement.correct, self.wording.tell(phrase, truth))
+        correct = answer == truth
+        if self.feedback.kind == YOKED:
+            return Feedback(correct, self._told_to_donor(turn))
+        about = turn - self.feedback.delay
+        verdict = correct if about == turn else about >= 0 and past[about].feedback.correct
+        phrase = self.feedback.phrase(about, self.key, correct=verdict)
+        return Feedback(correct, self.wording.tell(phrase, truth, self.feedback.delay))
+
+    def echo(self, turn: int, reply: Reply, answer: str | None) -> str | None:
+        """Return what later requests show in place of the reply, or None if it is shown itself."""
+        if self.feedback.kind == "demonstrations":
+            shown = self.wording.reply(self.truth(turn))
+        elif self.replies == "answer" and answer is not None:
+            shown = self.wording.reply(answer)
+        else:
+            return None
+        return None if shown == reply.text else shown
+
+    def _told_to_donor(self, turn: int) -> str:
+        donor = self.feedback.donor
+        if donor is None or turn >= len(donor):
+            had = 0 if donor is None else len(donor)
+            raise InputError(f"turn {turn} is yoked to a donor session of {had} turns")
+        return donor[turn]
 
 
 @lru_cache(4_096)
-def _question(sample: Sample, encoding: Encoding, size: int, wording: Wording) -> Message:
+def _question(
+    sample: Sample, encoding: Encoding, size: int, transform: Transform, wording: Wording
+) -> Message:
     """Return the question about a sample: one object, since every arm asks the same ones."""
-    return user(wording.ask(encoding.encode(pixels(sample.image, size))))
+    values = prepared(sample, encoding, size)
+    if transform is not unchanged:
+        values = transform(values)
+    return wording.about(encoding.name).show(encoding.encode(values))

@@ -23,6 +23,8 @@ MESSAGE_TOKENS = 4
 """What a message costs beside its text: role and delimiters, at most, in OpenAI's chat format."""
 REQUEST_TOKENS = 3
 """What a request costs beside its messages: the opening of the reply."""
+CACHE_STEP = 128
+"""Providers' prompt caches state cached tokens in multiples of this."""
 IMAGE_TOKENS = 1_105
 """Upper bound for an image of up to 1024 x 1024 pixels in OpenAI's published tile scheme."""
 

@@ -4,6 +4,7 @@ One JSON object a line, flushed to the disk turn by turn; nothing is ever rewrit
 stored as the turns it showed plus the new question, so the file grows linearly.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -15,12 +16,12 @@ from io import FileIO
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
 from icl_loop.journal import Journal, write_durably
-from icl_loop.messages import Finish, Reply, Served, Usage, user
-from icl_loop.records import Feedback, Outcome, Turn
+from icl_loop.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
+from icl_loop.records import Feedback, Outcome, Probe, Turn
 
 VERSION = metadata.version("icl-loop")
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
@@ -46,6 +47,22 @@ class DatasetIdentity(_Line):
     size: int
 
 
+class AnalysisIdentity(_Line):
+    """What was to be compared first, as it was said before the first request."""
+
+    primary: tuple[str, str] | None = None
+    margin: float = 0.05
+
+
+class DonorIdentity(_Line):
+    """The session whose told words another is told."""
+
+    arm: str
+    stream: int
+    id: str
+    told_sha256: str
+
+
 class Header(_Line):
     """The first line of a transcript: what the session is and everything it was set to."""
 
@@ -62,6 +79,8 @@ class Header(_Line):
     labels: list[str]
     system: str
     dataset: DatasetIdentity
+    analysis: AnalysisIdentity = AnalysisIdentity()
+    donor: DonorIdentity | None = None
     created: str = ""
     icl_loop: str = Field(default_factory=lambda: VERSION)
 
@@ -90,6 +109,7 @@ class _TurnLine(_Line):
     sample: str
     label: str
     question: str
+    picture: Base64Bytes | None = None
     kept: list[tuple[int, int]]
     request: str
     reply: str
@@ -98,6 +118,7 @@ class _TurnLine(_Line):
     outcome: Outcome
     correct: bool
     told: str
+    echo: str | None = None
     usage: _Usage
     served: _Served | None = None
     overflows: int = 0
@@ -119,6 +140,23 @@ class End(_Line):
 
 class _ProbeLine(_Line):
     type: Literal["probe"]
+    after_turn: int
+    sample: str
+    label: str
+    kept: list[tuple[int, int]]
+    request: str
+    reply: str
+    finish: Finish = "stop"
+    answer: str | None
+    outcome: Outcome
+    correct: bool
+    overflows: int = 0
+    usage: _Usage
+    served: _Served | None = None
+    label_logprobs: dict[str, float] | None
+    latency_s: float
+    attempts: int
+    at: str
 
 
 L = TypeVar("L")
@@ -137,6 +175,7 @@ class Transcript:
         header: What the session is.
         turns: The turns that were saved whole.
         end: How it ended, or None if it can go on.
+        probes: The probes that were saved whole.
         sound_bytes: Length of the file up to the last whole line.
     """
 
@@ -145,6 +184,7 @@ class Transcript:
     turns: tuple[Turn, ...]
     end: End | None
     sound_bytes: int
+    probes: tuple[Probe, ...] = ()
 
 
 def read(path: Path) -> Transcript:
@@ -162,22 +202,27 @@ def read(path: Path) -> Transcript:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
     header = _parse(path, 1, lines[0], _HEADER)
     turns: list[Turn] = []
+    probes: list[Probe] = []
     end: End | None = None
     for number, line in enumerate(lines[1:], start=2):
         if end is not None:
             raise TranscriptError(f"{path}, line {number}: the session has already ended")
         match _parse(path, number, line, _EVENT):
             case _TurnLine() as saved:
-                if saved.turn != len(turns):
-                    raise TranscriptError(
-                        f"{path}, line {number}: expected turn {len(turns)}, found {saved.turn}"
-                    )
+                _expect(path, number, f"turn {len(turns)}", f"turn {saved.turn}")
                 turns.append(_turn(saved))
+            case _ProbeLine() as asked:
+                after = f"a probe after turn {asked.after_turn}"
+                _expect(path, number, f"a probe after turn {len(turns)}", after)
+                probes.append(_probe(asked))
             case End() as end:
                 pass
-            case _ProbeLine():
-                pass
-    return Transcript(path, header, tuple(turns), end, len(data) - len(torn))
+    return Transcript(path, header, tuple(turns), end, len(data) - len(torn), tuple(probes))
+
+
+def _expect(path: Path, number: int, expected: str, found: str) -> None:
+    if found != expected:
+        raise TranscriptError(f"{path}, line {number}: expected {expected}, found {found}")
 
 
 def _parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
@@ -194,57 +239,115 @@ def _turn(saved: _TurnLine) -> Turn:
         index=saved.turn,
         sample=saved.sample,
         label=saved.label,
-        question=user(saved.question),
+        question=_question(saved),
         kept=tuple(saved.kept),
         request=saved.request,
-        reply=Reply(
-            text=saved.reply,
-            usage=Usage(**saved.usage.model_dump()),
-            finish=saved.finish,
-            served=Served(**saved.served.model_dump()) if saved.served else None,
-            label_logprobs=saved.label_logprobs,
-            attempts=saved.attempts,
-            latency_s=saved.latency_s,
-            at=saved.at,
-        ),
+        reply=_reply(saved),
         answer=saved.answer,
         outcome=saved.outcome,
         feedback=Feedback(saved.correct, saved.told),
         overflows=saved.overflows,
         calibration=saved.calibration,
+        echo=saved.echo,
     )
+
+
+def _probe(saved: _ProbeLine) -> Probe:
+    return Probe(
+        after_turn=saved.after_turn,
+        sample=saved.sample,
+        label=saved.label,
+        kept=tuple(saved.kept),
+        request=saved.request,
+        reply=_reply(saved),
+        answer=saved.answer,
+        outcome=saved.outcome,
+        correct=saved.correct,
+        overflows=saved.overflows,
+    )
+
+
+def _reply(saved: _TurnLine | _ProbeLine) -> Reply:
+    return Reply(
+        text=saved.reply,
+        usage=Usage(**saved.usage.model_dump()),
+        finish=saved.finish,
+        served=Served(**saved.served.model_dump()) if saved.served else None,
+        label_logprobs=saved.label_logprobs,
+        attempts=saved.attempts,
+        latency_s=saved.latency_s,
+        at=saved.at,
+    )
+
+
+def _question(saved: _TurnLine) -> Message:
+    """Return the message that asked; a picture that was seen is its last part."""
+    if saved.picture is None:
+        return user(saved.question)
+    said = [Text(saved.question)] if saved.question else []
+    return Message("user", (*said, Image(saved.picture)))
+
+
+def _picture_of(question: Message) -> dict[str, str]:
+    """Return the field for a picture that was seen; other questions have no such field."""
+    seen = [part.png for part in question.parts if isinstance(part, Image)]
+    return {"picture": base64.b64encode(seen[0]).decode()} if seen else {}
 
 
 def turn_fields(turn: Turn) -> dict[str, Any]:
     """Return the fields of a turn's line, in the order of the format."""
-    reply = turn.reply
     return {
         "type": "turn",
         "turn": turn.index,
         "sample": turn.sample,
         "label": turn.label,
         "question": turn.question.text,
+        **_picture_of(turn.question),
         "kept": turn.kept,
         "request": turn.request,
-        "reply": reply.text,
-        "finish": reply.finish,
+        "reply": turn.reply.text,
+        "finish": turn.reply.finish,
         "answer": turn.answer,
         "outcome": turn.outcome,
         "correct": turn.feedback.correct,
         "told": turn.feedback.told,
+        "echo": turn.echo,
+        "overflows": turn.overflows,
+        "calibration": turn.calibration,
+        **_reply_fields(turn.reply),
+    }
+
+
+def probe_fields(probe: Probe) -> dict[str, Any]:
+    """Return the fields of a probe's line, in the order of the format."""
+    return {
+        "type": "probe",
+        "after_turn": probe.after_turn,
+        "sample": probe.sample,
+        "label": probe.label,
+        "kept": probe.kept,
+        "request": probe.request,
+        "reply": probe.reply.text,
+        "finish": probe.reply.finish,
+        "answer": probe.answer,
+        "outcome": probe.outcome,
+        "correct": probe.correct,
+        "overflows": probe.overflows,
+        **_reply_fields(probe.reply),
+    }
+
+
+def _reply_fields(reply: Reply) -> dict[str, Any]:
+    served = reply.served
+    return {
         "usage": {
             "prompt": reply.usage.prompt,
             "cached": reply.usage.cached,
             "completion": reply.usage.completion,
             "reasoning": reply.usage.reasoning,
         },
-        "served": reply.served
-        and {
-            "model": reply.served.model,
-            "system_fingerprint": reply.served.system_fingerprint,
-        },
-        "overflows": turn.overflows,
-        "calibration": turn.calibration,
+        "served": served
+        and {"model": served.model, "system_fingerprint": served.system_fingerprint},
         "label_logprobs": reply.label_logprobs,
         "latency_s": reply.latency_s,
         "attempts": reply.attempts,
@@ -271,12 +374,13 @@ class Recorder:
         self.path = path
         self._journal = journal
         self.saved: tuple[Turn, ...] = ()
+        self.probes: tuple[Probe, ...] = ()
         self.end: End | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         check_resumable(path, header)
         if has_whole_line(path):
             saved = read(path)
-            self.saved, self.end = saved.turns, saved.end
+            self.saved, self.probes, self.end = saved.turns, saved.probes, saved.end
             self._file: FileIO = path.open("r+b", buffering=0)
             self._file.truncate(saved.sound_bytes)
             self._file.seek(saved.sound_bytes)
@@ -307,6 +411,10 @@ class Recorder:
                 self._write(turn_fields(turn))
             yield turn
 
+    def add(self, probe: Probe) -> None:
+        """Write a probe."""
+        self._write(probe_fields(probe))
+
     def finish(self, status: EndStatus, turns: int) -> None:
         """Write how the session ended, unless that is already written."""
         if self.end is None:
@@ -333,18 +441,22 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 def compare(saved: Turn, played: Turn) -> None:
     """Raise ReplayMismatch, naming turn and field, if `played` is not the turn that was saved."""
     before, now = turn_fields(saved), turn_fields(played)
-    for name in before.keys() - TIME_FIELDS:
-        if before[name] != now[name]:
-            raise ReplayMismatch(saved.index, f"{name} was {before[name]!r}, is now {now[name]!r}")
+    for name in (before.keys() | now.keys()) - TIME_FIELDS:
+        was, is_now = before.get(name), now.get(name)
+        if was != is_now:
+            raise ReplayMismatch(saved.index, f"{name} was {was!r}, is now {is_now!r}")
 
 
-def check_resumable(path: Path, header: Header) -> None:
-    """Raise SettingsDiffer if the file at `path` holds a session other than `header` describes."""
+def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
+    """Raise SettingsDiffer if the file at `path` holds a session other than `header` describes.
+
+    Where it is not known yet, the donor is left out.
+    """
     if not has_whole_line(path):
         return
     with path.open("rb") as file:
         saved = _parse(path, 1, file.readline(), _HEADER)
-    unlike = {"id", "created", "icl_loop"}
+    unlike = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))
     for key in sorted(before.keys() | now.keys()):

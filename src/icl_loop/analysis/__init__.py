@@ -1,5 +1,6 @@
 """Analysis of saved transcripts: no key, no network, no model."""
 
+from icl_loop.analysis.contrasts import STOP_AT, Contrast, e_process, holm, late_difference
 from icl_loop.analysis.curves import (
     ArmSummary,
     Estimate,
@@ -10,15 +11,63 @@ from icl_loop.analysis.curves import (
     warnings,
 )
 from icl_loop.analysis.frame import find, frame, tabulate
+from icl_loop.analysis.inference import (
+    Conclusion,
+    Rung,
+    Secondary,
+    Verdict,
+    conclude,
+    conclude_each,
+)
+from icl_loop.analysis.metrics import (
+    ArmMetrics,
+    confusion,
+    equivalent_examples,
+    excess_regret,
+    feedback_use,
+    learning_efficiency,
+    measure,
+    metrics_fields,
+    nearest_shown,
+)
+from icl_loop.analysis.pictures import nearest_pictures
+from icl_loop.analysis.reporting import conclusion_fields, joined
+from icl_loop.analysis.sentences import sentence
+from icl_loop.analysis.sessions import sessions
 
 __all__ = [
+    "STOP_AT",
+    "ArmMetrics",
     "ArmSummary",
+    "Conclusion",
+    "Contrast",
     "Estimate",
+    "Rung",
+    "Secondary",
+    "Verdict",
     "arm_curves",
     "as_json",
+    "conclude",
+    "conclude_each",
+    "conclusion_fields",
+    "confusion",
+    "e_process",
+    "equivalent_examples",
+    "excess_regret",
+    "feedback_use",
     "find",
     "frame",
+    "holm",
+    "joined",
+    "late_difference",
+    "learning_efficiency",
+    "measure",
+    "metrics_fields",
+    "nearest_pictures",
+    "nearest_shown",
+    "sentence",
     "session_curves",
+    "sessions",
     "summarize",
     "tabulate",
     "warnings",

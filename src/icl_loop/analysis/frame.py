@@ -28,6 +28,7 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "answer": pl.String,
     "outcome": pl.String,
     "correct": pl.Boolean,
+    "told": pl.String,
     "kept": pl.List(pl.List(pl.Int64)),
     "latency_s": pl.Float64,
     "usage": pl.Struct(dict.fromkeys(_USAGE, pl.Int64)),
@@ -61,9 +62,9 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the turns of the transcripts at `paths`, one row each, in the order of the files.
 
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
-    (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`, `exposure`
-    (past turns shown), `latency_s`, `prompt`, `cached`, `completion`, `reasoning`. A torn last
-    line and a session without turns are left out. Where several folders hold the same sessions of
+    (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
+    `told_length` (characters told), `exposure` (past turns shown), `latency_s`, `prompt`, `cached`,
+    `completion`, `reasoning`. A torn last line and a session without turns are left out. Where several folders hold the same sessions of
     an experiment, they are several runs of it: `experiment` then names each by its folder.
 
     Raises:
@@ -72,14 +73,14 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     files = find(paths)
     lines = _lines(files)
     _refuse_misplaced(lines)
-    turns = lines.filter(type="turn").select("path", "answer", *_TURN_COLUMNS)
+    turns = lines.filter(type="turn").select("path", "answer", "told", *_TURN_COLUMNS)
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
     sessions = lines.filter(type="session").select("path", *_SESSION_COLUMNS)
     complete = lines.filter(type="end", status="complete").select("path", complete=True)
     return (
-        _runs_apart(sessions)
+        runs_apart(sessions)
         .join(complete, on="path", how="left", maintain_order="left")
         .join(turns, on="path", how="inner", maintain_order="left_right")
         .select(
@@ -87,6 +88,7 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
             (1 / pl.col("labels").list.len()).alias("chance"),
             pl.col("complete").fill_null(value=False),
             *("turn", "sample", "label", "answer", "outcome", "correct"),
+            _told_length(),
             _exposure(),
             "latency_s",
             pl.col("usage").struct.unnest(),
@@ -119,6 +121,7 @@ def tabulate(
             "answer": turn.answer,
             "outcome": turn.outcome,
             "correct": turn.feedback.correct,
+            "told_length": len(turn.feedback.told),
             "exposure": sum(last - first + 1 for first, last in turn.kept),
             "latency_s": turn.reply.latency_s,
             **{name: getattr(turn.reply.usage, name) for name in _USAGE},
@@ -129,13 +132,17 @@ def tabulate(
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
+def _told_length() -> pl.Expr:
+    return pl.col("told").str.len_chars().cast(pl.Int64).alias("told_length")
+
+
 def _exposure() -> pl.Expr:
     """Count the turns in the runs [first, last] that a request showed."""
     length = pl.element().list.get(1) - pl.element().list.get(0) + 1
     return pl.col("kept").list.eval(length).list.sum().alias("exposure")
 
 
-def _runs_apart(sessions: pl.DataFrame) -> pl.DataFrame:
+def runs_apart(sessions: pl.DataFrame) -> pl.DataFrame:
     """Name experiments of which a stream was played twice by the folders they are in."""
     played_twice = sessions.select("experiment", "arm", "stream").is_duplicated()
     recurring = sessions.filter(played_twice)["experiment"].unique()

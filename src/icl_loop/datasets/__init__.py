@@ -1,14 +1,12 @@
-"""Data sets: `digits` is embedded, `mnist` and its cousins are downloaded, others are yours."""
+"""Data sets: some are embedded, `mnist` and its cousins are downloaded, others are yours."""
 
 import os
 from functools import lru_cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from icl_loop.datasets import folder, idx, published
+from icl_loop.datasets import bundled, csv_file, folder, idx, published
 from icl_loop.datasets.dataset import Dataset, is_text
 from icl_loop.errors import DatasetError, nearest
 
@@ -16,9 +14,11 @@ __all__ = ["Dataset", "open_dataset"]
 
 _NAMES = (
     "digits",
+    *bundled.TABLES,
     *(f"{name}:{split}" for name in published.PUBLISHED for split in published.SPLITS),
     "idx:PREFIX",
     "folder:DIR",
+    "csv:FILE",
 )
 
 
@@ -26,8 +26,10 @@ def open_dataset(name: str) -> Dataset:
     """Return the data set called `name`.
 
     The last few opened are kept in memory, so files that change meanwhile are not read again.
-    Names are `digits`, `mnist:train`, `mnist:test`, the same for `fashion-mnist` and `kmnist`,
-    `idx:PREFIX` for PREFIX-images-idx3-ubyte[.gz] with its labels, and `folder:DIR`.
+    Names of pictures are `digits`, `mnist:train`, `mnist:test`, the same for `fashion-mnist` and
+    `kmnist`, `idx:PREFIX` for PREFIX-images-idx3-ubyte[.gz] with its labels, and `folder:DIR`; of
+    tables `iris`, `wine` and `breast_cancer`; of tables and texts `csv:FILE`, whose columns are
+    chosen as in `csv:FILE?label=NAME&text=NAME`.
 
     Raises:
         DatasetError: There is no such data set, or its files are not sound.
@@ -43,37 +45,25 @@ def _open(name: str, _data: str | None, _here: Path) -> Dataset:
     kind, _, rest = name.partition(":")
     if name == "digits":
         return _digits()
+    if name in bundled.TABLES:
+        return Dataset(name, *bundled.table(name))
     if kind in published.PUBLISHED and rest in published.SPLITS:
         return _published(name, kind, rest)
     if kind == "idx" and rest:
         return Dataset(name, *idx.load_pair(*(_idx_path(rest, kind) for kind in published.KINDS)))
     if kind == "folder" and rest:
         return Dataset(name, *folder.load(Path(rest)))
+    if kind == "csv" and rest:
+        return Dataset(name, *csv_file.load(rest))
     near = name if len(name) <= max(map(len, _NAMES)) else f"{kind}:"  # a long path is like no name
     raise DatasetError(f"unknown data set {name!r}: {nearest(near, _NAMES)}")
 
 
 def _digits() -> Dataset:
     """Return scikit-learn's copy of the UCI optical digits: 1,797 images of 8 x 8, 17 levels."""
-    table = _digits_table()
+    table = bundled.digits()
     images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return Dataset("digits", images, table[:, -1].astype(np.intp), tuple("0123456789"))
-
-
-def _digits_table() -> NDArray[np.float64]:
-    """Return 64 levels and the class a row, shape (1797, 65), as `load_digits` reads them.
-
-    The file is read without importing scikit-learn, which takes seconds and 60 MiB.
-    """
-    package = find_spec("sklearn")
-    for folder_of_package in (package and package.submodule_search_locations) or ():
-        file = Path(folder_of_package, "datasets", "data", "digits.csv.gz")
-        if file.exists():
-            return np.loadtxt(file, delimiter=",")
-    from sklearn.datasets import load_digits  # noqa: PLC0415  only where the file has moved
-
-    bunch = load_digits()
-    return np.column_stack([bunch.data, bunch.target])
 
 
 def _published(name: str, kind: str, split: str) -> Dataset:

@@ -1,33 +1,37 @@
 """How a learner that is no language model understands the messages of a session."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
 from icl_loop import answers
-from icl_loop.encodings import encoding
+from icl_loop.encodings import SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError, RequestRefused
-from icl_loop.messages import JOIN, Message
+from icl_loop.messages import JOIN, Image, Message
+from icl_loop.models.features import Features, Perceived, perceived, standardised
+from icl_loop.records import Modality
 from icl_loop.wording import Frame, Heard, Wording, open_wording, shipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A past turn as it is shown: the picture, the answer given, what was told of it.
+    """A past turn as it is shown: the sample, the answer given, what was told of it.
 
     Attributes:
-        pixels: Float32, shape (rows * columns,).
+        features: What the sample is compared by, float32, shape (features,).
         answer: The label that was answered, or None if none can be read.
         heard: What the told phrase means; nothing if it was not understood.
     """
 
-    pixels: NDArray[np.float32]
+    features: Features
     answer: str | None
     heard: Heard
+
+    @property
+    def pixels(self) -> Features:
+        """The features, which are the pixels row by row if the sample is a picture."""
+        return self.features
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,16 +42,26 @@ class Conversation:
         wording: The set of sentences in which it is held.
         labels: The labels that may be answered.
         examples: The past turns shown, oldest first.
-        pixels: The picture asked about, float32, shape (rows * columns,).
+        features: What the sample asked about is compared by, float32, shape (features,).
     """
 
     wording: Wording
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
-    pixels: NDArray[np.float32]
+    features: Features
+
+    @property
+    def pixels(self) -> Features:
+        """The features, which are the pixels row by row if the sample is a picture."""
+        return self.features
 
 
-Picture = NDArray[np.float32]
+_NOUNS: Mapping[Modality, str] = {"picture": "picture", "table": "record", "text": "text"}
+_UNLIKE: Mapping[Modality, str] = {
+    "picture": "the pictures of this request differ in size",
+    "table": "the records of this request differ in what was measured",
+    "text": "the texts of this request cannot be compared",
+}
 _NOTHING = Heard(correct=None, label=None)
 
 
@@ -59,12 +73,22 @@ def signature(messages: Sequence[Message]) -> str:
     """
     since: list[str] = []
     for message in reversed(messages):
-        since.append(message.text)
+        since += _pieces(message)
         if message.role == "assistant":
             break
     answers_shown = sum(message.role == "assistant" for message in messages)
     said = JOIN.join(reversed(since))
     return hashlib.sha256(f"{answers_shown} {said}".encode()).hexdigest()
+
+
+def _pieces(message: Message) -> list[str]:
+    """Return what a message says, its last piece first; a picture is said by its digest."""
+    if not message.is_seen:
+        return [message.text]
+    return [
+        hashlib.sha256(part.png).hexdigest() if isinstance(part, Image) else part.text
+        for part in reversed(message.parts)
+    ]
 
 
 class Listener:
@@ -94,24 +118,27 @@ class Listener:
         """
         ear = self._ear(messages[0].text if messages else "")
         examples: list[Example] = []
-        asked: Picture | None = None
+        asked: Perceived | None = None
         answer: str | None = None
         heard = _NOTHING
         for message in messages[1:]:
             if message.role == "assistant":
                 answer = ear.answer(message.text)
                 continue
-            told, picture = ear.told_and_asked(message.text)
-            heard = told or heard
-            if picture is not None:
+            told, shown = ear.told_and_asked(message)
+            if told is not None and told.ago:
+                _hear_late(examples, told)
+            else:
+                heard = told or heard
+            if shown is not None:
                 if asked is not None:
-                    if picture.shape != asked.shape:
-                        raise RequestRefused("the pictures of this request differ in size")
-                    examples.append(Example(asked.ravel(), answer, heard))
-                asked, answer, heard = picture, None, _NOTHING
+                    if shown.form != asked.form:
+                        raise RequestRefused(ear.unlike)
+                    examples.append(Example(asked.features, answer, heard))
+                asked, answer, heard = shown, None, _NOTHING
         if asked is None:
-            raise RequestRefused("this request asks about no picture")
-        return Conversation(ear.wording, ear.frame.labels, tuple(examples), asked.ravel())
+            raise RequestRefused(f"this request asks about no {ear.noun}")
+        return ear.compared(tuple(examples), asked.features)
 
     def _tuned(self, text: str) -> "_Ear":
         for words in self._wordings:
@@ -123,11 +150,18 @@ class Listener:
         )
 
 
+def _hear_late(examples: list[Example], told: Heard) -> None:
+    """Add what is told of an earlier answer, if its turn is among those shown."""
+    place = len(examples) - told.ago
+    if place >= 0:
+        examples[place] = replace(examples[place], heard=told)
+
+
 class _Ear:
     """Understands the messages that follow one system text."""
 
     def __init__(self, words: Wording, frame: Frame) -> None:
-        """Listen for what `words` say about pictures in the encoding and labels of `frame`.
+        """Listen for what `words` say about samples in the encoding and labels of `frame`.
 
         Raises:
             RequestRefused: There is no such encoding, or the labels cannot be told apart.
@@ -138,17 +172,51 @@ class _Ear:
             answers.read("", frame.labels, form=words.answer)
         except InputError as error:
             raise RequestRefused(str(error)) from None
-        self.told_and_asked = lru_cache(16_384)(self._told_and_asked)
+        self._sentences = words.about(frame.encoding)
+        self.noun, self.unlike = _NOUNS[self._encoding.modality], _UNLIKE[self._encoding.modality]
+        self._sees = isinstance(self._encoding, SeenPicture)
+        self._of_text = lru_cache(16_384)(self._told_and_written)
+        self._of_picture = lru_cache(16_384)(self._told_and_seen)
         self.answer = lru_cache(16_384)(self._answer)
 
-    def _told_and_asked(self, text: str) -> tuple[Heard | None, Picture | None]:
-        """Return what a message tells of the answer before it, and the picture it asks about."""
-        question = None if self._told(text) else self.wording.hear_question(text)
+    def told_and_asked(self, message: Message) -> tuple[Heard | None, Perceived | None]:
+        """Return what a message tells of the answer before it, and the sample it asks about.
+
+        Raises:
+            RequestRefused: What it shows is not written in the encoding.
+        """
+        if self._sees and message.is_seen:
+            return self._of_picture(message)
+        return self._of_text(message.text)
+
+    def compared(self, examples: tuple[Example, ...], asked: Features) -> Conversation:
+        """Return the conversation, its features standardised if they were measured."""
+        if self._encoding.modality == "table":
+            *shown, asked = standardised([*(each.features for each in examples), asked])
+            examples = tuple(
+                replace(each, features=features)
+                for each, features in zip(examples, shown, strict=True)
+            )
+        return Conversation(self.wording, self.frame.labels, examples, asked)
+
+    def _told_and_written(self, text: str) -> tuple[Heard | None, Perceived | None]:
+        told = self._told(text)
+        question = None if told or self._sees else self._sentences.hear_question(text)
         if question is None:
-            return self._told(text), None
-        told, image = question
+            return told, None
+        before, written = question
+        return self._told(before), self._perceive(written)
+
+    def _told_and_seen(self, message: Message) -> tuple[Heard | None, Perceived | None]:
+        question = self._sentences.hear_picture(message)
+        if question is None:
+            raise RequestRefused("a message of this request shows a picture in other words")
+        before, picture = question
+        return self._told(before), self._perceive(picture)
+
+    def _perceive(self, shown: str | Image) -> Perceived:
         try:
-            return self._told(told), self._encoding.decode(image)
+            return perceived(self._encoding.decode(shown))
         except EncodingError as error:
             raise RequestRefused(str(error)) from None
 

@@ -106,7 +106,8 @@ class OpenAIModel:
             max_retries=0,
         )
         self._secrets = [self._client.api_key, *secret_headers.values()]
-        self._url = URL(f"{self._where.rstrip('/')}/chat/completions")
+        base = URL(self._where)
+        self._url = (base / "chat" / "completions").with_query(base.query)
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
@@ -114,7 +115,7 @@ class OpenAIModel:
             **({"OpenAI-Organization": organization} if organization else {}),
             **(headers or {}),
             **secret_headers,
-            **self._client.auth_headers,
+            **(self._client.auth_headers if self._key_variable else {}),
         }
         fields = {"model": name, **_format_fields(answer_format, labels), **_own(params)}
         self._head = json.dumps(fields, ensure_ascii=False)[:-1].encode() + b',"messages":['

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from icl_loop.errors import ContextOverflow, ReplayMismatch
 from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models.chat import ChatModel
-from icl_loop.records import Turn
+from icl_loop.records import Probe, Turn
 
 
 class ReplayModel:
@@ -14,7 +14,7 @@ class ReplayModel:
     With no live model behind it, it replays; with one, it resumes.
     """
 
-    def __init__(self, turns: Sequence[Turn], then: ChatModel | None = None) -> None:
+    def __init__(self, turns: Sequence[Turn | Probe], then: ChatModel | None = None) -> None:
         self._turns = turns
         self._then = then
         self._next = 0

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from icl_loop.server.requests import Said
+from icl_loop.tokens import CACHE_STEP
 
-CACHE_STEP = 128
-"""Cached tokens are reported in multiples of this."""
 REMEMBERED_PLACES = 2**17
 """Places of messages in conversations that the prefix cache remembers, at about 300 bytes each."""
 

@@ -1,12 +1,13 @@
 """Every sentence that a model reads, in named sets, and the way back from sentence to meaning.
 
-A set is a TOML file. The way back is what lets a reference learner read the same messages as a
-model does.
+A set is a TOML file. Its sentences about pictures written as text stand at the top; those about
+pictures that are seen, rows of tables and texts each have a table of their own. The way back is what
+lets a reference learner read the same messages as a model does.
 """
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
@@ -17,8 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from icl_loop.errors import InputError, nearest
+from icl_loop.messages import Image, Message, Text, user
 
-_IN_ONE_LINE = {"label", "labels", "size"}
+_IN_ONE_LINE = {"label", "labels", "size", "ago"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SEPARATOR = ", "
 
@@ -36,11 +38,22 @@ def _holding(*names: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _of_size(template: str) -> str:
-    """Return a template that holds {size}, as often as it likes, or nothing."""
-    found = set(_PLACEHOLDER.findall(template)) - {"size"}
-    if found:
-        raise ValueError(f"may hold {{size}}, but holds {_listed(sorted(found))}")
+def _may_hold(name: str) -> AfterValidator:
+    """Return a validator of a template that holds this placeholder, as often as it likes, or none."""
+
+    def check(template: str) -> str:
+        found = set(_PLACEHOLDER.findall(template)) - {name}
+        if found:
+            raise ValueError(f"may hold {{{name}}}, but holds {_listed(sorted(found))}")
+        return template
+
+    return AfterValidator(check)
+
+
+def _ending_in_image(template: str) -> str:
+    """Return a template that ends in {image}."""
+    if not template.endswith("{image}"):
+        raise ValueError("must end in {image}, since the picture is the last part of a message")
     return template
 
 
@@ -50,7 +63,9 @@ def _listed(names: Sequence[str]) -> str:
 
 Plain = Annotated[str, _holding()]
 OfLabel = Annotated[str, _holding("label")]
-OfSize = Annotated[str, AfterValidator(_of_size)]
+OfAgo = Annotated[str, _holding("ago")]
+OfSize = Annotated[str, _may_hold("size")]
+OfThings = Annotated[str, _may_hold("things")]
 
 
 class _Table(BaseModel):
@@ -65,22 +80,35 @@ class Told(_Table):
     revealed_correct: OfLabel
     revealed_incorrect: OfLabel
     recorded: Plain
+    earlier_correct: OfAgo
+    earlier_incorrect: OfAgo
 
 
 class Announced(_Table):
-    """How feedback will arrive, for each kind of feedback."""
+    """How feedback will arrive, for each kind of feedback; may hold {things}."""
 
-    correctness: Plain
-    label: Plain
-    none: Plain
+    correctness: OfThings
+    label: OfThings
+    none: OfThings
+    positive: OfThings
+    negative: OfThings
+    delayed: OfThings
+    demonstrations: OfThings
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a told phrase means: the verdict and the right label, each None if not told."""
+    """What a told phrase means: the verdict and the right label, each None if not told.
+
+    Attributes:
+        correct: Whether the answer was right.
+        label: The right label.
+        ago: How many answers before the last one it is about.
+    """
 
     correct: bool | None
     label: str | None
+    ago: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +119,111 @@ class Frame:
     encoding: str
 
 
-class Wording(_Table):
-    """One set of sentences.
+class Sentences(_Table):
+    """What is said about samples that are shown in one of a few encodings.
 
     Attributes:
         system: The frame; holds {labels}, {encoding}, {answer} and {feedback}.
-        question: What asks; holds {image}.
-        answer: The final line that the reply should have; holds {label}.
-        blank: What stands for the label where the form of the answer is explained.
-        encodings: How the array was made, by encoding; may hold {size}.
-        announced: How feedback will arrive, by kind.
-        told: The phrases that are told.
+        question: What asks; holds {image}, in whose place the sample is shown.
+        things: What several samples are called.
+        encodings: How what is shown was made, by encoding; may hold {size}.
     """
 
     system: Annotated[str, _holding("labels", "encoding", "answer", "feedback")]
     question: Annotated[str, _holding("image")]
+    things: Plain
+    encodings: dict[str, OfSize]
+
+    def ask(self, image: str) -> str:
+        """Return the question about the encoded `image`."""
+        return _fill(self.question, image=image)
+
+    def show(self, shown: str | Image) -> Message:
+        """Return the message that asks about a sample as its encoding shows it."""
+        return user(self.ask(shown)) if isinstance(shown, str) else self._show_picture(shown)
+
+    def _show_picture(self, picture: Image) -> Message:
+        asking = self._beside_picture
+        return Message("user", (*([Text(asking)] if asking else []), picture))
+
+    def hear_question(self, text: str) -> tuple[str, str] | None:
+        """Return what stands before the question in `text`, and the encoded image; else None."""
+        match = self._question.fullmatch(text)
+        return (match["before"].rstrip(), match["image"]) if match else None
+
+    def hear_picture(self, message: Message) -> tuple[str, Image] | None:
+        """Return what stands before the question in `message`, and the picture seen; else None."""
+        *_, last = message.parts
+        others = [part for part in message.parts[:-1] if isinstance(part, Image)]
+        if others or not isinstance(last, Image) or not message.text.endswith(self._beside_picture):
+            return None
+        return message.text.removesuffix(self._beside_picture).rstrip(), last
+
+    def frame_of(
+        self, labels: Sequence[str], encoding: str, size: int, *, answer: str, feedback: str
+    ) -> str:
+        """Return the system text that shows this form of the answer and announces this feedback."""
+        return _fill(
+            self.system,
+            labels=_SEPARATOR.join(labels),
+            encoding=_fill(self.encodings[encoding], size=str(size)),
+            answer=answer,
+            feedback=_fill(feedback, things=self.things),
+        )
+
+    def hear_frame_of(self, system: str, answer: str, announced: Iterable[str]) -> Frame | None:
+        """Return what a system text says that shows and announces no other than these, or None."""
+        match = self._frame.fullmatch(system)
+        if (
+            match is None
+            or match["answer"] != answer
+            or match["feedback"] not in [_fill(each, things=self.things) for each in announced]
+        ):
+            return None
+        for name, description in self.encodings.items():
+            if _reverse(description).fullmatch(match["encoding"]):
+                return Frame(tuple(match["labels"].split(_SEPARATOR)), name)
+        return None
+
+    @cached_property
+    def _beside_picture(self) -> str:
+        return _fill(self.question, image="").strip()
+
+    @cached_property
+    def _frame(self) -> re.Pattern[str]:
+        return _reverse(self.system)
+
+    @cached_property
+    def _question(self) -> re.Pattern[str]:
+        return _reverse("{before}" + self.question)
+
+
+class SentencesOfPictures(Sentences):
+    """What is said about pictures that are seen; in a question the picture comes last."""
+
+    question: Annotated[str, _holding("image"), AfterValidator(_ending_in_image)]
+
+
+class Wording(Sentences):
+    """One set of sentences; those of its own are about pictures written as text.
+
+    Attributes:
+        answer: The final line that the reply should have; holds {label}.
+        blank: What stands for the label where the form of the answer is explained.
+        announced: How feedback will arrive, by kind.
+        told: The phrases that are told.
+        seen: About pictures that are seen.
+        table: About rows of tables.
+        text: About texts.
+    """
+
     answer: OfLabel
     blank: Plain
-    encodings: dict[str, OfSize]
     announced: Announced
     told: Told
+    seen: SentencesOfPictures | None = None
+    table: Sentences | None = None
+    text: Sentences | None = None
 
     def __hash__(self) -> int:
         return hash((self.system, self.question, self.answer))
@@ -121,49 +234,45 @@ class Wording(_Table):
         Raises:
             InputError: There are no words for the encoding or the kind of feedback.
         """
+        sentences = self.about(encoding)
         announced = self.announced.model_dump()
-        for value, words in ((encoding, self.encodings), (feedback, announced)):
-            if value not in words:
-                raise InputError(f"the wording has no words for {value!r}: {nearest(value, words)}")
-        return _fill(
-            self.system,
-            labels=_SEPARATOR.join(labels),
-            encoding=_fill(self.encodings[encoding], size=str(size)),
-            answer=self.reply(self.blank),
-            feedback=announced[feedback],
+        if feedback not in announced:
+            raise InputError(_no_words(feedback, announced))
+        return sentences.frame_of(
+            labels, encoding, size, answer=self.reply(self.blank), feedback=announced[feedback]
         )
 
-    def ask(self, image: str) -> str:
-        """Return the question about the encoded `image`."""
-        return _fill(self.question, image=image)
+    def about(self, encoding: str) -> Sentences:
+        """Return the sentences about samples in an encoding.
+
+        Raises:
+            InputError: There are no words for the encoding.
+        """
+        for sentences in self._all():
+            if encoding in sentences.encodings:
+                return sentences
+        raise InputError(_no_words(encoding, [n for each in self._all() for n in each.encodings]))
+
+    def _all(self) -> Iterator[Sentences]:
+        return (each for each in (self, self.seen, self.table, self.text) if each is not None)
 
     def reply(self, label: str) -> str:
         """Return the final line that answers `label`."""
         return _fill(self.answer, label=label)
 
-    def tell(self, phrase: str, label: str) -> str:
-        """Return the words of `phrase`; `label` is the right one, used where it is revealed."""
-        return _fill(getattr(self.told, phrase), label=label)
+    def tell(self, phrase: str, label: str, ago: int = 0) -> str:
+        """Return the words of `phrase`.
+
+        `label` is the right one, used where it is revealed; `ago` is how many answers before the
+        last one a phrase about an earlier one means.
+        """
+        return _fill(getattr(self.told, phrase), label=label, ago=str(ago))
 
     def hear_frame(self, system: str) -> Frame | None:
         """Return what a system text says, or None if it is not of this wording."""
-        match = self._patterns["system"].fullmatch(system)
-        announced = self.announced.model_dump().values()
-        if (
-            match is None
-            or match["answer"] != self.reply(self.blank)
-            or match["feedback"] not in announced
-        ):
-            return None
-        for name, description in self.encodings.items():
-            if _reverse(description).fullmatch(match["encoding"]):
-                return Frame(tuple(match["labels"].split(_SEPARATOR)), name)
-        return None
-
-    def hear_question(self, text: str) -> tuple[str, str] | None:
-        """Return what stands before the question in `text`, and the encoded image; else None."""
-        match = self._patterns["question"].fullmatch(text)
-        return (match["before"].rstrip(), match["image"]) if match else None
+        answer, announced = self.reply(self.blank), self.announced.model_dump().values()
+        heard = (each.hear_frame_of(system, answer, announced) for each in self._all())
+        return next((frame for frame in heard if frame is not None), None)
 
     def hear_told(self, text: str) -> Heard | None:
         """Return what the told `text` means, or None if it is no phrase of this wording.
@@ -171,7 +280,7 @@ class Wording(_Table):
         Where one phrase could be another around a longer label, the label is the shorter one.
         """
         found = [
-            Heard(correct, match.groupdict().get("label"))
+            _heard(correct, match.groupdict())
             for phrase, correct in _VERDICTS.items()
             if (match := self._patterns[phrase].fullmatch(text))
         ]
@@ -179,12 +288,7 @@ class Wording(_Table):
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        templates = {
-            "system": self.system,
-            "question": "{before}" + self.question,
-            **self.told.model_dump(),
-        }
-        return {name: _reverse(template) for name, template in templates.items()}
+        return {name: _reverse(phrase) for name, phrase in self.told.model_dump().items()}
 
 
 _VERDICTS = {
@@ -193,7 +297,18 @@ _VERDICTS = {
     "recorded": None,
     "revealed_correct": True,
     "revealed_incorrect": False,
+    "earlier_correct": True,
+    "earlier_incorrect": False,
 }
+
+
+def _no_words(value: str, words: Iterable[str]) -> str:
+    return f"the wording has no words for {value!r}: {nearest(value, words)}"
+
+
+def _heard(correct: bool | None, values: Mapping[str, str]) -> Heard:  # noqa: FBT001  as in `Heard`
+    ago = values.get("ago", "0")
+    return Heard(correct, values.get("label"), int(ago) if ago.isascii() and ago.isdigit() else 0)
 
 
 def _fill(template: str, **values: str) -> str:

@@ -31,8 +31,8 @@ class NearestNeighbour(Learner):
     def _by_distance(self, heard: Conversation, request: str) -> list[Example]:
         if not heard.examples:
             return []
-        pictures = np.stack([example.pixels for example in heard.examples])
-        distances = np.square(pictures - heard.pixels).sum(axis=1)
+        shown = np.stack([example.features for example in heard.examples])
+        distances = np.square(shown - heard.features).sum(axis=1)
         shuffle = keyed_order(len(distances), self.seed, "nearest ties", request)
         order = shuffle[np.argsort(distances[shuffle], kind="stable")]
         return [heard.examples[index] for index in order]

@@ -1,8 +1,8 @@
-"""Encodings: a picture to the text that a model is shown, and back again.
+"""Pictures written as text, and read back again.
 
-`pixels` brings any image to a square of ink between 0 and 1; an `Encoding` writes that square
-as text and reads it back to its own precision. Every text is self-describing: `decode` needs
-nothing but the text.
+`pixels` brings any image to a square of ink between 0 and 1; an encoding writes that square as text
+and reads it back to its own precision. Every text is self-describing: `decode` needs nothing but
+the text.
 """
 
 import re
@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from icl_loop.errors import EncodingError, InputError, nearest
+from icl_loop.encodings.encoding import Encoding
+from icl_loop.errors import EncodingError, InputError
+from icl_loop.records import Modality, Picture
 
 Pixels = NDArray[np.float32]
 """Float32, shape (rows, columns), values 0.0 (dark) to 1.0 (bright)."""
@@ -22,7 +24,7 @@ MAX_SIDE = 1024
 """Most rows or columns of a picture; a text that claims more is refused before it takes memory."""
 
 
-def pixels(image: NDArray[np.uint8], size: int) -> Pixels:
+def pixels(image: Picture, size: int) -> Pixels:
     """Resize `image` to `size` x `size`, turn it to grey levels, scale it to 0..1.
 
     Args:
@@ -38,8 +40,32 @@ def pixels(image: NDArray[np.uint8], size: int) -> Pixels:
     return np.asarray(grey, dtype=np.float32) / np.float32(255)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoding:
+class OfPixels(Encoding):
+    """A way to write a picture that was brought to a square of pixels."""
+
+    @property
+    def modality(self) -> Modality:
+        """Pictures."""
+        return "picture"
+
+    def prepare(self, content: Picture, size: int) -> Pixels:
+        """Return a picture as `size` x `size` pixels."""
+        return pixels(content, size)
+
+    def check_pixels(self, values: Pixels) -> None:
+        """Raise EncodingError unless `values` are rows and columns from 0 to 1."""
+        if values.ndim != 2 or not values.size or max(values.shape) > MAX_SIDE:
+            raise EncodingError(
+                f"{self.name} writes rows x columns, at most {MAX_SIDE}, got shape {values.shape}"
+            )
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise EncodingError(
+                f"{self.name} writes values from 0 to 1, got {values.min()} to {values.max()}"
+            )
+
+
+@dataclass(frozen=True)
+class WrittenPicture(OfPixels):
     """A way to write pixels as text.
 
     Attributes:
@@ -56,14 +82,7 @@ class Encoding:
 
     def encode(self, values: Pixels) -> str:
         """Return the text for `values`, shape (rows, columns), each between 0 and 1."""
-        if values.ndim != 2 or not values.size or max(values.shape) > MAX_SIDE:
-            raise EncodingError(
-                f"{self.name} writes rows x columns, at most {MAX_SIDE}, got shape {values.shape}"
-            )
-        if not (values.min() >= 0 and values.max() <= 1):
-            raise EncodingError(
-                f"{self.name} writes values from 0 to 1, got {values.min()} to {values.max()}"
-            )
+        self.check_pixels(values)
         return self.write(values)
 
     def decode(self, text: str) -> Pixels:
@@ -79,14 +98,6 @@ class Encoding:
         if self.encode(values) != text:
             raise EncodingError(f"not a text of the {self.name} encoding: it is written otherwise")
         return values
-
-
-def encoding(name: str) -> Encoding:
-    """Return the encoding called `name`."""
-    try:
-        return ENCODINGS[name]
-    except KeyError:
-        raise InputError(f"unknown encoding {name!r}: {nearest(name, ENCODINGS)}") from None
 
 
 # ---- article: the array as numpy prints it -----------------------------------------------
@@ -140,7 +151,7 @@ def _numbers(words: list[str]) -> list[float]:
 # ---- one mark a pixel: grid, spaced, ascii, binary ----------------------------------------
 
 
-def _marks(name: str, ramp: str, between: str = "") -> Encoding:
+def _marks(name: str, ramp: str, between: str = "") -> WrittenPicture:
     """Return the encoding that writes each pixel as the nearest of the marks in `ramp`."""
     top = len(ramp) - 1
     table = np.array(list(ramp))
@@ -162,7 +173,7 @@ def _marks(name: str, ramp: str, between: str = "") -> Encoding:
             raise ValueError(f"unknown mark {min(unknown)!r}")
         return marks
 
-    return Encoding(name, write, read, 1 / top)
+    return WrittenPicture(name, write, read, 1 / top)
 
 
 _BINARY = _marks("binary", ".#")
@@ -209,15 +220,15 @@ def _square(rows: list[list[float]]) -> Pixels:
     return np.array(rows, dtype=np.float32)
 
 
-ENCODINGS = {
-    encoding.name: encoding
-    for encoding in (
-        Encoding("article", _write_article, _read_article, 0.1),
+WRITTEN_PICTURES = {
+    each.name: each
+    for each in (
+        WrittenPicture("article", _write_article, _read_article, 0.1),
         _marks("grid", "0123456789"),
         _marks("spaced", "0123456789", between=" "),
         _marks("ascii", " .:-=+*#%@"),
         _BINARY,
-        Encoding("sparse", _write_sparse, _read_sparse, 1.0),
+        WrittenPicture("sparse", _write_sparse, _read_sparse, 1.0),
     )
 }
-"""The encodings by name, in the order in which a reader who was not told tries them."""
+"""The ways to write a picture as text, by name."""

@@ -1,0 +1,92 @@
+"""`icl-loop analyze` on a million saved turns: seconds and peak memory.
+
+    python benchmarks/million.py [--sessions 5000] [--turns 200]
+
+One session of each of five arms is really played; the others are copies of it with the answers of
+another random order, so that every stream differs. About 2 GB are written to a folder that is thrown
+away.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from icl_loop import Run, parse
+
+ARMS = ("label", "correctness", "none", "flipped", "demonstrations")
+
+
+def play(folder: Path, turns: int) -> list[Path]:
+    """Play one session of each arm; return the transcripts."""
+    made = parse(
+        {
+            "name": "million",
+            "turns": turns,
+            "streams": 1,
+            "arms": [{"name": kind, "feedback": {"kind": kind}} for kind in ARMS],
+            "analysis": {"primary": ["correctness", "none"]},
+        }
+    )
+    return list(asyncio.run(Run(made, folder).play()).paths)
+
+
+def copies(path: Path, count: int, out: Path) -> int:
+    """Write `count` streams like the one at `path`; return the bytes written."""
+    header, *lines, end = path.read_bytes().splitlines(keepends=True)
+    fields, written = json.loads(header), 0
+    for stream in range(count):
+        dice = random.Random(f"{path.stem} {stream}")  # noqa: S311  copies, no secrets
+        first = json.dumps(fields | {"stream": stream, "id": f"{stream:016x}"}) + "\n"
+        body = b"".join(_other(line, right=dice.random() < 0.4) for line in lines)
+        sample = re.compile(rb'"sample":"digits/')
+        data = first.encode() + sample.sub(b'"sample":"digits/%d.' % stream, body) + end
+        (out / f"{fields['arm']}-{stream}.jsonl").write_bytes(data)
+        written += len(data)
+    return written
+
+
+def _other(line: bytes, *, right: bool) -> bytes:
+    return re.sub(
+        rb'"correct":(?:true|false)', b'"correct":%b' % (b"true" if right else b"false"), line
+    )
+
+
+def main() -> None:
+    """Write, analyse, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sessions", type=int, default=5_000)
+    parser.add_argument("--turns", type=int, default=200)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder, out = Path(name), Path(name) / "many"
+        out.mkdir()
+        paths = play(folder / "played", given.turns)
+        written = sum(copies(path, given.sessions // len(paths), out) for path in paths)
+        turns = given.sessions // len(paths) * len(paths) * given.turns
+        program = "from icl_loop.cli import main; main()"
+        command = [sys.executable, "-c", program, "analyze", str(out), "--json"]
+        start = time.perf_counter()
+        with (folder / "report.json").open("w") as report:
+            process = subprocess.Popen(command, stdout=report)
+            _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        report_text = (folder / "report.json").read_text()
+    if status:
+        sys.exit(f"analyze ended with {status}")
+    arms = json.loads(report_text)["arms"]
+    print(
+        f"{turns:,} turns, {given.sessions:,} sessions, {written / 1e9:.2f} GB:"
+        f" {seconds:.1f} s, {usage.ru_maxrss / 2**20:.2f} GiB; {len(arms)} arms"
+    )
+
+
+if __name__ == "__main__":
+    main()

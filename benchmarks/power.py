@@ -1,0 +1,84 @@
+"""The power that is planned beside the power that whole simulated studies have, for three designs.
+
+In a study, every session of either arm has an accuracy of its own, drawn around the mean of its
+arm; each turn of its second half is right with that probability. The study is significant or not
+by the test that decides. Exits with 1 if plan and studies are further apart than 5 points.
+
+    python benchmarks/power.py
+"""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.analysis.power import deviation_of_difference, is_significant, power
+
+STUDIES = 4_000
+ALLOWED = 0.05
+SEED = 1908
+
+
+@dataclass(frozen=True)
+class Design:
+    """Streams, turns, the late accuracy of both arms, and its deviation between sessions."""
+
+    streams: int
+    turns: int
+    first: float
+    second: float
+    spread: float
+
+    @property
+    def late(self) -> int:
+        """Turns of the second half."""
+        return self.turns - self.turns // 2
+
+
+DESIGNS = (
+    Design(streams=8, turns=200, first=0.40, second=0.30, spread=0.05),
+    Design(streams=12, turns=100, first=0.62, second=0.50, spread=0.08),
+    Design(streams=24, turns=400, first=0.25, second=0.20, spread=0.05),
+)
+
+
+def planned(design: Design) -> float:
+    """Return the power that planning states."""
+    deviation = deviation_of_difference(design.first, design.second, design.late, design.spread)
+    return power(design.first - design.second, deviation, design.streams)
+
+
+def measured(design: Design) -> float:
+    """Return the share of simulated studies that find a difference."""
+    random = np.random.default_rng(SEED)
+    first, second = (late_accuracy(design, mean, random) for mean in (design.first, design.second))
+    return float(is_significant(first - second).mean())
+
+
+def late_accuracy(design: Design, mean: float, random: np.random.Generator) -> NDArray[np.float64]:
+    """Return the late accuracy of every session of an arm, shape (studies, streams)."""
+    own = random.normal(mean, design.spread, (STUDIES, design.streams)).clip(0, 1)
+    return random.binomial(design.late, own) / design.late
+
+
+def main() -> None:
+    """Print the table; exit with 1 if a figure is off."""
+    print(f"power in %; {STUDIES} studies each, standard error up to 0.8")
+    print(
+        f"{'streams':>7} {'turns':>5} {'accuracies':>12} {'spread':>6} {'plan':>6} {'studies':>8}"
+    )
+    apart = []
+    for design in DESIGNS:
+        plan, studies = planned(design), measured(design)
+        apart.append(abs(plan - studies))
+        print(
+            f"{design.streams:>7} {design.turns:>5} {design.first:>5.2f}, {design.second:>5.2f}"
+            f" {design.spread:>6.2f} {100 * plan:>6.1f} {100 * studies:>8.1f}"
+        )
+    print(f"furthest apart: {100 * max(apart):.1f} points of {100 * ALLOWED:.0f} allowed")
+    sys.exit(max(apart) > ALLOWED)
+
+
+if __name__ == "__main__":
+    main()

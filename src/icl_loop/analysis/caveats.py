@@ -1,0 +1,127 @@
+"""What a reader should know before believing a contrast."""
+
+from collections.abc import Iterator
+
+import polars as pl
+
+from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
+from icl_loop.analysis.roles import Pair, Roles
+
+TOLD_APART = 0.2
+"""Told lengths that differ by more than this share of the longer one are said."""
+_TOO_SHORT = 5
+"""Orders of fewer samples may be the same by accident."""
+
+
+def caveats(
+    turns: pl.DataFrame, roles: Roles, *, named: Pair | None, contrast: Contrast | None
+) -> Iterator[str]:
+    """Yield what to know of the turns of one experiment, each in a sentence.
+
+    Args:
+        turns: What `frame` returns, of one experiment.
+        roles: The roles of its arms.
+        named: The contrast that was asked for, None if the recorded one was taken.
+        contrast: What it came to, None if there is none.
+    """
+    yield from _recurring_orders(turns)
+    yield from _missing_streams(turns)
+    yield from (
+        f"arm {arm!r} was told of a donor that does not fit: {what}"
+        for arm, what in roles.mismatches.items()
+    )
+    yield from _naming(turns, roles, named)
+    if contrast is not None:
+        yield from _of_contrast(turns, roles, contrast)
+
+
+def _recurring_orders(turns: pl.DataFrame) -> Iterator[str]:
+    """Yield the arms of which two sessions were shown the same samples in the same order."""
+    orders = turns.group_by("arm", "path", maintain_order=True).agg("sample")
+    shortest = pl.col("sample").list.len().min().over("arm")
+    heads = orders.filter(shortest >= _TOO_SHORT).with_columns(
+        head=pl.col("sample").list.head(shortest).list.join("\n")
+    )
+    counts = heads.group_by("arm", maintain_order=True).agg(
+        same=pl.len() - pl.col("head").n_unique()
+    )
+    for arm, same in counts.iter_rows():
+        if same:
+            yield (
+                f"arm {arm!r}: {same} of its sessions repeat the samples of another in the same"
+                " order; they are no independent streams, and p is too small"
+            )
+
+
+def _missing_streams(turns: pl.DataFrame) -> Iterator[str]:
+    played = turns.group_by("arm", maintain_order=True).agg(pl.col("stream").n_unique())
+    most = turns["stream"].n_unique()
+    for arm, streams in played.iter_rows():
+        if streams < most:
+            yield f"arm {arm!r} has {streams} of {most} streams"
+
+
+def _naming(turns: pl.DataFrame, roles: Roles, named: Pair | None) -> Iterator[str]:
+    """Yield what is to be said of when and how the primary contrast was named."""
+    if roles.contradictory:
+        yield "its sessions recorded different primary contrasts; the first one is taken"
+    if named is None and roles.primary is None:
+        yield "no primary contrast was recorded, so there is no verdict; name one with --primary"
+    elif named is not None and named != roles.primary:
+        yield (
+            f"the contrast of {named[0]!r} with {named[1]!r} was named after the turns were played;"
+            " it explores, it does not confirm"
+        )
+    elif roles.primary is not None:
+        arms = set(turns["arm"].unique())
+        for arm in roles.primary:
+            if arm not in arms:
+                yield f"arm {arm!r} of the primary contrast has no turns yet, so there is no verdict"
+
+
+def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Iterator[str]:
+    first, second = contrast.arms
+    pair = turns.filter(pl.col("arm").is_in([first, second]))
+    shared = pair.group_by("stream").agg(pl.col("arm").n_unique()).filter(arm=2).height
+    if contrast.k < shared:
+        yield (
+            f"{shared - contrast.k} of {shared} streams are left out of the contrast:"
+            " not played to their end in both arms"
+        )
+    if contrast.k >= FEWEST_STREAMS and len(set(contrast.differences)) == 1:
+        yield (
+            "the difference of the two arms is the same in every stream: its interval has no"
+            " width and says nothing of other streams"
+        )
+    yield from _other_samples(pair, contrast)
+    if not any(roles.is_stateless(arm) for arm in contrast.arms):  # it is shown nothing it was told
+        yield from _told_apart(pair, contrast)
+    yield from _uncontrolled(roles, contrast)
+
+
+def _other_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
+    shown = pair.group_by("stream", "turn").agg(pl.col("sample").n_unique())
+    others = shown.filter(pl.col("sample") > 1)["stream"].n_unique()
+    if others:
+        first, second = contrast.arms
+        yield f"{first!r} and {second!r} were shown different samples in {others} streams"
+
+
+def _told_apart(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
+    means = dict(pair.group_by("arm").agg(pl.col("told_length").mean()).iter_rows())
+    first, second = (means[arm] for arm in contrast.arms)
+    if None not in (first, second) and abs(first - second) > TOLD_APART * max(first, second):
+        yield (
+            f"{contrast.arms[0]!r} was told {first:.1f} characters a turn, {contrast.arms[1]!r}"
+            f" {second:.1f}: what differs may be the length"
+        )
+
+
+def _uncontrolled(roles: Roles, contrast: Contrast) -> Iterator[str]:
+    """Yield the controls that a claim of learning would need and that were not played."""
+    first, second = contrast.arms
+    if first not in roles.arms or roles.arms[first].is_control:
+        return
+    for kind, what in (("yoked", "feedback of a donor"), ("none", "no feedback")):
+        if roles.control(first, kind) is None:
+            yield f"no arm is like {first!r} with {what}: {first!r} is compared with {second!r} alone"

@@ -1,0 +1,74 @@
+"""Which past picture each turn was most like, read back from the questions of transcripts."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.analysis.frame import find
+from icl_loop.analysis.metrics import nearest_shown
+from icl_loop.encodings import encoding
+from icl_loop.errors import EncodingError, InputError
+from icl_loop.wording import open_wording
+
+Eye = Callable[[str], NDArray[np.float32] | None]
+"""From a question to its picture, None if there is none to be read in it."""
+
+
+def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
+    """Return, by the path of each session, the nearest of the past pictures shown to each turn.
+
+    A session with a question that cannot be read back is left out. What was saved is taken to be
+    sound: `frame` is the one that checks.
+    """
+    found = {}
+    for path in find(paths):
+        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        pictures = _pictures(lines)
+        if pictures is not None:
+            found[str(path)] = nearest_shown(pictures, [_shown(turn) for turn in _turns(lines)])
+    return found
+
+
+def _turns(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [line for line in lines if line.get("type") == "turn"]
+
+
+def _shown(turn: Mapping[str, Any]) -> list[int]:
+    """Return the past turns in the runs [first, last] that were kept."""
+    return [past for first, last in turn["kept"] for past in range(first, last + 1)]
+
+
+def _pictures(lines: list[Mapping[str, Any]]) -> NDArray[np.float32] | None:
+    """Return the pictures of all turns of one size, shape (turns, height, width), or None."""
+    task = lines[0].get("settings", {}).get("task", {})
+    eye = _eye(str(task.get("wording")), str(task.get("encoding")))
+    questions = [turn.get("question") for turn in _turns(lines)]
+    seen = [eye(text) if eye and isinstance(text, str) else None for text in questions]
+    whole = [picture for picture in seen if picture is not None]
+    if not whole or len(whole) < len(seen) or len({picture.shape for picture in whole}) > 1:
+        return None
+    return np.stack(whole)
+
+
+@lru_cache(maxsize=16)
+def _eye(wording: str, encoded: str) -> Eye | None:
+    """Return how to read the questions of this wording and encoding, None if they are unknown."""
+    try:
+        words, written = open_wording(wording), encoding(encoded)
+    except InputError:
+        return None
+
+    @lru_cache(maxsize=10_000)  # the arms of a stream ask the same
+    def see(text: str) -> NDArray[np.float32] | None:
+        heard = words.hear_question(text)
+        try:
+            return written.decode(heard[1]) if heard else None
+        except EncodingError:
+            return None
+
+    return see

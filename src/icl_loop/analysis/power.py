@@ -1,0 +1,138 @@
+"""Power: what a number of streams can show, known before any is played."""
+
+from collections.abc import Callable
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import nctdtr, stdtr, stdtrit
+
+LEVEL = 0.05
+"""Share of studies without any difference in which a two-sided test may find one."""
+WANTED = 0.8
+"""Power at which a difference counts as detectable."""
+FLIPPED = 12
+"""Streams up to which the exact sign-flip test decides."""
+LEAST_FLIPPED = 6
+"""Streams below which no outcome of the sign-flip test is significant: 2 / 2**5 is above 5 %."""
+STUDIES = 4_000
+_CHUNK = 500
+_SEED = 20_230_315
+_LARGEST, _STEPS = 16.0, 14
+
+
+def deviation_of_difference(first: float, second: float, turns: int, spread: float = 0.0) -> float:
+    """Return the standard deviation over streams of a difference between two accuracies.
+
+    Args:
+        first: Mean accuracy under one arm.
+        second: Mean accuracy under the other.
+        turns: Turns over which each accuracy is taken.
+        spread: Standard deviation between sessions of an arm; 0 leaves the binomial part alone.
+    """
+    chance = sum(max(mean * (1 - mean) - spread**2, 0.0) for mean in (first, second))
+    return float(np.sqrt(2 * spread**2 + chance / turns))
+
+
+def is_significant(differences: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return whether each study finds a difference at the two-sided level `LEVEL`.
+
+    Up to `FLIPPED` streams the exact sign-flip test decides (Fisher 1935), with more of them
+    Student's t test.
+
+    Args:
+        differences: One a stream, shape (studies, streams), at least two streams.
+    """
+    test = _flipped if differences.shape[1] <= FLIPPED else _student
+    return test(differences) <= LEVEL
+
+
+def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the share of sign patterns whose sum is as far from 0 as the one observed.
+
+    A pattern and its opposite are equally far, so that half of them stand for all.
+    """
+    streams = differences.shape[1]
+    patterns = np.arange(2 ** (streams - 1))[:, None] >> np.arange(streams)
+    sums = np.abs(differences @ (1.0 - 2.0 * (patterns & 1)).T)
+    seen = np.abs(differences.sum(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = (sums >= seen - 1e-9).mean(axis=1)
+    return shares
+
+
+def _student(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+    streams = differences.shape[1]
+    error = differences.std(axis=1, ddof=1) / np.sqrt(streams)
+    seen = np.abs(differences.mean(axis=1))
+    beyond = np.where(seen > 0, np.inf, 0.0)
+    t = np.divide(seen, error, out=beyond, where=error > 0)
+    tails: NDArray[np.float64] = 2 * stdtr(streams - 1, -t)
+    return tails
+
+
+def power(effect: float, deviation: float, streams: int) -> float:
+    """Return the share of studies that would find a difference of `effect`, by the deciding test.
+
+    Args:
+        effect: The true difference.
+        deviation: Standard deviation over streams of the difference.
+        streams: Number of streams, any.
+    """
+    if streams < LEAST_FLIPPED:
+        return 0.0
+    by = power_by_simulation if streams <= FLIPPED else power_by_formula
+    return by(effect, deviation, streams)
+
+
+def power_by_formula(effect: float, deviation: float, streams: int) -> float:
+    """Return the power of the two-sided t test, by the noncentral t distribution (Cohen 1988)."""
+    if streams < 2:
+        return 0.0
+    if deviation == 0:
+        return float(effect != 0)
+    freedom, shift = streams - 1, abs(effect) / deviation * np.sqrt(streams)
+    least = stdtrit(freedom, 1 - LEVEL / 2)
+    # scipy gives NaN where a tail is too thin for a float.
+    above, below = np.nan_to_num(nctdtr(freedom, shift, [least, -least]))
+    return float(1 - above + below)
+
+
+def power_by_simulation(effect: float, deviation: float, streams: int) -> float:
+    """Return the share of `STUDIES` simulated studies in which the deciding test finds `effect`.
+
+    The differences are drawn from a normal distribution; the same draws serve every call.
+    """
+    found = [
+        is_significant(effect + deviation * noise).mean()
+        for noise in np.split(_noise(streams), STUDIES // _CHUNK)
+    ]
+    return float(np.mean(found))
+
+
+@lru_cache(8)
+def _noise(streams: int) -> NDArray[np.float64]:
+    return np.random.Generator(np.random.PCG64(_SEED)).standard_normal((STUDIES, streams))
+
+
+def detectable(deviation: float, streams: int) -> float | None:
+    """Return the least difference that is found with a power of `WANTED`, None if none is."""
+    standardized = _detectable(streams, power)
+    return None if standardized is None else standardized * deviation
+
+
+def detectable_by_formula(deviation: float, streams: int) -> float | None:
+    """Return the same for the t test alone."""
+    standardized = _detectable(streams, power_by_formula)
+    return None if standardized is None else standardized * deviation
+
+
+@lru_cache(64)
+def _detectable(streams: int, by: Callable[[float, float, int], float]) -> float | None:
+    """Return the least detectable difference in standard deviations, found by halving."""
+    low, high = 0.0, _LARGEST
+    if by(high, 1.0, streams) < WANTED:
+        return None
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if by(middle, 1.0, streams) >= WANTED else (middle, high)
+    return high

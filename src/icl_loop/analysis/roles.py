@@ -1,0 +1,117 @@
+"""Which arm is the control of which: read from what their sessions were set to, not from names."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import polars as pl
+
+Pair = tuple[str, str]
+NO_CONTEXT = frozenset({"stateless", "last(n=0)", "last(0)"})
+"""The policies that show nothing of the past."""
+RENAMED = frozenset({"abstract", "deranged"})
+"""The label maps of which a model can know nothing beforehand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What matters of an arm's settings when it is compared; None where that is unknown."""
+
+    feedback: str | None
+    donor: str | None
+    labels: str | None
+    policy: str | None
+    setup: str | None
+
+    @property
+    def stateless(self) -> bool:
+        """Whether every question stands alone."""
+        return self.policy in NO_CONTEXT
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the arm tells nothing, or nothing about its own answers."""
+        return self.feedback in ("none", "yoked")
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """The roles of the arms of an experiment, and the contrast that was named beforehand.
+
+    Attributes:
+        arms: The role of each arm.
+        primary: The primary contrast that was recorded, None if there was none.
+        margin: The margin of equivalence that was recorded.
+        contradictory: Whether sessions recorded different primary contrasts or margins.
+        mismatches: What was recorded of donors that do not fit, by arm.
+    """
+
+    arms: Mapping[str, Role] = field(default_factory=dict)
+    primary: Pair | None = None
+    margin: float | None = None
+    contradictory: bool = False
+    mismatches: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, experiment: str, arms: Sequence[str], sessions: pl.DataFrame | None) -> "Roles":
+        """Return the roles of these arms of an experiment, from what `sessions` returns."""
+        if sessions is None:
+            return cls()
+        mine = sessions.filter(experiment=experiment)
+        plans = mine.select("primary", "margin").unique(maintain_order=True)
+        named = plans.row(0, named=True) if plans.height else {"primary": None, "margin": None}
+        columns = mine.select("arm", "feedback", "donor", "labels", "policy", "setup")
+        settings = {arm: Role(*rest) for arm, *rest in columns.unique("arm").iter_rows()}
+        strange = mine.drop_nulls("donor_mismatch").select("arm", "donor_mismatch")
+        return cls(
+            arms={arm: settings[arm] for arm in arms if arm in settings},
+            primary=named["primary"] and (named["primary"][0], named["primary"][1]),
+            margin=named["margin"],
+            contradictory=plans.height > 1,
+            mismatches=dict(strange.iter_rows()),
+        )
+
+    def is_stateless(self, arm: str) -> bool:
+        """Whether an arm is known to be shown nothing of the past."""
+        return arm in self.arms and self.arms[arm].stateless
+
+    def controls(self, first: str) -> tuple[str, ...]:
+        """Return the arms that `first` must be above before it has learned from being told.
+
+        They differ from it in feedback alone, which is none, or of a donor: of `first` itself, or
+        of one not recorded.
+        """
+        role = self.arms.get(first)
+        if role is None or role.is_control:
+            return ()
+        return tuple(
+            arm
+            for arm, other in self.arms.items()
+            if other.is_control
+            and (other.setup, other.policy) == (role.setup, role.policy)
+            and other.donor in (None, first)
+        )
+
+    def control(self, first: str, feedback: str) -> str | None:
+        """Return the control of `first` with this kind of feedback, None if there is none."""
+        found = (arm for arm in self.controls(first) if self.arms[arm].feedback == feedback)
+        return next(found, None)
+
+    def stateless_twin(self, arm: str) -> str | None:
+        """Return the arm that is asked the same without context, None if there is none."""
+        role = self.arms.get(arm)
+        if role is None or role.stateless:
+            return None
+        twins = (
+            name
+            for name, other in self.arms.items()
+            if other.stateless and other.setup == role.setup
+        )
+        return next(twins, None)
+
+    def renamed(self) -> tuple[str, ...]:
+        """Return the arms that can learn label names of which nothing is known beforehand."""
+        return tuple(
+            arm
+            for arm, role in self.arms.items()
+            if role.labels in RENAMED and not role.stateless and not role.is_control
+        )

@@ -1,0 +1,112 @@
+"""The verdict in plain words, with its numbers."""
+
+from icl_loop.analysis.contrasts import ALPHA, FEWEST_STREAMS, MOST_FOR_SIGN_FLIP, Contrast
+from icl_loop.analysis.inference import Conclusion
+
+
+def sentence(conclusion: Conclusion) -> str:
+    """Return what an experiment shows; a second sentence owns up to a contrast named afterwards."""
+    contrast = conclusion.primary
+    if contrast is None:
+        return "No verdict: there is no primary contrast to judge."
+    said = {
+        "learned": _learned,
+        "equivalent": _equivalent,
+        "no evidence": _no_evidence,
+        "descriptive only": _descriptive,
+    }[conclusion.verdict or "descriptive only"](conclusion, contrast)
+    return said if conclusion.recorded else f"{said} This contrast was named after the fact."
+
+
+def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
+    besides = "".join(
+        f", and {_points(each)} above {each.arms[1]!r} ({_p(each)})" for each in conclusion.needed
+    )
+    return f"Learned: {contrast.arms[0]!r} is {_measured(contrast)}{besides}."
+
+
+def _equivalent(_: Conclusion, contrast: Contrast) -> str:
+    return (
+        f"Equivalent: {contrast.arms[0]!r} is {_measured(contrast)}, and the two are shown to"
+        f" differ by less than {_number(contrast.margin)}."
+    )
+
+
+def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
+    measured = f"No evidence of learning: {contrast.arms[0]!r} is {_measured(contrast)}"
+    if contrast.above:
+        return f"{measured}, but {_missing(conclusion)}."
+    if contrast.significant:
+        return f"{measured}, which is worse, not better."
+    return f"{measured}; {_sensitivity(contrast)}."
+
+
+def _missing(conclusion: Conclusion) -> str:
+    lacking = (each for each in conclusion.needed if not each.above)
+    return " and ".join(
+        f"it is not shown to be above {each.arms[1]!r} ({_signed(each.theta)} points, {_p(each)})"
+        for each in lacking
+    )
+
+
+def _sensitivity(contrast: Contrast) -> str:
+    """Return what could have been found."""
+    least = 2 ** (1 - contrast.k)
+    if contrast.k <= MOST_FOR_SIGN_FLIP and least >= ALPHA:
+        return (
+            f"with {contrast.k} streams the sign-flip p cannot be below {least:.4f}, so no"
+            f" difference at all could have been significant; it takes {contrast.k + 1} streams"
+        )
+    if contrast.mde is None:
+        return (
+            "the difference was the same in every stream, which says nothing of what can be found"
+        )
+    return f"a true difference of {_number(contrast.mde)} would have been found 4 times out of 5"
+
+
+def _descriptive(_: Conclusion, contrast: Contrast) -> str:
+    if not contrast.k:
+        return "Descriptive only: no stream was played to its end in both arms."
+    first = contrast.arms[0]
+    return (
+        f"Descriptive only: {first!r} is {_points(contrast)} {_side(contrast)}"
+        f" {contrast.arms[1]!r} in late accuracy, over {_streams(contrast.k)};"
+        f" a test takes {FEWEST_STREAMS}."
+    )
+
+
+def _measured(contrast: Contrast) -> str:
+    """Return effect, interval, p and number of streams."""
+    low, high = contrast.interval or (None, None)
+    return (
+        f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy (95 %"
+        f" interval {_signed(low)} to {_signed(high)}, {_p(contrast)} by"
+        f" {contrast.test}, {_streams(contrast.k)})"
+    )
+
+
+def _side(contrast: Contrast) -> str:
+    return "below" if contrast.theta is not None and contrast.theta < 0 else "above"
+
+
+def _points(contrast: Contrast) -> str:
+    return _number(None if contrast.theta is None else abs(contrast.theta))
+
+
+def _signed(value: float | None) -> str:
+    return "unknown" if value is None else f"{100 * value:+.1f}"
+
+
+def _number(value: float | None) -> str:
+    """Return a share in points of a hundred."""
+    return "an unknown number of points" if value is None else f"{100 * value:.1f} points"
+
+
+def _p(contrast: Contrast) -> str:
+    if contrast.p is None:
+        return "not tested"
+    return "p < 0.0001" if contrast.p < 1e-4 else f"p = {contrast.p:.4f}"
+
+
+def _streams(count: int) -> str:
+    return f"{count} stream{'s' if count != 1 else ''}"

@@ -1,0 +1,102 @@
+"""What the sessions of a frame were set to, one row a session."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from icl_loop.analysis.frame import find, runs_apart
+from icl_loop.errors import TranscriptError
+
+SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
+    "path": pl.String,
+    "experiment": pl.String,
+    "arm": pl.String,
+    "stream": pl.Int64,
+    "seed": pl.Int64,
+    "model": pl.String,
+    "dataset": pl.String,
+    "labels": pl.String,
+    "policy": pl.String,
+    "feedback": pl.String,
+    "donor": pl.String,
+    "donor_mismatch": pl.String,
+    "setup": pl.String,
+    "primary": pl.List(pl.String),
+    "margin": pl.Float64,
+}
+
+
+def sessions(paths: Iterable[Path]) -> pl.DataFrame:
+    """Return what the sessions of the transcripts at `paths` were set to, one row each.
+
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `model`, `dataset`,
+    `labels` (their kind), `policy`, `feedback` (its kind), `donor` (the arm whose verdicts were
+    told), `donor_mismatch` (in what the donor was unlike, if anything), `setup` (all settings but
+    context and feedback, as JSON), `primary` (the two arms compared first) and `margin` (of
+    equivalence). What a header does not say is null.
+
+    Raises:
+        TranscriptError: A file does not begin with the line of a session.
+    """
+    rows = [_row(path, _header(path)) for path in find(paths)]
+    return runs_apart(pl.DataFrame(rows, schema=SESSION_SCHEMA))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            said = json.loads(file.readline())
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        said = None
+    if not isinstance(said, dict) or said.get("type") != "session":
+        raise TranscriptError(f"{path}, line 1 is not a line of a transcript: it is no session's")
+    return said
+
+
+def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
+    settings = _table(header, "settings")
+    feedback, analysis = _table(settings, "feedback"), _table(header, "analysis")
+    setup = {key: value for key, value in settings.items() if key not in ("context", "feedback")}
+    return {
+        "path": str(path),
+        "experiment": _text(header, "experiment"),
+        "arm": _text(header, "arm"),
+        "stream": header.get("stream"),
+        "seed": header.get("seed"),
+        "model": _text(_table(settings, "model"), "name"),
+        "dataset": _text(_table(header, "dataset"), "name"),
+        "labels": _text(_table(settings, "task"), "labels"),
+        "policy": _text(_table(settings, "context"), "policy"),
+        "feedback": _text(feedback, "kind"),
+        "donor": _text(feedback, "donor"),
+        "donor_mismatch": _text(_table(header, "donor"), "mismatch"),
+        "setup": json.dumps(setup, sort_keys=True),
+        "primary": _pair(analysis.get("primary")),
+        "margin": _number(analysis.get("margin")),
+    }
+
+
+def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the table at `key`, an empty one if there is none."""
+    found = values.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _text(values: Mapping[str, Any], key: str) -> str | None:
+    found = values.get(key)
+    return found if isinstance(found, str) else None
+
+
+def _pair(value: object) -> list[str] | None:
+    if isinstance(value, list) and len(value) == 2 and all(isinstance(arm, str) for arm in value):
+        return value
+    return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value > 0 else None

@@ -1,0 +1,114 @@
+"""Which single change of a design would help most."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from icl_loop.analysis.power import LEAST_FLIPPED
+from icl_loop.errors import InputError
+from icl_loop.experiment import Experiment
+from icl_loop.planning.detection import detectability, seen
+from icl_loop.planning.trials import Trials
+
+ENCODINGS_TRIED = ("grid", "sparse")
+"""Encodings of few tokens: one that keeps grey levels, and the shortest."""
+WINDOW_TIMES = 4
+MORE_TURNS = 200
+MORE_STREAMS = 8
+MOST_TURNS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One change, and what the best reference learner would show after it.
+
+    Attributes:
+        change: What to set, as a line of the file says it.
+        difference: Late accuracy difference of the best reference learner.
+        power: Power to see it with `streams` streams.
+        streams: How many streams that takes: those of the design, or as many as a test needs.
+    """
+
+    change: str
+    difference: float
+    power: float
+    streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change in words, and the experiment after it."""
+
+    words: str
+    experiment: Experiment
+
+
+async def advise(
+    experiment: Experiment,
+    arms: tuple[str, str],
+    *,
+    limited: bool,
+    streams: int,
+    trials: Trials,
+) -> Advice | None:
+    """Return the change with the largest power, then the largest difference; None if none helps.
+
+    Args:
+        experiment: The design.
+        arms: Its contrast.
+        limited: Whether the window limits what the arms show.
+        streams: Streams on trial.
+        trials: Plays them.
+    """
+    testable = experiment.streams >= LEAST_FLIPPED
+    enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
+    unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
+    found = [await _outcome(unchanged, arms, streams, trials)]
+    for change in _changes(enough, arms, limited=limited):
+        with suppress(InputError):  # the data set or the wording may not allow a change
+            found.append(await _outcome(change, arms, streams, trials))
+    best = max(found, key=lambda each: (round(each.power, 2), each.difference))
+    return best if best.change else None
+
+
+async def _outcome(change: _Change, arms: tuple[str, str], streams: int, trials: Trials) -> Advice:
+    shown = await seen(change.experiment, arms, streams, trials)
+    found = detectability(change.experiment, arms, shown)
+    if found is None:
+        return Advice(change.words, 0.0, 0.0, change.experiment.streams)
+    return Advice(change.words, found.difference, found.reference_power, change.experiment.streams)
+
+
+def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) -> Iterator[_Change]:
+    """Yield the changes that are tried."""
+    first = experiment.arms[arms[0]]
+    if limited:
+        for name in ENCODINGS_TRIED:
+            if first.task.encoding != name:
+                yield _changed(
+                    experiment, arms, f"task.encoding = {name!r}", task={"encoding": name}
+                )
+        window = WINDOW_TIMES * first.model.context_window
+        yield _changed(
+            experiment, arms, f"model.context_window = {window}", model={"context_window": window}
+        )
+    if first.feedback.kind != "label":
+        words = f"feedback.kind = 'label' in arm {arms[0]!r}"
+        yield _changed(experiment, arms[:1], words, feedback={"kind": "label"})
+    turns = min(max(MORE_TURNS, 2 * experiment.turns), MOST_TURNS)
+    if turns > experiment.turns:
+        yield _Change(f"turns = {turns}", replace(experiment, turns=turns))
+    streams = 2 * experiment.streams
+    yield _Change(f"streams = {streams}", replace(experiment, streams=streams))
+
+
+def _changed(
+    experiment: Experiment, arms: Sequence[str], words: str, **tables: dict[str, object]
+) -> _Change:
+    """Return the change of these keys of `tables` in these arms."""
+    settings = dict(experiment.arms)
+    for arm in arms:
+        for table, keys in tables.items():
+            part = getattr(settings[arm], table).model_copy(update=keys)
+            settings[arm] = settings[arm].model_copy(update={table: part})
+    return _Change(words, replace(experiment, arms=settings))

@@ -1,0 +1,275 @@
+"""The plan of an experiment: what it takes and what it can show, before the first request."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from icl_loop.analysis.curves import EDGES
+from icl_loop.experiment import Experiment, Settings
+from icl_loop.planning.advice import Advice, advise
+from icl_loop.planning.detection import (
+    REFERENCES,
+    Detectability,
+    contrast,
+    detectability,
+    seen,
+)
+from icl_loop.planning.expense import Expense, expense, seconds, together
+from icl_loop.planning.trials import Trial, Trials, plays_as, session_of
+from icl_loop.planning.verdict import ALONE, cut_short, verdict
+
+TRIED_STREAMS = (4, 8)
+"""Fewest and most streams that are played on trial."""
+TRIED_TURNS = 20_000
+"""Turns on trial beyond which fewer streams are played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Accuracy of a reference learner under the settings of an arm, means over streams.
+
+    Attributes:
+        reference: Name of the learner.
+        early: Over the first min(20, T / 10) turns.
+        late: Over the second half, None if the context is full before.
+        windows: First and last turn of each window, counted from 1, and the accuracy in it.
+    """
+
+    reference: str
+    early: float | None
+    late: float | None
+    windows: tuple[tuple[int, int, float | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """What a session of an arm shows.
+
+    Attributes:
+        sample_tokens: Mean tokens of a question.
+        fits: Past turns that fit the window together.
+        most_shown: Most past turns that a request shows.
+        turns: Turns until the session ends: fewer than planned if its context gets full.
+    """
+
+    sample_tokens: float
+    fits: int
+    most_shown: int
+    turns: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlan:
+    """The plan of one arm.
+
+    Attributes:
+        arm: Its name.
+        model: Name of its model.
+        sessions: How many there are.
+        expense: What they take together.
+        seconds: How long they take alone.
+        exposure: What a session shows.
+        chance: Accuracy of guessing.
+        curves: What reference learners come to.
+    """
+
+    arm: str
+    model: str
+    sessions: int
+    expense: Expense
+    seconds: float
+    exposure: Exposure
+    chance: float
+    curves: tuple[Curve, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an experiment takes, and what it can show.
+
+    Attributes:
+        experiment: Its name.
+        turns: Length of a session.
+        streams: Sessions per arm.
+        tried: Streams that were played on trial; if these are fewer, counts are scaled up.
+        latency_s: Seconds that a request is taken to last.
+        concurrency: Sessions at once.
+        reply_tokens: Tokens that a reply has at least.
+        expense: What all arms take together.
+        seconds: How long the whole run takes.
+        arms: The plan of each arm.
+        detectability: What its contrast can show, None if it cannot be said.
+        can_show: Whether the design can show learning, None if it cannot be said.
+        verdict: The same in a sentence.
+        advice: The change that would help most if it cannot.
+    """
+
+    experiment: str
+    turns: int
+    streams: int
+    tried: int
+    latency_s: float
+    concurrency: int
+    reply_tokens: int
+    expense: Expense
+    seconds: float
+    arms: tuple[ArmPlan, ...]
+    detectability: Detectability | None
+    can_show: bool | None
+    verdict: str
+    advice: Advice | None
+
+
+async def plan(
+    experiment: Experiment,
+    *,
+    latency_s: float = 1.0,
+    concurrency: int = 32,
+    reply_tokens: int = 0,
+    on_turn: Callable[[], None] = lambda: None,
+) -> Plan:
+    """Return the plan of `experiment`; nothing is asked of any endpoint.
+
+    Args:
+        experiment: What is planned.
+        latency_s: Seconds that a request lasts.
+        concurrency: Sessions at once.
+        reply_tokens: Tokens that a reply has at least; 0 leaves its final line alone.
+        on_turn: Called after every turn on trial.
+
+    Raises:
+        InputError: The experiment cannot be played.
+    """
+    experiment.check()
+    trials, tried = Trials(reply_tokens, on_turn), _tried(experiment)
+    played = {arm: await _played(experiment, arm, tried, trials) for arm in experiment.arms}
+    arms = tuple(
+        [_arm_plan(experiment, arm, each, latency_s, concurrency) for arm, each in played.items()]
+    )
+    conclusion = await _conclude(experiment, arms, tried, trials)
+    return Plan(
+        experiment=experiment.name,
+        turns=experiment.turns,
+        streams=experiment.streams,
+        tried=tried,
+        latency_s=latency_s,
+        concurrency=concurrency,
+        reply_tokens=reply_tokens,
+        expense=together([each.expense for each in arms]),
+        seconds=seconds(experiment, _own(experiment, played), latency_s, concurrency),
+        arms=arms,
+        detectability=conclusion.found,
+        can_show=conclusion.can_show,
+        verdict=conclusion.verdict,
+        advice=conclusion.advice,
+    )
+
+
+def _tried(experiment: Experiment) -> int:
+    """Return how many streams are played on trial: fewer where there are many turns and arms."""
+    fewest, most = TRIED_STREAMS
+    turns = experiment.turns * len(experiment.arms) * len(REFERENCES)
+    return min(max(TRIED_TURNS // turns, fewest), most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """The sessions of an arm on trial: by the stand-in for its model, and by each reference."""
+
+    own: tuple[Trial, ...]
+    references: Mapping[str, tuple[Trial, ...]]
+
+
+async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) -> _Played:
+    sessions = [session_of(experiment, arm, stream) for stream in range(tried)]
+    own = [await trials.of(each, plays_as(each)) for each in sessions[: experiment.streams]]
+    references = {
+        name: tuple([await trials.of(each, name) for each in sessions]) for name in REFERENCES
+    }
+    return _Played(tuple(own), references)
+
+
+def _own(
+    experiment: Experiment, played: Mapping[str, _Played]
+) -> list[tuple[Settings, Sequence[Trial]]]:
+    return [(experiment.arms[arm], each.own) for arm, each in played.items()]
+
+
+def _arm_plan(
+    experiment: Experiment, arm: str, played: _Played, latency_s: float, concurrency: int
+) -> ArmPlan:
+    settings, own = experiment.arms[arm], played.own
+    return ArmPlan(
+        arm=arm,
+        model=settings.model.name,
+        sessions=experiment.streams,
+        expense=expense(experiment, settings, own),
+        seconds=seconds(experiment, [(settings, own)], latency_s, concurrency),
+        exposure=Exposure(
+            sample_tokens=round(fmean(each.sample_tokens for each in own), 1),
+            fits=math.floor(fmean(each.fits for each in own)),
+            most_shown=max(each.most_shown for each in own),
+            turns=min(len(each.correct) for each in own),
+        ),
+        chance=own[0].chance,
+        curves=tuple(_curve(name, each) for name, each in played.references.items()),
+    )
+
+
+def _curve(reference: str, trials: Sequence[Trial]) -> Curve:
+    planned = trials[0].planned
+    edges = [*(edge for edge in EDGES if edge < planned), planned]
+    return Curve(
+        reference=reference,
+        early=_mean(trial.early for trial in trials),
+        late=_mean(trial.late for trial in trials),
+        windows=tuple(
+            (start + 1, stop, _mean(trial.accuracy(start, stop) for trial in trials))
+            for start, stop in pairwise(edges)
+        ),
+    )
+
+
+def _mean(accuracies: Iterable[float]) -> float | None:
+    """Return the mean over the sessions that have such turns, None if there are none."""
+    known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
+    return fmean(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Conclusion:
+    """What the contrast of an experiment can show."""
+
+    found: Detectability | None
+    can_show: bool | None
+    verdict: str
+    advice: Advice | None = None
+
+
+async def _conclude(
+    experiment: Experiment, arms: Sequence[ArmPlan], tried: int, trials: Trials
+) -> _Conclusion:
+    pair = contrast(experiment)
+    if pair is None:
+        return _Conclusion(None, None, ALONE)
+    exposures = {each.arm: each.exposure for each in arms}
+    found = detectability(experiment, pair, await seen(experiment, pair, tried, trials))
+    if found is None:
+        short = min(pair, key=lambda arm: exposures[arm].turns)
+        said = cut_short(short, exposures[short].turns)
+    else:
+        said = verdict(found, fits=exposures[pair[0]].fits, chance=arms[0].chance)
+    can_show = found is not None and found.can_show
+    if can_show is not False:
+        return _Conclusion(found, can_show, said)
+    limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
+    advice = await advise(experiment, pair, limited=limited, streams=tried, trials=trials)
+    return _Conclusion(found, can_show, said, advice)
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """Return a plan as the stable JSON of `plan --json`; what is unknown is null."""
+    return asdict(plan)

@@ -1,0 +1,183 @@
+"""The shadow: what a reference learner answers from exactly the context that a model was shown.
+
+It is computed from saved transcripts alone; no request is made, and no data set is opened.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from icl_loop import answers
+from icl_loop.analysis import (
+    Estimate,
+    arm_curves,
+    equivalent_examples,
+    excess_regret,
+    learning_efficiency,
+    session_curves,
+)
+from icl_loop.errors import InputError, nearest
+from icl_loop.loop import recall
+from icl_loop.messages import Request, system
+from icl_loop.models import BUILT_IN, ChatModel, open_model
+from icl_loop.records import Turn
+from icl_loop.transcripts import Transcript, read
+
+LEARNER = "reference/nearest"
+
+
+async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
+    """Return for each turn of a session whether `learner` answers it right in the model's place.
+
+    The learner sees the system text, the turns that the request showed, replies and told words as
+    they were, and the question.
+
+    Raises:
+        InputError: There is no such learner, or it does not understand the session's wording.
+        RequestRefused: The session shows what the learner cannot read, such as pictures as pictures.
+    """
+    names = [name for name in BUILT_IN if name.startswith("reference/")]
+    if learner not in names:
+        raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
+    model = open_model(learner, seed=transcript.header.seed, wordings=_wordings(transcript))
+    return [await _is_right(model, transcript, turn) for turn in transcript.turns]
+
+
+def _wordings(transcript: Transcript) -> list[str]:
+    task = transcript.header.settings.get("task", {})
+    return [task["wording"]] if "wording" in task else []
+
+
+async def _is_right(model: ChatModel, transcript: Transcript, turn: Turn) -> bool:
+    reply = await model.complete(_request(transcript, turn))
+    return answers.read(reply.text, transcript.header.labels).answer == turn.label
+
+
+def _request(transcript: Transcript, turn: Turn) -> Request:
+    """Return the messages that the model was sent, as far as they are text."""
+    frame = system(transcript.header.system)
+    return recall(frame, transcript.turns, _shown(turn), turn.question)
+
+
+def _shown(turn: Turn) -> Sequence[int]:
+    return [index for first, last in turn.kept for index in range(first, last + 1)]
+
+
+async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
+    """Return the shadow of every turn of the transcripts at `paths`.
+
+    Columns: `path`, `turn`, `shadow` (whether the learner is right).
+    """
+    frames = [pl.DataFrame(schema=_SCHEMA)]
+    for path in paths:
+        saved = read(path)
+        right = await shadow(saved, learner)
+        columns = {
+            "path": [str(path)] * len(right),
+            "turn": list(range(len(right))),
+            "shadow": right,
+        }
+        frames.append(pl.DataFrame(columns, schema=_SCHEMA))
+    return pl.concat(frames)
+
+
+_SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
+
+
+@dataclass(frozen=True, slots=True)
+class ArmShadow:
+    """An arm beside its shadow.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        learner: Whose shadow it is.
+        late: Accuracy of the shadow over the second half of the turns planned.
+        excess_regret: Wrong answers of a session beyond those of its shadow.
+        learning_efficiency: The share of the shadow's gain over the stateless arm that the arm has,
+            late; None without a stateless arm, or a gain.
+        equivalent_examples: After how many turns the shadow's curve reaches the arm's late accuracy;
+            None where it never does.
+    """
+
+    experiment: str
+    arm: str
+    learner: str
+    late: Estimate
+    excess_regret: Estimate
+    learning_efficiency: float | None
+    equivalent_examples: float | None
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as JSON; what is undefined is null."""
+        named = asdict(self)
+        for name in ("late", "excess_regret"):
+            estimate: Estimate = getattr(self, name)
+            named[name] = estimate.mean
+            named[f"{name}_ci"] = estimate.interval and list(estimate.interval)
+        return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
+
+
+def beside(turns: pl.DataFrame, shadowed: pl.DataFrame, learner: str = LEARNER) -> list[ArmShadow]:
+    """Return every arm of a frame of turns beside its shadow, in the order in which they appear.
+
+    Args:
+        turns: What `frame` returns.
+        shadowed: What `shadows` returns for the same transcripts.
+        learner: Whose shadow it is.
+    """
+    both = turns.join(shadowed, on=["path", "turn"], how="left", maintain_order="left")
+    return [
+        _beside(str(experiment), str(arm), part, _stateless(both, str(experiment)), learner)
+        for (experiment, arm), part in both.group_by("experiment", "arm", maintain_order=True)
+    ]
+
+
+def _beside(
+    experiment: str, arm: str, turns: pl.DataFrame, stateless: float | None, learner: str
+) -> ArmShadow:
+    late = turns.filter(_is_late())
+    accuracy, reference = late["correct"].mean(), _per_session(late, pl.col("shadow").mean())
+    curve = arm_curves(session_curves(turns.with_columns(correct="shadow"), 20))
+    regret = [
+        float(excess_regret(part["correct"], part["shadow"])[-1])
+        for part in turns.partition_by("path")
+    ]
+    efficiency = None
+    if stateless is not None and isinstance(accuracy, float) and reference.mean is not None:
+        efficiency = learning_efficiency(accuracy, stateless, reference.mean)
+    return ArmShadow(
+        experiment=experiment,
+        arm=arm,
+        learner=learner,
+        late=reference,
+        excess_regret=Estimate.of(np.array(regret)),
+        learning_efficiency=efficiency,
+        equivalent_examples=equivalent_examples(accuracy, curve["turn"], curve["accuracy"])
+        if isinstance(accuracy, float)
+        else None,
+    )
+
+
+def _stateless(turns: pl.DataFrame, experiment: str) -> float | None:
+    """Return the late accuracy of the first arm of an experiment that was never shown a past turn."""
+    mine = turns.filter(experiment=experiment)
+    for part in mine.partition_by("arm", maintain_order=True):
+        if not part["exposure"].sum():
+            mean = part.filter(_is_late())["correct"].mean()
+            return mean if isinstance(mean, float) else None
+    return None
+
+
+def _is_late() -> pl.Expr:
+    return pl.col("turn") >= pl.col("turns") // 2
+
+
+def _per_session(turns: pl.DataFrame, of: pl.Expr) -> Estimate:
+    return Estimate.of(
+        turns.group_by("path", maintain_order=True).agg(value=of)["value"].to_numpy()
+    )

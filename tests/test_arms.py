@@ -1,0 +1,468 @@
+"""The laws of the arms: what each control changes, and that it changes nothing else."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.encodings import encoding, pixels
+from icl_loop.encodings.pictures import OfPixels
+from icl_loop.errors import InputError, ReplayMismatch, TranscriptError
+from icl_loop.experiment import Session
+from icl_loop.feedback import KINDS, Telling
+from icl_loop.labels import NAMES, abstract, deranged, swapped
+from icl_loop.messages import assistant
+from icl_loop.models import ScriptedModel
+from icl_loop.records import Turn
+from icl_loop.runner import Run, verify
+from icl_loop.tokens import VOCABULARIES, TokenCounter, token_counter
+from icl_loop.transcripts import read
+from icl_loop.transforms import MAX_PROJECTED, transform
+from icl_loop.wording import open_wording, shipped
+from making import experiment, played, transcripts_of
+
+KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
+LABELS = tuple("0123456789")
+YOKED = {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}}
+
+
+def one(turns: int = 12, stream: int = 0, **changes: Any) -> Session:  # noqa: ANN401  any top-level key
+    """Return one session of one arm with any settings."""
+    made = experiment(turns=turns, streams=stream + 1, **changes)
+    return list(made.sessions())[stream]
+
+
+# ---- labels and pixels ---------------------------------------------------------------------
+
+
+@given(key=KEYS)
+def test_deranged_labels_leave_none_in_place(key: tuple[int, int]) -> None:
+    """Deranged, every class has the name of another one."""
+    names = deranged(LABELS, key)
+    assert set(names.values()) == set(LABELS)
+    assert not any(label == name for label, name in names.items())
+
+
+@given(key=KEYS)
+def test_a_swap_moves_every_name(key: tuple[int, int]) -> None:
+    """After a swap the names are the same, and no class has the one that it had."""
+    before = abstract(LABELS, key)
+    after = swapped(before, key)
+    assert set(after.values()) == set(before.values())
+    assert not any(after[label] == before[label] for label in LABELS)
+
+
+def test_label_maps_differ_by_stream() -> None:
+    """Two streams seldom have the same map."""
+    assert len({tuple(abstract(LABELS, (0, stream)).items()) for stream in range(50)}) == 50
+    assert len({tuple(deranged(LABELS, (0, stream)).items()) for stream in range(50)}) == 50
+
+
+@pytest.mark.parametrize("labels", ["abstract", "deranged"])
+def test_the_order_of_the_names_tells_nothing(labels: str) -> None:
+    """The names are listed in an order that is the same for every map with these names."""
+    task = one(task={"labels": labels}).task
+    assert list(task.names) == sorted(task.names)
+    assert task.names != tuple(task.labels.values())
+
+
+@pytest.fixture(params=VOCABULARIES)
+def vocabulary(request: pytest.FixtureRequest) -> TokenCounter:
+    """A true counter; skips where the vocabularies have not been put."""
+    try:
+        return token_counter(request.param)
+    except InputError as error:
+        pytest.skip(str(error))
+
+
+def test_abstract_names_are_single_tokens(vocabulary: TokenCounter) -> None:
+    """Every name is one token of the vocabulary, with a blank before it or without."""
+    assert len(set(NAMES)) == len(NAMES) > 50
+    assert {vocabulary.count(blank + name) for name in NAMES for blank in ("", " ")} == {1}
+
+
+@pytest.mark.parametrize("wording", shipped())
+def test_told_words_are_equally_long(vocabulary: TokenCounter, wording: str) -> None:
+    """What is told with feedback, yoked and without feedback has the same number of tokens."""
+    told = open_wording(wording).told
+    assert (
+        len({vocabulary.count(text) for text in (told.correct, told.incorrect, told.recorded)}) == 1
+    )
+
+
+@given(key=KEYS)
+def test_permuted_pixels_are_the_same_pixels(key: tuple[int, int]) -> None:
+    """A permutation moves pixels and changes none; distances between pictures stay."""
+    move = transform("permuted", 4, key)
+    one_picture = (np.arange(16, dtype=np.float32) / np.float32(16)).reshape(4, 4)
+    moved = move(one_picture)
+    assert sorted(moved.ravel()) == sorted(one_picture.ravel())
+    other = one_picture.T.copy()
+    assert np.isclose(np.square(moved - move(other)).sum(), np.square(one_picture - other).sum())
+
+
+def test_projected_pixels_keep_distances() -> None:
+    """A projection keeps the distances of real pictures up to its one factor, nearly."""
+    session = one(30)
+    pictures = [pixels(sample.image, 20) for sample in session.task.samples]
+    turn = transform("projected", 20, (1, 2))
+    turned = [turn(picture) for picture in pictures]
+    assert all(picture.min() >= 0 and picture.max() <= 1 for picture in turned)
+    ratios = [
+        np.linalg.norm(turned[i] - turned[j]) / np.linalg.norm(pictures[i] - pictures[j])
+        for i in range(30)
+        for j in range(i)
+    ]
+    assert np.allclose(ratios, 1 / 3, rtol=0.02)
+
+
+def test_projected_pixels_have_a_largest_size() -> None:
+    """A projection of large pictures is refused before it takes memory."""
+    with pytest.raises(InputError, match=f"a size of at most {MAX_PROJECTED}, got 33"):
+        transform("projected", 33, (0, 0))
+
+
+async def test_a_learner_without_eyes_learns_permuted_pixels_alike() -> None:
+    """To the nearest neighbour, permuted pixels and other names are the same task."""
+    plain = await played(one(40, feedback={"kind": "label"}))
+    for changes in ({"pixels": "permuted"}, {"labels": "abstract"}, {"labels": "deranged"}):
+        other = await played(one(40, feedback={"kind": "label"}, task=changes))
+        late = [sum(turn.feedback.correct for turn in turns[20:]) for turns in (plain, other)]
+        assert abs(late[0] - late[1]) <= 4
+        assert late[1] >= 8
+
+
+# ---- feedback ------------------------------------------------------------------------------
+
+
+def told(turns: list[Turn]) -> list[str]:
+    """Return what was told, turn by turn."""
+    return [turn.feedback.told for turn in turns]
+
+
+def right(turns: list[Turn]) -> list[bool]:
+    """Return which answers were right, turn by turn."""
+    return [turn.feedback.correct for turn in turns]
+
+
+EN = open_wording("en").told
+
+
+async def test_flipped_feedback() -> None:
+    """Flipped, right answers are called incorrect and wrong ones correct; the score stays true."""
+    turns = await played(one(30, feedback={"kind": "flipped"}))
+    assert told(turns) == [EN.incorrect if correct else EN.correct for correct in right(turns)]
+    assert right(turns) == [turn.answer == turn.label for turn in turns]
+
+
+async def test_noisy_feedback() -> None:
+    """Noise turns about as many verdicts as it says, and always those of the same turns."""
+    turns = await played(one(150, model={"name": "participant/chance"}, feedback={"noise": 0.3}))
+    turned = [
+        said != (EN.correct if correct else EN.incorrect)
+        for said, correct in zip(told(turns), right(turns), strict=True)
+    ]
+    assert 25 <= sum(turned) <= 65
+    again = await played(one(150, feedback={"noise": 0.3}))
+    turned_again = [
+        said != (EN.correct if correct else EN.incorrect)
+        for said, correct in zip(told(again), right(again), strict=True)
+    ]
+    assert turned == turned_again
+
+
+async def test_noise_of_one_is_flipped() -> None:
+    """When every verdict is noise, feedback is flipped."""
+    noisy = await played(one(feedback={"noise": 1.0}))
+    assert told(noisy) == told(await played(one(feedback={"kind": "flipped"})))
+
+
+@pytest.mark.parametrize("delay", [1, 3])
+async def test_delayed_feedback(delay: int) -> None:
+    """Delayed, each verdict is told so many turns late, and says of which answer it is."""
+    turns = await played(one(20, feedback={"delay": delay}))
+    words = open_wording("en")
+    assert told(turns)[:delay] == [EN.recorded] * delay
+    for turn in turns[delay:]:
+        heard = words.hear_told(turn.feedback.told)
+        assert heard is not None
+        assert (heard.correct, heard.ago) == (right(turns)[turn.index - delay], delay)
+
+
+async def test_a_learner_hears_late() -> None:
+    """The nearest neighbour credits a late verdict to the answer that it is about."""
+    late = await played(one(60, feedback={"delay": 1}, task={"labels": "deranged"}))
+    at_once = await played(one(60, task={"labels": "deranged"}))
+    assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
+    assert "".join(told(late)).count("1 questions before") == 59
+
+
+@pytest.mark.parametrize(("only", "said"), [("positive", EN.correct), ("negative", EN.incorrect)])
+async def test_one_sided_feedback(only: str, said: str) -> None:
+    """One-sided, one verdict is told and the other answers are recorded."""
+    turns = await played(one(30, feedback={"only": only}))
+    assert set(told(turns)) == {said, EN.recorded}
+    honest = [correct == (only == "positive") for correct in right(turns)]
+    assert [text == said for text in told(turns)] == honest
+
+
+async def test_demonstrations_show_right_answers() -> None:
+    """Demonstrations put the right label where the answer was; the score is of the model's own."""
+    session = one(20, feedback={"kind": "demonstrations"})
+    turns = await played(session, ScriptedModel(["Answer: 0, I think"] * 20))
+    words = open_wording("en")
+    for turn in turns:
+        assert turn.messages[1] == assistant(words.reply(turn.label))
+        assert turn.feedback.correct == (turn.label == turn.answer)
+        assert turn.feedback.told == EN.correct
+    assert not all(right(turns))
+
+
+async def test_only_the_answer_is_kept_of_replies() -> None:
+    """Where replies are kept short, later requests show the final line and the file the whole reply."""
+    session = one(6, context={"replies": "answer"})
+    replies = ["It has two loops.\n\nAnswer: 8", "I do not know"] * 3
+    turns = await played(session, ScriptedModel(replies))
+    assert [turn.messages[1].text for turn in turns] == ["Answer: 8", "I do not know"] * 3
+    assert [turn.reply.text for turn in turns] == replies
+
+
+def test_telling_that_makes_no_sense() -> None:
+    """What a kind cannot do is refused, naming it."""
+    for changes in ({"noise": 0.2}, {"delay": 1}, {"only": "positive"}):
+        with pytest.raises(InputError, match="'label' tells none of its own"):
+            Telling("label", **changes)
+    with pytest.raises(InputError, match=r"unknown feedback 'yokd'.*yoked"):
+        Telling("yokd")
+    assert {Telling(kind).announced for kind in KINDS} == {
+        *("correctness", "label", "none", "demonstrations")
+    }
+
+
+# ---- yoked ---------------------------------------------------------------------------------
+
+
+async def test_a_yoked_session_is_told_what_its_donor_was(tmp_path: Path) -> None:
+    """Turn by turn, whatever it answers; it begins with the same words, and is scored by the truth."""
+    made = experiment(streams=3, arms=[YOKED, {"name": "feedback"}])
+    result = await Run(made, tmp_path).play()
+    assert result.complete
+    saved = {path.stem: read(path) for path in result.paths}
+    for stream in range(3):
+        yoked, donor = saved[f"yoked-{stream}"], saved[f"feedback-{(stream + 1) % 3}"]
+        assert told(list(yoked.turns)) == told(list(donor.turns))
+        assert yoked.header.system == donor.header.system
+        assert right(list(yoked.turns)) == [t.answer == t.label for t in yoked.turns]
+        assert yoked.header.donor is not None
+        assert yoked.header.donor.id == donor.header.id
+        assert await verify(yoked) == 12
+
+
+async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
+    """Where a donor cannot go on, the yoked session says so; on resume both are played."""
+
+    class Fails(ScriptedModel):
+        """Gives out after a few replies."""
+
+    made = experiment(streams=2, arms=[YOKED, {"name": "feedback"}])
+    few = ["Answer: 1"] * 5
+    broken = await Run(made, tmp_path, open_model=lambda _: Fails(few), concurrency=1).play()
+    assert any("its donor" in str(stop.reason) for stop in broken.stops)
+    assert not (tmp_path / "small" / "yoked-0.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"arms": [{"name": "y", "feedback": {"kind": "yoked", "donor": "fedback"}}, {"name": "feedback"}]}, "no arm 'fedback'.*feedback"),
+        ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "names the arm of its donors"),
+        ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "names the arm of its donors"),
+        ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "is not told correct or incorrect"),
+        ({"arms": [YOKED, {"name": "feedback", "task": {"wording": "ja"}}]}, "in other words, 'ja'"),
+        ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "from another stream; there is one"),
+        ({"task": {"swap_at": 12}}, "task.swap_at = 12: the session has 12 turns"),
+        ({"probes": {"at": [13]}}, "probes.at = 13: the session has 12 turns"),
+        ({"task": {"pixels": "permutd"}}, "permuted"),
+        ({"task": {"labels": "abstrct"}}, "abstract"),
+        ({"feedback": {"noise": 1.5}}, "feedback.noise"),
+    ],
+)  # fmt: skip
+def test_arms_that_make_no_sense(changes: dict[str, Any], complaint: str) -> None:
+    """What cannot be played is refused before the first request, naming the arm and the key."""
+    with pytest.raises(InputError, match=complaint):
+        experiment(**changes)
+
+
+async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
+    """A yoked session no longer verifies once the words its donor was told were changed."""
+    result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path).play()
+    assert result.complete
+    donor = tmp_path / "small" / "feedback-1.jsonl"
+    donor.write_text(donor.read_text().replace(EN.incorrect, EN.correct, 1))
+    with pytest.raises(InputError, match="not the session, or not the words"):
+        await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
+    donor.unlink()
+    with pytest.raises(InputError, match=r"its donor .*feedback-1\.jsonl is missing"):
+        await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
+
+
+# ---- swap, reset, probes -------------------------------------------------------------------
+
+
+async def test_a_swap_changes_names_halfway() -> None:
+    """Until the swap the names are those before, from then on every sample has another."""
+    plain = one(20, task={"labels": "abstract"}).task
+    swap = one(20, task={"labels": "abstract", "swap_at": 10}).task
+    assert swap.names == plain.names
+    assert [swap.truth(t) for t in range(10)] == [plain.truth(t) for t in range(10)]
+    assert all(swap.truth(t) != plain.truth(t) for t in range(10, 20))
+
+
+async def test_a_reset_wipes_the_history() -> None:
+    """From the reset on, no request shows a turn before it; until then all is as without."""
+    wiped = await played(one(20, context={"policy": "reset(10) | block"}))
+    whole = await played(one(20, context={"policy": "block"}))
+    assert [t.request for t in wiped[:10]] == [t.request for t in whole[:10]]
+    assert wiped[10].kept == ()
+    assert all(turn.kept[0][0] == 10 for turn in wiped[11:])
+
+
+PROBED = {"probes": {"at": [0, 6, 12], "count": 10}}
+
+
+async def test_probes_leave_the_session_as_it_is(tmp_path: Path) -> None:
+    """With probes, every turn is as without; the same held-out samples come at each checkpoint."""
+    await Run(experiment(**PROBED), tmp_path / "probed").play()
+    await Run(experiment(), tmp_path / "plain").play()
+    for path in sorted((tmp_path / "plain" / "small").glob("*.jsonl")):
+        probed, plain = read(tmp_path / "probed" / "small" / path.name), read(path)
+        assert [(t.request, t.answer) for t in probed.turns] == [
+            (t.request, t.answer) for t in plain.turns
+        ]
+        asked = [[p for p in probed.probes if p.after_turn == after] for after in (0, 6, 12)]
+        samples = [[probe.sample for probe in each] for each in asked]
+        assert samples[0] == samples[1] == samples[2]
+        assert not set(samples[0]) & {turn.sample for turn in probed.turns}
+        assert set(Counter(probe.label for probe in asked[0]).values()) == {1}
+        assert [probe.kept for probe in asked[1]] == [((0, 5),)] * 10
+        assert await verify(probed) == 12
+
+
+async def test_a_session_cut_among_its_probes_goes_on(tmp_path: Path) -> None:
+    """Cut anywhere and resumed, a probed session is the one never cut."""
+    made = experiment(streams=1, **PROBED)
+    await Run(made, tmp_path / "whole").play()
+    whole = transcripts_of(tmp_path / "whole" / "small")
+    (data,) = [path.read_bytes() for path in (tmp_path / "whole" / "small").glob("*.jsonl")]
+    lines = data.splitlines(keepends=True)
+    dice = random.Random(1)  # noqa: S311  places to cut, no secrets
+    for count in dice.sample(range(1, len(lines)), 12):
+        folder = tmp_path / f"cut{count}" / "small"
+        folder.mkdir(parents=True)
+        (folder / "feedback-0.jsonl").write_bytes(b"".join(lines[:count]) + lines[count][:7])
+        await Run(made, folder.parent).play()
+        assert transcripts_of(folder) == whole
+
+
+async def test_an_edited_probe_is_noticed(tmp_path: Path) -> None:
+    """A probe whose answer, judgement or place was changed does not verify, or is not read."""
+    result = await Run(experiment(streams=1, **PROBED), tmp_path).play()
+    (path,) = result.paths
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    place = next(i for i, line in enumerate(lines) if line["type"] == "probe")
+
+    def edited(**fields: object) -> Path:
+        changed = [*lines[:place], lines[place] | fields, *lines[place + 1 :]]
+        other = tmp_path / "edited.jsonl"
+        other.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in changed))
+        return other
+
+    for fields in ({"correct": not lines[place]["correct"]}, {"request": "0" * 32}):
+        with pytest.raises(ReplayMismatch):
+            await verify(read(edited(**fields)))
+    with pytest.raises(ReplayMismatch, match="is no probe of this session"):
+        await verify(read(edited(sample="digits/0x")))
+    with pytest.raises(TranscriptError, match="expected a probe after turn 0"):
+        read(edited(after_turn=3))
+
+
+def test_probes_that_are_too_many() -> None:
+    """More probes than a data set has left are refused, saying what to do."""
+    with pytest.raises(InputError, match="ask fewer probes"):
+        experiment(probes={"at": [0], "count": 2_000}).check()
+
+
+@pytest.mark.parametrize("name", ["article", "grid", "ascii", "sparse", "png"])
+def test_every_encoding_takes_permuted_pixels(name: str) -> None:
+    """What was permuted is shown and read back like any other picture."""
+    task = one(2, task={"pixels": "permuted", "encoding": name}).task
+    how = encoding(name)
+    assert isinstance(how, OfPixels)
+    moved = task.transform(pixels(task.samples[0].image, 20))
+    assert task.ask(0) == task.wording.about(name).show(how.encode(moved))
+    assert np.abs(how.decode(how.encode(moved)) - moved).max() <= 0.5
+
+
+def test_a_table_has_no_pixels_to_move() -> None:
+    """Permuted pixels of a table or text are refused before the first request."""
+    with pytest.raises(InputError, match="the pixels of a table cannot be moved"):
+        experiment(task={"dataset": "iris", "encoding": "table", "pixels": "permuted"}).check()
+
+
+# ---- stopping early, adding streams ----------------------------------------------------------
+
+
+CLEAR = {
+    "turns": 40,
+    "streams": 12,
+    "arms": [{"name": "label", "feedback": {"kind": "label"}}, {"name": "stateless", "context": {"policy": "stateless"}}],
+    "analysis": {"primary": ["label", "stateless"]},
+}  # fmt: skip
+
+
+async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
+    """Once the streams played are evidence enough, no more are begun, and the folder says why."""
+    run = Run(experiment(**CLEAR), tmp_path, concurrency=2, stop_early=True)
+    result = await run.play()
+    assert result.complete
+    assert result.early is not None
+    assert result.early.evidence[-1] >= 20
+    assert len(result.early.differences) <= 6
+    assert len(result.paths) <= 2 * len(result.early.differences) + 2
+    said = json.loads((run.folder / "stopped-early.json").read_text())
+    assert said["differences"] == list(result.early.differences)
+    again = await Run(experiment(**CLEAR), tmp_path, stop_early=True, concurrency=1).play()
+    assert again.early is not None
+    assert again.early.differences[: len(said["differences"])] == result.early.differences
+
+
+async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
+    """Where both arms guess, every stream is played."""
+    changes: dict[str, Any] = {**CLEAR, "model": {"name": "participant/chance"}, "streams": 6}
+    result = await Run(experiment(**changes), tmp_path, stop_early=True).play()
+    assert result.early is None
+    assert len(result.paths) == 12
+
+
+async def test_stopping_early_needs_a_primary_contrast(tmp_path: Path) -> None:
+    """Without a primary contrast there is no evidence to stop by."""
+    with pytest.raises(InputError, match="needs a primary contrast"):
+        await Run(experiment(), tmp_path, stop_early=True).play()
+
+
+async def test_streams_can_be_added_to_yoked_arms(tmp_path: Path) -> None:
+    """A yoked session keeps its donor when streams are added; what was played stays as it was."""
+    arms = [YOKED, {"name": "feedback"}]
+    await Run(experiment(streams=2, arms=arms), tmp_path).play()
+    before = transcripts_of(tmp_path / "small")
+    result = await Run(experiment(streams=4, arms=arms), tmp_path).play()
+    assert result.complete
+    after = transcripts_of(tmp_path / "small")
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 8

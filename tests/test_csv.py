@@ -1,0 +1,250 @@
+"""CSV files of one's own: what they hold, and how broken ones are refused."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import contracts
+from icl_loop.datasets import Dataset, csv_file, open_dataset
+from icl_loop.datasets.csv_file import MAX_BYTES, MAX_ROWS
+from icl_loop.datasets.dataset import MAX_TEXT
+from icl_loop.datasets.table import Table
+from icl_loop.errors import DatasetError
+from icl_loop.records import LARGEST
+
+
+def write(folder: Path, data: str | bytes) -> Path:
+    """Write a file and return its path."""
+    path = folder / "my.csv"
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def opened(folder: Path, data: str | bytes, options: str = "") -> Dataset:
+    """Return the data set in a file that holds `data`, read anew."""
+    return Dataset("mine", *csv_file.load(f"{write(folder, data)}{options}"))
+
+
+def table_of(dataset: Dataset) -> Table:
+    """Return the table that a data set holds."""
+    assert isinstance(dataset.contents, Table)
+    return dataset.contents
+
+
+# ---- what is read ---------------------------------------------------------------------------
+
+
+def test_numbers_and_a_label(tmp_path: Path) -> None:
+    """A file of numbers is a table; its label is in the column `label`, wherever that is."""
+    path = write(tmp_path, "label, width ,height\nb,1,.5\n a ,-2e3,+3\n\nb,0,4.\n")
+    dataset = open_dataset(f"csv:{path}")
+    contracts.check_dataset(dataset)
+    assert table_of(dataset).names == ("width", "height")
+    assert table_of(dataset).values.tolist() == [[1, 0.5], [-2000, 3], [0, 4]]
+    assert dataset.labels == ("a", "b")
+    assert [sample.label for sample in dataset] == ["b", "a", "b"]
+    assert dataset[1].id == f"csv:{path}/1"
+
+
+def test_the_last_column_is_the_label(tmp_path: Path) -> None:
+    """Without a column `label` the last one holds the labels."""
+    dataset = opened(tmp_path, "x,y,kind\n1,2,b\n3,4,a\n")
+    assert table_of(dataset).names == ("x", "y")
+    assert dataset.labels == ("a", "b")
+
+
+def test_texts_and_a_label(tmp_path: Path) -> None:
+    """A column `text` makes a data set of texts, with line ends and commas, and uses no other."""
+    data = 'id,text,label\r\n1,"one, two\r\nthree",x\r\n2,"He said ""no"".",y\r\n3,é😀,y\r\n'
+    dataset = opened(tmp_path, data)
+    contracts.check_dataset(dataset)
+    assert dataset.modality == "text"
+    assert [sample.content for sample in dataset] == ["one, two\nthree", 'He said "no".', "é😀"]
+    assert [sample.label for sample in dataset] == ["x", "y", "y"]
+
+
+@pytest.mark.parametrize(
+    ("options", "modality", "labels"),
+    [
+        ("?label=kind", "table", ("3", "4")),
+        ("?label=x", "table", ("1", "2")),
+        ("?text=kind&label=x", "text", ("1", "2")),
+        ("?text=a%26b", "text", ("8", "9")),
+    ],
+)
+def test_columns_may_be_named(
+    tmp_path: Path, options: str, modality: str, labels: tuple[str, ...]
+) -> None:
+    """The columns of label and text may be named behind the path."""
+    data = "x,kind,a&b,last\n1,3,5,8\n2,4,6,9\n"
+    dataset = opened(tmp_path, data, options)
+    assert (dataset.modality, dataset.labels) == (modality, labels)
+
+
+def test_a_byte_order_mark_is_no_name(tmp_path: Path) -> None:
+    """A file that begins with a byte order mark, as spreadsheets write it, is read the same."""
+    data = "x,label\n1,a\n2,b\n"
+    plain = opened(tmp_path, data).sha256
+    assert opened(tmp_path, b"\xef\xbb\xbf" + data.encode()).sha256 == plain
+
+
+@given(
+    texts=st.lists(
+        st.text(
+            st.characters(exclude_categories=["Cc", "Cs"]) | st.sampled_from('\n\t,"'), max_size=20
+        ).filter(str.strip),
+        min_size=2,
+        max_size=6,
+    )
+)
+def test_what_is_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    """Any texts that Python's own writer writes are read as they were."""
+    file = io.StringIO()
+    labels = ["a", "b", *"a" * len(texts)]
+    csv.writer(file).writerows([("text", "label"), *zip(texts, labels, strict=False)])
+    dataset = opened(tmp_path_factory.mktemp("csv"), file.getvalue())
+    assert [sample.content for sample in dataset] == texts
+
+
+def test_the_checksum_of_texts(tmp_path: Path) -> None:
+    """The checksum changes with any text, any label, and where one text ends and the next begins."""
+    files = ["ab,x\nc,y", "a,x\nbc,y", "ab,y\nc,x", "ab,x\nc,z", "ab,x\nd,y"]
+    made = [opened(tmp_path, f"text,label\n{data}\n") for data in files]
+    assert len({dataset.sha256 for dataset in made}) == len(files)
+
+
+# ---- what is refused ------------------------------------------------------------------------
+
+WRONG: Mapping[str, tuple[str | bytes, str]] = {
+    "an empty file": ("", "my.csv is empty"),
+    "only blank lines": ("\n\n\n", "my.csv is empty"),
+    "only names": ("x,label\n", "has no row below the names"),
+    "one column": ("label\na\nb\n", "has the one column 'label'"),
+    "other separators": ("x;label\n1;a\n2;b\n", "has the one column 'x;label'"),
+    "a ragged row": ("x,label\n1,a\n2\n", "line 3: 1 cells, but there are 2 columns"),
+    "a row too long": ("x,label\n1,a,\n", "line 2: 3 cells, but there are 2 columns"),
+    "two names alike": ("x,x,label\n1,2,a\n", "line 1: two columns are named 'x'"),
+    "no name": (",x,label\n0,1,a\n", "line 1: column 1 is named ''"),
+    "a name of two lines": ('"a\nb",label\n1,a\n', r"line 1: column 1 is named 'a\\nb'"),
+    "a missing value": ("x,label\n1,a\n,b\n", "line 3, column 'x': the value is missing"),
+    "a word": ("x,label\n1,a\nred,b\n", "line 3, column 'x': 'red' is no number"),
+    "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is no number"),
+    "an underscore": ("x,label\n1_0,a\n", "line 2, column 'x': '1_0' is no number"),
+    "another script": ("x,label\n٣,a\n", "line 2, column 'x': '٣' is no number"),
+    "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is beyond"),
+    "a missing label": ("x,label\n1,a\n2, \n", "line 3, column 'label': the label is missing"),
+    "a label of two lines": ('x,label\n1,"a\nb"\n', r"line 2, column 'label': 'a\\nb' is no label"),
+    "a label with a comma": ('x,label\n1,"a, b"\n', "line 2, column 'label': 'a, b' is no label"),
+    "one class": ("x,label\n1,a\n2,a\n", "column 'label': every label is 'a'"),
+    "a long label": (
+        f"x,label\n1,{'a' * 201}\n",
+        r"line 2, column 'label': 'a+\.\.\.a+' is no label",
+    ),
+    "a long name": (f"{'x' * 201},label\n1,a\n", r"line 1: column 1 is named 'x+\.\.\.x+'"),
+    "too many labels": (
+        "x,label\n" + "".join(f"1,{n}\n" for n in range(1_001)),
+        "column 'label': 1,001 different labels are more than 1,000",
+    ),
+    "too many cells": (
+        ",".join(map(str, range(1_000))) + "\n" + (",".join("1" * 1_000) + "\n") * 2_001,
+        "line 2002: more than 2,000,000 cells",
+    ),
+    "a blank text": ("text,label\nhi,a\n ,b\n", "line 3, column 'text': the text is blank"),
+    "a control": ("text,label\nhi,a\n\x1b[2J,b\n", r"line 3, column 'text': .* '\\x1b'"),
+    "a NUL": ("text,label\nhi,a\n\0,b\n", r"line 3, column 'text': .* '\\x00'"),
+    "after lines within a cell": ('text,label\n"1\n2\n3",a\n ,b\n', "line 5, column 'text'"),
+    "a long cell": (
+        f"text,label\n{'x' * (MAX_TEXT + 1)},a\n",
+        "line 2: a cell of 20,001 characters",
+    ),
+    "a huge cell": (f"text,label\n{'x' * 200_000},a\n", "line 2: field larger than"),
+    "an open quote": ('x,label\n1,a\n"2,b\n', "line 3: unexpected end of data"),
+    "a quote within": ('x,label\n"1"2,a\n', "line 2: "),
+    "not UTF-8": (b"x,label\n1,a\n2,\xff\n", "line 3: byte 0xff is not UTF-8"),
+    "UTF-16": ("x,label\n1,a\n2,b\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
+    "many columns": (",".join(map(str, range(1_001))) + "\n", "line 1: more than 1,000 columns"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_files_are_refused(tmp_path: Path, case: str) -> None:
+    """What is wrong is one error that names file, line, column and value."""
+    data, words = WRONG[case]
+    with pytest.raises(DatasetError, match=words) as caught:
+        opened(tmp_path, data)
+    assert "my.csv" in str(caught.value)
+    assert len(str(caught.value)) < len(str(tmp_path)) + 250
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("?label=lable", "has no column 'lable': did you mean 'label'"),
+        ("?text=y", "has no column 'y': choose one of label, x"),
+        ("?labels=x", "unknown option 'labels': did you mean 'label'"),
+        ("?label", "options are written .label=NAME&text=NAME"),
+        ("?text=label", "label and text are the same column"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path: Path, options: str, words: str) -> None:
+    """An option or a column that is not there is refused with the nearest that is."""
+    with pytest.raises(DatasetError, match=words):
+        opened(tmp_path, "x,label\n1,a\n2,b\n", options)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A file that is missing or a folder is named, and so is a nearly right kind."""
+    with pytest.raises(DatasetError, match=r"nothing\.csv cannot be read: No such file"):
+        open_dataset(f"csv:{tmp_path}/nothing.csv")
+    with pytest.raises(DatasetError, match="cannot be read: Is a directory"):
+        open_dataset(f"csv:{tmp_path}")
+    with pytest.raises(DatasetError, match="did you mean 'csv:FILE'"):
+        open_dataset("csv:")
+
+
+def test_files_too_large(tmp_path: Path) -> None:
+    """A file of more bytes or rows than are read is refused by its limit."""
+    rows = "1,a\n2,b\n" * (MAX_ROWS // 2)
+    assert len(opened(tmp_path, f"x,label\n{rows}")) == MAX_ROWS
+    with pytest.raises(DatasetError, match="line 100002: more than 100,000 rows"):
+        opened(tmp_path, f"x,label\n{rows}3,c\n")
+    with (tmp_path / "huge.csv").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(DatasetError, match="is larger than 32 MiB"):
+        open_dataset(f"csv:{tmp_path}/huge.csv")
+
+
+@given(
+    data=st.binary(max_size=60)
+    | st.text('ab,"\n\r 1.5e-', max_size=60).map(str.encode)
+    | st.lists(
+        st.sampled_from([b"x", b"label", b"text", b",", b"\n", b"1", b"a", b'"', b"\xff"])
+    ).map(b"".join)
+)
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    """Any bytes at all are a sound data set or are refused in words."""
+    with suppress(DatasetError):
+        contracts.check_dataset(opened(tmp_path_factory.mktemp("csv"), data))
+
+
+def _unlike(values: Sequence[float]) -> str:
+    return "x,label\n" + "".join(f"{value!r},{'ab'[n % 2]}\n" for n, value in enumerate(values))
+
+
+@given(values=st.lists(st.floats(-LARGEST, LARGEST), min_size=2, max_size=9))
+def test_numbers_are_read_exactly(
+    tmp_path_factory: pytest.TempPathFactory, values: list[float]
+) -> None:
+    """Every finite number that Python writes is read as the very same number."""
+    dataset = opened(tmp_path_factory.mktemp("csv"), _unlike(values))
+    assert np.array_equal(table_of(dataset).values[:, 0], values)

@@ -1,0 +1,618 @@
+"""The laws of inference: streams are the unit, and nothing is claimed that was not shown."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from icl_loop.analysis import (
+    Conclusion,
+    Contrast,
+    conclude,
+    conclude_each,
+    e_process,
+    frame,
+    holm,
+    joined,
+    late_difference,
+    sentence,
+    sessions,
+)
+from icl_loop.analysis.contrasts import (
+    DRAWS,
+    is_equivalent,
+    least_detectable,
+    sign_flip,
+    t_interval,
+    t_test,
+)
+from icl_loop.analysis.sessions import SESSION_SCHEMA
+from icl_loop.errors import InputError, TranscriptError
+from icl_loop.runner import Run
+from making import experiment
+
+ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
+DIFFERENCES = st.integers(-20, 20).map(lambda more: more / 20)
+
+
+def values(least: int = 5, most: int = 10) -> st.SearchStrategy[list[float]]:
+    """Return differences of a few streams."""
+    return st.lists(DIFFERENCES, min_size=least, max_size=most)
+
+
+def contrast(differences: Sequence[float], margin: float = 0.05) -> Contrast:
+    """Return the contrast that has these differences."""
+    return Contrast.of(
+        ("a", "b"),
+        dict(enumerate(differences)),
+        dict.fromkeys(range(len(differences)), 0.0),
+        margin,
+    )
+
+
+def played(late: Mapping[str, Sequence[float]], turns: int = 40, **changes: Any) -> pl.DataFrame:  # noqa: ANN401  any column
+    """Return the turns of an experiment whose arms have these late accuracies, stream by stream."""
+    half = turns // 2
+    rows = [
+        {
+            "path": f"{arm}-{stream}",
+            "experiment": "small",
+            "arm": arm,
+            "stream": stream,
+            "turns": turns,
+            "turn": turn,
+            "sample": f"none/{turn}-{stream}",
+            "label": str(turn % 10),
+            "correct": turn - half < round(accuracy * half) and turn >= half,
+            "told_length": 10,
+        }
+        for arm, accuracies in late.items()
+        for stream, accuracy in enumerate(accuracies)
+        for turn in range(turns)
+    ]
+    return pl.DataFrame(rows).with_columns(**changes)
+
+
+def set_to(
+    roles: Mapping[str, Mapping[str, object]],
+    primary: Sequence[str] | None = None,
+    margin: float | None = None,
+) -> pl.DataFrame:
+    """Return what one session of each arm was set to."""
+    rows = [
+        {
+            "path": f"{arm}-0",
+            "experiment": "small",
+            "arm": arm,
+            "labels": "native",
+            "policy": "block",
+            "feedback": "correctness",
+            "setup": "{}",
+            "primary": primary,
+            "margin": margin,
+            **role,
+        }
+        for arm, role in roles.items()
+    ]
+    return pl.DataFrame(rows, schema=SESSION_SCHEMA)
+
+
+FULL: dict[str, dict[str, object]] = {
+    "feedback": {},
+    "yoked": {"feedback": "yoked", "donor": "feedback"},
+    "none": {"feedback": "none"},
+    "stateless": {"policy": "stateless"},
+    "abstract": {"labels": "abstract", "setup": "abstract"},
+    "abstract-stateless": {"labels": "abstract", "setup": "abstract", "policy": "last(n=0)"},
+}
+HIGH = [0.6, 0.65, 0.7, 0.6, 0.75, 0.7, 0.65, 0.7]
+LOW = [0.2, 0.15, 0.2, 0.25, 0.2, 0.3, 0.2, 0.15]
+
+
+def concluded(
+    late: Mapping[str, Sequence[float]], primary: tuple[str, str] = ("feedback", "yoked")
+) -> Conclusion:
+    """Return the conclusion of arms with these late accuracies, whose roles are in their names."""
+    roles = {arm: FULL[arm] for arm in late}
+    return conclude(played(late), sessions=set_to(roles, primary))
+
+
+# ---- one contrast ------------------------------------------------------------------------
+
+
+@given(values(1, 9))
+def test_sign_flip_counts_every_flip(differences: list[float]) -> None:
+    """The sign-flip p is the share of all flips whose sum is as far from 0 as the one observed."""
+    whole = [round(20 * each) for each in differences]
+    flips = list(itertools.product((1, -1), repeat=len(whole)))
+    sums = [abs(sum(sign * each for sign, each in zip(flip, whole, strict=True))) for flip in flips]
+    wanted = sum(each >= abs(sum(whole)) for each in sums) / len(flips)
+    assert sign_flip(np.array(differences)) == wanted
+
+
+@given(st.lists(st.floats(-0.5, 0.5).map(lambda x: round(x, 3)), min_size=17, max_size=70))
+@settings(max_examples=20)
+def test_random_flips_come_near_to_all(differences: list[float]) -> None:
+    """With many streams the sign-flip p is drawn, is never 0, and nears the normal one."""
+    array = np.array(differences)
+    found = sign_flip(array)
+    assert found == sign_flip(array)
+    assert 1 / (1 + DRAWS) <= found <= 1
+    spread = np.sqrt((array**2).sum())
+    if spread > 1:
+        assert found == pytest.approx(2 * stats.norm.sf(abs(array.sum()) / spread), abs=0.12)
+
+
+@given(values(2, 20))
+def test_t_is_students(differences: list[float]) -> None:
+    """Interval and p of a contrast are those of the one-sample t test, as scipy gives it."""
+    array = np.array(differences)
+    if len(set(differences)) == 1:
+        assert t_interval(array) == (array[0], array[0])
+        assert t_test(array) == (None if array[0] else 1.0)
+        return
+    wanted = stats.ttest_1samp(array, 0)
+    assert t_test(array) == pytest.approx(wanted.pvalue)
+    assert t_interval(array) == pytest.approx(tuple(wanted.confidence_interval(0.95)))
+
+
+@given(values(2, 20))
+def test_the_interval_holds_0_where_t_is_not_significant(differences: list[float]) -> None:
+    """The 95 % interval leaves 0 out exactly where p of the t test is below 0.05."""
+    low, high = t_interval(np.array(differences))
+    p = t_test(np.array(differences))
+    if p is not None and abs(p - 0.05) > 1e-9:
+        assert (p < 0.05) == (not low <= 0 <= high)
+
+
+@pytest.mark.parametrize("count", [5, 8, 16, 40])
+def test_the_detectable_effect_has_a_power_of_80_percent(count: int) -> None:
+    """At the detectable effect the noncentral t is beyond its critical value 4 times out of 5."""
+    array = np.random.default_rng(count).normal(size=count)
+    effect = least_detectable(array)
+    assert effect is not None
+    shift = effect / (array.std(ddof=1) / np.sqrt(count))
+    critical = stats.t.ppf(0.975, count - 1)
+    assert stats.nct.sf(critical, count - 1, shift) == pytest.approx(0.8, abs=1e-6)
+
+
+@given(values(2, 20), st.floats(0.01, 0.5))
+def test_equivalence_is_the_90_percent_interval_within_the_margin(
+    differences: list[float], margin: float
+) -> None:
+    """Two one-sided tests both reject exactly where the 90 % interval lies within the margin."""
+    array = np.array(differences)
+    low, high = t_interval(array, 0.9)
+    assert is_equivalent(array, margin) == (-margin < low and high < margin)
+    if len(set(differences)) > 1:
+        below = stats.ttest_1samp(array, -margin, alternative="greater").pvalue
+        above = stats.ttest_1samp(array, margin, alternative="less").pvalue
+        if abs(max(below, above) - 0.05) > 1e-9:
+            assert is_equivalent(array, margin) == (max(below, above) < 0.05)
+
+
+@given(st.lists(st.tuples(ACCURACIES, ACCURACIES), min_size=1, max_size=14))
+def test_swapping_the_arms_turns_the_effect_around(pairs: list[tuple[float, float]]) -> None:
+    """Swapped, the arms have the opposite effect and interval, and the same tests."""
+    first, second = (dict(enumerate(each)) for each in zip(*pairs, strict=True))
+    one = Contrast.of(("a", "b"), first, second)
+    other = Contrast.of(("b", "a"), second, first)
+    assert one.theta is not None
+    assert other.theta == pytest.approx(-one.theta)
+    if one.interval is not None:
+        assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]))
+    assert (other.p_sign_flip, other.equivalent) == (one.p_sign_flip, one.equivalent)
+    assert other.p_t == pytest.approx(one.p_t)
+    assert other.mde == pytest.approx(one.mde)
+
+
+@given(st.lists(st.tuples(ACCURACIES, ACCURACIES, ACCURACIES), min_size=1, max_size=14))
+def test_what_is_added_to_both_arms_changes_nothing(
+    triples: list[tuple[float, float, float]],
+) -> None:
+    """A stream that is harder or easier for both arms alike leaves the contrast as it is."""
+    first, second, more = (dict(enumerate(each)) for each in zip(*triples, strict=True))
+    one, other = ({stream: arm[stream] + more[stream] for stream in arm} for arm in (first, second))
+    assert Contrast.of(("a", "b"), one, other) == Contrast.of(("a", "b"), first, second)
+
+
+@given(
+    first=st.dictionaries(st.integers(0, 9), ACCURACIES),
+    second=st.dictionaries(st.integers(0, 9), ACCURACIES),
+)
+def test_only_streams_of_both_arms_count(first: dict[int, float], second: dict[int, float]) -> None:
+    """A contrast has the streams that both arms played, in order; without any it is empty."""
+    found = Contrast.of(("a", "b"), first, second)
+    assert list(found.streams) == sorted(first.keys() & second.keys())
+    assert found.k == len(found.differences)
+    assert (found.theta is None) == (found.k == 0)
+
+
+@given(values(0, 20))
+def test_few_streams_are_not_tested(differences: list[float]) -> None:
+    """There is no test under 5 streams; the sign flips have the word up to 12, then t has."""
+    found = contrast(differences)
+    tests = [found.p, found.p_t, found.p_sign_flip, found.mde, found.equivalent]
+    assert (found.interval is None) == (found.k < 2)
+    if found.k < 5:
+        assert tests == [None] * 5
+    elif found.k <= 12 or found.p_t is None:
+        assert (found.p, found.test) == (found.p_sign_flip, "sign-flip")
+    else:
+        assert (found.p, found.test) == (found.p_t, "t")
+
+
+def test_differences_without_variance_are_no_miracle() -> None:
+    """Where all streams differ alike the interval is a point, t is silent, the flips are counted."""
+    same = contrast([0.1] * 8)
+    assert (same.theta, same.interval) == (0.1, (0.1, 0.1))
+    assert (same.p_t, same.p_sign_flip, same.mde) == (None, 2 / 2**8, None)
+    nothing = contrast([0.0] * 8)
+    assert (nothing.p_t, nothing.p_sign_flip, nothing.equivalent) == (1, 1, True)
+    many = contrast([0.1 + 0.2 - 0.3 + 0.1] * 15)
+    assert (many.p, many.test) == (2 / 2**15, "sign-flip")
+
+
+@given(
+    st.lists(st.booleans(), max_size=30), st.lists(st.booleans(), max_size=30), st.integers(1, 30)
+)
+def test_late_difference_is_of_whole_sessions(
+    first: list[bool], second: list[bool], planned: int
+) -> None:
+    """The late difference is that of the means over turns T // 2 to T, None if one was cut."""
+    found = late_difference(first, second, planned)
+    if min(len(first), len(second)) < planned:
+        assert found is None
+    else:
+        late = [np.mean(each[planned // 2 : planned]) for each in (first, second)]
+        assert found == pytest.approx(late[0] - late[1])
+
+
+# ---- several contrasts, and looking early ------------------------------------------------
+
+PS = st.lists(st.none() | st.floats(0, 1), max_size=8)
+
+
+@given(PS)
+def test_holm_is_never_below_and_keeps_the_order(ps: list[float | None]) -> None:
+    """Holm's p is never below the raw one nor above 1, keeps their order, leaves None alone."""
+    adjusted = holm(ps)
+    assert [each is None for each in adjusted] == [each is None for each in ps]
+    pairs = sorted(
+        (p, q) for p, q in zip(ps, adjusted, strict=True) if p is not None and q is not None
+    )
+    assert all(p <= q <= 1 for p, q in pairs)
+    assert all(before[1] <= after[1] for before, after in itertools.pairwise(pairs))
+
+
+def test_holm_is_the_one_of_the_books() -> None:
+    """Of p = .01, .04, .03 and .005, Holm makes .03, .06, .06 and .02."""
+    assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
+
+
+@given(st.lists(DIFFERENCES, min_size=1, max_size=9))
+def test_the_e_process_is_fair(sizes: list[float]) -> None:
+    """Over all signs of the differences, each as likely, evidence is 1 on average at any look."""
+    flips = np.array(list(itertools.product((1, -1), repeat=len(sizes))))
+    evidence = np.array([e_process(flip * np.array(sizes)) for flip in flips])
+    assert evidence.mean(axis=0) == pytest.approx(np.ones(len(sizes)))
+    assert (evidence > 0).all()
+
+
+@given(st.lists(DIFFERENCES, min_size=1, max_size=9), DIFFERENCES)
+def test_the_e_process_cannot_see_ahead(differences: list[float], more: float) -> None:
+    """Evidence after n streams is a function of these n, and grows where the first arm is above."""
+    before, after = e_process(differences), e_process([*differences, more])
+    assert after[:-1] == pytest.approx(before)
+    assert (after[-1] > before[-1] or after[-1] == pytest.approx(before[-1])) == (more >= 0)
+
+
+def test_the_e_process_is_the_formula() -> None:
+    """Evidence is the mean over six lambdas of the products of 2 / (1 + exp(-2 lambda D))."""
+    differences = [0.1, -0.02, 0.08]
+    wanted = np.mean(
+        [
+            np.prod([2 / (1 + np.exp(-2 * rate * each)) for each in differences])
+            for rate in (2, 5, 10, 20, 50, 100)
+        ]
+    )
+    assert e_process(differences)[-1] == pytest.approx(wanted)
+    assert e_process([]).shape == (0,)
+
+
+# ---- the verdict -------------------------------------------------------------------------
+
+
+def test_learned_needs_every_control() -> None:
+    """The verdict "learned" needs the first arm above the yoked one and above the one told nothing."""
+    good = concluded({"feedback": HIGH, "yoked": LOW, "none": LOW})
+    assert good.verdict == "learned"
+    assert [each.arms for each in good.needed] == [("feedback", "none")]
+    assert sentence(good).startswith("Learned: 'feedback' is 46.2 points above 'yoked'")
+    bad = concluded({"feedback": HIGH, "yoked": LOW, "none": HIGH})
+    assert bad.verdict == "no evidence"
+    assert "not shown to be above 'none'" in sentence(bad)
+    turned = concluded({"feedback": HIGH, "none": LOW, "yoked": HIGH}, ("feedback", "none"))
+    assert turned.verdict == "no evidence"
+    assert "not shown to be above 'yoked'" in sentence(turned)
+
+
+def test_controls_are_like_the_arm() -> None:
+    """A control of other samples, of another policy or of another donor is no control."""
+    for change in ({"setup": "other"}, {"policy": "stateless"}, {"donor": "label"}):
+        other = {**FULL["yoked"], **change}
+        roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
+        turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})
+        found = conclude(turns, sessions=set_to(roles, ("feedback", "none")))
+        assert (found.verdict, found.needed) == ("learned", ())
+        assert any("feedback of a donor" in warning for warning in found.warnings)
+
+
+def test_worse_is_not_learned() -> None:
+    """An arm that is significantly below is no evidence of learning, and it is said."""
+    found = concluded({"feedback": LOW, "yoked": HIGH})
+    assert found.verdict == "no evidence"
+    assert "worse, not better" in sentence(found)
+
+
+def test_the_same_is_equivalent() -> None:
+    """Arms shown to differ by less than the margin are equivalent; a narrower margin may not be."""
+    near = [each + 0.05 * (-1) ** stream for stream, each in enumerate(LOW)]
+    found = concluded({"feedback": near, "yoked": LOW})
+    assert found.verdict == "equivalent"
+    assert "less than 5.0 points" in sentence(found)
+    strict = set_to({arm: FULL[arm] for arm in ("feedback", "yoked")}, ("feedback", "yoked"), 0.01)
+    narrow = conclude(played({"feedback": near, "yoked": LOW}), sessions=strict)
+    assert narrow.verdict == "no evidence"
+    assert "4 times out of 5" in sentence(narrow)
+
+
+def test_five_streams_cannot_be_significant() -> None:
+    """At 5 streams no sign-flip p is below 0.05, and the sentence says so and how many it takes."""
+    found = concluded({"feedback": HIGH[:5], "yoked": LOW[:5]})
+    assert found.primary is not None
+    assert (found.primary.p, found.verdict) == (2 / 2**5, "no evidence")
+    assert "cannot be below 0.0625" in sentence(found)
+    assert "takes 6 streams" in sentence(found)
+    assert concluded({"feedback": HIGH[:6], "yoked": LOW[:6]}).verdict == "learned"
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_under_five_streams_is_descriptive_only(count: int) -> None:
+    """Under five streams there is no test and no claim, however large the difference is."""
+    found = concluded({"feedback": [1.0] * count, "yoked": [0.0] * count})
+    assert found.primary is not None
+    assert (found.primary.p, found.verdict) == (None, "descriptive only")
+    assert sentence(found).startswith("Descriptive only: 'feedback' is 100.0 points above 'yoked'")
+
+
+def test_what_cannot_be_read_is_wrong() -> None:
+    """The late accuracy has all turns of the second half below the line, whatever was answered."""
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    found = conclude(turns, ("feedback", "yoked")).primary
+    assert found is not None
+    assert found.differences == pytest.approx(np.subtract(HIGH, LOW))
+
+
+def test_a_session_that_was_cut_is_left_out() -> None:
+    """A stream that is not whole in both arms is no stream of the contrast, and it is said."""
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    cut = turns.filter(~((pl.col("path") == "yoked-3") & (pl.col("turn") >= 35)))
+    found = conclude(cut, ("feedback", "yoked"))
+    assert found.primary is not None
+    assert found.primary.streams == (0, 1, 2, 4, 5, 6, 7)
+    assert any("1 of 8 streams are left out" in warning for warning in found.warnings)
+    nothing = conclude(turns.filter(pl.col("turn") < 35), ("feedback", "yoked"))
+    assert nothing.verdict == "descriptive only"
+    assert "no stream was played to its end" in sentence(nothing)
+
+
+def test_the_ladder_has_every_rung() -> None:
+    """With all arms every null is tested; without them a null is neither held nor refuted."""
+    low = [0.0, 0.05, 0.0, 0.05, 0.0, 0.05, 0.0, 0.05]
+    full = dict.fromkeys(FULL, low) | {"feedback": HIGH, "abstract": HIGH}
+    found = concluded(full)
+    assert [rung.holds for rung in found.ladder] == [True] * 4
+    arms = [rung.contrast and rung.contrast.arms for rung in found.ladder]
+    assert arms == [
+        ("feedback", "stateless"),
+        ("feedback", "yoked"),
+        ("feedback", "the most frequent label"),
+        ("abstract", "abstract-stateless"),
+    ]
+    flat = concluded(dict.fromkeys(FULL, low))
+    assert [rung.holds for rung in flat.ladder] == [False] * 4
+    two = concluded({"feedback": HIGH, "yoked": low})
+    assert [rung.holds for rung in two.ladder] == [None, True, True, None]
+    bare = conclude(played(full))
+    assert [rung.holds for rung in bare.ladder] == [None] * 4
+
+
+def test_always_the_most_frequent_label_is_no_learning() -> None:
+    """An arm that only ever answers the most frequent label does not pass the rung for that."""
+    turns = played({"feedback": HIGH, "yoked": LOW}, label=pl.lit("7")).with_columns(correct=True)
+    found = conclude(turns, ("feedback", "yoked"))
+    assert [rung.holds for rung in found.ladder][2] is False
+
+
+def test_secondary_contrasts_are_the_first_arm_and_the_twins() -> None:
+    """Beside the primary, the first arm meets all others, and arms with new names their twins."""
+    found = concluded(dict.fromkeys(FULL, LOW))
+    assert [each.contrast.arms for each in found.secondary] == [
+        ("feedback", "none"),
+        ("feedback", "stateless"),
+        ("feedback", "abstract"),
+        ("feedback", "abstract-stateless"),
+        ("abstract", "abstract-stateless"),
+    ]
+    assert [each.p_holm for each in found.secondary] == holm(
+        [each.contrast.p for each in found.secondary]
+    )
+
+
+def test_the_primary_is_the_one_recorded() -> None:
+    """The contrast recorded in the headers is taken; another, or none, is said to be a late one."""
+    turns = played({"feedback": HIGH, "yoked": LOW, "none": LOW})
+    recorded = set_to(
+        {arm: FULL[arm] for arm in ("feedback", "yoked", "none")}, ("feedback", "yoked")
+    )
+    found = conclude(turns, sessions=recorded)
+    assert found.primary is not None
+    assert found.primary.arms == ("feedback", "yoked")
+    assert found.recorded
+    assert not any("after the turns" in warning for warning in found.warnings)
+    other = conclude(turns, ("feedback", "none"), recorded)
+    assert not other.recorded
+    assert any("named after the turns were played" in warning for warning in other.warnings)
+    assert sentence(other).endswith("This contrast was named after the fact.")
+    none = conclude(turns)
+    assert (none.primary, none.verdict) == (None, None)
+    assert any("no primary contrast was recorded" in warning for warning in none.warnings)
+
+
+def test_a_recorded_arm_without_turns_is_waited_for() -> None:
+    """While an arm of the recorded contrast has no turns there is no verdict, and it is said."""
+    recorded = set_to({"feedback": {}}, ("feedback", "yoked"))
+    found = conclude(played({"feedback": HIGH}), sessions=recorded)
+    assert found.verdict is None
+    assert any("'yoked' of the primary contrast has no turns" in each for each in found.warnings)
+
+
+def test_an_unknown_arm_is_wrong_input() -> None:
+    """A contrast with an arm that is not there, or with itself, is refused with the nearest name."""
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    with pytest.raises(InputError, match=r"no arm 'yokd'.*did you mean 'yoked'"):
+        conclude(turns, ("feedback", "yokd"))
+    with pytest.raises(InputError, match="'yoked' twice"):
+        conclude(turns, ("yoked", "yoked"))
+    several = pl.concat([turns, turns.with_columns(experiment=pl.lit("other"))])
+    with pytest.raises(InputError, match="got 2"):
+        conclude(several)
+    assert [each.experiment for each in conclude_each(several)] == ["small", "other"]
+
+
+# ---- warnings ----------------------------------------------------------------------------
+
+
+def test_streams_that_repeat_an_order_are_told() -> None:
+    """Two sessions of an arm with the same samples in the same order are no two streams."""
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    assert not any("same" in each for each in conclude(turns, ("feedback", "yoked")).warnings)
+    one_order = turns.with_columns(sample=pl.format("none/{}", "turn"))
+    found = conclude(one_order, ("feedback", "yoked")).warnings
+    assert sum("7 of its sessions repeat the samples of another" in each for each in found) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"told_length": pl.when(arm="yoked").then(4).otherwise(10)}, "characters a turn"),
+        ({"sample": pl.format("{}/{}/{}", "arm", "stream", "turn")}, "different samples"),
+    ],
+)
+def test_arms_that_differ_otherwise_are_told(change: dict[str, pl.Expr], said: str) -> None:
+    """Arms told texts of other lengths, or shown other samples, do not differ in one thing alone."""
+    turns = played({"feedback": HIGH, "yoked": LOW}).with_columns(**change)
+    assert any(said in each for each in conclude(turns, ("feedback", "yoked")).warnings)
+
+
+def test_streams_that_are_missing_are_told() -> None:
+    """An arm with fewer streams than there are is named, with both numbers."""
+    found = conclude(played({"feedback": HIGH, "yoked": LOW[:6]}), ("feedback", "yoked"))
+    assert "arm 'yoked' has 6 of 8 streams" in found.warnings
+
+
+def test_what_headers_say_is_told() -> None:
+    """A donor that does not fit, and headers that contradict each other, are told."""
+    roles = {"feedback": {}, "yoked": FULL["yoked"] | {"donor_mismatch": "shorter"}}
+    recorded = set_to(roles, ("feedback", "yoked"))
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    found = conclude(turns, sessions=recorded).warnings
+    assert any("donor that does not fit: shorter" in each for each in found)
+    both = pl.concat([recorded, set_to(roles, ("yoked", "feedback"))])
+    assert any("different primary" in each for each in conclude(turns, sessions=both).warnings)
+
+
+# ---- as JSON, and from files -------------------------------------------------------------
+
+
+@settings(max_examples=25)
+@given(
+    st.lists(st.tuples(ACCURACIES, ACCURACIES, ACCURACIES), min_size=1, max_size=14),
+    st.sampled_from([None, ("feedback", "yoked"), ("yoked", "none")]),
+)
+def test_json_holds_no_nan(
+    triples: list[tuple[float, float, float]], primary: tuple[str, str] | None
+) -> None:
+    """A conclusion as JSON reads back as it was, whatever was played, and has all its keys."""
+    late = dict(zip(("feedback", "yoked", "none"), zip(*triples, strict=True), strict=True))
+    turns = played(late, turns=20)
+    found = conclude(turns, primary, set_to({arm: FULL[arm] for arm in late}))
+    fields = joined([found])
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
+    assert fields.keys() == {
+        *("experiment", "primary", "needed", "secondary", "ladder", "sentence", "warnings"),
+    }
+    assert (fields["primary"] is None) == (primary is None)
+
+
+def test_several_experiments_have_a_table_each() -> None:
+    """The JSON of several experiments holds a table for each, and whose each warning is."""
+    one = played({"feedback": HIGH, "yoked": LOW})
+    found = conclude_each(pl.concat([one, one.with_columns(experiment=pl.lit("other"))]))
+    fields = joined(found)
+    assert [each["experiment"] for each in fields["experiments"]] == ["small", "other"]
+    assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
+
+
+async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
+    """A session's row says what its header was set to; what it does not say is null."""
+    arms = [{"name": "feedback"}, {"name": "bare", "context": {"policy": "stateless"}}]
+    result = await Run(experiment(arms=arms, turns=4), tmp_path).play()
+    rows = sessions(result.paths)
+    assert rows.columns == list(SESSION_SCHEMA)
+    assert all(f"`{name}`" in str(sessions.__doc__) for name in SESSION_SCHEMA)
+    assert rows["path"].to_list() == [str(path) for path in result.paths]
+    by_arm = {row["arm"]: row for row in rows.rows(named=True)}
+    assert by_arm["bare"]["policy"] == "stateless"
+    assert by_arm["bare"]["setup"] == by_arm["feedback"]["setup"]
+    assert (by_arm["feedback"]["feedback"], by_arm["feedback"]["labels"]) == (
+        "correctness",
+        "native",
+    )
+    assert (by_arm["feedback"]["seed"], by_arm["feedback"]["dataset"]) == (7, "digits")
+    assert by_arm["feedback"]["donor"] is None
+    found = conclude(frame(result.paths), ("feedback", "bare"), rows)
+    assert found.ladder[0].contrast is not None
+
+
+def test_a_recorded_analysis_is_read(tmp_path: Path) -> None:
+    """The contrast and the margin that a header records are read; other shapes are as good as none."""
+    header = {"type": "session", "experiment": "small", "arm": "a", "stream": 0}
+    for analysis, wanted in [
+        ({"primary": ["a", "b"], "margin": 0.1, "effect": None}, (["a", "b"], 0.1)),
+        ({"primary": ["a"], "margin": "wide"}, (None, None)),
+        ({"primary": None}, (None, None)),
+        ([], (None, None)),
+        (None, (None, None)),
+    ]:
+        path = tmp_path / "a-0.jsonl"
+        path.write_text(json.dumps({**header, "analysis": analysis}) + "\n")
+        assert sessions([path]).select("primary", "margin").row(0) == wanted
+
+
+def test_a_file_that_is_no_session_is_refused(tmp_path: Path) -> None:
+    """A file whose first line is no session's is one TranscriptError that names it."""
+    for text in ("", "nothing\n", "[]\n", '{"type": "turn"}\n'):
+        path = tmp_path / "a-0.jsonl"
+        path.write_text(text)
+        with pytest.raises(TranscriptError, match=r"a-0\.jsonl"):
+            sessions([path])

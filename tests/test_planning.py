@@ -1,0 +1,272 @@
+"""The laws of planning: what is planned is what a run takes, and what is said of it is true."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.errors import InputError
+from icl_loop.experiment import Experiment, Session
+from icl_loop.messages import Usage
+from icl_loop.models import open_model
+from icl_loop.planning import Plan, as_json, plan
+from icl_loop.planning.expense import makespan
+from icl_loop.records import Turn
+from icl_loop.runner import Run
+from icl_loop.server import ServerSettings, build_app, serving
+from icl_loop.sheet import duration, sentences
+from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
+from icl_loop.transcripts import read
+from making import experiment, played
+
+PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}
+MODEL = {"name": "reference/nearest"}
+NOWHERE = "http://127.0.0.1:9/v1"
+"""An address that is planned for and never asked."""
+SMALL_WINDOW = {"context_window": 3_000}
+LADDER = [
+    {"name": "feedback", "feedback": {"kind": "correctness"}},
+    {"name": "none", "feedback": {"kind": "none"}},
+]
+CLEAR = [{"name": "label", "feedback": {"kind": "label"}}, LADDER[1]]
+"""Arms that any reference learner sets far apart."""
+
+
+def planned(made: Experiment, **options: Any) -> Plan:  # noqa: ANN401  options of plan
+    """Return the plan of an experiment."""
+    return asyncio.run(plan(made, **options))
+
+
+async def run_served(out: Path, model: Mapping[str, Any], **changes: Any) -> list[list[Turn]]:  # noqa: ANN401  settings
+    """Return the turns of every session of a run against our own endpoint."""
+    models = {"reference/nearest": open_model("reference/nearest", seed=7)}
+    with serving(build_app(models, settings=ServerSettings())) as base_url:
+        made = experiment(model={**MODEL, **model, "base_url": base_url}, **changes)
+        result = await Run(made, out).play()
+    return [list(read(path).turns) for path in result.paths]
+
+
+@pytest.mark.parametrize("merge_roles", [True, False])
+@pytest.mark.parametrize("policy", ["block", "within", "last(3)", "stateless", "all"])
+async def test_what_is_planned_is_what_an_endpoint_reports(
+    tmp_path: Path, policy: str, *, merge_roles: bool
+) -> None:
+    """Planned tokens are those that a run through the served endpoint reports, request by request."""
+    model = {"merge_roles": merge_roles, **({} if policy == "all" else SMALL_WINDOW)}
+    changes = {"streams": 1, "turns": 25, "context": {"policy": policy}}
+    (turns,) = await run_served(tmp_path, model, **changes)
+    made = experiment(model={**MODEL, **model, "base_url": NOWHERE}, **changes)
+    (arm,) = (await plan(made)).arms
+    reported = [turn.reply.usage for turn in turns]
+    assert arm.expense.requests == len(reported) == 25
+    assert arm.expense.prompt == sum(usage.prompt for usage in reported)
+    assert arm.expense.cached == sum(usage.cached for usage in reported)
+    assert arm.expense.completion == sum(usage.completion for usage in reported)
+    assert arm.exposure.most_shown == max(map(shown, turns))
+
+
+async def test_sessions_are_planned_as_if_no_other_filled_the_cache(tmp_path: Path) -> None:
+    """What a run reports as cached differs from the plan by the frame of each session at most."""
+    changes = {"streams": 3, "turns": 6}
+    sessions = await run_served(tmp_path, {}, **changes)
+    made = experiment(model={**MODEL, "base_url": NOWHERE}, **changes)
+    expense = (await plan(made)).expense
+    usages = [turn.reply.usage for turns in sessions for turn in turns]
+    assert expense.prompt == sum(usage.prompt for usage in usages)
+    frame = frame_tokens(next(made.sessions()))
+    assert 0 <= sum(usage.cached for usage in usages) - expense.cached <= 3 * frame
+
+
+def shown(turn: Turn) -> int:
+    """Return how many past turns a request showed."""
+    return sum(last - first + 1 for first, last in turn.kept)
+
+
+def frame_tokens(session: Session) -> int:
+    """Return the tokens of the system message of a session."""
+    return count_messages(session.window.counter, [session.task.system])
+
+
+def test_stateless_requests_share_their_frame_alone() -> None:
+    """Without a history no more is cached than the frame, in steps of 128 tokens."""
+    made = experiment(context={"policy": "stateless"})
+    frame = frame_tokens(next(made.sessions()))
+    expense = planned(made).expense
+    assert expense.cached == (expense.requests - 2) * (frame - frame % CACHE_STEP) > 0
+    assert expense.prompt > expense.requests * (frame + REQUEST_TOKENS)
+
+
+def test_money_is_tokens_times_price() -> None:
+    """Each kind of token costs its price; without a cache all of the prompt costs the full one."""
+    model = {"name": "m", "base_url": NOWHERE}
+    made = planned(experiment(model=model, price=PRICE, arms=CLEAR, turns=30, streams=8))
+    for each in (made.expense, *(arm.expense for arm in made.arms)):
+        fresh = each.prompt - each.cached
+        assert each.usd == pytest.approx((each.prompt * 3 + each.completion * 12) / 1e6)
+        cached_price = fresh * 3 + each.cached * 0.75 + each.completion * 12
+        assert each.usd_cached == pytest.approx(cached_price / 1e6)
+
+
+def test_a_known_model_has_its_list_price() -> None:
+    """Without a price of one's own, the list price of the model is taken."""
+    expense = planned(experiment(model={"name": "gpt-4o-mini"})).expense
+    assert expense.usd == pytest.approx((expense.prompt * 0.15 + expense.completion * 0.6) / 1e6)
+
+
+def test_an_unknown_model_has_tokens_alone() -> None:
+    """Where no price is known, tokens are planned, money is null, and the plan says so."""
+    made = planned(experiment(model={"name": "my-own-model", "base_url": NOWHERE}))
+    assert made.expense.prompt > 0
+    assert made.expense.usd is made.expense.usd_cached is None
+    assert any("my-own-model" in said and "[price]" in said for said in sentences(made))
+
+
+@pytest.mark.parametrize("encoding", ["grid", "article", "sparse"])
+async def test_samples_that_fit_are_those_that_a_run_shows(encoding: str) -> None:
+    """A run that shows all that fits shows as many turns as are planned to fit, give or take one."""
+    window = {"grid": 4_000, "article": 12_000, "sparse": 3_000}[encoding]
+    made = experiment(
+        turns=30,
+        streams=1,
+        task={"encoding": encoding},
+        model={"context_window": window},
+        context={"policy": "within"},
+    )
+    exposure = (await plan(made)).arms[0].exposure
+    turns = await played(next(made.sessions()))
+    assert abs(exposure.fits - shown(turns[-1])) <= 1
+    assert exposure.most_shown == max(map(shown, turns)) < 29
+
+
+def test_what_fits_beyond_the_session_is_reckoned() -> None:
+    """Where every turn fits, the window holds more of them in proportion to its size."""
+    wide = {"model": {"context_window": 100_000}}
+    narrow = planned(experiment()).arms[0].exposure
+    broad = planned(experiment(**wide)).arms[0].exposure
+    assert narrow.most_shown == broad.most_shown == 11
+    assert broad.fits == pytest.approx(narrow.fits * 100 / 32, rel=0.05)
+
+
+def test_replies_of_a_stated_length_are_paid_and_remembered() -> None:
+    """Longer replies cost as many tokens as stated and take room from the samples."""
+    made = experiment(streams=1)
+    short, long = planned(made), planned(made, reply_tokens=300)
+    assert long.expense.completion == pytest.approx(300 * 12, rel=0.01)
+    assert long.expense.prompt > short.expense.prompt + 11 * 12 / 2 * 280
+    assert long.arms[0].exposure.fits < short.arms[0].exposure.fits / 2
+
+
+def test_the_article_in_one_window_cannot_show_learning() -> None:
+    """The plan of 21 samples with binary feedback says so and names a change that would help."""
+    made = planned(experiment(turns=50, streams=5, task={"encoding": "article"}, arms=LADDER))
+    assert made.can_show is False
+    assert "cannot show learning" in made.verdict
+    assert made.arms[0].exposure.fits < 25
+    assert f"about {made.arms[0].exposure.fits} past samples fit" in made.verdict
+    assert made.advice is not None
+    assert made.advice.power > 0.8
+    assert any("would help most" in said for said in sentences(made))
+
+
+def test_revealed_labels_on_a_grid_can_show_learning() -> None:
+    """The plan of a grid with revealed labels says what is seen, and advises nothing."""
+    made = planned(experiment(turns=60, streams=8, arms=CLEAR, analysis={"effect": 0.3}))
+    assert made.can_show
+    assert "This design can show learning" in made.verdict
+    assert made.advice is None
+    found = made.detectability
+    assert found is not None
+    assert found.detectable is not None
+    assert found.effect_power is not None
+    assert 0 < found.detectable < found.difference
+    assert (found.effect_power >= 0.8) == (found.detectable <= 0.3)
+
+
+def test_one_arm_compares_nothing() -> None:
+    """With one arm there is no verdict, and the sentence says why."""
+    made = planned(experiment())
+    assert made.can_show is None
+    assert "one arm" in made.verdict
+
+
+def test_arms_of_two_models_are_no_matter_for_references() -> None:
+    """Where arms differ in the model alone, the plan states what is detectable and judges nothing."""
+    arms = [{"name": "a", "model": {"name": "m", "base_url": NOWHERE}}, {"name": "b"}]
+    made = planned(experiment(arms=arms, streams=6))
+    assert made.can_show is None
+    assert "differ in the model alone" in made.verdict
+    assert made.detectability is not None
+    assert made.detectability.detectable is not None
+
+
+def test_a_context_that_is_full_early_shows_nothing() -> None:
+    """A design whose sessions end before their second half cannot show learning, and says when."""
+    made = planned(experiment(turns=40, arms=LADDER, context={"policy": "all"}, model=SMALL_WINDOW))
+    assert made.can_show is False
+    assert "is full after" in made.verdict
+    assert made.arms[0].exposure.turns < 20
+    assert made.arms[0].curves[0].late is None
+    assert json.dumps(as_json(made), allow_nan=False)
+
+
+def test_many_streams_are_scaled_up() -> None:
+    """Beyond eight streams, eight are played and counted for all, and the plan says so."""
+    few, many = planned(experiment(streams=8)), planned(experiment(streams=40))
+    assert many.tried == 8
+    assert many.expense.prompt == 5 * few.expense.prompt
+    assert any("8 of 40 streams" in said for said in sentences(many))
+
+
+def test_a_plan_is_always_the_same() -> None:
+    """Planning twice gives the same JSON, without a NaN in it."""
+    first, second = (
+        json.dumps(as_json(planned(experiment(arms=CLEAR, turns=30, streams=6))), allow_nan=False)
+        for _ in range(2)
+    )
+    assert first == second
+
+
+def test_time_is_that_of_the_requests() -> None:
+    """A session asks one request after another; models of this process take no time."""
+    model = {"name": "m", "base_url": NOWHERE}
+    assert planned(experiment(model=model), latency_s=2.0).seconds == 24
+    assert planned(experiment(model=model), latency_s=2.0, concurrency=1).seconds == 48
+    paced = experiment(model=model, limits={"requests_per_minute": 6})
+    assert planned(paced).seconds == 240
+    assert planned(experiment()).seconds == 0
+
+
+@given(lengths=st.lists(st.integers(0, 100), min_size=1), places=st.integers(1, 10))
+def test_a_makespan_lies_between_its_bounds(lengths: list[int], places: int) -> None:
+    """No schedule is shorter than its longest part or an even share, or longer than Graham's bound."""
+    span = makespan(lengths, places)
+    even = sum(lengths) / places
+    assert max(*lengths, even) <= span <= even + max(lengths)
+    assert makespan(lengths, 1) == sum(lengths)
+
+
+def test_durations_are_read_at_a_glance() -> None:
+    """A time is given in its two largest units."""
+    assert [duration(each) for each in (0, 59.4, 60, 3599, 3600, 90_000)] == [
+        *("0 s", "59 s", "1 min", "1 h 0 min", "1 h 0 min", "25 h 0 min")
+    ]
+
+
+def test_what_cannot_be_played_is_refused() -> None:
+    """A window without room for a question is refused as `run` refuses it."""
+    with pytest.raises(InputError, match="no room for one question"):
+        planned(experiment(model={"context_window": 1_100}))
+
+
+def test_usage_counts_what_estimators_count() -> None:
+    """The first request of a session takes its frame, its question and the request's own tokens."""
+    made = experiment(streams=1, turns=1)
+    (session,) = made.sessions()
+    counted = count_messages(ESTIMATORS["o200k_base"], [session.task.system, session.task.ask(0)])
+    expense = planned(made).expense
+    assert Usage(expense.prompt, expense.cached) == Usage(counted + REQUEST_TOKENS, 0)

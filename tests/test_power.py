@@ -1,0 +1,92 @@
+"""The laws of power: exact where it is exact, and what is detectable is detected."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from icl_loop.analysis.power import (
+    LEVEL,
+    WANTED,
+    detectable,
+    detectable_by_formula,
+    deviation_of_difference,
+    is_significant,
+    power,
+    power_by_formula,
+    power_by_simulation,
+)
+
+RANDOM = np.random.default_rng(5)
+EACH_TEST = pytest.mark.parametrize("streams", [6, 8, 12, 13, 24])
+
+
+def test_the_formula_gives_published_values() -> None:
+    """The t test's power is that of Cohen's tables: .5 of a deviation, 34 pairs, 81 %."""
+    assert power_by_formula(0.5, 1.0, 34) == pytest.approx(0.8078, abs=5e-4)
+    assert power_by_formula(0.0, 1.0, 20) == pytest.approx(LEVEL)
+
+
+def test_the_sign_flip_test_is_exact() -> None:
+    """A study is significant if at most 5 % of all its sign patterns are as far from nothing."""
+    studies = RANDOM.normal(0.8, 1, (200, 7))
+    patterns = np.array(list(product([1, -1], repeat=7)))
+    far = np.abs(studies @ patterns.T) >= np.abs(studies.sum(axis=1))[:, None] - 1e-9
+    assert (is_significant(studies) == (far.mean(axis=1) <= LEVEL)).all()
+    assert 0 < is_significant(studies).mean() < 1
+
+
+def test_five_streams_show_nothing() -> None:
+    """With fewer than six streams no difference, however large, is significant."""
+    assert not is_significant(np.ones((1, 5))).any()
+    assert power(1.0, 0.001, 5) == 0
+    assert detectable(0.1, 5) is None
+    assert is_significant(np.ones((1, 6))).all()
+
+
+@EACH_TEST
+def test_nothing_is_found_where_nothing_is(streams: int) -> None:
+    """Without a difference a study finds one in 5 % of cases at most, but for chance."""
+    assert is_significant(RANDOM.normal(0, 1, (4_000, streams))).mean() <= LEVEL + 0.012
+
+
+@EACH_TEST
+def test_what_is_detectable_is_detected(streams: int) -> None:
+    """The least detectable difference has a power of 80 %; a tenth less has not, more has more."""
+    least = detectable(0.2, streams)
+    assert least is not None
+    assert power(least, 0.2, streams) >= WANTED > power(0.9 * least, 0.2, streams)
+    assert power(2 * least, 0.2, streams) > 0.97
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.4, 0.8])
+def test_formula_and_simulation_agree(effect: float) -> None:
+    """Where the t test decides, simulated studies find what the formula says, within 2.5 points."""
+    simulated, formula = (by(effect, 1.0, 16) for by in (power_by_simulation, power_by_formula))
+    assert simulated == pytest.approx(formula, abs=0.025)
+
+
+def test_the_sign_flip_test_needs_a_little_more() -> None:
+    """The exact test detects no less than the t test allows, at eight streams."""
+    flipped, student = detectable(0.1, 8), detectable_by_formula(0.1, 8)
+    assert flipped is not None
+    assert student is not None
+    assert student <= flipped < 1.2 * student
+
+
+def test_deviation_has_two_parts() -> None:
+    """Sessions deviate by their own spread and by the chance of each turn, which more turns lessen."""
+    assert deviation_of_difference(0.5, 0.5, 100) == pytest.approx(np.sqrt(0.005))
+    assert deviation_of_difference(0.5, 0.5, 10**9, spread=0.1) == pytest.approx(np.sqrt(0.02))
+    own = RANDOM.normal(0.4, 0.1, (100_000, 2)).clip(0, 1)
+    late = RANDOM.binomial(50, own) / 50
+    simulated = (late[:, 0] - late[:, 1]).std()
+    assert deviation_of_difference(0.4, 0.4, 50, spread=0.1) == pytest.approx(simulated, rel=0.02)
+
+
+def test_a_deviation_of_nothing_is_no_division_by_it() -> None:
+    """Differences that are all alike are found if they are any."""
+    assert power_by_formula(0.1, 0.0, 20) == 1
+    assert power_by_formula(0.0, 0.0, 20) == 0
+    assert is_significant(np.full((1, 20), 0.1)).all()
+    assert not is_significant(np.zeros((1, 20))).any()

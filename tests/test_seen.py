@@ -1,0 +1,278 @@
+"""Pictures that are seen: the PNG file, how it is asked about, sent, saved and heard."""
+
+import io
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image as Pillow
+from rich.console import Console
+
+import contracts
+from icl_loop.datasets import open_dataset
+from icl_loop.encodings import MAX_SIDE, Pixels, encoding, prepared
+from icl_loop.errors import EncodingError, InputError, ReplayMismatch, RequestRefused
+from icl_loop.feedback import Phrase
+from icl_loop.messages import Image, Message, Text, merged, system, user
+from icl_loop.models import open_model
+from icl_loop.models.listening import Listener, signature
+from icl_loop.models.openai import wire
+from icl_loop.runner import Run, verify
+from icl_loop.screen import Replay, draw
+from icl_loop.server import ServerSettings, build_app, serving
+from icl_loop.shadow import shadow
+from icl_loop.transcripts import compare, read
+from icl_loop.wording import Heard, Wording, open_wording, shipped
+from making import experiment
+
+PNG = encoding("png")
+EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+
+rectangles = arrays.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    elements=st.floats(0, 1, width=32),
+)
+
+
+def opened(picture: Image) -> np.ndarray:
+    """Return what Pillow makes of a PNG file."""
+    return np.asarray(Pillow.open(io.BytesIO(picture.png), formats=["PNG"]))
+
+
+# ---- the file ------------------------------------------------------------------------------
+
+
+@given(values=rectangles)
+@example(values=np.ones((256, 256), np.float32))  # more than one stored block
+@example(values=np.zeros((1, MAX_SIDE), np.float32))
+def test_contract(values: Pixels) -> None:
+    """A picture comes back from its file exact to 8 bits, and others read the file the same."""
+    contracts.check_encoding(PNG, values)
+    assert np.array_equal(opened(PNG.encode(values)), np.rint(values * 255))
+
+
+def test_the_bytes_never_change() -> None:
+    """The file of a picture is these bytes in every version, or no session could be verified."""
+    values = np.array([[0, 0.5], [1, 0.25]], dtype=np.float32)
+    assert PNG.encode(values).png.hex() == (
+        "89504e470d0a1a0a"
+        "0000000d49484452000000020000000208000000" + "0057dd52f8"
+        "000000114944415478010106" + "00f9ff" + "00008000ff40" + "044401c0" + "4adc2e3b"
+        "0000000049454e44ae426082"
+    )
+
+
+def test_a_seen_sample_is_the_written_one() -> None:
+    """What is seen of a sample is what the texts are made from: resized, grey, no other change."""
+    sample = open_dataset("digits")[3]
+    seen = PNG.decode(PNG.encode(prepared(sample, PNG, 20)))
+    grid = encoding("grid")
+    assert grid.encode(seen) == grid.encode(prepared(sample, grid, 20))
+
+
+def _altered(start: int, new: bytes) -> bytes:
+    png: bytes = PNG.encode(np.zeros((2, 2), np.float32)).png
+    return png[:start] + new + png[start + len(new) :]
+
+
+def _squeezed() -> bytes:
+    file = io.BytesIO()
+    Pillow.fromarray(np.zeros((2, 2), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "png",
+    [
+        b"",
+        b"\x89PNG",
+        _altered(0, b"\x88"),
+        _altered(16, b"\0\0\0\0"),
+        _altered(16, b"\xff\xff\xff\xff"),
+        _altered(24, b"\x10"),
+        _altered(41, b"\x79"),
+        _altered(60, b"\0"),
+        _squeezed(),
+    ],
+)
+def test_other_files_are_refused(png: bytes) -> None:
+    """A file that is broken, or written by others in their own way, is refused in words."""
+    with pytest.raises(EncodingError, match="not a picture of the png encoding"):
+        PNG.decode(Image(png))
+
+
+@given(at=st.integers(0, 200), new=st.binary(max_size=3), cut=st.integers(0, 3))
+def test_any_bytes(at: int, new: bytes, cut: int) -> None:
+    """A file altered anywhere is refused unless it is that of another picture."""
+    png = PNG.encode(np.eye(6, dtype=np.float32)).png
+    altered = Image(png[:at] + new + png[at + cut :])
+    try:
+        values = PNG.decode(altered)
+    except EncodingError:
+        return
+    assert PNG.encode(values) == altered
+
+
+def test_a_bomb_takes_no_memory() -> None:
+    """Data that would unpack to more than the picture are not unpacked."""
+    png = bytearray(PNG.encode(np.zeros((2, 2), np.float32)).png)
+    png[41:] = zlib.compress(bytes(10**8))
+    with pytest.raises(EncodingError, match="written otherwise"):
+        PNG.decode(Image(bytes(png)))
+
+
+@pytest.mark.parametrize(
+    "values", [np.zeros((0, 0)), np.full((2, 2), 1.1), np.full((2, 2), np.nan)]
+)
+def test_values_that_are_no_picture(values: np.ndarray) -> None:
+    """What is not rows and columns of values from 0 to 1 is refused when it is written."""
+    with pytest.raises(EncodingError, match="png writes"):
+        PNG.encode(values.astype(np.float32))
+
+
+# ---- asked and heard -----------------------------------------------------------------------
+
+
+def picture(seed: int) -> Image:
+    """Return the file of some picture."""
+    values = np.random.default_rng(seed).random((4, 4), dtype=np.float32)
+    return Image(PNG.encode(values).png)
+
+
+@EACH_WORDING
+def test_questions_are_understood(words: Wording) -> None:
+    """A question whose picture is seen tells its picture again, alone or behind what was told."""
+    sentences = words.about("png")
+    asked = sentences.show(picture(1))
+    assert [type(part) for part in asked.parts] == [Text, Image]
+    assert sentences.hear_picture(asked) == ("", picture(1))
+    for phrase in ("correct", "revealed_incorrect"):
+        told = words.tell(phrase, "7")
+        [both] = merged([user(told), asked])
+        assert sentences.hear_picture(both) == (told, picture(1))
+    assert sentences.hear_picture(user(asked.text)) is None
+    assert sentences.hear_picture(Message("user", (*asked.parts, *asked.parts))) is None
+    assert sentences.hear_picture(Message("user", asked.parts[::-1])) is None
+
+
+def conversation(
+    words: Wording, wired: type = list, phrase: Phrase = "revealed_correct"
+) -> list[Message]:
+    """Return the request about the second of two pictures seen, the first of which is known."""
+    sentences = words.about("png")
+    frame = system(words.frame(("cat", "dog"), "png", 4, "label"))
+    past = [sentences.show(picture(1)), Message("assistant", (Text(words.reply("cat")),))]
+    return list(wired([frame, *past, user(words.tell(phrase, "cat")), sentences.show(picture(2))]))
+
+
+@EACH_WORDING
+@pytest.mark.parametrize("wired", [list, merged])
+def test_a_conversation_is_heard(words: Wording, wired: type) -> None:
+    """A learner hears pictures that are seen, answers and what was told, however they are sent."""
+    heard = Listener().hear(conversation(words, wired))
+    assert np.allclose(heard.features, PNG.decode(picture(2)).ravel())
+    [example_] = heard.examples
+    assert np.allclose(example_.features, PNG.decode(picture(1)).ravel())
+    assert (example_.answer, example_.heard) == ("cat", Heard(correct=True, label="cat"))
+
+
+def test_what_keys_an_answer() -> None:
+    """The key of random choices is the same merged or apart, and another for another picture."""
+    request = conversation(open_wording("en"))
+    assert signature(request) == signature(merged(request))
+    other = [*request[:-1], open_wording("en").about("png").show(picture(3))]
+    assert signature(other) != signature(request)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ((Text("Look:"), picture(1)), "shows a picture in other words"),
+        ((picture(1), picture(2)), "shows a picture in other words"),
+        ((Text("Picture:"), Image(b"\x89PNG")), "not a picture of the png encoding"),
+        ((Text("Picture:\n0123"),), "asks about no picture"),
+    ],
+)
+async def test_what_is_not_understood(parts: tuple[Text | Image, ...], reason: str) -> None:
+    """A picture among other words, of another kind, or none at all, is refused with the reason."""
+    frame = conversation(open_wording("en"))[0]
+    with pytest.raises(RequestRefused, match=reason):
+        await open_model("reference/nearest").complete([frame, Message("user", parts)])
+
+
+def test_the_picture_comes_last(tmp_path: Path) -> None:
+    """A wording whose question goes on behind a seen picture is refused, naming the key."""
+    path = tmp_path / "own.toml"
+    text = Path(str(open_wording.__globals__["__file__"])).with_name("en.toml").read_text("utf-8")
+    path.write_text(text.replace('"Picture:\\n{image}"', '"{image} What is it?"'), "utf-8")
+    with pytest.raises(InputError, match=r"key seen\.question: must end in \{image\}"):
+        open_wording(str(path))
+
+
+# ---- saved and sent ------------------------------------------------------------------------
+
+
+async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
+    """A transcript holds the pictures that were seen; it replays, and a changed one does not."""
+    made = experiment(task={"encoding": "png", "size": 8}, streams=1, feedback={"kind": "label"})
+    [path] = (await Run(made, tmp_path).play()).paths
+    saved = read(path)
+    [fresh] = made.sessions()
+    assert [turn.question for turn in saved.turns] == [fresh.task.ask(n) for n in range(12)]
+    assert await verify(saved) == 12
+    assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
+    text = path.read_text()
+    with pytest.raises(ReplayMismatch, match="picture was"):
+        compare(saved.turns[0], replace(saved.turns[0], question=user("Picture:")))
+    path.write_text(text.replace(',"picture":"iVBORw0K', ',"picture":"iVBORw1K'))
+    with pytest.raises(ReplayMismatch):
+        await verify(read(path))
+
+
+async def test_replay_draws_what_was_seen(tmp_path: Path) -> None:
+    """A turn whose picture was seen is shown with that picture."""
+    made = experiment(task={"encoding": "png"}, streams=1, turns=2)
+    [path] = (await Run(made, tmp_path).play()).paths
+    saved = read(path)
+    [fresh] = made.sessions()
+    drawn = draw(prepared(fresh.task.samples[1], PNG, 20), colour=False).plain
+    console = Console(width=80, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(Replay(saved, colour=False).turn(1))
+    assert shown.get().startswith(drawn)
+
+
+async def test_seen_and_written_over_the_wire(tmp_path: Path) -> None:
+    """Through an endpoint the nearest neighbour hears both arms, and learns from both alike."""
+    models = {"reference/nearest": open_model("reference/nearest", seed=7)}
+    arms = [
+        {"name": "png", "task": {"encoding": "png"}},
+        {"name": "grid", "task": {"encoding": "grid"}},
+    ]
+    changes = {"arms": arms, "feedback": {"kind": "label"}, "turns": 40, "streams": 2}
+    with serving(build_app(models, settings=ServerSettings())) as base_url:
+        model = {"name": "reference/nearest", "base_url": base_url, "context_window": 128_000}
+        result = await Run(experiment(model=model, **changes), tmp_path / "wire").play()
+    assert result.complete
+    await Run(experiment(model={"context_window": 128_000}, **changes), tmp_path / "here").play()
+    late = {"png": 0, "grid": 0}
+    for path in result.paths:
+        over, here = read(path).turns, read(tmp_path / "here" / "small" / path.name).turns
+        assert [turn.answer for turn in over] == [turn.answer for turn in here]
+        assert [turn.request for turn in over] == [turn.request for turn in here]
+        late[path.name.partition("-")[0]] += sum(turn.feedback.correct for turn in over[20:])
+    assert min(late.values()) >= 0.4 * 40  # chance is 0.1
+    assert abs(late["png"] - late["grid"]) <= 8
+
+
+def test_the_wire_holds_the_file() -> None:
+    """A picture goes out as a data URL behind the words that ask about it."""
+    sent = wire([open_wording("en").about("png").show(picture(1))])
+    assert sent.startswith(b'{"role":"user","content":[{"type": "text", "text": "Picture:"}')
+    assert b'"image_url": {"url": "data:image/png;base64,iVBORw0KGgo' in sent

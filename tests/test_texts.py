@@ -1,0 +1,113 @@
+"""Texts: shown as they are, heard, and learned from."""
+
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+import contracts
+from icl_loop.encodings import encoding
+from icl_loop.errors import DatasetError, EncodingError
+from icl_loop.messages import merged, system, user
+from icl_loop.models.features import TEXT_FEATURES, perceived
+from icl_loop.models.listening import Listener
+from icl_loop.runner import Run, verify
+from icl_loop.transcripts import read
+from icl_loop.wording import Wording, open_wording, shipped
+from making import experiment, played
+
+TEXT = encoding("text")
+EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+SAYINGS = {
+    "cooking": ("simmer the onions in butter", "knead the dough and let it rise", "salt the boiling water"),
+    "sailing": ("reef the mainsail before the squall", "the anchor drags on the sand", "haul in the jib sheet"),
+    "sums": ("the square root of eighty-one", "seven times six less four", "a third of twenty-seven"),
+}  # fmt: skip
+texts = st.text().filter(str.strip)
+
+
+def sheet(folder: Path) -> str:
+    """Write a file of texts of three kinds, each in 30 variants, and return its name."""
+    lines = [
+        f'"{saying}, number {number}{"!" * (number % 3)}",{kind}'
+        for kind, sayings in SAYINGS.items()
+        for number in range(30)
+        for saying in [sayings[number % 3]]
+    ]
+    path = folder / "sayings.csv"
+    path.write_text("\n".join(["text,label", *lines]), "utf-8")
+    return f"csv:{path}"
+
+
+@given(text=texts)
+def test_texts_keep_the_contract(text: str) -> None:
+    """Any text that says something is shown as it is."""
+    contracts.check_encoding(TEXT, text)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n\t"])
+def test_a_blank_text_is_refused(text: str) -> None:
+    """A text that says nothing is neither shown nor heard."""
+    for way in (TEXT.encode, TEXT.decode):
+        with pytest.raises(EncodingError, match="texts that say something"):
+            way(text)
+
+
+@EACH_WORDING
+@given(text=texts)
+@example(text="Text:\nText:\n")
+@example(text="Your answer was correct.")
+@example(text="文章：\n{image}")
+def test_texts_are_heard(words: Wording, text: str) -> None:
+    """A question tells its text again, whatever it says, alone or behind what was told."""
+    sentences = words.about("text")
+    asked = sentences.show(text)
+    assert sentences.hear_question(asked.text) == ("", text)
+    told = words.tell("revealed_incorrect", "sums")
+    [both] = merged([user(told), asked])
+    assert sentences.hear_question(both.text) == (told, text)
+    heard = Listener().hear([system(words.frame(("a", "b"), "text", 20, "label")), asked])
+    assert heard.features.shape == (TEXT_FEATURES,)
+
+
+def test_texts_are_compared_by_their_letters() -> None:
+    """A text is nearest to itself, then to one with the same words, then to others; length is no matter."""
+    said = ["the anchor drags", "the anchor drags the anchor drags", "the dragging anchor", "3 + 4"]
+    vectors = [perceived(each).features for each in said]
+    distances = [float(np.square(vectors[0] - each).sum()) for each in vectors]
+    assert distances[0] == 0
+    assert distances == sorted(distances)
+    assert distances[1] < 0.1
+    assert distances[2] < distances[3]
+
+
+async def test_texts_are_learned_from(tmp_path: Path) -> None:
+    """Told the right labels of texts from a file, the nearest neighbour is soon right, and replays."""
+    task = {"dataset": sheet(tmp_path), "encoding": "text"}
+    made = experiment(task=task, turns=40, streams=2, feedback={"kind": "label"})
+    result = await Run(made, tmp_path / "out").play()
+    late = []
+    for path in result.paths:
+        assert await verify(read(path)) == 40
+        late += [turn.feedback.correct for turn in read(path).turns[20:]]
+    assert mean(late) >= 0.9
+
+
+async def test_a_file_that_changed_is_found_out(tmp_path: Path) -> None:
+    """A class that runs out is named before the first request."""
+    made = experiment(task={"dataset": sheet(tmp_path), "encoding": "text"}, turns=91)
+    with pytest.raises(DatasetError, match="needs one more sample of class"):
+        made.check()
+
+
+@EACH_WORDING
+async def test_every_wording_is_played(tmp_path: Path, words: Wording) -> None:
+    """Texts, tables and pictures that are seen are played in every wording."""
+    name = next(name for name in shipped() if open_wording(name) == words)
+    for dataset, how in ((sheet(tmp_path), "text"), ("iris", "table"), ("digits", "png")):
+        task = {"dataset": dataset, "encoding": how, "wording": name}
+        [session, *_] = experiment(task=task, turns=3, feedback={"kind": "label"}).sessions()
+        assert [turn.outcome for turn in await played(session)] == ["ok"] * 3
