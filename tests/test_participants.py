@@ -169,7 +169,7 @@ async def test_what_is_not_known_is_refused() -> None:
         conversation(oblong, labels=NUMERALS),
         conversation(DIGITS[0], labels=("zero", "one")),
     ):
-        with pytest.raises(RequestRefused, match="knows the pictures of digits by their own"):
+        with pytest.raises(RequestRefused, match="knows what is in digits by its own labels"):
             await Perfect().complete(request)
 
 
