@@ -39,6 +39,7 @@ class Arm:
     model: str
     feedback: str
     policy: str = "all"
+    pixels: str = "identity"
     shuffled: bool = False
     streams: int = STREAMS
 
@@ -50,7 +51,7 @@ class Arm:
                 "turns": turns,
                 "streams": stream + 1,
                 "seed": SEED,
-                "task": {"dataset": "mnist:test", "encoding": "grid"},
+                "task": {"dataset": "mnist:test", "encoding": "grid", "pixels": self.pixels},
                 "model": {"name": self.model, "context_window": ROOM_FOR_ALL},
                 "context": {"policy": self.policy},
                 "feedback": {"kind": self.feedback},
@@ -103,6 +104,7 @@ class Row:
 
 NEAREST = Arm("nearest, label revealed", "reference/nearest", "label")
 NARROW = replace(NEAREST, name="nearest, window of 50 turns", policy="last(50)")
+MOVED = replace(NEAREST, name="nearest, pixels permuted", pixels="permuted")
 SHUFFLED = replace(NEAREST, name="nearest, labels shuffled", shuffled=True)
 BINARY = Arm("propagation, right or wrong told", "reference/propagation", "correctness")
 REVEALED = replace(BINARY, name="propagation, label revealed", feedback="label", streams=8)
@@ -116,6 +118,7 @@ ROWS = (
         for first, last, percent in ((21, 50, 56), (51, 100, 70), (101, 200, 78), (301, 500, 85))
     ),
     Row(NARROW, 301, 500, 59, 67),
+    Row(MOVED, 301, 500, 81, 89),
     *(Row(SHUFFLED, first, last, 8, 12) for first, last in ((1, 100), (101, 300), (301, 500))),
     *(Row(BINARY, first, last) for first, last in ((21, 50), (101, 200))),
     Row(BINARY, 301, 500, 65),
