@@ -12,6 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from contracts import check_built_in, check_model
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
@@ -23,6 +24,7 @@ from icl_loop.messages import Image, Message, Reply, assistant, merged, system, 
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.participants import Chance
 from icl_loop.models.reference import NearestNeighbour
+from icl_loop.models.reference.distances import Distances
 from icl_loop.wording import Wording, open_wording, shipped
 from making import played, session
 
@@ -313,6 +315,32 @@ async def test_learners_learn(name: str) -> None:
     """With labels revealed, a session's second half is far above chance on the embedded digits."""
     turns = await played(session(80, model=name, feedback="label"))
     assert np.mean([turn.feedback.correct for turn in turns[40:]]) > 0.5
+
+
+@EACH_REFERENCE
+async def test_learners_learn_from_tables(name: str) -> None:
+    """With labels revealed, what was measured of a wine soon tells its kind, of which there are 3."""
+    turns = await played(
+        session(60, model=name, feedback="label", dataset="wine", encoding="table")
+    )
+    assert np.mean([turn.feedback.correct for turn in turns[30:]]) > 0.75
+
+
+@given(
+    samples=arrays.arrays(np.float32, (9, 4), elements=st.integers(0, 3).map(lambda n: n / 3)),
+    requests=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=9),
+)
+def test_distances_depend_on_the_pair_alone(
+    samples: NDArray[np.float32], requests: list[list[int]]
+) -> None:
+    """What was measured before never changes a distance, which is that of the two samples."""
+    distances = Distances()
+    for chosen in requests:
+        shown = samples[chosen]
+        measured = distances.among(shown)
+        assert np.array_equal(measured, Distances().among(shown))
+        assert np.allclose(measured, np.square(shown[:, None] - shown).sum(axis=2))
+        measured[:] = -1  # whoever asks may write into what is given
 
 
 async def test_propagation_learns_from_right_and_wrong_alone() -> None:
