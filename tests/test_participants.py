@@ -8,7 +8,7 @@ import pytest
 
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.answers import Reading, read
-from icl_loop.encodings import ENCODINGS
+from icl_loop.encodings import fitting
 from icl_loop.errors import DatasetError, InputError, RequestRefused
 from icl_loop.messages import Message, assistant
 from icl_loop.models import ChatModel, open_model
@@ -144,7 +144,7 @@ async def test_faults_come_at_their_rate(
 
 
 @EACH_WORDING
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", fitting("picture"))
 async def test_perfect_is_always_right(words: Wording, encoding: str) -> None:
     """Whoever knows the data set is right about every picture, in any words and encoding."""
     model = Perfect()
@@ -160,6 +160,16 @@ async def test_perfect_plays_perfectly() -> None:
         assert all(turn.feedback.correct for turn in turns)
 
 
+@pytest.mark.parametrize(("dataset", "how"), [("iris", "table"), ("wine", "table")])
+async def test_perfect_knows_tables(dataset: str, how: str) -> None:
+    """Whoever knows a table is right about every row of it, and refuses pictures."""
+    model = Perfect(dataset=dataset)
+    turns = await played(session(12, dataset=dataset, encoding=how), model)
+    assert all(turn.feedback.correct for turn in turns)
+    with pytest.raises(RequestRefused, match=f"knows the samples of {dataset}"):
+        await model.complete(conversation(DIGITS[0], labels=NUMERALS))
+
+
 async def test_what_is_not_known_is_refused() -> None:
     """A picture that is not in the data set is refused, and so is one that has another name here."""
     strange = np.eye(8, dtype=np.float32)
@@ -169,7 +179,7 @@ async def test_what_is_not_known_is_refused() -> None:
         conversation(oblong, labels=NUMERALS),
         conversation(DIGITS[0], labels=("zero", "one")),
     ):
-        with pytest.raises(RequestRefused, match="knows the pictures of digits by their own"):
+        with pytest.raises(RequestRefused, match="knows the samples of digits by their own"):
             await Perfect().complete(request)
 
 

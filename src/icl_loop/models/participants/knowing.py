@@ -1,4 +1,4 @@
-"""Participants that know the right answers: they have the data set, and find the picture in it."""
+"""Participants that know the right answers: they have the data set, and find the sample in it."""
 
 import hashlib
 import math
@@ -9,18 +9,18 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 from icl_loop.datasets import open_dataset
-from icl_loop.encodings import encoding, pixels
+from icl_loop.encodings import MAX_SIDE, encoding, prepared
 from icl_loop.errors import InputError, RequestRefused
-from icl_loop.messages import Message, Reply
+from icl_loop.messages import Image, Message, Reply
 from icl_loop.models.listening import Conversation
 from icl_loop.models.participants.participant import STEPS, Participant, finite, share, text
 
 
 class Perfect(Participant):
-    """Answers the right label, which it finds by looking the picture up in a data set.
+    """Answers the right label, which it finds by looking the sample up in a data set.
 
-    It speaks of the classes by the data set's own names. Of pictures that are written alike it
-    knows the first.
+    It speaks of the classes by the data set's own names. Of samples that are shown alike it knows
+    the first.
     """
 
     def __init__(
@@ -38,39 +38,40 @@ class Perfect(Participant):
         """Return the stated final line with the right label.
 
         Raises:
-            RequestRefused: The picture is not in the data set, or its class is not a label here.
+            RequestRefused: The sample is not in the data set, or its class is not a label here.
         """
         heard = self.listener.hear(messages)
         return Reply(heard.wording.reply(self.truth(heard, messages)))
 
     def truth(self, heard: Conversation, messages: Sequence[Message]) -> str:
-        """Return the right label of the picture asked about; see `complete`."""
+        """Return the right label of the sample asked about; see `complete`."""
         _, frame = self.listener.frame(messages)
-        side = math.isqrt(heard.pixels.size)
-        if side**2 == heard.pixels.size:
-            key = _answer_key(self._dataset, frame.encoding, side)
-            picture = heard.pixels.reshape(side, side)
-            label = key.get(_digest(encoding(frame.encoding).encode(picture)))
-            if label in heard.labels:
-                return label
+        side = max(1, min(math.isqrt(heard.features.size), MAX_SIDE))
+        label = _answer_key(self._dataset, frame.encoding, side).get(_digest(heard.shown))
+        if label in heard.labels:
+            return label
         raise RequestRefused(
-            f"this participant knows the pictures of {self._dataset} by their own labels,"
+            f"this participant knows the samples of {self._dataset} by their own labels,"
             " and this is none of them"
         )
 
 
 @lru_cache(maxsize=8)
 def _answer_key(dataset: str, encoding_name: str, side: int) -> Mapping[bytes, str]:
-    """Return the label of every picture of a data set by the digest of its text."""
-    encode = encoding(encoding_name).encode
+    """Return the label of every sample of a data set by the digest of what is shown of it.
+
+    Pictures are shown with this side; an encoding for samples of another modality shows none.
+    """
+    how, samples = encoding(encoding_name), open_dataset(dataset)
     key: dict[bytes, str] = {}
-    for sample in open_dataset(dataset):
-        key.setdefault(_digest(encode(pixels(sample.image, side))), sample.label)
+    for sample in samples if samples.modality == how.modality else ():
+        key.setdefault(_digest(how.encode(prepared(sample, how, side))), sample.label)
     return key
 
 
-def _digest(written: str) -> bytes:
-    return hashlib.sha256(written.encode()).digest()
+def _digest(shown: str | Image) -> bytes:
+    data = shown.encode() if isinstance(shown, str) else shown.png
+    return hashlib.sha256(data).digest()
 
 
 class _Note(NamedTuple):
@@ -123,7 +124,7 @@ class Decreed(Perfect):
         """Return a note on the turn, and the stated final line with the right label or another.
 
         Raises:
-            RequestRefused: The picture is not in the data set, or its class is not a label here.
+            RequestRefused: The sample is not in the data set, or its class is not a label here.
         """
         heard = self.listener.hear(messages)
         truth = self.truth(heard, messages)
