@@ -116,7 +116,7 @@ class Listener:
         Told phrases may stand in messages of their own or before the next question.
 
         Raises:
-            RequestRefused: It is not a conversation of ours, or asks about no picture.
+            RequestRefused: It is not a conversation of ours, or asks about nothing.
         """
         ear = self._ear(messages[0].text if messages else "")
         examples: list[Example] = []
