@@ -24,12 +24,12 @@ ARMS = (
     {"name": "none", "feedback": {"kind": "none"}},
     {"name": "stateless", "context": {"policy": "stateless"}},
 )
-MNIST, WANDERING = {"dataset": "mnist:test"}, {"start": 0.2, "end": 0.2, "drift": 1.0}
+WANDERING = {"dataset": "mnist:test", "start": 0.2, "end": 0.2, "drift": 1.0}
 PLAYERS: Mapping[str, tuple[dict[str, object], bool]] = {
     "reference/propagation": ({}, True),
     "reference/nearest": ({}, True),
     "participant/chance": ({}, False),
-    "participant/decreed": (MNIST | WANDERING, False),
+    "participant/decreed": (WANDERING, False),
     "participant/win-stay-lose-shift": ({}, False),
 }
 """Who plays, with what parameters, and whether anything is learned."""
