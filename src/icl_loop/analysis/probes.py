@@ -9,7 +9,8 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis.curves import Estimate
-from icl_loop.analysis.frame import find, runs_apart
+from icl_loop.analysis.frame import find
+from icl_loop.analysis.sessions import sessions
 from icl_loop.errors import TranscriptError
 
 _SCHEMA = {
@@ -51,8 +52,10 @@ def probes(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line of a probe is not whole; names file and line.
     """
-    rows = [row for path in find(paths) for row in _rows(path)]
-    return runs_apart(pl.DataFrame(rows, schema=_SCHEMA))
+    found = find(paths)
+    asked = pl.DataFrame([row for path in found for row in _rows(path)], schema=_SCHEMA)
+    named = sessions(found).select("path", "experiment")
+    return asked.drop("experiment").join(named, on="path", maintain_order="left").select(*_SCHEMA)
 
 
 def checkpoints(asked: pl.DataFrame) -> list[Checkpoint]:
@@ -84,7 +87,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         header = _parsed(path, 1, file.readline())
         if not _asks_probes(header):
             return
-        session = {key: header[key] for key in ("experiment", "arm", "stream")}
+        session = {key: header.get(key) for key in ("experiment", "arm", "stream")}
         for number, line in enumerate(file, start=2):
             if line.startswith(b'{"type":"probe"') and line.endswith(b"\n"):
                 yield {"path": str(path), **session, **_probe(path, number, line)}
