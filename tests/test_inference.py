@@ -688,3 +688,48 @@ def test_a_file_that_is_no_session_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(TranscriptError, match=r"a-0\.jsonl"):
             sessions([path])
+
+
+# ---- the whole apparatus -----------------------------------------------------------------
+
+LADDER = [
+    {"name": "feedback", "feedback": {"kind": "label"}},
+    {"name": "none", "feedback": {"kind": "none"}},
+    {"name": "stateless", "feedback": {"kind": "label"}, "context": {"policy": "stateless"}},
+    {"name": "abstract", "feedback": {"kind": "label"}, "task": {"labels": "abstract"}},
+    {
+        "name": "bare",
+        "feedback": {"kind": "label"},
+        "task": {"labels": "abstract"},
+        "context": {"policy": "stateless"},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "learns"),
+    [
+        ("reference/nearest", True),
+        ("participant/chance", False),
+        ("participant/counter", False),
+        ("participant/format-breaker", False),
+    ],
+)
+async def test_who_learns_is_told_from_who_does_not(
+    tmp_path: Path, model: str, *, learns: bool
+) -> None:
+    """From experiment to verdict, a learner is said to learn and climbs the ladder; others do not."""
+    made = experiment(
+        turns=40,
+        streams=6,
+        arms=LADDER,
+        model={"name": model},
+        analysis={"primary": ["feedback", "none"]},
+    )
+    result = await Run(made, tmp_path).play()
+    found = conclude(frame(result.paths), sessions=sessions(result.paths))
+    assert found.recorded
+    assert (found.verdict == "learned") == learns
+    assert [rung.holds for rung in found.ladder][1] is None
+    if learns:
+        assert [rung.holds for rung in found.ladder] == [True, None, True, True]
