@@ -600,3 +600,14 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines[:-2]) + b'{"type":"probe"}\n')
     with pytest.raises(TranscriptError, match="line 15: the probe has no 'after_turn'"):
         probes([path])
+
+
+async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
+    """A turn that is called right though its answer is not the label is named, and so the reverse."""
+    (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
+    whole = path.read_text()
+    for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
+        path.write_text(whole.replace(old, new, 1))
+        line = whole[: whole.index(old)].count("\n") + 1
+        with pytest.raises(TranscriptError, match=f"line {line} .*answer .* do not agree"):
+            frame([path])

@@ -256,6 +256,8 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
         .then(pl.lit("the session has already ended"))
         .when(is_turn & ~_is_whole_turn())
         .then(pl.lit("the turn is not whole"))
+        .when(is_turn & (pl.col("correct") != _is_right()))
+        .then(pl.format("answer {}, label {} and correct {} do not agree", *_judgement()))
         .when(is_turn & (pl.col("turn") != turns_before))
         .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
         .when(is_end & pl.col("status").is_null())
@@ -266,6 +268,16 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
     found = lines.select("path", "line", misplaced=misplaced).drop_nulls("misplaced")
     for path, line, what in found.head(1).iter_rows():
         raise TranscriptError(f"{path}, line {line} is not a line of a transcript: {what}")
+
+
+def _is_right() -> pl.Expr:
+    return (pl.col("answer") == pl.col("label")).fill_null(value=False)
+
+
+def _judgement() -> list[pl.Expr]:
+    return [
+        pl.col(name).cast(pl.String).fill_null("null") for name in ("answer", "label", "correct")
+    ]
 
 
 def _is_header() -> pl.Expr:
