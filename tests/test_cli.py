@@ -171,14 +171,14 @@ def test_every_shipped_experiment_is_planned(
     """`plan` prints what each arm takes and one verdict, needs no key, and its JSON is of numbers."""
     if "mnist" in path.read_text():
         request.getfixturevalue("mnist")
-    short = ["plan", path, "--streams", 4, "--turns", 30]
+    short = ["plan", path, "--streams", 2, "--turns", 4, "--no-advice"]
     done = icl_loop(*short)
     assert (done.returncode, done.stderr) == (0, "")
     assert all(word in done.stdout for word in ("requests", "tokens in", "together", "stateless"))
     assert done.stdout.count("This design can") == 1
     report = json.loads(icl_loop(*short, "--json").stdout)
-    assert report["turns"] == 30
-    assert [arm["expense"]["requests"] for arm in report["arms"]] == [120] * len(report["arms"])
+    assert report["turns"] == 4
+    assert all(arm["expense"]["requests"] >= 8 for arm in report["arms"])
 
 
 WRONG: dict[str, tuple[list[object], list[str]]] = {

@@ -234,6 +234,15 @@ def test_revealed_labels_on_a_grid_can_show_learning() -> None:
     assert (found.effect_power >= 0.8) == (found.detectable <= 0.3)
 
 
+def test_a_difference_below_the_one_sought_shows_nothing() -> None:
+    """A design whose best reference learner stays below the named effect cannot show it."""
+    made = {"turns": 60, "streams": 8, "arms": CLEAR}
+    assert planned(experiment(**made)).can_show
+    more = planned(experiment(**made, analysis={"effect": 0.99}), advised=False)
+    assert more.can_show is False
+    assert "99 points that are looked for" in more.verdict
+
+
 def test_one_arm_compares_nothing() -> None:
     """With one arm there is no verdict, and the sentence says why."""
     made = planned(experiment())

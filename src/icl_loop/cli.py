@@ -143,6 +143,10 @@ def plan(
     reply_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
     ] = 0,
+    advice: Annotated[
+        bool,
+        typer.Option(help="Try changes if the design cannot show learning; takes longer."),
+    ] = True,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Say what an experiment takes and what it can show, before anything is asked or spent."""
@@ -154,6 +158,7 @@ def plan(
                 latency_s=latency,
                 concurrency=concurrency,
                 reply_tokens=reply_tokens,
+                advised=advice,
                 on_turn=trying.turn,
             )
         )

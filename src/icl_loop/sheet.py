@@ -74,7 +74,7 @@ def sentences(plan: Plan) -> Iterator[str]:
         yield from _detection(plan.detectability)
     yield plan.verdict
     if plan.can_show is False:
-        yield _advice(plan)
+        yield from _advice(plan)
         yield "Reference learners know nothing but what is shown; a model may know more."
 
 
@@ -108,13 +108,15 @@ def _points(difference: float | None) -> str:
     return UNKNOWN if difference is None else f"{100 * difference:.1f} points"
 
 
-def _advice(plan: Plan) -> str:
-    if plan.advice is None:
-        return "No single change that was tried would help."
+def _advice(plan: Plan) -> Iterator[str]:
     advice = plan.advice
+    if advice is None:
+        if plan.advised:
+            yield "No single change that was tried would help."
+        return
     more = advice.streams > plan.streams and not advice.change.startswith("streams")
     besides = f", with {advice.streams} streams" if more else ""
-    return (
+    yield (
         f"What would help most is {advice.change}{besides}: the best reference learner's difference"
         f" is then {_points(advice.difference)}, seen with {_percent(advice.power)} % power."
     )

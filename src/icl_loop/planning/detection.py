@@ -21,6 +21,8 @@ REFERENCES = tuple(
     name for name in ("reference/nearest", "reference/propagation") if name in BUILT_IN
 )
 """The learners that stand for what can be learned from what is shown."""
+SOUGHT = 0.1
+"""The difference that is looked for where the file names none; less is near chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +96,16 @@ class Detectability:
 
     @property
     def can_show(self) -> bool | None:
-        """Whether the best reference learner's difference is detectable, None if none can tell."""
+        """Whether the best reference learner shows what is looked for, None if none can tell."""
         if self.same_task:
             return None
-        return self.detectable is not None and self.difference >= self.detectable
+        seen = self.detectable is not None and self.difference >= self.detectable
+        return seen and self.difference >= self.sought
+
+    @property
+    def sought(self) -> float:
+        """The difference that is looked for."""
+        return SOUGHT if self.effect is None else self.effect
 
 
 def contrast(experiment: Experiment) -> tuple[str, str] | None:

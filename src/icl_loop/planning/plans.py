@@ -108,6 +108,7 @@ class Plan:
         detectability: What its contrast can show, None if it cannot be said.
         can_show: Whether the design can show learning, None if it cannot be said.
         verdict: The same in a sentence.
+        advised: Whether changes may be tried.
         advice: The change that would help most if it cannot.
     """
 
@@ -124,6 +125,7 @@ class Plan:
     detectability: Detectability | None
     can_show: bool | None
     verdict: str
+    advised: bool
     advice: Advice | None
 
 
@@ -171,6 +173,7 @@ async def plan(
         detectability=conclusion.found,
         can_show=conclusion.can_show,
         verdict=conclusion.verdict,
+        advised=advised,
         advice=conclusion.advice,
     )
 
@@ -190,12 +193,17 @@ class _Played:
 
 
 async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) -> _Played:
-    async def by(name: str, streams: int) -> tuple[Trial, ...]:
-        return tuple([await trials.of(experiment, arm, each, name) for each in range(streams)])
+    async def by(name: str, streams: int, *, counted: bool = False) -> tuple[Trial, ...]:
+        return tuple(
+            [
+                await trials.of(experiment, arm, stream, name, counted=counted)
+                for stream in range(streams)
+            ]
+        )
 
     compared = tried if arm in (contrast(experiment) or ()) else CURVE_STREAMS
     return _Played(
-        own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams)),
+        own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams), counted=True),
         references={name: await by(name, compared) for name in REFERENCES},
     )
 
@@ -274,7 +282,7 @@ async def _conclude(
     if can_show is not False or not advised:
         return _Conclusion(found, can_show, said)
     limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
-    advice = await advise(experiment, pair, limited=limited, streams=tried, trials=trials)
+    advice = await advise(experiment, pair, limited=limited, trials=trials)
     return _Conclusion(found, can_show, said, advice)
 
 

@@ -27,7 +27,7 @@ class Trial:
     """What came of one session on trial.
 
     Attributes:
-        usages: Tokens of every request, in order.
+        usages: Tokens of every request, in order; none if they were not counted.
         correct: Whether each turn played was right, shape (turns,).
         told: What was told of each, shape (turns,).
         planned: Turns that the session should have.
@@ -74,35 +74,38 @@ class Trials:
         self._known: dict[tuple[object, ...], Trial] = {}
         self._models: dict[str, ChatModel] = {}
 
-    async def of(self, experiment: Experiment, arm: str, stream: int, name: str) -> Trial:
+    async def of(
+        self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool = False
+    ) -> Trial:
         """Return what comes of a session if the built-in model called `name` plays it.
 
         The streams go on beyond those that the experiment has. A yoked session has its donor played
-        by the same model.
+        by the same model. Usages are there if `counted`, which takes longer.
         """
         session = _session(experiment, arm, stream, name)
         place = experiment.donor_of(session)
         if place is not None:
-            told = (await self.of(experiment, *place, name)).told
+            told = (await self.of(experiment, *place, name, counted=counted)).told
             session = replace(session, donor=_donor(*place, told))
         key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
-        if key not in self._known:
-            self._known[key] = await self._played(session)
-        return self._known[key]
+        known = self._known.get(key)
+        if known is None or (counted and not known.usages):
+            known = self._known[key] = await self._played(session, counted=counted)
+        return known
 
-    async def _played(self, session: Session) -> Trial:
+    async def _played(self, session: Session, *, counted: bool) -> Trial:
         window, turns = session.window, list[Turn]()
-        model = Counted(
-            self._model(session),
-            window.counter,
-            merges=window.merged,
-            reply_tokens=self._reply_tokens,
-        )
+        model, usages = self._model(session), list[Usage]()
+        if counted or self._reply_tokens:
+            model = counting = Counted(
+                model, window.counter, merges=window.merged, reply_tokens=self._reply_tokens
+            )
+            usages = counting.usages
         if session.donor is None or len(session.donor.told) == session.turns:
             await self._play(session, model, turns)
         asked = [turn.question for turn in turns] or [session.task.ask(0)]
         return Trial(
-            usages=tuple(model.usages),
+            usages=tuple(usages),
             correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
             told=tuple(turn.feedback.told for turn in turns),
             planned=session.turns,

@@ -24,7 +24,7 @@ def verdict(found: Detectability, *, fits: int, chance: float) -> str:
         )
     few = fits < found.turns - 1
     room = f"about {fits} past samples fit the window, " if few else ""
-    return f"This design cannot show learning: {room}{_learned(found, chance)}, and {_detected(found)}."
+    return f"This design cannot show learning: {room}{_learned(found, chance)}{_why(found)}."
 
 
 def cut_short(first: str, turns: int) -> str:
@@ -43,11 +43,22 @@ def _learned(found: Detectability, chance: float) -> str:
     )
 
 
+def _why(found: Detectability) -> str:
+    """Return why that is not enough."""
+    if found.detectable is not None and found.difference >= found.detectable:
+        return f", less of a difference than the {_points(found.sought)} that are looked for"
+    return f", and {_detected(found)}"
+
+
 def _detected(found: Detectability) -> str:
     if found.detectable is None:
         are = "streams are" if found.streams > 1 else "stream is"
         return f"{found.streams} {are} too few for a test, which needs {FEWEST_FOR_SIGN_FLIP}"
     return (
         f"{found.streams} streams of {found.turns} turns show no difference below"
-        f" {100 * found.detectable:.0f} points with {POWER:.0%} power"
+        f" {_points(found.detectable)} with {POWER:.0%} power"
     )
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:.0f} points"
