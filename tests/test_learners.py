@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from contracts import check_built_in, check_model
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.answers import read
-from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
-from icl_loop.encodings import Pixels
+from icl_loop.encodings import WRITTEN_PICTURES, Pixels, fitting
 from icl_loop.errors import RequestRefused
 from icl_loop.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
@@ -35,7 +34,7 @@ PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _
 MAY_NOT_ANSWER = {"participant/format-breaker", "participant/refuser"}
 
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
-EACH_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS)
+EACH_ENCODING = pytest.mark.parametrize("encoding", fitting("picture"))
 EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
 
 
@@ -204,7 +203,7 @@ async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -
         Past(picture, truth, "revealed_correct", truth)
         for picture, truth in zip(pictures, truths, strict=True)
     ]
-    decode, encode = ENCODINGS["grid"].decode, ENCODINGS["grid"].encode
+    decode, encode = WRITTEN_PICTURES["grid"].decode, WRITTEN_PICTURES["grid"].encode
     seen = decode(encode(asked))
     distances = [float(np.square(decode(encode(picture)) - seen).sum()) for picture in pictures]
     nearest = {t for t, d in zip(truths, distances, strict=True) if d <= min(distances) + 1e-5}

@@ -15,13 +15,13 @@ from icl_loop.experiment import Experiment, Session
 from icl_loop.messages import Usage
 from icl_loop.models import open_model
 from icl_loop.planning import Plan, as_json, plan
-from icl_loop.planning.expense import makespan
+from icl_loop.planning.expense import Job, makespan
 from icl_loop.records import Turn
 from icl_loop.runner import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.sheet import duration, sentences
 from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
-from icl_loop.transcripts import read
+from icl_loop.transcripts import Transcript, read
 from making import experiment, played
 
 PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}
@@ -42,44 +42,91 @@ def planned(made: Experiment, **options: Any) -> Plan:  # noqa: ANN401  options 
     return asyncio.run(plan(made, **options))
 
 
-async def run_served(out: Path, model: Mapping[str, Any], **changes: Any) -> list[list[Turn]]:  # noqa: ANN401  settings
-    """Return the turns of every session of a run against our own endpoint."""
+async def run_served(
+    out: Path,
+    model: Mapping[str, Any],
+    **changes: Any,  # noqa: ANN401  settings
+) -> list[Transcript]:
+    """Return the sessions of a run against our own endpoint."""
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     with serving(build_app(models, settings=ServerSettings())) as base_url:
         made = experiment(model={**MODEL, **model, "base_url": base_url}, **changes)
         result = await Run(made, out).play()
-    return [list(read(path).turns) for path in result.paths]
+    return [read(path) for path in result.paths]
+
+
+ALONE: dict[str, dict[str, Any]] = {
+    **{policy: {"context": {"policy": policy}} for policy in ("block", "within", "last(3)", "all")},
+    "stateless": {"context": {"policy": "stateless"}},
+    "reset": {"context": {"policy": "reset(6) | block"}},
+    "probed": {"probes": {"at": [0, 9], "count": 4}},
+}
 
 
 @pytest.mark.parametrize("merge_roles", [True, False])
-@pytest.mark.parametrize("policy", ["block", "within", "last(3)", "stateless", "all"])
+@pytest.mark.parametrize("kind", ALONE)
 async def test_what_is_planned_is_what_an_endpoint_reports(
-    tmp_path: Path, policy: str, *, merge_roles: bool
+    tmp_path: Path, kind: str, *, merge_roles: bool
 ) -> None:
-    """Planned tokens are those that a run through the served endpoint reports, request by request."""
-    model = {"merge_roles": merge_roles, **({} if policy == "all" else SMALL_WINDOW)}
-    changes = {"streams": 1, "turns": 25, "context": {"policy": policy}}
-    (turns,) = await run_served(tmp_path, model, **changes)
+    """Planned tokens are those that a run through the served endpoint reports, cached ones too."""
+    model = {"merge_roles": merge_roles, **({} if kind == "all" else SMALL_WINDOW)}
+    changes = {"streams": 1, "turns": 25, **ALONE[kind]}
+    (transcript,) = await run_served(tmp_path, model, **changes)
     made = experiment(model={**MODEL, **model, "base_url": NOWHERE}, **changes)
     (arm,) = (await plan(made)).arms
-    reported = [turn.reply.usage for turn in turns]
-    assert arm.expense.requests == len(reported) == 25
+    reported = usages(transcript)
+    assert arm.expense.requests == len(reported) == 25 + len(transcript.probes)
     assert arm.expense.prompt == sum(usage.prompt for usage in reported)
     assert arm.expense.cached == sum(usage.cached for usage in reported)
     assert arm.expense.completion == sum(usage.completion for usage in reported)
-    assert arm.exposure.most_shown == max(map(shown, turns))
+    assert arm.exposure.most_shown == max(map(shown, transcript.turns))
+
+
+def usages(transcript: Transcript) -> list[Usage]:
+    """Return the tokens of every request of a session, as they were reported."""
+    turns = [turn.reply.usage for turn in transcript.turns]
+    return turns + [probe.reply.usage for probe in transcript.probes]
 
 
 async def test_sessions_are_planned_as_if_no_other_filled_the_cache(tmp_path: Path) -> None:
     """What a run reports as cached differs from the plan by the frame of each session at most."""
     changes = {"streams": 3, "turns": 6}
-    sessions = await run_served(tmp_path, {}, **changes)
+    saved = await run_served(tmp_path, {}, **changes)
     made = experiment(model={**MODEL, "base_url": NOWHERE}, **changes)
     expense = (await plan(made)).expense
-    usages = [turn.reply.usage for turns in sessions for turn in turns]
-    assert expense.prompt == sum(usage.prompt for usage in usages)
+    reported = [usage for transcript in saved for usage in usages(transcript)]
+    assert expense.prompt == sum(usage.prompt for usage in reported)
     frame = frame_tokens(next(made.sessions()))
-    assert 0 <= sum(usage.cached for usage in usages) - expense.cached <= 3 * frame
+    assert 0 <= sum(usage.cached for usage in reported) - expense.cached <= 3 * frame
+
+
+TOLD = {
+    "delayed": {"delay": 3},
+    "demonstrations": {"kind": "demonstrations"},
+    "yoked": {"kind": "yoked", "donor": "feedback"},
+}
+
+
+@pytest.mark.parametrize("kind", TOLD)
+async def test_every_kind_of_feedback_is_planned_as_it_runs(tmp_path: Path, kind: str) -> None:
+    """Arms of donors, delays and demonstrations take what an endpoint reports, and no less cached."""
+    arms = [{"name": "feedback"}, {"name": kind, "feedback": TOLD[kind]}]
+    saved = await run_served(tmp_path, {}, arms=arms)
+    made = experiment(model={**MODEL, "base_url": NOWHERE}, arms=arms)
+    for arm in (await plan(made, advised=False)).arms:
+        mine = [transcript for transcript in saved if transcript.header.arm == arm.arm]
+        reported = [usage for transcript in mine for usage in usages(transcript)]
+        assert arm.expense.requests == len(reported) == 24
+        assert arm.expense.prompt == sum(usage.prompt for usage in reported)
+        assert arm.expense.cached <= sum(usage.cached for usage in reported)
+
+
+def test_a_yoked_session_without_a_whole_donor_is_not_played() -> None:
+    """Where donors end early, the sessions yoked to them take nothing, as in a run."""
+    arms = [LADDER[0], {"name": "yoked", "feedback": TOLD["yoked"]}]
+    made = planned(experiment(turns=40, arms=arms, context={"policy": "all"}, model=SMALL_WINDOW))
+    assert made.arms[1].expense.requests == 0
+    assert made.can_show is False
 
 
 def shown(turn: Turn) -> int:
@@ -244,10 +291,17 @@ def test_time_is_that_of_the_requests() -> None:
 @given(lengths=st.lists(st.integers(0, 100), min_size=1), places=st.integers(1, 10))
 def test_a_makespan_lies_between_its_bounds(lengths: list[int], places: int) -> None:
     """No schedule is shorter than its longest part or an even share, or longer than Graham's bound."""
-    span = makespan(lengths, places)
-    even = sum(lengths) / places
+    jobs = {("a", number): Job(length) for number, length in enumerate(lengths)}
+    span, even = makespan(jobs, places), sum(lengths) / places
     assert max(*lengths, even) <= span <= even + max(lengths)
-    assert makespan(lengths, 1) == sum(lengths)
+    assert makespan(jobs, 1) == sum(lengths)
+
+
+def test_a_session_waits_for_its_donor() -> None:
+    """A yoked session begins when its donor has ended, and takes no place before."""
+    jobs = {("y", 0): Job(3, ("d", 0)), ("d", 0): Job(5), ("n", 0): Job(4)}
+    assert makespan(jobs, 1) == 12
+    assert makespan(jobs, 2) == makespan(jobs, 9) == 8
 
 
 def test_durations_are_read_at_a_glance() -> None:

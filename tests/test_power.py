@@ -1,13 +1,10 @@
 """The laws of power: exact where it is exact, and what is detectable is detected."""
 
-from itertools import product
-
 import numpy as np
 import pytest
 
+from icl_loop.analysis.contrasts import ALPHA, POWER, Contrast, least_detectable
 from icl_loop.analysis.power import (
-    LEVEL,
-    WANTED,
     detectable,
     detectable_by_formula,
     deviation_of_difference,
@@ -24,16 +21,18 @@ EACH_TEST = pytest.mark.parametrize("streams", [6, 8, 12, 13, 24])
 def test_the_formula_gives_published_values() -> None:
     """The t test's power is that of Cohen's tables: .5 of a deviation, 34 pairs, 81 %."""
     assert power_by_formula(0.5, 1.0, 34) == pytest.approx(0.8078, abs=5e-4)
-    assert power_by_formula(0.0, 1.0, 20) == pytest.approx(LEVEL)
+    assert power_by_formula(0.0, 1.0, 20) == pytest.approx(ALPHA)
 
 
-def test_the_sign_flip_test_is_exact() -> None:
-    """A study is significant if at most 5 % of all its sign patterns are as far from nothing."""
-    studies = RANDOM.normal(0.8, 1, (200, 7))
-    patterns = np.array(list(product([1, -1], repeat=7)))
-    far = np.abs(studies @ patterns.T) >= np.abs(studies.sum(axis=1))[:, None] - 1e-9
-    assert (is_significant(studies) == (far.mean(axis=1) <= LEVEL)).all()
-    assert 0 < is_significant(studies).mean() < 1
+@pytest.mark.parametrize("streams", [5, 7, 12, 13, 20])
+def test_studies_are_judged_as_experiments_are(streams: int) -> None:
+    """A simulated study is significant exactly where the analysis of its differences says so."""
+    studies = np.vstack([RANDOM.normal(0.6, 1, (100, streams)), np.zeros((1, streams))])
+    alone = [
+        Contrast.of(("a", "b"), dict(enumerate(study)), dict.fromkeys(range(streams), 0.0))
+        for study in studies
+    ]
+    assert is_significant(studies).tolist() == [contrast.significant for contrast in alone]
 
 
 def test_five_streams_show_nothing() -> None:
@@ -47,7 +46,7 @@ def test_five_streams_show_nothing() -> None:
 @EACH_TEST
 def test_nothing_is_found_where_nothing_is(streams: int) -> None:
     """Without a difference a study finds one in 5 % of cases at most, but for chance."""
-    assert is_significant(RANDOM.normal(0, 1, (4_000, streams))).mean() <= LEVEL + 0.012
+    assert is_significant(RANDOM.normal(0, 1, (4_000, streams))).mean() <= ALPHA + 0.012
 
 
 @EACH_TEST
@@ -55,7 +54,7 @@ def test_what_is_detectable_is_detected(streams: int) -> None:
     """The least detectable difference has a power of 80 %; a tenth less has not, more has more."""
     least = detectable(0.2, streams)
     assert least is not None
-    assert power(least, 0.2, streams) >= WANTED > power(0.9 * least, 0.2, streams)
+    assert power(least, 0.2, streams) >= POWER > power(0.9 * least, 0.2, streams)
     assert power(2 * least, 0.2, streams) > 0.97
 
 
@@ -72,6 +71,13 @@ def test_the_sign_flip_test_needs_a_little_more() -> None:
     assert flipped is not None
     assert student is not None
     assert student <= flipped < 1.2 * student
+
+
+def test_one_least_difference_before_and_after() -> None:
+    """What planning calls detectable by the t test is what the analysis calls so of that deviation."""
+    values = RANDOM.normal(0.1, 0.05, 15)
+    planned = detectable_by_formula(float(values.std(ddof=1)), 15)
+    assert planned == pytest.approx(least_detectable(values), rel=1e-3)
 
 
 def test_deviation_has_two_parts() -> None:

@@ -7,13 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import nctdtr, stdtr, stdtrit
 
-LEVEL = 0.05
-"""Share of studies without any difference in which a two-sided test may find one."""
-WANTED = 0.8
-"""Power at which a difference counts as detectable."""
-FLIPPED = 12
-"""Streams up to which the exact sign-flip test decides."""
-LEAST_FLIPPED = 6
+from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, POWER
+
+FEWEST_FOR_SIGN_FLIP = 6
 """Streams below which no outcome of the sign-flip test is significant: 2 / 2**5 is above 5 %."""
 STUDIES = 4_000
 _CHUNK = 500
@@ -35,16 +31,16 @@ def deviation_of_difference(first: float, second: float, turns: int, spread: flo
 
 
 def is_significant(differences: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether each study finds a difference at the two-sided level `LEVEL`.
+    """Return whether each study is significant, as `Contrast` would say of one.
 
-    Up to `FLIPPED` streams the exact sign-flip test decides (Fisher 1935), with more of them
+    Up to `MOST_FOR_SIGN_FLIP` streams the exact sign-flip test decides (Fisher 1935), with more of them
     Student's t test.
 
     Args:
         differences: One a stream, shape (studies, streams), at least two streams.
     """
-    test = _flipped if differences.shape[1] <= FLIPPED else _student
-    return test(differences) <= LEVEL
+    test = _flipped if differences.shape[1] <= MOST_FOR_SIGN_FLIP else _student
+    return test(differences) < ALPHA
 
 
 def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -78,9 +74,9 @@ def power(effect: float, deviation: float, streams: int) -> float:
         deviation: Standard deviation over streams of the difference.
         streams: Number of streams, any.
     """
-    if streams < LEAST_FLIPPED:
+    if streams < FEWEST_FOR_SIGN_FLIP:
         return 0.0
-    by = power_by_simulation if streams <= FLIPPED else power_by_formula
+    by = power_by_simulation if streams <= MOST_FOR_SIGN_FLIP else power_by_formula
     return by(effect, deviation, streams)
 
 
@@ -91,7 +87,7 @@ def power_by_formula(effect: float, deviation: float, streams: int) -> float:
     if deviation == 0:
         return float(effect != 0)
     freedom, shift = streams - 1, abs(effect) / deviation * np.sqrt(streams)
-    least = stdtrit(freedom, 1 - LEVEL / 2)
+    least = stdtrit(freedom, 1 - ALPHA / 2)
     # scipy gives NaN where a tail is too thin for a float.
     above, below = np.nan_to_num(nctdtr(freedom, shift, [least, -least]))
     return float(1 - above + below)
@@ -115,7 +111,7 @@ def _noise(streams: int) -> NDArray[np.float64]:
 
 
 def detectable(deviation: float, streams: int) -> float | None:
-    """Return the least difference that is found with a power of `WANTED`, None if none is."""
+    """Return the least difference that is found with a power of `POWER`, None if none is."""
     standardized = _detectable(streams, power)
     return None if standardized is None else standardized * deviation
 
@@ -130,9 +126,9 @@ def detectable_by_formula(deviation: float, streams: int) -> float | None:
 def _detectable(streams: int, by: Callable[[float, float, int], float]) -> float | None:
     """Return the least detectable difference in standard deviations, found by halving."""
     low, high = 0.0, _LARGEST
-    if by(high, 1.0, streams) < WANTED:
+    if by(high, 1.0, streams) < POWER:
         return None
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (low, middle) if by(middle, 1.0, streams) >= WANTED else (middle, high)
+        low, high = (low, middle) if by(middle, 1.0, streams) >= POWER else (middle, high)
     return high

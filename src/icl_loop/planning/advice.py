@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from icl_loop.analysis.power import LEAST_FLIPPED
+from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.errors import InputError
-from icl_loop.experiment import Experiment
+from icl_loop.experiment import Experiment, FeedbackSettings, Settings
 from icl_loop.planning.detection import detectability, seen
 from icl_loop.planning.trials import Trials
 
@@ -60,7 +60,7 @@ async def advise(
         streams: Streams on trial.
         trials: Plays them.
     """
-    testable = experiment.streams >= LEAST_FLIPPED
+    testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
     unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
     found = [await _outcome(unchanged, arms, streams, trials)]
@@ -92,14 +92,31 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
         yield _changed(
             experiment, arms, f"model.context_window = {window}", model={"context_window": window}
         )
-    if first.feedback.kind != "label":
-        words = f"feedback.kind = 'label' in arm {arms[0]!r}"
-        yield _changed(experiment, arms[:1], words, feedback={"kind": "label"})
+    if first.feedback.kind not in ("label", "demonstrations"):
+        yield _revealed(experiment, arms)
     turns = min(max(MORE_TURNS, 2 * experiment.turns), MOST_TURNS)
     if turns > experiment.turns:
         yield _Change(f"turns = {turns}", replace(experiment, turns=turns))
     streams = 2 * experiment.streams
     yield _Change(f"streams = {streams}", replace(experiment, streams=streams))
+
+
+def _revealed(experiment: Experiment, arms: tuple[str, str]) -> _Change:
+    """Return the change of the first arm's feedback to the right label.
+
+    Words of a session that is told labels cannot be told to another: its yoked arm is told none.
+    """
+    first, second = arms
+    words, settings = f"feedback.kind = 'label' in arm {first!r}", dict(experiment.arms)
+    settings[first] = _told(settings[first], "label")
+    if settings[second].feedback.donor == first:
+        words += f" and 'none' in arm {second!r}"
+        settings[second] = _told(settings[second], "none")
+    return _Change(words, replace(experiment, arms=settings))
+
+
+def _told(settings: Settings, kind: str) -> Settings:
+    return settings.model_copy(update={"feedback": FeedbackSettings(kind=kind)})
 
 
 def _changed(

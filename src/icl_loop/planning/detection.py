@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
+from icl_loop.analysis.contrasts import MOST_FOR_SIGN_FLIP
 from icl_loop.analysis.power import (
-    FLIPPED,
     detectable,
     detectable_by_formula,
     deviation_of_difference,
@@ -15,7 +15,7 @@ from icl_loop.analysis.power import (
 )
 from icl_loop.experiment import Experiment
 from icl_loop.models import BUILT_IN
-from icl_loop.planning.trials import Trial, Trials, session_of
+from icl_loop.planning.trials import Trial, Trials
 
 REFERENCES = tuple(
     name for name in ("reference/nearest", "reference/propagation") if name in BUILT_IN
@@ -118,7 +118,7 @@ async def seen(
     found = []
     for name in REFERENCES:
         pairs = [
-            [await trials.of(session_of(experiment, arm, stream), name) for arm in arms]
+            [await trials.of(experiment, arm, stream, name) for arm in arms]
             for stream in range(streams)
         ]
         if not any(isnan(trial.late) for pair in pairs for trial in pair):
@@ -156,7 +156,7 @@ def detectability(
         same_task=_differ_in_the_model_alone(experiment, arms),
         streams=streams,
         turns=experiment.turns,
-        test="sign-flip" if streams <= FLIPPED else "t",
+        test="sign-flip" if streams <= MOST_FOR_SIGN_FLIP else "t",
         deviation=deviation,
         detectable=detectable(deviation, streams),
         detectable_t=detectable_by_formula(deviation, streams),

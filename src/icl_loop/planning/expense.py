@@ -1,7 +1,8 @@
 """What the sessions of an arm take: requests, tokens, money and time."""
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from icl_loop.experiment import Experiment, LimitSettings, Settings
@@ -9,6 +10,9 @@ from icl_loop.messages import Usage
 from icl_loop.models import is_built_in
 from icl_loop.planning.trials import Trial
 from icl_loop.pool import cost_of
+
+Place = tuple[str, int]
+"""Arm and stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ def _sum(amounts: Sequence[float | None]) -> float | None:
 
 def seconds(
     experiment: Experiment,
-    played: Iterable[tuple[Settings, Sequence[Trial]]],
+    played: Mapping[str, Sequence[Trial]],
     latency_s: float,
     concurrency: int,
 ) -> float:
@@ -76,27 +80,50 @@ def seconds(
 
     Models of this process answer at once. The pace that the file sets is kept.
     """
-    asked = [
-        trials
-        for settings, trials in played
-        if not is_built_in(settings.model.name, settings.model.base_url)
-    ]
-    lengths = [
-        latency_s * len(trials[stream % len(trials)].usages)
+    asked = {arm: trials for arm, trials in played.items() if _is_asked(experiment.arms[arm])}
+    jobs = {
+        (arm, stream): Job(
+            latency_s * len(trials[stream % len(trials)].usages),
+            (experiment.arms[arm].feedback.donor or "", (stream + 1) % experiment.streams),
+        )
         for stream in range(experiment.streams)
-        for trials in asked
-    ]
-    usages = [usage for trials in asked for trial in trials for usage in trial.usages]
-    scale = experiment.streams / max((len(trials) for trials in asked), default=1)
-    return max(makespan(lengths, concurrency), scale * _paced(experiment.limits, usages))
+        for arm, trials in asked.items()
+    }
+    usages = [usage for trials in asked.values() for trial in trials for usage in trial.usages]
+    scale = experiment.streams / max(map(len, played.values()))
+    return max(makespan(jobs, concurrency), scale * _paced(experiment.limits, usages))
 
 
-def makespan(lengths: Iterable[float], places: int) -> float:
-    """Return when the last of these ends, if each begins in order as soon as a place is free."""
-    ends = [0.0] * places
-    for length in lengths:
-        heapq.heapreplace(ends, ends[0] + length)
-    return max(ends)
+def _is_asked(settings: Settings) -> bool:
+    return not is_built_in(settings.model.name, settings.model.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A session: how long it takes, and the one that must have ended before, if that is played."""
+
+    length: float
+    after: Place | None = None
+
+
+def makespan(jobs: Mapping[Place, Job], places: int) -> float:
+    """Return when the last of these ends; each begins in order as soon as it may and has a place."""
+    waiting: defaultdict[Place, list[Place]] = defaultdict(list)
+    ready: deque[Place] = deque()
+    for name, job in jobs.items():
+        if job.after is not None and job.after in jobs:
+            waiting[job.after].append(name)
+        else:
+            ready.append(name)
+    running: list[tuple[float, Place]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < places:
+            name = ready.popleft()
+            heapq.heappush(running, (now + jobs[name].length, name))
+        now, ended = heapq.heappop(running)
+        ready.extend(waiting[ended])
+    return now
 
 
 def _paced(limits: LimitSettings, usages: Sequence[Usage]) -> float:

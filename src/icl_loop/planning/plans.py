@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from icl_loop.analysis.curves import EDGES
-from icl_loop.experiment import Experiment, Settings
+from icl_loop.experiment import Experiment
 from icl_loop.planning.advice import Advice, advise
 from icl_loop.planning.detection import (
     REFERENCES,
@@ -18,13 +18,15 @@ from icl_loop.planning.detection import (
     seen,
 )
 from icl_loop.planning.expense import Expense, expense, seconds, together
-from icl_loop.planning.trials import Trial, Trials, plays_as, session_of
+from icl_loop.planning.trials import Trial, Trials, plays_as
 from icl_loop.planning.verdict import ALONE, cut_short, verdict
 
 TRIED_STREAMS = (4, 8)
 """Fewest and most streams that are played on trial."""
 TRIED_TURNS = 20_000
 """Turns on trial beyond which fewer streams are played."""
+CURVE_STREAMS = 2
+"""Streams that references play of arms that are not compared first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,14 @@ class Curve:
 
     Attributes:
         reference: Name of the learner.
+        streams: Streams that it played.
         early: Over the first min(20, T / 10) turns.
         late: Over the second half, None if the context is full before.
         windows: First and last turn of each window, counted from 1, and the accuracy in it.
     """
 
     reference: str
+    streams: int
     early: float | None
     late: float | None
     windows: tuple[tuple[int, int, float | None], ...]
@@ -129,6 +133,7 @@ async def plan(
     latency_s: float = 1.0,
     concurrency: int = 32,
     reply_tokens: int = 0,
+    advised: bool = True,
     on_turn: Callable[[], None] = lambda: None,
 ) -> Plan:
     """Return the plan of `experiment`; nothing is asked of any endpoint.
@@ -138,6 +143,7 @@ async def plan(
         latency_s: Seconds that a request lasts.
         concurrency: Sessions at once.
         reply_tokens: Tokens that a reply has at least; 0 leaves its final line alone.
+        advised: Whether changes are tried if the design cannot show learning, which takes longer.
         on_turn: Called after every turn on trial.
 
     Raises:
@@ -149,7 +155,8 @@ async def plan(
     arms = tuple(
         [_arm_plan(experiment, arm, each, latency_s, concurrency) for arm, each in played.items()]
     )
-    conclusion = await _conclude(experiment, arms, tried, trials)
+    own = {arm: each.own for arm, each in played.items()}
+    conclusion = await _conclude(experiment, arms, tried, trials, advised=advised)
     return Plan(
         experiment=experiment.name,
         turns=experiment.turns,
@@ -159,7 +166,7 @@ async def plan(
         concurrency=concurrency,
         reply_tokens=reply_tokens,
         expense=together([each.expense for each in arms]),
-        seconds=seconds(experiment, _own(experiment, played), latency_s, concurrency),
+        seconds=seconds(experiment, own, latency_s, concurrency),
         arms=arms,
         detectability=conclusion.found,
         can_show=conclusion.can_show,
@@ -171,8 +178,7 @@ async def plan(
 def _tried(experiment: Experiment) -> int:
     """Return how many streams are played on trial: fewer where there are many turns and arms."""
     fewest, most = TRIED_STREAMS
-    turns = experiment.turns * len(experiment.arms) * len(REFERENCES)
-    return min(max(TRIED_TURNS // turns, fewest), most)
+    return min(max(TRIED_TURNS // (experiment.turns * len(experiment.arms)), fewest), most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,18 +190,14 @@ class _Played:
 
 
 async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) -> _Played:
-    sessions = [session_of(experiment, arm, stream) for stream in range(tried)]
-    own = [await trials.of(each, plays_as(each)) for each in sessions[: experiment.streams]]
-    references = {
-        name: tuple([await trials.of(each, name) for each in sessions]) for name in REFERENCES
-    }
-    return _Played(tuple(own), references)
+    async def by(name: str, streams: int) -> tuple[Trial, ...]:
+        return tuple([await trials.of(experiment, arm, each, name) for each in range(streams)])
 
-
-def _own(
-    experiment: Experiment, played: Mapping[str, _Played]
-) -> list[tuple[Settings, Sequence[Trial]]]:
-    return [(experiment.arms[arm], each.own) for arm, each in played.items()]
+    compared = tried if arm in (contrast(experiment) or ()) else CURVE_STREAMS
+    return _Played(
+        own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams)),
+        references={name: await by(name, compared) for name in REFERENCES},
+    )
 
 
 def _arm_plan(
@@ -207,7 +209,7 @@ def _arm_plan(
         model=settings.model.name,
         sessions=experiment.streams,
         expense=expense(experiment, settings, own),
-        seconds=seconds(experiment, [(settings, own)], latency_s, concurrency),
+        seconds=seconds(experiment, {arm: own}, latency_s, concurrency),
         exposure=Exposure(
             sample_tokens=round(fmean(each.sample_tokens for each in own), 1),
             fits=math.floor(fmean(each.fits for each in own)),
@@ -224,6 +226,7 @@ def _curve(reference: str, trials: Sequence[Trial]) -> Curve:
     edges = [*(edge for edge in EDGES if edge < planned), planned]
     return Curve(
         reference=reference,
+        streams=len(trials),
         early=_mean(trial.early for trial in trials),
         late=_mean(trial.late for trial in trials),
         windows=tuple(
@@ -250,7 +253,12 @@ class _Conclusion:
 
 
 async def _conclude(
-    experiment: Experiment, arms: Sequence[ArmPlan], tried: int, trials: Trials
+    experiment: Experiment,
+    arms: Sequence[ArmPlan],
+    tried: int,
+    trials: Trials,
+    *,
+    advised: bool,
 ) -> _Conclusion:
     pair = contrast(experiment)
     if pair is None:
@@ -263,7 +271,7 @@ async def _conclude(
     else:
         said = verdict(found, fits=exposures[pair[0]].fits, chance=arms[0].chance)
     can_show = found is not None and found.can_show
-    if can_show is not False:
+    if can_show is not False or not advised:
         return _Conclusion(found, can_show, said)
     limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
     advice = await advise(experiment, pair, limited=limited, streams=tried, trials=trials)

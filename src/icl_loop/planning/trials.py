@@ -1,6 +1,7 @@
 """Sessions on trial: played by a model of ours in place of the arm's own, at no cost."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from statistics import mean
 
@@ -8,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.errors import ContextFull
-from icl_loop.experiment import Experiment, ModelSettings, Session
-from icl_loop.loop import play
+from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
+from icl_loop.loop import play, probe
 from icl_loop.messages import Usage
 from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.counted import Counted
 from icl_loop.records import Turn
 from icl_loop.tokens import count_message
+from icl_loop.transcripts import DonorIdentity
 
 STAND_IN = "reference/nearest"
 """Plays where the arm's own model is none of ours."""
@@ -27,6 +29,7 @@ class Trial:
     Attributes:
         usages: Tokens of every request, in order.
         correct: Whether each turn played was right, shape (turns,).
+        told: What was told of each, shape (turns,).
         planned: Turns that the session should have.
         most_shown: Most past turns that a request showed.
         fits: Leading turns of the session that fit the window together; where all of them do, how
@@ -37,6 +40,7 @@ class Trial:
 
     usages: tuple[Usage, ...]
     correct: NDArray[np.bool_]
+    told: tuple[str, ...]
     planned: int
     most_shown: int
     fits: int
@@ -50,7 +54,9 @@ class Trial:
 
     @property
     def late(self) -> float:
-        """Accuracy over the second half of the turns planned."""
+        """Accuracy over the second half of the turns planned, NaN if not all were played."""
+        if len(self.correct) < self.planned:
+            return float("nan")
         return self.accuracy(self.planned // 2, self.planned)
 
     def accuracy(self, start: int, stop: int) -> float:
@@ -60,20 +66,28 @@ class Trial:
 
 
 class Trials:
-    """Plays sessions on trial, each once, and keeps what came of them."""
+    """Plays the sessions of an experiment on trial, each once, and keeps what came of them."""
 
     def __init__(self, reply_tokens: int = 0, on_turn: Callable[[], None] = lambda: None) -> None:
         """Fill replies up to `reply_tokens`; call `on_turn` after every turn."""
         self._reply_tokens, self._on_turn = reply_tokens, on_turn
-        self._known: dict[str, Trial] = {}
-        self._models: dict[tuple[str, int, str], ChatModel] = {}
+        self._known: dict[tuple[object, ...], Trial] = {}
+        self._models: dict[str, ChatModel] = {}
 
-    async def of(self, session: Session, name: str) -> Trial:
-        """Return what comes of `session` if the built-in model called `name` plays it."""
-        chosen = _recast(session, name)
-        key = f"{chosen.settings.model_dump_json()} {chosen.seed} {chosen.stream} {chosen.turns}"
+    async def of(self, experiment: Experiment, arm: str, stream: int, name: str) -> Trial:
+        """Return what comes of a session if the built-in model called `name` plays it.
+
+        The streams go on beyond those that the experiment has. A yoked session has its donor played
+        by the same model.
+        """
+        session = _session(experiment, arm, stream, name)
+        place = experiment.donor_of(session)
+        if place is not None:
+            told = (await self.of(experiment, *place, name)).told
+            session = replace(session, donor=_donor(*place, told))
+        key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
         if key not in self._known:
-            self._known[key] = await self._played(chosen)
+            self._known[key] = await self._played(session)
         return self._known[key]
 
     async def _played(self, session: Session) -> Trial:
@@ -84,50 +98,66 @@ class Trials:
             merges=window.merged,
             reply_tokens=self._reply_tokens,
         )
-        try:
-            async for turn in play(session.task, model, session.policy, window):
-                turns.append(turn)
-                self._on_turn()
-        except ContextFull:
-            pass  # the session ends here, as its run would
+        if session.donor is None or len(session.donor.told) == session.turns:
+            await self._play(session, model, turns)
+        asked = [turn.question for turn in turns] or [session.task.ask(0)]
         return Trial(
             usages=tuple(model.usages),
             correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
+            told=tuple(turn.feedback.told for turn in turns),
             planned=session.turns,
             most_shown=max(map(_shown, turns), default=0),
             fits=_fits(session, turns),
-            sample_tokens=mean(count_message(window.counter, turn.question) for turn in turns),
+            sample_tokens=mean(count_message(window.counter, each) for each in asked),
             chance=1 / len(session.task.names),
         )
 
+    async def _play(self, session: Session, model: ChatModel, turns: list[Turn]) -> None:
+        """Play a session with its probes, and add its turns to `turns`."""
+        task, policy, window = session.task, session.policy, session.window
+
+        async def ask_probes() -> None:
+            for sample in task.probes if len(turns) in task.checkpoints else ():
+                await probe(task, model, policy, turns, sample, window)
+
+        with suppress(ContextFull):  # the session ends there, as its run would
+            await ask_probes()
+            async for turn in play(task, model, policy, window):
+                turns.append(turn)
+                self._on_turn()
+                await ask_probes()
+
     def _model(self, session: Session) -> ChatModel:
         """Return the model of a session; those that listen alike share one, as in a run."""
-        settings = session.settings
-        key = (settings.model.name, session.seed, settings.task.wording)
+        model = session.settings.model
+        key = f"{model.name} {model.params} {session.seed} {session.settings.task.wording}"
         if key not in self._models:
             self._models[key] = session.open_model()
         return self._models[key]
 
 
-def session_of(experiment: Experiment, arm: str, stream: int) -> Session:
-    """Return a session of an experiment; its streams go on beyond those that it has."""
+def plays_as(settings: Settings) -> str:
+    """Return the built-in model that plays on trial: the arm's own if there is one so called."""
+    return settings.model.name if settings.model.name in BUILT_IN else STAND_IN
+
+
+def _session(experiment: Experiment, arm: str, stream: int, name: str) -> Session:
+    """Return a session with a built-in model in place of its own, within the same window."""
     settings = experiment.arms[arm]
-    return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, settings)
-
-
-def plays_as(session: Session) -> str:
-    """Return the built-in model that plays a session on trial: its own if there is one so called."""
-    name = session.settings.model.name
-    return name if name in BUILT_IN else STAND_IN
-
-
-def _recast(session: Session, name: str) -> Session:
-    """Return the session with a built-in model in place of its own, within the same window."""
-    model = session.settings.model
+    model = settings.model
     ours = ModelSettings(
-        name=name, context_window=model.context_window, merge_roles=model.merge_roles
+        name=name,
+        context_window=model.context_window,
+        merge_roles=model.merge_roles,
+        params=model.params if (model.name, model.base_url) == (name, None) else {},
     )
-    return replace(session, settings=session.settings.model_copy(update={"model": ours}))
+    cast = settings.model_copy(update={"model": ours})
+    return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, cast)
+
+
+def _donor(arm: str, stream: int, told: tuple[str, ...]) -> Donor:
+    identity = DonorIdentity(arm=arm, stream=stream, id="trial", told_sha256="")
+    return Donor(identity, told)
 
 
 def _shown(turn: Turn) -> int:
@@ -137,10 +167,12 @@ def _shown(turn: Turn) -> int:
 def _fits(session: Session, turns: Sequence[Turn]) -> int:
     """Return how many turns fit the window beside the frame and the question."""
     window, frame = session.window, session.task.system
-    taken = 0
+    taken = room = 0
     for number, turn in enumerate(turns):
         room = window.left_after(frame, turn.question)
         if taken > room:
             return number - 1
         taken += count_message(window.counter, turn.question) + window.count_answered(turn)
-    return len(turns) - 1 if taken > room else room * len(turns) // taken
+    if taken > room:
+        return len(turns) - 1
+    return room * len(turns) // taken if taken else 0

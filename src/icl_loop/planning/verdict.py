@@ -1,6 +1,7 @@
 """Whether a design can show learning, in a plain sentence."""
 
-from icl_loop.analysis.power import LEAST_FLIPPED, WANTED
+from icl_loop.analysis.contrasts import POWER
+from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.planning.detection import Detectability
 
 ALONE = (
@@ -45,8 +46,8 @@ def _learned(found: Detectability, chance: float) -> str:
 def _detected(found: Detectability) -> str:
     if found.detectable is None:
         are = "streams are" if found.streams > 1 else "stream is"
-        return f"{found.streams} {are} too few for a test, which needs {LEAST_FLIPPED}"
+        return f"{found.streams} {are} too few for a test, which needs {FEWEST_FOR_SIGN_FLIP}"
     return (
         f"{found.streams} streams of {found.turns} turns show no difference below"
-        f" {100 * found.detectable:.0f} points with {WANTED:.0%} power"
+        f" {100 * found.detectable:.0f} points with {POWER:.0%} power"
     )
