@@ -310,9 +310,10 @@ async def test_pictures_that_are_all_alike_tell_nothing_wrong(name: str) -> None
 
 
 @EACH_REFERENCE
-async def test_learners_learn(name: str) -> None:
+@pytest.mark.parametrize("feedback", ["label", "demonstrations"])
+async def test_learners_learn(name: str, feedback: str) -> None:
     """With labels revealed, a session's second half is far above chance on the embedded digits."""
-    turns = await played(session(80, model=name, feedback="label"))
+    turns = await played(session(80, model=name, feedback=feedback))
     assert np.mean([turn.feedback.correct for turn in turns[40:]]) > 0.5
 
 

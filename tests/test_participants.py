@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
-from icl_loop.answers import Reading, read
+from icl_loop import Run, answers
+from icl_loop.answers import Reading
 from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
 from icl_loop.errors import DatasetError, InputError, RequestRefused
 from icl_loop.messages import Message, Reply, assistant, merged
@@ -22,8 +24,10 @@ from icl_loop.models.participants import (
     Refuser,
     WinStayLoseShift,
 )
+from icl_loop.runner import verify
+from icl_loop.transcripts import read
 from icl_loop.wording import Wording, open_wording, shipped
-from making import played, session
+from making import experiment, played, session
 
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
 
@@ -35,7 +39,7 @@ async def reading_of(
     reply = await model.complete(request)
     form = (words or open_wording("en")).answer
     labels = LABELS if "cat" in request[0].text else NUMERALS
-    return read(reply.text, labels, reply.finish, form)
+    return answers.read(reply.text, labels, reply.finish, form)
 
 
 async def answer_of(model: ChatModel, request: Sequence[Message]) -> str:
@@ -281,6 +285,20 @@ def test_parameters_are_checked(name: str, params: dict[str, object], reason: st
     """A parameter that a model does not take, or cannot use, is refused before the first turn."""
     with pytest.raises(InputError, match=reason):
         open_model(name, params=params)
+
+
+def test_a_file_that_gives_a_parameter_too_many() -> None:
+    """An experiment is refused with arm, key and the nearest parameter before anything is opened."""
+    reason = "arm 'feedback', model: params: participant/refuser .* 'rat': did you mean 'rate'"
+    with pytest.raises(InputError, match=reason):
+        experiment(model={"name": "participant/refuser", "params": {"rat": 0.5}})
+
+
+async def test_a_session_of_a_participant_replays(tmp_path: Path) -> None:
+    """What a participant with parameters answered is derived again from its transcript."""
+    model = {"name": "participant/decreed", "params": {"drift": 0.5}}
+    result = await Run(experiment(model=model, streams=1), tmp_path).play()
+    assert [await verify(read(path)) for path in result.paths] == [12]
 
 
 def test_a_data_set_that_is_not_there() -> None:
