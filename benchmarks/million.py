@@ -54,9 +54,12 @@ def copies(path: Path, count: int, out: Path) -> int:
 
 
 def _other(line: bytes, *, right: bool) -> bytes:
-    return re.sub(
-        rb'"correct":(?:true|false)', b'"correct":%b' % (b"true" if right else b"false"), line
-    )
+    """Return the line of a turn that is right or wrong."""
+    found = re.search(rb'"label":"([^"]*)"', line)
+    label = found[1] if found else b""
+    answer = label if right else b"1" if label == b"0" else b"0"
+    judged = b'"answer":"%b","outcome":"ok","correct":%b' % (answer, b"true" if right else b"false")
+    return re.sub(rb'"answer":"[^"]*","outcome":"ok","correct":(?:true|false)', judged, line)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from icl_loop.analysis import Conclusion, Contrast, conclude, e_process
+from icl_loop.analysis import STOP_AT, Conclusion, Contrast, conclude, e_process
 
 ARMS, STREAMS, TURNS, CLASSES = ("feedback", "yoked"), 8, 200, 10
 SEED = 20230315
@@ -206,9 +206,8 @@ def effects(
 def margins(studies: int, part: int) -> dict[str, float]:
     """Return how often arms that differ by the margin of equivalence are called equivalent."""
     rng = generator("margin", part)
-    right = guessing(rng, (studies, 2, STREAMS), 0.0)
-    right[:, 0] = rng.random(right[:, 0].shape) < 0.25
-    right[:, 1] = rng.random(right[:, 1].shape) < 0.20
+    chances = np.array([0.25, 0.20])[:, None, None]
+    right = below(rng, (studies, 2, STREAMS), chances)
     found = [each.verdict == "equivalent" for each in conclusions(right)]
     return {"equivalent": float(np.mean(found))}
 
@@ -221,7 +220,15 @@ def looks(studies: int, part: int) -> dict[str, float]:
     ]
     late = np.concatenate(seen).mean(axis=-1)
     peaks = [e_process(study).max() for study in late[:, 0] - late[:, 1]]
-    return {"stopped": float(np.mean(np.array(peaks) >= 20))}
+    return {"stopped": float(np.mean(np.array(peaks) >= STOP_AT))}
+
+
+def early(studies: int, part: int) -> dict[str, float]:
+    """Return how often a drifting null stops early, or is said to have learned at the end."""
+    name = "drifting, arms apart"
+    answers = NULLS[name](generator(f"early {name}", part), (studies, 2, LOOKS))
+    found = [_primary(each) for each in conclusions(answers)]
+    return {"learned": float(np.mean([each.e_value >= STOP_AT or each.above for each in found]))}
 
 
 def _primary(conclusion: Conclusion) -> Contrast:
@@ -270,6 +277,7 @@ def jobs() -> dict[str, Job]:
         MANY: partial(alarms, "drifting, arms apart", streams=20),
         "25 % against 20 %": margins,
         "e-process": looks,
+        "early": early,
     }
 
 
@@ -288,6 +296,8 @@ def rows(measured: dict[str, dict[str, float]], studies: int) -> Iterator[Row]:
     yield Row('25 % against 20 %: "equivalent" within 5 points', equal, 0, 0.07, studies)
     stopped = measured["e-process"]["stopped"]
     yield Row(f"e-process of nulls: 20 within {LOOKS} looks", stopped, 0, 0.05, 2 * studies)
+    said = measured["early"]["learned"]
+    yield Row(f'drifting, stopped early or {LOOKS} streams: "learned"', said, 0, 0.07, studies)
 
 
 def main() -> int:

@@ -39,12 +39,12 @@ def conversation(
 ) -> list[Message]:
     """Return the request that asks about a picture after these turns."""
     words = words or open_wording("en")
-    encode = ENCODINGS[encoding].encode
+    show, encode = words.about(encoding).show, ENCODINGS[encoding].encode
     messages = [system(words.frame(labels, encoding, len(asked), "label"))]
     for turn in past:
         messages += [
-            user(words.ask(encode(turn.picture))),
+            show(encode(turn.picture)),
             assistant(words.reply(turn.answer)),
             user(words.tell(turn.phrase, turn.truth)),
         ]
-    return [*messages, user(words.ask(encode(asked)))]
+    return [*messages, show(encode(asked))]

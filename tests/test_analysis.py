@@ -20,8 +20,10 @@ from icl_loop.analysis import (
     Estimate,
     arm_curves,
     as_json,
+    checkpoints,
     find,
     frame,
+    probes,
     session_curves,
     summarize,
     warnings,
@@ -564,3 +566,48 @@ def test_analysis_and_plots_bring_no_network_client() -> None:
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     clients = {"openai", "httpx", "requests", "urllib3", "aiohttp", "anyio", "tiktoken", "pooch"}
     assert not clients & set(ran.stdout.split())
+
+
+async def test_probes_are_counted_apart(tmp_path: Path) -> None:
+    """Accuracy on probes is that of the probes saved, a session a value, and moves no turn's."""
+    made = experiment(turns=20, streams=3, probes={"at": [0, 20], "count": 10})
+    result = await Run(made, tmp_path).play()
+    asked = probes(result.paths)
+    assert asked.height == 3 * 2 * 10
+    found = checkpoints(asked)
+    assert [(each.arm, each.after_turn) for each in found] == [("feedback", 0), ("feedback", 20)]
+    for each in found:
+        shares = [
+            np.mean([p.correct for p in read(path).probes if p.after_turn == each.after_turn])
+            for path in result.paths
+        ]
+        assert each.accuracy == Estimate.of(np.array(shares))
+    assert frame(result.paths).height == 3 * 20
+    (without,) = summarize(
+        frame((await Run(experiment(turns=20, streams=3), tmp_path / "b").play()).paths)
+    )
+    (with_probes,) = summarize(frame(result.paths))
+    assert without.accuracy == with_probes.accuracy
+
+
+async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
+    """A probe whose line was cut is not counted; one without its fields is named."""
+    made = experiment(turns=4, streams=1, probes={"at": [4], "count": 10})
+    (path,) = (await Run(made, tmp_path).play()).paths
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-2]) + lines[-2][:20])
+    assert probes([path]).height == 9
+    path.write_bytes(b"".join(lines[:-2]) + b'{"type":"probe"}\n')
+    with pytest.raises(TranscriptError, match="line 15: the probe has no 'after_turn'"):
+        probes([path])
+
+
+async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
+    """A turn that is called right though its answer is not the label is named, and so the reverse."""
+    (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
+    whole = path.read_text()
+    for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
+        path.write_text(whole.replace(old, new, 1))
+        line = whole[: whole.index(old)].count("\n") + 1
+        with pytest.raises(TranscriptError, match=f"line {line} .*answer .* do not agree"):
+            frame([path])

@@ -121,7 +121,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_set_lays_a_value_over_the_file(tmp_path: Path, change: str, value: object) -> None:
     """`KEY=VALUE` replaces one setting; a value that is no TOML is a string."""
-    made = load(write(tmp_path, 'name = "e"'), [change])
+    made = load(write(tmp_path, 'name = "e"\nmodel.name = "served"'), [change])
     found: object = {"turns": made.turns, **made.arms["feedback"].model_dump()}
     for part in change.partition("=")[0].strip().split("."):
         assert isinstance(found, dict)

@@ -34,7 +34,7 @@ from icl_loop.analysis.contrasts import (
     t_interval,
     t_test,
 )
-from icl_loop.analysis.sessions import SESSION_SCHEMA
+from icl_loop.analysis.sessions import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.errors import InputError, TranscriptError
 from icl_loop.runner import Run
 from making import experiment
@@ -92,12 +92,15 @@ def set_to(
             "path": f"{arm}-0",
             "experiment": "small",
             "arm": arm,
+            "stream": 0,
             "labels": "native",
             "policy": "block",
+            "context": "block",
             "feedback": "correctness",
             "setup": "{}",
             "primary": primary,
             "margin": margin,
+            "stopped_early": False,
             **role,
         }
         for arm, role in roles.items()
@@ -109,7 +112,7 @@ FULL: dict[str, dict[str, object]] = {
     "feedback": {},
     "yoked": {"feedback": "yoked", "donor": "feedback"},
     "none": {"feedback": "none"},
-    "stateless": {"policy": "stateless"},
+    "stateless": {"policy": "stateless", "context": "stateless"},
     "abstract": {"labels": "abstract", "setup": "abstract"},
     "abstract-stateless": {"labels": "abstract", "setup": "abstract", "policy": "last(n=0)"},
 }
@@ -250,6 +253,19 @@ def test_few_streams_are_not_tested(differences: list[float]) -> None:
         assert (found.p, found.test) == (found.p_t, "t")
 
 
+@pytest.mark.parametrize(
+    ("count", "test"), [(5, "sign-flip"), (12, "sign-flip"), (13, "t"), (16, "t"), (40, "t")]
+)
+def test_the_test_is_chosen_by_the_number_of_streams(count: int, test: str) -> None:
+    """The word passes from the sign flips to t between 12 and 13 streams."""
+    assert contrast([0.1, -0.05, *[0.02] * (count - 2)]).test == test
+
+
+def test_a_drawn_p_is_never_0() -> None:
+    """Where no flip that was drawn goes as far as what was observed, p is that of one flip."""
+    assert sign_flip(np.linspace(0.4, 0.5, 60)) == 1 / (1 + DRAWS)
+
+
 def test_differences_without_variance_are_no_miracle() -> None:
     """Where all streams differ alike the interval is a point, t is silent, the flips are counted."""
     same = contrast([0.1] * 8)
@@ -343,11 +359,16 @@ def test_learned_needs_every_control() -> None:
     turned = concluded({"feedback": HIGH, "none": LOW, "yoked": HIGH}, ("feedback", "none"))
     assert turned.verdict == "no evidence"
     assert "not shown to be above 'yoked'" in sentence(turned)
+    half = {"feedback": HIGH, "none": LOW, "yoked": HIGH, "stateless": LOW}
+    both = concluded(half, ("feedback", "stateless"))
+    assert [each.arms[1] for each in both.needed] == ["none", "yoked"]
+    assert both.verdict == "no evidence"
+    assert "not shown to be above 'none'" not in sentence(both)
 
 
 def test_controls_are_like_the_arm() -> None:
     """A control of other samples, of another policy or of another donor is no control."""
-    for change in ({"setup": "other"}, {"policy": "stateless"}, {"donor": "label"}):
+    for change in ({"setup": "other"}, {"context": "other"}, {"donor": "label"}):
         other = {**FULL["yoked"], **change}
         roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
         turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})
@@ -383,6 +404,38 @@ def test_five_streams_cannot_be_significant() -> None:
     assert "cannot be below 0.0625" in sentence(found)
     assert "takes 6 streams" in sentence(found)
     assert concluded({"feedback": HIGH[:6], "yoked": LOW[:6]}).verdict == "learned"
+
+
+def test_a_run_that_stopped_early_rests_on_e_values() -> None:
+    """After looking at each stream, what counts is whether the e-process reached 20, not p."""
+    roles = {arm: {**FULL[arm], "stopped_early": True} for arm in ("feedback", "yoked", "none")}
+    recorded = set_to(roles, ("feedback", "yoked"))
+
+    def stopped(**late: Sequence[float]) -> Conclusion:
+        return conclude(played(late), sessions=recorded)
+
+    five = stopped(feedback=HIGH[:5], yoked=LOW[:5])
+    assert five.primary is not None
+    assert not five.primary.significant
+    assert five.verdict == "learned"
+    assert five.primary.e_value == pytest.approx(28.8, abs=0.1)
+    assert "stopped at an e-value of 28.8" in sentence(five)
+    assert any("verdict rests on e-values" in each for each in five.warnings)
+    control = stopped(feedback=HIGH[:5], yoked=LOW[:5], none=HIGH[:5])
+    assert control.verdict == "no evidence"
+    assert "above 'none' (+0.0 points, an e-value of 1.0)" in sentence(control)
+    mixed = [0.0, *(each + 0.3 for each in LOW[1:])]
+    near = stopped(feedback=mixed, yoked=LOW)
+    assert near.primary is not None
+    assert near.primary.above
+    assert near.verdict == "no evidence"
+    assert "a run that stopped early asks 20" in sentence(near)
+
+
+@given(values(0, 4))
+def test_four_streams_are_never_evidence_enough(differences: list[float]) -> None:
+    """However different the arms, the e-process cannot reach 20 before there is a test."""
+    assert contrast(differences).e_value < 20
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -531,12 +584,20 @@ def test_streams_that_are_missing_are_told() -> None:
 
 
 def test_what_headers_say_is_told() -> None:
-    """A donor that does not fit, and headers that contradict each other, are told."""
-    roles = {"feedback": {}, "yoked": FULL["yoked"] | {"donor_mismatch": "shorter"}}
-    recorded = set_to(roles, ("feedback", "yoked"))
+    """A donor of the same stream, or not the one saved, and contradicting headers are told."""
     turns = played({"feedback": HIGH, "yoked": LOW})
-    found = conclude(turns, sessions=recorded).warnings
-    assert any("donor that does not fit: shorter" in each for each in found)
+    for donor, said in [
+        ({"donor_stream": 0, "donor_id": "x"}, "of the same stream"),
+        ({"donor_stream": 1, "donor_id": "y"}, "another session than the one saved"),
+        ({"donor_stream": 1, "donor_id": "x"}, None),
+        ({"donor_stream": 2, "donor_id": "y"}, None),
+    ]:
+        roles = {"feedback": {"stream": 1, "id": "x"}, "yoked": {**FULL["yoked"], **donor}}
+        recorded = set_to(roles, ("feedback", "yoked"))
+        found = conclude(turns, sessions=recorded).warnings
+        donors = [each for each in found if "donor that" in each]
+        assert len(donors) == (said is not None)
+        assert all(str(said) in each for each in donors)
     both = pl.concat([recorded, set_to(roles, ("yoked", "feedback"))])
     assert any("different primary" in each for each in conclude(turns, sessions=both).warnings)
 
@@ -573,6 +634,14 @@ def test_several_experiments_have_a_table_each() -> None:
     assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
 
 
+async def test_sessions_are_named_like_their_turns(tmp_path: Path) -> None:
+    """Two runs of an experiment in two folders are two experiments, here as in the frame."""
+    for folder in ("one", "two"):
+        await Run(experiment(turns=2, streams=1), tmp_path / folder).play()
+    names = {"one/small", "two/small"}
+    assert set(sessions([tmp_path])["experiment"]) == set(frame([tmp_path])["experiment"]) == names
+
+
 async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
     """A session's row says what its header was set to; what it does not say is null."""
     arms = [{"name": "feedback"}, {"name": "bare", "context": {"policy": "stateless"}}]
@@ -592,6 +661,9 @@ async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
     assert by_arm["feedback"]["donor"] is None
     found = conclude(frame(result.paths), ("feedback", "bare"), rows)
     assert found.ladder[0].contrast is not None
+    assert not rows["stopped_early"].any()
+    (result.folder / EARLY_STOP_NAME).write_text("{}")
+    assert sessions(result.paths)["stopped_early"].all()
 
 
 def test_a_recorded_analysis_is_read(tmp_path: Path) -> None:
@@ -616,3 +688,48 @@ def test_a_file_that_is_no_session_is_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(TranscriptError, match=r"a-0\.jsonl"):
             sessions([path])
+
+
+# ---- the whole apparatus -----------------------------------------------------------------
+
+LADDER = [
+    {"name": "feedback", "feedback": {"kind": "label"}},
+    {"name": "none", "feedback": {"kind": "none"}},
+    {"name": "stateless", "feedback": {"kind": "label"}, "context": {"policy": "stateless"}},
+    {"name": "abstract", "feedback": {"kind": "label"}, "task": {"labels": "abstract"}},
+    {
+        "name": "bare",
+        "feedback": {"kind": "label"},
+        "task": {"labels": "abstract"},
+        "context": {"policy": "stateless"},
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("model", "learns"),
+    [
+        ("reference/nearest", True),
+        ("participant/chance", False),
+        ("participant/counter", False),
+        ("participant/format-breaker", False),
+    ],
+)
+async def test_who_learns_is_told_from_who_does_not(
+    tmp_path: Path, model: str, *, learns: bool
+) -> None:
+    """From experiment to verdict, a learner is said to learn and climbs the ladder; others do not."""
+    made = experiment(
+        turns=40,
+        streams=6,
+        arms=LADDER,
+        model={"name": model},
+        analysis={"primary": ["feedback", "none"]},
+    )
+    result = await Run(made, tmp_path).play()
+    found = conclude(frame(result.paths), sessions=sessions(result.paths))
+    assert found.recorded
+    assert (found.verdict == "learned") == learns
+    assert [rung.holds for rung in found.ladder][1] is None
+    if learns:
+        assert [rung.holds for rung in found.ladder] == [True, None, True, True]

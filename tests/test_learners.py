@@ -12,17 +12,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 
 from contracts import check_built_in, check_model
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.answers import read
-from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
-from icl_loop.encodings import Pixels
+from icl_loop.encodings import WRITTEN_PICTURES, Pixels, fitting
 from icl_loop.errors import RequestRefused
 from icl_loop.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.participants import Chance
 from icl_loop.models.reference import NearestNeighbour
+from icl_loop.models.reference.distances import Distances
 from icl_loop.wording import Wording, open_wording, shipped
 from making import played, session
 
@@ -33,7 +34,7 @@ PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _
 MAY_NOT_ANSWER = {"participant/format-breaker", "participant/refuser"}
 
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
-EACH_ENCODING = pytest.mark.parametrize("encoding", ENCODINGS)
+EACH_ENCODING = pytest.mark.parametrize("encoding", fitting("picture"))
 EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
 
 
@@ -202,7 +203,7 @@ async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -
         Past(picture, truth, "revealed_correct", truth)
         for picture, truth in zip(pictures, truths, strict=True)
     ]
-    decode, encode = ENCODINGS["grid"].decode, ENCODINGS["grid"].encode
+    decode, encode = WRITTEN_PICTURES["grid"].decode, WRITTEN_PICTURES["grid"].encode
     seen = decode(encode(asked))
     distances = [float(np.square(decode(encode(picture)) - seen).sum()) for picture in pictures]
     nearest = {t for t, d in zip(truths, distances, strict=True) if d <= min(distances) + 1e-5}
@@ -309,10 +310,37 @@ async def test_pictures_that_are_all_alike_tell_nothing_wrong(name: str) -> None
 
 
 @EACH_REFERENCE
-async def test_learners_learn(name: str) -> None:
+@pytest.mark.parametrize("feedback", ["label", "demonstrations"])
+async def test_learners_learn(name: str, feedback: str) -> None:
     """With labels revealed, a session's second half is far above chance on the embedded digits."""
-    turns = await played(session(80, model=name, feedback="label"))
+    turns = await played(session(80, model=name, feedback=feedback))
     assert np.mean([turn.feedback.correct for turn in turns[40:]]) > 0.5
+
+
+@EACH_REFERENCE
+async def test_learners_learn_from_tables(name: str) -> None:
+    """With labels revealed, what was measured of a wine soon tells its kind, of which there are 3."""
+    turns = await played(
+        session(60, model=name, feedback="label", dataset="wine", encoding="table")
+    )
+    assert np.mean([turn.feedback.correct for turn in turns[30:]]) > 0.75
+
+
+@given(
+    samples=arrays.arrays(np.float32, (9, 4), elements=st.integers(0, 3).map(lambda n: n / 3)),
+    requests=st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=9), min_size=1, max_size=9),
+)
+def test_distances_depend_on_the_pair_alone(
+    samples: NDArray[np.float32], requests: list[list[int]]
+) -> None:
+    """What was measured before never changes a distance, which is that of the two samples."""
+    distances = Distances()
+    for chosen in requests:
+        shown = samples[chosen]
+        measured = distances.among(shown)
+        assert np.array_equal(measured, Distances().among(shown))
+        assert np.allclose(measured, np.square(shown[:, None] - shown).sum(axis=2))
+        measured[:] = -1  # whoever asks may write into what is given
 
 
 async def test_propagation_learns_from_right_and_wrong_alone() -> None:

@@ -1,16 +1,19 @@
 """Participants are what they are said to be, whatever they are asked."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
-from icl_loop.answers import Reading, read
-from icl_loop.encodings import ENCODINGS
+from icl_loop import Run, answers
+from icl_loop.answers import Reading
+from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
 from icl_loop.errors import DatasetError, InputError, RequestRefused
-from icl_loop.messages import Message, assistant
+from icl_loop.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
 from icl_loop.models.participants import (
     Constant,
@@ -21,8 +24,10 @@ from icl_loop.models.participants import (
     Refuser,
     WinStayLoseShift,
 )
+from icl_loop.runner import verify
+from icl_loop.transcripts import read
 from icl_loop.wording import Wording, open_wording, shipped
-from making import played, session
+from making import experiment, played, session
 
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
 
@@ -34,7 +39,7 @@ async def reading_of(
     reply = await model.complete(request)
     form = (words or open_wording("en")).answer
     labels = LABELS if "cat" in request[0].text else NUMERALS
-    return read(reply.text, labels, reply.finish, form)
+    return answers.read(reply.text, labels, reply.finish, form)
 
 
 async def answer_of(model: ChatModel, request: Sequence[Message]) -> str:
@@ -153,11 +158,30 @@ async def test_perfect_is_always_right(words: Wording, encoding: str) -> None:
         assert (await reading_of(model, request, words)).answer == truth
 
 
-async def test_perfect_plays_perfectly() -> None:
-    """A session of the perfect participant has no wrong answer, told or not told."""
+@pytest.mark.parametrize(
+    ("dataset", "encoding"), [("digits", "grid"), ("digits", "png"), ("wine", "table")]
+)
+@pytest.mark.parametrize("wire", [list, merged])
+async def test_perfect_plays_perfectly(dataset: str, encoding: str, wire: type) -> None:
+    """A session of whoever knows the data set has no wrong answer, whatever the samples are."""
+    params = {"dataset": dataset}
+    perfect = open_model("participant/perfect", params=params)
     for feedback in ("label", "none"):
-        turns = await played(session(40, model="participant/perfect", feedback=feedback))
+        chosen = session(20, feedback=feedback, dataset=dataset, encoding=encoding)
+        turns = await played(chosen, Wired(perfect, wire))
         assert all(turn.feedback.correct for turn in turns)
+
+
+@dataclass(frozen=True)
+class Wired:
+    """A model that is asked in another form of the same messages."""
+
+    model: ChatModel
+    wire: Callable[[Sequence[Message]], list[Message]]
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply of the model within."""
+        return await self.model.complete(self.wire(messages))
 
 
 async def test_what_is_not_known_is_refused() -> None:
@@ -169,7 +193,7 @@ async def test_what_is_not_known_is_refused() -> None:
         conversation(oblong, labels=NUMERALS),
         conversation(DIGITS[0], labels=("zero", "one")),
     ):
-        with pytest.raises(RequestRefused, match="knows the pictures of digits by their own"):
+        with pytest.raises(RequestRefused, match="knows what is in digits by its own labels"):
             await Perfect().complete(request)
 
 
@@ -196,13 +220,18 @@ async def test_decreed_is_right_as_often_as_decreed(
 
 
 async def test_decreed_counts_its_turns_through_any_window() -> None:
-    """Where the turn before is shown, the turn is known, however few others are."""
+    """Where the turn before is shown, the turn is known, however few others are.
+
+    Where replies are shown without their notes, the answers are counted.
+    """
     sessions = [
         session(30, model={"name": "participant/decreed", "params": {"drift": 0.5}}, policy=policy)
         for policy in ("all", "last(1)", "block")
     ]
     notes = [[turn.reply.text.split(",")[0] for turn in await played(each)] for each in sessions]
     assert notes == [[f"Turn {turn}" for turn in range(30)]] * 3
+    bare = conversation(DIGITS[2], [Past(DIGITS[0], "0", "correct")] * 7, labels=NUMERALS)
+    assert (await Decreed().complete(bare)).text.startswith("Turn 7,")
     blind = await played(session(3, model="participant/decreed", policy="stateless"))
     assert {turn.reply.text.split(",")[0] for turn in blind} == {"Turn 0"}
 
@@ -256,6 +285,20 @@ def test_parameters_are_checked(name: str, params: dict[str, object], reason: st
     """A parameter that a model does not take, or cannot use, is refused before the first turn."""
     with pytest.raises(InputError, match=reason):
         open_model(name, params=params)
+
+
+def test_a_file_that_gives_a_parameter_too_many() -> None:
+    """An experiment is refused with arm, key and the nearest parameter before anything is opened."""
+    reason = "arm 'feedback', model: params: participant/refuser .* 'rat': did you mean 'rate'"
+    with pytest.raises(InputError, match=reason):
+        experiment(model={"name": "participant/refuser", "params": {"rat": 0.5}})
+
+
+async def test_a_session_of_a_participant_replays(tmp_path: Path) -> None:
+    """What a participant with parameters answered is derived again from its transcript."""
+    model = {"name": "participant/decreed", "params": {"drift": 0.5}}
+    result = await Run(experiment(model=model, streams=1), tmp_path).play()
+    assert [await verify(read(path)) for path in result.paths] == [12]
 
 
 def test_a_data_set_that_is_not_there() -> None:

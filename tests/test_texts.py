@@ -70,13 +70,13 @@ def test_texts_are_heard(words: Wording, text: str) -> None:
     [both] = merged([user(told), asked])
     assert sentences.hear_question(both.text) == (told, text)
     heard = Listener().hear([system(words.frame(("a", "b"), "text", 20, "label")), asked])
-    assert heard.features.shape == (TEXT_FEATURES,)
+    assert (heard.features.shape, heard.shown) == ((TEXT_FEATURES,), text)
 
 
 def test_texts_are_compared_by_their_letters() -> None:
     """A text is nearest to itself, then to one with the same words, then to others; length is no matter."""
     said = ["the anchor drags", "the anchor drags the anchor drags", "the dragging anchor", "3 + 4"]
-    vectors = [perceived(each).features for each in said]
+    vectors = [perceived(each, each).features for each in said]
     distances = [float(np.square(vectors[0] - each).sum()) for each in vectors]
     assert distances[0] == 0
     assert distances == sorted(distances)

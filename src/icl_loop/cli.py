@@ -23,6 +23,8 @@ from icl_loop import planning, screen, sheet
 from icl_loop.analysis import (
     ArmMetrics,
     as_json,
+    checkpoint_fields,
+    checkpoints,
     conclude_each,
     find,
     frame,
@@ -30,6 +32,7 @@ from icl_loop.analysis import (
     measure,
     metrics_fields,
     nearest_pictures,
+    probes,
     sessions,
     summarize,
     warnings,
@@ -43,7 +46,7 @@ from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult, verify
 from icl_loop.shadow import ArmShadow, beside, shadows
 from icl_loop.transcripts import read
-from icl_loop.verdict import metrics_table, shadow_table, verdict_lines
+from icl_loop.verdict import metrics_table, probes_table, shadow_table, verdict_lines
 
 MOST_PICTURES = 50_000
 """Most turns of which the nearest pictures are sought: that takes about 10 s."""
@@ -247,10 +250,12 @@ def _print_summary(
     shaded: Sequence[ArmShadow] = (),
 ) -> None:
     summaries = summarize(turns)
-    paths = map(Path, turns["path"].unique(maintain_order=True))
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
     out.print(metrics_table(metrics))
+    if asked := checkpoints(probes(paths)):
+        out.print(probes_table(asked))
     if shaded:
         out.print(shadow_table(shaded))
     for warning in warnings(summaries):
@@ -342,6 +347,7 @@ def analyze(
         _print_summary(turns, pair, metrics, shaded)
         return
     summaries = summarize(turns)
+    asked = checkpoints(probes(map(Path, turns["path"].unique(maintain_order=True))))
     concluded = joined(conclude_each(turns, pair, sessions(paths)))
     report = {
         "arms": [
@@ -349,6 +355,11 @@ def analyze(
                 **as_json(summary),
                 "metrics": metrics_fields(measured),
                 "shadow": arm_shadow.fields() if arm_shadow else None,
+                "probes": [
+                    checkpoint_fields(each)
+                    for each in asked
+                    if (each.experiment, each.arm) == (summary.experiment, summary.arm)
+                ],
             }
             for summary, measured, arm_shadow in zip(
                 summaries, metrics, shaded or repeat(None, len(summaries)), strict=True

@@ -25,7 +25,7 @@ from icl_loop.encodings import ENCODINGS, encoding
 from icl_loop.errors import InputError, nearest
 from icl_loop.feedback import KINDS, YOKED, Only, Telling
 from icl_loop.labels import LABEL_MAPS, label_map, swapped
-from icl_loop.models import AnswerFormat, ChatModel, is_built_in, open_model
+from icl_loop.models import AnswerFormat, ChatModel, check_params, is_built_in, open_model
 from icl_loop.records import Sample
 from icl_loop.task import Replies, Task
 from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
@@ -135,6 +135,15 @@ class ModelSettings(_Table):
             is_built_in(self.name, self.base_url)
         except InputError as error:
             raise ValueError(f"name: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _takes_its_params(self) -> Self:
+        try:
+            if is_built_in(self.name, self.base_url):
+                check_params(self.name, self.params)
+        except InputError as error:
+            raise ValueError(f"params: {error}") from None
         return self
 
 

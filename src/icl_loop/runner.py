@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icl_loop.analysis.contrasts import STOP_AT, e_process, late_difference
+from icl_loop.analysis.sessions import EARLY_STOP_NAME
 from icl_loop.errors import (
     ContextFull,
     DirectoryBusy,
@@ -36,8 +37,6 @@ from icl_loop.transcripts import (
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
-EARLY_STOP_NAME = "stopped-early.json"
-"""Says in the folder of a run why it played no more streams."""
 
 OnTurn = Callable[[Session, Turn], None]
 

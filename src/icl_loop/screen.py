@@ -270,14 +270,15 @@ def summary_table(summaries: Iterable[ArmSummary]) -> Table:
         table.add_row(
             Text(name),
             str(row.sessions),
-            *map(_percent, (row.early, row.late, row.accuracy)),
-            *(_percent(estimates[first]) if first in estimates else "" for first in sorted(ends)),
+            *map(percent, (row.early, row.late, row.accuracy)),
+            *(percent(estimates[first]) if first in estimates else "" for first in sorted(ends)),
             str(row.turns - row.outcomes.get("ok", 0)),
         )
     return table
 
 
-def _percent(estimate: Estimate) -> str:
+def percent(estimate: Estimate) -> str:
+    """Return a mean and half of its interval in percent."""
     if estimate.mean is None:
         return "–"
     if estimate.interval is None:

@@ -143,9 +143,12 @@ class Trying:
 
     def __init__(self, console: Console) -> None:
         """Show it on `console`."""
-        self._progress = Progress(TextColumn("{task.description}"), console=console, transient=True)
-        self._task = self._progress.add_task("")
         self._is_seen = console.is_terminal
+        column = TextColumn("{task.description}")
+        self._progress = Progress(
+            column, console=console, transient=True, disable=not self._is_seen
+        )
+        self._task = self._progress.add_task("")
         self._start, self._turns = time.monotonic(), 0
 
     def __enter__(self) -> Self:

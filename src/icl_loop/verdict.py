@@ -7,8 +7,17 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import ArmMetrics, Conclusion, Contrast, Estimate, Rung, Secondary, sentence
-from icl_loop.screen import printable
+from icl_loop.analysis import (
+    ArmMetrics,
+    Checkpoint,
+    Conclusion,
+    Contrast,
+    Estimate,
+    Rung,
+    Secondary,
+    sentence,
+)
+from icl_loop.screen import percent, printable
 from icl_loop.shadow import ArmShadow
 
 _ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
@@ -27,6 +36,22 @@ def metrics_table(metrics: Iterable[ArmMetrics]) -> Table:
     for row in rows:
         name = f"{row.experiment} / {row.arm}" if several else row.arm
         table.add_row(Text(printable(name)), *_metric_cells(row))
+    return table
+
+
+def probes_table(asked: Iterable[Checkpoint]) -> Table:
+    """Return the table of accuracy on probes, an arm a row, a checkpoint a column."""
+    rows: dict[str, dict[int, Estimate]] = {}
+    for each in asked:
+        rows.setdefault(each.arm, {})[each.after_turn] = each.accuracy
+    places = sorted({after for row in rows.values() for after in row})
+    table = _table("probes: accuracy in % on held-out samples, the same at every checkpoint")
+    table.add_column("arm", overflow="fold")
+    for after in places:
+        table.add_column(f"after {after}", justify="right")
+    for arm, row in rows.items():
+        cells = [percent(row[after]) if after in row else "–" for after in places]
+        table.add_row(Text(printable(arm)), *cells)
     return table
 
 

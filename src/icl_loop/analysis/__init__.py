@@ -31,6 +31,7 @@ from icl_loop.analysis.metrics import (
     nearest_shown,
 )
 from icl_loop.analysis.pictures import nearest_pictures
+from icl_loop.analysis.probes import Checkpoint, checkpoint_fields, checkpoints, probes
 from icl_loop.analysis.reporting import conclusion_fields, joined
 from icl_loop.analysis.sentences import sentence
 from icl_loop.analysis.sessions import sessions
@@ -39,6 +40,7 @@ __all__ = [
     "STOP_AT",
     "ArmMetrics",
     "ArmSummary",
+    "Checkpoint",
     "Conclusion",
     "Contrast",
     "Estimate",
@@ -47,6 +49,8 @@ __all__ = [
     "Verdict",
     "arm_curves",
     "as_json",
+    "checkpoint_fields",
+    "checkpoints",
     "conclude",
     "conclude_each",
     "conclusion_fields",
@@ -65,6 +69,7 @@ __all__ = [
     "metrics_fields",
     "nearest_pictures",
     "nearest_shown",
+    "probes",
     "sentence",
     "session_curves",
     "sessions",

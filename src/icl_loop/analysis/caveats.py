@@ -83,6 +83,11 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
     first, second = contrast.arms
     pair = turns.filter(pl.col("arm").is_in([first, second]))
     shared = pair.group_by("stream").agg(pl.col("arm").n_unique()).filter(arm=2).height
+    if roles.stopped_early:
+        yield (
+            "the run stopped when its evidence sufficed: p and intervals are of a number of streams"
+            " that was not fixed, and the verdict rests on e-values"
+        )
     if contrast.k < shared:
         yield (
             f"{shared - contrast.k} of {shared} streams are left out of the contrast:"

@@ -111,6 +111,18 @@ class Contrast:
         return "t" if self.p is not None and self.p is self.p_t else "sign-flip"
 
     @property
+    def e_value(self) -> float:
+        """The most that the e-process reached over the streams, 1 before the first one."""
+        return max(e_process(self.differences).tolist(), default=1.0)
+
+    def shown(self, *, stopped_early: bool) -> bool:
+        """Whether the first arm is shown to be above: by the e-process if one looked, else by p.
+
+        Where a run stopped because of what it saw, p is of a number of streams that was not fixed.
+        """
+        return self.e_value >= STOP_AT if stopped_early else self.above
+
+    @property
     def significant(self) -> bool:
         """Whether the p that counts is below 0.05."""
         return self.p is not None and self.p < ALPHA

@@ -1,7 +1,8 @@
 """Saved transcripts as a polars frame, one row a turn."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from polars.exceptions import PolarsError
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
 
+READ_AT_ONCE = 64 * 2**20
+"""Bytes of transcripts that are read together."""
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
 _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -64,35 +67,71 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
     (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
     `told_length` (characters told), `exposure` (past turns shown), `latency_s`, `prompt`, `cached`,
-    `completion`, `reasoning`. A torn last line and a session without turns are left out. Where several folders hold the same sessions of
-    an experiment, they are several runs of it: `experiment` then names each by its folder.
+    `completion`, `reasoning`. A torn last line and a session without turns are left out. Where
+    several folders hold the same sessions of an experiment, they are several runs of it:
+    `experiment` then names each by its folder.
 
     Raises:
         TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
     """
     files = find(paths)
-    lines = _lines(files)
-    _refuse_misplaced(lines)
-    turns = lines.filter(type="turn").select("path", "answer", "told", *_TURN_COLUMNS)
+    parts = [_part(group) for group in _groups(files)]
+    turns = pl.concat([part.turns for part in parts])
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
-    sessions = lines.filter(type="session").select("path", *_SESSION_COLUMNS)
-    complete = lines.filter(type="end", status="complete").select("path", complete=True)
     return (
-        runs_apart(sessions)
-        .join(complete, on="path", how="left", maintain_order="left")
+        runs_apart(pl.concat([part.sessions for part in parts]))
         .join(turns, on="path", how="inner", maintain_order="left_right")
         .select(
-            *("path", "experiment", "arm", "stream", "turns"),
-            (1 / pl.col("labels").list.len()).alias("chance"),
+            *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
+            pl.col(turns.columns[1:]),
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The sessions and the turns of some transcripts, without the texts that are not analysed."""
+
+    sessions: pl.DataFrame
+    turns: pl.DataFrame
+
+
+def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Yield the files in groups of about `READ_AT_ONCE` bytes, which bounds the memory taken."""
+    group: list[Path] = []
+    size = 0
+    for file in files:
+        size += file.stat().st_size
+        group.append(file)
+        if size >= READ_AT_ONCE:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _part(files: Sequence[Path]) -> _Part:
+    lines = _lines(files)
+    _refuse_misplaced(lines)
+    complete = lines.filter(type="end", status="complete").select("path", complete=True)
+    return _Part(
+        sessions=lines.filter(type="session")
+        .select("path", *_SESSION_COLUMNS)
+        .join(complete, on="path", how="left", maintain_order="left")
+        .with_columns(
             pl.col("complete").fill_null(value=False),
-            *("turn", "sample", "label", "answer", "outcome", "correct"),
+            chance=1 / pl.col("labels").list.len(),
+        )
+        .drop("labels"),
+        turns=lines.filter(type="turn").select(
+            *("path", "turn", "sample", "label", "answer", "outcome", "correct"),
             _told_length(),
             _exposure(),
             "latency_s",
             pl.col("usage").struct.unnest(),
-        )
+        ),
     )
 
 
@@ -217,6 +256,8 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
         .then(pl.lit("the session has already ended"))
         .when(is_turn & ~_is_whole_turn())
         .then(pl.lit("the turn is not whole"))
+        .when(is_turn & (pl.col("correct") != _is_right()))
+        .then(pl.format("answer {}, label {} and correct {} do not agree", *_judgement()))
         .when(is_turn & (pl.col("turn") != turns_before))
         .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
         .when(is_end & pl.col("status").is_null())
@@ -227,6 +268,16 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
     found = lines.select("path", "line", misplaced=misplaced).drop_nulls("misplaced")
     for path, line, what in found.head(1).iter_rows():
         raise TranscriptError(f"{path}, line {line} is not a line of a transcript: {what}")
+
+
+def _is_right() -> pl.Expr:
+    return (pl.col("answer") == pl.col("label")).fill_null(value=False)
+
+
+def _judgement() -> list[pl.Expr]:
+    return [
+        pl.col(name).cast(pl.String).fill_null("null") for name in ("answer", "label", "correct")
+    ]
 
 
 def _is_header() -> pl.Expr:

@@ -50,6 +50,8 @@ class Conclusion:
         needed: The contrasts that must hold besides before "learned" may be said.
         verdict: The verdict of the primary contrast, None without one.
         evidence: The e-process over the streams of the primary contrast.
+        stopped_early: Whether the run stopped because that evidence sufficed; the verdict then
+            rests on e-values, not on p.
         secondary: The other contrasts.
         ladder: The nulls, from the weakest to the strongest.
         warnings: What a reader should know before believing it.
@@ -61,6 +63,7 @@ class Conclusion:
     needed: tuple[Contrast, ...]
     verdict: Verdict | None
     evidence: tuple[float, ...]
+    stopped_early: bool
     secondary: tuple[Secondary, ...]
     ladder: tuple[Rung, ...]
     warnings: tuple[str, ...]
@@ -104,24 +107,29 @@ def conclude(
         primary=contrast,
         recorded=chosen is not None and chosen == roles.primary,
         needed=needed,
-        verdict=verdict(contrast, needed) if contrast else None,
+        verdict=verdict(contrast, needed, stopped_early=roles.stopped_early) if contrast else None,
         evidence=tuple(e_process(contrast.differences).tolist()) if contrast else (),
+        stopped_early=roles.stopped_early,
         secondary=_secondary(compare, roles, chosen, arms),
         ladder=tuple(_ladder(compare, roles, chosen)),
         warnings=tuple(caveats(turns, roles, named=primary, contrast=contrast)),
     )
 
 
-def verdict(primary: Contrast, needed: Sequence[Contrast] = ()) -> Verdict:
+def verdict(
+    primary: Contrast, needed: Sequence[Contrast] = (), *, stopped_early: bool = False
+) -> Verdict:
     """Return the verdict of a primary contrast and of those that it needs.
 
-    "learned" asks that every one is significant and positive. Because it asks it of every one, no
+    "learned" asks that every one is shown to be above, by p or, in a run that stopped early, by its
+    e-value. Because it asks it of every one, no
     p is adjusted for their number (intersection-union test, Berger 1982).
     """
     if primary.p is None:
         return "descriptive only"
-    if primary.above:
-        return "learned" if all(each.above for each in needed) else "no evidence"
+    if primary.shown(stopped_early=stopped_early):
+        held = all(each.shown(stopped_early=stopped_early) for each in needed)
+        return "learned" if held else "no evidence"
     return "equivalent" if primary.equivalent and not primary.significant else "no evidence"
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from icl_loop.analysis.frame import find
 from icl_loop.analysis.metrics import nearest_shown
-from icl_loop.encodings import encoding
+from icl_loop.encodings import WrittenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
 from icl_loop.wording import open_wording
 
@@ -22,7 +22,7 @@ Eye = Callable[[str], NDArray[np.float32] | None]
 def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
     """Return, by the path of each session, the nearest of the past pictures shown to each turn.
 
-    A session with a question that cannot be read back is left out. What was saved is taken to be
+    A session with a question that is no picture written as text is left out. What was saved is taken to be
     sound: `frame` is the one that checks.
     """
     found = {}
@@ -59,8 +59,11 @@ def _pictures(lines: list[Mapping[str, Any]]) -> NDArray[np.float32] | None:
 def _eye(wording: str, encoded: str) -> Eye | None:
     """Return how to read the questions of this wording and encoding, None if they are unknown."""
     try:
-        words, written = open_wording(wording), encoding(encoded)
+        written = encoding(encoded)
+        words = open_wording(wording).about(encoded)
     except InputError:
+        return None
+    if not isinstance(written, WrittenPicture):
         return None
 
     @lru_cache(maxsize=10_000)  # the arms of a stream ask the same

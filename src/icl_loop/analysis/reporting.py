@@ -51,7 +51,8 @@ def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
         "margin": contrast.margin,
         "streams": list(contrast.streams),
         "differences": list(contrast.differences),
-        "e_value": conclusion.evidence[-1] if conclusion.evidence else None,
+        "e_value": contrast.e_value,
+        "stopped_early": conclusion.stopped_early,
     }
 
 

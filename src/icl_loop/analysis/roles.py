@@ -1,6 +1,6 @@
 """Which arm is the control of which: read from what their sessions were set to, not from names."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import polars as pl
@@ -20,6 +20,7 @@ class Role:
     donor: str | None
     labels: str | None
     policy: str | None
+    context: str | None
     setup: str | None
 
     @property
@@ -41,6 +42,7 @@ class Roles:
         arms: The role of each arm.
         primary: The primary contrast that was recorded, None if there was none.
         margin: The margin of equivalence that was recorded.
+        stopped_early: Whether its run stopped because the evidence of the streams played sufficed.
         contradictory: Whether sessions recorded different primary contrasts or margins.
         mismatches: What was recorded of donors that do not fit, by arm.
     """
@@ -48,6 +50,7 @@ class Roles:
     arms: Mapping[str, Role] = field(default_factory=dict)
     primary: Pair | None = None
     margin: float | None = None
+    stopped_early: bool = False
     contradictory: bool = False
     mismatches: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,15 +62,15 @@ class Roles:
         mine = sessions.filter(experiment=experiment)
         plans = mine.select("primary", "margin").unique(maintain_order=True)
         named = plans.row(0, named=True) if plans.height else {"primary": None, "margin": None}
-        columns = mine.select("arm", "feedback", "donor", "labels", "policy", "setup")
+        columns = mine.select("arm", "feedback", "donor", "labels", "policy", "context", "setup")
         settings = {arm: Role(*rest) for arm, *rest in columns.unique("arm").iter_rows()}
-        strange = mine.drop_nulls("donor_mismatch").select("arm", "donor_mismatch")
         return cls(
             arms={arm: settings[arm] for arm in arms if arm in settings},
             primary=named["primary"] and (named["primary"][0], named["primary"][1]),
             margin=named["margin"],
+            stopped_early=bool(mine["stopped_early"].any()),
             contradictory=plans.height > 1,
-            mismatches=dict(strange.iter_rows()),
+            mismatches=dict(_mismatches(mine)),
         )
 
     def is_stateless(self, arm: str) -> bool:
@@ -87,7 +90,7 @@ class Roles:
             arm
             for arm, other in self.arms.items()
             if other.is_control
-            and (other.setup, other.policy) == (role.setup, role.policy)
+            and (other.setup, other.context) == (role.setup, role.context)
             and other.donor in (None, first)
         )
 
@@ -115,3 +118,14 @@ class Roles:
             for arm, role in self.arms.items()
             if role.labels in RENAMED and not role.stateless and not role.is_control
         )
+
+
+def _mismatches(sessions: pl.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield the arms whose donors do not fit, and why."""
+    told = sessions.filter(pl.col("donor_stream").is_not_null())
+    saved = sessions.select(donor="arm", donor_stream="stream", saved_id="id")
+    for row in told.join(saved, on=["donor", "donor_stream"], how="left").iter_rows(named=True):
+        if row["donor_stream"] == row["stream"]:
+            yield row["arm"], f"in stream {row['stream']} it is of the same stream"
+        elif row["saved_id"] not in (None, row["donor_id"]):
+            yield row["arm"], f"in stream {row['stream']} it is another session than the one saved"

@@ -1,6 +1,12 @@
 """The verdict in plain words, with its numbers."""
 
-from icl_loop.analysis.contrasts import ALPHA, FEWEST_STREAMS, MOST_FOR_SIGN_FLIP, Contrast
+from icl_loop.analysis.contrasts import (
+    ALPHA,
+    FEWEST_STREAMS,
+    MOST_FOR_SIGN_FLIP,
+    STOP_AT,
+    Contrast,
+)
 from icl_loop.analysis.inference import Conclusion
 
 
@@ -20,9 +26,11 @@ def sentence(conclusion: Conclusion) -> str:
 
 def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
     besides = "".join(
-        f", and {_points(each)} above {each.arms[1]!r} ({_p(each)})" for each in conclusion.needed
+        f", and {_points(each)} above {each.arms[1]!r} ({_strength(conclusion, each)})"
+        for each in conclusion.needed
     )
-    return f"Learned: {contrast.arms[0]!r} is {_measured(contrast)}{besides}."
+    stopped = f"; the run stopped at {_e(contrast)}" if conclusion.stopped_early else ""
+    return f"Learned: {contrast.arms[0]!r} is {_measured(contrast)}{besides}{stopped}."
 
 
 def _equivalent(_: Conclusion, contrast: Contrast) -> str:
@@ -34,17 +42,23 @@ def _equivalent(_: Conclusion, contrast: Contrast) -> str:
 
 def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
     measured = f"No evidence of learning: {contrast.arms[0]!r} is {_measured(contrast)}"
-    if contrast.above:
+    if contrast.shown(stopped_early=conclusion.stopped_early):
         return f"{measured}, but {_missing(conclusion)}."
+    if contrast.above:
+        return (
+            f"{measured}, but at {_e(contrast)}, and a run that stopped early asks {STOP_AT:.0f}."
+        )
     if contrast.significant:
         return f"{measured}, which is worse, not better."
     return f"{measured}; {_sensitivity(contrast)}."
 
 
 def _missing(conclusion: Conclusion) -> str:
-    lacking = (each for each in conclusion.needed if not each.above)
+    early = conclusion.stopped_early
+    lacking = (each for each in conclusion.needed if not each.shown(stopped_early=early))
     return " and ".join(
-        f"it is not shown to be above {each.arms[1]!r} ({_signed(each.theta)} points, {_p(each)})"
+        f"it is not shown to be above {each.arms[1]!r} ({_signed(each.theta)} points,"
+        f" {_strength(conclusion, each)})"
         for each in lacking
     )
 
@@ -100,6 +114,15 @@ def _signed(value: float | None) -> str:
 def _number(value: float | None) -> str:
     """Return a share in points of a hundred."""
     return "an unknown number of points" if value is None else f"{100 * value:.1f} points"
+
+
+def _strength(conclusion: Conclusion, contrast: Contrast) -> str:
+    """Return the number that decides."""
+    return _e(contrast) if conclusion.stopped_early else _p(contrast)
+
+
+def _e(contrast: Contrast) -> str:
+    return f"an e-value of {contrast.e_value:.1f}"
 
 
 def _p(contrast: Contrast) -> str:

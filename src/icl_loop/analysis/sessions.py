@@ -16,27 +16,38 @@ SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "arm": pl.String,
     "stream": pl.Int64,
     "seed": pl.Int64,
+    "id": pl.String,
     "model": pl.String,
     "dataset": pl.String,
     "labels": pl.String,
     "policy": pl.String,
+    "context": pl.String,
     "feedback": pl.String,
     "donor": pl.String,
-    "donor_mismatch": pl.String,
+    "donor_stream": pl.Int64,
+    "donor_id": pl.String,
     "setup": pl.String,
     "primary": pl.List(pl.String),
     "margin": pl.Float64,
+    "stopped_early": pl.Boolean,
 }
+EARLY_STOP_NAME = "stopped-early.json"
+"""A file beside the transcripts of a run that played no more streams, for its evidence sufficed."""
+
+
+_NO_SETUP = frozenset({"context", "feedback", "probes"})
+"""Tables of settings in which arms may differ that are asked the same."""
 
 
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     """Return what the sessions of the transcripts at `paths` were set to, one row each.
 
-    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `model`, `dataset`,
-    `labels` (their kind), `policy`, `feedback` (its kind), `donor` (the arm whose verdicts were
-    told), `donor_mismatch` (in what the donor was unlike, if anything), `setup` (all settings but
-    context and feedback, as JSON), `primary` (the two arms compared first) and `margin` (of
-    equivalence). What a header does not say is null.
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id`, `model`,
+    `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
+    (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
+    they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
+    `primary` (the two arms compared first), `margin` (of equivalence) and `stopped_early` (whether
+    the run stopped because its evidence sufficed). What a header does not say is null.
 
     Raises:
         TranscriptError: A file does not begin with the line of a session.
@@ -61,23 +72,28 @@ def _header(path: Path) -> dict[str, Any]:
 def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     settings = _table(header, "settings")
     feedback, analysis = _table(settings, "feedback"), _table(header, "analysis")
-    setup = {key: value for key, value in settings.items() if key not in ("context", "feedback")}
+    context, donor = _table(settings, "context"), _table(header, "donor")
+    setup = {key: value for key, value in settings.items() if key not in _NO_SETUP}
     return {
         "path": str(path),
         "experiment": _text(header, "experiment"),
         "arm": _text(header, "arm"),
         "stream": header.get("stream"),
         "seed": header.get("seed"),
+        "id": _text(header, "id"),
         "model": _text(_table(settings, "model"), "name"),
         "dataset": _text(_table(header, "dataset"), "name"),
         "labels": _text(_table(settings, "task"), "labels"),
-        "policy": _text(_table(settings, "context"), "policy"),
+        "policy": _text(context, "policy"),
+        "context": json.dumps(context, sort_keys=True),
         "feedback": _text(feedback, "kind"),
         "donor": _text(feedback, "donor"),
-        "donor_mismatch": _text(_table(header, "donor"), "mismatch"),
+        "donor_stream": donor.get("stream"),
+        "donor_id": _text(donor, "id"),
         "setup": json.dumps(setup, sort_keys=True),
         "primary": _pair(analysis.get("primary")),
         "margin": _number(analysis.get("margin")),
+        "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
     }
 
 

@@ -1,7 +1,7 @@
 """Models: whatever answers a conversation, real, simulated, scripted or saved."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from icl_loop.errors import InputError, nearest
@@ -33,6 +33,7 @@ __all__ = [
     "Closable",
     "ReplayModel",
     "ScriptedModel",
+    "check_params",
     "is_built_in",
     "open_model",
 ]
@@ -70,6 +71,15 @@ def is_built_in(name: str, base_url: str | None = None) -> bool:
     return True
 
 
+def check_params(name: str, params: Iterable[str]) -> None:
+    """Raise InputError if the built-in model called `name` does not take one of these parameters."""
+    known = list(inspect.signature(BUILT_IN[name]).parameters)[2:]
+    for key in params:
+        if key not in known:
+            instead = nearest(key, known) if known else "it takes none"
+            raise InputError(f"{name} takes no parameter {key!r}: {instead}")
+
+
 def open_model(
     name: str,
     *,
@@ -100,10 +110,5 @@ def open_model(
 def _built_in(
     name: str, seed: int, wordings: Sequence[str], params: Mapping[str, object]
 ) -> ChatModel:
-    make = BUILT_IN[name]
-    known = list(inspect.signature(make).parameters)[2:]
-    for key in params:
-        if key not in known:
-            instead = nearest(key, known) if known else "it takes none"
-            raise InputError(f"{name} takes no parameter {key!r}: {instead}")
-    return make(seed, wordings, **params)
+    check_params(name, params)
+    return BUILT_IN[name](seed, wordings, **params)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from icl_loop.messages import Image
 from icl_loop.records import Measurements
 
 Features = NDArray[np.float32]
@@ -21,22 +22,24 @@ class Perceived:
     """A sample as it was shown, for comparing it with others.
 
     Attributes:
+        shown: The text or picture that its encoding made of it.
         features: Pixels row by row; measured values; or a text's pieces of words, counted.
         form: What is alike in samples that can be compared: the shape of a picture, the names of
             what was measured; None for texts.
     """
 
+    shown: str | Image
     features: Features
     form: tuple[object, ...] | None
 
 
-def perceived(values: NDArray[np.float32] | Measurements | str) -> Perceived:
-    """Return what is compared of a sample that an encoding decoded."""
+def perceived(shown: str | Image, values: NDArray[np.float32] | Measurements | str) -> Perceived:
+    """Return what is compared of a sample that is shown so, and decoded to `values`."""
     if isinstance(values, str):
-        return Perceived(_counts(values), None)
+        return Perceived(shown, _counts(values), None)
     if isinstance(values, Measurements):
-        return Perceived(values.values.astype(np.float32), values.names)
-    return Perceived(values.ravel(), values.shape)
+        return Perceived(shown, values.values.astype(np.float32), values.names)
+    return Perceived(shown, values.ravel(), values.shape)
 
 
 def standardised(vectors: Sequence[Features]) -> list[Features]:

@@ -43,12 +43,14 @@ class Conversation:
         labels: The labels that may be answered.
         examples: The past turns shown, oldest first.
         features: What the sample asked about is compared by, float32, shape (features,).
+        shown: The text or picture that is shown of it.
     """
 
     wording: Wording
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
     features: Features
+    shown: str | Image
 
     @property
     def pixels(self) -> Features:
@@ -114,7 +116,7 @@ class Listener:
         Told phrases may stand in messages of their own or before the next question.
 
         Raises:
-            RequestRefused: It is not a conversation of ours, or asks about no picture.
+            RequestRefused: It is not a conversation of ours, or asks about nothing.
         """
         ear = self._ear(messages[0].text if messages else "")
         examples: list[Example] = []
@@ -138,7 +140,7 @@ class Listener:
                 asked, answer, heard = shown, None, _NOTHING
         if asked is None:
             raise RequestRefused(f"this request asks about no {ear.noun}")
-        return ear.compared(tuple(examples), asked.features)
+        return ear.compared(tuple(examples), asked)
 
     def _tuned(self, text: str) -> "_Ear":
         for words in self._wordings:
@@ -189,15 +191,16 @@ class _Ear:
             return self._of_picture(message)
         return self._of_text(message.text)
 
-    def compared(self, examples: tuple[Example, ...], asked: Features) -> Conversation:
+    def compared(self, examples: tuple[Example, ...], asked: Perceived) -> Conversation:
         """Return the conversation, its features standardised if they were measured."""
+        features = asked.features
         if self._encoding.modality == "table":
-            *shown, asked = standardised([*(each.features for each in examples), asked])
+            *others, features = standardised([*(each.features for each in examples), features])
             examples = tuple(
-                replace(each, features=features)
-                for each, features in zip(examples, shown, strict=True)
+                replace(each, features=scaled)
+                for each, scaled in zip(examples, others, strict=True)
             )
-        return Conversation(self.wording, self.frame.labels, examples, asked)
+        return Conversation(self.wording, self.frame.labels, examples, features, asked.shown)
 
     def _told_and_written(self, text: str) -> tuple[Heard | None, Perceived | None]:
         told = self._told(text)
@@ -216,7 +219,7 @@ class _Ear:
 
     def _perceive(self, shown: str | Image) -> Perceived:
         try:
-            return perceived(self._encoding.decode(shown))
+            return perceived(shown, self._encoding.decode(shown))
         except EncodingError as error:
             raise RequestRefused(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""Participants that know the right answers: they have the data set, and find the picture in it."""
+"""Participants that know the right answers: they have the data set, and look the sample up in it."""
 
 import hashlib
 import math
@@ -8,19 +8,19 @@ from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
-from icl_loop.datasets import open_dataset
-from icl_loop.encodings import encoding, pixels
+from icl_loop.datasets import Dataset, open_dataset
+from icl_loop.encodings import Encoding, encoding, prepared
 from icl_loop.errors import InputError, RequestRefused
-from icl_loop.messages import Message, Reply
-from icl_loop.models.listening import Conversation
+from icl_loop.messages import Image, Message, Reply
 from icl_loop.models.participants.participant import STEPS, Participant, finite, share, text
+from icl_loop.wording import Sentences
 
 
 class Perfect(Participant):
-    """Answers the right label, which it finds by looking the picture up in a data set.
+    """Answers the right label, which it finds by looking the sample up in a data set.
 
-    It speaks of the classes by the data set's own names. Of pictures that are written alike it
-    knows the first.
+    It speaks of the classes by the data set's own names, and knows pictures whose pixels were not
+    moved. Of samples that are shown alike it knows the first.
     """
 
     def __init__(
@@ -32,45 +32,57 @@ class Perfect(Participant):
             DatasetError: There is no such data set.
         """
         super().__init__(seed, wordings)
-        self._dataset = open_dataset(text("dataset", dataset)).name
+        self._dataset = open_dataset(text("dataset", dataset))
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the stated final line with the right label.
 
         Raises:
-            RequestRefused: The picture is not in the data set, or its class is not a label here.
+            RequestRefused: The sample is not in the data set, or its class is not a label here.
         """
-        heard = self.listener.hear(messages)
-        return Reply(heard.wording.reply(self.truth(heard, messages)))
+        words, _ = self.listener.frame(messages)
+        return Reply(words.reply(self.truth(messages)))
 
-    def truth(self, heard: Conversation, messages: Sequence[Message]) -> str:
-        """Return the right label of the picture asked about; see `complete`."""
-        _, frame = self.listener.frame(messages)
-        side = math.isqrt(heard.pixels.size)
-        if side**2 == heard.pixels.size:
-            key = _answer_key(self._dataset, frame.encoding, side)
-            picture = heard.pixels.reshape(side, side)
-            label = key.get(_digest(encoding(frame.encoding).encode(picture)))
+    def truth(self, messages: Sequence[Message]) -> str:
+        """Return the right label of the sample asked about; see `complete`."""
+        words, frame = self.listener.frame(messages)
+        how = encoding(frame.encoding)
+        heard = self.listener.hear(messages)
+        if how.modality == self._dataset.modality:
+            side = math.isqrt(heard.features.size) if how.modality == "picture" else 0
+            asked = _asked(words.about(frame.encoding), messages)
+            label = _answer_key(self._dataset, how, side).get(_digest(asked))
             if label in heard.labels:
                 return label
         raise RequestRefused(
-            f"this participant knows the pictures of {self._dataset} by their own labels,"
-            " and this is none of them"
+            f"this participant knows what is in {self._dataset.name} by its own labels,"
+            " and this is not among it"
         )
 
 
+def _asked(sentences: Sentences, messages: Sequence[Message]) -> str | Image:
+    """Return what the last question of a request shows, which asks one."""
+    for message in reversed(messages):
+        seen = sentences.hear_picture(message) if message.is_seen else None
+        question = seen or sentences.hear_question(message.text)
+        if message.role == "user" and question is not None:
+            return question[1]
+    return ""
+
+
 @lru_cache(maxsize=8)
-def _answer_key(dataset: str, encoding_name: str, side: int) -> Mapping[bytes, str]:
-    """Return the label of every picture of a data set by the digest of its text."""
-    encode = encoding(encoding_name).encode
+def _answer_key(dataset: Dataset, how: Encoding, size: int) -> Mapping[bytes, str]:
+    """Return the label of every sample of a data set by the digest of what is shown of it."""
     key: dict[bytes, str] = {}
-    for sample in open_dataset(dataset):
-        key.setdefault(_digest(encode(pixels(sample.image, side))), sample.label)
+    for sample in dataset:
+        key.setdefault(_digest(how.encode(prepared(sample, how, size))), sample.label)
     return key
 
 
-def _digest(written: str) -> bytes:
-    return hashlib.sha256(written.encode()).digest()
+def _digest(shown: str | Image) -> bytes:
+    return hashlib.sha256(
+        shown.png if isinstance(shown, Image) else shown.encode("utf-8", "surrogatepass")
+    ).digest()
 
 
 class _Note(NamedTuple):
@@ -96,7 +108,8 @@ class Decreed(Perfect):
 
     The messages are all it goes by, so it writes turn and wander into every reply and reads them in
     the newest that it is shown. Where a policy does not show the turn before, it counts on from the
-    last one it sees; where none is shown, every turn is its first.
+    last one it sees. Where replies are shown without what it wrote, it counts the answers and begins
+    to wander anew; where none is shown, every turn is its first.
     """
 
     def __init__(
@@ -123,23 +136,23 @@ class Decreed(Perfect):
         """Return a note on the turn, and the stated final line with the right label or another.
 
         Raises:
-            RequestRefused: The picture is not in the data set, or its class is not a label here.
+            RequestRefused: The sample is not in the data set, or its class is not a label here.
         """
-        heard = self.listener.hear(messages)
-        truth = self.truth(heard, messages)
+        truth, (words, frame) = self.truth(messages), self.listener.frame(messages)
         note = self._note(messages)
         label = truth
         if self.uniform("decree", messages) >= self._accuracy(note):
-            others = [label for label in heard.labels if label != truth]
-            label = self.one_of(others or heard.labels, "decreed error", messages)
-        return Reply(f"{note}\n{heard.wording.reply(label)}")
+            others = [label for label in frame.labels if label != truth]
+            label = self.one_of(others or frame.labels, "decreed error", messages)
+        return Reply(f"{note}\n{words.reply(label)}")
 
     def _note(self, messages: Sequence[Message]) -> _Note:
         """Return the note that follows on the newest one shown."""
         fresh = NormalDist().inv_cdf(self.uniform("wander", messages) + 0.5 / STEPS) * self._drift
         before = max(_notes(messages), default=None)
         if before is None:
-            return _Note(0, _within_reach(fresh))
+            answers = sum(message.role == "assistant" for message in messages)
+            return _Note(answers, _within_reach(fresh))
         kept = self._memory * before.wander
         step = math.sqrt(1 - self._memory**2) * fresh
         return _Note(before.turn + 1, _within_reach(kept + step))

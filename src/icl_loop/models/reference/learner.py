@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.messages import Message, Reply
+from icl_loop.models.features import Features
 from icl_loop.models.listening import Conversation, Example, Listener, signature
 from icl_loop.models.reference.distances import Distances, Values
 from icl_loop.records import keyed_order
@@ -44,44 +45,44 @@ class Scorer(Learner):
 
     def choose(self, heard: Conversation, request: str) -> str:
         """Return a label than which none scores higher."""
-        scores = np.round(self.scores(weighed(heard), heard.pixels), _SAME)
+        scores = np.round(self.scores(weighed(heard), heard.features), _SAME)
         order = keyed_order(len(scores), self.seed, "score ties", request)
         return heard.labels[int(order[np.argmax(scores[order])])]
 
     @abstractmethod
-    def scores(self, evidence: "Evidence", asked: NDArray[np.float32]) -> Values:
-        """Return a score for each label of the picture `asked`, shape (labels,)."""
+    def scores(self, evidence: "Evidence", asked: Features) -> Values:
+        """Return a score for each label of the sample `asked` about, shape (labels,)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What a conversation says about the pictures it shows, as arrays.
+    """What a conversation says about the samples it shows, as arrays.
 
     Attributes:
-        pictures: Float32, shape (examples, pixels).
-        possible: Whether a picture may bear a label: true for one label where that was revealed or
+        features: What samples are compared by, float32, shape (examples, features).
+        possible: Whether a sample may bear a label: true for one label where that was revealed or
             confirmed, for all but the one refuted, or for all; shape (examples, labels).
     """
 
-    pictures: NDArray[np.float32]
+    features: NDArray[np.float32]
     possible: NDArray[np.bool_]
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
-        """Whether a picture may bear one label only; shape (examples,)."""
+        """Whether a sample may bear one label only; shape (examples,)."""
         one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
         return one
 
     @property
     def shares(self) -> Values:
-        """The labels that a picture may bear, each as likely as the others; rows sum to one."""
+        """The labels that a sample may bear, each as likely as the others; rows sum to one."""
         return normalized(self.possible)
 
 
 def weighed(heard: Conversation) -> Evidence:
-    """Return what the conversation says about its pictures.
+    """Return what the conversation says about its samples.
 
-    A picture may bear any label if its turn tells nothing, and if all labels are refuted.
+    A sample may bear any label if its turn tells nothing, and if all labels are refuted.
     """
     position = {label: number for number, label in enumerate(heard.labels)}
     possible = np.ones((len(heard.examples), len(heard.labels)), dtype=np.bool_)
@@ -92,8 +93,8 @@ def weighed(heard: Conversation) -> Evidence:
             row[position[known]] = True
         elif example.heard.correct is False and example.answer is not None and len(row) > 1:
             row[position[example.answer]] = False
-    pictures = [example.pixels for example in heard.examples]
-    return Evidence(np.array(pictures).reshape(len(pictures), heard.pixels.size), possible)
+    features = [example.features for example in heard.examples]
+    return Evidence(np.array(features).reshape(len(features), heard.features.size), possible)
 
 
 def known_label(example: Example) -> str | None:

@@ -1,8 +1,8 @@
-"""Propagation of what is known, and of what is ruled out, over all pictures shown."""
+"""Propagation of what is known, and of what is ruled out, over all samples shown."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import Values
 from icl_loop.models.reference.learner import Evidence, Scorer, normalized
 
@@ -13,26 +13,26 @@ _LEAST = 1e-9
 
 
 class Propagation(Scorer):
-    """Lets all pictures shown tell their neighbours which labels they may bear.
+    """Lets all samples shown tell their neighbours which labels they may bear.
 
-    Every picture, the one asked about among them, holds beliefs about its label, at first even. In
+    Every sample, the one asked about among them, holds beliefs about its label, at first even. In
     each round it takes the weighted mean of its neighbours' beliefs and drops what it cannot bear:
     all but the right label where that was revealed or confirmed, the answer that was refuted, or
-    nothing. So both kinds of evidence reach pictures of which nothing was told (label propagation:
+    nothing. So both kinds of evidence reach samples of which nothing was told (label propagation:
     Zhu and Ghahramani 2002). Two corrections matter: weights fall with the distance in units of how
-    far off a picture's neighbours are (Zelnik-Manor and Perona 2004), and beliefs in a label that
+    far off a sample's neighbours are (Zelnik-Manor and Perona 2004), and beliefs in a label that
     is held widely count less, for labels are about equally frequent (class mass normalization: Zhu,
     Ghahramani and Lafferty 2003). The latter makes it try labels of which little is known.
     """
 
-    def scores(self, evidence: Evidence, asked: NDArray[np.float32]) -> Values:
-        """Return how likely each label of the picture asked about is held to be."""
+    def scores(self, evidence: Evidence, asked: Features) -> Values:
+        """Return how likely each label of the sample asked about is held to be."""
         anything = np.ones((1, evidence.possible.shape[1]), dtype=np.bool_)
         possible = np.vstack([evidence.possible, anything])
         beliefs = normalized(possible)
         if not possible.all():
-            pictures = np.vstack([evidence.pictures, asked])
-            hears = _weights(self.distances.among(pictures))
+            samples = np.vstack([evidence.features, asked])
+            hears = _weights(self.distances.among(samples))
             for _ in range(_ROUNDS):
                 heard = hears @ beliefs + _LEAST
                 beliefs = normalized(possible * heard / heard.mean(axis=0))
@@ -41,7 +41,7 @@ class Propagation(Scorer):
 
 
 def _weights(distances: Values) -> Values:
-    """Return how much each picture hears of each other; rows sum to one."""
+    """Return how much each sample hears of each other; rows sum to one."""
     neighbours = min(_NEIGHBOURS, len(distances) - 1)
     np.fill_diagonal(distances, np.inf)
     nearest = np.argpartition(distances, neighbours - 1, axis=1)[:, :neighbours]

@@ -1,8 +1,8 @@
 """Kernel ridge regression."""
 
 import numpy as np
-from numpy.typing import NDArray
 
+from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import Values
 from icl_loop.models.reference.learner import Evidence, Scorer
 
@@ -12,22 +12,22 @@ _NOISE_OF_REFUTATION = 1.0
 
 
 class KernelRidge(Scorer):
-    """Regresses the labels on the pictures with a Gaussian kernel and answers the highest value.
+    """Regresses the labels on the samples with a Gaussian kernel and answers the highest value.
 
-    One regression a label (Saunders, Gammerman and Vovk 1998). Its targets are what a picture
-    bears of the label on average, given what was told, less what any picture bears of it: a picture
-    of which only a wrong answer is known counts against that answer, and a little for all others.
-    What such a picture tells is the less certain, so its target has the larger ridge. The kernel
-    falls with the squared distance in units of the median among the pictures.
+    One regression a label (Saunders, Gammerman and Vovk 1998). Its targets are what a sample
+    bears of the label on average, given what was told, less what any sample bears of it: one of
+    which only a wrong answer is known counts against that answer, and a little for all others. What
+    such a sample tells is less certain, so its target has the larger ridge. The kernel falls with
+    the squared distance in units of the median among the samples.
     """
 
-    def scores(self, evidence: Evidence, asked: NDArray[np.float32]) -> Values:
-        """Return the value of each regression at the picture asked about."""
+    def scores(self, evidence: Evidence, asked: Features) -> Values:
+        """Return the value of each regression at the sample asked about."""
         labels = evidence.possible.shape[1]
         told = np.flatnonzero(~evidence.possible.all(axis=1))
         if not told.size:
             return np.zeros(labels)
-        distances = self.distances.among(np.vstack([evidence.pictures, asked]))
+        distances = self.distances.among(np.vstack([evidence.features, asked]))
         kernel = np.exp(-_WIDTH / _unit(distances) * distances)
         ridge = np.where(evidence.is_known[told], _NOISE, _NOISE_OF_REFUTATION)
         targets = evidence.shares[told] - 1 / labels
@@ -36,5 +36,5 @@ class KernelRidge(Scorer):
 
 
 def _unit(distances: Values) -> float:
-    """Return the median distance between pictures, one if most are alike."""
+    """Return the median distance between samples, one if most are alike."""
     return float(np.median(distances)) or 1.0

@@ -1,0 +1,117 @@
+"""Probes: accuracy on held-out samples at checkpoints, from saved transcripts."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from icl_loop.analysis.curves import Estimate
+from icl_loop.analysis.frame import find
+from icl_loop.analysis.sessions import sessions
+from icl_loop.errors import TranscriptError
+
+_SCHEMA = {
+    "path": pl.String,
+    "experiment": pl.String,
+    "arm": pl.String,
+    "stream": pl.Int64,
+    "after_turn": pl.Int64,
+    "sample": pl.String,
+    "label": pl.String,
+    "answer": pl.String,
+    "correct": pl.Boolean,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How an arm did on its probes at one checkpoint.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        after_turn: Turns played before.
+        accuracy: Over the sessions that were asked there.
+    """
+
+    experiment: str
+    arm: str
+    after_turn: int
+    accuracy: Estimate
+
+
+def probes(paths: Iterable[Path]) -> pl.DataFrame:
+    """Return the probes of the transcripts at `paths`, one row each.
+
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `after_turn`, `sample`,
+    `label`, `answer`, `correct`. Only sessions whose settings ask for probes are read through.
+
+    Raises:
+        TranscriptError: A line of a probe is not whole; names file and line.
+    """
+    found = find(paths)
+    asked = pl.DataFrame([row for path in found for row in _rows(path)], schema=_SCHEMA)
+    named = sessions(found).select("path", "experiment")
+    return asked.drop("experiment").join(named, on="path", maintain_order="left").select(*_SCHEMA)
+
+
+def checkpoints(asked: pl.DataFrame) -> list[Checkpoint]:
+    """Return accuracy arm by arm and checkpoint by checkpoint, of what `probes` returns.
+
+    A session counts once, whatever the number of its probes.
+    """
+    arm = ("experiment", "arm", "after_turn")
+    per_session = asked.group_by(*arm, "path", maintain_order=True).agg(pl.col("correct").mean())
+    return [
+        Checkpoint(str(experiment), str(name), int(after), Estimate.of(part["correct"].to_numpy()))
+        for (experiment, name, after), part in per_session.group_by(*arm, maintain_order=True)
+    ]
+
+
+def checkpoint_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as the stable JSON of `analyze --json`."""
+    accuracy = checkpoint.accuracy
+    return {
+        "after_turn": checkpoint.after_turn,
+        "accuracy": accuracy.mean,
+        "accuracy_ci": accuracy.interval and list(accuracy.interval),
+        "sessions": accuracy.sessions,
+    }
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        header = _parsed(path, 1, file.readline())
+        if not _asks_probes(header):
+            return
+        session = {key: header.get(key) for key in ("experiment", "arm", "stream")}
+        for number, line in enumerate(file, start=2):
+            if line.startswith(b'{"type":"probe"') and line.endswith(b"\n"):
+                yield {"path": str(path), **session, **_probe(path, number, line)}
+
+
+def _asks_probes(header: Mapping[str, Any]) -> bool:
+    settings = header.get("settings")
+    table = settings.get("probes") if isinstance(settings, dict) else None
+    return isinstance(table, dict) and bool(table.get("at"))
+
+
+def _probe(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    said = _parsed(path, number, line)
+    try:
+        return {key: said[key] for key in ("after_turn", "sample", "label", "answer", "correct")}
+    except KeyError as error:
+        raise TranscriptError(f"{path}, line {number}: the probe has no {error}") from None
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise TranscriptError(f"{path}, line {number} is not a line of a transcript")
+    return said
