@@ -3,12 +3,14 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from icl_loop.errors import InputError
 from icl_loop.experiment import Experiment, Session
@@ -19,7 +21,7 @@ from icl_loop.planning.expense import Job, makespan
 from icl_loop.records import Turn
 from icl_loop.runner import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.sheet import duration, sentences
+from icl_loop.sheet import Trying, duration, expense_table, exposure_table, sentences
 from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
 from icl_loop.transcripts import Transcript, read
 from making import experiment, played
@@ -278,6 +280,15 @@ def test_many_streams_are_scaled_up() -> None:
     assert any("8 of 40 streams" in said for said in sentences(many))
 
 
+def test_data_for_no_more_streams_are_enough() -> None:
+    """Where the data last for the streams of the design alone, these alone are played on trial."""
+    long = {"turns": 1_700, "seed": 6, "streams": 1, "context": {"policy": "stateless"}}
+    with pytest.raises(InputError, match="play at most"):
+        planned(experiment(**long))
+    lasting = {**long, "turns": 1_600}
+    assert planned(experiment(**lasting), advised=False).tried == 1
+
+
 def test_a_plan_is_always_the_same() -> None:
     """Planning twice gives the same JSON, without a NaN in it."""
     first, second = (
@@ -311,6 +322,30 @@ def test_a_session_waits_for_its_donor() -> None:
     jobs = {("y", 0): Job(3, ("d", 0)), ("d", 0): Job(5), ("n", 0): Job(4)}
     assert makespan(jobs, 1) == 12
     assert makespan(jobs, 2) == makespan(jobs, 9) == 8
+
+
+def test_the_tables_hold_what_is_planned() -> None:
+    """Every arm has its row in both tables, and money that is unknown is a dash."""
+    model = {"name": "my-own-model", "base_url": NOWHERE}
+    made = planned(experiment(model=model, arms=CLEAR, streams=6), advised=False)
+    console = Console(width=120, file=StringIO(), record=True)
+    console.print(expense_table(made), exposure_table(made))
+    text = console.export_text()
+    assert all(text.count(f" {arm} ") == 2 for arm in ("label", "none"))
+    assert f"{made.expense.prompt:,}" in text
+    assert " – " in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_trying_leaves_nothing_behind(*, terminal: bool) -> None:
+    """Progress is drawn in a terminal only, and only once it takes long."""
+    file = StringIO()
+    with Trying(Console(file=file, force_terminal=terminal)) as trying:
+        trying.turn()
+        assert file.getvalue() == ""
+        trying.SECONDS = 0.0
+        trying.turn()
+    assert ("2 turns played on trial" in file.getvalue()) == terminal
 
 
 def test_durations_are_read_at_a_glance() -> None:

@@ -17,7 +17,7 @@ WINDOW_TIMES = 4
 MORE_TURNS = 200
 MORE_STREAMS = 8
 TRIED_STREAMS = 4
-"""Streams on which a change is tried."""
+"""Most streams on which a change is tried."""
 MOST_TURNS = 400
 
 
@@ -51,6 +51,7 @@ async def advise(
     arms: tuple[str, str],
     *,
     limited: bool,
+    streams: int,
     trials: Trials,
     learner: str,
 ) -> Advice | None:
@@ -63,22 +64,26 @@ async def advise(
         experiment: The design.
         arms: Its contrast.
         limited: Whether the window limits what the arms show.
+        streams: Streams on which changes may be tried.
         trials: Plays the sessions.
         learner: The reference learner that plays them.
     """
     testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
     unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
-    found = [await _outcome(unchanged, arms, trials, learner)]
+    tried = min(streams, TRIED_STREAMS)
+    found = [await _outcome(unchanged, arms, tried, trials, learner)]
     for change in _changes(enough, arms, limited=limited):
         with suppress(InputError):  # the data set or the wording may not allow a change
-            found.append(await _outcome(change, arms, trials, learner))
+            found.append(await _outcome(change, arms, tried, trials, learner))
     best = max(found, key=lambda each: (min(round(each.power, 2), POWER), each.difference))
     return best if best.change else None
 
 
-async def _outcome(change: _Change, arms: tuple[str, str], trials: Trials, learner: str) -> Advice:
-    shown = await seen(change.experiment, arms, TRIED_STREAMS, trials, [learner])
+async def _outcome(
+    change: _Change, arms: tuple[str, str], streams: int, trials: Trials, learner: str
+) -> Advice:
+    shown = await seen(change.experiment, arms, streams, trials, [learner])
     found = detectability(change.experiment, arms, shown)
     if found is None:
         return Advice(change.words, 0.0, 0.0, change.experiment.streams)

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
 
 from icl_loop.analysis.curves import EDGES
+from icl_loop.errors import DatasetError
 from icl_loop.experiment import Experiment
 from icl_loop.planning.advice import Advice, advise
 from icl_loop.planning.detection import (
@@ -18,7 +20,7 @@ from icl_loop.planning.detection import (
     seen,
 )
 from icl_loop.planning.expense import Expense, expense, seconds, together
-from icl_loop.planning.trials import Trial, Trials, plays_as
+from icl_loop.planning.trials import Trial, Trials, plays_as, session_of
 from icl_loop.planning.verdict import ALONE, cut_short, verdict
 
 TRIED_STREAMS = (4, 8)
@@ -179,9 +181,19 @@ async def plan(
 
 
 def _tried(experiment: Experiment) -> int:
-    """Return how many streams are played on trial: fewer where there are many turns and arms."""
+    """Return how many streams are played on trial: fewer where there are many turns and arms.
+
+    Where the data do not last for streams beyond those of the experiment, none of these is played.
+    """
     fewest, most = TRIED_STREAMS
-    return min(max(TRIED_TURNS // (experiment.turns * len(experiment.arms)), fewest), most)
+    wanted = TRIED_TURNS // (experiment.turns * len(experiment.arms))
+    tried = min(max(wanted, fewest), most)
+    with suppress(DatasetError):
+        for arm, settings in experiment.arms.items():
+            for stream in range(experiment.streams, tried):
+                _ = session_of(experiment, arm, stream, settings).task
+        return tried
+    return min(experiment.streams, tried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +213,7 @@ async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) 
             ]
         )
 
-    compared = tried if arm in (contrast(experiment) or ()) else CURVE_STREAMS
+    compared = tried if arm in (contrast(experiment) or ()) else min(CURVE_STREAMS, tried)
     return _Played(
         own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams), counted=True),
         references={name: await by(name, compared) for name in REFERENCES},
@@ -283,7 +295,9 @@ async def _conclude(
         return _Conclusion(found, can_show, said)
     limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
     learner = found.reference if found is not None else REFERENCES[-1]
-    advice = await advise(experiment, pair, limited=limited, trials=trials, learner=learner)
+    advice = await advise(
+        experiment, pair, limited=limited, streams=tried, trials=trials, learner=learner
+    )
     return _Conclusion(found, can_show, said, advice)
 
 

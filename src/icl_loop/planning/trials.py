@@ -82,7 +82,8 @@ class Trials:
         The streams go on beyond those that the experiment has. A yoked session has its donor played
         by the same model. Usages are there if `counted`, which takes longer.
         """
-        session = _session(experiment, arm, stream, name)
+        settings = _recast(experiment.arms[arm], name)
+        session = session_of(experiment, arm, stream, settings)
         place = experiment.donor_of(session)
         if place is not None:
             told = (await self.of(experiment, *place, name, counted=counted)).told
@@ -144,9 +145,13 @@ def plays_as(settings: Settings) -> str:
     return settings.model.name if settings.model.name in BUILT_IN else STAND_IN
 
 
-def _session(experiment: Experiment, arm: str, stream: int, name: str) -> Session:
-    """Return a session with a built-in model in place of its own, within the same window."""
-    settings = experiment.arms[arm]
+def session_of(experiment: Experiment, arm: str, stream: int, settings: Settings) -> Session:
+    """Return a session of an arm under these settings."""
+    return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, settings)
+
+
+def _recast(settings: Settings, name: str) -> Settings:
+    """Return the settings with a built-in model in place of their own, within the same window."""
     model = settings.model
     ours = ModelSettings(
         name=name,
@@ -154,8 +159,7 @@ def _session(experiment: Experiment, arm: str, stream: int, name: str) -> Sessio
         merge_roles=model.merge_roles,
         params=model.params if (model.name, model.base_url) == (name, None) else {},
     )
-    cast = settings.model_copy(update={"model": ours})
-    return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, cast)
+    return settings.model_copy(update={"model": ours})
 
 
 def _donor(arm: str, stream: int, told: tuple[str, ...]) -> Donor:
