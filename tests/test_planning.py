@@ -245,6 +245,23 @@ def test_a_difference_below_the_one_sought_shows_nothing() -> None:
     assert "99 points that are looked for" in more.verdict
 
 
+def test_every_control_that_learned_needs_is_planned_for() -> None:
+    """Arms that differ from the first in feedback alone, none or its own donor's, are its controls."""
+    arms = [
+        LADDER[0],
+        {"name": "yoked", "feedback": TOLD["yoked"]},
+        LADDER[1],
+        {"name": "label", "feedback": {"kind": "label"}},
+        {"name": "short", "feedback": {"kind": "none"}, "context": {"policy": "last(3)"}},
+    ]
+    primary = {"primary": ["feedback", "yoked"]}
+    made = planned(experiment(turns=30, arms=arms, analysis=primary), advised=False)
+    assert made.detectability is not None
+    assert (made.detectability.first, made.detectability.second) == ("feedback", "yoked")
+    assert [(each.first, each.second) for each in made.controls] == [("feedback", "none")]
+    assert any("'none' as well" in said for said in sentences(made))
+
+
 def test_one_arm_compares_nothing() -> None:
     """With one arm there is no verdict, and the sentence says why."""
     made = planned(experiment())

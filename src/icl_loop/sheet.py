@@ -72,6 +72,12 @@ def sentences(plan: Plan) -> Iterator[str]:
     yield from _provisos(plan)
     if plan.detectability is not None:
         yield from _detection(plan.detectability)
+    for each in plan.controls:
+        yield (
+            f"To say that {each.first!r} learned needs a difference from {each.second!r} as well:"
+            f" the best reference learner's is {_points(each.difference)}, seen with"
+            f" {_percent(each.reference_power)} % power."
+        )
     yield plan.verdict
     if plan.can_show is False:
         yield from _advice(plan)

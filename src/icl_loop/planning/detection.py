@@ -14,6 +14,7 @@ from icl_loop.analysis.power import (
     power_by_formula,
 )
 from icl_loop.experiment import Experiment
+from icl_loop.feedback import YOKED
 from icl_loop.models import BUILT_IN
 from icl_loop.planning.trials import Trial, Trials
 
@@ -23,6 +24,8 @@ REFERENCES = tuple(
 """The learners that stand for what can be learned from what is shown."""
 SOUGHT = 0.1
 """The difference that is looked for where the file names none; less is near chance."""
+CONTROLS = ("none", YOKED)
+"""Kinds of feedback that tell nothing of one's own answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,25 @@ def contrast(experiment: Experiment) -> tuple[str, str] | None:
         case [first, second, *_]:
             return first, second
     return None
+
+
+def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
+    """Return the primary contrast and those with the other controls, which "learned" needs besides.
+
+    A control differs from the first arm in feedback alone, which is none, or of a donor: the arm.
+    """
+    pair = contrast(experiment)
+    if pair is None:
+        return []
+    others = [(pair[0], arm) for arm in experiment.arms if _is_control(experiment, pair[0], arm)]
+    return list(dict.fromkeys([pair, *others]))
+
+
+def _is_control(experiment: Experiment, first: str, arm: str) -> bool:
+    mine, other = experiment.arms[first], experiment.arms[arm]
+    alike = mine.model_copy(update={"feedback": other.feedback}) == other
+    tells = [each.feedback.kind not in CONTROLS for each in (mine, other)]
+    return alike and tells == [True, False] and other.feedback.donor in (None, first)
 
 
 async def seen(

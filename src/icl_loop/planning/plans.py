@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -15,7 +15,7 @@ from icl_loop.planning.advice import Advice, advise
 from icl_loop.planning.detection import (
     REFERENCES,
     Detectability,
-    contrast,
+    contrasts,
     detectability,
     seen,
 )
@@ -107,7 +107,8 @@ class Plan:
         expense: What all arms take together.
         seconds: How long the whole run takes.
         arms: The plan of each arm.
-        detectability: What its contrast can show, None if it cannot be said.
+        detectability: What its primary contrast can show, None if it cannot be said.
+        controls: The same of the first arm and its other controls, which "learned" needs besides.
         can_show: Whether the design can show learning, None if it cannot be said.
         verdict: The same in a sentence.
         advised: Whether changes may be tried.
@@ -125,6 +126,7 @@ class Plan:
     seconds: float
     arms: tuple[ArmPlan, ...]
     detectability: Detectability | None
+    controls: tuple[Detectability, ...]
     can_show: bool | None
     verdict: str
     advised: bool
@@ -173,6 +175,7 @@ async def plan(
         seconds=seconds(experiment, own, latency_s, concurrency),
         arms=arms,
         detectability=conclusion.found,
+        controls=conclusion.controls,
         can_show=conclusion.can_show,
         verdict=conclusion.verdict,
         advised=advised,
@@ -213,10 +216,11 @@ async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) 
             ]
         )
 
-    compared = tried if arm in (contrast(experiment) or ()) else min(CURVE_STREAMS, tried)
+    compared = {each for pair in contrasts(experiment) for each in pair}
+    streams = tried if arm in compared else min(CURVE_STREAMS, tried)
     return _Played(
         own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams), counted=True),
-        references={name: await by(name, compared) for name in REFERENCES},
+        references={name: await by(name, streams) for name in REFERENCES},
     )
 
 
@@ -264,9 +268,10 @@ def _mean(accuracies: Iterable[float]) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class _Conclusion:
-    """What the contrast of an experiment can show."""
+    """What the contrasts of an experiment can show."""
 
     found: Detectability | None
+    controls: tuple[Detectability, ...]
     can_show: bool | None
     verdict: str
     advice: Advice | None = None
@@ -280,25 +285,40 @@ async def _conclude(
     *,
     advised: bool,
 ) -> _Conclusion:
-    pair = contrast(experiment)
-    if pair is None:
-        return _Conclusion(None, None, ALONE)
-    exposures = {each.arm: each.exposure for each in arms}
-    found = detectability(experiment, pair, await seen(experiment, pair, tried, trials))
-    if found is None:
-        short = min(pair, key=lambda arm: exposures[arm].turns)
-        said = cut_short(short, exposures[short].turns)
+    """Conclude from the first contrast that cannot show learning, else from the primary one."""
+    pairs = contrasts(experiment)
+    if not pairs:
+        return _Conclusion(None, (), None, ALONE)
+    found = {
+        pair: detectability(experiment, pair, await seen(experiment, pair, tried, trials))
+        for pair in pairs
+    }
+    weak = (pair for pair, each in found.items() if each is None or each.can_show is False)
+    pair = next(weak, pairs[0])
+    one = found[pair]
+    exposed = [next(each for each in arms if each.arm == arm) for arm in pair]
+    if one is None:
+        short = min(exposed, key=lambda each: each.exposure.turns)
+        said = cut_short(short.arm, short.exposure.turns)
     else:
-        said = verdict(found, fits=exposures[pair[0]].fits, chance=arms[0].chance)
-    can_show = found is not None and found.can_show
-    if can_show is not False or not advised:
-        return _Conclusion(found, can_show, said)
-    limited = any(exposures[arm].fits < experiment.turns - 1 for arm in pair)
-    learner = found.reference if found is not None else REFERENCES[-1]
-    advice = await advise(
-        experiment, pair, limited=limited, streams=tried, trials=trials, learner=learner
+        said = verdict(one, fits=exposed[0].exposure.fits, chance=exposed[0].chance)
+    concluded = _Conclusion(
+        found=found[pairs[0]],
+        controls=tuple(each for other in pairs[1:] if (each := found[other]) is not None),
+        can_show=one is not None and one.can_show,
+        verdict=said,
     )
-    return _Conclusion(found, can_show, said, advice)
+    if concluded.can_show is not False or not advised:
+        return concluded
+    advice = await advise(
+        experiment,
+        pair,
+        limited=any(each.exposure.fits < experiment.turns - 1 for each in exposed),
+        streams=tried,
+        trials=trials,
+        learner=REFERENCES[-1] if one is None else one.reference,
+    )
+    return replace(concluded, advice=advice)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
