@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icl_loop.analysis import conclude, frame, sessions
 from icl_loop.encodings import encoding, pixels
 from icl_loop.encodings.pictures import OfPixels
 from icl_loop.errors import InputError, ReplayMismatch, TranscriptError
@@ -466,3 +467,131 @@ async def test_streams_can_be_added_to_yoked_arms(tmp_path: Path) -> None:
     after = transcripts_of(tmp_path / "small")
     assert {name: after[name] for name in before} == before
     assert len(after) == 8
+
+
+# ---- the order of sessions -------------------------------------------------------------------
+
+
+LADDER: dict[str, Any] = {
+    "turns": 60,
+    "streams": 12,
+    "arms": [YOKED, {"name": "feedback"}, {"name": "none", "feedback": {"kind": "none"}}],
+    "analysis": {"primary": ["feedback", "yoked"]},
+}
+
+
+async def test_streams_are_played_in_order(tmp_path: Path) -> None:
+    """A stream is whole, yoked sessions included, before one is begun that it does not need."""
+    begun: list[tuple[str, int]] = []
+
+    def note(session: Session, turn: Turn) -> None:
+        if turn.index == 0:
+            begun.append((session.arm, session.stream))
+
+    made = experiment(**{**LADDER, "turns": 4, "streams": 4})
+    await Run(made, tmp_path, concurrency=1, on_turn=note).play()
+    assert len(begun) == 12
+    for stream in range(3):
+        whole = [("yoked", stream), ("feedback", stream), ("none", stream)]
+        last = max(begun.index(each) for each in whole)
+        allowed = {*whole, *begun[: begun.index(("feedback", stream + 1)) + 1]}
+        assert set(begun[: last + 1]) <= allowed | {("feedback", 0), ("feedback", stream + 1)}
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+async def test_stopping_early_saves_streams(tmp_path: Path, concurrency: int) -> None:
+    """Whatever plays at once, a clear effect in a yoked design leaves streams unplayed."""
+    played = 0
+
+    def note(_: Session, __: Turn) -> None:
+        nonlocal played
+        played += 1
+
+    made = experiment(**LADDER, model={"name": "reference/propagation"})
+    run = Run(made, tmp_path, concurrency=concurrency, stop_early=True, on_turn=note)
+    result = await run.play()
+    assert result.complete
+    assert result.early is not None
+    assert played <= 0.75 * 12 * 3 * 60
+    turns = frame(result.paths)
+    concluded = conclude(turns, sessions=sessions(result.paths))
+    assert concluded.verdict == "learned"
+    assert concluded.stopped_early
+
+
+async def test_a_run_that_was_over_anyway_did_not_stop_early(tmp_path: Path) -> None:
+    """Where the evidence comes with the last stream, the verdict rests on p as in any whole run."""
+    made = experiment(**{**LADDER, "streams": 5}, model={"name": "reference/propagation"})
+    result = await Run(made, tmp_path, stop_early=True, concurrency=1).play()
+    assert result.complete
+    assert result.early is None or len(result.paths) < 15
+    assert (tmp_path / "small" / "stopped-early.json").exists() == (result.early is not None)
+
+
+async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
+    """An edited donor that could never have been is refused in words instead of waited for."""
+    made = experiment(arms=[YOKED, {"name": "feedback"}])
+    await Run(made, tmp_path).play()
+    path = tmp_path / "small" / "yoked-0.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
+    result = await Run(made, tmp_path).play()
+    assert ["no session that it can be told" in str(stop.reason) for stop in result.stops] == [True]
+
+
+async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Path) -> None:
+    """Yoked to a session that ended with its window, a session ends there, too, and the run is done."""
+    made = experiment(
+        turns=60,
+        arms=[YOKED, {"name": "feedback"}],
+        context={"policy": "all"},
+        model={"name": "participant/chance", "context_window": 4_000},
+    )
+    result = await Run(made, tmp_path).play()
+    assert result.complete
+    for path in result.paths:
+        saved = read(path)
+        assert saved.end is not None
+        assert saved.end.status == "context_full"
+        assert len(saved.turns) < 60
+        assert await verify(saved) == len(saved.turns)
+
+
+# ---- what an experiment file refuses ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"headers": {"api-key": "sk-canary"}}, "headers_env"),
+        ({"headers": {"X-Goog-Api-Key": "sk-canary"}}, "headers_env"),
+        ({"params": {"extra_body": {"api-key": "sk-canary"}}}, "api_key_env"),
+        ({"base_url": "http://127.0.0.1:1/v1?key=sk-canary"}, "must not hold a key"),
+    ],
+)
+def test_secrets_are_kept_out_of_files(changes: dict[str, Any], complaint: str) -> None:
+    """What looks like a secret is refused, wherever in the model's table it stands, unrepeated."""
+    with pytest.raises(InputError, match=complaint) as refused:
+        experiment(model={"name": "some-model", **changes})
+    assert "canary" not in str(refused.value)
+
+
+def test_a_contrast_takes_two_arms() -> None:
+    """An arm is not compared with itself."""
+    with pytest.raises(InputError, match="two different arms"):
+        experiment(arms=[{"name": "a"}], analysis={"primary": ["a", "a"]})
+
+
+async def test_probes_are_unlike_the_stream(tmp_path: Path) -> None:
+    """A sample whose words were asked before is no held-out probe, whatever its number."""
+    rows = [f"{text},{kind}" for kind in "xy" for text in ("one", "two", "three", "four") * 4]
+    (tmp_path / "twice.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    made = experiment(
+        turns=2,
+        streams=1,
+        task={"dataset": f"csv:{tmp_path / 'twice.csv'}", "encoding": "text"},
+        probes={"at": [2], "count": 2},
+    )
+    task = next(iter(made.sessions())).task
+    asked = {sample.content for sample in task.samples}
+    assert not asked & {sample.content for sample in task.probes}

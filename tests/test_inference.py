@@ -733,3 +733,37 @@ async def test_who_learns_is_told_from_who_does_not(
     assert [rung.holds for rung in found.ladder][1] is None
     if learns:
         assert [rung.holds for rung in found.ladder] == [True, None, True, True]
+
+
+# ---- what learning takes -------------------------------------------------------------------
+
+
+def test_an_arm_that_is_told_nothing_learns_nothing_from_it() -> None:
+    """However far a control is above another arm, that is no learning from feedback."""
+    for first, second in (("none", "stateless"), ("yoked", "feedback"), ("feedback", "stateless")):
+        found = concluded({first: HIGH, second: LOW}, (first, second))
+        assert found.primary is not None
+        assert found.primary.above
+        assert found.verdict == "no evidence"
+        assert "no learning from feedback" in sentence(found)
+
+
+def test_arms_of_mixed_sessions_are_refused() -> None:
+    """Sessions of one arm that were set to different things, or lengths, are no one arm."""
+    roles = set_to({"feedback": {}, "yoked": FULL["yoked"]}, ("feedback", "yoked"))
+    other = roles.with_columns(feedback=pl.lit("label"), path=pl.col("path") + "b")
+    turns = played({"feedback": HIGH, "yoked": LOW})
+    with pytest.raises(TranscriptError, match=r"arm 'feedback' differ .*\(feedback\)"):
+        conclude(turns, sessions=pl.concat([roles, other.filter(arm="feedback")]))
+    of_stream_0 = pl.when(pl.col("stream") == 0)
+    longer = turns.with_columns(turns=of_stream_0.then(999).otherwise(pl.col("turns")))
+    with pytest.raises(TranscriptError, match=r"planned with .* turns"):
+        conclude(longer, sessions=roles)
+
+
+def test_streams_added_later_are_said() -> None:
+    """Where sessions recorded different numbers of planned streams, a note says what that means."""
+    roles = set_to({"feedback": {}, "yoked": FULL["yoked"]}, ("feedback", "yoked"))
+    both = pl.concat([roles.with_columns(planned_streams=pl.lit(n, pl.Int64)) for n in (6, 8)])
+    found = conclude(played({"feedback": HIGH, "yoked": LOW}), sessions=both)
+    assert any("6 streams were planned and more added, up to 8" in note for note in found.warnings)

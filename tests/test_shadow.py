@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from icl_loop.analysis import frame
+from icl_loop.analysis import frame, sessions
 from icl_loop.errors import InputError
 from icl_loop.models import ScriptedModel
 from icl_loop.runner import Run
@@ -52,7 +52,7 @@ async def test_a_learner_beside_itself(tmp_path: Path) -> None:
     result = await Run(made, tmp_path).play()
     turns = frame(result.paths)
     shadowed = await shadows(map(Path, turns["path"].unique(maintain_order=True)))
-    rows = {row.arm: row for row in beside(turns, shadowed)}
+    rows = {row.arm: row for row in beside(turns, shadowed, sessions(result.paths))}
     assert all(row.excess_regret.mean == 0 for row in rows.values())
     assert rows["label"].learning_efficiency == pytest.approx(1)
     assert rows["stateless"].learning_efficiency is None

@@ -341,7 +341,7 @@ def analyze(
     pair = _pair_of_arms(primary)
     turns = frame(paths)
     shadowed = None if learner is None else _shadows_of(turns, learner)
-    shaded = [] if shadowed is None else beside(turns, shadowed, str(learner))
+    shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
     metrics = _measured(turns)
     if not as_json_text:
         _print_summary(turns, pair, metrics, shaded)

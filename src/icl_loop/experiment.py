@@ -1,13 +1,14 @@
 """Experiments: one TOML file of arms and streams, checked whole before the first request."""
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -82,14 +83,30 @@ def _address(value: str | None) -> str | None:
             raise ValueError("must be an address like http://127.0.0.1:8000/v1")
         if parts.username or parts.password:
             raise ValueError("must not hold a user name or a key; name a variable in api_key_env")
+        if any(_SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+            raise ValueError("must not hold a key in its query; name its variable in headers_env")
     return value
 
 
 def _no_secrets(params: dict[str, Any]) -> dict[str, Any]:
-    for key in params:
-        if any(word in key.lower() for word in ("api_key", "authorization", "secret")):
+    for key, value in params.items():
+        plain = key.lower().replace("-", "_")
+        if any(word in plain for word in ("api_key", "authorization", "secret", "password")):
             raise ValueError(f"{key!r} looks like a secret; name a variable in api_key_env")
+        if isinstance(value, dict):
+            _no_secrets(value)
     return params
+
+
+def _no_secret_headers(headers: dict[str, str]) -> dict[str, str]:
+    for name in headers:
+        if _SECRET.search(name):
+            raise ValueError(f"{name!r} looks like a secret; name its variable in headers_env")
+    return headers
+
+
+_SECRET = re.compile("key|token|auth|secret|cookie|password|signature", re.IGNORECASE)
+"""What the name of a header or of a query's field holds if its value is not for a file."""
 
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
@@ -123,7 +140,7 @@ class ModelSettings(_Table):
     base_url: Annotated[str | None, AfterValidator(_address)] = None
     api_key_env: Variable | None = None
     organization: str | None = None
-    headers: Annotated[dict[str, str], AfterValidator(_no_secrets)] = {}
+    headers: Annotated[dict[str, str], AfterValidator(_no_secret_headers)] = {}
     headers_env: dict[str, Variable] = {}
     params: Annotated[dict[str, Any], AfterValidator(_no_secrets)] = {}
     merge_roles: bool = True
@@ -317,7 +334,7 @@ class Session:
         settings, key = self.settings.task, (self.seed, self.stream)
         names = label_map(settings.labels, self.dataset.labels, key)
         return Task(
-            samples=self._samples(self.dataset.stream(self.turns, *key)),
+            samples=self._samples(self.dataset.stream(self._length, *key)),
             encoding=encoding(settings.encoding),
             size=settings.size,
             labels=names,
@@ -330,6 +347,11 @@ class Session:
             probes=self._samples(self._probes()),
             checkpoints=tuple(self.settings.probes.at),
         )
+
+    @property
+    def _length(self) -> int:
+        """The turns it has; a donor whose window filled up early leaves a yoked session as many."""
+        return self.turns if self.donor is None else min(self.turns, len(self.donor.told))
 
     def _samples(self, indices: Iterable[int]) -> list[Sample]:
         return [self.dataset[index] for index in indices]
@@ -472,7 +494,9 @@ class Experiment:
         """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
         primary = self.analysis.primary
         analysis = AnalysisIdentity(
-            primary=(primary[0], primary[1]) if primary else None, margin=self.analysis.margin
+            primary=(primary[0], primary[1]) if primary else None,
+            margin=self.analysis.margin,
+            streams=self.streams,
         )
         for stream in range(self.streams):
             for arm, settings in self.arms.items():
@@ -539,6 +563,8 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
         raise InputError(f"{where}, arms: an experiment has at least one arm")
     for arm, settings in arms.items():
         _check_arm(file, arms, arm, settings, where)
+    if file.analysis.primary and len(set(file.analysis.primary)) < 2:
+        raise InputError(f"{where}, analysis.primary: a contrast takes two different arms")
     for arm in file.analysis.primary or ():
         if arm not in arms:
             raise InputError(f"{where}, analysis.primary: no arm {arm!r}: {nearest(arm, arms)}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from icl_loop.analysis.contrasts import STOP_AT, e_process, late_difference
+from icl_loop.analysis import conclude, frame
+from icl_loop.analysis import sessions as sessions_of
+from icl_loop.analysis.contrasts import STOP_AT
+from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.sessions import EARLY_STOP_NAME
 from icl_loop.errors import (
     ContextFull,
@@ -18,6 +22,7 @@ from icl_loop.errors import (
     InputError,
     ReplayMismatch,
     StoppedShort,
+    TranscriptError,
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
@@ -26,6 +31,7 @@ from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Probe, Turn
+from icl_loop.slots import Rank, Slots
 from icl_loop.transcripts import (
     Recorder,
     Transcript,
@@ -115,7 +121,8 @@ class Run:
     meter: Meter = field(init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
-    _right: dict[tuple[str, int], list[bool]] = field(default_factory=dict, init=False)
+    _slots: Slots = field(default_factory=lambda: Slots(1), init=False)
+    _whole: list[Path] = field(default_factory=list, init=False)
     _early: EarlyStop | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +141,7 @@ class Run:
     def stop(self) -> None:
         """Let every session finish and save the turn it is in, then end the run."""
         self._stopping.set()
+        self._slots.open(math.inf)
 
     async def play(self) -> RunResult:
         """Play what is unfinished; skip what is complete.
@@ -158,12 +166,13 @@ class Run:
                     yoked = self.experiment.donor_of(session) is not None
                     check_resumable(self.path(session), session.header(), donor=not yoked)
                 self._count_saved(models, sessions)
-                slots = asyncio.Semaphore(self.concurrency)
+                self._slots = Slots(self.concurrency, upto=1 if self.stop_early else math.inf)
                 async with asyncio.TaskGroup() as group:
                     playing = [
-                        group.create_task(self._session(session, models[session], slots, journal))
+                        group.create_task(self._session(session, models[session], journal))
                         for session in sessions
                     ]
+                self._close_early(sessions)
         return RunResult(
             folder=self.folder,
             paths=tuple(path for session in sessions if (path := self.path(session)).exists()),
@@ -187,13 +196,11 @@ class Run:
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
-    async def _session(
-        self, session: Session, model: ChatModel, slots: asyncio.Semaphore, journal: Journal
-    ) -> Stop | None:
+    async def _session(self, session: Session, model: ChatModel, journal: Journal) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
         try:
             playable = await self._with_donor(session)
-            async with slots:
+            async with self._slots.place(self._rank(session)):
                 if self._stopping.is_set():
                     return None
                 with Recorder(self.path(session), playable.header(), journal) as recorder:
@@ -206,7 +213,24 @@ class Run:
             )
         finally:
             self._ended[session.arm, session.stream].set()
+            self._slots.open(1 + self._streams_ended())
         return None
+
+    def _rank(self, session: Session) -> Rank:
+        """Return when a session is due: with its stream, a donor with the stream that needs it."""
+        donors = {arm.feedback.donor for arm in self.experiment.arms.values()}
+        arms = list(self.experiment.arms)
+        if session.arm not in donors:
+            return session.stream, 1 + arms.index(session.arm)
+        needed_by = (session.stream - 1) % self.experiment.streams
+        return min(session.stream, needed_by), 0
+
+    def _streams_ended(self) -> int:
+        """Return how many leading streams have no session that still plays or will play."""
+        for stream in range(self.experiment.streams):
+            if not all(self._ended[arm, stream].is_set() for arm in self.experiment.arms):
+                return stream
+        return self.experiment.streams
 
     async def _with_donor(self, session: Session) -> Session:
         """Return the session with what its donor was told, once the donor has played to its end.
@@ -217,6 +241,11 @@ class Run:
         if place is None:
             return session
         if has_whole_line(self.path(session)) and (begun := read(self.path(session)).header.donor):
+            if begun.arm != place[0] or begun.stream == session.stream:
+                raise TranscriptError(
+                    f"{self.path(session)}, line 1, donor: {begun.arm!r}, stream {begun.stream}, is"
+                    f" no session that it can be told the words of"
+                )
             place = begun.arm, begun.stream
         if place in self._ended:
             await self._ended[place].wait()
@@ -224,7 +253,7 @@ class Run:
         transcript = read(path) if has_whole_line(path) else None
         if transcript is None or transcript.end is None:
             raise _DonorStopped(f"its donor {path.name} is missing or unfinished")
-        if len(transcript.turns) < session.turns:
+        if transcript.end.status != "context_full" and len(transcript.turns) < session.turns:
             raise StoppedShort(
                 f"its donor {path.name} ended after {len(transcript.turns)} of"
                 f" {session.turns} turns"
@@ -235,7 +264,7 @@ class Run:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
-            self._look(session, recorder.saved)
+            self._look(session)
             return
         replay = ReplayModel(recorder.saved, then=model)
         turns = play(session.task, replay, session.policy, session.window)
@@ -252,29 +281,50 @@ class Run:
         except ContextFull:
             recorder.finish("context_full", len(played))
         else:
-            recorder.finish("complete", len(played))
-            self._look(session, played)
+            whole = len(played) == session.turns  # a yoked session ends where its donor did
+            recorder.finish("complete" if whole else "context_full", len(played))
+            self._look(session)
 
-    def _look(self, session: Session, turns: Sequence[Turn]) -> None:
-        """Stop the run if the streams of which both primary arms have played are evidence enough."""
+    def _look(self, session: Session) -> None:
+        """Stop the run if the sessions played so far are evidence enough for the whole verdict.
+
+        Every control that the verdict needs must be passed, not the primary contrast alone.
+        """
         if not self.stop_early or self._early is not None:
             return
-        self._right[session.arm, session.stream] = [turn.feedback.correct for turn in turns]
-        primary = self.experiment.analysis.primary or []
-        differences: list[float] = []
-        for stream in range(self.experiment.streams):
-            pair = [self._right.get((arm, stream)) for arm in primary]
-            if pair[0] is None or pair[1] is None:
-                break
-            difference = late_difference(pair[0], pair[1], self.experiment.turns)
-            if difference is None:
-                break
-            differences.append(difference)
-        evidence = e_process(differences).tolist() if differences else []
-        if evidence and max(evidence) >= STOP_AT:
-            self._early = EarlyStop((primary[0], primary[1]), tuple(differences), tuple(evidence))
-            (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
+        self._whole.append(self.path(session))
+        played = sorted(self._leading())
+        if not played:
+            return
+        turns = frame(played)
+        concluded = conclude(turns, sessions=sessions_of(played))
+        primary = concluded.primary
+        if primary is None or primary.e_value < STOP_AT:
+            return
+        if verdict(primary, concluded.needed, stopped_early=True) == "learned":
+            self._early = EarlyStop(primary.arms, primary.differences, concluded.evidence)
             self.stop()
+
+    def _leading(self) -> set[Path]:
+        """Return the transcripts of the leading streams that were played whole, in every arm."""
+        leading: set[Path] = set()
+        for stream in range(self.experiment.streams):
+            names = (Session.name_of(arm, stream) for arm in self.experiment.arms)
+            paths = {self.folder / name for name in names}
+            if not paths <= set(self._whole):
+                break
+            leading |= paths
+        return leading
+
+    def _close_early(self, sessions: Iterable[Session]) -> None:
+        """Say in the folder why no more was played; a run that was over anyway did not stop early."""
+        if self._early is None:
+            return
+        if len(self._whole) == len(list(sessions)):
+            self._early = None
+            self._stopping.clear()
+            return
+        (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
 
 
 class _DonorStopped(StoppedShort):

@@ -3,7 +3,7 @@
 It is computed from saved transcripts alone; no request is made, and no data set is opened.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,14 @@ from icl_loop.analysis import (
     learning_efficiency,
     session_curves,
 )
+from icl_loop.analysis.roles import Roles
 from icl_loop.errors import InputError, nearest
 from icl_loop.loop import recall
 from icl_loop.messages import Request, system
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.records import Turn
 from icl_loop.transcripts import Transcript, read
+from icl_loop.wording import open_wording
 
 LEARNER = "reference/nearest"
 
@@ -54,11 +56,14 @@ def _wordings(transcript: Transcript) -> list[str]:
 
 async def _is_right(model: ChatModel, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(_request(transcript, turn))
-    return answers.read(reply.text, transcript.header.labels).answer == turn.label
+    task = transcript.header.settings.get("task", {})
+    form = open_wording(task["wording"]).answer if "wording" in task else None
+    reading = answers.read(reply.text, transcript.header.labels, reply.finish, form)
+    return reading.answer == turn.label
 
 
 def _request(transcript: Transcript, turn: Turn) -> Request:
-    """Return the messages that the model was sent, as far as they are text."""
+    """Return the messages that the model was sent."""
     frame = system(transcript.header.system)
     return recall(frame, transcript.turns, _shown(turn), turn.question)
 
@@ -98,8 +103,8 @@ class ArmShadow:
         learner: Whose shadow it is.
         late: Accuracy of the shadow over the second half of the turns planned.
         excess_regret: Wrong answers of a session beyond those of its shadow.
-        learning_efficiency: The share of the shadow's gain over the stateless arm that the arm has,
-            late; None without a stateless arm, or a gain.
+        learning_efficiency: The share of the shadow's gain over the arm's stateless twin that the
+            arm has, late; None without a twin, or a gain.
         equivalent_examples: After how many turns the shadow's curve reaches the arm's late accuracy;
             None where it never does.
     """
@@ -122,19 +127,43 @@ class ArmShadow:
         return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
 
 
-def beside(turns: pl.DataFrame, shadowed: pl.DataFrame, learner: str = LEARNER) -> list[ArmShadow]:
+def beside(
+    turns: pl.DataFrame, shadowed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
+) -> list[ArmShadow]:
     """Return every arm of a frame of turns beside its shadow, in the order in which they appear.
 
     Args:
         turns: What `frame` returns.
         shadowed: What `shadows` returns for the same transcripts.
+        known: What `analysis.sessions` returns for them.
         learner: Whose shadow it is.
     """
+    twins = _twins(turns, known)
     both = turns.join(shadowed, on=["path", "turn"], how="left", maintain_order="left")
     return [
-        _beside(str(experiment), str(arm), part, _stateless(both, str(experiment)), learner)
+        _beside(
+            str(experiment),
+            str(arm),
+            part,
+            _stateless(both, str(experiment), str(arm), twins),
+            learner,
+        )
         for (experiment, arm), part in both.group_by("experiment", "arm", maintain_order=True)
     ]
+
+
+Twins = Mapping[tuple[str, str], str | None]
+"""The stateless twin of an arm, by experiment and arm."""
+
+
+def _twins(turns: pl.DataFrame, known: pl.DataFrame) -> Twins:
+    return {
+        (experiment, arm): Roles.of(experiment, arms, known).stateless_twin(arm)
+        for experiment, arms in turns.group_by("experiment", maintain_order=True)
+        .agg(pl.col("arm").unique(maintain_order=True))
+        .iter_rows()
+        for arm in arms
+    }
 
 
 def _beside(
@@ -163,14 +192,13 @@ def _beside(
     )
 
 
-def _stateless(turns: pl.DataFrame, experiment: str) -> float | None:
-    """Return the late accuracy of the first arm of an experiment that was never shown a past turn."""
-    mine = turns.filter(experiment=experiment)
-    for part in mine.partition_by("arm", maintain_order=True):
-        if not part["exposure"].sum():
-            mean = part.filter(_is_late())["correct"].mean()
-            return mean if isinstance(mean, float) else None
-    return None
+def _stateless(turns: pl.DataFrame, experiment: str, arm: str, twins: Twins) -> float | None:
+    """Return the late accuracy of an arm's stateless twin; None without one."""
+    twin = twins.get((experiment, arm))
+    if twin is None:
+        return None
+    late = turns.filter(_is_late(), experiment=experiment, arm=twin)["correct"].mean()
+    return late if isinstance(late, float) else None
 
 
 def _is_late() -> pl.Expr:

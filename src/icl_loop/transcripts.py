@@ -52,6 +52,7 @@ class AnalysisIdentity(_Line):
 
     primary: tuple[str, str] | None = None
     margin: float = 0.05
+    streams: int | None = None
 
 
 class DonorIdentity(_Line):
@@ -460,7 +461,9 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))
     for key in sorted(before.keys() | now.keys()):
-        if not key.startswith(PLACE_KEYS) and before.get(key) != now.get(key):
+        if not key.startswith((*PLACE_KEYS, "analysis.streams")) and before.get(key) != now.get(
+            key
+        ):
             raise SettingsDiffer(
                 f"{path} was played with {key} = {before.get(key)!r}, but now it is"
                 f" {now.get(key)!r}; choose another name or --out for the new settings,"

@@ -31,6 +31,13 @@ def caveats(
         for arm, what in roles.mismatches.items()
     )
     yield from _naming(turns, roles, named)
+    if len(roles.planned) > 1:
+        value = "" if contrast is None else f" (e-value {contrast.e_value:.1f})"
+        yield (
+            f"{roles.planned[0]} streams were planned and more added, up to {roles.planned[-1]}: if"
+            f" that was decided after a look at the results, p is too small, and only the e-process"
+            f" holds{value}"
+        )
     if contrast is not None:
         yield from _of_contrast(turns, roles, contrast)
 

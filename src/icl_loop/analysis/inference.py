@@ -9,7 +9,7 @@ import polars as pl
 from icl_loop.analysis.caveats import caveats
 from icl_loop.analysis.contrasts import MARGIN, Contrast, e_process, holm
 from icl_loop.analysis.roles import Pair, Roles
-from icl_loop.errors import InputError, nearest
+from icl_loop.errors import InputError, TranscriptError, nearest
 
 Verdict = Literal["learned", "equivalent", "no evidence", "descriptive only"]
 MOST_FREQUENT = "the most frequent label"
@@ -50,6 +50,8 @@ class Conclusion:
         needed: The contrasts that must hold besides before "learned" may be said.
         verdict: The verdict of the primary contrast, None without one.
         evidence: The e-process over the streams of the primary contrast.
+        controlled: Whether the first arm is told of its own answers, and an arm that is not was
+            played beside it.
         stopped_early: Whether the run stopped because that evidence sufficed; the verdict then
             rests on e-values, not on p.
         secondary: The other contrasts.
@@ -64,6 +66,7 @@ class Conclusion:
     verdict: Verdict | None
     evidence: tuple[float, ...]
     stopped_early: bool
+    controlled: bool
     secondary: tuple[Secondary, ...]
     ladder: tuple[Rung, ...]
     warnings: tuple[str, ...]
@@ -97,6 +100,7 @@ def conclude(
         raise InputError(f"one experiment is concluded at a time, got {len(names)}")
     arms = turns["arm"].unique(maintain_order=True).to_list()
     _refuse_unknown(primary, arms)
+    _refuse_lengths(turns)
     roles = Roles.of(names[0], arms, sessions)
     compare = _Comparison(_late(turns), roles.margin or MARGIN)
     chosen = primary or _played(roles.primary, arms)
@@ -107,7 +111,15 @@ def conclude(
         primary=contrast,
         recorded=chosen is not None and chosen == roles.primary,
         needed=needed,
-        verdict=verdict(contrast, needed, stopped_early=roles.stopped_early) if contrast else None,
+        verdict=None
+        if contrast is None
+        else verdict(
+            contrast,
+            needed,
+            stopped_early=roles.stopped_early,
+            controlled=roles.is_controlled(*contrast.arms),
+        ),
+        controlled=contrast is not None and roles.is_controlled(*contrast.arms),
         evidence=tuple(e_process(contrast.differences).tolist()) if contrast else (),
         stopped_early=roles.stopped_early,
         secondary=_secondary(compare, roles, chosen, arms),
@@ -117,18 +129,23 @@ def conclude(
 
 
 def verdict(
-    primary: Contrast, needed: Sequence[Contrast] = (), *, stopped_early: bool = False
+    primary: Contrast,
+    needed: Sequence[Contrast] = (),
+    *,
+    stopped_early: bool = False,
+    controlled: bool = True,
 ) -> Verdict:
     """Return the verdict of a primary contrast and of those that it needs.
 
     "learned" asks that every one is shown to be above, by p or, in a run that stopped early, by its
-    e-value. Because it asks it of every one, no
-    p is adjusted for their number (intersection-union test, Berger 1982).
+    e-value. Because it asks it of every one, no p is adjusted for their number (intersection-union
+    test, Berger 1982). It also asks that a control was played: without one, a difference is shown
+    and no learning.
     """
     if primary.p is None:
         return "descriptive only"
     if primary.shown(stopped_early=stopped_early):
-        held = all(each.shown(stopped_early=stopped_early) for each in needed)
+        held = controlled and all(each.shown(stopped_early=stopped_early) for each in needed)
         return "learned" if held else "no evidence"
     return "equivalent" if primary.equivalent and not primary.significant else "no evidence"
 
@@ -139,6 +156,17 @@ def _refuse_unknown(primary: Pair | None, arms: Sequence[str]) -> None:
             raise InputError(f"there is no arm {arm!r} to compare: {nearest(arm, arms)}")
     if primary and primary[0] == primary[1]:
         raise InputError(f"a contrast takes two arms, got {primary[0]!r} twice")
+
+
+def _refuse_lengths(turns: pl.DataFrame) -> None:
+    """Raise TranscriptError if sessions of one arm were planned with different numbers of turns."""
+    planned = turns.group_by("arm", maintain_order=True).agg(pl.col("turns").unique().sort())
+    for arm, lengths in planned.iter_rows():
+        if len(lengths) > 1:
+            raise TranscriptError(
+                f"sessions of arm {arm!r} were planned with {lengths[0]} and with {lengths[-1]}"
+                " turns; they are no one arm: analyse them apart"
+            )
 
 
 def _played(primary: Pair | None, arms: Sequence[str]) -> Pair | None:

@@ -48,6 +48,7 @@ def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
         **contrast_fields(contrast),
         "verdict": conclusion.verdict,
         "recorded": conclusion.recorded,
+        "controlled": conclusion.controlled,
         "margin": contrast.margin,
         "streams": list(contrast.streams),
         "differences": list(contrast.differences),

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
+from icl_loop.errors import TranscriptError
+
 Pair = tuple[str, str]
 NO_CONTEXT = frozenset({"stateless", "last(n=0)", "last(0)"})
 """The policies that show nothing of the past."""
@@ -43,6 +45,7 @@ class Roles:
         primary: The primary contrast that was recorded, None if there was none.
         margin: The margin of equivalence that was recorded.
         stopped_early: Whether its run stopped because the evidence of the streams played sufficed.
+        planned: The numbers of streams that were planned; several, if some were added.
         contradictory: Whether sessions recorded different primary contrasts or margins.
         mismatches: What was recorded of donors that do not fit, by arm.
     """
@@ -52,6 +55,7 @@ class Roles:
     margin: float | None = None
     stopped_early: bool = False
     contradictory: bool = False
+    planned: tuple[int, ...] = ()
     mismatches: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -63,13 +67,16 @@ class Roles:
         plans = mine.select("primary", "margin").unique(maintain_order=True)
         named = plans.row(0, named=True) if plans.height else {"primary": None, "margin": None}
         columns = mine.select("arm", "feedback", "donor", "labels", "policy", "context", "setup")
+        _refuse_mixed(columns)
         settings = {arm: Role(*rest) for arm, *rest in columns.unique("arm").iter_rows()}
+        planned = sorted(mine["planned_streams"].drop_nulls().unique())
         return cls(
             arms={arm: settings[arm] for arm in arms if arm in settings},
             primary=named["primary"] and (named["primary"][0], named["primary"][1]),
             margin=named["margin"],
             stopped_early=bool(mine["stopped_early"].any()),
             contradictory=plans.height > 1,
+            planned=tuple(planned),
             mismatches=dict(_mismatches(mine)),
         )
 
@@ -93,6 +100,16 @@ class Roles:
             and (other.setup, other.context) == (role.setup, role.context)
             and other.donor in (None, first)
         )
+
+    def is_controlled(self, first: str, second: str) -> bool:
+        """Whether `first` is told of its own answers, and an arm that is not was played beside it.
+
+        Where nothing is known of the arms, whoever named them is taken at their word.
+        """
+        role, other = self.arms.get(first), self.arms.get(second)
+        if role is None or other is None:
+            return True
+        return not role.is_control and (other.is_control or bool(self.controls(first)))
 
     def control(self, first: str, feedback: str) -> str | None:
         """Return the control of `first` with this kind of feedback, None if there is none."""
@@ -118,6 +135,17 @@ class Roles:
             for arm, role in self.arms.items()
             if role.labels in RENAMED and not role.stateless and not role.is_control
         )
+
+
+def _refuse_mixed(columns: pl.DataFrame) -> None:
+    """Raise TranscriptError if sessions of one arm were set to different things."""
+    for arm, *counts in columns.group_by("arm", maintain_order=True).n_unique().iter_rows():
+        names = [name for name, count in zip(columns.columns[1:], counts, strict=True) if count > 1]
+        if names:
+            raise TranscriptError(
+                f"sessions of arm {arm!r} differ in their settings ({', '.join(names)}); they are no"
+                " one arm: analyse them apart"
+            )
 
 
 def _mismatches(sessions: pl.DataFrame) -> Iterator[tuple[str, str]]:

@@ -43,7 +43,7 @@ def _equivalent(_: Conclusion, contrast: Contrast) -> str:
 def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
     measured = f"No evidence of learning: {contrast.arms[0]!r} is {_measured(contrast)}"
     if contrast.shown(stopped_early=conclusion.stopped_early):
-        return f"{measured}, but {_missing(conclusion)}."
+        return f"{measured}, but {_missing(conclusion) or _UNCONTROLLED}."
     if contrast.above:
         return (
             f"{measured}, but at {_e(contrast)}, and a run that stopped early asks {STOP_AT:.0f}."
@@ -51,6 +51,12 @@ def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
     if contrast.significant:
         return f"{measured}, which is worse, not better."
     return f"{measured}; {_sensitivity(contrast)}."
+
+
+_UNCONTROLLED = (
+    "a difference is no learning from feedback: that takes an arm that is told of its own answers,"
+    " and beside it a like one that is not, told nothing or what a donor was told"
+)
 
 
 def _missing(conclusion: Conclusion) -> str:

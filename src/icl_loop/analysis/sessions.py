@@ -29,6 +29,7 @@ SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "setup": pl.String,
     "primary": pl.List(pl.String),
     "margin": pl.Float64,
+    "planned_streams": pl.Int64,
     "stopped_early": pl.Boolean,
 }
 EARLY_STOP_NAME = "stopped-early.json"
@@ -37,6 +38,8 @@ EARLY_STOP_NAME = "stopped-early.json"
 
 _NO_SETUP = frozenset({"context", "feedback", "probes"})
 """Tables of settings in which arms may differ that are asked the same."""
+_PLACE = frozenset({"base_url", "api_key_env", "organization", "headers", "headers_env"})
+"""Where a model is asked and who pays, which makes no other arm of it."""
 
 
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
@@ -46,7 +49,7 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
     (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
     they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
-    `primary` (the two arms compared first), `margin` (of equivalence) and `stopped_early` (whether
+    `primary` (the two arms compared first), `margin` (of equivalence), `planned_streams` and `stopped_early` (whether
     the run stopped because its evidence sufficed). What a header does not say is null.
 
     Raises:
@@ -74,6 +77,8 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     feedback, analysis = _table(settings, "feedback"), _table(header, "analysis")
     context, donor = _table(settings, "context"), _table(header, "donor")
     setup = {key: value for key, value in settings.items() if key not in _NO_SETUP}
+    model = _table(settings, "model")
+    setup["model"] = {key: value for key, value in model.items() if key not in _PLACE}
     return {
         "path": str(path),
         "experiment": _text(header, "experiment"),
@@ -93,6 +98,7 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "setup": json.dumps(setup, sort_keys=True),
         "primary": _pair(analysis.get("primary")),
         "margin": _number(analysis.get("margin")),
+        "planned_streams": analysis.get("streams"),
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
     }
 

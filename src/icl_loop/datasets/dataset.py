@@ -171,7 +171,7 @@ class Dataset:
         return tuple(drawn)
 
     def probes(self, count: int, turns: int, seed: int, number: int) -> tuple[int, ...]:
-        """Return the indices of `count` samples that the first `turns` turns of a stream leave out.
+        """Return the indices of `count` samples that are unlike all of a stream's first `turns`.
 
         The classes take turns in an order of the stream's own, so that each has as many as another,
         or one more; within a class the samples are those that the stream would draw last.
@@ -179,7 +179,7 @@ class Dataset:
         Raises:
             DatasetError: There are too few samples for that.
         """
-        taken = set(self.stream(turns, seed, number))
+        taken = {_key(self.contents[index]) for index in self.stream(turns, seed, number)}
         classes = keyed_order(len(self.labels), seed, "probe class", number).tolist()
         left: dict[int, list[int]] = {}
         drawn: list[int] = []
@@ -188,7 +188,8 @@ class Dataset:
             if number_of_class not in left:
                 members = np.flatnonzero(self.classes == number_of_class)
                 order = keyed_order(members.size, seed, "sample", number, number_of_class)
-                left[number_of_class] = [i for i in members[order].tolist() if i not in taken]
+                ordered = members[order].tolist()
+                left[number_of_class] = [i for i in ordered if _key(self.contents[i]) not in taken]
             if not left[number_of_class]:
                 raise DatasetError(
                     f"{self.name}: {count} probes need one more sample of class"
@@ -203,6 +204,13 @@ MAX_TEXT = 20_000
 """Most characters of a text, and of a cell of a table."""
 
 _MANY: Mapping[Modality, str] = {"picture": "images", "table": "rows", "text": "texts"}
+
+
+def _key(content: Content) -> object:
+    """Return what is equal for equal contents."""
+    if isinstance(content, np.ndarray):
+        return content.shape, content.tobytes()
+    return content if isinstance(content, str) else tuple(content.values)
 
 
 def is_text(name: str) -> bool:
