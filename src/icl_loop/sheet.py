@@ -87,6 +87,11 @@ def sentences(plan: Plan) -> Iterator[str]:
 def _provisos(plan: Plan) -> Iterator[str]:
     if plan.tried < plan.streams:
         yield f"Counted on {plan.tried} of {plan.streams} streams and scaled up."
+    if not plan.reply_tokens and any(arm.seconds for arm in plan.arms):
+        yield (
+            "Replies are taken to be their final line alone, the least that they can be: a model that"
+            " thinks aloud takes more tokens and fills the window sooner (--reply-tokens)."
+        )
     unpriced = dict.fromkeys(arm.model for arm in plan.arms if arm.expense.usd is None)
     for model in unpriced:
         yield f"No price is known for the model {model!r}: state one in a [price] table."
