@@ -37,6 +37,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/reference.py
 	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/power.py
+	$(BIN)/python benchmarks/ladder.py
+	$(BIN)/python benchmarks/million.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
