@@ -34,7 +34,7 @@ from icl_loop.messages import (
     system,
     user,
 )
-from icl_loop.models.limits import Gate, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import MARGIN, UNTOLD, Bound, Gate, Meter, Pace, Patience, Patient
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
 from icl_loop.runner import Run
@@ -59,7 +59,7 @@ def patient(
         pace=pace or Pace(),
         meter=meter or Meter(),
         patience=FAST,
-        count=count,
+        bound=Bound(count),
         most_completion=10,
         cost=lambda usage: usage.prompt / 1e6,
     )
@@ -386,6 +386,48 @@ async def test_a_budget_stops_before_it_is_passed(meter: Meter, says: str) -> No
             with pytest.raises(BudgetSpent, match=says):
                 await model.complete(ASKED)
     assert len(endpoint.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "meter", [Meter(max_tokens=900), Meter(max_usd=0.0009)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> None:
+    """A server that counts thrice what we count is sent nothing that could pass the budget."""
+    thrice = completion("3", usage={"prompt_tokens": 300, "completion_tokens": 0})
+    with serving([thrice]) as endpoint:
+        async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
+            await model.complete(ASKED)
+            await model.complete(ASKED)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(ASKED)
+    assert meter.spent.prompt == 600
+
+
+REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)
+
+
+@given(reports=REPORTS, exact=st.booleans())
+def test_a_bound_is_not_below_any_reply(reports: list[tuple[int, int]], exact: bool) -> None:  # noqa: FBT001  drawn
+    """No reply, counted again, is above the bound, nor is the bound ever below the count."""
+    bound = Bound(len, exact=exact)
+    assert bound.over(100) == (100 if exact else 100 * UNTOLD)
+    for counted, reported in reports:
+        bound.learn(counted, reported)
+    for counted, reported in reports:
+        assert bound.over(counted) >= max(counted, reported)
+    worst = max(reported / counted for counted, reported in reports)
+    assert bound.scale <= max(1, MARGIN * worst)
+
+
+def test_an_exact_count_is_taken_at_its_word() -> None:
+    """A count that the replies never exceed is not scaled, and no report is no reply."""
+    bound = Bound(len)
+    for reported in (100, 97, 0):
+        bound.learn(100, reported)
+        assert bound.over(1_000) == 1_000
+    estimated = Bound(len, exact=False)
+    estimated.learn(100, 0)
+    assert estimated.scale == UNTOLD
 
 
 async def test_what_is_asked_for_is_recorded() -> None:
