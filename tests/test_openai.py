@@ -2,10 +2,14 @@
 
 import asyncio
 import json
+import shutil
+import ssl
+import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +38,7 @@ from icl_loop.messages import (
     system,
     user,
 )
-from icl_loop.models.limits import Gate, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import MARGIN, UNTOLD, Bound, Gate, Meter, Pace, Patience, Patient
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
 from icl_loop.runner import Run
@@ -59,7 +63,7 @@ def patient(
         pace=pace or Pace(),
         meter=meter or Meter(),
         patience=FAST,
-        count=count,
+        bound=Bound(count),
         most_completion=10,
         cost=lambda usage: usage.prompt / 1e6,
     )
@@ -388,6 +392,48 @@ async def test_a_budget_stops_before_it_is_passed(meter: Meter, says: str) -> No
     assert len(endpoint.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "meter", [Meter(max_tokens=900), Meter(max_usd=0.0009)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> None:
+    """A server that counts thrice what we count is sent nothing that could pass the budget."""
+    thrice = completion("3", usage={"prompt_tokens": 300, "completion_tokens": 0})
+    with serving([thrice]) as endpoint:
+        async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
+            await model.complete(ASKED)
+            await model.complete(ASKED)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(ASKED)
+    assert meter.spent.prompt == 600
+
+
+REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)
+
+
+@given(reports=REPORTS, exact=st.booleans())
+def test_a_bound_is_not_below_any_reply(reports: list[tuple[int, int]], exact: bool) -> None:  # noqa: FBT001  drawn
+    """No reply, counted again, is above the bound, nor is the bound ever below the count."""
+    bound = Bound(len, exact=exact)
+    assert bound.over(100) == (100 if exact else 100 * UNTOLD)
+    for counted, reported in reports:
+        bound.learn(counted, reported)
+    for counted, reported in reports:
+        assert bound.over(counted) >= max(counted, reported)
+    worst = max(reported / counted for counted, reported in reports)
+    assert bound.scale <= max(1, MARGIN * worst)
+
+
+def test_an_exact_count_is_taken_at_its_word() -> None:
+    """A count that the replies never exceed is not scaled, and no report is no reply."""
+    bound = Bound(len)
+    for reported in (100, 97, 0):
+        bound.learn(100, reported)
+        assert bound.over(1_000) == 1_000
+    estimated = Bound(len, exact=False)
+    estimated.learn(100, 0)
+    assert estimated.scale == UNTOLD
+
+
 async def test_what_is_asked_for_is_recorded() -> None:
     """Who answered, and the log probability of each label where the endpoint lists them."""
     listed = [
@@ -461,8 +507,8 @@ async def test_the_window_is_calibrated_by_what_the_server_counts() -> None:
 
 async def test_a_reply_is_not_waited_for_for_ever() -> None:
     """A server that takes longer than the time-out is given up, and that may pass."""
-    with serving([replace(completion("3"), delay_s=0.5)]) as endpoint:
-        model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=0.1)
+    with serving([replace(completion("3"), delay_s=0.8)]) as endpoint:
+        model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=0.2)
         async with aclosing(model):
             with pytest.raises(ModelUnavailable, match="did not answer in time"):
                 await model.complete(ASKED)
@@ -494,3 +540,170 @@ async def test_a_flood_is_not_taken_in() -> None:
         async with aclosing(model):
             with pytest.raises(RequestRefused, match="answered more than 16777216 bytes"):
                 await model.complete(ASKED)
+
+
+async def test_no_key_is_no_secret() -> None:
+    """Where no key is sent, what an endpoint says is told word by word."""
+    said = "none of the parameters is known"
+    with serving([error(400, said)]) as endpoint, pytest.raises(RequestRefused, match=said):
+        await ask(endpoint)
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Name a proxy for every address."""
+    for variable in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    return partial(monkeypatch.setenv, "http_proxy")
+
+
+AFAR = "http://models.invalid/v1"
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+async def test_a_proxy_is_asked(scheme: str, proxied: Callable[[str], None]) -> None:
+    """An HTTP proxy that the environment names is asked, its scheme stated or not."""
+    with serving([error(404, "gone")], models=["tiny-7b"]) as endpoint:
+        proxied(scheme + endpoint.base_url.removeprefix("http://").removesuffix("/v1"))
+        async with aclosing(OpenAIModel("tinny-7b", base_url=AFAR)) as model:
+            with pytest.raises(RequestRefused, match="did you mean 'tiny-7b'"):
+                await model.complete(ASKED)
+    assert endpoint.requests[0]["path"] == "http://models.invalid/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    ("base_url", "says"),
+    [(AFAR, "the proxy cannot"), (AFAR.replace("http", "https"), "the proxy answered 501")],
+)
+async def test_a_proxy_that_fails_is_blamed(
+    base_url: str, says: str, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that is down, or will not pass a request on, is told from an endpoint that is down."""
+    with serving([completion("3")]) as down:
+        proxied(down.base_url)
+    with serving([completion("3")]) as endpoint:
+        monkeypatch.setenv("https_proxy", endpoint.base_url)
+        async with aclosing(OpenAIModel("tiny", base_url=base_url)) as model:
+            with pytest.raises(ModelUnavailable, match=f"cannot be reached: {says}"):
+                await model.complete(ASKED)
+
+
+@pytest.mark.parametrize("proxy", ["socks5://me:pass@127.0.0.1:1080", "http://", "http://h:port"])
+async def test_a_proxy_of_another_kind_is_refused(
+    proxy: str, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy that is no HTTP proxy is refused in words before any request, but only if needed."""
+    proxied(proxy)
+    with pytest.raises(InputError, match=r"http_proxy.*models\.invalid.*no_proxy") as refused:
+        OpenAIModel("tiny", base_url=AFAR)
+    assert "pass" not in str(refused.value)
+    monkeypatch.setenv("no_proxy", "models.invalid")
+    await OpenAIModel("tiny", base_url=AFAR).aclose()
+
+
+Listener = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@asynccontextmanager
+async def listening(
+    listener: Listener, trusted: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Hand every connection to `listener`; give the address."""
+    heard: set[asyncio.Task[None] | None] = set()
+
+    async def hear(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.add(asyncio.current_task())
+        with suppress(OSError, EOFError):
+            try:
+                await listener(reader, writer)
+            finally:
+                writer.close()
+                await writer.wait_closed()
+
+    server = await asyncio.start_server(hear, "127.0.0.1", 0, ssl=trusted)
+    scheme = "https" if trusted else "http"
+    async with server:
+        yield f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        await asyncio.gather(*filter(None, heard))
+
+
+async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer a byte at a time for two seconds."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n")
+    for _turn in range(40):
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def test_a_trickle_is_not_listened_to_for_ever() -> None:
+    """The time-out bounds the whole of a reply, however steadily it trickles in."""
+    async with (
+        listening(trickle) as base_url,
+        aclosing(OpenAIModel("tiny", base_url=base_url, timeout_s=0.3)) as model,
+    ):
+        start = time.monotonic()
+        with pytest.raises(ModelUnavailable, match="did not answer in time"):
+            await model.complete(ASKED)
+        assert time.monotonic() - start < 1.5
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer one request."""
+    await reader.readuntil(b"\r\n\r\n")
+    body = completion("Answer: 3").body
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    await writer.drain()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the file of a certificate that signs itself, and its key; skips without openssl."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not on this machine")
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    asked = "req -x509 -newkey rsa:2048 -nodes -subj /CN=tiny -addext subjectAltName=IP:127.0.0.1"
+    files = ["-keyout", "-", "-out", "-"]
+    done = subprocess.run([openssl, *asked.split(), *files], check=True, capture_output=True)
+    path.write_bytes(done.stdout)
+    return path
+
+
+async def test_a_certificate_that_is_not_trusted(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate of an unknown authority is refused at once, and trusted where it is named."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    own.load_cert_chain(certificate)
+    async with listening(answer, own) as base_url:
+        async with aclosing(OpenAIModel("tiny", base_url=base_url)) as model:
+            with pytest.raises(RequestRefused, match=r"not trusted: self.signed.*SSL_CERT_FILE"):
+                await model.complete(ASKED)
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with aclosing(OpenAIModel("tiny", base_url=base_url)) as model:
+            assert (await model.complete(ASKED)).text == "Answer: 3"
+
+
+async def misunderstand(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer in plain HTTP whatever is said."""
+    await reader.read(1)
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await writer.drain()
+
+
+async def test_tls_where_there_is_none() -> None:
+    """An endpoint that speaks no TLS is not called unreachable."""
+    async with listening(misunderstand) as base_url:
+        secure = base_url.replace("http:", "https:")
+        async with aclosing(OpenAIModel("tiny", base_url=secure)) as model:
+            with pytest.raises(ModelUnavailable, match="fails at the TLS handshake"):
+                await model.complete(ASKED)
+
+
+def test_certificates_that_are_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A file of certificates that cannot be read is named before any request."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
+    with pytest.raises(InputError, match="SSL_CERT_FILE"):
+        OpenAIModel("tiny", base_url=AFAR)

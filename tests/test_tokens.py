@@ -1,4 +1,4 @@
-"""Counting tokens: exactly, or from above."""
+"""Counting tokens: exactly, or by an estimate that our own texts do not exceed."""
 
 import os
 import re
@@ -300,7 +300,7 @@ def test_without_vocabularies(tmp_path: Path) -> None:
         assert "TIKTOKEN_CACHE_DIR" in said
     names = ("estimate:o200k_base", "estimate:cl100k_base", "estimate:o200k_base")
     assert counters == [f"{name} 4" for name in names]
-    assert "counting with an estimate that is never below" in done.stderr
+    assert "an estimate that is never below for our own texts" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from icl_loop.models import open_model
 from icl_loop.models.participants import Chance
 from icl_loop.runner import Run, RunResult, verify
 from icl_loop.server import RequestLog, ServerSettings, build_app, serving
-from icl_loop.tokens import ESTIMATORS
+from icl_loop.tokens import ESTIMATORS, TokenCounter
 from icl_loop.transcripts import read
 from making import experiment, transcripts_of
 
@@ -172,6 +173,30 @@ async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]
             )
             assert 10_000 < used <= 20_000
         assert (await Run(made, tmp_path).play()).complete
+
+
+@dataclass(frozen=True)
+class ByBytes:
+    """Counts every byte as a token, which none of our estimates does."""
+
+    name: str = "bytes"
+
+    def count(self, text: str) -> int:
+        """Return the bytes of `text`."""
+        return len(text.encode())
+
+
+async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> None:
+    """A run in a server's tokens of any size stays within its budget, once a reply has told it."""
+    counter: TokenCounter = ByBytes()
+    with served(counter=counter) as (base_url, _):
+        model = {"name": "reference/nearest", "base_url": base_url}
+        made = experiment(model=model, streams=1, turns=200)
+        result = await Run(made, tmp_path, max_tokens=60_000).play()
+    (stop,), (path,) = result.stops, result.paths
+    assert "next request could" in str(stop.reason)
+    usages = [turn.reply.usage for turn in read(path).turns]
+    assert 40_000 < sum(usage.prompt + usage.completion for usage in usages) <= 60_000
 
 
 CANARY = "sk-canary-5f3759df"

@@ -8,9 +8,9 @@ from icl_loop.errors import InputError
 from icl_loop.experiment import Experiment, ModelSettings, PriceSettings, Session
 from icl_loop.messages import Message, Usage
 from icl_loop.models import ChatModel, Closable, is_built_in
-from icl_loop.models.limits import Cost, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import Bound, Cost, Meter, Pace, Patience, Patient
 from icl_loop.models.prices import OwnPrice, list_price
-from icl_loop.tokens import REQUEST_TOKENS, TokenCounter, count_message
+from icl_loop.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_message
 
 OpenModel = Callable[[Session], ChatModel]
 
@@ -85,7 +85,7 @@ class ModelPool:
             pace=self._pace(settings.base_url),
             meter=self._meter,
             patience=Patience(allowance_s=self._limits.allowance_s),
-            count=_counting(session.window.counter) if counted else _uncounted,
+            bound=_bound(session.window.counter) if counted else Bound(_uncounted),
             most_completion=_most_completion(session),
             cost=self.cost(session),
         )
@@ -133,6 +133,10 @@ def _nothing(_: Usage) -> float:
 
 def _uncounted(_: Sequence[Message]) -> int:
     return 0
+
+
+def _bound(counter: TokenCounter) -> Bound:
+    return Bound(_counting(counter), exact=not isinstance(counter, Estimator))
 
 
 def _counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:

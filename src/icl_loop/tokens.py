@@ -1,4 +1,9 @@
-"""Counting the tokens of messages: exactly with tiktoken, or from above without a vocabulary."""
+"""Counting the tokens of messages: exactly with tiktoken, or by estimate without a vocabulary.
+
+The estimate is never below for the texts that this package writes: its wordings and its pictures.
+For texts of others, such as the rows of a table, it is near and may be below; what the endpoint
+reports sets it right.
+"""
 
 import logging
 import math
@@ -40,7 +45,10 @@ class TokenCounter(Protocol):
         ...
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of `text`, or a bound that is not below it."""
+        """Return the number of tokens of `text`, or an estimate of it.
+
+        An estimate is never below for the texts that this package writes, but may be for others.
+        """
         ...
 
 
@@ -71,10 +79,10 @@ _SAME = re.compile(r"(.)\1*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """Bounds the count from above without the vocabulary, for the texts that this package writes.
+    """Estimates without the vocabulary, and never below for the texts that this package writes.
 
     Attributes:
-        vocabulary: The vocabulary whose counts are bounded.
+        vocabulary: The vocabulary whose counts are estimated.
         per_character: Tokens per Japanese character.
     """
 
@@ -87,7 +95,11 @@ class Estimator:
         return ESTIMATE + self.vocabulary
 
     def count(self, text: str) -> int:
-        """Return a bound on the number of tokens of `text`."""
+        """Return an estimate of the number of tokens of `text`.
+
+        It is never below for texts that this package writes; of rare words, names and keys in
+        texts of others it makes too little.
+        """
         first, *words = text.split(" ")
         total = _word_tokens(first, self.per_character)
         total -= sum(map(_spare_tokens, _LONG_BLANK.findall(text)))
@@ -171,7 +183,7 @@ def counter_for(model: str) -> TokenCounter:
     """Return the best counter at hand for a model's texts.
 
     OpenAI's models are counted with their own vocabulary. If it cannot be had, and for every
-    other model, its bound under `o200k_base` is used.
+    other model, the estimate of it under `o200k_base` is used.
     """
     try:
         name = tiktoken.encoding_name_for_model(model)
@@ -182,7 +194,7 @@ def counter_for(model: str) -> TokenCounter:
     try:
         return token_counter(name)
     except InputError as error:
-        _log.warning("%s; counting with an estimate that is never below", error)
+        _log.warning("%s; counting with an estimate that is never below for our own texts", error)
         return ESTIMATORS[name]
 
 

@@ -5,6 +5,7 @@ One `Pace` for each endpoint and one `Meter` for each run are shared by all mode
 """
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -21,6 +22,10 @@ from icl_loop.models.chat import ChatModel, Closable
 
 Cost = Callable[[Usage], float]
 """From the tokens of a request to US dollars."""
+UNTOLD = 2.0
+"""What a token counted by estimate is taken to cost until a reply says what it does."""
+MARGIN = 1.1
+"""How far above the most that it has cost in any reply; the next text may be a worse one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +181,42 @@ class Meter:
             self.in_flight -= 1
 
 
+@dataclass(slots=True)
+class Bound:
+    """The prompt tokens of a model's requests from above, as its replies so far make likely.
+
+    Counting by estimate bounds the texts of this package, but not those of others, in tables and
+    texts of any language. So a counted token is taken to cost the most that it has in any reply.
+
+    Attributes:
+        count: Counts the tokens of a request.
+        exact: Whether a counted token is a token of the model, as long as no reply says otherwise.
+        worst: The largest ratio of reported to counted tokens in any reply, None before the first.
+    """
+
+    count: Callable[[Sequence[Message]], int]
+    exact: bool = True
+    worst: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """What one counted token is taken to cost."""
+        if self.worst is None:
+            return 1.0 if self.exact else UNTOLD
+        if self.exact and self.worst <= 1:
+            return 1.0
+        return max(1.0, self.worst * MARGIN)
+
+    def over(self, counted: int) -> int:
+        """Return the tokens that a request of so many counted ones may have."""
+        return math.ceil(counted * self.scale)
+
+    def learn(self, counted: int, reported: int) -> None:
+        """Take note of what the endpoint counted; one that says nothing teaches nothing."""
+        if counted and reported:
+            self.worst = max(self.worst or 0.0, reported / counted)
+
+
 class Patient:
     """Asks a model until it answers or its allowance is used up, within pace and budget."""
 
@@ -186,7 +227,7 @@ class Patient:
         pace: Pace,
         meter: Meter,
         patience: Patience,
-        count: Callable[[Sequence[Message]], int],
+        bound: Bound,
         most_completion: int,
         cost: Cost,
     ) -> None:
@@ -197,13 +238,13 @@ class Patient:
             pace: Of its endpoint.
             meter: Of the run.
             patience: How long a turn may be tried.
-            count: Bounds the prompt tokens of a request.
+            bound: Bounds the prompt tokens of its requests, and learns from all its replies.
             most_completion: Bounds the tokens of a reply.
             cost: Prices the tokens of a request.
         """
         self._model = model
         self._pace, self._meter, self._patience = pace, meter, patience
-        self._count, self._most_completion, self._cost = count, most_completion, cost
+        self._bound, self._most_completion, self._cost = bound, most_completion, cost
         self._backoff = wait_exponential_jitter(
             multiplier=patience.first_wait_s,
             max=patience.longest_wait_s,
@@ -218,16 +259,16 @@ class Patient:
             BudgetSpent: The request could pass a limit; it was not made.
             ModelError: The model refused for good.
         """
-        tokens = self._count(messages)
+        counted = self._bound.count(messages)
         try:
-            return await self._attempt(messages, tokens)
+            return await self._attempt(messages, counted)
         except ModelUnavailable as error:
             failed = [error]
 
         async def attempt() -> Reply:
             if failed:  # the first attempt is behind us; tenacity takes it from there
                 raise failed.pop()
-            return await self._attempt(messages, tokens)
+            return await self._attempt(messages, counted)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ModelUnavailable),
@@ -244,10 +285,10 @@ class Patient:
         if isinstance(self._model, Closable):
             await self._model.aclose()
 
-    async def _attempt(self, messages: Sequence[Message], tokens: int) -> Reply:
-        most = Usage(prompt=tokens, completion=self._most_completion)
-        await self._pace.wait(tokens)
+    async def _attempt(self, messages: Sequence[Message], counted: int) -> Reply:
+        await self._pace.wait(self._bound.over(counted))
         async with self._pace.gate.passage():
+            most = Usage(prompt=self._bound.over(counted), completion=self._most_completion)
             with self._meter.request(most, self._cost(most)):
                 start = time.perf_counter()
                 try:
@@ -258,6 +299,7 @@ class Patient:
                     raise
             self._pace.proven = True
             self._pace.gate.recover()
+        self._bound.learn(counted, reply.usage.prompt)
         self._meter.add(reply.usage, self._cost(reply.usage))
         return replace(reply, latency_s=time.perf_counter() - start)
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import ssl
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -46,9 +47,15 @@ from icl_loop.messages import (
 from icl_loop.models.chat import AnswerFormat
 
 DEFAULT_KEY = "OPENAI_API_KEY"
+NO_KEY = "none"
+"""What the client, which insists on a key, is given where there is none."""
 OWN_PARAMS = frozenset({"model", "messages", "stream", "n"})
 """Fields of a request that are ours to set."""
 CONNECTIONS = 1_000
+CONNECT_S = 10.0
+"""The most seconds to wait for a connection."""
+HINT_S = 10.0
+"""The most seconds that an endpoint may take to list its models."""
 MAX_REPLY_BYTES = 16 * 2**20
 TOP_LOGPROBS = 20
 """The most alternatives that OpenAI's endpoint lists for a token."""
@@ -87,38 +94,29 @@ class OpenAIModel:
             answer_format: Free text, a JSON schema whose enum is `labels`, or text with the log
                 probability of each label.
             labels: What may be answered; needed by the last two formats.
-            timeout_s: Seconds to wait for a reply once connected.
+            timeout_s: Seconds to wait for the whole of a reply once connected. Connecting may take
+                as many again, but no more than 10.
 
         Raises:
-            InputError: The variable holds no key, or `params` sets a field that is not its own.
+            InputError: The variable holds no key, `params` sets a field that is not its own, or
+                the environment names a proxy or certificates that are of no use.
         """
         self._name = name
         self._labels = tuple(labels) if answer_format == "logprobs" else ()
         self._join = JOIN_JSON if merge_roles else None
         self._key_variable = _key_variable(base_url, api_key_env)
+        key = _key(self._key_variable) if self._key_variable else None
         secret_headers = {name: _key(held) for name, held in (headers_env or {}).items()}
-        self._timeout = aiohttp.ClientTimeout(sock_connect=10.0, sock_read=timeout_s)
-        self._client = openai.AsyncOpenAI(
-            api_key=_key(self._key_variable),
-            base_url=base_url,
-            organization=organization,
-            default_headers={**(headers or {}), **secret_headers},
-            max_retries=0,
-        )
-        self._secrets = [self._client.api_key, *secret_headers.values()]
-        base = URL(self._where)
+        self._secrets = [secret for secret in (key, *secret_headers.values()) if secret]
+        self._timeout, self._trusted = _timeout(timeout_s), _trusted()
+        base = _base(base_url)
         self._url = (base / "chat" / "completions").with_query(base.query)
-        self._headers = {
-            "Accept": "application/json",
-            "Content-Type": "application/json",
-            "User-Agent": self._client.user_agent,
-            **({"OpenAI-Organization": organization} if organization else {}),
-            **(headers or {}),
-            **secret_headers,
-            **(self._client.auth_headers if self._key_variable else {}),
-        }
-        fields = {"model": name, **_format_fields(answer_format, labels), **_own(params)}
-        self._head = json.dumps(fields, ensure_ascii=False)[:-1].encode() + b',"messages":['
+        self._proxy = _proxy(self._url)
+        own = {**(headers or {}), **secret_headers}
+        lister = _lister(self._trusted, self._proxy)
+        self._client = _client(key or NO_KEY, base, organization, own, lister)
+        self._headers = _headers(self._client, organization, own, with_key=key is not None)
+        self._head = _head({"model": name, **_format_fields(answer_format, labels), **_own(params)})
         self._not_before = 0.0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -139,6 +137,8 @@ class OpenAIModel:
                 allow_redirects=False,
             ) as response:
                 content = await _read(response)
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise RequestRefused(f"{self._where} {_untrusted(error)}") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ModelUnavailable(f"{self._where} {_broken(error)}") from None
         self._keep_pace(response.headers)
@@ -159,10 +159,10 @@ class OpenAIModel:
     def _session(self) -> aiohttp.ClientSession:
         """The connections; they belong to the event loop that first asks for them."""
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=httpx2.create_ssl_context()),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=self._trusted),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=self._timeout,
-            proxy=_proxy(self._url),
+            proxy=self._proxy,
         )
 
     def _reply(self, content: bytes) -> Reply:
@@ -255,6 +255,11 @@ def _wire_with_pictures(messages: Sequence[Message], join: bytes | None) -> byte
     )
 
 
+def _head(fields: Mapping[str, Any]) -> bytes:
+    """Return the beginning of every body, up to the messages."""
+    return json.dumps(fields, ensure_ascii=False)[:-1].encode() + b',"messages":['
+
+
 def _own(params: Mapping[str, Any] | None) -> dict[str, Any]:
     given = dict(params or {})
     extra = given.pop("extra_body", {})
@@ -289,16 +294,110 @@ def _key_variable(base_url: str | None, variable: str | None) -> str | None:
     return variable or (DEFAULT_KEY if base_url is None else None)
 
 
-def _key(variable: str | None) -> str:
-    """Return a key from the environment; an endpoint without a named variable needs none."""
-    if variable is None:
-        return "none"
+def _key(variable: str) -> str:
+    """Return a key from the environment."""
     key = os.environ.get(variable, "").strip()
     if not key:
         raise InputError(f"the environment variable {variable} holds no key")
     if not key.isascii() or not key.isprintable():
         raise InputError(f"the environment variable {variable} holds something that is no key")
     return key
+
+
+def _client(
+    key: str,
+    base: URL,
+    organization: str | None,
+    headers: Mapping[str, str],
+    lister: httpx2.AsyncClient,
+) -> openai.AsyncOpenAI:
+    """Return the client, which lists models by `lister` and asks once."""
+    return openai.AsyncOpenAI(
+        api_key=key,
+        base_url=str(base),
+        organization=organization,
+        default_headers=headers,
+        max_retries=0,
+        http_client=lister,
+    )
+
+
+def _headers(
+    client: openai.AsyncOpenAI, organization: str | None, own: Mapping[str, str], *, with_key: bool
+) -> dict[str, str]:
+    """Return what is sent with every request; of what has the same name, the key goes first."""
+    return {
+        "Accept": "application/json",
+        "Content-Type": "application/json",
+        "User-Agent": client.user_agent,
+        **({"OpenAI-Organization": organization} if organization else {}),
+        **own,
+        **(client.auth_headers if with_key else {}),
+    }
+
+
+# ---- the way there -----------------------------------------------------------------------
+
+PROXY_SCHEMES = ("http", "https")
+
+
+def _base(base_url: str | None) -> URL:
+    """Return the address asked, by the client's own rule where none is given."""
+    if base_url is None:
+        base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or "https://api.openai.com/v1"
+    return URL(base_url)
+
+
+def _timeout(reply_s: float) -> aiohttp.ClientTimeout:
+    """Bound connecting, each silence and the whole, so that no trickle is listened to for ever."""
+    connect_s = min(CONNECT_S, reply_s)
+    return aiohttp.ClientTimeout(
+        total=connect_s + reply_s, sock_connect=connect_s, sock_read=reply_s
+    )
+
+
+def _trusted() -> ssl.SSLContext:
+    """Return the certificates to trust: the system's, or those that the environment names."""
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:
+        raise InputError(
+            "no certificates can be read where SSL_CERT_FILE or SSL_CERT_DIR point to"
+            f" ({_one_line(error.strerror or type(error).__name__)})"
+        ) from None
+
+
+def _lister(trusted: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncClient:
+    """Return what lists models, by the way that requests go and no other."""
+    return httpx2.AsyncClient(verify=trusted, proxy=proxy, trust_env=False, timeout=HINT_S)
+
+
+def _proxy(url: URL) -> str | None:
+    """Return the proxy that the environment names for `url`, if any.
+
+    Raises:
+        InputError: It is no HTTP proxy.
+    """
+    proxies = urllib.request.getproxies()
+    named = proxies.get(url.scheme) or proxies.get("all")
+    if not named or urllib.request.proxy_bypass(url.host or ""):
+        return None
+    proxy = named if "://" in named else f"http://{named}"
+    if not _is_http(proxy):
+        raise InputError(
+            f"{url.scheme}_proxy or all_proxy names no HTTP proxy for {url.host}: it is to read"
+            " http://host:port or https://host:port, got one that begins with"
+            f" {proxy.partition('://')[0] + '://'!r}; or put the host into no_proxy"
+        )
+    return proxy
+
+
+def _is_http(address: str) -> bool:
+    try:
+        url = URL(address)
+    except ValueError:
+        return False
+    return url.scheme in PROXY_SCHEMES and bool(url.host)
 
 
 # ---- what comes back ---------------------------------------------------------------------
@@ -312,14 +411,6 @@ OVERFLOW = re.compile(
     re.IGNORECASE,
 )
 """How OpenAI, vLLM, llama.cpp, Ollama and their like say that a request is too long."""
-
-
-def _proxy(url: URL) -> str | None:
-    """Return the proxy that the environment names for `url`, if any."""
-    proxies = urllib.request.getproxies()
-    if urllib.request.proxy_bypass(url.host or ""):
-        return None
-    return proxies.get(url.scheme, proxies.get("all"))
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
@@ -338,11 +429,28 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _broken(error: BaseException) -> str:
     """Return what became of a connection."""
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return "cannot be reached"
-    if isinstance(error, TimeoutError):
-        return "did not answer in time"
-    return f"broke off its answer ({type(error).__name__})"
+    match error:
+        case aiohttp.ClientConnectorSSLError():
+            return "fails at the TLS handshake (check whether base_url should begin with https)"
+        case aiohttp.ClientProxyConnectionError():
+            return "cannot be reached: the proxy cannot"
+        case aiohttp.ClientHttpProxyError():
+            return f"cannot be reached: the proxy answered {error.status}"
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return "cannot be reached"
+        case TimeoutError():
+            return "did not answer in time"
+        case _:
+            return f"broke off its answer ({type(error).__name__})"
+
+
+def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
+    """Return why a certificate is not trusted and what to check."""
+    why = getattr(error.certificate_error, "verify_message", "") or "no reason given"
+    return (
+        f"shows a certificate that is not trusted: {why} (check base_url; to trust an authority"
+        " of your own, set SSL_CERT_FILE to the file of its certificate)"
+    )
 
 
 class _SaidNothing(Exception):
