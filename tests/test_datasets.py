@@ -372,7 +372,10 @@ def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # no
         (idx_bytes(IMAGES) + b"\0", "should hold 18 values, found more than 18"),
         (idx_bytes(IMAGES[:2]), "holds 2 images but .* holds 3 labels"),
         (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-8] + bytes(8), "corrupt or truncated: CRC"),
-        (gzip.compress(idx_bytes(IMAGES), mtime=0) + b"tail", "corrupt or truncated: Not a gzipped"),
+        (
+            gzip.compress(idx_bytes(IMAGES), mtime=0) + b"tail",
+            "corrupt or truncated: Not a gzipped",
+        ),
         (b"\x1f\x8bnot gzipped at all", "corrupt or truncated"),
         (gzip.compress(b"not an IDX file", mtime=0), "not an IDX file"),
     ],
