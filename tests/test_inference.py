@@ -22,7 +22,6 @@ from icl_loop.analysis import (
     frame,
     holm,
     joined,
-    late_difference,
     sentence,
     sessions,
 )
@@ -277,19 +276,15 @@ def test_differences_without_variance_are_no_miracle() -> None:
     assert (many.p, many.test) == (2 / 2**15, "sign-flip")
 
 
-@given(
-    st.lists(st.booleans(), max_size=30), st.lists(st.booleans(), max_size=30), st.integers(1, 30)
-)
-def test_late_difference_is_of_whole_sessions(
-    first: list[bool], second: list[bool], planned: int
-) -> None:
-    """The late difference is that of the means over turns T // 2 to T, None if one was cut."""
-    found = late_difference(first, second, planned)
-    if min(len(first), len(second)) < planned:
-        assert found is None
-    else:
-        late = [np.mean(each[planned // 2 : planned]) for each in (first, second)]
-        assert found == pytest.approx(late[0] - late[1])
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
+def test_the_second_half_is_what_is_compared(both: list[tuple[bool, bool]]) -> None:
+    """Theta is the difference of the means over turns T // 2 to T, whatever came before them."""
+    first, second = (list(each) for each in zip(*both, strict=True))
+    turns = played({"feedback": [0.0], "yoked": [0.0]}, turns=len(both))
+    found = conclude(turns.with_columns(correct=pl.Series(first + second)), ("feedback", "yoked"))
+    late = [np.mean(each[len(both) // 2 :]) for each in (first, second)]
+    assert found.primary is not None
+    assert found.primary.theta == pytest.approx(late[0] - late[1])
 
 
 # ---- several contrasts, and looking early ------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from contracts import check_policy
-from icl_loop.context import Last, Window, Within, context_policy
+from icl_loop.context import Last, Window, Within, context_policy, shown_in
 from icl_loop.errors import ContextFull, ReplayMismatch
 from icl_loop.feedback import FEEDBACK
 from icl_loop.loop import play, recall
@@ -228,8 +228,7 @@ async def test_recall_is_what_was_asked() -> None:
     chosen = session(10, policy="last(4)")
     turns = await played(chosen)
     for turn in turns:
-        shown = [index for first, last in turn.kept for index in range(first, last + 1)]
-        request = recall(chosen.task.system, turns, shown, turn.question)
+        request = recall(chosen.task.system, turns, shown_in(turn.kept), turn.question)
         assert fingerprint(request) == turn.request
 
 

@@ -77,21 +77,26 @@ err = _console(stderr=True)
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
 
 
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+]
+Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
+Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
+
+
 @app.command()
 def run(
-    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
+    experiment: ExperimentFile,
     out_dir: Annotated[
         Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
     ] = Path("transcripts"),
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
-    ] = None,
-    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
-    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Sessions that play at once.")
-    ] = DEFAULT_CONCURRENCY,
+    changes: Changes = None,
+    streams: Streams = None,
+    turns: Turns = None,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
     max_usd: Annotated[
         float | None,
         typer.Option(
@@ -129,17 +134,12 @@ def run(
 
 @app.command()
 def plan(
-    experiment: Annotated[Path, typer.Argument(help="The experiment's TOML file.")],
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
-    ] = None,
-    streams: Annotated[int | None, typer.Option(help="Sessions per arm.")] = None,
-    turns: Annotated[int | None, typer.Option(help="Turns per session.")] = None,
+    experiment: ExperimentFile,
+    changes: Changes = None,
+    streams: Streams = None,
+    turns: Turns = None,
     latency: Annotated[float, typer.Option(min=0, help="Seconds that a request lasts.")] = 1.0,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Sessions that play at once.")
-    ] = DEFAULT_CONCURRENCY,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
     reply_tokens: Annotated[
         int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
     ] = 0,

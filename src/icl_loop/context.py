@@ -373,6 +373,12 @@ def _number(node: ast.expr) -> Any:  # noqa: ANN401  the policy's own signature 
     return value
 
 
+def shown_in(kept: Sequence[Span]) -> Shown:
+    """Return the turns in these runs of neighbours: a `range` where there is one run."""
+    runs = [range(first, last + 1) for first, last in kept]
+    return runs[0] if len(runs) == 1 else [index for run in runs for index in run]
+
+
 def spans(shown: Shown) -> tuple[Span, ...]:
     """Return the runs of neighbours in `shown`, each as its first and last index."""
     if isinstance(shown, range) and shown.step == 1:

@@ -114,10 +114,11 @@ class Telling:
     @property
     def announced(self) -> str:
         """How the feedback is announced; what a model must not know of it is not."""
-        if self.kind in (YOKED, "flipped") or self.kind == "correctness":
-            changed = self.only if self.only != "both" else "correctness"
-            return "delayed" if self.delay else changed
-        return self.kind
+        if self.kind not in ("correctness", "flipped", YOKED):
+            return self.kind
+        if self.delay:
+            return "delayed"
+        return "correctness" if self.only == "both" else self.only
 
     def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
         """Return the phrase told of the answer of `turn`; before turn 0 there is none to tell of."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, spans
+from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, shown_in, spans
 from icl_loop.errors import ContextFull, ContextOverflow
 from icl_loop.messages import Message, Reply, Request
 from icl_loop.models import ChatModel
@@ -130,8 +130,7 @@ def _tally_of(task: Task, window: Window, turns: Sequence[Turn]) -> Tally:
     """Return the tally of a session after these turns."""
     tally = Tally.of_frame(window, task.system)
     for turn in turns:
-        shown = [index for first, last in turn.kept for index in range(first, last + 1)]
-        tally.add(turn, count_message(window.counter, turn.question), shown)
+        tally.add(turn, count_message(window.counter, turn.question), shown_in(turn.kept))
     return tally
 
 

@@ -213,7 +213,8 @@ class Run:
             )
         finally:
             self._ended[session.arm, session.stream].set()
-            self._slots.open(1 + self._streams_ended())
+            if self.stop_early:
+                self._slots.open(1 + self._streams_ended())
         return None
 
     def _rank(self, session: Session) -> Rank:

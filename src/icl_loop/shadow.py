@@ -3,7 +3,7 @@
 It is computed from saved transcripts alone; no request is made, and no data set is opened.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from icl_loop.analysis import (
     session_curves,
 )
 from icl_loop.analysis.roles import Roles
+from icl_loop.context import shown_in
 from icl_loop.errors import InputError, nearest
 from icl_loop.loop import recall
 from icl_loop.messages import Request, system
@@ -45,8 +46,10 @@ async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
-    model = open_model(learner, seed=transcript.header.seed, wordings=_wordings(transcript))
-    return [await _is_right(model, transcript, turn) for turn in transcript.turns]
+    wordings = _wordings(transcript)
+    model = open_model(learner, seed=transcript.header.seed, wordings=wordings)
+    form = open_wording(wordings[0]).answer if wordings else None
+    return [await _is_right(model, form, transcript, turn) for turn in transcript.turns]
 
 
 def _wordings(transcript: Transcript) -> list[str]:
@@ -54,10 +57,8 @@ def _wordings(transcript: Transcript) -> list[str]:
     return [task["wording"]] if "wording" in task else []
 
 
-async def _is_right(model: ChatModel, transcript: Transcript, turn: Turn) -> bool:
+async def _is_right(model: ChatModel, form: str | None, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(_request(transcript, turn))
-    task = transcript.header.settings.get("task", {})
-    form = open_wording(task["wording"]).answer if "wording" in task else None
     reading = answers.read(reply.text, transcript.header.labels, reply.finish, form)
     return reading.answer == turn.label
 
@@ -65,11 +66,7 @@ async def _is_right(model: ChatModel, transcript: Transcript, turn: Turn) -> boo
 def _request(transcript: Transcript, turn: Turn) -> Request:
     """Return the messages that the model was sent."""
     frame = system(transcript.header.system)
-    return recall(frame, transcript.turns, _shown(turn), turn.question)
-
-
-def _shown(turn: Turn) -> Sequence[int]:
-    return [index for first, last in turn.kept for index in range(first, last + 1)]
+    return recall(frame, transcript.turns, shown_in(turn.kept), turn.question)
 
 
 async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:

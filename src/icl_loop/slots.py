@@ -27,12 +27,20 @@ class Slots:
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (rank, next(self._numbers), called))
         asyncio.get_running_loop().call_soon(self._call)
-        await called
+        try:
+            await called
+        except asyncio.CancelledError:
+            if called.done() and not called.cancelled():  # it was called, and will not come
+                self._leave()
+            raise
         try:
             yield
         finally:
-            self._free += 1
-            self._call()
+            self._leave()
+
+    def _leave(self) -> None:
+        self._free += 1
+        self._call()
 
     def open(self, upto: float) -> None:
         """Let sessions of the streams up to `upto` play, too."""

@@ -1,6 +1,6 @@
 """Analysis of saved transcripts: no key, no network, no model."""
 
-from icl_loop.analysis.contrasts import STOP_AT, Contrast, e_process, holm, late_difference
+from icl_loop.analysis.contrasts import STOP_AT, Contrast, e_process, holm
 from icl_loop.analysis.curves import (
     ArmSummary,
     Estimate,
@@ -63,7 +63,6 @@ __all__ = [
     "frame",
     "holm",
     "joined",
-    "late_difference",
     "learning_efficiency",
     "measure",
     "metrics_fields",

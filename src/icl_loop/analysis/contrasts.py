@@ -133,23 +133,6 @@ class Contrast:
         return self.significant and self.theta is not None and self.theta > 0
 
 
-def late_difference(first: Sequence[bool], second: Sequence[bool], planned: int) -> float | None:
-    """Return by how much two sessions of `planned` turns differ in accuracy over the second half.
-
-    Args:
-        first: Whether each answer of one session was right; anything unreadable was not.
-        second: The same of the other session.
-        planned: The turns planned, of each.
-
-    Returns:
-        The accuracy of `first` less that of `second`; None if either is not whole.
-    """
-    if min(len(first), len(second)) < planned:
-        return None
-    late = [float(np.mean(each[planned // 2 : planned])) for each in (first, second)]
-    return round(late[0] - late[1], _DECIMALS)
-
-
 def _mean(values: Floats) -> float:
     """Return the mean; that of equal values is exactly their value."""
     return float(values.mean()) if np.ptp(values) else float(values[0])

@@ -158,9 +158,7 @@ class Dataset:
         for turn in range(turns):
             number_of_class = keyed_index(len(self.labels), seed, "label", number, turn)
             if number_of_class not in orders:
-                members = np.flatnonzero(self.classes == number_of_class)
-                order = keyed_order(members.size, seed, "sample", number, number_of_class)
-                orders[number_of_class] = members[order][::-1].tolist()
+                orders[number_of_class] = self._shuffled(number_of_class, seed, number)[::-1]
             if not orders[number_of_class]:
                 raise DatasetError(
                     f"{self.name}: turn {turn} of stream {number} needs one more sample of class"
@@ -169,6 +167,13 @@ class Dataset:
                 )
             drawn.append(orders[number_of_class].pop())
         return tuple(drawn)
+
+    def _shuffled(self, number_of_class: int, seed: int, number: int) -> list[int]:
+        """Return the samples of a class in the order in which a stream draws them."""
+        members = np.flatnonzero(self.classes == number_of_class)
+        order = keyed_order(members.size, seed, "sample", number, number_of_class)
+        drawn: list[int] = members[order].tolist()
+        return drawn
 
     def probes(self, count: int, turns: int, seed: int, number: int) -> tuple[int, ...]:
         """Return the indices of `count` samples that are unlike all of a stream's first `turns`.
@@ -186,9 +191,7 @@ class Dataset:
         for place in range(count):
             number_of_class = classes[place % len(classes)]
             if number_of_class not in left:
-                members = np.flatnonzero(self.classes == number_of_class)
-                order = keyed_order(members.size, seed, "sample", number, number_of_class)
-                ordered = members[order].tolist()
+                ordered = self._shuffled(number_of_class, seed, number)
                 left[number_of_class] = [i for i in ordered if _key(self.contents[i]) not in taken]
             if not left[number_of_class]:
                 raise DatasetError(
