@@ -1,0 +1,100 @@
+"""The command that compares the arms of saved sessions."""
+
+import asyncio
+import json
+from itertools import repeat
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.progress import track
+
+from icl_loop.analysis import (
+    as_json,
+    checkpoint_fields,
+    checkpoints,
+    conclude_each,
+    frame,
+    joined,
+    metrics_fields,
+    probes,
+    sessions,
+    summarize,
+    warnings,
+)
+from icl_loop.cli.console import err
+from icl_loop.cli.options import Paths
+from icl_loop.cli.summary import measured_arms, print_summary
+from icl_loop.errors import InputError
+from icl_loop.shadow import beside, shadows
+
+
+def analyze(
+    paths: Paths,
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
+    learner: Annotated[
+        str | None,
+        typer.Option(
+            "--shadow",
+            metavar="LEARNER",
+            help="Also answer in each model's place with a reference learner, such as"
+            " reference/nearest, shown exactly what the model was shown.",
+        ),
+    ] = None,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
+    pair = _pair_of_arms(primary)
+    turns = frame(paths)
+    shadowed = None if learner is None else _shadows_of(turns, learner)
+    shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
+    metrics = measured_arms(turns)
+    if not as_json_text:
+        print_summary(turns, pair, metrics, shaded)
+        return
+    summaries = summarize(turns)
+    asked = checkpoints(probes(map(Path, turns["path"].unique(maintain_order=True))))
+    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    report = {
+        "arms": [
+            {
+                **as_json(summary),
+                "metrics": metrics_fields(measured),
+                "shadow": arm_shadow.fields() if arm_shadow else None,
+                "probes": [
+                    checkpoint_fields(each)
+                    for each in asked
+                    if (each.experiment, each.arm) == (summary.experiment, summary.arm)
+                ],
+            }
+            for summary, measured, arm_shadow in zip(
+                summaries, metrics, shaded or repeat(None, len(summaries)), strict=True
+            )
+        ],
+        **concluded,
+        "warnings": [*warnings(summaries), *concluded["warnings"]],
+    }
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+
+
+def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
+    """Return the shadow of every turn, saying how far it is on a terminal."""
+    paths = turns["path"].unique(maintain_order=True).to_list()
+    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    return asyncio.run(shadows(map(Path, watched), learner))
+
+
+def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]

@@ -1,0 +1,39 @@
+"""Where the command line prints, and the exit codes that say how it went."""
+
+import shlex
+import sys
+
+from rich.console import Console
+
+from icl_loop import screen
+from icl_loop.errors import IclLoopError, InputError
+
+DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
+PIPE_WIDTH = 120
+"""Columns of a table that goes to a file or a pipe."""
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr)
+    if not console.is_terminal:
+        console.width = PIPE_WIDTH
+    return console
+
+
+out = _console(stderr=False)
+err = _console(stderr=True)
+
+
+def exit_code(error: IclLoopError) -> int:
+    """Return 2 where the input was wrong, else 1."""
+    return WRONG_INPUT if isinstance(error, InputError) else STOPPED_SHORT
+
+
+def complain(text: str) -> None:
+    """Print an error or a warning."""
+    err.print(screen.printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def this_command() -> str:
+    """Return the command as it was given."""
+    return shlex.join(["icl-loop", *sys.argv[1:]])

@@ -1,0 +1,24 @@
+"""Arguments and options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
+ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+]
+Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
+Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
+
+
+def laid_over(changes: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
+    """Return all changes of an experiment file as `--set` takes them."""
+    laid_over = list(changes or [])
+    laid_over += [f"streams={streams}"] if streams is not None else []
+    laid_over += [f"turns={turns}"] if turns is not None else []
+    return laid_over

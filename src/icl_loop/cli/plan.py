@@ -1,0 +1,51 @@
+"""The command that says beforehand what an experiment takes and can show."""
+
+import asyncio
+import json
+from typing import Annotated
+
+import typer
+
+from icl_loop import planning, screen, sheet
+from icl_loop.cli.console import err, out
+from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
+from icl_loop.experiment import load
+from icl_loop.runner import DEFAULT_CONCURRENCY
+
+
+def plan(
+    experiment: ExperimentFile,
+    changes: Changes = None,
+    streams: Streams = None,
+    turns: Turns = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds that a request lasts.")] = 1.0,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    reply_tokens: Annotated[
+        int, typer.Option(min=0, help="Tokens of a reply, where it says more than its final line.")
+    ] = 0,
+    advice: Annotated[
+        bool,
+        typer.Option(help="Try changes if the design cannot show learning; takes longer."),
+    ] = True,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Say what an experiment takes and what it can show, before anything is asked or spent."""
+    made = load(experiment, laid_over(changes, streams, turns))
+    with sheet.Trying(err) as trying:
+        planned = asyncio.run(
+            planning.plan(
+                made,
+                latency_s=latency,
+                concurrency=concurrency,
+                reply_tokens=reply_tokens,
+                advised=advice,
+                on_turn=trying.turn,
+            )
+        )
+    if as_json_text:
+        typer.echo(json.dumps(planning.as_json(planned), ensure_ascii=False, indent=2))
+        return
+    out.print(sheet.expense_table(planned))
+    out.print(sheet.exposure_table(planned))
+    for sentence in sheet.sentences(planned):
+        out.print(screen.printable(sentence), highlight=False, markup=False)

@@ -1,0 +1,124 @@
+"""The command that plays an experiment."""
+
+import asyncio
+import shlex
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icl_loop import screen
+from icl_loop.analysis import frame
+from icl_loop.cli.console import STOPPED_SHORT, err, out, this_command
+from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
+from icl_loop.cli.summary import measured_arms, print_summary
+from icl_loop.errors import TranscriptError
+from icl_loop.experiment import load
+from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
+
+
+def run(
+    experiment: ExperimentFile,
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
+    ] = Path("transcripts"),
+    changes: Changes = None,
+    streams: Streams = None,
+    turns: Turns = None,
+    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    max_usd: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Dollars the experiment may cost in all, saved sessions included."
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
+    ] = None,
+    stop_early: Annotated[
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+        ),
+    ] = False,
+) -> None:
+    """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
+    made = load(experiment, laid_over(changes, streams, turns))
+    made.check()
+    playing = Run(
+        made,
+        out_dir,
+        concurrency,
+        max_usd=max_usd,
+        max_tokens=max_tokens,
+        stop_early=stop_early,
+    )
+    with screen.watch(made, err, playing.meter) as watcher:
+        playing.on_turn = watcher.turn
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            result = runner.run(_until_interrupted(playing, watcher.say))
+    _close(playing, result)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the faster event loop where the platform has it."""
+    try:
+        import uvloop  # noqa: PLC0415  it is not there on Windows
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunResult | None:
+    """Play; the first signal lets turns in flight finish, the second drops them (None)."""
+    task = asyncio.ensure_future(playing.play())
+
+    def interrupt() -> None:
+        if playing.stopping:
+            task.cancel()
+        else:
+            say("stopping: the turns in flight are finished and saved; once more drops them")
+            playing.stop()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, interrupt)
+        except NotImplementedError:
+            break  # Windows has no such handlers; Ctrl-C then drops the turns in flight
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return None
+
+
+def _close(playing: Run, result: RunResult | None) -> None:
+    """Print what came of the run; exit with 1 if it stopped short."""
+    paths = list(result.paths) if result else []
+    with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
+        turns = frame(paths)
+        print_summary(turns, None, measured_arms(turns))
+    if result is not None and result.stops:
+        err.print(screen.stops_table(result.stops))
+    if result is not None and result.early is not None:
+        out.print(
+            f"stopped early: after {len(result.early.differences)} streams the evidence that"
+            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
+            f" E = {result.early.evidence[-1]:.1f}, at least 20",
+            highlight=False,
+            soft_wrap=True,
+        )
+    out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
+    if result is not None and result.complete:
+        out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
+        return
+    err.print(
+        f"stopped short; everything answered is saved. Go on with: {this_command()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    raise typer.Exit(STOPPED_SHORT)

@@ -1,0 +1,58 @@
+"""The command that prints a sample as a model would be shown it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icl_loop import screen
+from icl_loop.cli.console import err
+from icl_loop.datasets import open_dataset
+from icl_loop.encodings import ENCODINGS, encoding, fitting, prepared
+from icl_loop.errors import InputError
+from icl_loop.messages import Image
+
+
+def sample(
+    dataset: Annotated[
+        str, typer.Argument(help="digits, mnist:test, folder:DIR, iris, wine, csv:FILE, …")
+    ],
+    index: Annotated[int, typer.Option(min=0, help="Which sample.")] = 0,
+    encoding_name: Annotated[
+        str | None,
+        typer.Option(
+            "--encoding",
+            help=f"One of {', '.join(ENCODINGS)}; grid for pictures if none is named.",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=1, help="Side of a picture in pixels.")] = 20,
+    file: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to, if not to the terminal.")
+    ] = None,
+) -> None:
+    """Print a sample as a model would be shown it, and nothing else."""
+    chosen = open_dataset(dataset)[index]
+    usual = "grid" if chosen.modality == "picture" else fitting(chosen.modality)[0]
+    how = encoding(usual if encoding_name is None else encoding_name)
+    shown = how.encode(prepared(chosen, how, size))
+    if file is not None:
+        _keep(shown, file)
+    elif isinstance(shown, str):
+        typer.echo(shown)
+    elif sys.stdout.isatty():
+        typer.echo(f"a PNG file of {len(shown.png):,} bytes, {size} x {size} pixels; -o keeps it")
+    else:
+        typer.echo(shown.png, nl=False)
+    if sys.stderr.isatty():
+        told = screen.printable(f"{chosen.id}, label {chosen.label}")
+        err.print(told, style="dim", highlight=False, markup=False)
+
+
+def _keep(shown: str | Image, file: Path) -> None:
+    """Write what a model would be shown to a file."""
+    data = shown.png if isinstance(shown, Image) else shown.encode() + b"\n"
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror}") from None

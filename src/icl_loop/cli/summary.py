@@ -1,0 +1,57 @@
+"""What is printed of transcripts after a run, and by `analyze`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.text import Text
+
+from icl_loop import screen
+from icl_loop.analysis import (
+    ArmMetrics,
+    checkpoints,
+    conclude_each,
+    measure,
+    nearest_pictures,
+    probes,
+    sessions,
+    summarize,
+    warnings,
+)
+from icl_loop.cli.console import out
+from icl_loop.shadow import ArmShadow
+from icl_loop.verdict import metrics_table, probes_table, shadow_table, verdict_lines
+
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought: that takes about 10 s."""
+
+
+def print_summary(
+    turns: pl.DataFrame,
+    primary: tuple[str, str] | None,
+    metrics: Sequence[ArmMetrics],
+    shaded: Sequence[ArmShadow] = (),
+) -> None:
+    """Print the tables of a frame of turns, and what follows from them."""
+    summaries = summarize(turns)
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    conclusions = conclude_each(turns, primary, sessions(paths))
+    out.print(screen.summary_table(summaries))
+    out.print(metrics_table(metrics))
+    if asked := checkpoints(probes(paths)):
+        out.print(probes_table(asked))
+    if shaded:
+        out.print(shadow_table(shaded))
+    for warning in warnings(summaries):
+        out.print(f"note: {screen.printable(warning)}", highlight=False, markup=False)
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(screen.printable(conclusion.experiment), align="left")
+        for line in verdict_lines(conclusion):
+            out.print(line, soft_wrap=isinstance(line, Text))
+
+
+def measured_arms(turns: pl.DataFrame) -> list[ArmMetrics]:
+    """Return the metrics of every arm; the nearest pictures are sought unless there are too many."""
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
