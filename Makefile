@@ -1,5 +1,6 @@
 # make demo   play the quick-start experiment and draw its curve; needs no key and no network
 # make test   run the tests
+# make full   install what the optional extras need too, so that no test is skipped
 # make check  formatting, lint, types
 # make bench  measure; see benchmarks/
 # Each of them creates .venv first if it is not there.
@@ -10,7 +11,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := transcripts/quickstart
 
-.PHONY: demo test check format bench clean
+FULL := dev,inspect,ray,browser
+
+.PHONY: demo test full check format bench clean
 
 demo: $(READY)
 	$(BIN)/icl-loop run experiments/quickstart.toml
@@ -19,6 +22,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+full: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[$(FULL)]'
 
 check: $(READY)
 	$(BIN)/ruff format --check
