@@ -15,6 +15,7 @@ LAYERS = (
     {"verdict", "sheet"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
+    {"spending"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
