@@ -34,7 +34,7 @@ from icl_loop.messages import Reply, Usage, user
 from icl_loop.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner import Run
 from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, read, turn_fields
-from making import experiment
+from making import experiment, unsealed
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -605,7 +605,7 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
 async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
     """A turn that is called right though its answer is not the label is named, and so the reverse."""
     (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
-    whole = path.read_text()
+    whole = unsealed(path.read_text())
     for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
         path.write_text(whole.replace(old, new, 1))
         line = whole[: whole.index(old)].count("\n") + 1

@@ -11,6 +11,7 @@ from polars.exceptions import PolarsError
 
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
+from icl_loop.seals import check_seals
 
 READ_AT_ONCE = 64 * 2**20
 """Bytes of transcripts that are read together."""
@@ -223,6 +224,7 @@ def _whole_lines(path: Path) -> bytes:
     whole = data[: data.rfind(b"\n") + 1]
     if not whole:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    check_seals(path, whole.split(b"\n")[:-1], data[len(whole) :])
     return whole
 
 
