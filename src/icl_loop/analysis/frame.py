@@ -104,13 +104,20 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
     group: list[Path] = []
     size = 0
     for file in files:
-        size += file.stat().st_size
+        size += _size(file)
         group.append(file)
         if size >= READ_AT_ONCE:
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _part(files: Sequence[Path]) -> _Part:

@@ -592,7 +592,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if (value := headers.get("retry-after-ms")) and _number(value) is not None:
         return float(value) / 1000
     if value := headers.get("retry-after"):
-        return _number(value) if _number(value) is not None else _until(value)
+        seconds = _number(value)
+        return _until(value, headers.get("date")) if seconds is None else seconds
     resets = [
         _duration(headers.get(f"x-ratelimit-reset-{kind}")) for kind in ("requests", "tokens")
     ]
@@ -603,15 +604,18 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()) else None
 
 
-def _until(date: str) -> float | None:
-    """Return the seconds until an HTTP date."""
+def _until(date: str, now: str | None) -> float | None:
+    """Return the seconds until an HTTP date, by the endpoint's own clock where it tells it."""
+    then, told = _date(date), _date(now or "")
+    return then and max(0.0, (then - (told or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
     try:
-        then = parsedate_to_datetime(date)
-    except ValueError:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
