@@ -391,6 +391,8 @@ async def verify(transcript: Transcript) -> int:
     for name in ("labels", "system"):
         if getattr(rebuilt, name) != getattr(saved, name):
             raise ReplayMismatch(0, f"{name} is no longer what was recorded")
+    if len(transcript.turns) > len(session.task):
+        raise ReplayMismatch(len(session.task), "the session was to end before it")
     turns = play(session.task, ReplayModel(transcript.turns), session.policy, session.window)
     for turn in transcript.turns:
         compare(turn, await anext(turns))

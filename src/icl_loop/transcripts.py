@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -215,10 +215,12 @@ def read(path: Path) -> Transcript:
         match _parse(path, number, line, _EVENT):
             case _TurnLine() as saved:
                 _expect(path, number, f"turn {len(turns)}", f"turn {saved.turn}")
+                _check_kept(path, number, saved.kept, len(turns))
                 turns.append(_turn(saved))
             case _ProbeLine() as asked:
                 after = f"a probe after turn {asked.after_turn}"
                 _expect(path, number, f"a probe after turn {len(turns)}", after)
+                _check_kept(path, number, asked.kept, len(turns))
                 probes.append(_probe(asked))
             case End() as end:
                 pass
@@ -228,6 +230,17 @@ def read(path: Path) -> Transcript:
 def _expect(path: Path, number: int, expected: str, found: str) -> None:
     if found != expected:
         raise TranscriptError(f"{path}, line {number}: expected {expected}, found {found}")
+
+
+def _check_kept(path: Path, number: int, kept: Sequence[tuple[int, int]], played: int) -> None:
+    """Raise TranscriptError unless `kept` are runs of turns that were played before, in order."""
+    following = 0
+    for first, last in kept:
+        if not following <= first <= last < played:
+            raise TranscriptError(
+                f"{path}, line {number}, kept: [{first}, {last}] is no run of the {played} turns before"
+            )
+        following = last + 1
 
 
 def _parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:

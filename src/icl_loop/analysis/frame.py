@@ -301,9 +301,14 @@ def _is_header() -> pl.Expr:
 
 def _is_whole_turn() -> pl.Expr:
     usage = pl.col("usage").struct
-    pair = (pl.element().list.drop_nulls().list.len() == 2).fill_null(value=False)
+    first, last = pl.element().list.get(0), pl.element().list.get(1)
+    pair = (
+        (pl.element().list.drop_nulls().list.len() == 2) & (first >= 0) & (first <= last)
+    ).fill_null(value=False)
+    latest = pl.col("kept").list.eval(last).list.max().fill_null(-1)
     return pl.all_horizontal(
         pl.all_horizontal(pl.col(_TURN_COLUMNS).is_not_null()),
         *(usage.field(name).is_not_null() for name in _USAGE),
         pl.col("kept").list.eval(pair).list.all().fill_null(value=False),
+        latest < pl.col("turn"),
     )
