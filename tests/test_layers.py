@@ -22,7 +22,7 @@ LAYERS = (
     {"task", "context", "models"},
     {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
-    {"messages", "journal", "slots"},
+    {"messages", "journal", "seals", "slots", "toml"},
     {"errors"},
 )
 HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}

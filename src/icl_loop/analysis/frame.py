@@ -11,6 +11,7 @@ from polars.exceptions import PolarsError
 
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
+from icl_loop.seals import check_seals
 
 READ_AT_ONCE = 64 * 2**20
 """Bytes of transcripts that are read together."""
@@ -106,13 +107,20 @@ def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
     group: list[Path] = []
     size = 0
     for file in files:
-        size += file.stat().st_size
+        size += _size(file)
         group.append(file)
         if size >= READ_AT_ONCE:
             yield group
             group, size = [], 0
     if group:
         yield group
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def _part(files: Sequence[Path]) -> _Part:
@@ -228,6 +236,7 @@ def _whole_lines(path: Path) -> bytes:
     whole = data[: data.rfind(b"\n") + 1]
     if not whole:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    check_seals(path, whole.split(b"\n")[:-1], data[len(whole) :])
     return whole
 
 
@@ -297,9 +306,14 @@ def _is_header() -> pl.Expr:
 
 def _is_whole_turn() -> pl.Expr:
     usage = pl.col("usage").struct
-    pair = (pl.element().list.drop_nulls().list.len() == 2).fill_null(value=False)
+    first, last = pl.element().list.get(0), pl.element().list.get(1)
+    pair = (
+        (pl.element().list.drop_nulls().list.len() == 2) & (first >= 0) & (first <= last)
+    ).fill_null(value=False)
+    latest = pl.col("kept").list.eval(last).list.max().fill_null(-1)
     return pl.all_horizontal(
         pl.all_horizontal(pl.col(_TURN_COLUMNS).is_not_null()),
         *(usage.field(name).is_not_null() for name in _USAGE),
         pl.col("kept").list.eval(pair).list.all().fill_null(value=False),
+        latest < pl.col("turn"),
     )
