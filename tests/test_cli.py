@@ -146,6 +146,9 @@ def test_replay_shows_every_turn(icl_loop: Command) -> None:
     assert "▄" in done.stdout
     later = icl_loop("replay", SAMPLE / "label-0.jsonl", "--from", 20)
     assert later.stdout.count("  told: ") == 5
+    wrong = icl_loop("replay", SAMPLE, "--session", "label-0", "--from", 20, "--errors", "--text")
+    assert wrong.stdout.count(": wrong\n") == wrong.stdout.count("Array:") == 3
+    assert ": right\n" not in wrong.stdout
 
 
 def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
@@ -215,7 +218,9 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
         ["'grid' shows a picture", "is a table", "that fit: table"],
     ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
-    "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
+    "many transcripts": (["replay", SAMPLE], ["8 sessions", "--session: feedback-0, "]),
+    "an unknown session": (["replay", SAMPLE, "--session", "lable-0"], ["'lable-0'", "'label-0'"]),
+    "steps without a terminal": (["replay", SAMPLE / "label-0.jsonl", "--step"], ["--step"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
     "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),

@@ -1,0 +1,71 @@
+"""Running accuracy as a small plot of braille dots."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.text import Text
+
+from icl_loop.screen import RECENT
+
+_DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+"""The bits of a braille cell's dots, four rows of two, as Unicode numbers them."""
+_BLANK = 0x2800
+_CHANCE_EVERY = 3
+"""Every how many dots the line of chance has one."""
+_SCALE = 5
+"""Columns of the names at the left."""
+
+Canvas = NDArray[np.bool_]
+"""Dots that are set, shape (4 rows a line, 2 columns a mark)."""
+
+
+def curve(right: Sequence[bool], planned: int, chance: float, width: int, height: int) -> Text:
+    """Return the accuracy in the latest `RECENT` turns after each turn, over a line of chance.
+
+    It takes `height` lines of `width` columns; the right edge is the last turn planned.
+    """
+    shape = 4 * height, 2 * max(1, width - _SCALE)
+    line, level = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+    _trace(line, running(right), max(planned, len(right), 1))
+    level[_row(level, chance), ::_CHANCE_EVERY] = True
+    plot = Text()
+    for place, (drawn, both) in enumerate(zip(_cells(line), _cells(line | level), strict=True)):
+        plot.append({0: "100% ", height - 1: "  0% "}.get(place, " " * _SCALE), "dim")
+        for own, mark in zip(drawn, both, strict=True):
+            plot.append(chr(mark) if mark != _BLANK else " ", "cyan" if own != _BLANK else "dim")
+        plot.append("\n")
+    plot.right_crop(1)
+    return plot
+
+
+def running(right: Sequence[bool]) -> NDArray[np.float64]:
+    """Return the share of right answers in the latest `RECENT` turns after each turn."""
+    sums = np.concatenate([[0], np.cumsum(right)])
+    stops = np.arange(1, len(right) + 1)
+    starts = np.maximum(0, stops - RECENT)
+    return np.asarray((sums[stops] - sums[starts]) / (stops - starts), np.float64)
+
+
+def _trace(canvas: Canvas, values: NDArray[np.float64], planned: int) -> None:
+    """Draw a line that goes level through each turn's columns and upright between them."""
+    columns = canvas.shape[1]
+    before = None
+    for index, value in enumerate(values.tolist()):
+        row, left = _row(canvas, value), index * columns // planned
+        canvas[row, left : max(left + 1, (index + 1) * columns // planned)] = True
+        if before is not None:
+            canvas[min(before, row) : max(before, row) + 1, left] = True
+        before = row
+
+
+def _row(canvas: Canvas, share: float) -> int:
+    return round((1 - share) * (len(canvas) - 1))
+
+
+def _cells(canvas: Canvas) -> list[list[int]]:
+    """Return the code points of the marks, a list a line."""
+    rows, columns = canvas.shape
+    cells = canvas.reshape(rows // 4, 4, columns // 2, 2).swapaxes(1, 2)
+    marks: list[list[int]] = (_BLANK + (cells * _DOTS).sum(axis=(2, 3))).tolist()
+    return marks
