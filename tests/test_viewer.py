@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
 from icl_loop.context import shown_in
 from icl_loop.encodings import encoding, pixels
@@ -219,23 +220,26 @@ def test_the_curve_is_of_the_latest_turns(right: list[bool]) -> None:
 def test_the_plot_keeps_to_its_place(right: list[bool], more: int, width: int, height: int) -> None:
     """The plot has the lines and columns it was given and is drawn up to the turn it stands at."""
     planned = len(right) + more
-    lines = curve(right, planned, 0.1, width, height).plain.split("\n")
-    bare = curve(right, planned, 0.1, width, height)
+    plot = curve(right, planned, 0.1, width, height)
+    lines = plot.plain.split("\n")
     assert len(lines) == height
     assert {len(line) for line in lines} == {width}
-    drawn = [span for span in bare.spans if span.style == "cyan"]
-    columns = {span.start % (width + 1) - 5 for span in drawn}
-    last = (2 * (width - 5) * len(right) - 1) // planned // 2
-    assert columns == set(range(max(columns) + 1))
-    assert last - 1 <= max(columns) <= last + 1
+    columns = {column for _, column in drawn(plot, width)}
+    last = -(-2 * (width - 5) * len(right) // planned) - 1
+    assert columns == set(range(last // 2 + 1))
+
+
+def drawn(plot: Text, width: int) -> set[tuple[int, int]]:
+    """Return line and column, behind the scale, of the marks through which the curve goes."""
+    places = (at for span in plot.spans if span.style == "cyan" for at in range(*span[:2]))
+    return {(at // (width + 1), at % (width + 1) - 5) for at in places}
 
 
 @pytest.mark.parametrize(("right", "place"), [(True, 0), (False, 4)])
 def test_the_plot_rises_with_accuracy(right: bool, place: int) -> None:  # noqa: FBT001
     """A session that is always right runs along the upper edge, one never right along the lower."""
     plot = curve([right] * 50, 50, 0.5, 55, 5)
-    drawn = {span.start // 56 for span in plot.spans if span.style == "cyan"}
-    assert drawn == {place}
+    assert drawn(plot, 55) == {(place, column) for column in range(50)}
 
 
 # ---- steering ----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Running accuracy as a small plot of braille dots."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,12 @@ def curve(right: Sequence[bool], planned: int, chance: float, width: int, height
     shape = 4 * height, 2 * max(1, width - _SCALE)
     line, level = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
     _trace(line, running(right), max(planned, len(right), 1))
-    level[_row(level, chance), ::_CHANCE_EVERY] = True
+    level[_row(level, np.array([chance])), ::_CHANCE_EVERY] = True
     plot = Text()
     for place, (drawn, both) in enumerate(zip(_cells(line), _cells(line | level), strict=True)):
         plot.append({0: "100% ", height - 1: "  0% "}.get(place, " " * _SCALE), "dim")
-        for own, mark in zip(drawn, both, strict=True):
-            plot.append(chr(mark) if mark != _BLANK else " ", "cyan" if own != _BLANK else "dim")
+        for own, marks in groupby(zip(drawn, both, strict=True), lambda pair: pair[0] != _BLANK):
+            plot.append("".join(_mark(mark) for _, mark in marks), "cyan" if own else "dim")
         plot.append("\n")
     plot.right_crop(1)
     return plot
@@ -49,18 +50,21 @@ def running(right: Sequence[bool]) -> NDArray[np.float64]:
 
 def _trace(canvas: Canvas, values: NDArray[np.float64], planned: int) -> None:
     """Draw a line that goes level through each turn's columns and upright between them."""
-    columns = canvas.shape[1]
-    before = None
-    for index, value in enumerate(values.tolist()):
-        row, left = _row(canvas, value), index * columns // planned
-        canvas[row, left : max(left + 1, (index + 1) * columns // planned)] = True
-        if before is not None:
-            canvas[min(before, row) : max(before, row) + 1, left] = True
-        before = row
+    rows, columns, before = _row(canvas, values), canvas.shape[1], 0
+    for column in range(-(-len(values) * columns // planned)):
+        first = column * planned // columns
+        stop = max(first + 1, (column + 1) * planned // columns)
+        reached = rows[before:stop]
+        canvas[reached.min() : reached.max() + 1, column] = True
+        before = before + len(reached) - 1
 
 
-def _row(canvas: Canvas, share: float) -> int:
-    return round((1 - share) * (len(canvas) - 1))
+def _row(canvas: Canvas, share: NDArray[np.float64]) -> NDArray[np.intp]:
+    return np.rint((1 - share) * (len(canvas) - 1)).astype(np.intp)
+
+
+def _mark(point: int) -> str:
+    return " " if point == _BLANK else chr(point)
 
 
 def _cells(canvas: Canvas) -> list[list[int]]:
