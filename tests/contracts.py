@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window
+from icl_loop.context import ContextPolicy, History, Past, Senses, Shown, Window
 from icl_loop.datasets import Dataset
 from icl_loop.encodings import Encoding, Pixels
 from icl_loop.errors import ContextFull, RequestRefused
@@ -101,13 +101,15 @@ def check_policy(
     It shows past turns only, in rising order, within the budget, the same whenever it is asked;
     and the whole request stays within the window less the reserve.
     """
-    tally = Tally.of_frame(window, task.system)
+    senses = Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    history = History.begun(window, task.system, senses, task.key)
+    tally = history.tally
     shown_before_each: list[Shown] = []
     for index, turn in enumerate(turns):
         question = turn.question
         asked = count_message(window.counter, question)
         budget = tally.budget(asked)
-        past = Past(turns[:index], tally, range(index), budget, question, task.key)
+        past = Past(history, range(index), budget, question)
         try:
             shown = policy(past)
         except ContextFull:
@@ -121,7 +123,7 @@ def check_policy(
         tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
         assert tokens <= window.tokens - window.reserve
         shown_before_each.append(shown)
-        tally.add(turn, asked, shown)
+        history.add(turn, shown)
     return shown_before_each
 
 

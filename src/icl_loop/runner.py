@@ -26,11 +26,11 @@ from icl_loop.errors import (
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.loop import play, probe
+from icl_loop.loop import events, probe
 from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
-from icl_loop.records import Probe, Turn
+from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
 from icl_loop.transcripts import (
     Recorder,
@@ -192,7 +192,7 @@ class Run:
         for session in sessions:
             if has_whole_line(self.path(session)):
                 saved = read(self.path(session))
-                answered: tuple[Turn | Probe, ...] = (*saved.turns, *saved.probes)
+                answered: tuple[Event | Probe, ...] = (*saved.events, *saved.probes)
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
@@ -267,23 +267,27 @@ class Run:
         if recorder.end:
             self._look(session)
             return
-        replay = ReplayModel(recorder.saved, then=model)
-        turns = play(session.task, replay, session.policy, session.window)
-        played: list[Turn] = []
+        replay = ReplayModel(recorder.events, then=model)
+        playing = events(session.task, replay, session.policy, session.window)
+        played: list[Event] = []
+        turns = 0
         try:
-            await _probe(session, model, recorder, played)
-            async for turn in recorder.record(turns):
-                played.append(turn)
-                self.on_turn(session, turn)
+            await _probe(session, model, recorder, played, turns)
+            async for event in recorder.record(playing):
+                played.append(event)
+                if isinstance(event, Turn):
+                    turns += 1
+                    self.on_turn(session, event)
                 await asyncio.sleep(0)  # a model that never waits must not starve the others
-                if self._stopping.is_set() and len(played) >= len(recorder.saved):
+                if self._stopping.is_set() and len(played) >= len(recorder.events):
                     return
-                await _probe(session, model, recorder, played)
+                if isinstance(event, Turn):
+                    await _probe(session, model, recorder, played, turns)
         except ContextFull:
-            recorder.finish("context_full", len(played))
+            recorder.finish("context_full", turns)
         else:
-            whole = len(played) == session.turns  # a yoked session ends where its donor did
-            recorder.finish("complete" if whole else "context_full", len(played))
+            whole = turns == session.turns  # a yoked session ends where its donor did
+            recorder.finish("complete" if whole else "context_full", turns)
             self._look(session)
 
     def _look(self, session: Session) -> None:
@@ -333,12 +337,12 @@ class _DonorStopped(StoppedShort):
 
 
 async def _probe(
-    session: Session, model: ChatModel, recorder: Recorder, played: Sequence[Turn]
+    session: Session, model: ChatModel, recorder: Recorder, played: Sequence[Event], turns: int
 ) -> None:
     """Ask and save the probes that are due after the turns played, but for those saved already."""
-    if len(played) not in session.task.checkpoints or len(played) < len(recorder.saved):
+    if turns not in session.task.checkpoints or turns < len(recorder.saved):
         return
-    saved = {probe.sample for probe in recorder.probes if probe.after_turn == len(played)}
+    saved = {probe.sample for probe in recorder.probes if probe.after_turn == turns}
     for sample in session.task.probes:
         if sample.id not in saved:
             asked = await probe(session.task, model, session.policy, played, sample, session.window)
@@ -379,9 +383,10 @@ async def verify(transcript: Transcript) -> int:
     for name in ("labels", "system"):
         if getattr(rebuilt, name) != getattr(saved, name):
             raise ReplayMismatch(0, f"{name} is no longer what was recorded")
-    turns = play(session.task, ReplayModel(transcript.turns), session.policy, session.window)
-    for turn in transcript.turns:
-        compare(turn, await anext(turns))
+    replay = ReplayModel(transcript.events)
+    played = events(session.task, replay, session.policy, session.window)
+    for event in transcript.events:
+        compare(event, await anext(played))
     for saved_probe in transcript.probes:
         await _verify_probe(session, transcript, saved_probe)
     if transcript.end is not None and transcript.end.turns != len(transcript.turns):
@@ -410,9 +415,14 @@ async def _verify_probe(session: Session, transcript: Transcript, saved: Probe) 
     (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
     if sample is None:
         raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-    before = transcript.turns[: saved.after_turn]
+    before = [event for event in transcript.events if _before(event, saved.after_turn)]
     again = await probe(
         session.task, ReplayModel([saved]), session.policy, before, sample, session.window
     )
     if again != saved:
         raise ReplayMismatch(saved.after_turn, f"the probe {saved.sample} is judged otherwise now")
+
+
+def _before(event: Event, turn: int) -> bool:
+    """Whether this was played before a probe that was asked once `turn` turns were."""
+    return (event.index if isinstance(event, Turn) else event.after_turn) < turn

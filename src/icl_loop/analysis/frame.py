@@ -262,8 +262,8 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
         .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
         .when(is_end & pl.col("status").is_null())
         .then(pl.lit("the end has no status"))
-        .when(~kind.is_in(["turn", "end", "probe"]).fill_null(value=False))
-        .then(pl.lit("it is neither a turn nor a probe nor the end"))
+        .when(~kind.is_in(["turn", "note", "end", "probe"]).fill_null(value=False))
+        .then(pl.lit("it is neither a turn, a note, a probe nor the end"))
     )
     found = lines.select("path", "line", misplaced=misplaced).drop_nulls("misplaced")
     for path, line, what in found.head(1).iter_rows():
