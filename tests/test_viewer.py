@@ -25,8 +25,9 @@ from rich.text import Text
 
 from icl_loop.context import shown_in
 from icl_loop.encodings import encoding, pixels
+from icl_loop.loop import events
 from icl_loop.messages import Reply, Usage, user
-from icl_loop.records import Feedback, Probe
+from icl_loop.records import Feedback, Note, Probe, Turn
 from icl_loop.screen import RECENT, draw
 from icl_loop.transcripts import End, Header, Transcript
 from icl_loop.viewer import Replay, Show, View, curve, keys_in, page, press
@@ -35,6 +36,7 @@ from icl_loop.viewer.steering import FASTEST, SLOWEST
 from making import played, session
 from terminal import HOSTILE, is_plain, shown
 
+WHOLE = Show(reply=True)
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 NEEDS_A_TERMINAL = pytest.mark.skipif(
     importlib.util.find_spec("termios") is None, reason="this platform has no pseudo-terminals"
@@ -159,7 +161,10 @@ def test_the_window_is_told(windowed: Transcript) -> None:
         shows = [index for run in runs for index in range(int(run[0]), int(run[-1]) + 1)]
         assert shows == list(shown_in(turn.kept))
         assert int(found[1]) == len(shows)
-        assert found[3] == f"1,00{turn.index} prompt tokens, {turn.index} of them cached"
+        assert found[3] == (
+            f"{turn.counted:,} tokens, the first {turn.prefix:,} as in the request before;"
+            f" reported 1,00{turn.index}, {turn.index} of them cached"
+        )
         assert "window: " not in shown(replay.turn(turn.index))
 
 
@@ -202,6 +207,31 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
             line for at, line in lines.items() if at == turn.index
         ]
     assert shown(replay.turn(24)).splitlines()[-1] == lines[24]
+
+
+async def test_notes_are_shown_between_turns() -> None:
+    """A note is shown in a line before the turn that first saw it, or whole with the replies."""
+    chosen = session(9, policy="notes(4)")
+    playing = events(chosen.task, chosen.open_model(), chosen.policy, chosen.window)
+    went = [event async for event in playing]
+    turns = tuple(event for event in went if isinstance(event, Turn))
+    notes = tuple(event for event in went if isinstance(event, Note))
+    replay = Replay(
+        Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes), colour=False
+    )
+    for turn in turns:
+        due = [note for note in notes if note.after_turn == turn.index]
+        text = shown(replay.turn(turn.index))
+        assert text.count("note after") == len(due)
+        for note in due:
+            lines = note.text.splitlines()
+            assert f"note after {turn.index} turns: {' / '.join(lines)}\n" in text
+            whole = [each.rstrip() for each in shown(replay.turn(turn.index, WHOLE)).splitlines()]
+            assert whole[: 1 + len(lines)] == [
+                f"note after {turn.index} turns:",
+                *(f"    {line}" for line in lines),
+            ]
+    assert [note.after_turn for note in notes] == [4, 8]
 
 
 # ---- the curve ---------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from icl_loop.encodings import Encoding, SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
-from icl_loop.messages import Image, Usage
+from icl_loop.messages import Image
 from icl_loop.records import Span, Turn
 from icl_loop.screen import RECENT, draw, printable
 from icl_loop.transcripts import Transcript
@@ -69,25 +69,28 @@ class Replay:
         """Return a turn: its picture, answer and verdict, what was told, how the latest went."""
         turn = self._transcript.turns[index]
         question = Text(_whole(_as_seen(turn))) if show.text else self._picture(turn)
-        after = self.between(index + 1) if index + 1 == len(self) else ()
+        after = self.between(index + 1, whole=show.reply) if index + 1 == len(self) else ()
         return Group(
-            *self.between(index),
+            *self.between(index, whole=show.reply),
             question,
             _verdict(turn),
-            *_reply(turn, whole=show.reply),
+            *_said("  reply:", turn.reply.text, "dim", whole=show.reply),
             Text(printable(f"  told: {_one_line(turn.feedback.told)}"), "dim"),
             *([Text(f"  window: {window(turn)}", "dim")] if show.window else []),
             Text(f"  {self._standing(turn)}", "dim"),
             *after,
         )
 
-    def between(self, index: int) -> Iterator[Text]:
-        """Yield a line for whatever was done between the turn before `index` and the next."""
+    def between(self, index: int, *, whole: bool = False) -> Iterator[RenderableType]:
+        """Yield lines for the probes and the note between the turn before `index` and the next."""
         asked = [probe for probe in self._transcript.probes if probe.after_turn == index]
         if asked:
             right = sum(probe.correct for probe in asked)
             share = f"{right} of {len(asked)} right ({right / len(asked):.0%})"
             yield Text(f"probes after {_turns(index)}: {share}", "magenta")
+        for note in self._transcript.notes:
+            if note.after_turn == index:
+                yield from _said(f"note after {_turns(index)}:", note.text, "magenta", whole=whole)
 
     def curve(self, last: int, width: int, height: int) -> Text:
         """Return the plot of running accuracy up to the turn `last`."""
@@ -136,26 +139,28 @@ def _verdict(turn: Turn) -> Text:
     )
 
 
-def _reply(turn: Turn, *, whole: bool) -> Iterator[RenderableType]:
-    said = turn.reply.text
+def _said(name: str, text: str, style: str, *, whole: bool) -> Iterator[RenderableType]:
+    """Yield a name and the first words of a text, or below the name all its lines."""
     if whole:
-        yield Text("  reply:", "dim")
-        yield Padding(Text(_whole(said)), (0, 0, 0, 4))
+        yield Text(name, style)
+        yield Padding(Text(_whole(text)), (0, 0, 0, 4))
     else:
-        yield Text(printable(f"  reply: {_one_line(said)}"), "dim")
+        yield Text(printable(f"{name} {_one_line(text)}"), style)
 
 
 def window(turn: Turn) -> str:
     """Return which turns a request showed, how many they are, and the tokens it took."""
     runs = " ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in turn.kept)
     shown = f"{_turns(_exposure(turn.kept))}{': ' if runs else ''}{runs}"
-    return f"{shown}; {_tokens(turn.reply.usage)}"
+    return "; ".join([shown, *_tokens(turn)])
 
 
-def _tokens(usage: Usage) -> str:
-    if not usage.prompt:
-        return "no prompt tokens were reported"
-    return f"{usage.prompt:,} prompt tokens, {usage.cached:,} of them cached"
+def _tokens(turn: Turn) -> Iterator[str]:
+    usage = turn.reply.usage
+    if turn.counted is not None:
+        yield f"{turn.counted:,} tokens, the first {turn.prefix or 0:,} as in the request before"
+    if usage.prompt:
+        yield f"reported {usage.prompt:,}, {usage.cached:,} of them cached"
 
 
 def _turns(count: int) -> str:
