@@ -21,6 +21,7 @@ from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.plots import save
 from icl_loop.records import Note, Turn
 from icl_loop.runner import verify
+from icl_loop.screen import percent
 from icl_loop.tokens import ESTIMATORS, count_messages
 from icl_loop.transcripts import Transcript
 from icl_loop.whatif import (
@@ -310,6 +311,16 @@ def test_the_table_has_a_row_a_policy(several: list[Requests]) -> None:
     [last] = [line for line in lines if "last(n=3)" in line]
     assert f"{rows[1].tokens:,.0f}" in last.split()
     assert f"{rows[1].prefix_share:.0%}" in last.split()
+
+
+def test_a_narrow_table_loses_no_number(several: list[Requests]) -> None:
+    """In eighty columns every number of the table is there, uncut."""
+    rows = [replace(row, tokens=31_234.0, largest=131_072) for row in outlooks(several)]
+    text = shown(outlook_table(rows, "reference/nearest"), 80)
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for row in rows:
+        words = (f"{row.tokens:,.0f}", f"{row.largest:,}", f"{row.prefix_share:.0%}")
+        assert {*words, *percent(row.shadow_late).split()} <= set(text.split())
 
 
 @pytest.mark.parametrize("ending", ["svg", "html"])

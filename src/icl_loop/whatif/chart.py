@@ -113,7 +113,11 @@ def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChar
         alt.Chart(values)
         .mark_line(strokeWidth=2)
         .encode(
-            x=alt.X("turn:Q", title="turn", scale=alt.Scale(domain=[0, int(lines.get_column("turns")[0])])),
+            x=alt.X(
+                "turn:Q",
+                title="turn",
+                scale=alt.Scale(domain=[0, int(lines.get_column("turns")[0])]),
+            ),
             y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=form)),
             color=_colour(names),
             strokeDash=_stroke(names),

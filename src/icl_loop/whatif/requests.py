@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from icl_loop.context import History, shown_in
+from icl_loop.context import History, context_policy, shown_in
 from icl_loop.shadow import LEARNER, shadow
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.whatif.sessions import history_of
@@ -62,7 +62,7 @@ async def requests_of(
         told_by_class[turn.index] = _counts(told[known], len(labels))
     return Requests(
         header=transcript.header,
-        policy=str(transcript.header.settings["context"]["policy"]),
+        policy=str(context_policy(transcript.header.settings["context"]["policy"])),
         played=played,
         tokens=np.array([turn.counted or 0 for turn in turns], np.int64),
         prefix=np.array([turn.prefix or 0 for turn in turns], np.int64),

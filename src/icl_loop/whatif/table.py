@@ -17,16 +17,17 @@ def outlook_table(rows: Iterable[Outlook], learner: str) -> Table:
     table = Table(
         title="what other policies would have shown; replies and told words as they were",
         caption=f"shadow: late accuracy in % of {learner}, ± half of its 95 % t interval;"
-        " prefix: share of the tokens that a prefix cache could serve; *: as played",
+        " prefix: share of the tokens that a prefix cache could serve; turns: until the window is"
+        " full; *: as played",
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     table.add_column("arm", overflow="fold")
     table.add_column("policy", overflow="fold")
     for heading in ("turns", "tokens", "largest", "prefix", "shown", "classes", "told", "shadow"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         name = f"{row.experiment} / {row.arm}" if several else row.arm
         table.add_row(Text(printable(name)), Text(_policy(row)), *_cells(row))
