@@ -15,6 +15,7 @@ LAYERS = (
     {"verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
+    {"spending"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},

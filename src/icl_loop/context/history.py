@@ -312,14 +312,6 @@ class Past:
                 return self.candidates[start:]
         return self.candidates
 
-    def first_within(self, tokens: int) -> Shown:
-        """Return the first candidates whose tokens fit into `tokens` together."""
-        for count, index in enumerate(self.candidates):
-            tokens -= self.history.tally.of_one(index)
-            if tokens < 0:
-                return self.candidates[:count]
-        return self.candidates
-
     def sifted(self, by: Hashable, passes: Callable[[History, int], bool | None]) -> Shown:
         """Return the candidates that pass; each turn is tested once in a session.
 

@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -172,7 +173,8 @@ class First(Policy):
 
     def __call__(self, past: Past) -> Shown:
         """Return the first candidates that fit."""
-        return replace(past, candidates=self.choose(past)).first_within(past.budget)
+        fitting = past.history.tally.leading(self.choose(past), past.budget)
+        return past.candidates[: len(fitting)]
 
 
 @dataclass(frozen=True)
@@ -302,9 +304,8 @@ class Reservoir(Policy):
     def choose(self, past: Past) -> Shown:
         """Return the candidates of the lowest numbers that fit."""
         ranked: list[tuple[int, int]] = past.gathered(self, list, _Ranks(past.history).add)
-        chosen = [index for _, index in ranked[: self.n]]
-        fitting = replace(past, candidates=chosen).first_within(past.budget)
-        return steadied(fitting, past.shown_before)
+        lowest = (index for _, index in islice(ranked, self.n))
+        return steadied(past.history.tally.leading(lowest, past.budget), past.shown_before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,8 +372,8 @@ class Nearest(Policy):
         if asked is None or not past.candidates:
             return Last(self.n)(past)
         gallery = past.history.gather(Nearest, None, _Gallery, _Pictures(past.history).add)
-        chosen = gallery.nearest(asked, past.candidates, self.n)
-        fitting = replace(past, candidates=chosen).first_within(past.budget)
+        nearest = gallery.nearest(asked, past.candidates, self.n)
+        fitting = past.history.tally.leading(nearest, past.budget)
         often = sorted(fitting, key=lambda index: (-gallery.times_shown[index], index))
         return steadied(often, past.shown_before)
 

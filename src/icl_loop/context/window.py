@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from icl_loop.errors import InputError
@@ -125,6 +125,16 @@ class Tally:
         if isinstance(shown, range):
             return self.sums[shown.stop] - self.sums[shown.start] if shown else 0
         return sum(map(self.of_one, shown))
+
+    def leading(self, turns: Iterable[int], tokens: int) -> list[int]:
+        """Return the first of these turns whose tokens fit into `tokens` together."""
+        fitting = []
+        for index in turns:
+            tokens -= self.of_one(index)
+            if tokens < 0:
+                break
+            fitting.append(index)
+        return fitting
 
     def of_one(self, index: int) -> int:
         """Return the tokens of one turn."""
