@@ -13,6 +13,7 @@ from icl_loop.cli.replay import replay
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
+from icl_loop.cli.what_if import what_if
 from icl_loop.errors import IclLoopError, InputError
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ for command in (
     plan,
     replay,
     analyze,
+    what_if,
     plot,
     sample,
     serve,
