@@ -14,7 +14,7 @@ LAYERS = (
     {"cli"},
     {"verdict", "sheet"},
     {"screen", "server"},
-    {"runner", "plots", "planning"},
+    {"runner", "plots", "planning", "export"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
