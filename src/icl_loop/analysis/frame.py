@@ -99,14 +99,14 @@ class Part:
     turns: pl.DataFrame
 
 
-def groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield the files in groups of about `READ_AT_ONCE` bytes, which bounds the memory taken."""
+def groups(files: Sequence[Path], at_once: int = READ_AT_ONCE) -> Iterator[list[Path]]:
+    """Yield the files in groups of about `at_once` bytes, which bounds the memory taken."""
     group: list[Path] = []
     size = 0
     for file in files:
         size += file.stat().st_size
         group.append(file)
-        if size >= READ_AT_ONCE:
+        if size >= at_once:
             yield group
             group, size = [], 0
     if group:

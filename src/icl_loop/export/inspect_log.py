@@ -138,7 +138,7 @@ def _spec(arm: Arm, headers: Sequence[Header]) -> "EvalSpec":
         task=arm.experiment,
         task_id=_key("task", name),
         task_display_name=name,
-        task_args=first.settings,
+        task_args=dict(_flat(first.settings)),
         dataset=EvalDataset(
             name=first.dataset.name,
             samples=len(headers),
@@ -323,24 +323,22 @@ def _scores(header: Header, turns: Sequence[Turn]) -> "Iterator[tuple[str, Score
     """Yield the accuracies of a session by name; without a turn there is none."""
     from inspect_ai.scorer import Score  # noqa: PLC0415  an extra
 
-    right = [turn.feedback.correct for turn in turns]
     early = min(max(header.turns // 10, 1), 20)
-    parts = {"late": right[header.turns // 2 :], "accuracy": right, "early": right[:early]}
+    parts = {"late": turns[header.turns // 2 :], "accuracy": turns, "early": turns[:early]}
     by_turn = {
-        "correct": right,
+        "correct": [turn.feedback.correct for turn in turns],
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],
     }
     for name in _MEASURES:
-        part = parts[name]
-        yield (
-            name,
-            Score(
-                value=fmean(part) if part else math.nan,
-                explanation=f"{sum(part)} of {len(part)} turns right",
-                metadata=by_turn if name == "accuracy" else None,
-            ),
+        right = [turn.feedback.correct for turn in parts[name]]
+        score = Score(
+            value=fmean(right) if right else math.nan,
+            answer=", ".join(turn.answer or "–" for turn in parts[name]),
+            explanation=f"{sum(right)} of {len(right)} turns right",
+            metadata=by_turn if name == "accuracy" else None,
         )
+        yield name, score
 
 
 def _results(samples: Sequence["EvalSample"]) -> "EvalResults":
@@ -415,6 +413,15 @@ def _model(header: Header) -> str:
     found = header.settings.get("model")
     name = found.get("name") if isinstance(found, dict) else None
     return name if isinstance(name, str) and name else "unknown"
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the settings by the keys that `--set` knows them by."""
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
 
 
 def _key(*said: str) -> str:

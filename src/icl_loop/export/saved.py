@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis import find, sessions
+from icl_loop.analysis.frame import READ_AT_ONCE
 from icl_loop.errors import TranscriptError
 
 Went = Callable[[int], None]
@@ -28,10 +29,12 @@ class Saved:
     Attributes:
         files: Where they are, in order.
         went: Is told how many more sessions are written.
+        at_once: Bytes of transcripts that are read together, where they are read together.
     """
 
     files: tuple[Path, ...]
     went: Went = _silent
+    at_once: int = READ_AT_ONCE
 
     @classmethod
     def at(cls, paths: Iterable[Path], went: Went = _silent) -> "Saved":

@@ -4,8 +4,10 @@ Everything that a transcript says of a turn or a probe is in a row of its own; w
 session stands once, in the table of sessions, and is found by `path`.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 
@@ -28,7 +30,7 @@ _TEXTS: Schema = {
     "attempts": pl.Int64,
     "at": pl.String,
 }
-"""Fields of turns and probes that are not analysed; an object of any keys stays JSON text."""
+"""Fields of turns and probes that are not analysed; of the label's probabilities it is JSON text."""
 _PROBE: Schema = {"after_turn": pl.Int64}
 _LEFT_OUT: Mapping[str, object] = {"overflows": 0, "calibration": 1.0, "finish": "stop"}
 """What fields mean that older transcripts do not have."""
@@ -68,10 +70,28 @@ def batches(saved: Saved) -> Iterator[Batch]:
         schema={"path": pl.String, "torn": pl.Boolean, "header": pl.String},
     )
     named = saved.sessions.join(headers, on="path", maintain_order="left")
-    for group in groups(saved.files):
-        lines = checked(group, {**_TEXTS, **_PROBE, **dict.fromkeys(more, pl.String)})
-        yield _batch(lines, named, more)
+    for group in groups(saved.files, saved.at_once):
+        lines = checked(group, {**_TEXTS, **_PROBE})
+        yield _batch(_with_json(lines, group, more), named, more)
         saved.went(len(group))
+
+
+def _with_json(lines: pl.DataFrame, files: Iterable[Path], more: Iterable[str]) -> pl.DataFrame:
+    """Return the lines with fields that may hold anything as JSON text.
+
+    They are read again for that, one by one: polars does not escape what it writes of an object.
+    """
+    anything = [*more, *(["label_logprobs"] if lines["label_logprobs"].count() else [])]
+    if not anything:
+        return lines
+    columns: dict[str, list[str | None]] = {name: [] for name in anything}
+    for file in files:
+        for line in file.read_bytes().split(b"\n")[:-1]:
+            said = json.loads(line)
+            for name, values in columns.items():
+                found = said.get(name)
+                values.append(None if found is None else json.dumps(found, ensure_ascii=False))
+    return lines.with_columns(pl.DataFrame(columns, schema=dict.fromkeys(anything, pl.String)))
 
 
 def _batch(lines: pl.DataFrame, named: pl.DataFrame, more: list[str]) -> Batch:
