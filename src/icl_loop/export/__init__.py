@@ -127,9 +127,11 @@ def export(
         able = ", ".join(name for name, each in FORMATS.items() if each.merges)
         raise InputError(f"{to} has no messages to merge; that is for {able}")
     saved = Saved.at(named, went or (lambda _: None))
-    place = place or Path(named[0].resolve().with_suffix("").name + form.ending)
+    place = place or Path(named[0].resolve().name.removesuffix(".jsonl") + form.ending)
     places = form.places(place)
-    _refuse(named, places, force=force)
+    _refuse(saved, places, force=force)
+    if place.suffix == ".jsonl" and _is_below(place, named):
+        raise InputError(f"{place} would be taken for a transcript; name a place elsewhere")
     try:
         _write_whole(form, saved, place, merge=merge)
     except OSError as error:
@@ -143,18 +145,20 @@ def export(
     )
 
 
-def _refuse(paths: Iterable[Path], places: Iterable[Path], *, force: bool) -> None:
+def _refuse(saved: Saved, places: Iterable[Path], *, force: bool) -> None:
     """Raise InputError where something stands in the way."""
+    sources = {file.resolve() for file in saved.files}
     for place in places:
+        if place.resolve() in sources:
+            raise InputError(f"{place} is among what is exported; name another place")
         if place.exists() and not force:
             raise InputError(f"{place} exists; --force writes over it")
         if not place.parent.is_dir():
             raise InputError(f"{place} cannot be written: there is no folder {place.parent}")
-        above = [path for path in paths if path.resolve() in place.resolve().parents]
-        if place.suffix == ".jsonl" and above:
-            raise InputError(f"{place} would be taken for a transcript of {above[0]}; name another")
-        if any(path.resolve() == place.resolve() for path in paths):
-            raise InputError(f"{place} is what is to be exported; name another place")
+
+
+def _is_below(place: Path, folders: Iterable[Path]) -> bool:
+    return any(folder.resolve() in place.resolve().parents for folder in folders)
 
 
 def _write_whole(form: Format, saved: Saved, place: Path, *, merge: bool) -> None:
