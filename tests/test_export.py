@@ -308,6 +308,19 @@ def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     return run
 
 
+def test_runs_are_told_apart(tmp_path: Path) -> None:
+    """Where two folders hold runs of one experiment, exports name them as the analysis does."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        for file in SAMPLE.glob("label-*.jsonl"):
+            (tmp_path / folder / file.name).write_bytes(file.read_bytes())
+    folders = [tmp_path / "first", tmp_path / "second"]
+    export(folders, "parquet", tmp_path / "out.parquet")
+    expected = frame(folders)
+    assert expected["experiment"].unique().sort().to_list() == ["first/sample", "second/sample"]
+    assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet").select(expected.columns), expected)
+
+
 def test_what_a_later_version_writes_is_kept(tmp_path: Path) -> None:
     """A field of turns that is not known here is a column of JSON text."""
     header, *lines = (SAMPLE / "label-0.jsonl").read_text().splitlines()

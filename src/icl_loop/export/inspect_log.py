@@ -325,6 +325,7 @@ def _scores(header: Header, turns: Sequence[Turn]) -> "Iterator[tuple[str, Score
 
     early = min(max(header.turns // 10, 1), 20)
     parts = {"late": turns[header.turns // 2 :], "accuracy": turns, "early": turns[:early]}
+    answered = ", ".join(turn.answer or "–" for turn in turns)
     by_turn = {
         "correct": [turn.feedback.correct for turn in turns],
         "answer": [turn.answer for turn in turns],
@@ -334,7 +335,7 @@ def _scores(header: Header, turns: Sequence[Turn]) -> "Iterator[tuple[str, Score
         right = [turn.feedback.correct for turn in parts[name]]
         score = Score(
             value=fmean(right) if right else math.nan,
-            answer=", ".join(turn.answer or "–" for turn in parts[name]),
+            answer=answered,
             explanation=f"{sum(right)} of {len(right)} turns right",
             metadata=by_turn if name == "accuracy" else None,
         )
