@@ -358,6 +358,9 @@ def test_inspect_reads_every_session(
     for each in drawn:
         _same_session(found[each.header.stream], each)
     for arm, log in logs.items():
+        ends = [each.end and each.end.status for each in drawn if each.header.arm == arm]
+        whole = {"complete", "context_full"}.issuperset(ends)
+        assert log.status == ("success" if whole else "cancelled")
         usages = [
             turn.reply.usage for each in drawn if each.header.arm == arm for turn in each.turns
         ]
@@ -453,6 +456,14 @@ def test_two_arms_are_two_logs(tmp_path: Path) -> None:
     pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
     with pytest.raises(InputError, match="there are 4: feedback, label, none, stateless"):
         export([SAMPLE], "inspect", tmp_path / "out.eval")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Inspect, its logs are refused in words, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
+    with pytest.raises(InputError, match=r"pip install 'icl-loop\[inspect\]'"):
+        export([SAMPLE], "inspect", tmp_path / "logs")
     assert list(tmp_path.iterdir()) == []
 
 

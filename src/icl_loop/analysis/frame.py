@@ -113,9 +113,7 @@ def groups(files: Sequence[Path], at_once: int = READ_AT_ONCE) -> Iterator[list[
         yield group
 
 
-def checked(
-    files: Sequence[Path], more: Schema | None = None
-) -> pl.DataFrame:
+def checked(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
     """Return the whole lines of transcripts, each in its place, with `more` fields of them.
 
     Raises:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from polars.exceptions import PolarsError
+
 from icl_loop.errors import InputError, StoppedShort, nearest
 from icl_loop.export import csv_file, inspect_log, openai_jsonl, parquet
 from icl_loop.export.saved import Saved, Went
@@ -134,8 +136,9 @@ def export(
         raise InputError(f"{place} would be taken for a transcript; name a place elsewhere")
     try:
         _write_whole(form, saved, place, merge=merge)
-    except OSError as error:
-        raise StoppedShort(f"{place} cannot be written: {error.strerror}") from None
+    except (OSError, PolarsError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StoppedShort(f"{place} cannot be written: {why}") from None
     seen = list(zip(saved.files, saved.glimpses, strict=True))
     return Exported(
         places=tuple(places),
