@@ -476,8 +476,8 @@ def test_export_says_what_it_wrote(icl_loop: Command, tmp_path: Path) -> None:
     arguments = ["export", SAMPLE, cut, "--to", "csv", "-o", tmp_path / "out.csv"]
     done = icl_loop(*arguments)
     assert done.returncode == 0
-    assert "they have not ended: 1 of 9 sessions" in done.stderr
-    assert "the last line, which is torn" in done.stderr
+    assert "there as far as they went: 1 of 9 sessions" in done.stderr
+    assert "the last line is torn and was left out" in done.stderr
     assert done.stdout.splitlines()[-1] == f"written: {tmp_path / 'out.csv'}"
     again = icl_loop(*arguments)
     assert (again.returncode, again.stdout) == (2, "")

@@ -75,12 +75,12 @@ class Exported:
     torn: tuple[Path, ...]
 
     def notes(self) -> Iterator[str]:
-        """Yield what should be said of it, a sentence each."""
+        """Yield what should be said of it, a line each."""
         if self.unfinished:
             count = f"{len(self.unfinished)} of {self.sessions} sessions"
-            yield f"as far as they went, for they have not ended: {count}, {_some(self.unfinished)}"
+            yield f"not ended, and there as far as they went: {count}: {_some(self.unfinished)}"
         if self.torn:
-            yield f"without the last line, which is torn: {_some(self.torn)}"
+            yield f"the last line is torn and was left out: {_some(self.torn)}"
 
 
 def _some(paths: Sequence[Path]) -> str:
