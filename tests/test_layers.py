@@ -14,7 +14,7 @@ LAYERS = (
     {"cli"},
     {"verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
-    {"runner", "plots", "planning"},
+    {"runner", "plots", "planning", "export"},
     {"spending"},
     {"pool", "shadow"},
     {"experiment"},

@@ -17,7 +17,8 @@ READ_AT_ONCE = 64 * 2**20
 """Bytes of transcripts that are read together."""
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
-_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+_SCHEMA: Schema = {
     "type": pl.String,
     "format": pl.String,
     "version": pl.Int64,
@@ -79,7 +80,7 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
         TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
     """
     files = find(paths)
-    parts = [_part(group) for group in _groups(files)]
+    parts = [part_of(checked(group)) for group in groups(files)]
     turns = pl.concat([part.turns for part in parts])
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
@@ -95,21 +96,21 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """The sessions and the turns of some transcripts, without the texts that are not analysed."""
 
     sessions: pl.DataFrame
     turns: pl.DataFrame
 
 
-def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield the files in groups of about `READ_AT_ONCE` bytes, which bounds the memory taken."""
+def groups(files: Sequence[Path], at_once: int = READ_AT_ONCE) -> Iterator[list[Path]]:
+    """Yield the files in groups of about `at_once` bytes, which bounds the memory taken."""
     group: list[Path] = []
     size = 0
     for file in files:
         size += _size(file)
         group.append(file)
-        if size >= READ_AT_ONCE:
+        if size >= at_once:
             yield group
             group, size = [], 0
     if group:
@@ -123,11 +124,21 @@ def _size(file: Path) -> int:
         raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
 
 
-def _part(files: Sequence[Path]) -> _Part:
-    lines = _lines(files)
+def checked(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
+    """Return the whole lines of transcripts, each in its place, with `more` fields of them.
+
+    Raises:
+        TranscriptError: A line is not what its place asks for; names file and line.
+    """
+    lines = _lines(files, {**_SCHEMA, **(more or {})})
     _refuse_misplaced(lines)
+    return lines
+
+
+def part_of(lines: pl.DataFrame) -> Part:
+    """Return the sessions and the turns among the lines that `checked` returns, in their order."""
     complete = lines.filter(type="end", status="complete").select("path", complete=True)
-    return _Part(
+    return Part(
         sessions=lines.filter(type="session")
         .select("path", *_SESSION_COLUMNS)
         .join(complete, on="path", how="left", maintain_order="left")
@@ -214,13 +225,13 @@ def _run_name(folder: Path, experiment: str) -> str:
     return (folder if folder.name == experiment else folder / experiment).as_posix()
 
 
-def _lines(files: Sequence[Path]) -> pl.DataFrame:
+def _lines(files: Sequence[Path], schema: Schema) -> pl.DataFrame:
     """Return the whole lines of all files, each with its `path` and the number of its `line`."""
     data = [_whole_lines(file) for file in files]
     counts = [each.count(b"\n") for each in data]
-    lines = _parsed(b"".join(data))
+    lines = _parsed(b"".join(data), schema)
     if lines is None or lines.height != sum(counts):
-        raise _blame(files, data)
+        raise _blame(files, data, schema)
     places = pl.DataFrame(
         {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
         schema={"path": pl.String, "line": pl.List(pl.Int64)},
@@ -240,18 +251,18 @@ def _whole_lines(path: Path) -> bytes:
     return whole
 
 
-def _parsed(data: bytes) -> pl.DataFrame | None:
+def _parsed(data: bytes, schema: Schema) -> pl.DataFrame | None:
     try:
-        return pl.read_ndjson(BytesIO(data), schema=_SCHEMA)
+        return pl.read_ndjson(BytesIO(data), schema=schema)
     except PolarsError:
         return None
 
 
-def _blame(files: Sequence[Path], data: Sequence[bytes]) -> TranscriptError:
+def _blame(files: Sequence[Path], data: Sequence[bytes], schema: Schema) -> TranscriptError:
     """Return the error that names the first line that cannot be read by itself."""
     for path, whole in zip(files, data, strict=True):
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-            parsed = _parsed(line)
+            parsed = _parsed(line, schema)
             if parsed is None or parsed.height != 1:
                 return TranscriptError(f"{path}, line {number} is not a line of a transcript")
     return TranscriptError(f"{files[0]} is not a transcript, or one of those after it is not")

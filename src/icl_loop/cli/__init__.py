@@ -7,6 +7,7 @@ import typer
 
 from icl_loop.cli.analyze import analyze
 from icl_loop.cli.console import DONE, complain, exit_code
+from icl_loop.cli.export import export
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
 from icl_loop.cli.replay import replay
@@ -31,6 +32,7 @@ for command in (
     analyze,
     what_if,
     plot,
+    export,
     sample,
     serve,
 ):
