@@ -15,6 +15,7 @@ LAYERS = (
     {"verdict", "sheet"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
+    {"engines"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},

@@ -161,6 +161,7 @@ class _ProbeLine(_Line):
 
 
 L = TypeVar("L")
+E = TypeVar("E", bound=Turn | Probe)
 _HEADER = TypeAdapter(Header)
 _EVENT: TypeAdapter[_TurnLine | _ProbeLine | End] = TypeAdapter(
     Annotated[_TurnLine | _ProbeLine | End, Field(discriminator="type")]
@@ -403,14 +404,16 @@ class Recorder:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    async def record(self, turns: AsyncIterator[Turn]) -> AsyncIterator[Turn]:
-        """Yield each turn once it is written; with a journal, its flush may follow soon."""
-        async for turn in turns:
-            if turn.index < len(self.saved):
-                compare(self.saved[turn.index], turn)
+    async def record(self, events: AsyncIterator[E]) -> AsyncIterator[E]:
+        """Yield each turn or probe once written; with a journal, its flush may follow soon."""
+        async for event in events:
+            if isinstance(event, Probe):
+                self.add(event)
+            elif event.index < len(self.saved):
+                compare(self.saved[event.index], event)
             else:
-                self._write(turn_fields(turn))
-            yield turn
+                self._write(turn_fields(event))
+            yield event
 
     def add(self, probe: Probe) -> None:
         """Write a probe."""
