@@ -88,7 +88,7 @@ class ModelPool:
                 pace=self._pace(settings.base_url),
                 meter=self._meter,
                 patience=Patience(allowance_s=self._limits.allowance_s),
-                bound=_bound(session.window.counter) if self.is_counted else Bound(_uncounted),
+                bound=_bound(session.window.counter) if self.is_counted else Bound(uncounted),
                 most_completion=_most_completion(session),
                 cost=self.cost(session),
             )
@@ -151,7 +151,7 @@ def _nothing(_: Usage) -> float:
     return 0.0
 
 
-def _uncounted(_: Sequence[Message]) -> int:
+def uncounted(_: Sequence[Message]) -> int:
     return 0
 
 

@@ -23,7 +23,7 @@ from icl_loop.experiment import Session
 from icl_loop.messages import Reply
 from icl_loop.models import ChatModel
 from icl_loop.models.limits import Terms
-from icl_loop.pool import ModelPool, Opening, counting, model_key
+from icl_loop.pool import ModelPool, Opening, counting, model_key, uncounted
 from icl_loop.records import Probe
 from icl_loop.transcripts import VERSION
 
@@ -83,7 +83,7 @@ class Worker:
         model = self._models[model_key(part.session)]
         count = None
         if part.by_leave:
-            count = counting(part.session.window.counter) if part.counted else len
+            count = counting(part.session.window.counter) if part.counted else uncounted
         self._stages[number] = Stage(part.session, part.saved, model, count)
         return await self.go_on(number, 1)
 
@@ -118,7 +118,7 @@ def on_ray(address: str | None = None) -> "Engine":
         openings = {model_key(session): pool.opening(session) for session in sessions}
         for session in sessions:
             pool.terms(session)
-        with _cluster(address):
+        with cluster(address):
             crew = _Crew(openings, most=len(sessions))
             try:
                 await crew.gather()
@@ -141,8 +141,16 @@ def _ray() -> Any:  # noqa: ANN401  a module that need not be installed
 
 
 @contextmanager
-def _cluster(address: str | None) -> Iterator[None]:
-    """Join a cluster, or start one, and leave it in the end; one joined before is stayed in."""
+def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # noqa: ANN401  Ray's own
+    """Join a cluster, or start one, and leave it in the end; one joined before is stayed in.
+
+    Args:
+        address: As for `on_ray`.
+        options: Of `ray.init`.
+
+    Raises:
+        InputError: There is no cluster at the address.
+    """
     ray = _ray()
     if ray.is_initialized():
         yield
@@ -153,7 +161,7 @@ def _cluster(address: str | None) -> Iterator[None]:
     own = {"include_dashboard": False} if address == OWN_CLUSTER else {}
     with _sigterm_kept():
         try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
+            ray.init(address, log_to_driver=False, logging_level="ERROR", **own, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise InputError(f"no Ray cluster at {address}: {_one_line(error)}") from None
     try:

@@ -1,0 +1,307 @@
+"""The laws of the engine that plays on a Ray cluster: a real one, of two workers, on loopback.
+
+A cluster takes seconds to start, so all laws are held to by one test, each as a subtest.
+"""
+
+import asyncio
+import hashlib
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from endpoint import Answer, Endpoint, completion, serving
+from icl_loop.engines.ray import Part, cluster, on_ray
+from icl_loop.engines import Saved
+from icl_loop.errors import BudgetSpent, InputError
+from icl_loop.experiment import Experiment, Session
+from icl_loop.models.limits import Meter
+from icl_loop.pool import ModelPool
+from icl_loop.records import Turn
+from icl_loop.runner import Run, RunResult
+from icl_loop.transcripts import read
+from making import experiment, transcripts_of
+
+ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
+
+CANARY = "canary-key-that-nobody-may-see"
+KEY_VARIABLE = "CANARY_KEY"
+ARMS = [
+    {"name": "feedback"},
+    {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
+    {"name": "permuted", "task": {"pixels": "permuted", "labels": "deranged"}},
+]
+
+
+def answered(asked: Mapping[str, Any], delay_s: float = 0.0) -> Answer:
+    """Return an answer that is a function of the request, right or wrong by chance."""
+    said = "".join(message["content"] for message in asked["messages"])
+    digit = hashlib.sha256(said.encode()).digest()[0] % 10
+    answer = completion(f"Answer: {digit}")
+    return Answer(body=answer.body, delay_s=delay_s)
+
+
+def asking(endpoint: Endpoint, **changes: Any) -> Experiment:  # noqa: ANN401  as `experiment`
+    """Return a small experiment whose model is behind the endpoint."""
+    model = {"name": "tiny", "base_url": endpoint.base_url, "api_key_env": KEY_VARIABLE}
+    return experiment(model=model, **changes)
+
+
+def play(made: Experiment, out: Path, **settings: Any) -> RunResult:  # noqa: ANN401  as `Run`
+    """Play an experiment on the cluster that was joined."""
+    return asyncio.run(Run(made, out, **{"engine": on_ray(), **settings}).play())
+
+
+def same_bytes(tmp_path: Path) -> None:
+    """With donors, probes and every turn, transcripts are those of the local engine."""
+    made = experiment(arms=ARMS, probes={"at": [0, 5], "count": 2})
+    seen: Counter[str] = Counter()
+    result = play(made, tmp_path / "ray", on_turn=lambda each, _: seen.update([each.file_name]))
+    assert result.complete
+    assert set(seen.values()) == {12}
+    asyncio.run(Run(made, tmp_path / "local").play())
+    assert transcripts_of(tmp_path / "ray/small") == transcripts_of(tmp_path / "local/small")
+
+
+def stopped_and_resumed(tmp_path: Path) -> None:
+    """A run told to stop keeps what was answered; gone on with by either engine, it is whole."""
+    with serving([lambda asked: answered(asked, 0.01)]) as endpoint:
+        made = asking(endpoint, turns=20, streams=4)
+        stopping: Run
+
+        def stop_soon(_: Session, turn: Turn) -> None:
+            if turn.index == 9:
+                stopping.stop()
+
+        stopping = Run(made, tmp_path / "cut", engine=on_ray(), on_turn=stop_soon)
+        result = asyncio.run(stopping.play())
+        assert result.interrupted
+        assert sum(len(read(path).turns) for path in result.paths) == len(endpoint.requests)
+        shutil.copytree(tmp_path / "cut", tmp_path / "again")
+        assert play(made, tmp_path / "cut").complete
+        assert asyncio.run(Run(made, tmp_path / "again").play()).complete
+        asyncio.run(Run(made, tmp_path / "whole").play())
+    cut, again, whole = (
+        transcripts_of(tmp_path / name / "small") for name in ("cut", "again", "whole")
+    )
+    assert cut == whole
+    assert again == whole
+
+
+def worker_killed(tmp_path: Path) -> None:
+    """A worker killed by `kill -9` costs each of its sessions at most the request in flight."""
+    with serving([lambda asked: answered(asked, 0.02)]) as endpoint:
+        made = asking(endpoint, turns=20, streams=6, probes={"at": [4], "count": 2})
+        killed: list[int] = []
+
+        def kill_soon(_: Session, turn: Turn) -> None:
+            if turn.index == 7 and not killed:
+                killed.append(workers()[0])
+                os.kill(killed[0], signal.SIGKILL)
+
+        assert play(made, tmp_path / "ray", on_turn=kill_soon).complete
+        assert killed
+        needed = 6 * (20 + 2)
+        assert needed <= len(endpoint.requests) <= needed + 6
+        asked = Counter(headers["x-client-request-id"] for headers in endpoint.headers)
+        assert max(asked.values()) <= 2
+        asyncio.run(Run(made, tmp_path / "local").play())
+    assert transcripts_of(tmp_path / "ray/small") == transcripts_of(tmp_path / "local/small")
+
+
+def workers() -> list[int]:
+    """Return the processes below this one that play sessions."""
+    listed = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    ).stdout
+    parents, names = {}, {}
+    for line in listed.splitlines():
+        pid, parent, name = line.split(maxsplit=2)
+        parents[int(pid)], names[int(pid)] = int(parent), name
+    return [
+        pid
+        for pid, name in names.items()
+        if name.startswith("ray::Worker") and os.getpid() in _above(pid, parents)
+    ]
+
+
+def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid
+
+
+def budget_kept(tmp_path: Path) -> None:
+    """A budget holds for all workers together, requests in flight included."""
+    with serving([lambda asked: answered(asked, 0.01)]) as endpoint:
+        made = asking(endpoint, turns=20, streams=6)
+        playing = Run(made, tmp_path, engine=on_ray(), max_tokens=60_000)
+        result = asyncio.run(playing.play())
+        spent = playing.meter.spent.prompt + playing.meter.spent.completion
+        assert spent == 107 * len(endpoint.requests) <= 60_000
+        assert len(endpoint.requests) < 120
+    assert {type(stop.reason) for stop in result.stops} == {BudgetSpent}
+
+
+def rate_kept(tmp_path: Path) -> None:
+    """Requests a minute are counted over all workers together."""
+    arrived: list[float] = []
+
+    def answer(asked: dict[str, Any]) -> Answer:
+        arrived.append(time.monotonic())
+        return answered(asked)
+
+    with serving([answer]) as endpoint:
+        limits = {"requests_per_minute": 90}
+        assert play(asking(endpoint, turns=12, streams=8, limits=limits), tmp_path).complete
+    assert len(arrived) == 96
+    assert arrived[-1] - arrived[0] > 3.0  # 90 at once, then three every two seconds
+
+
+def faults_passed(tmp_path: Path) -> None:
+    """Faults on a worker are waited for here, and counted."""
+    turns: Counter[str] = Counter()
+
+    def answer(asked: dict[str, Any]) -> Answer:
+        said = asked["messages"][-1]["content"]
+        turns[said] += 1
+        return Answer(500, b"{}") if turns[said] == 1 and len(turns) == 5 else answered(asked)
+
+    with serving([answer]) as endpoint:
+        playing = Run(asking(endpoint, streams=1), tmp_path, engine=on_ray())
+        result = asyncio.run(playing.play())
+    assert result.complete
+    assert playing.meter.retries.total() == 1
+    attempts = [turn.reply.attempts for turn in read(result.paths[0]).turns]
+    assert sorted(attempts) == [1] * 11 + [2]
+
+
+def missing_key_refused(tmp_path: Path) -> None:
+    """A key that the workers do not have is missed before anything is asked or written."""
+    model = {"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NOT_THERE"}
+    with pytest.raises(InputError, match="NOT_THERE holds no key"):
+        play(experiment(model=model), tmp_path)
+    assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+def interrupted(tmp_path: Path) -> None:
+    """Interrupted, a run on a cluster saves what was answered and says how to go on."""
+    with serving([lambda asked: answered(asked, 0.02)]) as endpoint:
+        file = tmp_path / "small.toml"
+        file.write_text(
+            f'name = "small"\nturns = 200\nstreams = 2\n[model]\nname = "tiny"\n'
+            f'base_url = "{endpoint.base_url}"\napi_key_env = "{KEY_VARIABLE}"\n'
+        )
+        code = "from icl_loop.cli import main; main()"
+        address = ray.get_runtime_context().gcs_address
+        command = [sys.executable, "-c", code, "run", str(file), "--out", str(tmp_path)]
+        with subprocess.Popen(
+            [*command, "--engine", "ray", "--ray-address", address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while len(endpoint.requests) < 10 and process.poll() is None:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=60)
+        assert process.returncode == 1, said
+        assert "Traceback" not in said
+        assert "Go on with: icl-loop run" in said
+        saved = [read(path) for path in (tmp_path / "small").glob("*.jsonl")]
+        assert sum(len(each.turns) for each in saved) == len(endpoint.requests)
+
+
+def key_unseen(tmp_path: Path) -> None:
+    """A key reaches the endpoint, but no argument, object, log file or transcript."""
+    with serving([answered]) as endpoint:
+        made = asking(endpoint, streams=4)
+        assert play(made, tmp_path).complete
+        assert set(endpoint.keys) == {f"Bearer {CANARY}"}
+        pool = ModelPool(made, Meter(), 1)
+        for each in made.sessions():
+            sent = pickle.dumps((pool.opening(each), Part(each, Saved(), True, True)))
+            assert CANARY.encode() not in sent
+    folder = Path(ray._private.worker._global_node.get_session_dir_path())  # noqa: SLF001  no other way
+    for path in (*tmp_path.rglob("*.jsonl"), *folder.rglob("*")):
+        if path.is_file():
+            assert CANARY.encode() not in path.read_bytes(), path
+    assert any(folder.rglob("*.log"))
+    stores = list(object_stores())
+    assert stores
+    for store in stores:
+        assert not holds(store, CANARY.encode())
+
+
+def object_stores() -> Iterator[Path]:
+    """Return the memory in which the cluster keeps objects, as a file of the process that does."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"raylet" in (process / "cmdline").read_bytes().split(b"\0")[0]:
+                yield from (
+                    path for path in (process / "fd").iterdir() if "plasma" in str(path.readlink())
+                )
+        except OSError:
+            continue  # it has ended, or is not ours
+
+
+def holds(path: Path, wanted: bytes) -> bool:
+    """Return whether a large file holds these bytes."""
+    before = b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            if wanted in before + piece:
+                return True
+            before = piece[-len(wanted) :]
+    return False
+
+
+LAWS = (
+    same_bytes,
+    stopped_and_resumed,
+    worker_killed,
+    budget_kept,
+    rate_kept,
+    faults_passed,
+    missing_key_refused,
+    interrupted,
+    key_unseen,
+)
+
+
+@contextmanager
+def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Start a cluster of two workers in a folder of its own, whose path is short for sockets."""
+    folder = tempfile.mkdtemp(prefix="ray-")
+    monkeypatch.setenv(KEY_VARIABLE, CANARY)
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    try:
+        with cluster(num_cpus=2, object_store_memory=80_000_000):
+            yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.timeout(240)
+def test_a_cluster_keeps_the_laws(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtests: pytest.Subtests
+) -> None:
+    """Whatever holds for the local engine holds for a cluster, as each law says."""
+    with own_cluster(monkeypatch):
+        for law in LAWS:
+            with subtests.test(law.__doc__):
+                start = time.time()
+                law(tmp_path / law.__name__)
+                print(law.__name__, time.time() - start)
