@@ -63,12 +63,19 @@ class Part:
     counted: bool
 
 
+Order = tuple[int, int]
+"""The number of a part that is to go on, and of the attempt at its next request."""
+
+
 class Worker:
     """Plays parts in a process of its own, each step when it is told to."""
 
     def __init__(self) -> None:
         self._models: dict[str, ChatModel] = {}
         self._stages: dict[int, Stage] = {}
+        self._under_way: dict[asyncio.Task[Step], int] = {}
+        self._finished: list[tuple[int, Step | BaseException]] = []
+        self._news = asyncio.Event()
 
     async def open(self, openings: Mapping[str, Opening]) -> tuple[str, InputError | None]:
         """Open the models by their keys; return the version of this program, or why it failed."""
@@ -85,11 +92,27 @@ class Worker:
         if part.by_leave:
             count = counting(part.session.window.counter) if part.counted else uncounted
         self._stages[number] = Stage(part.session, part.saved, model, count)
-        return await self.go_on(number, 1)
+        return await self._stages[number].go_on(1)
 
-    async def go_on(self, number: int, attempt: int) -> Step:
-        """Let the part of this number go on."""
-        return await self._stages[number].go_on(attempt)
+    async def go_on(self, orders: Sequence[Order]) -> None:
+        """Let these parts go on."""
+        for number, attempt in orders:
+            task = asyncio.create_task(self._stages[number].go_on(attempt))
+            self._under_way[task] = number
+            task.add_done_callback(self._finish)
+
+    async def done(self) -> list[tuple[int, Step | BaseException]]:
+        """Return the steps that were finished since this was last asked, at least one."""
+        await self._news.wait()
+        self._news.clear()
+        finished, self._finished = self._finished, []
+        return finished
+
+    def _finish(self, task: asyncio.Task[Step]) -> None:
+        number = self._under_way.pop(task)
+        if not task.cancelled():
+            self._finished.append((number, task.exception() or task.result()))
+            self._news.set()
 
     async def drop(self, number: int) -> None:
         """Forget the part of this number."""
@@ -192,12 +215,74 @@ class _Lost(Exception):
     """A worker is gone, and with it what it was doing."""
 
 
-@dataclass(eq=False, slots=True)
 class _Hand:
-    """A worker that answers, and how many sessions it plays."""
+    """A worker that answers, and the line to it, on which orders and steps go in groups."""
 
-    actor: Any
-    playing: int = 0
+    def __init__(self, actor: Any) -> None:  # noqa: ANN401  a handle of Ray's
+        self.actor = actor
+        self.playing = 0
+        self._orders: list[Order] = []
+        self._awaited: dict[int, asyncio.Future[Step]] = {}
+        self._listening = asyncio.create_task(self._listen())
+        self._listening.add_done_callback(self._give_up)
+
+    async def begin(self, number: int, part: Part) -> Step:
+        """Have a part played up to its first request.
+
+        Raises:
+            _Lost: The worker is gone.
+        """
+        step: Step = await _done(self.actor.begin.remote(number, part))
+        return step
+
+    async def go_on(self, number: int, attempt: int) -> Step:
+        """Have a part played on.
+
+        Raises:
+            _Lost: The worker is gone.
+        """
+        if self._listening.done():
+            raise _Lost("it had ended before")
+        awaited: asyncio.Future[Step] = asyncio.get_running_loop().create_future()
+        self._awaited[number] = awaited
+        if not self._orders:
+            asyncio.get_running_loop().call_soon(self._send)
+        self._orders.append((number, attempt))
+        try:
+            return await awaited
+        finally:
+            del self._awaited[number]
+
+    def drop(self, number: int) -> None:
+        """Have a part forgotten."""
+        self.actor.drop.remote(number)
+
+    def end(self) -> None:
+        """End the worker, whatever it is doing."""
+        self._listening.cancel()
+        _ray().kill(self.actor)
+
+    def _send(self) -> None:
+        orders, self._orders = self._orders, []
+        self.actor.go_on.remote(orders)
+
+    async def _listen(self) -> None:
+        while True:
+            for number, step in await _done(self.actor.done.remote()):
+                awaited = self._awaited.get(number)
+                if awaited is None or awaited.done():
+                    continue
+                if isinstance(step, Step):
+                    awaited.set_result(step)
+                else:
+                    awaited.set_exception(step)
+
+    def _give_up(self, listening: asyncio.Task[None]) -> None:
+        """Let nobody wait for a worker that is not listened to any more."""
+        error = None if listening.cancelled() else listening.exception()
+        for awaited in self._awaited.values():
+            if not awaited.done():
+                awaited.set_exception(error or _Lost("it was ended"))
 
 
 @dataclass
@@ -250,18 +335,18 @@ class _Crew:
         """Take a lost worker off the list and call another; the first to miss it does."""
         if hand in self._hands:
             self._hands.remove(hand)
-            _ray().kill(hand.actor)
+            hand.end()
             self._call()
 
     async def dismiss(self) -> None:
         """End all workers, whatever they are doing."""
-        actors = [*(hand.actor for hand in self._hands), *self._joining.values()]
-        tasks = list(self._joining)
-        for task in tasks:
+        joining = dict(self._joining)
+        for task, actor in joining.items():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for actor in actors:
             _ray().kill(actor)
+        await asyncio.gather(*joining, return_exceptions=True)
+        for hand in self._hands:
+            hand.end()
 
     def _call(self) -> None:
         """Start a worker; it is on the list once it has opened the models."""
@@ -349,24 +434,23 @@ class _Driver:
 
     async def _on(self, hand: _Hand, session: Session, saved: Saved) -> AsyncGenerator[Event, None]:
         """Yield what the session yields on one worker, the saved turns again."""
-        number, actor, terms = next(self._numbers), hand.actor, self.pool.terms(session)
+        number, terms = next(self._numbers), self.pool.terms(session)
         part = Part(session, saved, by_leave=terms is not None, counted=self.pool.is_counted)
         try:
-            step: Step = await _done(actor.begin.remote(number, part))
+            step: Step = await hand.begin(number, part)
             while True:
                 for event in step.events:
                     yield event
-                wants: int | None = step.wants
-                if wants is None:
+                if (wants := step.wants) is None:
                     break
                 if terms is None:
-                    step = await _done(actor.go_on.remote(number, 1))
+                    step = await hand.go_on(number, 1)
                 else:
                     step = await self._asked(hand, number, terms, wants)
             if step.end is not None:
                 raise step.end
         finally:
-            actor.drop.remote(number)
+            hand.drop(number)
 
     async def _asked(self, hand: _Hand, number: int, terms: Terms, counted: int) -> Step:
         """Give leave for a request as soon as the terms allow; return the step that it led to."""
@@ -376,7 +460,7 @@ class _Driver:
         async def once() -> Reply:
             nonlocal step
             await asyncio.sleep(self._not_before.get(terms, 0.0) - time.monotonic())
-            step = await _done(hand.actor.go_on.remote(number, next(attempts)))
+            step = await hand.go_on(number, next(attempts))
             self._not_before[terms] = max(
                 self._not_before.get(terms, 0.0), time.monotonic() + step.pause_s
             )
