@@ -5,18 +5,20 @@ Each function states its laws in its docstring and raises AssertionError where o
 
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import takewhile
 
 import numpy as np
 import pytest
 
-from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window
+from icl_loop.context import ContextPolicy, History, Past, Senses, Shown, Window, spans
 from icl_loop.datasets import Dataset
 from icl_loop.encodings import Encoding, Pixels
 from icl_loop.errors import ContextFull, RequestRefused
 from icl_loop.loop import recall
 from icl_loop.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.models import ChatModel
-from icl_loop.records import Content, Measurements, Turn
+from icl_loop.records import Content, Event, Feedback, Measurements, Note, Turn
 from icl_loop.task import Task
 from icl_loop.tokens import REQUEST_TOKENS, count_message, count_messages
 
@@ -93,36 +95,81 @@ def _check_content(content: Content) -> None:
 def check_policy(
     policy: ContextPolicy,
     task: Task,
-    turns: Sequence[Turn],
+    played: Sequence[Event],
     window: Window,
 ) -> list[Shown]:
     """Return what `policy` shows before each turn of a session, having checked it.
 
-    It shows past turns only, in rising order, within the budget, the same whenever it is asked;
-    and the whole request stays within the window less the reserve.
+    It shows past turns only, each once, within the budget, and the whole request stays within the
+    window less the reserve. It chooses the same whenever it is asked, by a history that was built
+    anew as it does by one that grew, and if it knew neither samples nor labels nor judgements but
+    what was told. What is counted of a request is what it takes, and its prefix what it has in
+    common with the one before.
     """
-    tally = Tally.of_frame(window, task.system)
+    senses = Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    history, blind = (History.begun(window, task.system, senses, task.key) for _ in range(2))
+    so_far: list[Event] = []
     shown_before_each: list[Shown] = []
-    for index, turn in enumerate(turns):
-        question = turn.question
-        asked = count_message(window.counter, question)
-        budget = tally.budget(asked)
-        past = Past(turns[:index], tally, range(index), budget, question, task.key)
+    before: Sequence[Message] = ()
+    for event in played:
+        if isinstance(event, Note):
+            history.take(event)
+            blind.take(event)
+            so_far.append(event)
+            before = (task.system,)  # the rest of the request that asked for it is not shown again
+            continue
+        asked = count_message(window.counter, event.question)
         try:
-            shown = policy(past)
+            shown = policy(_past(history, event))
         except ContextFull:
             break
-        assert list(shown) == list(policy(past))
-        assert list(shown) == sorted(set(shown))
-        assert all(0 <= each < index for each in shown)
-        assert tally.of(shown) <= max(budget, 0)
-        request = recall(task.system, turns, shown, question)
-        sent = merged(request) if window.merged else request
-        tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
-        assert tokens <= window.tokens - window.reserve
+        anew = History.begun(window, task.system, senses, task.key, so_far)
+        for other in (history, blind, anew):
+            assert list(policy(_past(other, event))) == list(shown)
+        assert len(set(shown)) == len(shown)
+        assert all(0 <= each < event.index for each in shown)
+        assert history.tally.of(shown) <= max(history.tally.budget(asked), 0)
+        request = recall(task.system, history.turns, shown, event.question, history.opening)
+        _check_tokens(request, before, history, shown, asked)
+        before = request
         shown_before_each.append(shown)
-        tally.add(turn, asked, shown)
+        history.add(event, shown)
+        blind.add(_blinded(event), shown)
+        so_far.append(replace(event, kept=spans(shown)))
     return shown_before_each
+
+
+def _past(history: History, turn: Turn) -> Past:
+    asked = count_message(history.tally.window.counter, turn.question)
+    budget = history.tally.budget(asked)
+    return Past(history, range(len(history.turns)), budget, turn.question)
+
+
+def _blinded(turn: Turn) -> Turn:
+    """Return the turn without anything that no message of its session says."""
+    judged = Feedback(not turn.feedback.correct, turn.feedback.told)
+    return replace(turn, sample="?", label="?", answer=None, outcome="refusal", feedback=judged)
+
+
+def _check_tokens(
+    request: Sequence[Message],
+    before: Sequence[Message],
+    history: History,
+    shown: Shown,
+    asked: int,
+) -> None:
+    """A request is counted message by message, and so is what it has in common with `before`."""
+    window = history.tally.window
+    sent = merged(request) if window.merged else request
+    tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
+    counted, prefix = history.counted(shown, asked), history.prefix(shown)
+    assert tokens <= counted <= window.tokens - window.reserve
+    assert 0 <= prefix < counted
+    if not window.merged:
+        pairs = zip(before, request, strict=False)
+        common = [new for _, new in takewhile(lambda pair: pair[0] == pair[1], pairs)]
+        assert tokens == counted
+        assert prefix == count_messages(window.counter, common)
 
 
 async def check_built_in(

@@ -40,7 +40,8 @@ COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
     *("turn", "sample", "label", "answer", "outcome", "correct"),
     *("told_length", "exposure"),
-    *("latency_s", "prompt", "cached", "completion", "reasoning"),
+    *("latency_s", "counted", "prefix"),
+    *("prompt", "cached", "completion", "reasoning"),
 ]
 SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -160,6 +161,8 @@ async def test_a_frame_is_what_was_read_turn_by_turn(tmp_path: Path) -> None:
             len(each.feedback.told),
             sum(last - first + 1 for first, last in each.kept),
             each.reply.latency_s,
+            each.counted,
+            each.prefix,
             each.reply.usage.prompt,
             each.reply.usage.cached,
             each.reply.usage.completion,
@@ -216,7 +219,7 @@ GOOD = header(), turn(0), turn(1, kept=((0, 0),))
         (written(*GOOD) + b"[1, 2]\n" + written(turn(2)), 4),
         (written(*GOOD) + b"\xff\xfe\n" + written(turn(2)), 4),
         (written(*GOOD, {}, turn(2)), 4),
-        (written(*GOOD, {"type": "note"}, turn(2)), 4),
+        (written(*GOOD, {"type": "remark"}, turn(2)), 4),
         (written(*GOOD, header(), turn(2)), 4),
         (written(*GOOD, turn(3)), 4),
         (written(*GOOD, turn(1)), 4),

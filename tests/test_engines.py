@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from icl_loop.engines import Event, Saved, events
+from icl_loop.engines import Entry, Saved, entries
 from icl_loop.engines.ray import Worker, on_ray
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import (
@@ -40,22 +40,22 @@ def travelled(made: Session) -> Session:
     return arrived
 
 
-def timeless(event: Event) -> Event:
+def timeless(event: Entry) -> Entry:
     """Return an event without its times."""
     return replace(event, reply=replace(event.reply, at=None, latency_s=None, attempts=1))
 
 
-async def all_of(stage: Stage) -> tuple[list[Event], list[Step]]:
+async def all_of(stage: Stage) -> tuple[list[Entry], list[Step]]:
     """Give leave until the session is over; return what it yielded, and the steps."""
     steps = [await stage.go_on(1)]
     while steps[-1].wants is not None:
         steps.append(await stage.go_on(1))
-    return [timeless(event) for step in steps for event in step.events], steps
+    return [timeless(event) for step in steps for event in step.entries], steps
 
 
-async def played_here(made: Session, saved: Saved | None = None) -> list[Event]:
+async def played_here(made: Session, saved: Saved | None = None) -> list[Entry]:
     """Return what a session yields in this process."""
-    playing = events(made, saved or Saved(), made.open_model())
+    playing = entries(made, saved or Saved(), made.open_model())
     return [timeless(event) async for event in playing]
 
 
@@ -101,10 +101,10 @@ async def test_no_request_is_made_without_leave() -> None:
     made, asked = session(4), Counting(session(4).open_model())
     stage = Stage(made, Saved(), asked, len)
     step = await stage.go_on(1)
-    assert (step.events, step.came, step.wants, asked.count) == ((), None, 2, 0)
+    assert (step.entries, step.came, step.wants, asked.count) == ((), None, 2, 0)
     for index in range(4):
         step = await stage.go_on(1)
-        assert [event.index for event in step.events if isinstance(event, Turn)] == [index]
+        assert [event.index for event in step.entries if isinstance(event, Turn)] == [index]
         assert isinstance(step.came, Reply)
         assert asked.count == index + 1
     assert (step.wants, step.end) == (None, None)
@@ -142,7 +142,7 @@ async def test_what_may_pass_is_asked_again_by_leave() -> None:
     _, steps = await all_of(Stage(session(2), Saved(), Failing(failed), len))
     came = [step.came for step in steps]
     assert came[1] is failed
-    assert steps[1].events == ()
+    assert steps[1].entries == ()
     assert [type(each) for each in came] == [type(None), ModelUnavailable, Reply, Reply]
 
 
@@ -150,7 +150,7 @@ async def test_attempts_are_those_of_the_leave() -> None:
     """A turn records which attempt the leave was for."""
     stage = Stage(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
     await stage.go_on(1)
-    (turn,) = (await stage.go_on(4)).events
+    (turn,) = (await stage.go_on(4)).entries
     assert turn.reply.attempts == 4
 
 

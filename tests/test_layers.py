@@ -15,7 +15,7 @@ LAYERS = (
     {"verdict", "sheet"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
-    {"engines"},
+    {"engines", "spending"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},

@@ -1,7 +1,6 @@
 """The laws of the loop: what is asked, what is remembered, what counts."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -11,14 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from contracts import check_policy
-from icl_loop.context import Last, Window, Within, context_policy, shown_in
+from icl_loop.context import Last, Window, shown_in
 from icl_loop.errors import ContextFull, ReplayMismatch
 from icl_loop.feedback import FEEDBACK
 from icl_loop.loop import play, recall
 from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
-from icl_loop.records import Turn
 from icl_loop.task import Task
 from making import played, session
 
@@ -181,30 +178,6 @@ async def test_a_question_that_cannot_fit_is_never_asked() -> None:
     with pytest.raises(ContextFull):
         await anext(play(chosen.task, tape, Last(3), Window(tokens=300, reserve=0)))
     assert tape.requests == []
-
-
-POLICIES = ["stateless", "last(3)", "within", "within(700)", "block", "block(0.9, 0.3)"]
-
-
-@pytest.mark.parametrize("policy", [*POLICIES, "all", "last(5) | within(800)", "last(6) | block"])
-@pytest.mark.parametrize("tokens", [1_600, 2_400, 4_000])
-async def test_policies_keep_their_contract(policy: str, tokens: int) -> None:
-    """No policy exceeds the budget, shows the future, or changes its mind."""
-    chosen = session(25, policy="stateless", model="participant/chance")
-    turns = await played(chosen)
-    window = Window(tokens=tokens, reserve=200)
-    keep = context_policy(policy)
-    by_play = [
-        turn async for turn in _until_full(play(chosen.task, chosen.open_model(), keep, window))
-    ]
-    check_policy(keep, chosen.task, by_play, window)
-    check_policy(Within(), chosen.task, turns, window)
-
-
-async def _until_full(turns: AsyncIterator[Turn]) -> AsyncIterator[Turn]:
-    with suppress(ContextFull):
-        async for turn in turns:
-            yield turn
 
 
 async def test_a_plain_function_is_a_model() -> None:

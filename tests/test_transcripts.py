@@ -91,6 +91,8 @@ def test_lines_are_those_of_the_format(saved: Path) -> None:
             "echo",
             "overflows",
             "calibration",
+            "counted",
+            "prefix",
             "usage",
             "served",
             "label_logprobs",

@@ -9,10 +9,19 @@ from icl_loop.context import (
     All,
     Block,
     ContextPolicy,
+    First,
     Last,
+    Nearest,
+    Notes,
+    OnlyCorrect,
+    OnlyIncorrect,
     Past,
+    PerClass,
     Policy,
+    Reservoir,
+    Reset,
     Stateless,
+    Stochastic,
     Window,
     Within,
     context_policy,
@@ -21,10 +30,10 @@ from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
 from icl_loop.errors import IclLoopError, InputError, StoppedShort
 from icl_loop.experiment import Experiment, Session, Settings, load, parse
-from icl_loop.loop import play, recall
+from icl_loop.loop import events, play, recall
 from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel, open_model
-from icl_loop.records import Feedback, Sample, Turn
+from icl_loop.records import Feedback, Note, Sample, Turn
 from icl_loop.runner import Run, verify
 from icl_loop.task import Task
 from icl_loop.transcripts import Recorder, Transcript, read
@@ -40,21 +49,31 @@ __all__ = [
     "Dataset",
     "Experiment",
     "Feedback",
+    "First",
     "IclLoopError",
     "InputError",
     "Last",
     "Message",
+    "Nearest",
+    "Note",
+    "Notes",
+    "OnlyCorrect",
+    "OnlyIncorrect",
     "Past",
+    "PerClass",
     "Policy",
     "Recorder",
     "ReplayModel",
     "Reply",
+    "Reservoir",
+    "Reset",
     "Run",
     "Sample",
     "ScriptedModel",
     "Session",
     "Settings",
     "Stateless",
+    "Stochastic",
     "StoppedShort",
     "Task",
     "Transcript",
@@ -66,6 +85,7 @@ __all__ = [
     "arm_curves",
     "context_policy",
     "encoding",
+    "events",
     "frame",
     "load",
     "open_dataset",

@@ -20,12 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from icl_loop.context import Policy, Window, context_policy
+from icl_loop.context import Policy, Window, context_policy, looks, notes_in
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
 from icl_loop.errors import InputError, nearest
 from icl_loop.feedback import KINDS, YOKED, Only, Telling
 from icl_loop.labels import LABEL_MAPS, label_map, swapped
+from icl_loop.messages import user
 from icl_loop.models import AnswerFormat, ChatModel, check_params, is_built_in, open_model
 from icl_loop.records import Sample
 from icl_loop.task import Replies, Task
@@ -559,6 +560,30 @@ class Experiment:
                     f" {session.window.tokens - room} tokens with context.reserve ="
                     f" {session.window.reserve}"
                 )
+            _check_policy(session)
+
+
+def _check_policy(session: Session) -> None:
+    """Raise InputError if the policy asks for what the session does not have."""
+    policy, task, place = session.policy, session.task, f"arm {session.arm!r}, context.policy"
+    if looks(policy) and task.encoding.modality != "picture":
+        raise InputError(
+            f"{place} = {policy}: nearest compares pictures, and a {task.encoding.modality} is none"
+        )
+    notes = notes_in(policy)
+    if notes is None:
+        return
+    if task.wording.notes is None:
+        raise InputError(
+            f"{place} = {policy}: the wording {session.settings.task.wording} has no table [notes]"
+        )
+    asking = user(task.wording.notes.ask(notes.tokens))
+    room = session.window.left_after(task.system, task.ask(0), asking) - notes.tokens
+    if room < 0:
+        raise InputError(
+            f"{place} = {policy}: model.context_window = {session.window.tokens} leaves no room"
+            f" for such notes: {-room} tokens are missing"
+        )
 
 
 def load(path: Path, changes: Sequence[str] = ()) -> Experiment:

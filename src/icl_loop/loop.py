@@ -5,17 +5,31 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from icl_loop.context import ContextPolicy, Past, Shown, Tally, Window, shown_in, spans
+from icl_loop.context import (
+    ContextPolicy,
+    History,
+    Notes,
+    Past,
+    Senses,
+    Shown,
+    Window,
+    notes_in,
+    spans,
+)
 from icl_loop.errors import ContextFull, ContextOverflow
-from icl_loop.messages import Message, Reply, Request
+from icl_loop.messages import Message, Reply, Request, user
 from icl_loop.models import ChatModel
-from icl_loop.records import Probe, Sample, Turn
+from icl_loop.records import Event, Note, Probe, Sample, Turn
 from icl_loop.task import Task
-from icl_loop.tokens import count_message
+from icl_loop.tokens import TokenCounter, count_message
 
 
 async def play(
-    task: Task, model: ChatModel, keep: ContextPolicy, window: Window | None = None
+    task: Task,
+    model: ChatModel,
+    keep: ContextPolicy,
+    window: Window | None = None,
+    begun: Sequence[Event] = (),
 ) -> AsyncIterator[Turn]:
     """Play `task` turn by turn, showing `model` the past turns that `keep` chooses.
 
@@ -24,6 +38,7 @@ async def play(
         model: Who answers.
         keep: Chooses the past turns of each request.
         window: Limits the tokens of a request; 32,768 with room for the reply if None.
+        begun: What was played already; it is not played again.
 
     Yields:
         One finished turn at a time.
@@ -32,53 +47,112 @@ async def play(
         ContextFull: `keep` insists on more turns than fit, or a question alone does not fit.
         ModelError: The model did not answer; the turn is not yielded.
     """
-    window = window or Window()
-    turns: list[Turn] = []
-    tally = Tally.of_frame(window, task.system)
-    for index in range(len(task)):
-        question = task.ask(index)
-        calibration = tally.calibration
-        asked = await _ask(task, model, keep, turns, tally, question)
-        reading = task.read(asked.reply)
-        turn = Turn(
-            index=index,
-            sample=task.samples[index].id,
-            label=task.truth(index),
-            question=question,
-            kept=spans(asked.shown),
-            request=asked.request.fingerprint,
-            reply=asked.reply,
-            answer=reading.answer,
-            outcome=reading.outcome,
-            feedback=task.judge(index, reading.answer, turns),
-            overflows=asked.overflows,
-            calibration=calibration,
-            echo=task.echo(index, asked.reply, reading.answer),
-        )
+    async for event in events(task, model, keep, window, begun):
+        if isinstance(event, Turn):
+            yield event
+
+
+async def events(
+    task: Task,
+    model: ChatModel,
+    keep: ContextPolicy,
+    window: Window | None = None,
+    begun: Sequence[Event] = (),
+) -> AsyncIterator[Event]:
+    """Play `task` as `play` does, and yield the notes that were taken between the turns as well."""
+    history = _history(task, window, begun)
+    taking = notes_in(keep)
+    for index in range(len(history.turns), len(task)):
+        if taking is not None and taking.is_due(history):
+            note = await _take_note(taking, task, model, keep, history)
+            yield note
+            history.take(note)
+        turn, shown = await _play_turn(index, task, model, keep, history)
         yield turn
-        turns.append(turn)
-        tally.add(turn, count_message(window.counter, question), asked.shown)
+        history.add(turn, shown)
+
+
+async def _play_turn(
+    index: int, task: Task, model: ChatModel, keep: ContextPolicy, history: History
+) -> tuple[Turn, Shown]:
+    """Ask, read, judge and feed back one sample; return the turn, and what its request showed."""
+    question, calibration = task.ask(index), history.tally.calibration
+    asked = await _ask(task, model, keep, history, question)
+    reading = task.read(asked.reply)
+    turn = Turn(
+        index=index,
+        sample=task.samples[index].id,
+        label=task.truth(index),
+        question=question,
+        kept=spans(asked.shown),
+        request=asked.request.fingerprint,
+        reply=asked.reply,
+        answer=reading.answer,
+        outcome=reading.outcome,
+        feedback=task.judge(index, reading.answer, history.turns),
+        overflows=asked.overflows,
+        calibration=calibration,
+        echo=task.echo(index, asked.reply, reading.answer),
+        counted=asked.counted,
+        prefix=asked.prefix,
+    )
+    return turn, asked.shown
+
+
+async def _take_note(
+    taking: Notes, task: Task, model: ChatModel, keep: ContextPolicy, history: History
+) -> Note:
+    """Have the model rewrite its notes, shown the turns that would be shown to it now."""
+    question = user(history.senses.notebook.ask(taking.tokens))
+    asked = await _ask(task, model, keep, history, question)
+    counter = history.tally.window.counter
+    return Note(
+        after_turn=len(history.turns),
+        kept=spans(asked.shown),
+        request=asked.request.fingerprint,
+        reply=asked.reply,
+        text=_cut(asked.reply.text.strip(), taking.tokens, counter),
+        overflows=asked.overflows,
+        counted=asked.counted,
+        prefix=asked.prefix,
+    )
+
+
+def _cut(text: str, tokens: int, counter: TokenCounter) -> str:
+    """Return the longest beginning of whole words of `text` that takes at most `tokens` tokens."""
+    if counter.count(text) <= tokens:
+        return text
+    ends = [place for place, mark in enumerate(text) if mark.isspace()]
+    fits, too_long = 0, len(ends)
+    while fits < too_long:
+        middle = (fits + too_long) // 2
+        if counter.count(text[: ends[middle]]) <= tokens:
+            fits = middle + 1
+        else:
+            too_long = middle
+    return text[: ends[fits - 1]].rstrip() if fits else ""
 
 
 async def probe(
     task: Task,
     model: ChatModel,
     keep: ContextPolicy,
-    turns: Sequence[Turn],
+    begun: Sequence[Event],
     sample: Sample,
     window: Window | None = None,
 ) -> Probe:
-    """Ask about a held-out sample after `turns`, in a fork that leaves the session as it is.
+    """Ask about a held-out sample after what was played, in a fork that leaves the session as it is.
 
     Raises:
         ContextFull: The question does not fit.
         ModelError: The model did not answer.
     """
-    tally = _tally_of(task, window or Window(), turns)
-    asked = await _ask(task, model, keep, turns, tally, task.ask_about(sample))
-    reading, label = task.read(asked.reply), task.name(sample, len(turns))
+    history = _history(task, window, begun)
+    asked = await _ask(task, model, keep, history, task.ask_about(sample))
+    played = len(history.turns)
+    reading, label = task.read(asked.reply), task.name(sample, played)
     return Probe(
-        after_turn=len(turns),
+        after_turn=played,
         sample=sample.id,
         label=label,
         kept=spans(asked.shown),
@@ -91,53 +165,57 @@ async def probe(
     )
 
 
+def _history(task: Task, window: Window | None, begun: Sequence[Event]) -> History:
+    """Return the history of a session of this task that has played these already."""
+    senses = Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    return History.begun(window or Window(), task.system, senses, task.key, begun)
+
+
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request that was answered, and how many were refused as too long before it."""
+    """A request that was answered, what it took, and how many were refused as too long before it."""
 
     request: Request
     shown: Shown
     reply: Reply
     overflows: int
+    counted: int
+    prefix: int
 
 
 async def _ask(
-    task: Task,
-    model: ChatModel,
-    keep: ContextPolicy,
-    turns: Sequence[Turn],
-    tally: Tally,
-    question: Message,
+    task: Task, model: ChatModel, keep: ContextPolicy, history: History, question: Message
 ) -> _Asked:
-    """Ask a question after `turns`; where the model says that it is too much, show less."""
-    tokens, overflows = count_message(tally.window.counter, question), 0
+    """Ask a question after what was played; where the model says it is too much, show less."""
+    tokens, overflows = count_message(history.tally.window.counter, question), 0
     while True:
-        budget = tally.budget(tokens)
+        budget = history.tally.budget(tokens)
         if budget < 0:
             raise ContextFull(0, budget)
-        shown = keep(Past(turns, tally, range(len(turns)), budget, question, task.key))
-        request = recall(task.system, turns, shown, question)
+        shown = keep(Past(history, range(len(history.turns)), budget, question))
+        request = recall(task.system, history.turns, shown, question, history.opening)
         try:
-            return _Asked(request, shown, await _timed(model, request), overflows)
+            reply = await _timed(model, request)
         except ContextOverflow:
             if not shown:
                 raise
             overflows += 1
-            tally.overflow(tokens, shown)
+            history.tally.overflow(tokens, shown)
+        else:
+            counted, prefix = history.counted(shown, tokens), history.prefix(shown)
+            return _Asked(request, shown, reply, overflows, counted, prefix)
 
 
-def _tally_of(task: Task, window: Window, turns: Sequence[Turn]) -> Tally:
-    """Return the tally of a session after these turns."""
-    tally = Tally.of_frame(window, task.system)
-    for turn in turns:
-        tally.add(turn, count_message(window.counter, turn.question), shown_in(turn.kept))
-    return tally
-
-
-def recall(system: Message, turns: Sequence[Turn], shown: Shown, question: Message) -> Request:
-    """Return the messages of a request: the frame, the turns shown, the question."""
+def recall(
+    system: Message,
+    turns: Sequence[Turn],
+    shown: Shown,
+    question: Message,
+    opening: Sequence[Message] = (),
+) -> Request:
+    """Return the messages of a request: the frame, notes if any, the turns shown, the question."""
     said = [message for index in shown for message in turns[index].messages]
-    return Request((system, *said, question))
+    return Request((system, *opening, *said, question))
 
 
 async def _timed(model: ChatModel, request: Sequence[Message]) -> Reply:

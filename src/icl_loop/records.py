@@ -108,6 +108,9 @@ class Turn:
         echo: What later requests show in place of the reply, where that is not the reply itself.
         calibration: What one counted token was taken to cost when the window was measured, learned
             from the prompt tokens that the endpoint had reported until then.
+        counted: Tokens of the request as counted here; None in a session saved before they were.
+        prefix: How many of them the request had in common with the beginning of the one before it,
+            so that a provider's prompt cache could serve them.
     """
 
     index: int
@@ -123,6 +126,8 @@ class Turn:
     overflows: int = 0
     calibration: float = 1.0
     echo: str | None = None
+    counted: int | None = None
+    prefix: int | None = None
 
     @cached_property
     def messages(self) -> tuple[Message, Message, Message]:
@@ -158,6 +163,35 @@ class Probe:
     outcome: Outcome
     correct: bool
     overflows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the model was asked to write down of the turns so far, in a request of its own.
+
+    Attributes:
+        after_turn: Turns played when it was written.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model wrote.
+        text: What later requests show of it: the reply, cut to its allowance.
+        overflows: Requests for it that the model refused as too long.
+        counted: Tokens of the request as counted here.
+        prefix: How many of them the request had in common with the beginning of the one before it.
+    """
+
+    after_turn: int
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    text: str
+    overflows: int = 0
+    counted: int | None = None
+    prefix: int | None = None
+
+
+Event = Turn | Note
+"""What a session is made of, in order: turns, and the notes taken between them."""
 
 
 def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:

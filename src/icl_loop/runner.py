@@ -27,11 +27,11 @@ from icl_loop.errors import (
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.loop import play, probe
+from icl_loop.loop import events, probe
 from icl_loop.models import ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
-from icl_loop.records import Probe, Turn
+from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
 from icl_loop.transcripts import (
     Recorder,
@@ -194,7 +194,7 @@ class Run:
         for session in sessions:
             if has_whole_line(self.path(session)):
                 saved = read(self.path(session))
-                answered: tuple[Turn | Probe, ...] = (*saved.turns, *saved.probes)
+                answered: tuple[Event | Probe, ...] = (*saved.events, *saved.probes)
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
@@ -269,21 +269,23 @@ class Run:
         if recorder.end:
             self._look(session)
             return
-        played = 0
+        played = turns = 0
+        saved = Saved(recorder.events, recorder.probes)
         try:
-            async with aclosing(play(session, Saved(recorder.saved, recorder.probes))) as events:
-                async for event in recorder.record(events):
-                    if isinstance(event, Turn):
-                        played += 1
-                        self.on_turn(session, event)
+            async with aclosing(play(session, saved)) as entries:
+                async for entry in recorder.record(entries):
+                    played += not isinstance(entry, Probe)
+                    if isinstance(entry, Turn):
+                        turns += 1
+                        self.on_turn(session, entry)
                     await asyncio.sleep(0)  # a model that never waits must not starve the others
-                    if self._stopping.is_set() and played >= len(recorder.saved):
+                    if self._stopping.is_set() and played >= len(recorder.events):
                         return
         except ContextFull:
-            recorder.finish("context_full", played)
+            recorder.finish("context_full", turns)
         else:
-            whole = played == session.turns  # a yoked session ends where its donor did
-            recorder.finish("complete" if whole else "context_full", played)
+            whole = turns == session.turns  # a yoked session ends where its donor did
+            recorder.finish("complete" if whole else "context_full", turns)
             self._look(session)
 
     def _look(self, session: Session) -> None:
@@ -366,9 +368,10 @@ async def verify(transcript: Transcript) -> int:
     for name in ("labels", "system"):
         if getattr(rebuilt, name) != getattr(saved, name):
             raise ReplayMismatch(0, f"{name} is no longer what was recorded")
-    turns = play(session.task, ReplayModel(transcript.turns), session.policy, session.window)
-    for turn in transcript.turns:
-        compare(turn, await anext(turns))
+    replay = ReplayModel(transcript.events)
+    played = events(session.task, replay, session.policy, session.window)
+    for event in transcript.events:
+        compare(event, await anext(played))
     for saved_probe in transcript.probes:
         await _verify_probe(session, transcript, saved_probe)
     if transcript.end is not None and transcript.end.turns != len(transcript.turns):
@@ -397,9 +400,14 @@ async def _verify_probe(session: Session, transcript: Transcript, saved: Probe) 
     (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
     if sample is None:
         raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-    before = transcript.turns[: saved.after_turn]
+    before = [event for event in transcript.events if _before(event, saved.after_turn)]
     again = await probe(
         session.task, ReplayModel([saved]), session.policy, before, sample, session.window
     )
     if again != saved:
         raise ReplayMismatch(saved.after_turn, f"the probe {saved.sample} is judged otherwise now")
+
+
+def _before(event: Event, turn: int) -> bool:
+    """Whether this was played before a probe that was asked once `turn` turns were."""
+    return (event.index if isinstance(event, Turn) else event.after_turn) < turn

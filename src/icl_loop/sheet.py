@@ -20,7 +20,7 @@ UNKNOWN = "–"
 def expense_table(plan: Plan) -> Table:
     """Return the table of what each arm takes, and all of them together."""
     table = _table("what it takes")
-    for heading in ("requests", "tokens in", "cached", "out", "$", "$ cached", "time"):
+    for heading in ("requests", "tokens in", "cached", "%", "out", "$", "$ cached", "time"):
         table.add_column(heading, justify="right", no_wrap=True)
     for arm in plan.arms:
         table.add_row(Text(printable(arm.arm)), *_expense(arm.expense), duration(arm.seconds))
@@ -31,8 +31,10 @@ def expense_table(plan: Plan) -> Table:
 
 
 def _expense(expense: Expense) -> Iterator[str]:
-    for count in (expense.requests, expense.prompt, expense.cached, expense.completion):
+    for count in (expense.requests, expense.prompt, expense.cached):
         yield f"{count:,}"
+    yield f"{100 * expense.cached / expense.prompt:.0f}" if expense.prompt else UNKNOWN
+    yield f"{expense.completion:,}"
     for usd in (expense.usd, expense.usd_cached):
         yield UNKNOWN if usd is None else f"{usd:,.2f}"
 

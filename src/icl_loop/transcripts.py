@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -21,11 +21,14 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, Val
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
 from icl_loop.journal import Journal, write_durably
 from icl_loop.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.records import Feedback, Outcome, Probe, Turn
+from icl_loop.records import Event, Feedback, Note, Outcome, Probe, Turn
 
 VERSION = metadata.version("icl-loop")
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
 """The only fields in which a resumed session may differ from one that was never cut."""
+
+_ADDED = ("counted", "prefix")
+"""Fields that sessions have not always been saved with."""
 
 PLACE_KEYS = tuple(
     f"settings.model.{key}" for key in ("base_url", "api_key_env", "organization", "headers")
@@ -124,6 +127,8 @@ class _TurnLine(_Line):
     served: _Served | None = None
     overflows: int = 0
     calibration: float = 1.0
+    counted: int | None = None
+    prefix: int | None = None
     label_logprobs: dict[str, float] | None
     latency_s: float
     attempts: int
@@ -160,11 +165,30 @@ class _ProbeLine(_Line):
     at: str
 
 
+class _NoteLine(_Line):
+    type: Literal["note"]
+    after_turn: int
+    kept: list[tuple[int, int]]
+    request: str
+    reply: str
+    finish: Finish = "stop"
+    text: str
+    overflows: int = 0
+    counted: int | None = None
+    prefix: int | None = None
+    usage: _Usage
+    served: _Served | None = None
+    label_logprobs: dict[str, float] | None
+    latency_s: float
+    attempts: int
+    at: str
+
+
 L = TypeVar("L")
-E = TypeVar("E", bound=Turn | Probe)
+E = TypeVar("E", bound=Event | Probe)
 _HEADER = TypeAdapter(Header)
-_EVENT: TypeAdapter[_TurnLine | _ProbeLine | End] = TypeAdapter(
-    Annotated[_TurnLine | _ProbeLine | End, Field(discriminator="type")]
+_EVENT: TypeAdapter[_TurnLine | _NoteLine | _ProbeLine | End] = TypeAdapter(
+    Annotated[_TurnLine | _NoteLine | _ProbeLine | End, Field(discriminator="type")]
 )
 
 
@@ -178,6 +202,7 @@ class Transcript:
         turns: The turns that were saved whole.
         end: How it ended, or None if it can go on.
         probes: The probes that were saved whole.
+        notes: The notes that were saved whole.
         sound_bytes: Length of the file up to the last whole line.
     """
 
@@ -187,6 +212,22 @@ class Transcript:
     end: End | None
     sound_bytes: int
     probes: tuple[Probe, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Turns and notes in the order in which they were played."""
+        return _in_order(self.turns, self.notes)
+
+
+def _in_order(turns: Sequence[Turn], notes: Sequence[Note]) -> tuple[Event, ...]:
+    """Return turns and notes together, each note before the turn that was asked after it."""
+    events: list[Event] = []
+    start = 0
+    for note in notes:
+        events += [*turns[start : note.after_turn], note]
+        start = note.after_turn
+    return (*events, *turns[start:])
 
 
 def read(path: Path) -> Transcript:
@@ -205,6 +246,7 @@ def read(path: Path) -> Transcript:
     header = _parse(path, 1, lines[0], _HEADER)
     turns: list[Turn] = []
     probes: list[Probe] = []
+    notes: list[Note] = []
     end: End | None = None
     for number, line in enumerate(lines[1:], start=2):
         if end is not None:
@@ -213,13 +255,18 @@ def read(path: Path) -> Transcript:
             case _TurnLine() as saved:
                 _expect(path, number, f"turn {len(turns)}", f"turn {saved.turn}")
                 turns.append(_turn(saved))
+            case _NoteLine() as written:
+                after = f"a note after turn {written.after_turn}"
+                _expect(path, number, f"a note after turn {len(turns)}", after)
+                notes.append(_note(written))
             case _ProbeLine() as asked:
                 after = f"a probe after turn {asked.after_turn}"
                 _expect(path, number, f"a probe after turn {len(turns)}", after)
                 probes.append(_probe(asked))
             case End() as end:
                 pass
-    return Transcript(path, header, tuple(turns), end, len(data) - len(torn), tuple(probes))
+    sound = len(data) - len(torn)
+    return Transcript(path, header, tuple(turns), end, sound, tuple(probes), tuple(notes))
 
 
 def _expect(path: Path, number: int, expected: str, found: str) -> None:
@@ -251,6 +298,21 @@ def _turn(saved: _TurnLine) -> Turn:
         overflows=saved.overflows,
         calibration=saved.calibration,
         echo=saved.echo,
+        counted=saved.counted,
+        prefix=saved.prefix,
+    )
+
+
+def _note(saved: _NoteLine) -> Note:
+    return Note(
+        after_turn=saved.after_turn,
+        kept=tuple(saved.kept),
+        request=saved.request,
+        reply=_reply(saved),
+        text=saved.text,
+        overflows=saved.overflows,
+        counted=saved.counted,
+        prefix=saved.prefix,
     )
 
 
@@ -269,7 +331,7 @@ def _probe(saved: _ProbeLine) -> Probe:
     )
 
 
-def _reply(saved: _TurnLine | _ProbeLine) -> Reply:
+def _reply(saved: _TurnLine | _NoteLine | _ProbeLine) -> Reply:
     return Reply(
         text=saved.reply,
         usage=Usage(**saved.usage.model_dump()),
@@ -316,7 +378,26 @@ def turn_fields(turn: Turn) -> dict[str, Any]:
         "echo": turn.echo,
         "overflows": turn.overflows,
         "calibration": turn.calibration,
+        "counted": turn.counted,
+        "prefix": turn.prefix,
         **_reply_fields(turn.reply),
+    }
+
+
+def note_fields(note: Note) -> dict[str, Any]:
+    """Return the fields of a note's line, in the order of the format."""
+    return {
+        "type": "note",
+        "after_turn": note.after_turn,
+        "kept": note.kept,
+        "request": note.request,
+        "reply": note.reply.text,
+        "finish": note.reply.finish,
+        "text": note.text,
+        "overflows": note.overflows,
+        "counted": note.counted,
+        "prefix": note.prefix,
+        **_reply_fields(note.reply),
     }
 
 
@@ -376,13 +457,15 @@ class Recorder:
         self.path = path
         self._journal = journal
         self.saved: tuple[Turn, ...] = ()
+        self.events: tuple[Event, ...] = ()
         self.probes: tuple[Probe, ...] = ()
         self.end: End | None = None
         path.parent.mkdir(parents=True, exist_ok=True)
         check_resumable(path, header)
         if has_whole_line(path):
             saved = read(path)
-            self.saved, self.probes, self.end = saved.turns, saved.probes, saved.end
+            self.saved, self.events = saved.turns, saved.events
+            self.probes, self.end = saved.probes, saved.end
             self._file: FileIO = path.open("r+b", buffering=0)
             self._file.truncate(saved.sound_bytes)
             self._file.seek(saved.sound_bytes)
@@ -404,16 +487,17 @@ class Recorder:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    async def record(self, events: AsyncIterator[E]) -> AsyncIterator[E]:
-        """Yield each turn or probe once written; with a journal, its flush may follow soon."""
-        async for event in events:
-            if isinstance(event, Probe):
-                self.add(event)
-            elif event.index < len(self.saved):
-                compare(self.saved[event.index], event)
+    async def record(self, entries: AsyncIterator[E]) -> AsyncIterator[E]:
+        """Yield each entry once it is written; with a journal, its flush may follow soon."""
+        saved = iter(self.events)
+        async for entry in entries:
+            if isinstance(entry, Probe):
+                self.add(entry)
+            elif before := next(saved, None):
+                compare(before, entry)
             else:
-                self._write(turn_fields(event))
-            yield event
+                self._write(event_fields(entry))
+            yield entry
 
     def add(self, probe: Probe) -> None:
         """Write a probe."""
@@ -442,13 +526,23 @@ def _line(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def compare(saved: Turn, played: Turn) -> None:
-    """Raise ReplayMismatch, naming turn and field, if `played` is not the turn that was saved."""
-    before, now = turn_fields(saved), turn_fields(played)
-    for name in (before.keys() | now.keys()) - TIME_FIELDS:
+def event_fields(event: Event) -> dict[str, Any]:
+    """Return the fields of the line of a turn or note."""
+    return turn_fields(event) if isinstance(event, Turn) else note_fields(event)
+
+
+def compare(saved: Event, played: Event) -> None:
+    """Raise ReplayMismatch, naming turn and field, if `played` is not what was saved.
+
+    Fields that a session was saved without are left out.
+    """
+    before, now = event_fields(saved), event_fields(played)
+    turn = saved.index if isinstance(saved, Turn) else saved.after_turn
+    unsaid = {name for name in _ADDED if before.get(name) is None}
+    for name in (before.keys() | now.keys()) - TIME_FIELDS - unsaid:
         was, is_now = before.get(name), now.get(name)
         if was != is_now:
-            raise ReplayMismatch(saved.index, f"{name} was {was!r}, is now {is_now!r}")
+            raise ReplayMismatch(turn, f"{name} was {was!r}, is now {is_now!r}")
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:

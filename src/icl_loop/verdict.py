@@ -19,6 +19,7 @@ from icl_loop.analysis import (
 )
 from icl_loop.screen import percent, printable
 from icl_loop.shadow import ArmShadow
+from icl_loop.spending import Spending
 
 _ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
 
@@ -27,15 +28,36 @@ def metrics_table(metrics: Iterable[ArmMetrics]) -> Table:
     """Return the table of how the arms answered and what they cost."""
     rows = list(metrics)
     several = len({row.experiment for row in rows}) > 1
-    table = _table("how they answered: balanced accuracy in %, entropy of answers in bits, tokens")
+    table = _table("how they answered: balanced accuracy in %, entropy of answers in bits")
     table.add_column("arm", overflow="fold")
     for heading in ("balanced", "entropy early", "late", "top late", "use of feedback", "shown"):
         table.add_column(heading, justify="right")
-    for heading in ("in", "cached", "out", "s a reply"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("s a reply", justify="right", no_wrap=True)
     for row in rows:
         name = f"{row.experiment} / {row.arm}" if several else row.arm
         table.add_row(Text(printable(name)), *_metric_cells(row))
+    return table
+
+
+def spending_table(spent: Iterable[Spending]) -> Table:
+    """Return the table of what the arms took, and what a cache of prefixes could serve of it."""
+    rows = list(spent)
+    several = len({row.experiment for row in rows}) > 1
+    table = _table("what they took; prefix: what a prefix cache could serve; $ without and with it")
+    table.add_column("arm", overflow="fold")
+    for heading in ("requests", "in", "cached", "prefix", "out", "$", "$ reported", "$ prefix"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        name = f"{row.experiment} / {row.arm}" if several else row.arm
+        share = "–" if row.prefix_share is None else f"{row.prefix_share:.1%}"
+        money = (row.usd, row.usd_reported, row.usd_prefix)
+        table.add_row(
+            Text(printable(name)),
+            *(f"{count:,}" for count in (row.requests, row.prompt, row.cached)),
+            share,
+            f"{row.completion:,}",
+            *("–" if usd is None else f"{usd:,.2f}" for usd in money),
+        )
     return table
 
 
@@ -84,7 +106,6 @@ def _metric_cells(row: ArmMetrics) -> list[str]:
         _mean(row.top_share_late, ".0%"),
         _mean(row.feedback_use, "+.2f"),
         _mean(row.exposure, ".1f"),
-        *(f"{row.tokens[kind]:,}" for kind in ("prompt", "cached", "completion")),
         f"{row.latency_s:.2f}",
     ]
 

@@ -34,6 +34,8 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "told": pl.String,
     "kept": pl.List(pl.List(pl.Int64)),
     "latency_s": pl.Float64,
+    "counted": pl.Int64,
+    "prefix": pl.Int64,
     "usage": pl.Struct(dict.fromkeys(_USAGE, pl.Int64)),
     "status": pl.String,
 }
@@ -66,8 +68,9 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
 
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
     (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
-    `told_length` (characters told), `exposure` (past turns shown), `latency_s`, `prompt`, `cached`,
-    `completion`, `reasoning`. A torn last line and a session without turns are left out. Where
+    `told_length` (characters told), `exposure` (past turns shown), `latency_s`, `counted` (tokens of
+    the request as counted here) and `prefix` (how many of them began the request before; both null in
+    sessions saved without them), `prompt`, `cached`, `completion`, `reasoning`. A torn last line and a session without turns are left out. Where
     several folders hold the same sessions of an experiment, they are several runs of it:
     `experiment` then names each by its folder.
 
@@ -129,7 +132,7 @@ def _part(files: Sequence[Path]) -> _Part:
             *("path", "turn", "sample", "label", "answer", "outcome", "correct"),
             _told_length(),
             _exposure(),
-            "latency_s",
+            *("latency_s", "counted", "prefix"),
             pl.col("usage").struct.unnest(),
         ),
     )
@@ -163,6 +166,8 @@ def tabulate(
             "told_length": len(turn.feedback.told),
             "exposure": sum(last - first + 1 for first, last in turn.kept),
             "latency_s": turn.reply.latency_s,
+            "counted": turn.counted,
+            "prefix": turn.prefix,
             **{name: getattr(turn.reply.usage, name) for name in _USAGE},
         }
         for (arm, stream), turns in played.items()
@@ -262,8 +267,8 @@ def _refuse_misplaced(lines: pl.DataFrame) -> None:
         .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
         .when(is_end & pl.col("status").is_null())
         .then(pl.lit("the end has no status"))
-        .when(~kind.is_in(["turn", "end", "probe"]).fill_null(value=False))
-        .then(pl.lit("it is neither a turn nor a probe nor the end"))
+        .when(~kind.is_in(["turn", "note", "end", "probe"]).fill_null(value=False))
+        .then(pl.lit("it is neither a turn, a note, a probe nor the end"))
     )
     found = lines.select("path", "line", misplaced=misplaced).drop_nulls("misplaced")
     for path, line, what in found.head(1).iter_rows():

@@ -27,7 +27,9 @@ from icl_loop.cli.console import err
 from icl_loop.cli.options import Paths
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import InputError
+from icl_loop.experiment import PriceSettings
 from icl_loop.shadow import beside, shadows
+from icl_loop.spending import spending
 
 
 def analyze(
@@ -48,6 +50,13 @@ def analyze(
             " reference/nearest, shown exactly what the model was shown.",
         ),
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IN,OUT[,CACHED]",
+            help="Dollars for a million tokens, if not the list price of the model.",
+        ),
+    ] = None,
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
@@ -56,8 +65,9 @@ def analyze(
     shadowed = None if learner is None else _shadows_of(turns, learner)
     shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
     metrics = measured_arms(turns)
+    spent = spending(turns, _price(price))
     if not as_json_text:
-        print_summary(turns, pair, metrics, shaded)
+        print_summary(turns, pair, metrics, shaded, spent)
         return
     summaries = summarize(turns)
     asked = checkpoints(probes(map(Path, turns["path"].unique(maintain_order=True))))
@@ -67,6 +77,7 @@ def analyze(
             {
                 **as_json(summary),
                 "metrics": metrics_fields(measured),
+                "spending": took.fields(),
                 "shadow": arm_shadow.fields() if arm_shadow else None,
                 "probes": [
                     checkpoint_fields(each)
@@ -74,8 +85,8 @@ def analyze(
                     if (each.experiment, each.arm) == (summary.experiment, summary.arm)
                 ],
             }
-            for summary, measured, arm_shadow in zip(
-                summaries, metrics, shaded or repeat(None, len(summaries)), strict=True
+            for summary, measured, took, arm_shadow in zip(
+                summaries, metrics, spent, shaded or repeat(None, len(summaries)), strict=True
             )
         ],
         **concluded,
@@ -89,6 +100,18 @@ def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
     paths = turns["path"].unique(maintain_order=True).to_list()
     watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
     return asyncio.run(shadows(map(Path, watched), learner))
+
+
+def _price(text: str | None) -> PriceSettings | None:
+    if text is None:
+        return None
+    try:
+        prompt, reply, *cached = map(float, text.split(","))
+        return PriceSettings(input=prompt, output=reply, cached=cached[0] if cached else None)
+    except ValueError:
+        raise InputError(
+            f"--price takes dollars for a million tokens such as 2.5,10 or 2.5,10,0.25, got {text!r}"
+        ) from None
 
 
 def _pair_of_arms(text: str | None) -> tuple[str, str] | None:

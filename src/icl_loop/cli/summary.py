@@ -20,7 +20,14 @@ from icl_loop.analysis import (
 )
 from icl_loop.cli.console import out
 from icl_loop.shadow import ArmShadow
-from icl_loop.verdict import metrics_table, probes_table, shadow_table, verdict_lines
+from icl_loop.spending import Spending, spending
+from icl_loop.verdict import (
+    metrics_table,
+    probes_table,
+    shadow_table,
+    spending_table,
+    verdict_lines,
+)
 
 MOST_PICTURES = 50_000
 """Most turns of which the nearest pictures are sought: that takes about 10 s."""
@@ -31,6 +38,7 @@ def print_summary(
     primary: tuple[str, str] | None,
     metrics: Sequence[ArmMetrics],
     shaded: Sequence[ArmShadow] = (),
+    spent: Sequence[Spending] = (),
 ) -> None:
     """Print the tables of a frame of turns, and what follows from them."""
     summaries = summarize(turns)
@@ -38,6 +46,7 @@ def print_summary(
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
     out.print(metrics_table(metrics))
+    out.print(spending_table(spent or spending(turns)))
     if asked := checkpoints(probes(paths)):
         out.print(probes_table(asked))
     if shaded:

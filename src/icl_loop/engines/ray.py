@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from icl_loop.engines.playing import Event, Saved
+from icl_loop.engines.playing import Entry, Saved
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import ContextOverflow, InputError, StoppedShort
 from icl_loop.experiment import Session
@@ -403,7 +403,7 @@ class _Driver:
     _numbers: Iterator[int] = field(default_factory=count)
     _not_before: dict[Terms, float] = field(default_factory=dict)
 
-    async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Event, None]:
+    async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
         """Yield what the session yields, on another worker where one is lost.
 
         Raises:
@@ -415,11 +415,16 @@ class _Driver:
             hand = await self.crew.hand()
             hand.playing += 1
             try:
-                async with aclosing(self._on(hand, session, known)) as events:
-                    async for event in _beyond(yielded, events):
-                        yielded += not isinstance(event, Probe)
-                        known, losses = known.and_then(event), 0
-                        yield event
+                async with aclosing(self._on(hand, session, known)) as entries:
+                    place = 0
+                    async for entry in entries:
+                        place += not isinstance(entry, Probe)
+                        if isinstance(entry, Probe) or place > len(known.events):
+                            known = known.and_then(entry)
+                        elif place <= yielded:
+                            continue  # it was yielded before its worker was lost
+                        yielded, losses = place, 0
+                        yield entry
             except _Lost as error:
                 self.crew.replace(hand)
                 losses += 1
@@ -432,15 +437,15 @@ class _Driver:
             finally:
                 hand.playing -= 1
 
-    async def _on(self, hand: _Hand, session: Session, saved: Saved) -> AsyncGenerator[Event, None]:
+    async def _on(self, hand: _Hand, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
         """Yield what the session yields on one worker, the saved turns again."""
         number, terms = next(self._numbers), self.pool.terms(session)
         part = Part(session, saved, by_leave=terms is not None, counted=self.pool.is_counted)
         try:
             step: Step = await hand.begin(number, part)
             while True:
-                for event in step.events:
-                    yield event
+                for entry in step.entries:
+                    yield entry
                 if (wants := step.wants) is None:
                     break
                 if terms is None:
@@ -471,12 +476,3 @@ class _Driver:
         with suppress(ContextOverflow):  # the session goes on with a shorter request
             await terms.ask(counted, once)
         return step
-
-
-async def _beyond(yielded: int, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-    """Yield what comes after the first turns, which were yielded before; probes are never again."""
-    async for event in events:
-        if isinstance(event, Probe) or yielded == 0:
-            yield event
-        else:
-            yielded -= 1

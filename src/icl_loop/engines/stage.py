@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from icl_loop.engines.playing import Event, Saved, events
+from icl_loop.engines.playing import Entry, Saved, entries
 from icl_loop.errors import IclLoopError, ModelError, ModelUnavailable
 from icl_loop.experiment import Session
 from icl_loop.messages import Message, Reply
@@ -21,7 +21,7 @@ Count = Callable[[Sequence[Message]], int]
 FREELY_S = 0.1
 """Seconds that a session plays in one step where its requests need no leave."""
 FREELY = 64
-"""Most events of such a step."""
+"""Most entries of such a step."""
 
 
 @runtime_checkable
@@ -39,7 +39,7 @@ class Step:
     """What a session did since it was given leave.
 
     Attributes:
-        events: What it yielded.
+        entries: What it yielded.
         came: What came of the request that it had leave for: a reply, or why there is none.
         wants: Tokens of the request that it wants leave for, as counted; 0 if it only waits to go
             on; None if it is over.
@@ -47,7 +47,7 @@ class Step:
         pause_s: Seconds for which the endpoint wants to be left alone.
     """
 
-    events: tuple[Event, ...] = ()
+    entries: tuple[Entry, ...] = ()
     came: Reply | ModelError | None = None
     wants: int | None = None
     end: IclLoopError | None = None
@@ -63,11 +63,11 @@ class Stage:
         """Ask `model` with leave only, for as many tokens as `count` says; freely if None."""
         self._model, self._is_free = model, count is None
         asked = model if count is None else _ByLeave(self, model, count)
-        self._playing = events(session, saved, asked)
+        self._playing = entries(session, saved, asked)
         self._task: asyncio.Task[None] | None = None
         self._step: asyncio.Future[Step]
         self._leave: asyncio.Future[int]
-        self._events: list[Event] = []
+        self._entries: list[Entry] = []
         self._came: Reply | ModelError | None = None
         self._since = 0.0
 
@@ -98,13 +98,13 @@ class Stage:
         self._came = came
 
     async def _play(self) -> None:
-        async for event in self._playing:
-            self._events.append(event)
+        async for entry in self._playing:
+            self._entries.append(entry)
             if self._is_free and self._is_long():
                 await self.leave(0)
 
     def _is_long(self) -> bool:
-        return len(self._events) >= FREELY or time.monotonic() - self._since > FREELY_S
+        return len(self._entries) >= FREELY or time.monotonic() - self._since > FREELY_S
 
     def _over(self, task: asyncio.Task[None]) -> Step:
         """Return the last step; what was not raised on purpose is raised here."""
@@ -114,10 +114,10 @@ class Stage:
         return self._done(end=error)
 
     def _done(self, wants: int | None = None, end: IclLoopError | None = None) -> Step:
-        events, came = tuple(self._events), self._came
-        self._events, self._came = [], None
+        done, came = tuple(self._entries), self._came
+        self._entries, self._came = [], None
         pause_s = self._model.pause_s if isinstance(self._model, Pausing) else 0.0
-        return Step(events, came, wants, end, pause_s)
+        return Step(done, came, wants, end, pause_s)
 
 
 class _ByLeave:

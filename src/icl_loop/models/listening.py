@@ -1,6 +1,7 @@
 """How a learner that is no language model understands the messages of a session."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -8,7 +9,7 @@ from functools import lru_cache
 from icl_loop import answers
 from icl_loop.encodings import SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError, RequestRefused
-from icl_loop.messages import JOIN, Image, Message
+from icl_loop.messages import JOIN, Image, Message, Reply
 from icl_loop.models.features import Features, Perceived, perceived, standardised
 from icl_loop.records import Modality
 from icl_loop.wording import Frame, Heard, Wording, open_wording, shipped
@@ -119,28 +120,24 @@ class Listener:
             RequestRefused: It is not a conversation of ours, or asks about nothing.
         """
         ear = self._ear(messages[0].text if messages else "")
-        examples: list[Example] = []
-        asked: Perceived | None = None
-        answer: str | None = None
-        heard = _NOTHING
-        for message in messages[1:]:
-            if message.role == "assistant":
-                answer = ear.answer(message.text)
-                continue
-            told, shown = ear.told_and_asked(message)
-            if told is not None and told.ago:
-                _hear_late(examples, told)
-            else:
-                heard = told or heard
-            if shown is not None:
-                if asked is not None:
-                    if shown.form != asked.form:
-                        raise RequestRefused(ear.unlike)
-                    examples.append(Example(asked.features, answer, heard))
-                asked, answer, heard = shown, None, _NOTHING
+        examples, asked, _, _ = _listen(ear, messages[1:])
         if asked is None:
             raise RequestRefused(f"this request asks about no {ear.noun}")
         return ear.compared(tuple(examples), asked)
+
+    def notes(self, messages: Sequence[Message]) -> Reply | None:
+        """Return the reply to a request that asks for notes; None to any other.
+
+        A learner that is no language model writes down how often each label was right.
+        """
+        ear = self._ear(messages[0].text if messages else "")
+        if not ear.wording.asks_for_notes(messages[-1].text):
+            return None
+        examples, asked, answer, heard = _listen(ear, messages[1:])
+        if asked is not None:
+            examples.append(Example(asked.features, answer, heard))
+        right = Counter(map(known_label, examples))
+        return Reply("\n".join(f"{label}: {right[label]}" for label in ear.frame.labels))
 
     def _tuned(self, text: str) -> "_Ear":
         for words in self._wordings:
@@ -150,6 +147,39 @@ class Listener:
             "this learner understands only conversations in its own wordings,"
             " and this one does not begin like any of them"
         )
+
+
+def _listen(
+    ear: "_Ear", messages: Sequence[Message]
+) -> tuple[list[Example], Perceived | None, str | None, Heard]:
+    """Return the past turns shown, and the last sample asked about with its answer and verdict."""
+    examples: list[Example] = []
+    asked: Perceived | None = None
+    answer: str | None = None
+    heard = _NOTHING
+    for message in messages:
+        if message.role == "assistant":
+            answer = ear.answer(message.text)
+            continue
+        told, shown = ear.told_and_asked(message)
+        if told is not None and told.ago:
+            _hear_late(examples, told)
+        else:
+            heard = told or heard
+        if shown is not None:
+            if asked is not None:
+                if shown.form != asked.form:
+                    raise RequestRefused(ear.unlike)
+                examples.append(Example(asked.features, answer, heard))
+            asked, answer, heard = shown, None, _NOTHING
+    return examples, asked, answer, heard
+
+
+def known_label(example: Example) -> str | None:
+    """Return the label that was revealed, or the answer that was confirmed."""
+    if example.heard.label is not None:
+        return example.heard.label
+    return example.answer if example.heard.correct else None
 
 
 def _hear_late(examples: list[Example], told: Heard) -> None:
@@ -206,9 +236,15 @@ class _Ear:
         told = self._told(text)
         question = None if told or self._sees else self._sentences.hear_question(text)
         if question is None:
-            return told, None
+            return told or self._told_before_notes(text), None
         before, written = question
         return self._told(before), self._perceive(written)
+
+    def _told_before_notes(self, text: str) -> Heard | None:
+        """Return what is told before notes are asked for, if they are."""
+        notes = self.wording.notes
+        asking = notes.request.fullmatch(text) if notes else None
+        return self._told(asking["before"].rstrip()) if asking else None
 
     def _told_and_seen(self, message: Message) -> tuple[Heard | None, Perceived | None]:
         question = self._sentences.hear_picture(message)

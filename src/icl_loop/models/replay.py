@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from icl_loop.errors import ContextOverflow, ReplayMismatch
 from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models.chat import ChatModel
-from icl_loop.records import Probe, Turn
+from icl_loop.records import Event, Probe, Turn
 
 
 class ReplayModel:
@@ -14,14 +14,14 @@ class ReplayModel:
     With no live model behind it, it replays; with one, it resumes.
     """
 
-    def __init__(self, turns: Sequence[Turn | Probe], then: ChatModel | None = None) -> None:
-        self._turns = turns
+    def __init__(self, saved: Sequence[Event | Probe], then: ChatModel | None = None) -> None:
+        self._saved = saved
         self._then = then
         self._next = 0
         self._refused = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the saved reply of the next turn.
+        """Return the saved reply of the next turn or note.
 
         Raises:
             ContextOverflow: The saved turn was refused as too long this many times; so it is again.
@@ -29,15 +29,21 @@ class ReplayModel:
                 and there is no live model.
         """
         index = self._next
-        if index < len(self._turns) and self._refused < self._turns[index].overflows:
+        if index < len(self._saved) and self._refused < self._saved[index].overflows:
             self._refused += 1
             raise ContextOverflow("the saved session was told that this is too long")
         self._next, self._refused = index + 1, 0
-        if index < len(self._turns):
-            saved = self._turns[index]
+        if index < len(self._saved):
+            saved = self._saved[index]
             if fingerprint(messages) != saved.request:
-                raise ReplayMismatch(index, "the request is not the one that was sent")
+                raise ReplayMismatch(_turn_of(saved), "the request is not the one that was sent")
             return saved.reply
         if self._then is None:
-            raise ReplayMismatch(index, "the saved session ends before it")
+            ended = 1 + _turn_of(self._saved[-1]) if self._saved else 0
+            raise ReplayMismatch(ended, "the saved session ends before it")
         return await self._then.complete(messages)
+
+
+def _turn_of(saved: Event | Probe) -> int:
+    """Return the turn that was played, or that would have come next."""
+    return saved.index if isinstance(saved, Turn) else saved.after_turn

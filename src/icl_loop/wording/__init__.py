@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Image, Message, Text, user
 
-_IN_ONE_LINE = {"label", "labels", "size", "ago"}
+_IN_ONE_LINE = {"label", "labels", "size", "ago", "tokens"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _SEPARATOR = ", "
 
@@ -94,6 +94,31 @@ class Announced(_Table):
     negative: OfThings
     delayed: OfThings
     demonstrations: OfThings
+
+
+class Notebook(_Table):
+    """What is said where the model takes notes.
+
+    Attributes:
+        asked: Asks for notes; holds {tokens}, the tokens they may take.
+        shown: What stands for the turns before; holds {notes}.
+    """
+
+    asked: Annotated[str, _holding("tokens")]
+    shown: Annotated[str, _holding("notes")]
+
+    def ask(self, tokens: int) -> str:
+        """Return the words that ask for notes of so many tokens."""
+        return _fill(self.asked, tokens=str(tokens))
+
+    def show(self, notes: str) -> str:
+        """Return the words that show notes."""
+        return _fill(self.shown, notes=notes)
+
+    @cached_property
+    def request(self) -> re.Pattern[str]:
+        """The pattern of what asks for notes, and of what may stand before it."""
+        return _reverse("{before}" + self.asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +240,7 @@ class Wording(Sentences):
         seen: About pictures that are seen.
         table: About rows of tables.
         text: About texts.
+        notes: About the notes that a model takes.
     """
 
     answer: OfLabel
@@ -224,6 +250,7 @@ class Wording(Sentences):
     seen: SentencesOfPictures | None = None
     table: Sentences | None = None
     text: Sentences | None = None
+    notes: Notebook | None = None
 
     def __hash__(self) -> int:
         return hash((self.system, self.question, self.answer))
@@ -285,6 +312,10 @@ class Wording(Sentences):
             if (match := self._patterns[phrase].fullmatch(text))
         ]
         return min(found, key=lambda heard: len(heard.label or ""), default=None)
+
+    def asks_for_notes(self, text: str) -> bool:
+        """Whether a message ends in asking for notes."""
+        return self.notes is not None and self.notes.request.fullmatch(text) is not None
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
@@ -366,7 +397,8 @@ def _in_words(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return "is missing"
     if error["type"] == "extra_forbidden":
-        known = {*Wording.model_fields, *Announced.model_fields, *Told.model_fields}
+        tables = (Wording, Announced, Told, Notebook)
+        known = {name for table in tables for name in table.model_fields}
         return f"is not known: {nearest(str(error['loc'][-1]), known)}"
     if error["type"] == "value_error":
         return error["msg"].removeprefix("Value error, ")

@@ -1,6 +1,7 @@
 """Reference learners: ordinary algorithms that see exactly the messages that a model sees."""
 
-from icl_loop.models.reference.learner import Evidence, Learner, Scorer, known_label, weighed
+from icl_loop.models.listening import known_label
+from icl_loop.models.reference.learner import Evidence, Learner, Scorer, weighed
 from icl_loop.models.reference.nearest import NearestNeighbour
 from icl_loop.models.reference.propagation import Propagation
 from icl_loop.models.reference.prototype import Prototype

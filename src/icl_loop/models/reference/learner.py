@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from icl_loop.messages import Message, Reply
 from icl_loop.models.features import Features
-from icl_loop.models.listening import Conversation, Example, Listener, signature
+from icl_loop.models.listening import Conversation, Listener, known_label, signature
 from icl_loop.models.reference.distances import Distances, Values
 from icl_loop.records import keyed_order
 
@@ -26,7 +26,10 @@ class Learner(ABC):
         self._listener = Listener(wordings)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with the label chosen."""
+        """Return the stated final line with the label chosen; the notes, where they are asked for."""
+        notes = self._listener.notes(messages)
+        if notes is not None:
+            return notes
         heard = self._listener.hear(messages)
         return Reply(heard.wording.reply(self.choose(heard, signature(messages))))
 
@@ -95,13 +98,6 @@ def weighed(heard: Conversation) -> Evidence:
             row[position[example.answer]] = False
     features = [example.features for example in heard.examples]
     return Evidence(np.array(features).reshape(len(features), heard.features.size), possible)
-
-
-def known_label(example: Example) -> str | None:
-    """Return the label that was revealed, or the answer that was confirmed."""
-    if example.heard.label is not None:
-        return example.heard.label
-    return example.answer if example.heard.correct else None
 
 
 def normalized(rows: NDArray[np.bool_] | Values) -> Values:

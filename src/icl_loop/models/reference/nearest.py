@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from icl_loop.models.listening import Conversation, Example
-from icl_loop.models.reference.learner import Learner, known_label
+from icl_loop.models.listening import Conversation, Example, known_label
+from icl_loop.models.reference.learner import Learner
 from icl_loop.records import keyed_index, keyed_order
 
 

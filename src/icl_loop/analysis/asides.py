@@ -1,0 +1,69 @@
+"""Requests of saved sessions beside their turns: probes, and notes."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from icl_loop.analysis.frame import find
+from icl_loop.errors import TranscriptError
+
+_USAGE = ("prompt", "cached", "completion", "reasoning")
+_SCHEMA = {
+    "path": pl.String,
+    "kind": pl.String,
+    "counted": pl.Int64,
+    "prefix": pl.Int64,
+    **dict.fromkeys(_USAGE, pl.Int64),
+}
+
+
+def asides(paths: Iterable[Path]) -> pl.DataFrame:
+    """Return the probes and notes of the transcripts at `paths`, one row each.
+
+    Columns: `path`, `kind`, `counted`, `prefix` (null for probes), `prompt`, `cached`, `completion`,
+    `reasoning`. Only sessions whose settings ask for them are read through.
+
+    Raises:
+        TranscriptError: A line is not whole; names file and line.
+    """
+    return pl.DataFrame([row for path in find(paths) for row in _rows(path)], schema=_SCHEMA)
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        if not _asks_beside(_parsed(path, 1, file.readline())):
+            return
+        for number, line in enumerate(file, start=2):
+            if line.startswith((b'{"type":"probe"', b'{"type":"note"')) and line.endswith(b"\n"):
+                yield {"path": str(path), **_row(path, number, line)}
+
+
+def _asks_beside(header: Mapping[str, Any]) -> bool:
+    settings = header.get("settings")
+    tables = settings if isinstance(settings, dict) else {}
+    probes, context = tables.get("probes"), tables.get("context")
+    probed = isinstance(probes, dict) and bool(probes.get("at"))
+    return probed or (isinstance(context, dict) and "notes" in str(context.get("policy")))
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    said = _parsed(path, number, line)
+    try:
+        usage = {name: int(said["usage"][name]) for name in _USAGE}
+        kind = str(said["type"])
+    except (KeyError, TypeError, ValueError):
+        raise TranscriptError(f"{path}, line {number}: its usage is not whole") from None
+    return {"kind": kind, "counted": said.get("counted"), "prefix": said.get("prefix"), **usage}
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        raise TranscriptError(f"{path}, line {number} is not a line of a transcript")
+    return said

@@ -1,0 +1,160 @@
+"""What saved sessions took: requests, tokens, money, and what a prompt cache could have saved."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from icl_loop.analysis.asides import asides
+from icl_loop.errors import IclLoopError
+from icl_loop.experiment import ModelSettings, PriceSettings
+from icl_loop.messages import Usage
+from icl_loop.models import is_built_in
+from icl_loop.models.limits import Cost
+from icl_loop.pool import cost_of
+
+_TOKENS = ("prompt", "cached", "completion", "reasoning")
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What the sessions of one arm took, probes and notes included.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        requests: How many were answered.
+        prompt: Tokens of their prompts, as reported; as counted here where nothing was.
+        cached: How many of these the endpoint said it had served from its cache.
+        prefix: How many of these formed an unbroken prefix of the request before, so that a cache of
+            prefixes could serve them; None in sessions saved without it.
+        completion: Tokens of the replies.
+        usd: US dollars without a cache; None if no price is known.
+        usd_reported: US dollars with what was reported as cached.
+        usd_prefix: US dollars if every such prefix is served from a cache.
+    """
+
+    experiment: str
+    arm: str
+    requests: int
+    prompt: int
+    cached: int
+    prefix: int | None
+    completion: int
+    usd: float | None
+    usd_reported: float | None
+    usd_prefix: float | None
+
+    @property
+    def prefix_share(self) -> float | None:
+        """The share of the prompts that a cache of prefixes could serve."""
+        return None if self.prefix is None or not self.prompt else self.prefix / self.prompt
+
+    def fields(self) -> dict[str, Any]:
+        """Return it as JSON; what is unknown is null."""
+        named = asdict(self) | {"prefix_share": self.prefix_share}
+        return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
+
+
+def spending(turns: pl.DataFrame, price: PriceSettings | None = None) -> list[Spending]:
+    """Return what every arm in a frame of turns took, in the order in which they appear.
+
+    Prices are those of the model that was asked, at list price unless `price` is given. Where a price
+    steps with the length of prompts, it is that of the mean request.
+
+    Args:
+        turns: What `frame` returns.
+        price: US dollars for a million tokens, also of a model that costs nothing.
+    """
+    beside = asides(map(Path, turns["path"].unique(maintain_order=True)))
+    return [
+        _spending(str(experiment), str(arm), part, beside, price)
+        for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
+    ]
+
+
+def _spending(
+    experiment: str,
+    arm: str,
+    turns: pl.DataFrame,
+    beside: pl.DataFrame,
+    price: PriceSettings | None,
+) -> Spending:
+    columns = ("path", "counted", "prefix", *_TOKENS)
+    asked = pl.concat(
+        [
+            turns.select(columns),
+            beside.join(turns.select("path").unique(), on="path").select(columns),
+        ]
+    ).with_columns(
+        pl.when(prompt=0).then("counted").otherwise("prompt").fill_null(0).alias("prompt")
+    )
+    prefix = (pl.col("prefix") / pl.col("counted") * pl.col("prompt")).sum()
+    sums = asked.select(*(pl.col(name).sum() for name in _TOKENS), prefix=prefix).row(0, named=True)
+    known = asked["prefix"].drop_nulls().len() > 0
+    served = round(sums["prefix"]) if known else None
+    cost = _cost(Path(turns["path"][0]), price)
+    prompt, cached, completion = sums["prompt"], sums["cached"], sums["completion"]
+    rates = None if cost is None else _Rates.of(cost, round(prompt / asked.height))
+    return Spending(
+        experiment=experiment,
+        arm=arm,
+        requests=asked.height,
+        prompt=prompt,
+        cached=cached,
+        prefix=served,
+        completion=completion,
+        usd=rates.usd(prompt, 0, completion) if rates else None,
+        usd_reported=rates.usd(prompt, cached, completion) if rates else None,
+        usd_prefix=rates.usd(prompt, served, completion) if rates and served is not None else None,
+    )
+
+
+_MANY = 10_000
+"""Tokens of a reply for which a price is asked, so that rounding is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """US dollars of a token: of the prompt, of the prompt from the cache, of the reply."""
+
+    fresh: float
+    cached: float
+    reply: float
+
+    @classmethod
+    def of(cls, cost: Cost, prompt: int) -> "_Rates":
+        """Return the rates of requests whose prompt has this many tokens."""
+        size = max(prompt, 1)
+        fresh = cost(Usage(size))
+        return cls(
+            fresh=fresh / size,
+            cached=cost(Usage(size, size)) / size,
+            reply=(cost(Usage(size, 0, _MANY)) - fresh) / _MANY,
+        )
+
+    def usd(self, prompt: int, cached: int, completion: int) -> float:
+        """Return the US dollars of these tokens."""
+        return self.fresh * (prompt - cached) + self.cached * cached + self.reply * completion
+
+
+def _cost(path: Path, price: PriceSettings | None) -> Cost | None:
+    """Return what the tokens of a session's model cost; None for one of ours, which costs nothing."""
+    model = _model(path)
+    if price is None and (model is None or is_built_in(model.name, model.base_url)):
+        return None
+    placeless = ModelSettings(name="any", base_url="http://127.0.0.1/v1")
+    return cost_of(placeless if price is not None or model is None else model, price)
+
+
+def _model(path: Path) -> ModelSettings | None:
+    """Return the model that a transcript's header names, if this version knows its settings."""
+    with path.open("rb") as file:
+        header: Mapping[str, Any] = json.loads(file.readline())
+    try:
+        return ModelSettings.model_validate(header.get("settings", {}).get("model", {}))
+    except (ValueError, IclLoopError):
+        return None

@@ -1,0 +1,373 @@
+"""The laws of context policies: what is shown, in which order, and what it takes."""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from types import FrameType
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contracts import check_policy
+from icl_loop.context import POLICIES, History, Past, Senses, Window, context_policy, shown_in
+from icl_loop.errors import ContextFull, InputError
+from icl_loop.experiment import Session
+from icl_loop.loop import events, recall
+from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel
+from icl_loop.records import Event, Feedback, Note, Turn
+from icl_loop.tokens import count_message
+from making import experiment, played, session
+
+SINGLE = [
+    "stateless",
+    "last(3)",
+    "within",
+    "within(700)",
+    "block",
+    "block(0.9, 0.3)",
+    "first",
+    "first(4)",
+    "only_correct",
+    "only_incorrect",
+    "stochastic(0.4)",
+    "reservoir(5)",
+    "reservoir(None)",
+    "per_class(2)",
+    "nearest(4)",
+    "notes(6, 60)",
+    "reset(9)",
+    "all",
+]
+CHAINED = [
+    "last(5) | within(800)",
+    "last(6) | block",
+    "only_correct | block",
+    "only_incorrect | stochastic(0.5) | last(3)",
+    "reset(9) | reservoir(4)",
+    "last(8) | only_correct",
+    "only_correct | nearest(3)",
+    "stochastic(0.5) | per_class(1)",
+    "only_correct | notes(6, 60)",
+    "notes(7, 60) | last(3)",
+]
+
+
+async def until_full(chosen: Session, model: ChatModel, policy: str, window: Window) -> list[Event]:
+    """Play a session under a policy until it no longer fits."""
+    so_far: list[Event] = []
+    try:
+        async for event in events(chosen.task, model, context_policy(policy), window):
+            so_far.append(event)  # noqa: PERF401  what was played before the window was full stays
+    except ContextFull:
+        pass
+    return so_far
+
+
+@pytest.mark.parametrize("policy", [*SINGLE, *CHAINED])
+@pytest.mark.parametrize("tokens", [1_600, 2_400, 4_000])
+@pytest.mark.parametrize("merged", [True, False])
+async def test_policies_keep_their_contract(policy: str, tokens: int, *, merged: bool) -> None:
+    """No policy exceeds the budget, shows the future, changes its mind or reads what was not told."""
+    chosen = session(30, feedback="label")
+    window = Window(tokens=tokens, reserve=200, merged=merged)
+    by_play = await until_full(chosen, chosen.open_model(), policy, window)
+    shown = check_policy(context_policy(policy), chosen.task, by_play, window)
+    turns = [event for event in by_play if isinstance(event, Turn)]
+    assert [list(shown_in(turn.kept)) for turn in turns] == [list(each) for each in shown]
+
+
+@settings(max_examples=20)
+@given(
+    st.sampled_from([*SINGLE, *CHAINED]),
+    st.lists(st.sampled_from("0123456789?"), min_size=18, max_size=18),
+    st.sampled_from([*({"kind": kind} for kind in ("correctness", "none", "demonstrations"))]),
+    st.integers(0, 3),
+)
+async def test_the_contract_holds_whatever_is_said(
+    policy: str, answers: list[str], feedback: dict[str, Any], delay: int
+) -> None:
+    """The contract holds under every answer and feedback, late or not."""
+    late = {"delay": delay} if feedback["kind"] == "correctness" else {}
+    made = experiment(turns=18, streams=1, feedback={**feedback, **late})
+    (chosen,) = made.sessions()
+    model = ScriptedModel([f"Answer: {answer}" for answer in answers] * 2)
+    window = Window(tokens=2_400, reserve=100)
+    by_play = await until_full(chosen, model, policy, window)
+    check_policy(context_policy(policy), chosen.task, by_play, window)
+
+
+def test_every_policy_is_under_contract() -> None:
+    """Each policy there is has its contract tested."""
+    assert {str(policy).split("(", maxsplit=1)[0] for policy in SINGLE} == POLICIES.keys()
+
+
+async def shown_by(policy: str, answers: str, **changes: Any) -> list[list[int]]:  # noqa: ANN401  settings
+    """Return what a policy shows before each turn of a session with these answers."""
+    chosen = session(len(answers), policy=policy, **changes)
+    truths = [chosen.task.truth(turn) for turn in range(len(answers))]
+    given = [
+        truth if answer == "r" else str((int(truth) + 1) % 10)
+        for truth, answer in zip(truths, answers, strict=True)
+    ]
+    turns = await played(chosen, ScriptedModel([f"Answer: {answer}" for answer in given]))
+    return [list(shown_in(turn.kept)) for turn in turns]
+
+
+async def test_only_what_was_said_to_be_right_is_shown() -> None:
+    """`only_correct` and `only_incorrect` part the turns by what was told of them."""
+    right = await shown_by("only_correct", "rwrrw", feedback="correctness")
+    wrong = await shown_by("only_incorrect", "rwrrw", feedback="correctness")
+    assert right == [[], [0], [0], [0, 2], [0, 2, 3]]
+    assert wrong == [[], [], [1], [1], [1]]
+    assert await shown_by("only_correct", "rwrrw", feedback="flipped") == wrong
+    assert await shown_by("only_correct", "rwrrw", feedback="none") == [[]] * 5
+
+
+async def test_a_late_verdict_is_used_when_it_has_come() -> None:
+    """Under delayed feedback a turn is known to be right only once that was said."""
+    made = experiment(
+        turns=6,
+        streams=1,
+        context={"policy": "only_correct"},
+        feedback={"kind": "correctness", "delay": 2},
+    )
+    (chosen,) = made.sessions()
+    model = ScriptedModel([f"Answer: {chosen.task.truth(turn)}" for turn in range(6)])
+    turns = await played(chosen, model)
+    assert [list(shown_in(turn.kept)) for turn in turns] == [[], [], [], [0], [0, 1], [0, 1, 2]]
+
+
+async def test_the_first_turns_stay() -> None:
+    """`first` never lets go of what it has shown, and takes in nothing after it is full."""
+    assert await shown_by("first(2)", "rwrr") == [[], [0], [0, 1], [0, 1]]
+
+
+async def test_a_turn_is_drawn_once() -> None:
+    """What `stochastic` shows once it shows always; another stream draws others."""
+    shown = await shown_by("stochastic(0.5)", "w" * 40)
+    assert all(set(before) <= set(after) for before, after in pairwise(shown))
+    assert 8 < len(shown[-1]) < 32
+    assert shown[-1] != (await shown_by("stochastic(0.5)", "w" * 40, stream=1))[-1]
+    assert await shown_by("stochastic(1)", "www") == [[], [0], [0, 1]]
+    assert await shown_by("stochastic(0)", "www") == [[]] * 3
+
+
+def test_a_reservoir_is_a_fair_sample() -> None:
+    """Every turn is as likely as any other to be in the reservoir at the end."""
+    senses, window = _senses(session(2)), Window(tokens=10**6)
+    counts = [0] * 20
+    turn = Turn(0, "", "", Message("user", ()), (), "", Reply(""), None, "ok", Feedback(True, ""))
+    for stream in range(400):
+        history = History.begun(window, Message("system", ()), senses, (1, stream))
+        for index in range(20):
+            history.add(replace(turn, index=index), range(0))
+        past = Past(history, range(20), 10**6, turn.question)
+        for index in context_policy("reservoir(5)")(past):
+            counts[index] += 1
+    assert sum(counts) == 400 * 5
+    assert all(65 < count < 140 for count in counts)  # 100 +- 4 standard deviations of 8.7
+
+
+async def test_the_newest_of_each_class_are_shown() -> None:
+    """`per_class` shows the newest turns of each label revealed, or of each answer confirmed."""
+    answers = "rwrwr" * 6
+    chosen = session(30, policy="per_class(1)")
+    truths = [chosen.task.truth(turn) for turn in range(30)]
+    revealed = await shown_by("per_class(1)", answers, feedback="label")
+    confirmed = await shown_by("per_class(1)", answers, feedback="correctness")
+    for turn in range(30):
+        newest = {truths[index]: index for index in range(turn)}
+        said = {truths[index]: index for index in range(turn) if answers[index] == "r"}
+        assert revealed[turn] == sorted(newest.values())
+        assert confirmed[turn] == sorted(said.values())
+
+
+async def test_the_nearest_are_those_a_reader_of_pixels_would_choose() -> None:
+    """`nearest` shows the past pictures of the smallest distance, whatever they are of."""
+    chosen = session(25, policy="nearest(3)")
+    turns = await played(chosen)
+    seen = (_senses(chosen).look(turn.question) for turn in turns)
+    pictures = [picture for picture in seen if picture is not None]
+    for turn in turns[4:]:
+        apart = [float(((pictures[turn.index] - past) ** 2).sum()) for past in pictures]
+        shown = [apart[index] for index in shown_in(turn.kept)]
+        others = [apart[index] for index in range(turn.index) if index not in shown_in(turn.kept)]
+        assert len(shown) == 3
+        assert max(shown) <= min(others)
+
+
+@pytest.mark.parametrize("policy", ["reservoir(12)", "nearest(12)"])
+async def test_what_stays_keeps_its_place(policy: str) -> None:
+    """What a jumping selection keeps from the beginning of the last request stands where it stood."""
+    turns = await played(session(60, policy=policy))
+    for before, after in pairwise(turns):
+        was, now = list(shown_in(before.kept)), list(shown_in(after.kept))
+        stays = next((place for place, index in enumerate(was) if index not in now), len(was))
+        assert now[:stays] == was[:stays]
+
+
+class NoteTaker:
+    """Answers 1, and writes down numbered notes; keeps the requests."""
+
+    def __init__(self) -> None:
+        self.requests: list[list[Message]] = []
+        self.written = 0
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Write notes if they are asked for."""
+        self.requests.append(list(messages))
+        if "take notes" not in messages[-1].text:
+            return Reply("Answer: 1")
+        self.written += 1
+        return Reply(f"note {self.written} " + "word " * 100)
+
+
+async def test_notes_stand_where_the_turns_stood() -> None:
+    """After a note, requests show it, cut to its allowance, and only the turns since."""
+    chosen, model = session(8, policy="notes(3, 20)"), NoteTaker()
+    each = [event async for event in events(chosen.task, model, chosen.policy, chosen.window)]
+    assert ["note" if isinstance(event, Note) else "turn" for event in each] == (
+        ["turn"] * 3 + ["note"] + ["turn"] * 3 + ["note"] + ["turn"] * 2
+    )
+    notes = [event for event in each if isinstance(event, Note)]
+    counter = chosen.window.counter
+    assert all(15 <= counter.count(note.text) <= 20 for note in notes)
+    assert [note.text.split()[:2] for note in notes] == [["note", "1"], ["note", "2"]]
+    assert [note.kept for note in notes] == [((0, 2),), ((3, 5),)]
+    last = model.requests[-1]
+    assert last[1].text == chosen.task.wording.notes.show(notes[-1].text)  # type: ignore[union-attr]  # en has notes
+    assert sum(message.role == "assistant" for message in last) == 1
+    asked_again = model.requests[7]
+    assert notes[0].text in asked_again[1].text
+    assert [event.request for event in each] == [fingerprint(each) for each in model.requests]
+
+
+async def test_a_session_with_notes_replays_and_goes_on() -> None:
+    """Notes are saved like turns: a session cut anywhere buys none of them again."""
+    chosen = session(9, policy="notes(3, 20)")
+    whole = [event async for event in events(chosen.task, NoteTaker(), chosen.policy)]
+    for cut in range(len(whole) + 1):
+        model = NoteTaker()
+        model.written = sum(isinstance(event, Note) for event in whole[:cut])
+        resumed = ReplayModel(whole[:cut], then=model)
+        again = [event async for event in events(chosen.task, resumed, chosen.policy)]
+        assert [event.request for event in again] == [event.request for event in whole]
+        assert len(model.requests) == len(whole) - cut
+
+
+async def test_what_was_begun_is_gone_on_with() -> None:
+    """A session that begins after some of its turns plays the others as if it had played all."""
+    chosen = session(9, policy="notes(3, 20) | last(2)")
+    model = CallableModel(lambda messages: f"Answer: {len(messages) % 10}")
+    whole = [event async for event in events(chosen.task, model, chosen.policy)]
+    for cut in range(len(whole) + 1):
+        rest = events(chosen.task, model, chosen.policy, begun=whole[:cut])
+        assert [event.request async for event in rest] == [each.request for each in whole[cut:]]
+
+
+async def test_kept_and_notes_are_enough_to_recall_a_request() -> None:
+    """The fingerprint of a turn is that of the request recalled from its notes and kept turns."""
+    for policy in ("reservoir(4)", "nearest(4)", "per_class(1)"):
+        chosen = session(20, policy=policy)
+        turns = await played(chosen)
+        for turn in turns:
+            request = recall(chosen.task.system, turns, shown_in(turn.kept), turn.question)
+            assert fingerprint(request) == turn.request
+
+
+@pytest.mark.parametrize(
+    "policy", ["reservoir(5) | last(3)", "nearest | only_correct", "block | last(2)"]
+)
+def test_what_orders_or_remembers_comes_last(policy: str) -> None:
+    """A policy that looks at what was shown before has none after it."""
+    with pytest.raises(InputError, match="comes last"):
+        context_policy(policy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        (
+            {"context": {"policy": "nearest"}, "task": {"dataset": "iris", "encoding": "table"}},
+            "pictures",
+        ),
+        ({"context": {"policy": "notes(5, 40000)"}}, "leaves no room for such notes"),
+    ],
+)
+def test_a_policy_that_cannot_be_followed_is_refused(
+    changes: dict[str, Any], complaint: str
+) -> None:
+    """What a policy needs and a session does not have is said before the first request."""
+    with pytest.raises(InputError, match=complaint):
+        experiment(**changes).check()
+
+
+BOUNDED = [
+    "stateless",
+    "last(10)",
+    "within(1500)",
+    "block",
+    "first(10)",
+    "only_correct | last(10)",
+    "only_correct",
+    "stochastic(0.5) | only_incorrect | last(10)",
+    "only_correct | block",
+    "reservoir(10)",
+    "reservoir(None)",
+    "per_class(1)",
+    "nearest(10)",
+]
+
+
+@pytest.mark.parametrize("policy", BOUNDED)
+async def test_a_late_turn_costs_as_much_as_an_early_one(policy: str) -> None:
+    """Where what is shown does not grow, neither does the work of a turn with the turns played.
+
+    Counted are the steps of the interpreter; `nearest` compares one row more a turn in numpy.
+    """
+    chosen = session(40, model="participant/chance")
+    turns = await played(chosen)
+    window = Window(tokens=4_000, reserve=0)
+    history = History.begun(window, chosen.task.system, _senses(chosen), (7, 0))
+    keep, steps = context_policy(policy), list[int]()
+    for index in range(1_000):
+        turn = replace(turns[index % 40], index=index)
+        steps.append(_steps(lambda turn=turn: _turn(history, keep, turn)))  # type: ignore[misc]  # mypy cannot infer a lambda's default
+    early, late = sorted(steps[200:300]), sorted(steps[900:])
+    assert sum(late) <= 1.5 * sum(early) + 100
+
+
+def _turn(history: History, keep: Callable[[Past], Sequence[int]], turn: Turn) -> None:
+    asked = count_message(history.tally.window.counter, turn.question)
+    candidates = range(len(history.turns))
+    shown = keep(Past(history, candidates, history.tally.budget(asked), turn.question))
+    history.prefix(shown)
+    history.add(turn, shown)
+
+
+def _steps(work: Callable[[], None]) -> int:
+    """Return how many instructions of Python some work takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:  # noqa: ANN401  as sys.settrace has it
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def _senses(chosen: Session) -> Senses:
+    task = chosen.task
+    return Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)

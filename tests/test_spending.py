@@ -1,0 +1,88 @@
+"""The laws of spending: every request is paid once, and a cache saves what it serves."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from icl_loop.analysis import frame
+from icl_loop.experiment import PriceSettings
+from icl_loop.runner import Run
+from icl_loop.spending import Spending, spending
+from icl_loop.transcripts import read
+from making import experiment
+
+PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
+
+
+def run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401  any setting of an experiment file
+    """Play a small experiment and return its folder."""
+    asyncio.run(Run(experiment(**changes), folder).play())
+    return folder / "small"
+
+
+def spent(folder: Path, price: PriceSettings | None = None) -> Spending:
+    """Return what the only arm took."""
+    (one,) = spending(frame([folder]), price)
+    return one
+
+
+def test_every_request_is_counted(tmp_path: Path) -> None:
+    """Turns, notes and probes are all requests, with their own tokens."""
+    folder = run(
+        tmp_path,
+        context={"policy": "notes(4, 50)"},
+        probes={"at": [6], "count": 3},
+    )
+    transcripts = [read(path) for path in sorted(folder.glob("*.jsonl"))]
+    took = spent(folder)
+    assert all(len(each.notes) == 2 and len(each.probes) == 3 for each in transcripts)
+    assert took.requests == 2 * (12 + 2 + 3)
+    events = [event for each in transcripts for event in each.events]
+    assert took.prompt == sum(event.counted or 0 for event in events)
+    assert took.prefix == sum(event.prefix or 0 for event in events)
+
+
+def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:
+    """With a prefix cache each token that it serves costs the cached price, and no other does."""
+    took = spent(run(tmp_path), PRICE)
+    assert took.prefix is not None
+    assert took.usd is not None
+    assert took.usd == pytest.approx(2e-6 * took.prompt + 8e-6 * took.completion)
+    assert took.usd_prefix == pytest.approx(took.usd - 1.5e-6 * took.prefix)
+    assert took.usd_reported == pytest.approx(took.usd - 1.5e-6 * took.cached)
+
+
+def test_a_model_of_ours_costs_nothing_that_is_known(tmp_path: Path) -> None:
+    """Without a price no dollars are named; the share that a cache could serve is."""
+    took = spent(run(tmp_path))
+    assert took.usd is took.usd_prefix is None
+    assert took.prefix_share is not None
+    assert 0 < took.prefix_share < 1
+
+
+def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
+    """A session's own model is priced as its provider lists it."""
+    folder = run(tmp_path)
+    for path in folder.glob("*.jsonl"):
+        path.write_text(
+            path.read_text().replace('"name":"reference/nearest"', '"name":"gpt-4o"', 1)
+        )
+    took = spent(folder)
+    assert took.usd is not None
+    assert took.usd_prefix is not None
+    assert 0 < took.usd_prefix < took.usd
+
+
+def test_sessions_saved_without_prefixes_say_so(tmp_path: Path) -> None:
+    """Where no prefix was recorded, none is made up."""
+    folder = run(tmp_path)
+    for path in folder.glob("*.jsonl"):
+        text = path.read_text()
+        for name in ("counted", "prefix"):
+            text = re.sub(rf'"{name}":\d+,', "", text)
+        path.write_text(text)
+    took = spent(folder, PRICE)
+    assert took.prefix is took.prefix_share is took.usd_prefix is None
