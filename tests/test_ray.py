@@ -65,7 +65,7 @@ def play(made: Experiment, out: Path, **settings: Any) -> RunResult:  # noqa: AN
 
 
 def same_bytes(tmp_path: Path) -> None:
-    """With donors, probes and every turn, transcripts are those of the local engine."""
+    """With donors and probes, transcripts are those of the local engine."""
     made = experiment(arms=ARMS, probes={"at": [0, 5], "count": 2})
     seen: Counter[str] = Counter()
     result = play(made, tmp_path / "ray", on_turn=lambda each, _: seen.update([each.file_name]))
@@ -77,23 +77,26 @@ def same_bytes(tmp_path: Path) -> None:
 
 def worker_killed(tmp_path: Path) -> None:
     """A worker killed by `kill -9` costs each of its sessions at most the request in flight."""
+    killed: list[int] = []
+
+    def kill_soon(_: Session, turn: Turn) -> None:
+        if turn.index == 7 and not killed:
+            killed.append(workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
     with serving([lambda asked: answered(asked, 0.02)]) as endpoint:
-        made = asking(endpoint, turns=20, streams=6, probes={"at": [4], "count": 2})
-        killed: list[int] = []
-
-        def kill_soon(_: Session, turn: Turn) -> None:
-            if turn.index == 7 and not killed:
-                killed.append(workers()[0])
-                os.kill(killed[0], signal.SIGKILL)
-
+        probes, context = {"at": [4], "count": 2}, {"policy": "notes(6, 60)"}
+        made = asking(endpoint, turns=20, streams=6, probes=probes, context=context)
         assert play(made, tmp_path / "ray", on_turn=kill_soon).complete
         assert killed
-        needed = 6 * (20 + 2)
-        assert needed <= len(endpoint.requests) <= needed + 6
+        made_in_all = len(endpoint.requests)
         asked = Counter(headers["x-client-request-id"] for headers in endpoint.headers)
-        assert max(asked.values()) <= 2
         asyncio.run(Run(made, tmp_path / "local").play())
+        needed = len(endpoint.requests) - made_in_all
         assert set(endpoint.keys) == {f"Bearer {CANARY}"}
+    assert needed == 6 * (20 + 2 + 3)
+    assert needed <= made_in_all <= needed + 6
+    assert max(asked.values()) <= 2
     assert transcripts_of(tmp_path / "ray/small") == transcripts_of(tmp_path / "local/small")
 
 
