@@ -15,7 +15,7 @@ LAYERS = (
     {"verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
     {"runner", "plots", "planning", "export"},
-    {"spending"},
+    {"engines", "spending"},
     {"pool", "shadow"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},

@@ -62,6 +62,9 @@ class ContextFull(StoppedShort):
         self.needed = needed
         self.available = available
 
+    def __reduce__(self) -> tuple[type["ContextFull"], tuple[int, int]]:
+        return ContextFull, (self.needed, self.available)
+
 
 class ModelError(StoppedShort):
     """A model did not answer; this is never recorded as a turn."""
@@ -99,6 +102,9 @@ class ReplayMismatch(StoppedShort):
         super().__init__(f"turn {turn} differs from the saved session: {what}")
         self.turn = turn
         self.what = what
+
+    def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str]]:
+        return ReplayMismatch, (self.turn, self.what)
 
 
 class DirectoryBusy(StoppedShort):

@@ -3,9 +3,9 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -40,7 +40,7 @@ from icl_loop.transcripts import (
     Transcript,
 )
 from icl_loop.transforms import TRANSFORMS, transform
-from icl_loop.wording import open_wording
+from icl_loop.wording import Wording, open_wording
 
 AUTO = "auto"
 MOST = 1_000_000
@@ -333,22 +333,38 @@ class Session:
         return open_dataset(self.settings.task.dataset)
 
     @cached_property
+    def drawn(self) -> "Drawn":
+        """What it takes from data and wording."""
+        indices = self.dataset.stream(self._length, self.seed, self.stream)
+        return Drawn(
+            labels=self.dataset.labels,
+            samples=self._samples(indices),
+            probes=self._samples(self._probes()),
+            wording=open_wording(self.settings.task.wording),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels: the settings and what was drawn, but not the data set."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**own, "drawn": self.drawn}
+
+    @cached_property
     def task(self) -> Task:
         """What is asked, in order."""
-        settings, key = self.settings.task, (self.seed, self.stream)
-        names = label_map(settings.labels, self.dataset.labels, key)
+        settings, key, drawn = self.settings.task, (self.seed, self.stream), self.drawn
+        names = label_map(settings.labels, drawn.labels, key)
         return Task(
-            samples=self._samples(self.dataset.stream(self._length, *key)),
+            samples=drawn.samples,
             encoding=encoding(settings.encoding),
             size=settings.size,
             labels=names,
-            wording=open_wording(settings.wording),
+            wording=drawn.wording,
             feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
             key=key,
             transform=transform(settings.pixels, settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
             replies=cast("Replies", self.settings.context.replies),
-            probes=self._samples(self._probes()),
+            probes=drawn.probes,
             checkpoints=tuple(self.settings.probes.at),
         )
 
@@ -383,8 +399,13 @@ class Session:
 
     def open_model(self, timeout_s: float = LimitSettings().timeout_s) -> ChatModel:
         """Return the model of the arm; a real one waits `timeout_s` seconds for a reply."""
+        return self.opening(timeout_s)()
+
+    def opening(self, timeout_s: float) -> Callable[[], ChatModel]:
+        """Return what opens the model of the arm; it can be sent to where the model is asked."""
         model = self.settings.model
-        return open_model(
+        return partial(
+            open_model,
             model.name,
             seed=self.seed,
             wordings=[self.settings.task.wording],
@@ -445,6 +466,23 @@ class Session:
                 f" its SHA-256 was {header.dataset.sha256}, is now {session.dataset.sha256}"
             )
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a session takes from files, so that it can be played where they are not.
+
+    Attributes:
+        labels: Names of the classes.
+        samples: The stream, one sample a turn.
+        probes: The held-out samples.
+        wording: The sentences that the model reads.
+    """
+
+    labels: tuple[str, ...]
+    samples: list[Sample]
+    probes: list[Sample]
+    wording: Wording
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.sessions import EARLY_STOP_NAME
+from icl_loop.engines import Engine, Play, Saved, local
 from icl_loop.errors import (
     ContextFull,
     DirectoryBusy,
@@ -27,7 +28,7 @@ from icl_loop.errors import (
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
 from icl_loop.loop import events, probe
-from icl_loop.models import ChatModel, ReplayModel
+from icl_loop.models import ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
@@ -103,6 +104,7 @@ class Run:
         out: The folder that holds the experiment's own folder.
         concurrency: Sessions that play at once.
         open_model: Opens the model of a session; its own by its settings unless told otherwise.
+        engine: Where sessions are played: in this process unless told otherwise.
         max_usd: US dollars that the experiment may cost in all, saved sessions included, or None.
         max_tokens: Prompt and completion tokens that it may take in all, or None.
         stop_early: Stop once the e-process over streams has evidence enough; it may be looked at
@@ -115,6 +117,7 @@ class Run:
     concurrency: int = DEFAULT_CONCURRENCY
     on_turn: OnTurn = lambda _session, _turn: None
     open_model: OpenModel | None = None
+    engine: Engine = local
     max_usd: float | None = None
     max_tokens: int | None = None
     stop_early: bool = False
@@ -159,8 +162,7 @@ class Run:
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
-        async with pool as models:
-            models.open(sessions)
+        async with pool as models, self.engine(models, sessions) as play:
             with _locked(self.folder), Journal() as journal:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None
@@ -169,7 +171,7 @@ class Run:
                 self._slots = Slots(self.concurrency, upto=1 if self.stop_early else math.inf)
                 async with asyncio.TaskGroup() as group:
                     playing = [
-                        group.create_task(self._session(session, models[session], journal))
+                        group.create_task(self._session(session, play, journal))
                         for session in sessions
                     ]
                 self._close_early(sessions)
@@ -196,7 +198,7 @@ class Run:
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
-    async def _session(self, session: Session, model: ChatModel, journal: Journal) -> Stop | None:
+    async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
         try:
             playable = await self._with_donor(session)
@@ -205,7 +207,7 @@ class Run:
                     return None
                 self._refuse_removed()
                 with Recorder(self.path(session), playable.header(), journal) as recorder:
-                    await self._record(playable, model, recorder)
+                    await self._record(playable, play, recorder)
         except IclLoopError as reason:
             return (
                 None
@@ -267,28 +269,24 @@ class Run:
             )
         return replace(session, donor=Donor.of(transcript))
 
-    async def _record(self, session: Session, model: ChatModel, recorder: Recorder) -> None:
+    async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
             self._look(session)
             return
-        replay = ReplayModel(recorder.events, then=model)
-        playing = events(session.task, replay, session.policy, session.window)
-        played: list[Event] = []
-        turns = 0
+        played = turns = 0
+        saved = Saved(recorder.events, recorder.probes)
         try:
-            await _probe(session, model, recorder, played, turns)
-            async for event in recorder.record(playing):
-                played.append(event)
-                if isinstance(event, Turn):
-                    turns += 1
-                    self.on_turn(session, event)
-                await asyncio.sleep(0)  # a model that never waits must not starve the others
-                if self._stopping.is_set() and len(played) >= len(recorder.events):
-                    return
-                if isinstance(event, Turn):
-                    await _probe(session, model, recorder, played, turns)
+            async with aclosing(play(session, saved)) as entries:
+                async for entry in recorder.record(entries):
+                    played += not isinstance(entry, Probe)
+                    if isinstance(entry, Turn):
+                        turns += 1
+                        self.on_turn(session, entry)
+                    await asyncio.sleep(0)  # a model that never waits must not starve the others
+                    if self._stopping.is_set() and played >= len(recorder.events):
+                        return
         except ContextFull:
             recorder.finish("context_full", turns)
         else:
@@ -346,19 +344,6 @@ class Run:
 
 class _DonorStopped(StoppedShort):
     """A session cannot be told what its donor was told, since that one stopped."""
-
-
-async def _probe(
-    session: Session, model: ChatModel, recorder: Recorder, played: Sequence[Event], turns: int
-) -> None:
-    """Ask and save the probes that are due after the turns played, but for those saved already."""
-    if turns not in session.task.checkpoints or turns < len(recorder.saved):
-        return
-    saved = {probe.sample for probe in recorder.probes if probe.after_turn == turns}
-    for sample in session.task.probes:
-        if sample.id not in saved:
-            asked = await probe(session.task, model, session.policy, played, sample, session.window)
-            recorder.add(asked)
 
 
 @contextmanager

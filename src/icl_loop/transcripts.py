@@ -188,6 +188,7 @@ class _NoteLine(_Line):
 
 
 L = TypeVar("L")
+E = TypeVar("E", bound=Event | Probe)
 _HEADER = TypeAdapter(Header)
 _EVENT: TypeAdapter[_TurnLine | _NoteLine | _ProbeLine | End] = TypeAdapter(
     Annotated[_TurnLine | _NoteLine | _ProbeLine | End, Field(discriminator="type")]
@@ -518,16 +519,17 @@ class Recorder:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    async def record(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """Yield each turn or note once it is written; with a journal, its flush may follow soon."""
+    async def record(self, entries: AsyncIterator[E]) -> AsyncIterator[E]:
+        """Yield each entry once it is written; with a journal, its flush may follow soon."""
         saved = iter(self.events)
-        async for event in events:
-            before = next(saved, None)
-            if before is not None:
-                compare(before, event)
+        async for entry in entries:
+            if isinstance(entry, Probe):
+                self.add(entry)
+            elif before := next(saved, None):
+                compare(before, entry)
             else:
-                self._write(event_fields(event))
-            yield event
+                self._write(event_fields(entry))
+            yield entry
 
     def add(self, probe: Probe) -> None:
         """Write a probe."""
