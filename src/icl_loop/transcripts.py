@@ -67,6 +67,38 @@ class DonorIdentity(_Line):
     told_sha256: str
 
 
+class BranchIdentity(_Line):
+    """Where a session left its parent, with all that the turns they share are checked by.
+
+    Attributes:
+        at: Turns that they share.
+        sha256: Over the lines that they share, as they stand in both files.
+        parent: The first line of the parent's transcript.
+    """
+
+    at: int
+    sha256: str
+    parent: dict[str, Any]
+
+
+class SourceIdentity(_Line):
+    """The transcript whose replies were read again.
+
+    Attributes:
+        id: Its id.
+        sha256: Over the file, up to the last whole line.
+        experiment: Its experiment.
+        settings: What it was set to.
+        icl_loop: The version that played it.
+    """
+
+    id: str
+    sha256: str
+    experiment: str
+    settings: dict[str, Any]
+    icl_loop: str
+
+
 class Header(_Line):
     """The first line of a transcript: what the session is and everything it was set to."""
 
@@ -85,14 +117,42 @@ class Header(_Line):
     dataset: DatasetIdentity
     analysis: AnalysisIdentity = AnalysisIdentity()
     donor: DonorIdentity | None = None
+    branch: BranchIdentity | None = None
+    source: SourceIdentity | None = None
     created: str = ""
     icl_loop: str = Field(default_factory=lambda: VERSION)
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of its line; a session played from its beginning is neither of the two."""
+        unsaid = {name for name in ("branch", "source") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unsaid)
+
     def born(self) -> Self:
         """Return the header with an id, made of all it says, and the present time."""
-        said = self.model_dump(mode="json", exclude={"id", "created", "icl_loop"})
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return self.model_copy(update={"id": digest[:16], "created": _now()})
+        return self.model_copy(update={"id": identity(self.fields()), "created": _now()})
+
+    @property
+    def parent(self) -> "Header | None":
+        """The header of the session that it branched off, None if it did not."""
+        return self.branch and Header.model_validate_json(json.dumps(self.branch.parent))
+
+    def at(self, turn: int) -> "Header":
+        """Return the header under which this turn was played, or what was asked after so many."""
+        parent = self.parent
+        if self.branch is None or parent is None or turn >= self.branch.at:
+            return self
+        return parent.at(turn)
+
+    @property
+    def root(self) -> "Header":
+        """The header of the session that was played from its beginning."""
+        return self.at(-1)
+
+
+def identity(fields: Mapping[str, Any]) -> str:
+    """Return the id of the session whose header has these fields: a digest of what it says."""
+    said = {key: fields[key] for key in fields if key not in ("id", "created", "icl_loop")}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Usage(_Line):
@@ -470,7 +530,7 @@ class Recorder:
             self._file.seek(saved.sound_bytes)
         else:
             self._file = path.open("wb", buffering=0)
-            self._write(header.born().model_dump(mode="json"))
+            self._write(header.born().fields())
             _flush_directory(path.parent)
 
     def __enter__(self) -> Self:
@@ -520,6 +580,47 @@ class Recorder:
         )
 
 
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of the file at `path` with their ends, but for a torn last one.
+
+    Raises:
+        TranscriptError: It cannot be read, or holds no whole line.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+    if not lines:
+        raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    return [line + b"\n" for line in lines]
+
+
+def read_header(path: Path) -> Header:
+    """Return the first line of the transcript at `path`.
+
+    Raises:
+        TranscriptError: It does not begin with one.
+    """
+    return _parse(path, 1, whole_lines(path)[0], _HEADER)
+
+
+def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
+    """Write a transcript that begins with these lines, whole or not at all.
+
+    Raises:
+        StoppedShort: It cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb", buffering=0) as file:
+            write_durably(file, b"".join([_line(header.born().fields()), *lines]))
+        part.replace(path)
+        _flush_directory(path.parent)
+    except OSError as error:
+        raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+
+
 def _line(fields: Mapping[str, Any]) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -537,10 +638,10 @@ def compare(saved: Event, played: Event) -> None:
     before, now = event_fields(saved), event_fields(played)
     turn = saved.index if isinstance(saved, Turn) else saved.after_turn
     unsaid = {name for name in _ADDED if before.get(name) is None}
-    for name in (before.keys() | now.keys()) - TIME_FIELDS - unsaid:
+    for name in [name for name in {**before, **now} if name not in TIME_FIELDS | unsaid]:
         was, is_now = before.get(name), now.get(name)
         if was != is_now:
-            raise ReplayMismatch(turn, f"{name} was {was!r}, is now {is_now!r}")
+            raise ReplayMismatch(turn, f"{name} was {was!r}, is now {is_now!r}", name)
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
@@ -552,6 +653,11 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
         return
     with path.open("rb") as file:
         saved = _parse(path, 1, file.readline(), _HEADER)
+    if saved.source is not None:
+        raise SettingsDiffer(
+            f"{path} holds replies of {saved.source.experiment} that were read again; it cannot be"
+            " gone on with: resume its source, or choose another name or --out"
+        )
     unlike = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))
