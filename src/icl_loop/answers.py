@@ -349,11 +349,13 @@ class _Reader:
         for name, label in others:
             if label not in labels:
                 raise InputError(f"{name!r} is to be read as {label!r}: {nearest(label, labels)}")
-        names = {**{name: label for name, label in others}, **{label: label for label in labels}}
-        self._folds = len({_plain(name).casefold() for name in names}) == len(names)
-        known = {self._known_as(name): label for name, label in names.items()}
-        if len(known) != len(names):
-            raise InputError(f"two of these labels read the same: {', '.join(names)}")
+        self._folds = len({_plain(label).casefold() for label in labels}) == len(labels)
+        known = {self._known_as(label): label for label in labels}
+        if len(known) != len(labels):
+            raise InputError(f"two of these labels read the same: {', '.join(labels)}")
+        for name, label in others:
+            if known.setdefault(self._known_as(name), label) != label:
+                raise InputError(f"{name!r} is to be read as {label!r}, but it names another label")
         for name, label in known.items():
             if not _LETTER_OR_DIGIT.search(name):
                 raise InputError(f"a label holds a letter or a digit, got {label!r}")
@@ -516,10 +518,8 @@ class _LastReader(_Reader):
     def read(self, text: str) -> Reading:
         """Return the last label of `text`; thoughts that are marked as such are passed over."""
         plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
-        found = None
-        for found in _compiled(self._patterns.every).finditer(plain):
-            pass
-        return _none(plain) if found is None else Reading(self._label(found), "ok")
+        found = list(_compiled(self._patterns.every).finditer(plain))
+        return Reading(self._label(found[-1]), "ok") if found else _none(plain)
 
 
 _READERS: Mapping[RuleName, type[_Reader]] = {

@@ -24,7 +24,7 @@ from icl_loop.answers import Rule, RuleName
 from icl_loop.context import Policy, Window, context_policy, looks, notes_in
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
-from icl_loop.errors import InputError, nearest
+from icl_loop.errors import DatasetError, InputError, nearest
 from icl_loop.feedback import KINDS, YOKED, Only, Telling
 from icl_loop.labels import LABEL_MAPS, label_map, swapped
 from icl_loop.messages import user
@@ -39,6 +39,7 @@ from icl_loop.transcripts import (
     DonorIdentity,
     Header,
     Transcript,
+    read,
 )
 from icl_loop.transforms import TRANSFORMS, transform
 from icl_loop.wording import open_wording
@@ -472,7 +473,7 @@ class Session:
             donor,
         )
         if session.dataset.sha256 != header.dataset.sha256:
-            raise InputError(
+            raise DatasetError(
                 f"the data set {header.dataset.name} is not the one that was played:"
                 f" its SHA-256 was {header.dataset.sha256}, is now {session.dataset.sha256}"
             )
@@ -500,6 +501,40 @@ class Donor:
             arm=header.arm, stream=header.stream, id=header.id, told_sha256=digest
         )
         return cls(identity, told)
+
+
+class DonorMissing(InputError):
+    """What the donor of a yoked session was told cannot be had."""
+
+
+def donor_of(header: Header, path: Path) -> Donor | None:
+    """Return what the donor of the session in the transcript at `path` was told, None without one.
+
+    It stands in the same folder, or, where this is a branch or was read again, in the folder of the
+    experiment that it was played in.
+
+    Raises:
+        DonorMissing: It is missing, or was told something else.
+    """
+    named = header.donor
+    if named is None:
+        return None
+    name, home = Session.name_of(named.arm, named.stream), header.root.experiment
+    if header.source is not None and header.branch is None:
+        home = header.source.experiment
+    places = [path.parent / name, path.resolve().parent.parent / home / name]
+    found = [place for place in places if place.exists()]
+    if not found:
+        raise DonorMissing(f"its donor {places[0]} is missing")
+    for place in found:
+        transcript = read(place)
+        donor, source = Donor.of(transcript), transcript.header.source
+        ids = {transcript.header.id, source.id if source else None}
+        if donor.identity.told_sha256 == named.told_sha256 and named.id in ids:
+            return Donor(named, donor.told)
+    raise DonorMissing(
+        f"its donor {found[0]} is not the session, or not the words, that it was told"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -564,7 +599,11 @@ class Experiment:
         A session that has its donor needs none.
         """
         arm = session.settings.feedback.donor
-        return None if arm is None or session.donor is not None else (arm, (session.stream + 1) % self.streams)
+        return (
+            None
+            if arm is None or session.donor is not None
+            else (arm, (session.stream + 1) % self.streams)
+        )
 
     def check(self) -> None:
         """Raise InputError if a session could not be played: data, window, labels.
@@ -695,6 +734,39 @@ def branched(recorded: Mapping[str, Any], changes: Sequence[str], turns: int) ->
             f"--set feedback.donor={donor}: a branch has the donor of its parent or none"
         )
     return settings
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def run_table(kind: type[T], name: str, changes: Sequence[str]) -> T | None:
+    """Return the table of an experiment file that changes make up, None if there are none."""
+    given: dict[str, Any] = {}
+    for change in changes:
+        given = _merge(given, _change(change))
+    return _validated(kind, given[name], f"--set, {name}") if given else None
+
+
+def check_arm_name(name: str, where: str) -> str:
+    """Return a name under which an arm can be saved."""
+    return _validated(TypeAdapter(FileName), name, where)
+
+
+def answering(recorded: Mapping[str, Any], changes: Sequence[str]) -> AnswerSettings:
+    """Return how replies are read under recorded settings with `changes` laid over them.
+
+    Raises:
+        InputError: A change is wrong, or is not of the table [answers].
+    """
+    given = dict(recorded)
+    for change in changes:
+        if not change.strip().startswith("answers."):
+            raise InputError(
+                f"--set {change}: saved replies are read again under other answers.KEY alone;"
+                " nothing else can change in what was sent"
+            )
+        given = _merge(given, _change(change))
+    return _validated(Settings, given, "--set").answers
 
 
 def _refuse_other_streams(change: str) -> None:

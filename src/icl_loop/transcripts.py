@@ -7,12 +7,14 @@ stored as the turns it showed plus the new question, so the file grows linearly.
 import base64
 import hashlib
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from io import FileIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -134,7 +136,9 @@ class Header(_Line):
     @property
     def parent(self) -> "Header | None":
         """The header of the session that it branched off, None if it did not."""
-        return self.branch and Header.model_validate_json(json.dumps(self.branch.parent))
+        if self.branch is None:
+            return None
+        return Header.model_validate_json(json.dumps(self.branch.parent))
 
     def at(self, turn: int) -> "Header":
         """Return the header under which this turn was played, or what was asked after so many."""
@@ -277,6 +281,11 @@ class Transcript:
     def events(self) -> tuple[Event, ...]:
         """Turns and notes in the order in which they were played."""
         return _in_order(self.turns, self.notes)
+
+
+def turns_before(event: Event) -> int:
+    """Return how many turns were played before a turn or note."""
+    return event.index if isinstance(event, Turn) else event.after_turn
 
 
 def _in_order(turns: Sequence[Turn], notes: Sequence[Note]) -> tuple[Event, ...]:
@@ -570,7 +579,7 @@ class Recorder:
     def _write(self, fields: Mapping[str, Any]) -> None:
         write = write_durably if self._journal is None else self._journal.append
         try:
-            write(self._file, _line(fields))
+            write(self._file, line_of(fields))
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -604,6 +613,18 @@ def read_header(path: Path) -> Header:
     return _parse(path, 1, whole_lines(path)[0], _HEADER)
 
 
+def shared_lines(lines: Sequence[bytes], at: int) -> tuple[bytes, ...]:
+    """Return the lines of what was played and asked before the first `at` turns were over."""
+    return tuple(takewhile(lambda line: _turns_in(line) < at, lines[1:]))
+
+
+def _turns_in(line: bytes) -> float:
+    """Return how many turns were played before what a line holds; the end comes after all."""
+    said = json.loads(line)
+    before: float = said.get("turn", said.get("after_turn", math.inf))
+    return before
+
+
 def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
     """Write a transcript that begins with these lines, whole or not at all.
 
@@ -614,14 +635,15 @@ def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb", buffering=0) as file:
-            write_durably(file, b"".join([_line(header.born().fields()), *lines]))
+            write_durably(file, b"".join([line_of(header.born().fields()), *lines]))
         part.replace(path)
         _flush_directory(path.parent)
     except OSError as error:
         raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _line(fields: Mapping[str, Any]) -> bytes:
+def line_of(fields: Mapping[str, Any]) -> bytes:
+    """Return the line that holds these fields."""
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 

@@ -6,9 +6,11 @@ from typing import NoReturn
 import typer
 
 from icl_loop.cli.analyze import analyze
+from icl_loop.cli.branch import branch
 from icl_loop.cli.console import DONE, complain, exit_code
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
+from icl_loop.cli.rejudge import rejudge
 from icl_loop.cli.replay import replay
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
@@ -27,6 +29,8 @@ for command in (
     run,
     plan,
     replay,
+    branch,
+    rejudge,
     analyze,
     plot,
     sample,

@@ -13,6 +13,16 @@ Changes = Annotated[
 ]
 Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
 Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
+OutFolder = Annotated[
+    Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
+]
+MaxUsd = Annotated[
+    float | None,
+    typer.Option(min=0, help="Dollars the experiment may cost in all, saved sessions included."),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
+]
 Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
 
 

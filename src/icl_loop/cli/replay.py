@@ -11,8 +11,8 @@ from icl_loop import screen
 from icl_loop.analysis import find
 from icl_loop.cli.console import complain, exit_code, out
 from icl_loop.errors import IclLoopError, InputError
-from icl_loop.runner import verify
 from icl_loop.transcripts import read
+from icl_loop.verification import verify
 
 
 def replay(
