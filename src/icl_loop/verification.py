@@ -4,10 +4,15 @@ What differs first is named, and why: what the file says of itself is held again
 against this version, these data and these settings.
 """
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -182,7 +187,15 @@ async def _derive(transcript: Transcript, header: Header, part: range) -> None:
     for saved in mine:
         played = await _next_of(playing, saved)
         compare(saved, played if rule is None else _turn_again(played, header, rule))
+        _check_usage(saved)
     await _derive_probes(transcript, header, part, session)
+
+
+def _check_usage(saved: Event) -> None:
+    """Raise ReplayMismatch if less than nothing was used; more cannot be known here."""
+    usage = saved.reply.usage
+    if min(usage.prompt, usage.cached, usage.completion, usage.reasoning) < 0:
+        raise ReplayMismatch(turns_before(saved), f"usage is {usage}", "usage")
 
 
 async def _next_of(playing: AsyncIterator[Event], saved: Event) -> Event:
@@ -325,10 +338,12 @@ def _other_requests(transcript: Transcript) -> Iterator[str]:
         request = recall(frame, transcript.turns, shown, turn.question, opening)
         if request.fingerprint != turn.request:
             fresh = sorted(set(shown) - vouched)
-            among = f"; of what it showed, no request before vouches for turn {fresh[-1]}"
+            among = (
+                f"; of what it showed, none before vouches for turn {fresh[-1]}" if fresh else ""
+            )
             yield (
                 f"the request of turn {turn.index} has another fingerprint than the texts that the"
-                f" file says it showed{among if fresh else ''}"
+                f" file says it showed{among}"
             )
             return
         vouched.update(shown)
@@ -440,3 +455,59 @@ def _unfollowed(transcript: Transcript, error: IclLoopError) -> Difference:
         since = f"it was played by {played_by}; this is {VERSION}"
         return Difference(None, str(error), "settings", since)
     return Difference(None, str(error), "version", "the file does not contradict itself")
+
+
+# ---- many sessions -----------------------------------------------------------------------
+
+MANY = 40_000
+"""Turns from which on several processes take less time than one."""
+
+
+def examine_all(
+    paths: Sequence[Path],
+    on_each: Callable[[Finding], None] = lambda _: None,
+    *,
+    jobs: int | None = None,
+) -> list[Finding]:
+    """Verify the transcripts at `paths`, in several processes where that is worth it.
+
+    Those of one stream are verified one after another, since they ask the same questions.
+
+    Args:
+        paths: The files.
+        on_each: Called with each finding, in no order that matters.
+        jobs: Processes; as many as there are cores, up to four, for `MANY` turns, if None.
+
+    Raises:
+        TranscriptError: A file does not begin as a transcript does.
+    """
+    headers = {path: read_header(path) for path in paths}
+    groups = defaultdict(list)
+    for path, header in headers.items():
+        groups[header.dataset.name, header.seed, header.stream].append(path)
+    if jobs is None:
+        many = sum(header.turns for header in headers.values()) >= MANY
+        jobs = min(os.cpu_count() or 1, len(groups), 4) if many else 1
+    found: dict[Path, Finding] = {}
+
+    def take(findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            found[finding.path] = finding
+            on_each(finding)
+
+    if jobs == 1:
+        for group in groups.values():
+            take(map(_examined, group))
+    else:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+            for findings in pool.map(_examined_group, groups.values()):
+                take(findings)
+    return [found[path] for path in paths]
+
+
+def _examined(path: Path) -> Finding:
+    return asyncio.run(examine(path))
+
+
+def _examined_group(paths: Sequence[Path]) -> list[Finding]:
+    return [_examined(path) for path in paths]

@@ -1,27 +1,29 @@
 """The command that shows a saved session, or proves that it replays."""
 
-import asyncio
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icl_loop import screen
 from icl_loop.analysis import find
-from icl_loop.cli.console import complain, exit_code, out
-from icl_loop.errors import IclLoopError, InputError
+from icl_loop.cli.console import out
+from icl_loop.cli.options import Paths
+from icl_loop.cli.verifying import verify_all
+from icl_loop.errors import InputError
 from icl_loop.transcripts import read
-from icl_loop.verification import verify
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(help="A transcript, or a folder of them.")],
+    paths: Paths,
     check: Annotated[
         bool,
         typer.Option(
             "--verify", help="Prove that every request, judgement and told word can be re-derived."
         ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --verify, print what was found as JSON.")
     ] = False,
     start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
     delay: Annotated[
@@ -30,13 +32,15 @@ def replay(
     ] = None,
 ) -> None:
     """Watch a saved session turn by turn, or prove that it replays."""
-    files = find([path])
+    files = find(paths)
     if check:
-        _verify_all(files)
+        verify_all(files, as_json=as_json)
         return
+    if as_json:
+        raise InputError("--json says what --verify found; give both")
     if len(files) > 1:
         names = ", ".join(file.name for file in files[:6]) + (", …" if len(files) > 6 else "")
-        raise InputError(f"{path} holds {len(files)} sessions; name one of them: {names}")
+        raise InputError(f"{paths[0]} holds {len(files)} sessions; name one of them: {names}")
     transcript = read(files[0])
     if start and start >= len(transcript.turns):
         raise InputError(f"--from {start}: the session has turns 0 to {len(transcript.turns) - 1}")
@@ -46,18 +50,3 @@ def replay(
     for index in range(start, len(transcript.turns)):
         out.print(show.turn(index))
         time.sleep(pause)
-
-
-def _verify_all(files: list[Path]) -> None:
-    codes = []
-    for file in files:
-        try:
-            turns = asyncio.run(verify(read(file)))
-        except IclLoopError as error:
-            codes.append(exit_code(error))
-            complain(f"{file}: {error}")
-        else:
-            out.print(f"{file}: {turns} turns replay", highlight=False, soft_wrap=True)
-    if codes:
-        complain(f"{len(codes)} of {len(files)} sessions do not replay")
-        raise typer.Exit(max(codes))
