@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from icl_loop.analysis import frame, sessions
 from icl_loop.branching import branches
+from icl_loop.cli import app
 from icl_loop.errors import InputError, SettingsDiffer
 from icl_loop.experiment import Experiment, Session
 from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel
 from icl_loop.records import Turn
 from icl_loop.runner import Run, RunResult
-from icl_loop.transcripts import read, read_header, shared_lines, whole_lines
+from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
 from icl_loop.verification import examine
 from making import experiment, transcripts_of
 
@@ -240,3 +242,35 @@ def test_two_parents_of_one_branch_are_refused(parents: Path) -> None:
     paths = [parents / "none-0.jsonl", parents / "feedback-0.jsonl"]
     with pytest.raises(InputError, match="would both become mine-0"):
         branches(paths, 5, arm="mine")
+
+
+def test_the_command_goes_on_with_saved_sessions(parents: Path, tmp_path: Path) -> None:
+    """`branch` plays the branches into the folder of an experiment of their own, and skips them later."""
+    command = ["branch", *map(str, parents.glob("none-*.jsonl")), "--at", "5", "--arm", "told"]
+    for _ in range(2):
+        done = CliRunner().invoke(
+            app, [*command, "--model", "reference/prototype", "--out", str(tmp_path)]
+        )
+        assert done.exit_code == 0
+        assert "small-branches (2 sessions)" in done.stdout
+    (path, _) = sorted((tmp_path / "small-branches").glob("*.jsonl"))
+    header = read_header(path)
+    assert header.settings["model"]["name"] == "reference/prototype"
+    assert path.name == "told-0.jsonl"
+
+
+def test_a_model_of_ours_is_asked_nowhere(tmp_path: Path) -> None:
+    """Going on with a model of ours leaves the address and parameters of an endpoint behind."""
+    model = {"name": "gpt-x", "base_url": "http://127.0.0.1:9/v1", "params": {"top_p": 1}}
+    (session, *_) = experiment(model=model).sessions()
+    path = tmp_path / "small" / "feedback-0.jsonl"
+    begin(path, session.header(), whole_lines(_played(tmp_path))[1:])
+    (branch,) = branches([path], 5, model="participant/chance").sessions()
+    assert (branch.settings.model.base_url, branch.settings.model.params) == (None, {})
+    (branch,) = branches([path], 5, model="gpt-y").sessions()
+    assert branch.settings.model.base_url == "http://127.0.0.1:9/v1"
+
+
+def _played(out: Path) -> Path:
+    """Return a transcript of a small session."""
+    return asyncio.run(run(experiment(streams=1), out / "played")).paths[0]

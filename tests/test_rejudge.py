@@ -3,13 +3,16 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from typer.testing import CliRunner
 
 from icl_loop.analysis import conclude, frame, sessions
 from icl_loop.analysis.roles import Roles
-from icl_loop.answers import Rule, read
+from icl_loop.answers import Rule, RuleName, read
 from icl_loop.branching import branches
+from icl_loop.cli import app
 from icl_loop.errors import InputError, SettingsDiffer
 from icl_loop.experiment import Session, parse
 from icl_loop.models import CallableModel, ChatModel
@@ -22,6 +25,7 @@ from making import experiment
 
 DIGITS = tuple("0123456789")
 FORM = "Answer: {label}"
+RULES: tuple[RuleName, ...] = get_args(RuleName)
 ARMS = [
     {"name": "label", "feedback": {"kind": "label"}},
     {"name": "feedback", "feedback": {"kind": "correctness"}},
@@ -69,13 +73,10 @@ def test_rules_read_as_they_say(text: str) -> None:
     assert tuple(found) == READINGS[text]
 
 
-RULES = ("stated", "strict", "last")
-
-
 @pytest.mark.parametrize("name", RULES)
-def test_other_names_are_accepted(name: str) -> None:
+def test_other_names_are_accepted(name: RuleName) -> None:
     """A label is read under its other names, by every rule; a cut reply is read by none."""
-    rule = Rule(name, (("trois", "3"), ("drei", "3")))  # type: ignore[arg-type]  of the three
+    rule = Rule(name, (("trois", "3"), ("drei", "3")))
     assert read("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
     assert read("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
     assert read("Answer: vier", DIGITS, form=FORM, rule=rule).answer is None
@@ -111,7 +112,7 @@ async def test_a_run_is_judged_by_its_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: str) -> None:
+async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: RuleName) -> None:
     """Answer, outcome and judgement are those of the new rule; all that was sent and told stays."""
     before = {path: path.read_bytes() for path in sources.iterdir()}
     for path in sorted(sources.glob("*.jsonl")):
@@ -123,7 +124,7 @@ async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: str) 
                 key: now[key] for key in now if key not in judged
             }
             if now["type"] == "turn":
-                reading = read(now["reply"], DIGITS, form=FORM, rule=Rule(rule))  # type: ignore[arg-type]  of the three
+                reading = read(now["reply"], DIGITS, form=FORM, rule=Rule(rule))
                 assert (now["answer"], now["outcome"]) == (reading.answer, reading.outcome)
                 assert now["correct"] == (now["answer"] == now["label"])
         assert (old[1:] == new[1:]) == (rule == "stated")
@@ -211,3 +212,17 @@ def test_wrong_changes_are_refused_in_words(sources: Path, tmp_path: Path, chang
     """Nothing but the reading can change, and a wrong key or name is answered with the nearest."""
     with pytest.raises(InputError, match=r"answers\.KEY alone|did you mean '(rule|last)'"):
         rejudge(sources / "label-0.jsonl", [change], tmp_path)
+
+
+def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
+    """`rejudge` prints how many answers changed in each arm, and accuracy before and after."""
+    command = ["rejudge", str(sources), "--set", "answers.rule=last", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[4:7]] == [
+        "feedback",
+        "label",
+        "yoked",
+    ]
+    assert "answers changed" in done.stdout
+    assert "small-rejudged-" in done.stdout

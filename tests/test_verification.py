@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from icl_loop.cli import app
 from icl_loop.errors import TranscriptError
 from icl_loop.experiment import Experiment
 from icl_loop.runner import Run
@@ -301,3 +303,29 @@ async def test_what_is_no_transcript_is_wrong_input(tmp_path: Path) -> None:
     path.write_text('{"type":"shopping"}\n')
     with pytest.raises(TranscriptError, match=r"notes\.jsonl, line 1"):
         await examine(path)
+
+
+def test_what_sessions_lack_is_said_once(folder: Path) -> None:
+    """Missing data are said once, each session has its line, and the exit code is 1."""
+    missing, cause = OTHERS["data that are missing"][1], "other data"
+    for path in folder.glob("stateless-*.jsonl"):
+        edit(path, missing)
+    for path in folder.glob("label-0.jsonl"):
+        edit(path, turn(3, told="Well done."))
+    done = CliRunner().invoke(app, ["replay", "--verify", str(folder)])
+    assert done.exit_code == 1
+    assert done.stdout.count("12 turns replay\n") == 7
+    assert done.stdout.count(f"cannot be derived again: {cause}\n") == 2
+    assert "label-0.jsonl, turn 3: told was 'Well done.', is now" in done.stdout
+    assert done.stderr.count("no/such") == 1
+    assert "not replayed: 3 of 10 sessions" in done.stderr
+
+
+def test_a_file_that_is_no_transcript_leaves_the_others(folder: Path) -> None:
+    """Beside a file that is no transcript the others are verified, and the exit code is 2."""
+    (folder / "x.jsonl").write_text("{}\n")
+    done = CliRunner().invoke(app, ["replay", "--verify", "--json", str(folder)])
+    assert done.exit_code == 2
+    assert "x.jsonl, line 1" in done.stderr
+    found = json.loads(done.stdout)
+    assert [each["replays"] for each in found] == [True] * 10
