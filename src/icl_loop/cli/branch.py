@@ -7,7 +7,7 @@ import typer
 
 from icl_loop.analysis import find
 from icl_loop.branching import branches
-from icl_loop.cli.options import Changes, Concurrency, MaxTokens, MaxUsd, Paths
+from icl_loop.cli.options import Changes, Concurrency, MaxTokens, MaxUsd, Paths, from_here
 from icl_loop.cli.run import carry_out
 from icl_loop.errors import InputError
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run
@@ -50,10 +50,4 @@ def _home(parents: list[Path]) -> Path:
     homes = {path.resolve().parent.parent for path in parents}
     if len(homes) > 1:
         raise InputError("the parents are in several places; name one for the branches with --out")
-    return _relative(homes.pop())
-
-
-def _relative(path: Path) -> Path:
-    """Return a path as it is seen from here, if it is below."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
+    return from_here(homes.pop())

@@ -32,3 +32,9 @@ def laid_over(changes: list[str] | None, streams: int | None, turns: int | None)
     laid_over += [f"streams={streams}"] if streams is not None else []
     laid_over += [f"turns={turns}"] if turns is not None else []
     return laid_over
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as it is called from the current folder, if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

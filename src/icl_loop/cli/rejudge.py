@@ -14,7 +14,7 @@ from rich.text import Text
 from icl_loop import rejudging, screen
 from icl_loop.analysis import find
 from icl_loop.cli.console import out
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Paths, from_here
 from icl_loop.rejudging import Rejudged
 
 
@@ -40,7 +40,7 @@ def rejudge(
     done = [rejudging.rejudge(path, changes, out_dir) for path in find(paths)]
     out.print(_table(done))
     folders = sorted({each.path.parent for each in done})
-    shown = " ".join(shlex.quote(str(folder)) for folder in folders)
+    shown = " ".join(shlex.quote(str(from_here(folder))) for folder in folders)
     out.print(f"transcripts: {shown}", highlight=False, markup=False, soft_wrap=True)
     out.print(
         f"see them:    icl-loop analyze {shown}", highlight=False, markup=False, soft_wrap=True
