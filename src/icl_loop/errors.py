@@ -97,11 +97,12 @@ class BudgetSpent(StoppedShort):
 class ReplayMismatch(StoppedShort):
     """A request differs from the one saved for the same turn."""
 
-    def __init__(self, turn: int, what: str) -> None:
-        """Name the first `turn` that differs and `what` differs in it."""
+    def __init__(self, turn: int, what: str, field: str = "") -> None:
+        """Name the first `turn` that differs, `what` differs in it, and the name of its field."""
         super().__init__(f"turn {turn} differs from the saved session: {what}")
         self.turn = turn
         self.what = what
+        self.field = field
 
     def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str]]:
         return ReplayMismatch, (self.turn, self.what)

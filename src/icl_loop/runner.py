@@ -21,26 +21,16 @@ from icl_loop.errors import (
     DirectoryBusy,
     IclLoopError,
     InputError,
-    ReplayMismatch,
     StoppedShort,
     TranscriptError,
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.loop import events, probe
-from icl_loop.models import ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import (
-    Recorder,
-    Transcript,
-    check_resumable,
-    compare,
-    has_whole_line,
-    read,
-)
+from icl_loop.transcripts import Recorder, begin, check_resumable, has_whole_line, read
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -194,7 +184,11 @@ class Run:
         for session in sessions:
             if has_whole_line(self.path(session)):
                 saved = read(self.path(session))
-                answered: tuple[Event | Probe, ...] = (*saved.events, *saved.probes)
+                shared = session.branch.identity.at if session.branch else 0
+                answered: tuple[Event | Probe, ...] = (
+                    *saved.events[len(session.begun) :],
+                    *(each for each in saved.probes if each.after_turn >= shared),
+                )
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
@@ -206,6 +200,7 @@ class Run:
                 if self._stopping.is_set():
                     return None
                 self._refuse_removed()
+                self._begin(playable)
                 with Recorder(self.path(session), playable.header(), journal) as recorder:
                     await self._record(playable, play, recorder)
         except IclLoopError as reason:
@@ -268,6 +263,11 @@ class Run:
                 f" {session.turns} turns"
             )
         return replace(session, donor=Donor.of(transcript))
+
+    def _begin(self, session: Session) -> None:
+        """Write the turns that a branch shares, unless that was done before."""
+        if session.branch is not None and not has_whole_line(self.path(session)):
+            begin(self.path(session), session.header(), session.branch.lines)
 
     async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
@@ -363,65 +363,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-async def verify(transcript: Transcript) -> int:
-    """Derive every turn of a saved session again and return how many there are.
-
-    Requests, questions, readings, judgements and told words are rebuilt from the recorded
-    settings, the data and the recorded replies.
-
-    Raises:
-        ReplayMismatch: A turn differs; names the first one and the field.
-        InputError: The settings cannot be followed, or the data are not the same.
-    """
-    session = Session.of(transcript.header, _donor_of(transcript))
-    rebuilt, saved = session.header(), transcript.header
-    for name in ("labels", "system"):
-        if getattr(rebuilt, name) != getattr(saved, name):
-            raise ReplayMismatch(0, f"{name} is no longer what was recorded")
-    if len(transcript.turns) > len(session.task):
-        raise ReplayMismatch(len(session.task), "the session was to end before it")
-    replay = ReplayModel(transcript.events)
-    played = events(session.task, replay, session.policy, session.window)
-    for event in transcript.events:
-        compare(event, await anext(played))
-    for saved_probe in transcript.probes:
-        await _verify_probe(session, transcript, saved_probe)
-    if transcript.end is not None and transcript.end.turns != len(transcript.turns):
-        raise ReplayMismatch(
-            transcript.end.turns, f"the end line counts {transcript.end.turns} turns"
-        )
-    return len(transcript.turns)
-
-
-def _donor_of(transcript: Transcript) -> Donor | None:
-    """Return what the donor of a yoked session was told; it stands in the same folder."""
-    named = transcript.header.donor
-    if named is None:
-        return None
-    path = transcript.path.parent / Session.name_of(named.arm, named.stream)
-    if not path.exists():
-        raise InputError(f"its donor {path} is missing")
-    donor = Donor.of(read(path))
-    if donor.identity != named:
-        raise InputError(f"its donor {path} is not the session, or not the words, that it was told")
-    return donor
-
-
-async def _verify_probe(session: Session, transcript: Transcript, saved: Probe) -> None:
-    """Derive a saved probe again from the turns before it."""
-    (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
-    if sample is None:
-        raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-    before = [event for event in transcript.events if _before(event, saved.after_turn)]
-    again = await probe(
-        session.task, ReplayModel([saved]), session.policy, before, sample, session.window
-    )
-    if again != saved:
-        raise ReplayMismatch(saved.after_turn, f"the probe {saved.sample} is judged otherwise now")
-
-
-def _before(event: Event, turn: int) -> bool:
-    """Whether this was played before a probe that was asked once `turn` turns were."""
-    return (event.index if isinstance(event, Turn) else event.after_turn) < turn

@@ -14,7 +14,17 @@ import typer
 from icl_loop import screen
 from icl_loop.analysis import frame
 from icl_loop.cli.console import STOPPED_SHORT, err, out, this_command
-from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
+from icl_loop.cli.options import (
+    Changes,
+    Concurrency,
+    ExperimentFile,
+    MaxTokens,
+    MaxUsd,
+    OutFolder,
+    Streams,
+    Turns,
+    laid_over,
+)
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.engines import Engine, local
 from icl_loop.engines.ray import on_ray
@@ -32,22 +42,13 @@ class EngineName(StrEnum):
 
 def run(
     experiment: ExperimentFile,
-    out_dir: Annotated[
-        Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
-    ] = Path("transcripts"),
+    out_dir: OutFolder = Path("transcripts"),
     changes: Changes = None,
     streams: Streams = None,
     turns: Turns = None,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
-    max_usd: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Dollars the experiment may cost in all, saved sessions included."
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
-    ] = None,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
     stop_early: Annotated[
         bool,
         typer.Option(
@@ -78,7 +79,12 @@ def run(
         max_tokens=max_tokens,
         stop_early=stop_early,
     )
-    with screen.watch(made, err, playing.meter) as watcher:
+    carry_out(playing)
+
+
+def carry_out(playing: Run) -> None:
+    """Play a run with its progress on the screen, and print what came of it."""
+    with screen.watch(playing.experiment, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))

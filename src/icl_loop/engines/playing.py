@@ -39,6 +39,8 @@ class Saved:
 async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGenerator[Entry, None]:
     """Play `session`; what is saved of it is derived again, and no request is made for it.
 
+    What it shares with a parent is yielded as it is.
+
     Yields:
         Every turn and note, and every probe that is not saved.
 
@@ -47,16 +49,25 @@ async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGene
         ModelError: The model did not answer.
         ReplayMismatch: A saved turn does not follow.
     """
-    replay = ReplayModel(saved.events, then=model)
+    replay = ReplayModel(saved.events[len(session.begun) :], then=model)
     played: list[Event] = []
     async for probed in _probes(session, saved, model, played, 0):
         yield probed
-    async for event in events(session.task, replay, session.policy, session.window):
+    async for event in _with_shared(session, replay):
         yield event
         played.append(event)
         if isinstance(event, Turn):
             async for probed in _probes(session, saved, model, played, event.index + 1):
                 yield probed
+
+
+async def _with_shared(session: Session, model: ChatModel) -> AsyncGenerator[Event, None]:
+    """Yield what a session shares with its parent, then what is played."""
+    for event in session.begun:
+        yield event
+    playing = events(session.task, model, session.policy, session.window, session.begun)
+    async for event in playing:
+        yield event
 
 
 async def _probes(
