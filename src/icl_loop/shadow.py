@@ -27,7 +27,7 @@ from icl_loop.loop import recall
 from icl_loop.messages import Request, system
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.records import Turn
-from icl_loop.transcripts import Transcript, read
+from icl_loop.transcripts import Header, Transcript, read
 from icl_loop.wording import open_wording
 
 LEARNER = "reference/nearest"
@@ -46,26 +46,29 @@ async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
-    wordings = _wordings(transcript)
+    headers = [transcript.header.at(turn.index) for turn in transcript.turns]
+    wordings = sorted({name for header in headers for name in _wordings(header)})
     model = open_model(learner, seed=transcript.header.seed, wordings=wordings)
-    form = open_wording(wordings[0]).answer if wordings else None
-    return [await _is_right(model, form, transcript, turn) for turn in transcript.turns]
+    asked = zip(headers, transcript.turns, strict=True)
+    return [await _is_right(model, header, transcript, turn) for header, turn in asked]
 
 
-def _wordings(transcript: Transcript) -> list[str]:
-    task = transcript.header.settings.get("task", {})
+def _wordings(header: Header) -> list[str]:
+    task = header.settings.get("task", {})
     return [task["wording"]] if "wording" in task else []
 
 
-async def _is_right(model: ChatModel, form: str | None, transcript: Transcript, turn: Turn) -> bool:
-    reply = await model.complete(_request(transcript, turn))
-    reading = answers.read(reply.text, transcript.header.labels, reply.finish, form)
+async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
+    reply = await model.complete(_request(header, transcript, turn))
+    wordings = _wordings(header)
+    form = open_wording(wordings[0]).answer if wordings else None
+    reading = answers.read(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
 
 
-def _request(transcript: Transcript, turn: Turn) -> Request:
-    """Return the messages that the model was sent."""
-    frame = system(transcript.header.system)
+def _request(header: Header, transcript: Transcript, turn: Turn) -> Request:
+    """Return the messages that the model was sent under `header`."""
+    frame = system(header.system)
     return recall(frame, transcript.turns, shown_in(turn.kept), turn.question)
 
 
