@@ -20,6 +20,7 @@ from icl_loop.models import ChatModel
 from icl_loop.records import Turn
 from icl_loop.runner import Run, RunResult
 from icl_loop.seals import unsealed
+from icl_loop.shadow import shadow
 from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
 from icl_loop.verification import examine
 from making import experiment, transcripts_of
@@ -202,6 +203,13 @@ async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
     assert set(turns["experiment"].unique()) == {"small", "small-branches"}
     assert sessions([folder])["arm"].n_unique() == 2
     assert turns.filter(experiment="small-branches").height == 4 * 12
+
+
+async def test_the_shadow_of_a_branch_hears_both_wordings(parents: Path, tmp_path: Path) -> None:
+    """A reference learner stands in for a branch as it does for the parent, in the turns they share."""
+    path = (await run(off(parents, 6, "task.wording=ja", arm="feedback"), tmp_path)).paths[0]
+    mine, parent = [await shadow(read(each)) for each in (path, parents / "feedback-0.jsonl")]
+    assert (len(mine), mine[:6]) == (12, parent[:6])
 
 
 WRONG: dict[str, tuple[int, list[str], str]] = {

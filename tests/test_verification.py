@@ -148,6 +148,13 @@ EDITED: Mapping[str, tuple[str, Edit, int | None, str, str]] = {
     "a fingerprint": ("label", turn(4, request="0" * 32), 4, "not the one", "another fingerprint"),
     "what was shown": ("label", turn(4, kept=[[1, 3]]), 4, "kept was", "another fingerprint"),
     "a turn shown that never was": ("label", turn(4, kept=[[0, 9]]), None, "no run", "only ever"),
+    "turns beyond number shown": (
+        "label",
+        turn(4, kept=[[0, 10**15], [3, 10**15]]),
+        None,
+        "no run",
+        "only ever",
+    ),
     "a count": ("label", turn(4, counted=17), 4, "counted was 17", "no fingerprint vouches"),
     "a prefix": ("label", turn(4, prefix=17), 4, "prefix was 17", "no fingerprint vouches"),
     "a calibration": ("label", turn(4, calibration=1.5), 4, "calibration was", "tokens before"),
@@ -295,6 +302,18 @@ async def test_a_wording_file_that_changed_is_a_setting(tmp_path: Path) -> None:
     found = await difference(path)
     assert found.cause == "settings", found
     assert str(own) in found.since
+
+
+async def test_a_wording_file_that_is_gone_is_a_setting(tmp_path: Path) -> None:
+    """A session, even one with notes, whose wording file is gone lacks a setting, and says which."""
+    own = tmp_path / "own.toml"
+    own.write_text(WORDING.read_text())
+    context = {"policy": "notes(every=4, tokens=40)"}
+    made = experiment(task={"wording": str(own)}, context=context, streams=1)
+    (path,) = (await played(made, tmp_path)).glob("*.jsonl")
+    own.unlink()
+    found = await difference(path)
+    assert (found.cause, str(own) in found.what) == ("settings", True)
 
 
 async def test_what_is_no_transcript_is_wrong_input(tmp_path: Path) -> None:

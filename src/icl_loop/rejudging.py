@@ -53,8 +53,13 @@ class Rejudged:
 
 def read_again(reply: Reply, header: Header, rule: Rule) -> Reading:
     """Return what `rule` reads in a reply to a question asked under `header`."""
-    form = open_wording(header.settings["task"]["wording"]).answer
+    form = open_wording(wording_of(header)).answer
     return answers.read(reply.text, header.labels, reply.finish, form, rule)
+
+
+def wording_of(header: Header) -> str:
+    """Return the name or file of the wording of a session."""
+    return str(header.settings.get("task", {}).get("wording", "en"))
 
 
 def rule_of(settings: Mapping[str, Any]) -> Rule:

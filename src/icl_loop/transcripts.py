@@ -19,7 +19,15 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
 from icl_loop.journal import Journal, write_durably
@@ -81,9 +89,15 @@ class BranchIdentity(_Line):
         parent: The first line of the parent's transcript.
     """
 
-    at: int
+    at: int = Field(ge=1)
     sha256: str
     parent: dict[str, Any]
+
+    @field_validator("parent")
+    @classmethod
+    def _is_a_header(cls, parent: dict[str, Any]) -> dict[str, Any]:
+        Header.model_validate_json(json.dumps(parent))
+        return parent
 
 
 class SourceIdentity(_Line):

@@ -31,7 +31,7 @@ from icl_loop.loop import events, probe, recall
 from icl_loop.messages import Message, system, user
 from icl_loop.models import ReplayModel
 from icl_loop.records import Event, Feedback, Note, Probe, Turn
-from icl_loop.rejudging import read_again, rule_of
+from icl_loop.rejudging import read_again, rule_of, wording_of
 from icl_loop.seals import unsealed
 from icl_loop.transcripts import (
     VERSION,
@@ -328,13 +328,13 @@ def _other_requests(transcript: Transcript) -> Iterator[str]:
     """Yield the turns whose fingerprint is not that of the texts their requests showed."""
     vouched: set[int] = set()
     for turn, notes in _with_notes(transcript):
-        header, shown = transcript.header.at(turn.index), list(shown_in(turn.kept))
-        opening = _opening(header, notes)
-        if opening is None:
-            continue
-        if any(not 0 <= index < turn.index for index in shown):
+        header = transcript.header.at(turn.index)
+        if any(not 0 <= first <= last < turn.index for first, last in turn.kept):
             yield f"the request of turn {turn.index} shows turns that were not played before it"
             return
+        opening, shown = _opening(header, notes), shown_in(turn.kept)
+        if opening is None:
+            continue
         frame = system(header.system)
         request = recall(frame, transcript.turns, shown, turn.question, opening)
         if request.fingerprint != turn.request:
@@ -364,14 +364,13 @@ def _opening(header: Header, notes: Sequence[Note]) -> tuple[Message, ...] | Non
     """Return how requests show the latest note, None if another version may do it otherwise."""
     if not notes or not notes[-1].text.strip():
         return ()
-    words = open_wording(_wording(header)).notes
-    if header.icl_loop != VERSION or words is None:
+    if header.icl_loop != VERSION:
         return None
-    return (user(words.show(notes[-1].text)),)
-
-
-def _wording(header: Header) -> str:
-    return str(header.settings.get("task", {}).get("wording", "en"))
+    try:
+        words = open_wording(wording_of(header)).notes
+    except InputError:
+        return None
+    return None if words is None else (user(words.show(notes[-1].text)),)
 
 
 def _other_calibrations(turns: Sequence[Turn]) -> Iterator[str]:
@@ -408,7 +407,7 @@ def _explained(transcript: Transcript, found: ReplayMismatch) -> Difference:
     if version != VERSION:
         since = f"it was played by icl_loop {version}, this is {VERSION}, and the file does not contradict itself"
         return difference("version", since)
-    wording = _wording(header)
+    wording = wording_of(header)
     vouched = found.field in ("labels", "system", "request") or _is_vouched_for(transcript, found)
     if vouched and wording not in shipped():
         return difference(
@@ -437,7 +436,8 @@ def _is_vouched_for(transcript: Transcript, found: ReplayMismatch) -> bool:
     if found.field == "question":
         return True
     later = transcript.turns[found.turn + 1 :]
-    return found.field in _TEXTS and any(found.turn in shown_in(each.kept) for each in later)
+    shows = (first <= found.turn <= last for each in later for first, last in each.kept)
+    return found.field in _TEXTS and any(shows)
 
 
 def _unfollowed(transcript: Transcript, error: IclLoopError) -> Difference:
