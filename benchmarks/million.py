@@ -1,6 +1,6 @@
-"""`icl-loop analyze` on a million saved turns: seconds and peak memory.
+"""`icl-loop analyze`, or `export`, on a million saved turns: seconds and peak memory.
 
-    python benchmarks/million.py [--sessions 5000] [--turns 200]
+    python benchmarks/million.py [--sessions 5000] [--turns 200] [--export parquet]
 
 One session of each of five arms is really played; the others are copies of it with the answers of
 another random order, so that every stream differs. About 2 GB are written to a folder that is thrown
@@ -67,6 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=200)
+    parser.add_argument("--export", metavar="FORMAT", help="export to it instead of analysing")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name), Path(name) / "many"
@@ -75,7 +76,10 @@ def main() -> None:
         written = sum(copies(path, given.sessions // len(paths), out) for path in paths)
         turns = given.sessions // len(paths) * len(paths) * given.turns
         program = "from icl_loop.cli import main; main()"
-        command = [sys.executable, "-c", program, "analyze", str(out), "--json"]
+        what = ["analyze", str(out), "--json"]
+        if given.export:
+            what = ["export", str(out), "--to", given.export, "-o", str(folder / "exported")]
+        command = [sys.executable, "-c", program, *what]
         start = time.perf_counter()
         with (folder / "report.json").open("w") as report:
             process = subprocess.Popen(command, stdout=report)
@@ -83,11 +87,12 @@ def main() -> None:
         seconds = time.perf_counter() - start
         report_text = (folder / "report.json").read_text()
     if status:
-        sys.exit(f"analyze ended with {status}")
-    arms = json.loads(report_text)["arms"]
+        sys.exit(f"{what[0]} ended with {status}")
+    result = "exported" if given.export else f"{len(json.loads(report_text)['arms'])} arms"
     print(
-        f"{turns:,} turns, {given.sessions:,} sessions, {written / 1e9:.2f} GB:"
-        f" {seconds:.1f} s, {usage.ru_maxrss / 2**20:.2f} GiB; {len(arms)} arms"
+        f"{turns:,} turns, {given.sessions:,} sessions, {written / 1e9:.2f} GB: {seconds:.1f} s,"
+        f" {usage.ru_utime + usage.ru_stime:.1f} s of processor time,"
+        f" {usage.ru_maxrss / 2**20:.2f} GiB; {result}"
     )
 
 

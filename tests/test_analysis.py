@@ -34,7 +34,7 @@ from icl_loop.messages import Reply, Usage, user
 from icl_loop.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner import Run
 from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, read, turn_fields
-from making import experiment
+from making import experiment, unsealed
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -312,8 +312,19 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 @given(st.sets(st.integers(0, 30)))
 def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
     """Exposure is the number of past turns in the runs that a request kept."""
-    last = turn(1, kept=spans(sorted(shown)))
-    assert framed(written(header(), turn(0), last))["exposure"].to_list() == [0, len(shown)]
+    played = [turn(index) for index in range(31)]
+    last = turn(31, kept=spans(sorted(shown)))
+    assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
+
+
+@pytest.mark.parametrize("kept", [[[0, 2]], [[-1, 0]], [[1, 0]], [[0, 10**9]], [[0]], [[0, 1, 1]]])
+def test_runs_of_turns_not_played_are_refused(kept: list[list[int]]) -> None:
+    """A turn that claims to have been shown what was not played before is named, by all readers."""
+    lines = written(header(), turn(0), turn(1), {**turn(2), "kept": kept})
+    with saved(lines) as paths:
+        for reader in (lambda: frame(paths), lambda: read(paths[0])):
+            with pytest.raises(TranscriptError, match="line 4"):
+                reader()
 
 
 def test_runs_of_one_experiment_are_told_apart(tmp_path: Path) -> None:
@@ -608,7 +619,7 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
 async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
     """A turn that is called right though its answer is not the label is named, and so the reverse."""
     (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
-    whole = path.read_text()
+    whole = unsealed(path.read_text())
     for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
         path.write_text(whole.replace(old, new, 1))
         line = whole[: whole.index(old)].count("\n") + 1

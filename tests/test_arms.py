@@ -26,7 +26,7 @@ from icl_loop.tokens import VOCABULARIES, TokenCounter, token_counter
 from icl_loop.transcripts import read
 from icl_loop.transforms import MAX_PROJECTED, transform
 from icl_loop.wording import open_wording, shipped
-from making import experiment, played, transcripts_of
+from making import experiment, played, transcripts_of, unsealed
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 LABELS = tuple("0123456789")
@@ -305,7 +305,7 @@ async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
     result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path).play()
     assert result.complete
     donor = tmp_path / "small" / "feedback-1.jsonl"
-    donor.write_text(donor.read_text().replace(EN.incorrect, EN.correct, 1))
+    donor.write_text(unsealed(donor.read_text()).replace(EN.incorrect, EN.correct, 1))
     with pytest.raises(InputError, match="not the session, or not the words"):
         await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
     donor.unlink()
@@ -533,7 +533,7 @@ async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
     made = experiment(arms=[YOKED, {"name": "feedback"}])
     await Run(made, tmp_path).play()
     path = tmp_path / "small" / "yoked-0.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
+    lines = unsealed(path.read_text()).splitlines(keepends=True)
     path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
     result = await Run(made, tmp_path).play()
     assert ["no session that it can be told" in str(stop.reason) for stop in result.stops] == [True]

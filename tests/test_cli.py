@@ -146,6 +146,21 @@ def test_replay_shows_every_turn(icl_loop: Command) -> None:
     assert "▄" in done.stdout
     later = icl_loop("replay", SAMPLE / "label-0.jsonl", "--from", 20)
     assert later.stdout.count("  told: ") == 5
+    wrong = icl_loop("replay", SAMPLE, "--session", "label-0", "--from", 20, "--errors", "--text")
+    assert wrong.stdout.count(": wrong\n") == wrong.stdout.count("Array:") == 3
+    assert ": right\n" not in wrong.stdout
+
+
+def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
+    """`what-if` has a row for each arm and policy, as JSON too, and draws them where it is told."""
+    policies = ["--policy", "last(3)", "--policy", "only_correct | block"]
+    done = icl_loop("what-if", SAMPLE, *policies, "-o", tmp_path / "what-if.svg")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("last(n=3)") == done.stdout.count("only_correct | block") == 4
+    assert (tmp_path / "what-if.svg").stat().st_size > 10_000
+    report = json.loads(icl_loop("what-if", SAMPLE / "label-0.jsonl", *policies, "--json").stdout)
+    assert [row["played"] for row in report["outlooks"]] == [True, False, False]
+    assert [row["largest"] for row in report["outlooks"]][1] < report["outlooks"][0]["largest"]
 
 
 def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
@@ -215,8 +230,16 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
         ["'grid' shows a picture", "is a table", "that fit: table"],
     ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
-    "many transcripts": (["replay", SAMPLE], ["8 sessions", "feedback-0.jsonl"]),
+    "many transcripts": (["replay", SAMPLE], ["8 sessions", "--session: feedback-0, "]),
+    "an unknown session": (["replay", SAMPLE, "--session", "lable-0"], ["'lable-0'", "'label-0'"]),
+    "steps without a terminal": (["replay", SAMPLE / "label-0.jsonl", "--step"], ["--step"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
+    "a policy that asks": (["what-if", SAMPLE, "--policy", "notes"], ["notes", "needs the model"]),
+    "an unknown policy": (["what-if", SAMPLE, "--policy", "lats(3)"], ["'lats'", "'last'"]),
+    "an unknown learner": (
+        ["what-if", SAMPLE, "--policy", "last", "--shadow", "nearest"],
+        ["'nearest'", "reference/nearest"],
+    ),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
     "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
     "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
@@ -273,7 +296,9 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "sample"])
+@pytest.mark.parametrize(
+    "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "sample"]
+)
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""
     done = icl_loop(*[command] if command else [], "--help")

@@ -12,9 +12,9 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"verdict", "sheet"},
+    {"verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
-    {"runner", "plots", "planning"},
+    {"runner", "plots", "planning", "export"},
     {"engines", "spending"},
     {"pool", "shadow"},
     {"experiment"},
@@ -22,7 +22,7 @@ LAYERS = (
     {"task", "context", "models"},
     {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
-    {"messages", "journal", "slots"},
+    {"messages", "journal", "seals", "slots", "toml"},
     {"errors"},
 )
 HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}

@@ -26,7 +26,7 @@ from icl_loop.analysis import (
 )
 from icl_loop.errors import InputError
 from icl_loop.runner import Run
-from making import experiment
+from making import experiment, unsealed
 
 Answer = tuple[str, str | None]
 """The right label, and what was answered."""
@@ -260,7 +260,7 @@ async def test_what_cannot_be_read_back_is_left_out(
     """A session of other words, or of an encoding that is not known, has no nearest pictures."""
     result = await Run(experiment(turns=4, streams=1), tmp_path).play()
     [path] = result.paths
-    text = path.read_text()
+    text = unsealed(path.read_text())
     assert change[0] in text
     path.write_text(text.replace(*change))
     assert nearest_pictures([path]) == {}

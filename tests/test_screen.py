@@ -5,28 +5,25 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from rich.console import Console, RenderableType
+from rich.console import Console
 
 from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.analysis.curves import Block
-from icl_loop.encodings import Pixels, encoding, pixels
+from icl_loop.encodings import Pixels
 from icl_loop.errors import ModelUnavailable
 from icl_loop.experiment import Experiment
-from icl_loop.messages import user
 from icl_loop.records import Feedback, Turn
 from icl_loop.runner import Stop
 from icl_loop.screen import (
     RECENT,
     LiveProgress,
     PlainProgress,
-    Replay,
     Watcher,
     draw,
     printable,
@@ -34,24 +31,8 @@ from icl_loop.screen import (
     summary_table,
     watch,
 )
-from icl_loop.transcripts import End, Header, Transcript
 from making import experiment, played, session
-
-HOSTILE = "\x1b]0;owned\x07\x1b[2J\u202e9\u2066\x9b31m\r\x00\u200b [bold]x[/nope]"
-
-
-def shown(what: RenderableType, width: int = 120) -> str:
-    """Return what a pipe would get."""
-    console = Console(file=StringIO(), width=width, color_system=None)
-    console.print(what)
-    assert isinstance(console.file, StringIO)
-    return console.file.getvalue()
-
-
-def is_plain(text: str) -> bool:
-    """Whether no mark of a text is a control, a format sign, or stands for nothing."""
-    return all(unicodedata.category(mark)[0] != "C" for mark in text.replace("\n", ""))
-
+from terminal import HOSTILE, is_plain, shown
 
 # ---- text --------------------------------------------------------------------------------
 
@@ -320,101 +301,3 @@ def test_tables_show_hostile_names_as_they_are() -> None:
     assert is_plain(stops)
     assert "feedback-0" in stops
     assert "[bold]x[/nope]" in stops
-
-
-# ---- replay ------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def saved() -> Transcript:
-    """One small session as it would be read."""
-    import asyncio
-
-    chosen = session(RECENT + 5, model="participant/chance")
-    end = End(status="complete", turns=RECENT + 5, at="")
-    return Transcript(
-        Path("a-0.jsonl"), chosen.header(), tuple(asyncio.run(played(chosen))), end, 0
-    )
-
-
-def test_replay_shows_each_turn(saved: Transcript) -> None:
-    """A turn is shown with picture, answer, truth, verdict, what was told, and the recent window."""
-    replay, grid = Replay(saved, colour=False), encoding("grid")
-    samples = session(RECENT + 5).task.samples
-    for index, turn in enumerate(saved.turns):
-        text = shown(replay.turn(index))
-        verdict = "right" if turn.feedback.correct else "wrong"
-        assert f"turn {index}: answered {turn.answer}, it is {turn.label}: {verdict}\n" in text
-        assert f"reply: {turn.reply.text}\n" in text
-        assert f"told: {turn.feedback.told}\n" in text
-        recent = [each.feedback.correct for each in saved.turns[: index + 1]][-RECENT:]
-        assert f"shown {index} past turns; {sum(recent)} of the last {len(recent)} right" in text
-        picture = pixels(samples[index].image, 20)
-        assert text.startswith(draw(grid.decode(grid.encode(picture)), colour=False).plain)
-
-
-def test_replay_says_which_session_it_is(saved: Transcript) -> None:
-    """The heading names experiment, arm, stream, model and data, and how far the session went."""
-    heading = "small / feedback, stream 0: participant/chance, digits, 25 of 25 turns, "
-    assert Replay(saved, colour=False).heading().plain == heading + "complete"
-    unfinished = replace(saved, end=None)
-    assert Replay(unfinished, colour=False).heading().plain == heading + "unfinished"
-
-
-def test_a_hostile_session_steers_nothing(saved: Transcript) -> None:
-    """Whatever a saved session says, its replay has no control characters, nor is it markup."""
-    turn = saved.turns[0]
-    hostile = replace(
-        turn,
-        label=HOSTILE,
-        answer=HOSTILE,
-        question=user(HOSTILE),
-        reply=replace(turn.reply, text=HOSTILE),
-        feedback=Feedback(correct=False, told=HOSTILE),
-    )
-    header = saved.header.model_copy(update={"experiment": HOSTILE, "arm": HOSTILE})
-    replay = Replay(replace(saved, header=header, turns=(hostile,)), colour=False)
-    for text in (shown(replay.turn(0), width=500), shown(replay.heading(), width=500)):
-        assert is_plain(text)
-        assert "[bold]x[/nope]" in text
-
-
-def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
-    """A turn without an answer names its outcome."""
-    lost = replace(saved.turns[0], answer=None, outcome="refusal")
-    text = shown(Replay(replace(saved, turns=(lost,)), colour=False).turn(0))
-    assert "answered none (refusal), it is" in text
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"task": None},
-        {"task": []},
-        {"task": {}, "model": "gpt"},
-        {"task": {"wording": "nowhere.toml", "encoding": "grid"}},
-        {"task": {"wording": "en", "encoding": "unheard-of"}},
-        {"task": {"wording": "en", "encoding": "sparse"}},
-        {"task": {"wording": "ja", "encoding": "grid"}},
-    ],
-)
-def test_a_question_that_cannot_be_drawn_is_shown(
-    saved: Transcript, settings: dict[str, object]
-) -> None:
-    """Where the settings do not tell how the picture was written, the question is shown as text."""
-    header: Header = saved.header.model_copy(update={"settings": settings})
-    replay = Replay(replace(saved, header=header), colour=False)
-    assert saved.turns[0].question.text.splitlines()[-1] in shown(replay.turn(0))
-    assert ": ?, digits" in replay.heading().plain
-
-
-def test_a_long_reply_is_cut(saved: Transcript) -> None:
-    """A reply is shown in one line of bounded length, its own lines parted by slashes."""
-    turn = saved.turns[0]
-    long = replace(turn, reply=replace(turn.reply, text="first\n\n second\n" + "x" * 1_000))
-    text = shown(Replay(replace(saved, turns=(long,)), colour=False).turn(0), width=300)
-    [line] = [line for line in text.splitlines() if "reply: " in line]
-    assert line.startswith("  reply: first /  second / xxx")
-    assert line.endswith("x …")
-    assert len(line) < 220

@@ -23,12 +23,13 @@ from icl_loop.models import open_model
 from icl_loop.models.listening import Listener, signature
 from icl_loop.models.openai import wire
 from icl_loop.runner import Run, verify
-from icl_loop.screen import Replay, draw
+from icl_loop.screen import draw
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.shadow import shadow
 from icl_loop.transcripts import compare, read
+from icl_loop.viewer import Replay
 from icl_loop.wording import Heard, Wording, open_wording, shipped
-from making import experiment
+from making import experiment, unsealed
 
 PNG = encoding("png")
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
@@ -227,7 +228,7 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
     assert [turn.question for turn in saved.turns] == [fresh.task.ask(n) for n in range(12)]
     assert await verify(saved) == 12
     assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
-    text = path.read_text()
+    text = unsealed(path.read_text())
     with pytest.raises(ReplayMismatch, match="picture was"):
         compare(saved.turns[0], replace(saved.turns[0], question=user("Picture:")))
     path.write_text(text.replace(',"picture":"iVBORw0K', ',"picture":"iVBORw1K'))

@@ -9,7 +9,7 @@ from icl_loop.analysis import frame, sessions
 from icl_loop.errors import InputError
 from icl_loop.models import ScriptedModel
 from icl_loop.runner import Run
-from icl_loop.shadow import beside, shadow, shadows
+from icl_loop.shadow import beside, request_of, shadow, shadows
 from icl_loop.transcripts import read
 from making import experiment
 
@@ -18,6 +18,7 @@ ARMS = [
     {"name": "short", "feedback": {"kind": "label"}, "context": {"policy": "last(3)"}},
     {"name": "stateless", "context": {"policy": "stateless"}},
     {"name": "brief", "feedback": {"kind": "demonstrations"}},
+    {"name": "notes", "context": {"policy": "notes(7, 60)"}},
     {"name": "japanese", "feedback": {"kind": "label"}, "task": {"wording": "ja"}},
 ]
 
@@ -28,6 +29,15 @@ async def test_the_shadow_of_a_learner_is_the_learner(tmp_path: Path) -> None:
     for path in result.paths:
         saved = read(path)
         assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
+
+
+async def test_the_shadow_is_asked_what_the_model_was(tmp_path: Path) -> None:
+    """What the shadow is shown is the request that the model was sent, notes included."""
+    result = await Run(experiment(turns=30, arms=ARMS), tmp_path).play()
+    for path in result.paths:
+        saved = read(path)
+        for turn in saved.turns:
+            assert request_of(saved, turn).fingerprint == turn.request
 
 
 async def test_the_shadow_of_revealed_labels_needs_no_answers(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from icl_loop.experiment import PriceSettings
 from icl_loop.runner import Run
 from icl_loop.spending import Spending, spending
 from icl_loop.transcripts import read
-from making import experiment
+from making import experiment, unsealed
 
 PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
 
@@ -68,7 +68,7 @@ def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
         path.write_text(
-            path.read_text().replace('"name":"reference/nearest"', '"name":"gpt-4o"', 1)
+            unsealed(path.read_text()).replace('"name":"reference/nearest"', '"name":"gpt-4o"', 1)
         )
     took = spent(folder)
     assert took.usd is not None
@@ -80,7 +80,7 @@ def test_sessions_saved_without_prefixes_say_so(tmp_path: Path) -> None:
     """Where no prefix was recorded, none is made up."""
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
-        text = path.read_text()
+        text = unsealed(path.read_text())
         for name in ("counted", "prefix"):
             text = re.sub(rf'"{name}":\d+,', "", text)
         path.write_text(text)

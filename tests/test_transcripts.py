@@ -14,7 +14,7 @@ from icl_loop.messages import Reply, Usage
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
 from icl_loop.runner import verify
 from icl_loop.transcripts import Recorder, read, turn_fields
-from making import played, session, transcripts_of, without_times
+from making import played, session, transcripts_of, unsealed, without_times
 
 
 async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> Path:
@@ -71,6 +71,7 @@ def test_lines_are_those_of_the_format(saved: Path) -> None:
         "donor",
         "created",
         "icl_loop",
+        "crc32",
     ]
     assert list(header["dataset"]) == ["name", "sha256", "size"]
     for turn in turns:
@@ -99,9 +100,10 @@ def test_lines_are_those_of_the_format(saved: Path) -> None:
             "latency_s",
             "attempts",
             "at",
+            "crc32",
         ]
         assert list(turn["usage"]) == ["prompt", "cached", "completion", "reasoning"]
-    assert list(end) == ["type", "status", "turns", "at"]
+    assert list(end) == ["type", "status", "turns", "at", "crc32"]
     assert turns[3]["kept"] == [[0, 2]]
 
 
@@ -224,7 +226,7 @@ async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
     """Verification refuses when the data set is not the one that was played."""
     path = tmp_path / "session.jsonl"
     sha256 = read(saved).header.dataset.sha256
-    path.write_text(saved.read_text().replace(sha256, "0" * 64))
+    path.write_text(unsealed(saved.read_text()).replace(sha256, "0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
         await verify(read(path))
 
@@ -245,7 +247,7 @@ def test_a_line_that_is_none_is_named(
     saved: Path, tmp_path: Path, line: int, becomes: str, says: str
 ) -> None:
     """A line that is not of the format gives one error that names file and line."""
-    lines = saved.read_text().splitlines()
+    lines = unsealed(saved.read_text()).splitlines()
     lines[line] = becomes
     path = tmp_path / "broken.jsonl"
     path.write_text("\n".join(lines) + "\n")

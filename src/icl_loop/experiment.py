@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from icl_loop import toml
 from icl_loop.context import Policy, Window, context_policy, looks, notes_in
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
@@ -42,6 +43,8 @@ from icl_loop.transforms import TRANSFORMS, transform
 from icl_loop.wording import Wording, open_wording
 
 AUTO = "auto"
+MOST = 1_000_000
+"""The most turns of a session, and the most streams; more is a slip of the pen."""
 MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "headers", "headers_env", "params"})
 """Keys whose wrong values are not repeated: people put their keys there by mistake."""
 
@@ -276,8 +279,8 @@ class _ExperimentFile(_Table):
     """The top level of an experiment file; arms are laid over its tables before they are read."""
 
     name: FileName
-    turns: int = Field(default=200, ge=1)
-    streams: int = Field(default=8, ge=1)
+    turns: int = Field(default=200, ge=1, le=MOST)
+    streams: int = Field(default=8, ge=1, le=MOST)
     seed: int = Field(default=0, ge=0)
     task: dict[str, Any] = {}
     model: dict[str, Any] = {}
@@ -598,11 +601,9 @@ def load(path: Path, changes: Sequence[str] = ()) -> Experiment:
         InputError: The file or a change is wrong; the message names file, key and value.
     """
     try:
-        given = tomllib.loads(path.read_bytes().decode())
+        given = toml.parsed(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from None
     for change in changes:
         given = _merge(given, _change(change))
     return parse(given, str(path))
@@ -696,7 +697,7 @@ def _change(change: str) -> dict[str, Any]:
         raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {change!r}")
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = text.strip()
     for part in reversed(parts):
         value = {part: value}

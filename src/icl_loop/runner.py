@@ -205,6 +205,7 @@ class Run:
             async with self._slots.place(self._rank(session)):
                 if self._stopping.is_set():
                     return None
+                self._refuse_removed()
                 with Recorder(self.path(session), playable.header(), journal) as recorder:
                     await self._record(playable, play, recorder)
         except IclLoopError as reason:
@@ -218,6 +219,11 @@ class Run:
             if self.stop_early:
                 self._slots.open(1 + self._streams_ended())
         return None
+
+    def _refuse_removed(self) -> None:
+        """Raise StoppedShort if the folder went away, and with it the lock that keeps others out."""
+        if not (self.folder / LOCK_NAME).exists():
+            raise StoppedShort(f"{self.folder} was removed while the run was writing in it")
 
     def _rank(self, session: Session) -> Rank:
         """Return when a session is due: with its stream, a donor with the stream that needs it."""
@@ -327,7 +333,13 @@ class Run:
             self._early = None
             self._stopping.clear()
             return
-        (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
+        try:
+            (self.folder / EARLY_STOP_NAME).write_text(json.dumps(asdict(self._early)) + "\n")
+        except OSError as error:
+            raise StoppedShort(
+                f"{self.folder / EARLY_STOP_NAME} cannot be written: {error.strerror}; all turns"
+                " are saved: make room and run again to stop early"
+            ) from None
 
 
 class _DonorStopped(StoppedShort):
@@ -368,6 +380,8 @@ async def verify(transcript: Transcript) -> int:
     for name in ("labels", "system"):
         if getattr(rebuilt, name) != getattr(saved, name):
             raise ReplayMismatch(0, f"{name} is no longer what was recorded")
+    if len(transcript.turns) > len(session.task):
+        raise ReplayMismatch(len(session.task), "the session was to end before it")
     replay = ReplayModel(transcript.events)
     played = events(session.task, replay, session.policy, session.window)
     for event in transcript.events:

@@ -1,4 +1,4 @@
-"""What people see in a terminal: progress, tables, and a session turn by turn."""
+"""What people see in a terminal: progress, tables and pictures."""
 
 import time
 import unicodedata
@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import (
     BarColumn,
@@ -25,14 +25,11 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.analysis import ArmSummary, Estimate
-from icl_loop.encodings import Encoding, Pixels, SeenPicture, encoding
-from icl_loop.errors import EncodingError, InputError
+from icl_loop.encodings import Pixels
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Meter
 from icl_loop.records import Turn
 from icl_loop.runner import Stop
-from icl_loop.transcripts import Transcript
-from icl_loop.wording import Sentences, open_wording
 
 RECENT = 20
 """Turns of each session over which running accuracy is taken."""
@@ -315,80 +312,3 @@ def draw(pixels: Pixels, *, colour: bool) -> Text:
                 picture.append(" ▀▄█"[(top >= 0.5) + 2 * (bottom >= 0.5)])
         picture.append("\n")
     return picture
-
-
-class Replay:
-    """Shows the turns of a saved session one by one."""
-
-    def __init__(self, transcript: Transcript, *, colour: bool) -> None:
-        """Take the way back from question to picture from the recorded settings, if it is known."""
-        self._transcript = transcript
-        self._colour = colour
-        self._way_back = _way_back(transcript.header.settings.get("task"))
-
-    def heading(self) -> Text:
-        """Return what the session is, in one line."""
-        header = self._transcript.header
-        model = header.settings.get("model")
-        name = model.get("name") if isinstance(model, dict) else None
-        end = self._transcript.end
-        return Text(
-            printable(
-                f"{header.experiment} / {header.arm}, stream {header.stream}: {name or '?'},"
-                f" {header.dataset.name}, {len(self._transcript.turns)} of {header.turns} turns,"
-                f" {end.status if end else 'unfinished'}"
-            ),
-            style="bold",
-        )
-
-    def turn(self, index: int) -> RenderableType:
-        """Return the picture, the answer, the verdict and the running accuracy of a turn."""
-        turn = self._transcript.turns[index]
-        recent = self._transcript.turns[max(0, index + 1 - RECENT) : index + 1]
-        right = sum(each.feedback.correct for each in recent)
-        shown = sum(last - first + 1 for first, last in turn.kept)
-        verdict = Text("right", "green") if turn.feedback.correct else Text("wrong", "red")
-        answer = turn.answer if turn.answer is not None else f"none ({turn.outcome})"
-        line = Text(printable(f"turn {index}: answered {answer}, it is {turn.label}: "))
-        line.append_text(verdict)
-        return Group(
-            self._picture(turn),
-            line,
-            Text(printable(f"  reply: {_one_line(turn.reply.text)}"), style="dim"),
-            Text(printable(f"  told: {_one_line(turn.feedback.told)}"), style="dim"),
-            Text(
-                f"  shown {shown} past turns; {right} of the last {len(recent)} right"
-                f" ({right / len(recent):.0%})\n",
-                style="dim",
-            ),
-        )
-
-    def _picture(self, turn: Turn) -> Text:
-        if self._way_back is not None:
-            sentences, how = self._way_back
-            asked = turn.question
-            seen = isinstance(how, SeenPicture)
-            heard = sentences.hear_picture(asked) if seen else sentences.hear_question(asked.text)
-            try:
-                if heard is not None:
-                    return draw(how.decode(heard[1]), colour=self._colour)
-            except EncodingError:
-                pass  # a question that was edited is shown as it stands
-        return Text(printable(turn.question.text))
-
-
-def _way_back(task: object) -> tuple[Sentences, Encoding] | None:
-    """Return how to hear and decode the pictures of recorded settings, None if there is no way."""
-    if not isinstance(task, dict):
-        return None
-    try:
-        how = encoding(str(task.get("encoding")))
-        sentences = open_wording(str(task.get("wording"))).about(how.name)
-    except InputError:
-        return None
-    return (sentences, how) if how.modality == "picture" else None
-
-
-def _one_line(text: str, limit: int = 200) -> str:
-    line = " / ".join(part for part in text.splitlines() if part.strip())
-    return line if len(line) <= limit else line[:limit] + " …"

@@ -24,7 +24,7 @@ from icl_loop.analysis.roles import Roles
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, nearest
 from icl_loop.loop import recall
-from icl_loop.messages import Request, system
+from icl_loop.messages import Message, Request, system, user
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.records import Turn
 from icl_loop.transcripts import Transcript, read
@@ -58,15 +58,23 @@ def _wordings(transcript: Transcript) -> list[str]:
 
 
 async def _is_right(model: ChatModel, form: str | None, transcript: Transcript, turn: Turn) -> bool:
-    reply = await model.complete(_request(transcript, turn))
+    reply = await model.complete(request_of(transcript, turn))
     reading = answers.read(reply.text, transcript.header.labels, reply.finish, form)
     return reading.answer == turn.label
 
 
-def _request(transcript: Transcript, turn: Turn) -> Request:
+def request_of(transcript: Transcript, turn: Turn) -> Request:
     """Return the messages that the model was sent."""
-    frame = system(transcript.header.system)
-    return recall(frame, transcript.turns, shown_in(turn.kept), turn.question)
+    frame, opening = system(transcript.header.system), _opening(transcript, turn)
+    return recall(frame, transcript.turns, shown_in(turn.kept), turn.question, opening)
+
+
+def _opening(transcript: Transcript, turn: Turn) -> tuple[Message, ...]:
+    """Return the notes that stood before the turns shown, if there were any."""
+    written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
+    text, words = written[-1] if written else "", _wordings(transcript)
+    book = open_wording(words[0]).notes if words else None
+    return (user(book.show(text)),) if book is not None and text.strip() else ()
 
 
 async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Transcripts: the append-only record of a session, format `icl-loop/transcript` version 1.
 
-One JSON object a line, flushed to the disk turn by turn; nothing is ever rewritten. A request is
-stored as the turns it showed plus the new question, so the file grows linearly.
+One JSON object a line, sealed with a checksum, flushed to the disk turn by turn; nothing is ever
+rewritten. A request is stored as the turns it showed plus the new question, so the file grows
+linearly.
 """
 
 import base64
@@ -22,10 +23,12 @@ from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, Transc
 from icl_loop.journal import Journal, write_durably
 from icl_loop.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
 from icl_loop.records import Event, Feedback, Note, Outcome, Probe, Turn
+from icl_loop.seals import SEAL, check_seals, sealed
 
 VERSION = metadata.version("icl-loop")
-TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts"})
-"""The only fields in which a resumed session may differ from one that was never cut."""
+TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", SEAL})
+"""The only fields in which a resumed session may differ from one that was never cut: times, and the
+checksum over them."""
 
 _ADDED = ("counted", "prefix")
 """Fields that sessions have not always been saved with."""
@@ -243,6 +246,7 @@ def read(path: Path) -> Transcript:
     *lines, torn = data.split(b"\n")
     if not lines:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    check_seals(path, lines, torn)
     header = _parse(path, 1, lines[0], _HEADER)
     turns: list[Turn] = []
     probes: list[Probe] = []
@@ -254,6 +258,7 @@ def read(path: Path) -> Transcript:
         match _parse(path, number, line, _EVENT):
             case _TurnLine() as saved:
                 _expect(path, number, f"turn {len(turns)}", f"turn {saved.turn}")
+                _check_kept(path, number, saved.kept, len(turns))
                 turns.append(_turn(saved))
             case _NoteLine() as written:
                 after = f"a note after turn {written.after_turn}"
@@ -262,6 +267,7 @@ def read(path: Path) -> Transcript:
             case _ProbeLine() as asked:
                 after = f"a probe after turn {asked.after_turn}"
                 _expect(path, number, f"a probe after turn {len(turns)}", after)
+                _check_kept(path, number, asked.kept, len(turns))
                 probes.append(_probe(asked))
             case End() as end:
                 pass
@@ -272,6 +278,17 @@ def read(path: Path) -> Transcript:
 def _expect(path: Path, number: int, expected: str, found: str) -> None:
     if found != expected:
         raise TranscriptError(f"{path}, line {number}: expected {expected}, found {found}")
+
+
+def _check_kept(path: Path, number: int, kept: Sequence[tuple[int, int]], played: int) -> None:
+    """Raise TranscriptError unless `kept` are runs of turns that were played before, in order."""
+    following = 0
+    for first, last in kept:
+        if not following <= first <= last < played:
+            raise TranscriptError(
+                f"{path}, line {number}, kept: [{first}, {last}] is no run of the {played} turns before"
+            )
+        following = last + 1
 
 
 def _parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
@@ -453,6 +470,7 @@ class Recorder:
         Raises:
             SettingsDiffer: The file holds a session of other settings.
             TranscriptError: The file is not a transcript.
+            StoppedShort: It cannot be written.
         """
         self.path = path
         self._journal = journal
@@ -460,19 +478,33 @@ class Recorder:
         self.events: tuple[Event, ...] = ()
         self.probes: tuple[Probe, ...] = ()
         self.end: End | None = None
-        path.parent.mkdir(parents=True, exist_ok=True)
         check_resumable(path, header)
-        if has_whole_line(path):
-            saved = read(path)
-            self.saved, self.events = saved.turns, saved.events
-            self.probes, self.end = saved.probes, saved.end
-            self._file: FileIO = path.open("r+b", buffering=0)
-            self._file.truncate(saved.sound_bytes)
-            self._file.seek(saved.sound_bytes)
-        else:
-            self._file = path.open("wb", buffering=0)
-            self._write(header.born().model_dump(mode="json"))
-            _flush_directory(path.parent)
+        try:
+            self._file = self._go_on() if has_whole_line(path) else self._begin(header)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _go_on(self) -> FileIO:
+        """Return the file behind its last whole line, and take over what is saved in it."""
+        saved = read(self.path)
+        self.saved, self.events = saved.turns, saved.events
+        self.probes, self.end = saved.probes, saved.end
+        file = self.path.open("r+b", buffering=0)
+        file.truncate(saved.sound_bytes)
+        file.seek(saved.sound_bytes)
+        return file
+
+    def _begin(self, header: Header) -> FileIO:
+        """Return a new file behind its first line."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("wb", buffering=0)
+        try:
+            write_durably(file, _line(header.born().model_dump(mode="json")))
+            _flush_directory(self.path.parent)
+        except OSError:
+            file.close()
+            raise
+        return file
 
     def __enter__(self) -> Self:
         return self
@@ -513,17 +545,25 @@ class Recorder:
         write = write_durably if self._journal is None else self._journal.append
         try:
             write(self._file, _line(fields))
+            links = os.fstat(self._file.fileno()).st_nlink
         except OSError as error:
             raise self._unwritable(error) from None
+        if not links:
+            raise StoppedShort(
+                f"{self.path} was removed while it was written, and its turns with it; put back a"
+                " copy if there is one, and run again to ask for the rest anew"
+            )
 
     def _unwritable(self, error: OSError) -> StoppedShort:
         return StoppedShort(
-            f"{self.path} cannot be written: {error.strerror}; the turns before are saved"
+            f"{self.path} cannot be written: {error.strerror}; the turns before are saved: make it"
+            " writable and run again to go on"
         )
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    written = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+    return sealed(written) + b"\n"
 
 
 def event_fields(event: Event) -> dict[str, Any]:
@@ -552,8 +592,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
     """
     if not has_whole_line(path):
         return
-    with path.open("rb") as file:
-        saved = _parse(path, 1, file.readline(), _HEADER)
+    saved = _parse(path, 1, _first_line(path), _HEADER)
     unlike = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))
@@ -570,10 +609,18 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
 
 def has_whole_line(path: Path) -> bool:
     """Return whether more than a torn first line was ever written."""
-    if not path.exists():
-        return False
-    with path.open("rb") as file:
-        return file.readline().endswith(b"\n")
+    return _first_line(path).endswith(b"\n")
+
+
+def _first_line(path: Path) -> bytes:
+    """Return the first line of the file at `path`, nothing if there is no such file."""
+    try:
+        with path.open("rb") as file:
+            return file.readline()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,12 +11,14 @@ from polars.exceptions import PolarsError
 
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
+from icl_loop.seals import check_seals
 
 READ_AT_ONCE = 64 * 2**20
 """Bytes of transcripts that are read together."""
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
-_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+Schema = Mapping[str, pl.DataType | type[pl.DataType]]
+_SCHEMA: Schema = {
     "type": pl.String,
     "format": pl.String,
     "version": pl.Int64,
@@ -78,7 +80,7 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
         TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
     """
     files = find(paths)
-    parts = [_part(group) for group in _groups(files)]
+    parts = [part_of(checked(group)) for group in groups(files)]
     turns = pl.concat([part.turns for part in parts])
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
@@ -94,32 +96,49 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """The sessions and the turns of some transcripts, without the texts that are not analysed."""
 
     sessions: pl.DataFrame
     turns: pl.DataFrame
 
 
-def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """Yield the files in groups of about `READ_AT_ONCE` bytes, which bounds the memory taken."""
+def groups(files: Sequence[Path], at_once: int = READ_AT_ONCE) -> Iterator[list[Path]]:
+    """Yield the files in groups of about `at_once` bytes, which bounds the memory taken."""
     group: list[Path] = []
     size = 0
     for file in files:
-        size += file.stat().st_size
+        size += _size(file)
         group.append(file)
-        if size >= READ_AT_ONCE:
+        if size >= at_once:
             yield group
             group, size = [], 0
     if group:
         yield group
 
 
-def _part(files: Sequence[Path]) -> _Part:
-    lines = _lines(files)
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def checked(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
+    """Return the whole lines of transcripts, each in its place, with `more` fields of them.
+
+    Raises:
+        TranscriptError: A line is not what its place asks for; names file and line.
+    """
+    lines = _lines(files, {**_SCHEMA, **(more or {})})
     _refuse_misplaced(lines)
+    return lines
+
+
+def part_of(lines: pl.DataFrame) -> Part:
+    """Return the sessions and the turns among the lines that `checked` returns, in their order."""
     complete = lines.filter(type="end", status="complete").select("path", complete=True)
-    return _Part(
+    return Part(
         sessions=lines.filter(type="session")
         .select("path", *_SESSION_COLUMNS)
         .join(complete, on="path", how="left", maintain_order="left")
@@ -206,13 +225,13 @@ def _run_name(folder: Path, experiment: str) -> str:
     return (folder if folder.name == experiment else folder / experiment).as_posix()
 
 
-def _lines(files: Sequence[Path]) -> pl.DataFrame:
+def _lines(files: Sequence[Path], schema: Schema) -> pl.DataFrame:
     """Return the whole lines of all files, each with its `path` and the number of its `line`."""
     data = [_whole_lines(file) for file in files]
     counts = [each.count(b"\n") for each in data]
-    lines = _parsed(b"".join(data))
+    lines = _parsed(b"".join(data), schema)
     if lines is None or lines.height != sum(counts):
-        raise _blame(files, data)
+        raise _blame(files, data, schema)
     places = pl.DataFrame(
         {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
         schema={"path": pl.String, "line": pl.List(pl.Int64)},
@@ -228,21 +247,22 @@ def _whole_lines(path: Path) -> bytes:
     whole = data[: data.rfind(b"\n") + 1]
     if not whole:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    check_seals(path, whole.split(b"\n")[:-1], data[len(whole) :])
     return whole
 
 
-def _parsed(data: bytes) -> pl.DataFrame | None:
+def _parsed(data: bytes, schema: Schema) -> pl.DataFrame | None:
     try:
-        return pl.read_ndjson(BytesIO(data), schema=_SCHEMA)
+        return pl.read_ndjson(BytesIO(data), schema=schema)
     except PolarsError:
         return None
 
 
-def _blame(files: Sequence[Path], data: Sequence[bytes]) -> TranscriptError:
+def _blame(files: Sequence[Path], data: Sequence[bytes], schema: Schema) -> TranscriptError:
     """Return the error that names the first line that cannot be read by itself."""
     for path, whole in zip(files, data, strict=True):
         for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
-            parsed = _parsed(line)
+            parsed = _parsed(line, schema)
             if parsed is None or parsed.height != 1:
                 return TranscriptError(f"{path}, line {number} is not a line of a transcript")
     return TranscriptError(f"{files[0]} is not a transcript, or one of those after it is not")
@@ -297,9 +317,14 @@ def _is_header() -> pl.Expr:
 
 def _is_whole_turn() -> pl.Expr:
     usage = pl.col("usage").struct
-    pair = (pl.element().list.drop_nulls().list.len() == 2).fill_null(value=False)
+    first, last = pl.element().list.get(0), pl.element().list.get(1)
+    pair = (
+        (pl.element().list.drop_nulls().list.len() == 2) & (first >= 0) & (first <= last)
+    ).fill_null(value=False)
+    latest = pl.col("kept").list.eval(last).list.max().fill_null(-1)
     return pl.all_horizontal(
         pl.all_horizontal(pl.col(_TURN_COLUMNS).is_not_null()),
         *(usage.field(name).is_not_null() for name in _USAGE),
         pl.col("kept").list.eval(pair).list.all().fill_null(value=False),
+        latest < pl.col("turn"),
     )

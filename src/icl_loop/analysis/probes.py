@@ -10,7 +10,7 @@ import polars as pl
 
 from icl_loop.analysis.curves import Estimate
 from icl_loop.analysis.frame import find
-from icl_loop.analysis.sessions import sessions
+from icl_loop.analysis.sessions import sessions, text_in, whole_in
 from icl_loop.errors import TranscriptError
 
 _SCHEMA = {
@@ -87,10 +87,11 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
         header = _parsed(path, 1, file.readline())
         if not _asks_probes(header):
             return
-        session = {key: header.get(key) for key in ("experiment", "arm", "stream")}
+        session = {key: text_in(header, key) for key in ("experiment", "arm")}
+        stream = whole_in(header, "stream")
         for number, line in enumerate(file, start=2):
             if line.startswith(b'{"type":"probe"') and line.endswith(b"\n"):
-                yield {"path": str(path), **session, **_probe(path, number, line)}
+                yield {"path": str(path), **session, "stream": stream, **_probe(path, number, line)}
 
 
 def _asks_probes(header: Mapping[str, Any]) -> bool:
@@ -101,16 +102,24 @@ def _asks_probes(header: Mapping[str, Any]) -> bool:
 
 def _probe(path: Path, number: int, line: bytes) -> dict[str, Any]:
     said = _parsed(path, number, line)
-    try:
-        return {key: said[key] for key in ("after_turn", "sample", "label", "answer", "correct")}
-    except KeyError as error:
-        raise TranscriptError(f"{path}, line {number}: the probe has no {error}") from None
+    correct = said.get("correct")
+    probe = {
+        "after_turn": whole_in(said, "after_turn"),
+        **{key: text_in(said, key) for key in ("sample", "label", "answer")},
+        "correct": correct if isinstance(correct, bool) else None,
+    }
+    for key, value in probe.items():
+        if key not in said:
+            raise TranscriptError(f"{path}, line {number}: the probe has no {key!r}")
+        if value is None and not (key == "answer" and said[key] is None):
+            raise TranscriptError(f"{path}, line {number}: the probe's {key} is {said[key]!r}")
+    return probe
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         said = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         raise TranscriptError(f"{path}, line {number} is not a line of a transcript")

@@ -9,6 +9,7 @@ import polars as pl
 
 from icl_loop.analysis.frame import find, runs_apart
 from icl_loop.errors import TranscriptError
+from icl_loop.records import LARGEST
 
 SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "path": pl.String,
@@ -65,7 +66,7 @@ def _header(path: Path) -> dict[str, Any]:
             said = json.loads(file.readline())
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict) or said.get("type") != "session":
         raise TranscriptError(f"{path}, line 1 is not a line of a transcript: it is no session's")
@@ -81,24 +82,24 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
     setup["model"] = {key: value for key, value in model.items() if key not in _PLACE}
     return {
         "path": str(path),
-        "experiment": _text(header, "experiment"),
-        "arm": _text(header, "arm"),
-        "stream": header.get("stream"),
-        "seed": header.get("seed"),
-        "id": _text(header, "id"),
-        "model": _text(_table(settings, "model"), "name"),
-        "dataset": _text(_table(header, "dataset"), "name"),
-        "labels": _text(_table(settings, "task"), "labels"),
-        "policy": _text(context, "policy"),
+        "experiment": text_in(header, "experiment"),
+        "arm": text_in(header, "arm"),
+        "stream": whole_in(header, "stream"),
+        "seed": whole_in(header, "seed"),
+        "id": text_in(header, "id"),
+        "model": text_in(_table(settings, "model"), "name"),
+        "dataset": text_in(_table(header, "dataset"), "name"),
+        "labels": text_in(_table(settings, "task"), "labels"),
+        "policy": text_in(context, "policy"),
         "context": json.dumps(context, sort_keys=True),
-        "feedback": _text(feedback, "kind"),
-        "donor": _text(feedback, "donor"),
-        "donor_stream": donor.get("stream"),
-        "donor_id": _text(donor, "id"),
+        "feedback": text_in(feedback, "kind"),
+        "donor": text_in(feedback, "donor"),
+        "donor_stream": whole_in(donor, "stream"),
+        "donor_id": text_in(donor, "id"),
         "setup": json.dumps(setup, sort_keys=True),
         "primary": _pair(analysis.get("primary")),
         "margin": _number(analysis.get("margin")),
-        "planned_streams": analysis.get("streams"),
+        "planned_streams": whole_in(analysis, "streams"),
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
     }
 
@@ -109,16 +110,28 @@ def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _text(values: Mapping[str, Any], key: str) -> str | None:
+def text_in(values: Mapping[str, Any], key: str) -> str | None:
+    """Return the text at `key`, None if there is none or no file can hold it."""
     found = values.get(key)
-    return found if isinstance(found, str) else None
+    return found if isinstance(found, str) and _is_utf8(found) else None
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether no half of a surrogate pair is in `text`, which JSON can say and no file hold."""
+    return not any("\ud800" <= mark <= "\udfff" for mark in text)
+
+
+def whole_in(values: Mapping[str, Any], key: str) -> int | None:
+    """Return the whole number at `key`, None if there is none or 64 bits do not hold it."""
+    found = values.get(key)
+    return found if type(found) is int and abs(found) < 2**63 else None
 
 
 def _pair(value: object) -> list[str] | None:
-    if isinstance(value, list) and len(value) == 2 and all(isinstance(arm, str) for arm in value):
-        return value
-    return None
+    arms = value if isinstance(value, list) else []
+    sound = len(arms) == 2 and all(isinstance(arm, str) and _is_utf8(arm) for arm in arms)
+    return arms if sound else None
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value > 0 else None
+    return float(value) if isinstance(value, int | float) and 0 < value < LARGEST else None

@@ -7,12 +7,14 @@ import typer
 
 from icl_loop.cli.analyze import analyze
 from icl_loop.cli.console import DONE, complain, exit_code
+from icl_loop.cli.export import export
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
 from icl_loop.cli.replay import replay
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
+from icl_loop.cli.what_if import what_if
 from icl_loop.errors import IclLoopError, InputError
 
 app = typer.Typer(
@@ -28,7 +30,9 @@ for command in (
     plan,
     replay,
     analyze,
+    what_if,
     plot,
+    export,
     sample,
     serve,
 ):

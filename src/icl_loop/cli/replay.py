@@ -1,22 +1,33 @@
 """The command that shows a saved session, or proves that it replays."""
 
 import asyncio
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from icl_loop import screen
 from icl_loop.analysis import find
 from icl_loop.cli.console import complain, exit_code, out
-from icl_loop.errors import IclLoopError, InputError
+from icl_loop.errors import IclLoopError, InputError, nearest
 from icl_loop.runner import verify
 from icl_loop.transcripts import read
+from icl_loop.viewer import Keyboard, Replay, Show, View, has_keys, watch
+
+_SPEED = 2.0
+"""Turns a second in a terminal."""
+_NAMED = 12
+"""Sessions of a folder that an error names."""
 
 
 def replay(
     path: Annotated[Path, typer.Argument(help="A transcript, or a folder of them.")],
+    session: Annotated[
+        str | None,
+        typer.Option(metavar="ARM-STREAM", help="Which session of a folder, such as label-0."),
+    ] = None,
     check: Annotated[
         bool,
         typer.Option(
@@ -24,28 +35,88 @@ def replay(
         ),
     ] = False,
     start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
-    delay: Annotated[
+    speed: Annotated[
         float | None,
-        typer.Option(min=0, help="Seconds between turns; 0.5 in a terminal, else none."),
+        typer.Option(
+            min=0.0625,
+            max=64,
+            help="Turns a second; 2 in a terminal, else as fast as can be.",
+        ),
     ] = None,
+    step: Annotated[bool, typer.Option("--step", help="Wait for a key after each turn.")] = False,
+    errors: Annotated[bool, typer.Option("--errors", help="Show wrong answers only.")] = False,
+    reply: Annotated[bool, typer.Option("--reply", help="Show whole replies.")] = False,
+    window: Annotated[
+        bool, typer.Option("--window", help="Show which past turns each request held.")
+    ] = False,
+    text: Annotated[
+        bool, typer.Option("--text", help="Show questions as the model saw them.")
+    ] = False,
 ) -> None:
-    """Watch a saved session turn by turn, or prove that it replays."""
-    files = find([path])
+    """Watch a saved session turn by turn, or prove that it replays.
+
+    In a terminal the session is drawn in place and steered by keys; a line there names them.
+    Elsewhere the turns are printed one after the other.
+    """
+    files = _chosen(find([path]), session)
     if check:
         _verify_all(files)
         return
     if len(files) > 1:
-        names = ", ".join(file.name for file in files[:6]) + (", …" if len(files) > 6 else "")
-        raise InputError(f"{path} holds {len(files)} sessions; name one of them: {names}")
-    transcript = read(files[0])
-    if start and start >= len(transcript.turns):
-        raise InputError(f"--from {start}: the session has turns 0 to {len(transcript.turns) - 1}")
-    show = screen.Replay(transcript, colour=out.color_system is not None)
-    pause = delay if delay is not None else 0.5 * out.is_terminal
-    out.print(show.heading())
-    for index in range(start, len(transcript.turns)):
-        out.print(show.turn(index))
-        time.sleep(pause)
+        raise InputError(
+            f"{path} holds {len(files)} sessions; name one{'' if session else ' with --session'}: {_names(files)}"
+        )
+    shown = Replay(read(files[0]), colour=out.color_system is not None)
+    if start and start >= len(shown):
+        raise InputError(f"--from {start}: the session has turns 0 to {len(shown) - 1}")
+    view = View(start, playing=not step, errors=errors, show=Show(reply, window, text))
+    if len(shown) and out.is_interactive and has_keys():
+        _watch(shown, replace(view, speed=speed or _SPEED))
+    elif step:
+        raise InputError(
+            "--step waits for keys, so it takes a terminal to read from and to write to"
+        )
+    else:
+        _print(shown, view, speed or _SPEED * out.is_terminal)
+
+
+def _chosen(files: list[Path], session: str | None) -> list[Path]:
+    """Return the files of a session, all of them if none is named."""
+    if session is None:
+        return files
+    chosen = [file for file in files if file.stem == session.removesuffix(".jsonl")]
+    if not chosen:
+        near = nearest(session, {file.stem for file in files})
+        raise InputError(f"unknown session {session!r}: {near}")
+    return chosen
+
+
+def _names(files: list[Path]) -> str:
+    """Return the names of some sessions; where folders share them, the paths."""
+    apart = len({file.stem for file in files}) == len(files)
+    names = [file.stem if apart else str(file) for file in files[:_NAMED]]
+    return ", ".join(names) + (", …" if len(files) > _NAMED else "")
+
+
+def _watch(shown: Replay, view: View) -> None:
+    """Show the session in place; say afterwards where it was left."""
+    left = watch(shown, view, out, Keyboard(sys.stdin.fileno()))
+    out.print(shown.heading())
+    out.print(f"left at turn {left.at}; --from {left.at} goes on there", highlight=False)
+
+
+def _print(shown: Replay, view: View, speed: float) -> None:
+    """Print the turns one after the other, then the curve."""
+    out.print(shown.heading())
+    for index in range(view.at, len(shown)):
+        if view.errors and shown.right[index]:
+            continue
+        out.print(shown.turn(index, view.show))
+        out.print()
+        time.sleep(1 / speed if speed else 0)
+    if len(shown):
+        out.print(shown.curve(len(shown) - 1, min(out.width, 100), 5))
+        out.print(shown.caption(len(shown) - 1))
 
 
 def _verify_all(files: list[Path]) -> None:

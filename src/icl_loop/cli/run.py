@@ -151,7 +151,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
         out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
         return
     err.print(
-        f"stopped short; everything answered is saved. Go on with: {this_command()}",
+        f"stopped short; what is saved is kept. Go on with: {this_command()}",
         highlight=False,
         soft_wrap=True,
     )

@@ -56,10 +56,9 @@ def context_policy(text: str) -> Policy:
         InputError: `text` names no policy, or an argument is not one of its own.
     """
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        return _build(ast.parse(text.strip(), mode="eval").body, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(f"context policy {text!r} is not written like last(50) | within") from None
-    return _build(tree, text)
 
 
 def _build(node: ast.expr, text: str) -> Policy:

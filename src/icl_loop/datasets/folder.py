@@ -13,6 +13,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from icl_loop.errors import DatasetError
 
+MAX_BYTES = 2**31
+"""Most bytes that the pictures of a folder take together."""
 MAX_PIXELS = 64_000_000
 """Largest picture that is opened; a larger one is refused by its header, before its pixels."""
 
@@ -50,11 +52,18 @@ def load(folder: Path) -> Found:
         )
     images: list[NDArray[np.uint8]] = []
     numbers: list[int] = []
+    size = 0
     for number, path in enumerate(classes):
         files = _in(path, Path.is_file)
         if not files:
             raise DatasetError(f"the class folder {_shown(path)} is empty")
-        images += [read_picture(file) for file in files]
+        for file in files:
+            images.append(read_picture(file))
+            size += images[-1].nbytes
+            if size > MAX_BYTES:
+                raise DatasetError(
+                    f"{_shown(folder)}: the pictures take more than {MAX_BYTES // 2**20:,} MiB"
+                )
         numbers += [number] * len(files)
     return images, np.array(numbers, dtype=np.intp), tuple(path.name for path in classes)
 

@@ -56,6 +56,8 @@ CONNECT_S = 10.0
 """The most seconds to wait for a connection."""
 HINT_S = 10.0
 """The most seconds that an endpoint may take to list its models."""
+LONGEST_PAUSE_S = 600.0
+"""How long a request is held back at the most because the endpoint says that nothing is left."""
 MAX_REPLY_BYTES = 16 * 2**20
 TOP_LOGPROBS = 20
 """The most alternatives that OpenAI's endpoint lists for a token."""
@@ -191,7 +193,8 @@ class OpenAIModel:
         for kind in ("requests", "tokens"):
             if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
                 reset = _duration(headers.get(f"x-ratelimit-reset-{kind}"))
-                self._not_before = max(self._not_before, time.monotonic() + (reset or 0.0))
+                pause = min(reset or 0.0, LONGEST_PAUSE_S)
+                self._not_before = max(self._not_before, time.monotonic() + pause)
 
     async def _translated(self, response: aiohttp.ClientResponse, content: bytes) -> ModelError:
         """Return our error for a status that is no success."""
@@ -573,7 +576,7 @@ def _error(content: bytes) -> tuple[str, str]:
     text = content[:2000].decode("utf-8", "replace")
     try:
         body: Any = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", _one_line(text) or "(no body)"
     for _ in range(2):
         if isinstance(body, list) and body:
@@ -597,7 +600,8 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
     if (value := headers.get("retry-after-ms")) and _number(value) is not None:
         return float(value) / 1000
     if value := headers.get("retry-after"):
-        return _number(value) if _number(value) is not None else _until(value)
+        seconds = _number(value)
+        return _until(value, headers.get("date")) if seconds is None else seconds
     resets = [
         _duration(headers.get(f"x-ratelimit-reset-{kind}")) for kind in ("requests", "tokens")
     ]
@@ -608,15 +612,20 @@ def _number(text: str) -> float | None:
     return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text.strip()) else None
 
 
-def _until(date: str) -> float | None:
-    """Return the seconds until an HTTP date."""
-    try:
-        then = parsedate_to_datetime(date)
-    except ValueError:
+def _until(date: str, now: str | None) -> float | None:
+    """Return the seconds until an HTTP date, by the endpoint's own clock where it tells it."""
+    then, told = _date(date), _date(now or "")
+    if then is None:
         return None
-    if then.tzinfo is None:
-        then = then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    return max(0.0, (then - (told or datetime.now(UTC))).total_seconds())
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return date if date.tzinfo else date.replace(tzinfo=UTC)
 
 
 _UNITS = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 0.001}

@@ -6,7 +6,6 @@ lets a reference learner read the same messages as a model does.
 """
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,6 +16,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
+from icl_loop import toml
 from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Image, Message, Text, user
 
@@ -383,9 +383,7 @@ def open_wording(name: str) -> Wording:
 @lru_cache(maxsize=16)
 def _parse(data: bytes, name: str) -> Wording:
     try:
-        return Wording.model_validate(tomllib.loads(data.decode("utf-8-sig")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"wording {name} is not TOML: {error}") from None
+        return Wording.model_validate(toml.parsed(data, f"wording {name}"))
     except ValidationError as error:
         # A misspelt key is missing, too: it is named as it was spelt.
         first = max(error.errors(), key=lambda each: each["type"] == "extra_forbidden")

@@ -1,0 +1,80 @@
+"""The command that shows what other context policies would have shown."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.progress import track
+
+from icl_loop.analysis import find
+from icl_loop.cli.console import err, out
+from icl_loop.cli.options import Paths
+from icl_loop.context import Policy, context_policy
+from icl_loop.errors import InputError
+from icl_loop.shadow import LEARNER
+from icl_loop.transcripts import read
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from icl_loop.whatif import Requests
+
+
+def what_if(
+    paths: Paths,
+    policy: Annotated[
+        list[str],
+        typer.Option(metavar="POLICY", help="A context policy, such as 'last(50)'; repeatable."),
+    ],
+    file: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Also draw it; ends in .png, .svg or .html."),
+    ] = None,
+    learner: Annotated[
+        str, typer.Option("--shadow", metavar="LEARNER", help="Who answers in the model's place.")
+    ] = LEARNER,
+    window: Annotated[int, typer.Option(min=1, help="Turns in a window of the plot.")] = 20,
+    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+) -> None:
+    """Print what other context policies would have shown in saved sessions; nothing is requested.
+
+    Each session keeps its questions, replies and told words. A policy that has the model take notes
+    cannot be asked about.
+    """
+    from icl_loop import plots, whatif  # noqa: PLC0415  the chart library takes its time
+
+    if file is not None:
+        plots.check_format(file)
+    policies = [context_policy(text) for text in policy]
+    found = asyncio.run(_all_requests(find(paths), policies, learner))
+    if not found:
+        raise InputError("these sessions hold no turns yet")
+    rows = whatif.outlooks(found)
+    if as_json_text:
+        report = whatif.as_json(rows, learner)
+        typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+    else:
+        out.print(whatif.outlook_table(rows, learner))
+    if file is not None:
+        chart = whatif.outlook_chart(whatif.turns_of(found), learner, window)
+        plots.save(cast("alt.LayerChart", chart), file)  # any chart is saved the same way
+        err.print(f"plot: {file}", highlight=False, soft_wrap=True)
+
+
+async def _all_requests(
+    files: Sequence[Path], policies: Sequence[Policy], learner: str
+) -> list["Requests"]:
+    """Return the requests of every session that has turns: as played, then under each policy."""
+    from icl_loop.whatif import as_played, requests_of, shown_under  # noqa: PLC0415  as above
+
+    found = []
+    quiet = not err.is_terminal
+    for path in track(files, "the policies", console=err, transient=True, disable=quiet):
+        saved = read(path)
+        found.append(await requests_of(as_played(saved), learner, played=True))
+        others = [shown_under(saved, policy) for policy in policies]
+        found += [await requests_of(other, learner) for other in others]
+    return [each for each in found if len(each.tokens)]

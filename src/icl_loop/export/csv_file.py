@@ -1,0 +1,16 @@
+"""Turns, sessions and probes as CSV files, without nested columns."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from icl_loop.export.saved import Saved
+from icl_loop.export.tables import TABLES, batches, flat
+
+
+def write(saved: Saved, places: dict[str, Path]) -> None:
+    """Write the tables of the transcripts to `places`, by name of the table."""
+    with ExitStack() as stack:
+        files = {table: stack.enter_context(places[table].open("wb")) for table in TABLES}
+        for number, batch in enumerate(batches(saved)):
+            for table, file in files.items():
+                flat(getattr(batch, table)).write_csv(file, include_header=number == 0)

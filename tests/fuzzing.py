@@ -1,0 +1,415 @@
+"""Inputs that went wrong: sound ones of every kind, and what becomes of them.
+
+A kind has sound seeds, pieces that are spliced into them, and a reader. Whatever is made of a seed,
+the reader returns or raises an `IclLoopError`; it neither hangs nor takes memory without bound.
+"""
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+import math
+import random
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from icl_loop.analysis import frame, probes, sessions
+from icl_loop.datasets import csv_file, idx
+from icl_loop.datasets.folder import read_picture
+from icl_loop.errors import IclLoopError
+from icl_loop.experiment import load, parse
+from icl_loop.messages import user
+from icl_loop.models.openai import OpenAIModel
+from icl_loop.runner import Run, verify
+from icl_loop.seals import sealed
+from icl_loop.transcripts import read
+from icl_loop.wording import open_wording
+
+Read = Callable[[Path], object]
+MOST_CHANGES = 4
+NAMES = (
+    "experiment TOML",
+    "wording TOML",
+    "transcript",
+    "transcript, sealed",
+    "transcript, fields",
+    "CSV",
+    "IDX",
+    "IDX, gzip",
+    "picture",
+    "reply",
+)
+"""The kinds that there are."""
+_ANY = (
+    b"",
+    b"\0",
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"\n",
+    b"\r\n",
+    b"\\u0000",
+    b"-1",
+    b"1e999",
+    b"9" * 400,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of input.
+
+    Attributes:
+        name: What it is called in a table.
+        suffix: Ending of its files.
+        seeds: Sound inputs.
+        pieces: What is spliced into them.
+        read: Reads a file of the kind.
+        change: Changes a seed, byte by byte unless told otherwise.
+    """
+
+    name: str
+    suffix: str
+    seeds: Sequence[bytes]
+    pieces: Sequence[bytes]
+    read: Read
+    change: "Callable[[bytes, random.Random], bytes] | None" = None
+
+
+def mutated(kind: Kind, dice: random.Random) -> bytes:
+    """Return a seed of `kind` with a few things changed."""
+    if kind.change:
+        return kind.change(dice.choice(kind.seeds), dice)
+    data = bytearray(dice.choice(kind.seeds))
+    for _ in range(dice.randint(1, MOST_CHANGES)):
+        first, last = sorted(dice.randrange(len(data) + 1) for _ in range(2))
+        match dice.randrange(8):
+            case 0 if data:
+                data[min(first, len(data) - 1)] ^= 1 << dice.randrange(8)
+            case 1:
+                del data[first : min(last, first + dice.choice((1, 8, 10**6)))]
+            case 2:
+                data[first:first] = data[first:last] * dice.choice((1, 2, 30))
+            case 3 if dice.randrange(4) == 0:
+                del data[first:]
+            case 4 if data:
+                data[min(first, len(data) - 1)] = dice.randrange(256)
+            case _:
+                data[first : first + dice.choice((0, 0, 1, 8))] = dice.choice(kind.pieces)
+        del data[2**20 :]
+    return bytes(data)
+
+
+def outcome(kind: Kind, path: Path) -> str:
+    """Return why the file at `path` is refused, nothing if it is read."""
+    try:
+        kind.read(path)
+    except IclLoopError as error:
+        return str(error) or "no words"
+    return ""
+
+
+# ---- files -------------------------------------------------------------------------------
+
+
+def _read_experiment(path: Path) -> None:
+    made = load(path)
+    for session in islice(made.sessions(), 2):
+        session.task.ask(0)
+
+
+def _read_transcript(path: Path) -> None:
+    """Read a transcript in every way; what the loosest reader takes, the others may refuse."""
+    for reader in (frame, sessions, probes):
+        _in_words(reader, [path])
+    saved = read(path)
+    asyncio.run(verify(saved))
+
+
+def _in_words(reader: Callable[[list[Path]], object], paths: list[Path]) -> None:
+    try:
+        reader(paths)
+    except IclLoopError:
+        return
+
+
+def _read_sealed(path: Path) -> None:
+    """Read a transcript whose lines were sealed after they were changed."""
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(sealed(_unsealed(line)) if line else line for line in lines))
+    _read_transcript(path)
+
+
+def _unsealed(line: bytes) -> bytes:
+    return line[:-20] + b"}" if b"crc32" in line[-20:] else line
+
+
+_HOSTILE: Sequence[object] = (
+    *(
+        None,
+        True,
+        0,
+        -1,
+        2**31,
+        10**18,
+        10**40,
+        1e308,
+        math.inf,
+        math.nan,
+        "",
+        "\0",
+        "\ud800",
+        "x" * 10**5,
+    ),
+    *(
+        [],
+        {},
+        [[]],
+        [[0, 10**9]],
+        [[0, 10**18]],
+        [[-3, 0]],
+        [[1, 0]],
+        [[0, 1], [0, 1]],
+        {"a": {}},
+        "digits",
+    ),
+)
+
+
+def _other_field(line: bytes, dice: random.Random) -> bytes:
+    """Return a line with one of its fields, at any depth, of another kind or size."""
+    said: Any = json.loads(line)
+    table = said
+    while True:
+        key = dice.choice(list(table) if isinstance(table, dict) else range(len(table)))
+        if not (isinstance(table[key], dict | list) and table[key] and dice.random() < 0.8):
+            break
+        table = table[key]
+    if isinstance(table, dict) and dice.random() < 0.1:
+        del table[key]
+    else:
+        table[key] = dice.choice(_HOSTILE)
+    return json.dumps(said).encode()
+
+
+def _other_fields(data: bytes, dice: random.Random) -> bytes:
+    lines = data.splitlines()
+    number = dice.choice((0, dice.randrange(len(lines))))
+    lines[number] = _other_field(_unsealed(lines[number]), dice)
+    return b"".join(line + b"\n" for line in lines)
+
+
+def _read_pair(path: Path) -> None:
+    """Read what is before the first mark as labels and what is after it as images."""
+    labels, _, images = path.read_bytes().partition(_BETWEEN)
+    parts = [path.with_suffix(".labels"), path.with_suffix(".images")]
+    for part, data in zip(parts, (labels, images), strict=True):
+        part.write_bytes(data)
+    idx.load_pair(parts[1], parts[0])
+
+
+_BETWEEN = b"<<>>"
+
+
+def _idx(values: bytes, *sizes: int) -> bytes:
+    return struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes) + values
+
+
+def _experiments() -> list[bytes]:
+    folder = Path(__file__).parent.parent / "experiments"
+    return [
+        path.read_bytes().replace(b"mnist:test", b"digits")
+        for path in sorted(folder.glob("*.toml"))
+    ]
+
+
+def _transcripts(folder: Path) -> list[bytes]:
+    """Return a transcript with probes and one of a shown picture."""
+    seeds: list[bytes] = []
+    for name, task in (("text", {"encoding": "binary"}), ("png", {"encoding": "png"})):
+        made = parse(
+            {
+                "name": name,
+                "turns": 4,
+                "streams": 1,
+                "task": {**task, "size": 4},
+                "probes": {"at": [0, 2], "count": 2},
+            }
+        )
+        result = asyncio.run(Run(made, folder).play())
+        seeds += [path.read_bytes() for path in result.paths]
+    return seeds
+
+
+def _tables() -> list[bytes]:
+    rows = io.StringIO()
+    writer = csv.writer(rows)
+    writer.writerow(["width", "height", "label"])
+    writer.writerows([[n / 7, -n * 1e5, "ab"[n % 2]] for n in range(20)])
+    return [rows.getvalue().encode(), b'text,label\n"one,\ntwo",a\nthree,b\n']
+
+
+def _pictures() -> list[bytes]:
+    seeds = []
+    grey = Image.new("L", (9, 7), 100)
+    for name in ("png", "gif", "jpeg", "bmp", "tiff", "webp", "ppm"):
+        file = io.BytesIO()
+        grey.save(file, name)
+        seeds.append(file.getvalue())
+    return seeds
+
+
+def files(folder: Path) -> list[Kind]:
+    """Return the kinds that are files; `folder` is played in."""
+    deep = (b"[" * 20_000, b"{" * 5_000, b'{"a":' * 3_000, b"a=" + b"[" * 5_000, b"a." * 3_000)
+    labels, images = _idx(bytes(range(6)), 6), _idx(bytes(6 * 4), 6, 2, 2)
+    pairs = [labels + _BETWEEN + images, gzip.compress(labels) + _BETWEEN + gzip.compress(images)]
+    huge = struct.pack(">I", 2**32 - 1)
+    json_pieces = (b"null", b"[]", b"{}", b"NaN", b'"\\ud800"', b"true", b'{"type":"end"}\n')
+    toml_pieces = (b"inf", b"nan", b"1979-05-27", b"'''", b'"""', b"[[arms]]\n", b"= 0\n", b"{x=1}")
+    csv_pieces = (b'"', b",", b"1e400", b"nan", b"x" * 30_000, b",,,,", b'"\n"')
+    record = _transcripts(folder)
+    return [
+        Kind(
+            "experiment TOML", ".toml", _experiments(), _ANY + deep + toml_pieces, _read_experiment
+        ),
+        Kind(
+            "wording TOML",
+            ".toml",
+            [
+                (resources.files("icl_loop.wording") / f"{name}.toml").read_bytes()
+                for name in ("en", "ja")
+            ],
+            _ANY + deep + toml_pieces + (b"{label}", b"{", b"}"),
+            lambda path: open_wording(str(path)),
+        ),
+        Kind("transcript", ".jsonl", record, _ANY + deep + json_pieces, _read_transcript),
+        Kind("transcript, sealed", ".jsonl", record, _ANY + deep + json_pieces, _read_sealed),
+        Kind("transcript, fields", ".jsonl", record, (), _read_sealed, _other_fields),
+        Kind("CSV", ".csv", _tables(), _ANY + csv_pieces, lambda path: csv_file.load(str(path))),
+        Kind("IDX", ".idx", pairs[:1], (*_ANY, huge, b"\x1f\x8b"), _read_pair),
+        Kind("IDX, gzip", ".idx", pairs[1:], (*_ANY, huge), _read_pair),
+        Kind("picture", ".png", _pictures(), (*_ANY, huge), read_picture),
+    ]
+
+
+# ---- replies -----------------------------------------------------------------------------
+
+_BODY = {
+    "id": "1",
+    "object": "chat.completion",
+    "created": 1,
+    "model": "tiny",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "Answer: 3"},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"token": "3", "logprob": -0.1, "top_logprobs": []}]},
+        }
+    ],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
+}
+
+
+def _replies() -> list[bytes]:
+    body = json.dumps(_BODY).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+    half = len(body) // 2
+    return [
+        head + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+        head
+        + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n%x\r\n%b\r\n0\r\n\r\n"
+        % (half, body[:half], len(body) - half, body[half:]),
+        head
+        + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(gzip.compress(body))
+        + gzip.compress(body),
+        (
+            b"HTTP/1.1 429 Too Many\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
+            b'x-ratelimit-reset-tokens: 6m0s\r\nContent-Length: 26\r\n\r\n{"error":{"message":"no"}}'
+        ),
+        b"HTTP/1.1 400 Bad\r\nContent-Length: 2\r\n\r\n{}",
+    ]
+
+
+class Wire:
+    """An endpoint that sends whatever bytes it is given, to one client after the other."""
+
+    def __init__(self) -> None:
+        self.reply = b""
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                self._answer(connection)
+
+    def _answer(self, connection: socket.socket) -> None:
+        try:
+            connection.settimeout(5)
+            connection.recv(2**16)
+            connection.sendall(self.reply)
+        except OSError:
+            return  # the client has seen enough
+
+    def close(self) -> None:
+        """Answer nobody any more."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+
+
+@contextmanager
+def wire() -> Iterator[Kind]:
+    """Give the kind of replies, sent over real HTTP."""
+    endpoint = Wire()
+
+    async def ask() -> None:
+        model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=5)
+        try:
+            await model.complete([user("which?")])
+        finally:
+            await model.aclose()
+
+    def answered(path: Path) -> None:
+        endpoint.reply = path.read_bytes()
+        asyncio.run(ask())
+
+    pieces = (
+        b"\r\n",
+        b"\r\n\r\n",
+        b"Content-Length: 99999999999\r\n",
+        b"Retry-After: 1e9\r\n",
+        b"Retry-After: Fri, 31 Dec 9999 23:59:59 -9999\r\n",
+        b"x-ratelimit-reset-requests: 99999999999999999h\r\n",
+        b"Location: http://127.0.0.1:1/\r\n",
+        b"Content-Encoding: gzip\r\n",
+        b"Content-Type: text/html; charset=nonsense\r\n",
+        b"HTTP/1.1 404 Not Found\r\n\r\n",
+        b"ffffffffff\r\n",
+        b"null",
+        b"[" * 20_000,
+        b'"\\ud800"',
+        b'"tool_calls":[{}],',
+    )
+    try:
+        yield Kind("reply", ".http", _replies(), _ANY + pieces, answered)
+    finally:
+        endpoint.close()

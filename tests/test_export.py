@@ -1,0 +1,563 @@
+"""The laws of exports: they hold what the transcripts hold, whole or not at all."""
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from icl_loop.analysis import frame, probes, sessions, summarize
+from icl_loop.cli import main
+from icl_loop.context import shown_in
+from icl_loop.errors import InputError, TranscriptError
+from icl_loop.export import beside, export, parquet
+from icl_loop.export.openai_jsonl import conversation
+from icl_loop.export.saved import Saved
+from icl_loop.loop import recall
+from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
+from icl_loop.models import open_model
+from icl_loop.records import Feedback, Outcome, Probe, Span, Turn
+from icl_loop.runner import Run
+from icl_loop.server import ServerSettings, build_app, serving
+from icl_loop.transcripts import (
+    DatasetIdentity,
+    End,
+    EndStatus,
+    Header,
+    Transcript,
+    probe_fields,
+    read,
+    turn_fields,
+)
+from making import experiment
+
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
+CANARY = "sk-canary-5f3759df"
+LABELS = ("3", "cat", "き")
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
+TIME = "2026-01-02T03:04:05.678+00:00"
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+counts = st.integers(0, 2**40)
+usages = st.builds(
+    lambda prompt, cached, completion, reasoning: Usage(
+        prompt + cached, cached, completion, reasoning
+    ),
+    *[counts] * 4,
+)
+replies = st.builds(
+    Reply,
+    text=texts,
+    usage=usages,
+    finish=st.sampled_from(["stop", "length", "content_filter"]),
+    served=st.none() | st.builds(Served, st.none() | texts, st.none() | texts),
+    label_logprobs=st.none() | st.dictionaries(texts, st.floats(-100, 0)),
+    attempts=st.integers(1, 9),
+    latency_s=st.floats(0, 1e4),
+    at=st.just(TIME),
+)
+answers = st.none() | st.sampled_from(LABELS)
+questions = st.builds(user, texts) | st.builds(
+    lambda text: Message("user", (*([Text(text)] if text else []), Image(PNG))), texts
+)
+
+
+@st.composite
+def turns_of(draw: st.DrawFn) -> tuple[Turn, ...]:
+    """Draw the turns of a session, which show any turns before them."""
+    return tuple(draw(_turn(index)) for index in range(draw(st.integers(0, 4))))
+
+
+def _turn(index: int) -> st.SearchStrategy[Turn]:
+    def made(label: str, answer: str | None, told: str, kept: Sequence[Span], **more: Any) -> Turn:  # noqa: ANN401  fields of a turn
+        feedback = Feedback(answer == label, told)
+        outcome: Outcome = "unreadable" if answer is None else "ok"
+        return Turn(
+            index, label=label, answer=answer, outcome=outcome, feedback=feedback,
+            kept=tuple(kept), **more,
+        )  # fmt: skip
+
+    spans = [] if not index else [[(0, index - 1)], [(index - 1, index - 1)], [(0, 0)]]
+    return st.builds(
+        made,
+        label=st.sampled_from(LABELS),
+        answer=answers,
+        told=texts,
+        kept=st.sampled_from([[], *spans]),
+        sample=texts,
+        question=questions,
+        request=texts,
+        reply=replies,
+        overflows=st.integers(0, 3),
+        calibration=st.floats(0.5, 2),
+        echo=st.none() | texts,
+    )
+
+
+@st.composite
+def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
+    """Draw a session: any texts, perhaps with probes, perhaps without an end."""
+    turns = draw(turns_of())
+    after = [
+        Probe(len(turns), "p", label, (), "", draw(replies), answer, "ok", correct=answer == label)
+        for label, answer in draw(st.lists(st.tuples(st.sampled_from(LABELS), answers), max_size=2))
+    ]
+    header = Header(
+        experiment=draw(texts),
+        arm=draw(st.sampled_from(["label", "none"])),
+        stream=stream,
+        seed=draw(st.integers(0, 9)),
+        turns=draw(st.integers(1, 5)),
+        settings={
+            "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
+            "probes": {"at": [len(turns)]},
+        },
+        labels=list(LABELS),
+        system=draw(texts),
+        dataset=DatasetIdentity(name=draw(texts), sha256="", size=3),
+    ).born()
+    status = draw(st.none() | st.sampled_from(get_args(EndStatus)))
+    end = None if status is None else End(status=status, turns=len(turns), at=TIME)
+    return Transcript(Path(), header, turns, end, 0, tuple(after))
+
+
+@st.composite
+def several(draw: st.DrawFn) -> list[Transcript]:
+    """Draw a few sessions of one experiment."""
+    drawn = [draw(transcripts(stream)) for stream in range(draw(st.integers(1, 3)))]
+    shared = {"experiment": drawn[0].header.experiment}
+    return [replace(each, header=each.header.model_copy(update=shared)) for each in drawn]
+
+
+def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
+    """Write sessions to a folder as the recorder writes them; the first may end torn."""
+    folder.mkdir()
+    for number, each in enumerate(drawn):
+        lines: list[Mapping[str, Any]] = [each.header.model_dump(mode="json")]
+        lines += [turn_fields(turn) for turn in each.turns]
+        lines += [probe_fields(probe) for probe in each.probes]
+        lines += [each.end.model_dump(mode="json")] if each.end else []
+        data = "".join(_line(line) for line in lines)
+        (folder / f"{number}.jsonl").write_bytes((data + (torn if not number else "")).encode())
+    return folder
+
+
+def _line(fields: Mapping[str, Any]) -> str:
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def loaded(path: Path) -> dict[str, pl.DataFrame]:
+    """Return the tables of an export to Parquet."""
+    places = {"turns": path, "sessions": beside(path, "sessions"), "probes": beside(path, "probes")}
+    return {table: pl.read_parquet(place) for table, place in places.items()}
+
+
+def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of turns or probes as the line it came from, which has these fields."""
+    made = dict(row) | {
+        "usage": {key: row[key] for key in ("prompt", "cached", "completion", "reasoning")},
+        "served": fields["served"]
+        and {"model": row["served_model"], "system_fingerprint": row["system_fingerprint"]},
+        "label_logprobs": row["label_logprobs"] and json.loads(row["label_logprobs"]),
+        "kept": tuple(map(tuple, row["kept"])),
+        "type": fields["type"],
+    }
+    if row.get("picture") is not None:
+        made["picture"] = base64.b64encode(row["picture"]).decode()
+    return {key: made[key] for key in fields}
+
+
+@given(drawn=several(), torn=st.sampled_from(["", '{"type":"turn","tu']))
+@settings(max_examples=20)
+def test_parquet_holds_what_the_transcripts_hold(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript], torn: str
+) -> None:
+    """The tables give the frame, the probes, the sessions, and every line that was whole."""
+    folder = tmp_path_factory.mktemp("any")
+    saved = save(drawn, folder / "saved", torn)
+    done = export([saved], "parquet", folder / "out.parquet")
+    tables = loaded(done.places[-1])
+    turns = tables["turns"]
+    if turns.height:
+        expected = frame([saved])
+        assert_frame_equal(turns.select(expected.columns), expected)
+    assert_frame_equal(tables["probes"].select(probes([saved]).columns), probes([saved]))
+    assert_frame_equal(tables["sessions"].select(sessions([saved]).columns), sessions([saved]))
+    for path, header in tables["sessions"].select("path", "header").iter_rows():
+        whole = read(Path(path))
+        assert Header.model_validate_json(header) == whole.header
+        mine = turns.filter(path=path).to_dicts()
+        lines = [turn_fields(turn) for turn in whole.turns]
+        assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
+        mine = tables["probes"].filter(path=path).to_dicts()
+        lines = [probe_fields(probe) for probe in whole.probes]
+        assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
+        row = tables["sessions"].row(by_predicate=pl.col("path") == path, named=True)
+        assert row["status"] == (whole.end.status if whole.end else None)
+        assert (row["played"], row["probes"]) == (len(whole.turns), len(whole.probes))
+
+
+def test_groups_change_nothing(tmp_path: Path) -> None:
+    """Read one by one, the sessions make the tables that they make read together."""
+    export([SAMPLE], "parquet", tmp_path / "together.parquet")
+    places = {table: tmp_path / f"{table}.parquet" for table in ("turns", "sessions", "probes")}
+    files = Saved.at([SAMPLE]).files
+    parquet.write(Saved(files, at_once=1), places)
+    for table, expected in loaded(tmp_path / "together.parquet").items():
+        assert_frame_equal(pl.read_parquet(places[table]), expected)
+
+
+@given(drawn=several())
+@settings(max_examples=25)
+def test_csv_holds_what_parquet_holds(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript]
+) -> None:
+    """A CSV file has the rows and columns of the Parquet file; nested ones are texts."""
+    folder = tmp_path_factory.mktemp("any")
+    saved = save(drawn, folder / "saved")
+    export([saved], "csv", folder / "out.csv")
+    export([saved], "parquet", folder / "out.parquet")
+    for table in ("turns", "sessions", "probes"):
+        expected = loaded(folder / "out.parquet")[table]
+        place = folder / ("out.csv" if table == "turns" else f"out.{table}.csv")
+        plain = {
+            name: pl.String if kind in (pl.Binary, pl.List) else kind
+            for name, kind in expected.schema.items()
+        }
+        back = pl.read_csv(place, schema=plain)
+        assert back.columns == expected.columns
+        same = [name for name, kind in expected.schema.items() if plain[name] == kind]
+        assert_frame_equal(back.select(same), expected.select(same))
+        if "kept" in back.columns:
+            kept = [
+                [[int(end) for end in run.split("-")] for run in (text or "").split()]
+                for text in back["kept"]
+            ]
+            assert kept == expected["kept"].to_list()
+
+
+@given(drawn=transcripts(), merge=st.booleans())
+def test_a_line_is_the_conversation(
+    tmp_path_factory: pytest.TempPathFactory,
+    drawn: Transcript,
+    merge: bool,  # noqa: FBT001  hypothesis fills it
+) -> None:
+    """The messages of a line are those of the session, in order, merged only as the wire did."""
+    folder = tmp_path_factory.mktemp("any")
+    saved = save([drawn], folder / "saved")
+    export([saved], "openai-jsonl", folder / "out.jsonl", merge=merge)
+    (line,) = (folder / "out.jsonl").read_bytes().split(b"\n")[:-1]
+    said = conversation(drawn)
+    if merge and drawn.header.settings["model"]["merge_roles"]:
+        said = merged(said)
+    written = json.loads(line)
+    assert written["messages"] == [
+        {"role": message.role, "content": _content(message)} for message in said
+    ]
+    assert len(written["metadata"]) <= 16
+    assert all(isinstance(value, str) for value in written["metadata"].values())
+    assert written["metadata"]["id"] == drawn.header.id
+
+
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.is_seen:
+        return message.text
+    url = "data:image/png;base64," + base64.b64encode(PNG).decode()
+    return [
+        {"type": "text", "text": part.text}
+        if isinstance(part, Text)
+        else {"type": "image_url", "image_url": {"url": url}}
+        for part in message.parts
+    ]
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command went."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Command = Callable[..., Done]
+
+
+@pytest.fixture
+def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, called as its console script calls it."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(exited.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+def test_runs_are_told_apart(tmp_path: Path) -> None:
+    """Where two folders hold runs of one experiment, exports name them as the analysis does."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        for file in SAMPLE.glob("label-*.jsonl"):
+            (tmp_path / folder / file.name).write_bytes(file.read_bytes())
+    folders = [tmp_path / "first", tmp_path / "second"]
+    export(folders, "parquet", tmp_path / "out.parquet")
+    expected = frame(folders)
+    assert expected["experiment"].unique().sort().to_list() == ["first/sample", "second/sample"]
+    assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet").select(expected.columns), expected)
+
+
+def test_what_a_later_version_writes_is_kept(tmp_path: Path) -> None:
+    """A field of turns that is not known here is a column of JSON text."""
+    header, *lines = (SAMPLE / "label-0.jsonl").read_text().splitlines()
+    anything = {"list": [1, 'a "b"\n'], "none": None}
+    more = [json.dumps(json.loads(line) | {"later": anything}) for line in lines[:3]]
+    saved = tmp_path / "saved.jsonl"
+    saved.write_text("\n".join([header, *more]) + "\n")
+    export([saved], "parquet", tmp_path / "out.parquet")
+    column = pl.read_parquet(tmp_path / "out.parquet")["later"]
+    assert [json.loads(text) for text in column] == [anything] * 3
+
+
+def inspect_logs(place: Path) -> Iterator[Any]:
+    """Yield the logs of a folder as Inspect's own reader gives them."""
+    log = pytest.importorskip("inspect_ai.log", reason="the extra [inspect] is not installed")
+    for file in sorted(place.iterdir()):
+        yield log.read_eval_log(str(file), resolve_attachments=True)
+
+
+@given(drawn=several())
+@settings(max_examples=12)
+def test_inspect_reads_every_session(
+    tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript]
+) -> None:
+    """Logs of the arms hold each session's messages, requests, judgements, accuracy and tokens."""
+    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    folder = tmp_path_factory.mktemp("any")
+    saved = save(drawn, folder / "saved")
+    export([saved], "inspect", folder / "logs")
+    logs = {log.eval.tags[0]: log for log in inspect_logs(folder / "logs")}
+    assert logs.keys() == {each.header.arm for each in drawn}
+    assert {log.eval.task for log in logs.values()} == {drawn[0].header.experiment}
+    found = {sample.id: sample for log in logs.values() for sample in log.samples}
+    assert found.keys() == {each.header.stream for each in drawn}
+    for each in drawn:
+        _same_session(found[each.header.stream], each)
+    for arm, log in logs.items():
+        ends = [each.end and each.end.status for each in drawn if each.header.arm == arm]
+        whole = {"complete", "context_full"}.issuperset(ends)
+        assert log.status == ("success" if whole else "cancelled")
+        usages = [
+            turn.reply.usage for each in drawn if each.header.arm == arm for turn in each.turns
+        ]
+        (usage,) = [sum(log.stats.model_usage.values(), type(_any(log.stats.model_usage))())]
+        assert usage.input_tokens + usage.input_tokens_cache_read == sum(u.prompt for u in usages)
+        assert usage.input_tokens_cache_read == sum(u.cached for u in usages)
+        assert usage.output_tokens == sum(u.completion for u in usages)
+        assert usage.reasoning_tokens == sum(u.reasoning for u in usages)
+
+
+def _any(usages: Mapping[str, Any]) -> Any:  # noqa: ANN401  a class of an extra
+    return next(iter(usages.values()))
+
+
+def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a class of an extra
+    """Assert that a sample holds the messages, requests and judgements of a session."""
+    turns, opening = saved.turns, system(saved.header.system)
+    assert [_said(message) for message in sample.messages] == [
+        (message.role, message.text, message.is_seen) for message in conversation(saved)
+    ]
+    asked = [event for event in sample.events if event.event == "model"]
+    judged = [event for event in sample.events if event.event == "score"]
+    for turn, event in zip(turns, asked, strict=True):
+        request = recall(opening, turns, shown_in(turn.kept), turn.question)
+        assert [_said(message) for message in event.input] == [
+            (message.role, message.text, message.is_seen) for message in request
+        ]
+        assert event.output.completion == turn.reply.text
+    for turn, event in zip(turns, judged, strict=True):
+        assert (event.score.value == "C") == turn.feedback.correct
+        assert (event.score.answer, event.target) == (turn.answer, turn.label)
+    assert list(sample.target) == [turn.label for turn in turns]
+    right = [turn.feedback.correct for turn in turns]
+    if right:
+        assert sample.scores["accuracy"].value == pytest.approx(sum(right) / len(right))
+    assert sample.scores["accuracy"].metadata["correct"] == right
+
+
+def _said(message: Any) -> tuple[str, str, bool]:  # noqa: ANN401  a class of an extra
+    return (
+        message.role,
+        message.text,
+        "image" in str([getattr(part, "type", "") for part in message.content]),
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["attachment://0123", "data:image/png;base64,AAAA", "</script>", "x" * 500]
+)
+def test_hostile_texts_survive_inspect(tmp_path: Path, text: str) -> None:
+    """What means something to Inspect's own writer is a text like any other."""
+    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    kept = read(SAMPLE / "label-0.jsonl")
+    turn = replace(
+        kept.turns[0], reply=replace(kept.turns[0].reply, text=text), question=user(text)
+    )
+    saved = save([replace(kept, turns=(turn,), probes=())], tmp_path / "saved")
+    export([saved], "inspect", tmp_path / "logs")
+    (log,) = inspect_logs(tmp_path / "logs")
+    assert [message.text for message in log.samples[0].messages[1:3]] == [text, text]
+
+
+@pytest.mark.parametrize("ending", ["eval", "json"])
+def test_the_metrics_of_a_log_are_those_of_the_analysis(tmp_path: Path, ending: str) -> None:
+    """Means are those that `summarize` gives, in either of Inspect's formats."""
+    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    files = sorted(SAMPLE.glob("label-*.jsonl"))
+    export(files, "inspect", tmp_path / f"out.{ending}")
+    (summary,), (log,) = summarize(frame(files)), inspect_logs(tmp_path)
+    scores = {score.name: score.metrics for score in log.results.scores}
+    for name in ("late", "accuracy", "early"):
+        assert scores[name]["mean"].value == pytest.approx(getattr(summary, name).mean)
+    low, high = summary.late.interval or (0.0, 0.0)
+    assert scores["late"]["stderr"].value * 12.7062 == pytest.approx((high - low) / 2, rel=1e-4)
+
+
+def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
+    """Inspect's data frames have a row a log, a row a session, and a row a message."""
+    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    for needed in ("pandas", "pyarrow"):
+        pytest.importorskip(needed, reason=f"Inspect's data frames need {needed}")
+    from inspect_ai.analysis import evals_df, messages_df, samples_df
+
+    export([SAMPLE], "inspect", tmp_path / "logs")
+    place = str(tmp_path / "logs")
+    evals, samples, said = evals_df(place), samples_df(place), messages_df(place)
+    assert (len(evals), len(samples), len(said)) == (4, 8, 8 * 76)
+    assert {"score_late", "score_accuracy", "metadata_arm"} <= set(samples.columns)
+
+
+def test_two_arms_are_two_logs(tmp_path: Path) -> None:
+    """Several arms do not go into one log; nothing is written then."""
+    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    with pytest.raises(InputError, match="there are 4: feedback, label, none, stateless"):
+        export([SAMPLE], "inspect", tmp_path / "out.eval")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_extra_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Inspect, its logs are refused in words, and nothing is written."""
+    monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
+    with pytest.raises(InputError, match=r"pip install 'icl-loop\[inspect\]'"):
+        export([SAMPLE], "inspect", tmp_path / "logs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_says_what_it_wrote(icl_loop: Command, tmp_path: Path) -> None:
+    """Unfinished sessions and torn lines are said; a file is written over only by force."""
+    cut = tmp_path / "cut"
+    cut.mkdir()
+    whole = (SAMPLE / "label-0.jsonl").read_bytes()
+    (cut / "label-0.jsonl").write_bytes(whole[: len(whole) // 2])
+    arguments = ["export", SAMPLE, cut, "--to", "csv", "-o", tmp_path / "out.csv"]
+    done = icl_loop(*arguments)
+    assert done.returncode == 0
+    assert "there as far as they went: 1 of 9 sessions" in done.stderr
+    assert "the last line is torn and was left out" in done.stderr
+    assert done.stdout.splitlines()[-1] == f"written: {tmp_path / 'out.csv'}"
+    again = icl_loop(*arguments)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "exists; --force writes over it" in again.stderr
+    assert icl_loop(*arguments, "--force").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--to", "parqet"], "did you mean 'parquet'?"),
+        (["--to", "csv", "--merge"], "that is for openai-jsonl"),
+        (["--to", "csv", "-o", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["--to", "openai-jsonl", "-o", "FOLDER/x.jsonl"], "would be taken for a transcript"),
+        (["--to", "csv", "-o", "FOLDER/label-0.jsonl", "--force"], "is among what is exported"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    icl_loop: Command, tmp_path: Path, arguments: list[str], complaint: str
+) -> None:
+    """Wrong input is an exit code of 2 and one sentence; nothing is written."""
+    for file in SAMPLE.glob("label-*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    given = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
+    before = sorted(tmp_path.iterdir())
+    done = icl_loop("export", tmp_path, *given)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("to", ["parquet", "csv", "openai-jsonl", "inspect"])
+def test_whole_or_not_at_all(tmp_path: Path, to: str) -> None:
+    """Where a transcript turns out to be damaged, nothing is left of the export."""
+    if to == "inspect":
+        pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    for file in SAMPLE.glob("label-*.jsonl"):
+        (saved / file.name).write_bytes(file.read_bytes())
+    damaged = saved / "label-1.jsonl"
+    damaged.write_bytes(damaged.read_bytes() + b'{"type":"turn"}\n')
+    with pytest.raises(TranscriptError, match=r"label-1\.jsonl, line 2"):
+        export([saved], to, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("to", ["parquet", "csv", "openai-jsonl", "inspect"])
+async def test_no_key_is_in_an_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """The key that a run was played with is in nothing that is exported of it."""
+    if to == "inspect":
+        pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    models = {"reference/nearest": open_model("reference/nearest", seed=7)}
+    with serving(build_app(models, settings=ServerSettings(api_key=CANARY))) as base_url:
+        model = {"name": "reference/nearest", "base_url": base_url, "api_key_env": "CANARY_KEY"}
+        played = await Run(experiment(turns=3, model=model), tmp_path).play()
+    assert played.complete
+    place = tmp_path / "out"
+    export(played.paths, to, place)
+    places = [place, beside(place, "sessions"), *place.glob("*")]
+    written = [each.read_bytes() for each in places if each.is_file()]
+    assert written
+    assert not any(CANARY.encode() in data for data in written)
+    if to in ("csv", "openai-jsonl"):
+        assert any(b"reference/nearest" in data for data in written)
+
+
+async def test_pictures_stay_pictures(tmp_path: Path) -> None:
+    """A picture that was seen is bytes in Parquet and a data URL in a conversation."""
+    made = experiment(turns=2, streams=1, task={"encoding": "png"})
+    (path,) = (await Run(made, tmp_path).play()).paths
+    export([path], "parquet", tmp_path / "out.parquet")
+    shown = [
+        part.png
+        for turn in read(path).turns
+        for part in turn.question.parts
+        if isinstance(part, Image)
+    ]
+    assert pl.read_parquet(tmp_path / "out.parquet")["picture"].to_list() == shown
+    assert len(shown) == 2

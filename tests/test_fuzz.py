@@ -1,0 +1,274 @@
+"""The law of input: whatever comes in is read, or refused in words; it neither hangs nor swells."""
+
+import gzip
+import random
+import struct
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, aclosing, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from endpoint import completion, serving
+from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
+from icl_loop.context import context_policy
+from icl_loop.datasets import csv_file, folder, idx
+from icl_loop.errors import DatasetError, InputError, ModelError, ModelUnavailable
+from icl_loop.experiment import load
+from icl_loop.messages import user
+from icl_loop.models.openai import LONGEST_PAUSE_S, MAX_REPLY_BYTES, OpenAIModel
+from icl_loop.wording import open_wording
+
+MIB = 2**20
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Kind]]:
+    """All kinds of input, by name."""
+    with ExitStack() as stack:
+        all_kinds = [*files(tmp_path_factory.mktemp("played")), stack.enter_context(wire())]
+        yield {kind.name: kind for kind in all_kinds}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=40)
+@given(seed=st.integers(0, 2**32))
+def test_what_went_wrong_is_read_or_refused_in_words(
+    kinds: Mapping[str, Kind],
+    tmp_path_factory: pytest.TempPathFactory,
+    name: str,
+    seed: int,
+) -> None:
+    """An input with a few things changed is read, or refused by an error of ours, in seconds."""
+    kind = kinds[name]
+    path = tmp_path_factory.mktemp("mutant") / f"mutant{kind.suffix}"
+    path.write_bytes(mutated(kind, random.Random(seed)))  # noqa: S311  mutants, no secrets
+    start = time.monotonic()
+    why = outcome(kind, path)
+    assert time.monotonic() - start < 20
+    assert "Traceback" not in why
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sound_ones_are_read(kinds: Mapping[str, Kind], tmp_path: Path, name: str) -> None:
+    """What the changes are made to is sound but for replies that refuse."""
+    kind = kinds[name]
+    path = tmp_path / f"sound{kind.suffix}"
+    for number, data in enumerate(kind.seeds):
+        path.write_bytes(data)
+        why = outcome(kind, path)
+        assert why == "" or (name == "reply" and number > 2), why
+
+
+@contextmanager
+def taking_at_most(mib: float) -> Iterator[None]:
+    """Fail if more memory than this is taken at any moment."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1] / MIB
+    finally:
+        tracemalloc.stop()
+    assert peak <= mib, f"{peak:.0f} MiB were taken"
+
+
+# ---- files that are larger than they look ------------------------------------------------
+
+
+def _idx(*sizes: int, values: bytes) -> bytes:
+    return struct.pack(f">BBBB{len(sizes)}I", 0, 0, 8, len(sizes), *sizes) + values
+
+
+@pytest.mark.parametrize("sizes", [(2**32 - 1, 28, 28), (2**31, 1, 1), (2**16, 2**16, 2**16)])
+def test_an_absurd_header_takes_no_memory(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
+    """An IDX file that claims billions of values is refused, by what it claims or what it holds."""
+    path = tmp_path / "images"
+    path.write_bytes(_idx(*sizes, values=bytes(100)))
+    with taking_at_most(4), pytest.raises(DatasetError, match=r"impossible header|found 100"):
+        idx.load(path, 3)
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A gzipped IDX file is unpacked no further than the size that its header names."""
+    path = tmp_path / "images.gz"
+    path.write_bytes(gzip.compress(_idx(2, 2, 2, values=bytes(200 * MIB)), 1))
+    with taking_at_most(4), pytest.raises(DatasetError, match="should hold 8 values"):
+        idx.load(path, 3)
+
+
+def _png(width: int, height: int, data: bytes) -> bytes:
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    ends = chunk(b"IHDR", header), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + ends[0] + chunk(b"IDAT", data) + ends[1]
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2), (9_000, 9_000)])
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A picture that unpacks to more pixels than allowed is refused by its header."""
+    path = tmp_path / "bomb.png"
+    path.write_bytes(_png(*size, zlib.compress(bytes(MIB))))
+    with taking_at_most(8), pytest.raises(DatasetError, match="pixels"):
+        folder.read_picture(path)
+
+
+def test_a_folder_of_too_many_pixels_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures that are small enough each but too many together are refused in words."""
+    monkeypatch.setattr(folder, "MAX_BYTES", 1000)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(2):
+            rows = zlib.compress(bytes(20 * 21))
+            (tmp_path / name / f"{number}.png").write_bytes(_png(20, 20, rows))
+    with pytest.raises(DatasetError, match="take more than 0 MiB"):
+        folder.load(tmp_path)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "pkl", "png"])
+def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
+    """A NumPy file or a pickle among pictures is refused in words; what is in it never runs."""
+
+    class Trap:
+        def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
+            return Path.touch, (tmp_path / "sprung",)  # type: ignore[return-value]  # what a forger would give
+
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+    with (tmp_path / "data" / "a" / f"one.{ending}").open("wb") as file:
+        np.save(file, np.array([Trap()], dtype=object), allow_pickle=True)
+    with pytest.raises(DatasetError, match=rf"one\.{ending} is not a picture"):
+        folder.load(tmp_path / "data")
+    with pytest.raises(DatasetError, match="is not an IDX file"):
+        idx.load(tmp_path / "data" / "a" / f"one.{ending}", 3)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'text,label\n"' + b"x" * 3 * MIB + b'",a\n', "field larger|characters"),
+        (b"text,label\n" + b"x" * 33 * MIB, "larger than 32 MiB"),
+        (b"a," * 2_000 + b"label\n", "more than 1,000 columns"),
+        (b"a,label\n" + b"1,x\n" * 100_001, "more than 100,000 rows"),
+    ],
+    ids=["cell", "file", "columns", "rows"],
+)
+def test_a_giant_table_is_refused(tmp_path: Path, text: bytes, says: str) -> None:
+    """A CSV file that is too large in any respect is refused by what is too large."""
+    path = tmp_path / "giant.csv"
+    path.write_bytes(text)
+    with taking_at_most(160), pytest.raises(DatasetError, match=says):
+        csv_file.load(str(path))
+
+
+@pytest.mark.parametrize("opening", ["[", "{a=", "a."])
+def test_deep_nesting_is_refused(tmp_path: Path, opening: str) -> None:
+    """A TOML file nested thousands deep is refused in words, as an experiment and as a wording."""
+    path = tmp_path / "deep.toml"
+    path.write_text(f"name = {opening * 20_000}" if opening != "a." else opening * 20_000 + "a = 1")
+    for reader in (load, lambda file: open_wording(str(file))):
+        with pytest.raises(InputError, match=r"deep\.toml"):
+            reader(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 5_000, "last(1)|" * 5_000 + "last(1)", "last(" + "-" * 9_999]
+)
+def test_a_deep_policy_is_refused(text: str) -> None:
+    """A context policy nested thousands deep is refused in words."""
+    with pytest.raises(InputError, match="is not written like"):
+        context_policy(text)
+
+
+@pytest.mark.parametrize("key", ["turns", "streams"])
+def test_a_number_of_turns_without_sense_is_refused(tmp_path: Path, key: str) -> None:
+    """More turns or streams than anybody can want are refused before a single one is made."""
+    path = tmp_path / "long.toml"
+    path.write_text(f'name = "long"\n{key} = 1000000001\n')
+    with pytest.raises(InputError, match=f"{key} = 1000000001"):
+        load(path)
+
+
+# ---- replies without end -----------------------------------------------------------------
+
+
+async def asked(base_url: str, timeout_s: float = 20.0) -> str:
+    """Ask once; return why it is refused."""
+    async with aclosing(OpenAIModel("tiny", base_url=base_url, timeout_s=timeout_s)) as model:
+        with pytest.raises(ModelError) as refused:
+            await model.complete([user("which?")])
+    return str(refused.value)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+CHUNK = b"10000\r\n" + b" " * 2**16 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        HEAD + b"Content-Length: %d\r\n\r\n" % (100 * MIB) + bytes(100 * MIB),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + CHUNK * 1_600,
+        HEAD + b"\r\n" + b" " * 100 * MIB,
+    ],
+    ids=["length", "chunked", "until closed"],
+)
+async def test_a_reply_of_100_mib_is_refused(reply: bytes) -> None:
+    """Of a reply that is far too long no more is taken in than is allowed, and a little."""
+    endpoint = Wire()
+    endpoint.reply = reply
+    try:
+        with taking_at_most(2.5 * MAX_REPLY_BYTES / MIB):
+            assert f"more than {MAX_REPLY_BYTES} bytes" in await asked(endpoint.base_url)
+    finally:
+        endpoint.close()
+
+
+async def test_a_reply_that_unpacks_to_far_more_is_refused() -> None:
+    """A compressed reply is bounded by what it unpacks to."""
+    packed = gzip.compress(bytes(100 * MIB), 1)
+    endpoint = Wire()
+    endpoint.reply = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    endpoint.reply += packed
+    try:
+        with taking_at_most(4 * MAX_REPLY_BYTES / MIB):
+            assert f"more than {MAX_REPLY_BYTES} bytes" in await asked(endpoint.base_url)
+    finally:
+        endpoint.close()
+
+
+async def test_a_reset_in_years_is_not_waited_for() -> None:
+    """An endpoint that says nothing is left for years is asked again within minutes."""
+    nothing = {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "99999d"}
+    with serving([completion("3", headers=nothing)]) as endpoint:
+        async with aclosing(OpenAIModel("tiny", base_url=endpoint.base_url)) as model:
+            await model.complete([user("which?")])
+            assert model._not_before - time.monotonic() <= LONGEST_PAUSE_S
+
+
+async def test_the_endpoints_own_clock_tells_how_long_to_wait() -> None:
+    """A date to wait for is taken by the clock of the endpoint, whatever the clock here says."""
+    dates = {
+        "Date": "Sun, 06 Nov 1994 08:49:37 GMT",
+        "Retry-After": "Sun, 06 Nov 1994 08:49:40 GMT",
+    }
+    endpoint = Wire()
+    told = "".join(f"{name}: {date}\r\n" for name, date in dates.items())
+    endpoint.reply = f"HTTP/1.1 429 Later\r\n{told}Content-Length: 2\r\n\r\n{{}}".encode()
+    async with aclosing(OpenAIModel("tiny", base_url=endpoint.base_url)) as model:
+        with pytest.raises(ModelUnavailable) as limited:
+            await model.complete([user("which?")])
+    endpoint.close()
+    assert limited.value.retry_after_s == 3

@@ -1,0 +1,349 @@
+"""The laws of a hostile disk: what was saved is kept, damage is named, nothing changes silently."""
+
+import asyncio
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_loop.analysis import frame
+from icl_loop.errors import IclLoopError, StoppedShort, TranscriptError
+from icl_loop.experiment import Experiment, Session
+from icl_loop.journal import Journal
+from icl_loop.loop import play
+from icl_loop.models import ReplayModel
+from icl_loop.records import Turn
+from icl_loop.runner import Run, verify
+from icl_loop.seals import check_seals, sealed
+from icl_loop.transcripts import Recorder, Transcript, read
+from making import experiment, session, transcripts_of, unsealed
+
+T = TypeVar("T")
+
+# ---- disks that refuse -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A place that holds little, until it is told to grow."""
+
+    folder: Path
+    grow: Callable[[], object]
+
+
+def mounted(folder: Path, options: str) -> bool:
+    """Mount memory as a disk, or mount it anew; return whether that is permitted."""
+    command = shutil.which("mount")
+    if command is None:
+        return False
+    kind = [command, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(kind, check=False, capture_output=True).returncode == 0
+
+
+@contextmanager
+def small_disk(folder: Path, size: int) -> Iterator[Disk]:
+    """Give a disk of so many bytes; where none may be mounted, files of so many bytes at most."""
+    folder.mkdir()
+    if mounted(folder, f"size={size}"):
+        try:
+            yield Disk(folder, lambda: mounted(folder, "remount,size=64m"))
+        finally:
+            subprocess.run([str(shutil.which("umount")), str(folder)], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 4, before[1]))
+    try:
+        yield Disk(folder, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, quiet)
+
+
+def chance(**changes: object) -> Experiment:
+    """Return three short sessions of a model that guesses."""
+    return experiment(streams=3, turns=12, model={"name": "participant/chance"}, **changes)
+
+
+async def whole(folder: Path) -> dict[str, bytes]:
+    """Return the transcripts of the run that nothing disturbed."""
+    return transcripts_of((await Run(chance(), folder).play()).folder)
+
+
+@pytest.mark.parametrize("pages", [1, 4, 7, 9])
+async def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, pages: int) -> None:
+    """On a disk that is full a run stops in words; given room, it ends as if there always was."""
+    with small_disk(tmp_path / "disk", pages * 4096) as disk:
+        stopped = await Run(chance(), disk.folder).play()
+        assert stopped.stops
+        assert all("cannot be written" in str(stop.reason) for stop in stopped.stops)
+        assert all("run again to go on" in str(stop.reason) for stop in stopped.stops)
+        disk.grow()
+        assert (await Run(chance(), disk.folder).play()).complete
+        assert transcripts_of(disk.folder / "small") == await whole(tmp_path / "whole")
+
+
+async def test_a_disk_that_may_not_be_written_is_said_to_be(tmp_path: Path) -> None:
+    """Where the disk may only be read, a run is refused before any request, and analysis works."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not mounted(folder, "size=4m"):
+        pytest.skip("no disk may be mounted here")
+    try:
+        await Run(experiment(streams=2), folder).play()
+        before = transcripts_of(folder / "small")
+        assert mounted(folder, "remount,ro")
+        with pytest.raises(StoppedShort, match="cannot be written: Read-only file system"):
+            await Run(experiment(streams=3), folder).play()
+        assert frame([folder]).height == 24
+        assert transcripts_of(folder / "small") == before
+    finally:
+        subprocess.run([str(shutil.which("umount")), str(folder)], check=True)
+
+
+async def test_a_folder_removed_in_midrun_is_not_filled_again(tmp_path: Path) -> None:
+    """When its folder goes away, every session of a run stops and says that its turns are gone."""
+    seen: list[int] = []
+
+    def remove(_: Session, turn: Turn) -> None:
+        seen.append(turn.index)
+        if len(seen) == 8:
+            shutil.rmtree(tmp_path / "small")
+
+    result = await Run(chance(), tmp_path, on_turn=remove, concurrency=2).play()
+    said = {stop.session.stream: str(stop.reason) for stop in result.stops}
+    assert said.keys() == {0, 1, 2}
+    assert all("was removed while" in reason for reason in said.values())
+    assert not (tmp_path / "small").exists()
+    assert transcripts_of((await Run(chance(), tmp_path).play()).folder) == await whole(
+        tmp_path / "whole"
+    )
+
+
+async def test_what_stands_in_the_place_of_a_transcript_is_named(tmp_path: Path) -> None:
+    """A folder where a transcript should be is an error in words, for the run and the analysis."""
+    (tmp_path / "small" / "feedback-1.jsonl").mkdir(parents=True)
+    with pytest.raises(TranscriptError, match=r"feedback-1\.jsonl cannot be read: Is a directory"):
+        await Run(experiment(), tmp_path).play()
+    with pytest.raises(TranscriptError, match=r"feedback-1\.jsonl cannot be read: Is a directory"):
+        frame([tmp_path])
+
+
+def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
+    """A transcript that is a link to no file is an error in words."""
+    (tmp_path / "lost.jsonl").symlink_to(tmp_path / "gone")
+    with pytest.raises(TranscriptError, match=r"lost\.jsonl cannot be read: No such file"):
+        frame([tmp_path])
+
+
+# ---- cuts --------------------------------------------------------------------------------
+
+SHORT = session(2, encoding="binary", size=4)
+"""A session of which every byte can be tried."""
+
+
+async def saved(chosen: Session, path: Path) -> Transcript:
+    """Play `chosen` into `path`, going on with what is there; return what is saved."""
+    with Journal() as journal, Recorder(path, chosen.header(), journal) as recorder:
+        replay = ReplayModel(recorder.saved, then=chosen.open_model())
+        turns = play(chosen.task, replay, chosen.policy, chosen.window)
+        async for _ in recorder.record(turns):
+            pass
+        recorder.finish("complete", len(chosen.task))
+    return read(path)
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: thousands of files are written into it."""
+    place = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
+    if not os.access(place, os.W_OK):
+        yield tmp_path
+        return
+    with TemporaryDirectory(dir=place) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The transcript of `SHORT`."""
+    path = tmp_path_factory.mktemp("short") / "session.jsonl"
+    asyncio.run(saved(SHORT, path))
+    return path
+
+
+async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) -> None:
+    """Cut at every byte in turn, a transcript reads as its whole lines, and resumes as never cut."""
+    data = short.read_bytes()
+    before = read(short)
+    expected = transcripts_of(short.parent)
+    path = memory / "session.jsonl"
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        lines = data[:cut].count(b"\n")
+        if lines:
+            kept = read(path)
+            assert kept.header == before.header
+            assert kept.turns == before.turns[: lines - 1]
+        else:
+            with pytest.raises(TranscriptError, match="holds no whole line"):
+                read(path)
+        if not lines and cut % 16:
+            continue  # without a whole line all cuts are one: the session begins anew
+        again = await saved(SHORT, path)
+        assert transcripts_of(memory) == expected, cut
+    assert await verify(again) == 2
+
+
+# ---- flips -------------------------------------------------------------------------------
+
+
+def read_by(reader: Callable[[Path], T], path: Path) -> T | str:
+    """Return what is read of a transcript, or why it is refused."""
+    try:
+        return reader(path)
+    except IclLoopError as error:
+        return str(error)
+
+
+def counted(path: Path) -> str:
+    """Return what analysis counts of a transcript."""
+    return frame([path]).drop("path").write_ndjson()
+
+
+def test_no_flipped_bit_is_taken_for_what_was_saved(short: Path, memory: Path) -> None:
+    """A transcript with one bit flipped reads as if it were not, or is refused with its line."""
+    data, before, analysed = short.read_bytes(), read(short), counted(short)
+    path = memory / "session.jsonl"
+    header, unseen = data.index(b"\n"), set()
+    for place, bit in product(range(len(data)), range(8)):
+        if place < header - 20 and bit != place % 8:
+            continue  # one bit of each byte of the first line, all bits of every other
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        after, line = read_by(read, path), data.count(b"\n", 0, place) + 1
+        if isinstance(after, str):
+            assert f"session.jsonl, line {line}" in after, place
+            assert f"session.jsonl, line {line}" in read_by(counted, path)
+        else:
+            unseen.add(place)
+            assert replace(after, path=short) == before
+            assert read_by(counted, path) == analysed
+    assert unseen <= set(range(header - 20, header)), "the checksum of the first line only"
+
+
+async def test_a_damaged_transcript_is_not_gone_on_with(short: Path, tmp_path: Path) -> None:
+    """A run that finds damage says what is sound and what to do, and leaves the file as it is."""
+    path = tmp_path / "session.jsonl"
+    damaged = short.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"oj"', 1)
+    path.write_bytes(damaged)
+    with pytest.raises(TranscriptError, match="the 1 lines before it are sound") as refused:
+        await saved(SHORT, path)
+    assert "run again to ask for the rest anew" in str(refused.value)
+    assert path.read_bytes() == damaged
+
+
+def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> None:
+    """A transcript none of whose lines is sealed is read as it is; one seal lost among many is not."""
+    text = short.read_text()
+    path = tmp_path / "session.jsonl"
+    path.write_text(unsealed(text))
+    assert read(path).turns == read(short).turns
+    lines = text.splitlines(keepends=True)
+    path.write_text(lines[0] + unsealed(lines[1]) + lines[2])
+    with pytest.raises(TranscriptError, match="line 2: it has lost its checksum"):
+        read(path)
+
+
+@given(st.lists(st.binary(min_size=1).filter(lambda body: b"\n" not in body), min_size=1))
+def test_seals_find_any_change_of_a_byte(bodies: list[bytes]) -> None:
+    """What was sealed is passed, and with any byte of a line changed the line is named."""
+    lines = [sealed(b"{" + body + b"}") for body in bodies]
+    check_seals(Path("a"), lines)
+    for number, line in enumerate(lines[1:], start=2):
+        changed = bytearray(line)
+        changed[len(line) // 2] ^= 0xFF
+        with pytest.raises(TranscriptError, match=f"a, line {number}: "):
+            check_seals(Path("a"), [*lines[: number - 1], bytes(changed)])
+
+
+# ---- clocks and kills --------------------------------------------------------------------
+
+LEAPING = """
+import datetime, random, sys, time
+dice, whole = random.Random(3), datetime.datetime
+class Leaping(whole):
+    @classmethod
+    def now(cls, tz=None):
+        return whole.now(tz) + datetime.timedelta(seconds=dice.choice([-7e6, -60, 0, 60, 7e6]))
+datetime.datetime = Leaping
+told = time.time
+time.time = lambda: told() + dice.choice([-7e6, -60.0, 0.0, 60.0, 7e6])
+from icl_loop.cli import main
+sys.argv = ["icl-loop", *sys.argv[1:]]
+main()
+"""
+"""The command line on a machine whose clock leaps by months at every look."""
+
+
+async def test_a_clock_that_leaps_changes_no_duration(tmp_path: Path) -> None:
+    """Whatever the clock says, runs end, durations are not negative, and every turn replays."""
+    file = tmp_path / "small.toml"
+    file.write_text('name = "small"\nturns = 12\nstreams = 2\nseed = 7\n')
+    command = [sys.executable, "-c", LEAPING, "run", str(file), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    for path in sorted(tmp_path.glob("small/*.jsonl")):
+        transcript = read(path)
+        assert await verify(transcript) == 12
+        assert all(0 <= (turn.reply.latency_s or 0) < 60 for turn in transcript.turns)
+    assert frame([tmp_path / "small"])["latency_s"].min() is not None
+
+
+KILLING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from icl_loop import Run, parse
+from icl_loop import journal
+journal.FLUSH_EVERY_S = 1e6
+made = parse({"name": "small", "turns": 12, "streams": 2, "seed": 7})
+left = int(sys.argv[2])
+def die(session, turn):
+    global left
+    left -= 1
+    print(session.file_name, turn.index, flush=True)
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(Run(made, Path(sys.argv[1]), on_turn=die).play())
+"""
+
+
+@pytest.mark.parametrize("turns", [1, 9, 17])
+async def test_a_turn_that_was_reported_survives_a_kill(tmp_path: Path, turns: int) -> None:
+    """Killed before anything was flushed, a run has lost no turn that it had reported."""
+    command = [sys.executable, "-c", KILLING, str(tmp_path / "cut"), str(turns)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    reported = [line.split() for line in done.stdout.splitlines()]
+    assert len(reported) == turns
+    for name, index in reported:
+        assert len(read(tmp_path / "cut" / "small" / name).turns) > int(index)
+    made = experiment()
+    assert (await Run(made, tmp_path / "cut").play()).complete
+    await Run(made, tmp_path / "whole").play()
+    assert transcripts_of(tmp_path / "cut" / "small") == transcripts_of(
+        tmp_path / "whole" / "small"
+    )
