@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icl_loop.engines import Entry, Saved, entries
-from icl_loop.engines.ray import Worker, on_ray
+from icl_loop.engines.ray import Worker, cluster, on_ray
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import (
     ContextFull,
@@ -229,6 +229,22 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"needs the extra \[ray\]: pip install 'icl-loop\[ray\]'"):
         on_ray()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: .*refused"),
+        ("ray://127.0.0.1:10001", "by HOST:PORT or auto"),
+        ("somewhere", "by HOST:PORT or auto"),
+        ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
+    """Where no cluster can be, that is said at once."""
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with pytest.raises(InputError, match=said), cluster(address):
+        pass
 
 
 def test_an_address_goes_with_the_engine(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ class ModelPool:
     ) -> None:
         """Share `meter` among the models of `experiment`, `at_once` requests an endpoint."""
         self._limits, self._price = experiment.limits, experiment.price
-        self._meter, self._at_once, self._open_model = meter, at_once, open_model
+        self._meter, self.at_once, self._open_model = meter, at_once, open_model
         self._paces: dict[str | None, Pace] = {}
         self._models: dict[str, ChatModel] = {}
         self._terms: dict[str, Terms] = {}
@@ -114,7 +114,7 @@ class ModelPool:
             self._paces[base_url] = Pace(
                 requests_per_minute=self._limits.requests_per_minute,
                 tokens_per_minute=self._limits.tokens_per_minute,
-                at_once=self._at_once,
+                at_once=self.at_once,
             )
         return self._paces[base_url]
 

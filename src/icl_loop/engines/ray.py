@@ -8,6 +8,7 @@ session travels with its samples, and its turns come back.
 import asyncio
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from icl_loop.engines.playing import Entry, Saved
-from icl_loop.engines.stage import Stage, Step
+from icl_loop.engines.stage import Count, Stage, Step
 from icl_loop.errors import ContextOverflow, InputError, StoppedShort
 from icl_loop.experiment import Session
 from icl_loop.messages import Reply
@@ -36,6 +37,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without a warning
 }
+CONNECT_S = 10.0
+"""Seconds in which the machine of an address has to answer."""
 GATHER_S = 10.0
 """Seconds that a run waits for more workers once there is one."""
 JOIN_S = 600.0
@@ -88,18 +91,19 @@ class Worker:
     async def begin(self, number: int, part: Part) -> Step:
         """Begin to play a part under a number."""
         model = self._models[model_key(part.session)]
-        count = None
-        if part.by_leave:
-            count = counting(part.session.window.counter) if part.counted else uncounted
-        self._stages[number] = Stage(part.session, part.saved, model, count)
+        try:
+            self._stages[number] = Stage(part.session, part.saved, model, _count_of(part))
+        except InputError as error:  # the vocabulary of its token counter is not here
+            return Step(end=error)
         return await self._stages[number].go_on(1)
 
     async def go_on(self, orders: Sequence[Order]) -> None:
         """Let these parts go on."""
         for number, attempt in orders:
-            task = asyncio.create_task(self._stages[number].go_on(attempt))
-            self._under_way[task] = number
-            task.add_done_callback(self._finish)
+            if stage := self._stages.get(number):  # it may have been dropped since
+                task = asyncio.create_task(stage.go_on(attempt))
+                self._under_way[task] = number
+                task.add_done_callback(self._finish)
 
     async def done(self) -> list[tuple[int, Step | BaseException]]:
         """Return the steps that were finished since this was last asked, at least one."""
@@ -120,6 +124,13 @@ class Worker:
             stage.close()
 
 
+def _count_of(part: Part) -> Count | None:
+    """Return what counts the tokens of the requests that a part needs leave for."""
+    if not part.by_leave:
+        return None
+    return counting(part.session.window.counter) if part.counted else uncounted
+
+
 def on_ray(address: str | None = None) -> "Engine":
     """Return the engine that plays on the Ray cluster at `address`.
 
@@ -128,13 +139,9 @@ def on_ray(address: str | None = None) -> "Engine":
             RAY_ADDRESS says, or else a cluster of this machine's own for as long as the run takes.
 
     Raises:
-        InputError: Ray is not installed, or the address is of a kind that cannot be used.
+        InputError: Ray is not installed.
     """
     _ray()
-    if address is not None and "://" in address:
-        raise InputError(
-            f"a Ray cluster is joined from one of its machines, by HOST:PORT or auto, got {address!r}"
-        )
 
     @asynccontextmanager
     async def engine(pool: ModelPool, sessions: Sequence[Session]) -> AsyncIterator["Play"]:
@@ -142,7 +149,7 @@ def on_ray(address: str | None = None) -> "Engine":
         for session in sessions:
             pool.terms(session)
         with cluster(address):
-            crew = _Crew(openings, most=len(sessions))
+            crew = _Crew(openings, most=min(len(sessions), pool.at_once))
             try:
                 await crew.gather()
                 yield _Driver(pool, crew).play
@@ -181,6 +188,7 @@ def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # no
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
+    _check(address)
     own = {"include_dashboard": False} if address == OWN_CLUSTER else {}
     with _sigterm_kept():
         try:
@@ -193,6 +201,21 @@ def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # no
         ray.shutdown()
 
 
+def _check(address: str) -> None:
+    """Raise InputError if there can be no cluster at `address`; Ray would take minutes to see it."""
+    if address in (OWN_CLUSTER, "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or "/" in host:
+        raise InputError(
+            f"a Ray cluster is joined from one of its machines, by HOST:PORT or auto, got {address!r}"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no Ray cluster at {address}: {error}") from None
+
+
 @contextmanager
 def _sigterm_kept() -> Iterator[None]:
     """Put the handler of SIGTERM back, which Ray replaces by one that ends the process."""
@@ -203,7 +226,8 @@ def _sigterm_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, held)
+        if held is not None:  # else it is no handler of Python's
+            signal.signal(signal.SIGTERM, held)
 
 
 def _one_line(error: Exception) -> str:
