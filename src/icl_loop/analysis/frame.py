@@ -301,7 +301,7 @@ def _is_header() -> pl.Expr:
 
 def _is_whole_turn() -> pl.Expr:
     usage = pl.col("usage").struct
-    first, last = pl.element().list.get(0), pl.element().list.get(1)
+    first, last = (pl.element().list.get(place, null_on_oob=True) for place in (0, 1))
     pair = (
         (pl.element().list.drop_nulls().list.len() == 2) & (first >= 0) & (first <= last)
     ).fill_null(value=False)
