@@ -175,7 +175,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        play_one(*given.one, given.sessions, given.turns)
+        policy, base_url, dataset = given.one
+        play_one(policy, base_url, dataset, given.sessions, given.turns)
         return
     print(f"{given.sessions} sessions x {given.turns} turns, faults at a tenth of all requests")
     print(
