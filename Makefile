@@ -45,6 +45,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/power.py
 	$(BIN)/python benchmarks/ladder.py
 	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/long.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -96,7 +96,8 @@ def main() -> None:
     arms = json.loads(report_text)["arms"]
     print(
         f"{turns:,} turns, {given.sessions:,} sessions, {written / 1e9:.2f} GB:"
-        f" {seconds:.1f} s, {usage.ru_maxrss / 2**20:.2f} GiB; {len(arms)} arms"
+        f" {seconds:.1f} s, of it {usage.ru_utime + usage.ru_stime:.1f} s on a processor,"
+        f" {usage.ru_maxrss / 2**20:.2f} GiB; {len(arms)} arms"
     )
 
 
