@@ -368,9 +368,9 @@ def _expect(path: Path, number: int, expected: str, found: str) -> None:
 
 
 def _check_kept(path: Path, number: int, kept: Sequence[tuple[int, int]], played: int) -> None:
-    """Raise TranscriptError unless `kept` are runs of turns that were played before, in order."""
+    """Raise TranscriptError unless `kept` are runs of turns that were played before, none twice."""
     following = 0
-    for first, last in kept:
+    for first, last in sorted(kept):
         if not following <= first <= last < played:
             raise TranscriptError(
                 f"{path}, line {number}, kept: [{first}, {last}] is no run of the {played} turns before"
