@@ -12,7 +12,7 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"verdict", "sheet"},
+    {"report", "verdict", "sheet"},
     {"screen", "server"},
     {"runner", "plots", "planning"},
     {"pool", "shadow"},

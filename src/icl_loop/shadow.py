@@ -91,6 +91,21 @@ _SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
 
 
 @dataclass(frozen=True, slots=True)
+class Shaded:
+    """The shadow of a frame of turns, as it is drawn.
+
+    Attributes:
+        learner: Whose shadow it is.
+        turns: What `shadows` returns, None where there is no shadow.
+        note: What is left out and why, empty if nothing is.
+    """
+
+    learner: str
+    turns: pl.DataFrame | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ArmShadow:
     """An arm beside its shadow.
 

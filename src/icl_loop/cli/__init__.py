@@ -10,6 +10,7 @@ from icl_loop.cli.console import DONE, complain, exit_code
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
 from icl_loop.cli.replay import replay
+from icl_loop.cli.report import report
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
@@ -29,6 +30,7 @@ for command in (
     replay,
     analyze,
     plot,
+    report,
     sample,
     serve,
 ):

@@ -24,9 +24,8 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.cli.console import err
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Paths, pair_of_arms
 from icl_loop.cli.summary import measured_arms, print_summary
-from icl_loop.errors import InputError
 from icl_loop.shadow import beside, shadows
 
 
@@ -51,7 +50,7 @@ def analyze(
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
-    pair = _pair_of_arms(primary)
+    pair = pair_of_arms(primary)
     turns = frame(paths)
     shadowed = None if learner is None else _shadows_of(turns, learner)
     shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
@@ -89,12 +88,3 @@ def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
     paths = turns["path"].unique(maintain_order=True).to_list()
     watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
     return asyncio.run(shadows(map(Path, watched), learner))
-
-
-def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    arms = [arm.strip() for arm in text.split(",")]
-    if len(arms) != 2 or not all(arms):
-        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
-    return arms[0], arms[1]

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from icl_loop.errors import InputError
+
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
 Changes = Annotated[
@@ -22,3 +24,13 @@ def laid_over(changes: list[str] | None, streams: int | None, turns: int | None)
     laid_over += [f"streams={streams}"] if streams is not None else []
     laid_over += [f"turns={turns}"] if turns is not None else []
     return laid_over
+
+
+def pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    """Return the two arms of `--primary`, None if it was not given."""
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]

@@ -1,0 +1,192 @@
+"""Learning curves: windowed accuracy against turn, beside chance and what a reference would do."""
+
+import altair as alt
+import polars as pl
+
+from icl_loop.analysis import arm_curves, session_curves
+from icl_loop.errors import InputError
+from icl_loop.plots.lines import (
+    arm_colour,
+    arm_dashes,
+    named,
+    names_at_the_right,
+    printable,
+    thinned,
+    turn_axis,
+)
+from icl_loop.plots.look import GREY, PAPER, WIDTH, Look, finished
+
+MAX_THIN_LINES = 20
+"""Sessions of one arm that are drawn singly; with more, an even choice of them is."""
+MAX_POINTS = PAPER.points
+"""About as many points have all lines of one kind together; longer ones leave out turns evenly."""
+
+
+def curve_chart(
+    turns: pl.DataFrame,
+    window: int = 20,
+    shadow: pl.DataFrame | None = None,
+    look: Look = PAPER,
+    learner: str = "",
+) -> alt.LayerChart:
+    """Return the chart of windowed accuracy against turn.
+
+    For each arm a line, a band (95 % t interval over sessions) and a thin line a session; chance
+    as a dashed line; where there is a shadow, a fine dashed line an arm in its colour. Names stand
+    at the right, moved apart where lines end together.
+
+    Args:
+        turns: A frame of turns.
+        window: Turns in a window.
+        shadow: What `shadow.shadows` returns for the same transcripts.
+        look: How it is drawn.
+        learner: Whose shadow it is.
+
+    Raises:
+        InputError: There are no turns, or a window has none.
+    """
+    if turns.is_empty():
+        raise InputError("there are no turns to draw")
+    turns = printable(turns)
+    sessions = named(session_curves(turns, window))
+    arms = named(arm_curves(sessions))
+    names = arms["name"].unique(maintain_order=True).to_list()
+    base = alt.Chart(thinned(arms, look.points, "name")).encode(
+        x=turn_axis(max(turns["turns"])),
+        y=alt.Y(
+            "accuracy:Q",
+            title=_windows(sessions),
+            axis=alt.Axis(format="%"),
+            scale=alt.Scale(domain=[0, 1]),
+        ),
+        color=arm_colour(names, look),
+    )
+    thin = base.properties(data=_few(sessions, look)).mark_line(
+        strokeWidth=0.6, strokeOpacity=0.25
+    )
+    band = base.mark_area(fillOpacity=0.16).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+    line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names))
+    single = base.properties(data=arms.filter(pl.len().over("name") == 1))
+    chance = _chance(turns)
+    ends = (
+        arms.group_by("name", maintain_order=True)
+        .last()
+        .select("name", "turn", value="accuracy")
+        .reverse()
+    )
+    colours = {name: look.text_colour(place) for place, name in enumerate(names)}
+    layers = [
+        thin.encode(detail=alt.Detail("path:N")),
+        band,
+        *_shadow_lines(turns, window, shadow, base, look),
+        line.encode(tooltip=_SAID),
+        single.mark_rule().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
+        single.mark_circle(size=60, opacity=1).encode(tooltip=_SAID),
+        _level(chance, look),
+        *_under_the_pointer(base, look),
+        *names_at_the_right(pl.concat([chance, ends]), colours, look),
+    ]
+    title = _title(turns, learner if shadow is not None else "")
+    return finished(alt.LayerChart(layer=layers), look, title)
+
+
+_SAID = [
+    alt.Tooltip("name:N", title="arm"),
+    alt.Tooltip("turn:Q"),
+    alt.Tooltip("accuracy:Q", format=".1%"),
+    alt.Tooltip("sessions:Q"),
+]
+
+
+def _few(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
+    """Return points enough to see single sessions by, each `path` a number that tells no folder."""
+    path = pl.col("path").rank("dense").over("name").cast(pl.Int64) - 1
+    step = (pl.col("path").n_unique().over("name") / MAX_THIN_LINES).ceil().cast(pl.Int64)
+    chosen = sessions.select("name", "turn", "accuracy", path=path, step=step).filter(
+        pl.col("path") % pl.col("step") == 0
+    )
+    return thinned(chosen.drop("step"), look.points, "name", "path")
+
+
+def shadow_curves(turns: pl.DataFrame, window: int, shadow: pl.DataFrame) -> pl.DataFrame:
+    """Return the curves of the shadow, as `arm_curves` does, named; arms without one left out."""
+    both = turns.join(shadow, on=["path", "turn"], how="inner", maintain_order="left")
+    shaded = both.with_columns(correct="shadow")
+    curves = arm_curves(session_curves(shaded, window)) if shaded.height else None
+    several = turns["experiment"].n_unique() > 1
+    if curves is None:
+        return pl.DataFrame(schema={"name": pl.String, "turn": pl.Float64, "accuracy": pl.Float64})
+    name = pl.concat_str("experiment", pl.lit(" / "), "arm") if several else pl.col("arm")
+    return curves.select("turn", "accuracy", name=name)
+
+
+def _shadow_lines(
+    turns: pl.DataFrame, window: int, shadow: pl.DataFrame | None, base: alt.Chart, look: Look
+) -> list[alt.Chart]:
+    if shadow is None:
+        return []
+    curves = thinned(shadow_curves(turns, window, shadow), look.points, "name")
+    fine = base.properties(data=curves).mark_line(strokeWidth=1.3, strokeDash=[1, 2])
+    return [fine]
+
+
+def _chance(turns: pl.DataFrame) -> pl.DataFrame:
+    return turns.select(
+        name=pl.lit("chance"),
+        turn=pl.col("turns").max().cast(pl.Float64),
+        value=pl.col("chance").unique(maintain_order=True),
+    )
+
+
+def _level(chance: pl.DataFrame, look: Look) -> alt.Chart:
+    rule = alt.Chart(chance).mark_rule(strokeDash=[6, 4], color=look.faint)
+    return rule.encode(y=alt.Y("value:Q"))
+
+
+def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
+    """Draw a dot on the nearest point of a line and say what it is."""
+    if not look.lively:
+        return []
+    near = alt.selection_point(
+        name="near", nearest=True, on="pointerover", clear="pointerout", empty=False
+    )
+    seen = alt.condition(near, alt.value(1), alt.value(0))
+    interval = alt.Tooltip("interval:N", title="95 % interval")
+    dots = (
+        base.transform_calculate(interval=_INTERVAL)
+        .mark_circle(size=70)
+        .encode(opacity=seen, tooltip=[*_SAID[:3], interval, _SAID[3]])
+        .add_params(near)
+    )
+    return [dots]
+
+
+_INTERVAL = (
+    "isValid(datum.low) ? format(datum.low, '.1%') + ' to ' + format(datum.high, '.1%') : 'none'"
+)
+
+
+def _windows(sessions: pl.DataFrame) -> str:
+    sizes = sorted(set(sessions["window"]))
+    return f"accuracy in windows of {' or '.join(map(str, sizes))} turn{'s' * (sizes != [1])}"
+
+
+def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
+    names = turns["experiment"].unique(maintain_order=True)
+    sessions = turns["path"].n_unique()
+    planned = " or ".join(map(str, sorted(set(turns["turns"]))))
+    most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
+    thin = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
+    said = [
+        f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
+        f"lines: means over sessions; bands: their 95 % t intervals; thin lines: {thin}",
+    ]
+    if learner:
+        said.append(f"dotted: the shadow, what {learner} answers from what the model was shown")
+    return alt.TitleParams(
+        text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
+        subtitle=said,
+        anchor="start",
+        limit=WIDTH,
+        subtitleColor=GREY,
+    )
