@@ -178,7 +178,7 @@ def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
     assert heights[0] >= -1e-9
     assert heights[-1] <= 1 + 1e-9
     assert all(HEIGHT * (upper - lower) > 14 for lower, upper in pairwise(heights))
-    assert names["accuracy"].is_sorted()
+    assert names["value"].is_sorted()
 
 
 def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_experiments_are_named_apart(tmp_path: Path) -> None:
     assert drawn.keys() >= {"one / a", "two / a", "two / b", "Learning curves: one, two"}
     assert "9 sessions of 30 or 60 turns" in drawn
     rows = [row for rows in curve_chart(turns).to_dict()["datasets"].values() for row in rows]
-    assert {row["accuracy"] for row in rows if row["name"] == "chance"} == {0.1, 0.5}
+    assert {row["value"] for row in rows if row.get("name") == "chance"} == {0.1, 0.5}
 
 
 def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import typer
 from rich.progress import track
 
 from icl_loop.cli.console import err
-from icl_loop.errors import InputError, RequestRefused
+from icl_loop.errors import RequestRefused
 from icl_loop.shadow import LEARNER, Shaded, shadows
 
 MOST_TURNS = 20_000

@@ -1,5 +1,7 @@
 """Learning curves: windowed accuracy against turn, beside chance and what a reference would do."""
 
+from collections.abc import Sequence
+
 import altair as alt
 import polars as pl
 
@@ -14,10 +16,12 @@ from icl_loop.plots.lines import (
     thinned,
     turn_axis,
 )
-from icl_loop.plots.look import GREY, PAPER, WIDTH, Look, finished
+from icl_loop.plots.look import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
 
 MAX_THIN_LINES = 20
 """Sessions of one arm that are drawn singly; with more, an even choice of them is."""
+MAX_WITH_THIN = 5
+"""Arms of which single sessions are drawn; with more they would hide each other."""
 MAX_POINTS = PAPER.points
 """About as many points have all lines of one kind together; longer ones leave out turns evenly."""
 
@@ -48,46 +52,99 @@ def curve_chart(
     if turns.is_empty():
         raise InputError("there are no turns to draw")
     turns = printable(turns)
+    arms = named(turns)["name"].unique(maintain_order=True).to_list()
+    layers = _layers(turns, window, shadow, look, arms)
+    title = _title(turns, learner if shadow is not None else "")
+    return finished(alt.LayerChart(layer=layers), look, title)
+
+
+def compared_chart(
+    turns: pl.DataFrame, window: int = 20, shadow: pl.DataFrame | None = None, learner: str = ""
+) -> alt.ConcatChart:
+    """Return the curves of each experiment, or run of one, in a panel of its own.
+
+    Scales are the same, and an arm of the same name has the same colour in all of them.
+
+    Raises:
+        InputError: There are no turns, or a window has none.
+    """
+    if turns.is_empty():
+        raise InputError("there are no turns to draw")
+    turns = printable(turns)
+    arms = turns["arm"].unique(maintain_order=True).to_list()
+    charts = [
+        finished(
+            alt.LayerChart(layer=_layers(part, window, shadow, PAPER, arms, PANEL)),
+            PAPER,
+            alt.TitleParams(str(name), anchor="start", fontSize=12, limit=PANEL),
+            PANEL,
+        )
+        for (name,), part in turns.group_by("experiment", maintain_order=True)
+    ]
+    said = [_LEGEND, _shadow_said(learner)] if shadow is not None else [_LEGEND]
+    return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=said)
+
+
+PANEL = 240
+"""Pixels of height of one run among several."""
+_LEGEND = "lines: means over sessions; bands: their 95 % t intervals; dashed: chance"
+
+
+def _layers(
+    turns: pl.DataFrame,
+    window: int,
+    shadow: pl.DataFrame | None,
+    look: Look,
+    all_arms: Sequence[str],
+    height: int = HEIGHT,
+) -> list[alt.Chart]:
+    """Return the marks of one plot, from what is behind to what is before."""
     sessions = named(session_curves(turns, window))
     arms = named(arm_curves(sessions))
-    names = arms["name"].unique(maintain_order=True).to_list()
+    names = list(all_arms)
     base = alt.Chart(thinned(arms, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"])),
+        x=turn_axis(max(turns["turns"]), 8 if height == HEIGHT else 5),
         y=alt.Y(
             "accuracy:Q",
             title=_windows(sessions),
-            axis=alt.Axis(format="%"),
+            axis=alt.Axis(format="%", tickCount=6),
             scale=alt.Scale(domain=[0, 1]),
         ),
         color=arm_colour(names, look),
     )
-    thin = base.properties(data=_few(sessions, look)).mark_line(
-        strokeWidth=0.6, strokeOpacity=0.25
+    thin = base.properties(data=_few(sessions, look)).mark_line(strokeWidth=0.6, strokeOpacity=0.25)
+    band = base.mark_area(fillOpacity=0.16 if len(names) <= MAX_WITH_THIN else 0.1).encode(
+        y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
     )
-    band = base.mark_area(fillOpacity=0.16).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
     line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names))
     single = base.properties(data=arms.filter(pl.len().over("name") == 1))
     chance = _chance(turns)
-    ends = (
-        arms.group_by("name", maintain_order=True)
-        .last()
-        .select("name", "turn", value="accuracy")
-        .reverse()
-    )
+    ends = arms.group_by("name", maintain_order=True).last()
+    ends = ends.select("name", "turn", value="accuracy").reverse()
     colours = {name: look.text_colour(place) for place, name in enumerate(names)}
-    layers = [
-        thin.encode(detail=alt.Detail("path:N")),
+    return [
+        *([thin.encode(detail=alt.Detail("path:N"))] if len(names) <= MAX_WITH_THIN else []),
         band,
+        *_stateless_levels(turns, base),
         *_shadow_lines(turns, window, shadow, base, look),
         line.encode(tooltip=_SAID),
         single.mark_rule().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         single.mark_circle(size=60, opacity=1).encode(tooltip=_SAID),
         _level(chance, look),
         *_under_the_pointer(base, look),
-        *names_at_the_right(pl.concat([chance, ends]), colours, look),
+        *names_at_the_right(pl.concat([chance, ends]), colours, look, height=height),
     ]
-    title = _title(turns, learner if shadow is not None else "")
-    return finished(alt.LayerChart(layer=layers), look, title)
+
+
+def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
+    """Draw the accuracy of arms that were shown nothing, over all their turns."""
+    if "exposure" not in turns.columns:
+        return []
+    shown = pl.col("exposure").sum().over("experiment", "arm")
+    levels = named(turns).filter(shown == 0).group_by("name").agg(accuracy=pl.col("correct").mean())
+    rule = alt.Chart(levels).mark_rule(strokeDash=[2, 5], strokeWidth=1.2)
+    drawn = rule.encode(y=alt.Y("accuracy:Q"), color=base.encoding.color)
+    return [drawn] if levels.height else []
 
 
 _SAID = [
@@ -176,13 +233,15 @@ def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
     sessions = turns["path"].n_unique()
     planned = " or ".join(map(str, sorted(set(turns["turns"]))))
     most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
-    thin = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
+    some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
+    thin = turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN
     said = [
         f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
-        f"lines: means over sessions; bands: their 95 % t intervals; thin lines: {thin}",
+        "lines: means over sessions; bands: their 95 % t intervals"
+        + (f"; thin lines: {some}" if thin else ""),
     ]
     if learner:
-        said.append(f"dotted: the shadow, what {learner} answers from what the model was shown")
+        said.append(_shadow_said(learner))
     return alt.TitleParams(
         text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
         subtitle=said,
@@ -190,3 +249,7 @@ def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
         limit=WIDTH,
         subtitleColor=GREY,
     )
+
+
+def _shadow_said(learner: str) -> str:
+    return f"dotted: the shadow, what {learner} answers from what the model was shown"

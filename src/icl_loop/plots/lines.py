@@ -11,8 +11,8 @@ from scipy.optimize import isotonic_regression
 
 from icl_loop.plots.look import HEIGHT, Look, dashes
 
-_NAME_GAP = 17 / HEIGHT
-"""Least distance between the names at the right, as a share of the height."""
+_NAME_GAP = 17
+"""Least pixels between the names at the right."""
 
 
 def named(curves: pl.DataFrame) -> pl.DataFrame:
@@ -33,12 +33,12 @@ def thinned(points: pl.DataFrame, most: int, *line: str) -> pl.DataFrame:
     return points.filter(pl.int_range(pl.len()).over(line) % stride == 0)
 
 
-def turn_axis(longest: int) -> alt.X:
+def turn_axis(longest: int, ticks: int = 8) -> alt.X:
     """Return the axis of turns, from 0 to those planned."""
     return alt.X(
         "turn:Q",
         title="turn",
-        axis=alt.Axis(tickMinStep=1, tickCount=8),
+        axis=alt.Axis(tickMinStep=1, tickCount=ticks),
         scale=alt.Scale(domain=[0, longest], nice=False),
     )
 
@@ -52,13 +52,15 @@ def arm_colour(names: Sequence[str], look: Look) -> alt.Color:
 def arm_dashes(names: Sequence[str]) -> alt.StrokeDash:
     """Return the strokes of the arms."""
     strokes = [dashes(place) for place in range(len(names))]
-    return alt.StrokeDash(
-        "name:N", legend=None, scale=alt.Scale(domain=list(names), range=strokes)
-    )
+    return alt.StrokeDash("name:N", legend=None, scale=alt.Scale(domain=list(names), range=strokes))
 
 
 def names_at_the_right(
-    ends: pl.DataFrame, colours: Mapping[str, str], look: Look, top: float = 1.0
+    ends: pl.DataFrame,
+    colours: Mapping[str, str],
+    look: Look,
+    top: float = 1.0,
+    height: int = HEIGHT,
 ) -> list[alt.Chart]:
     """Draw names beside the plot, each led to by a dotted line from where its line ends.
 
@@ -68,11 +70,14 @@ def names_at_the_right(
         colours: Of the names.
         look: How charts look.
         top: The value at the top of the plot; 0 is at its foot.
+        height: Pixels of the plot.
     """
     lines = ends.with_columns(
         colour=pl.col("name").replace_strict(colours, default=look.faint)
     ).sort("value", maintain_order=True)
-    lines = lines.with_columns(height=pl.Series(top * apart(lines["value"] / top)))
+    lines = lines.with_columns(
+        height=pl.Series(top * apart(lines["value"] / top, _NAME_GAP / height))
+    )
     colour = alt.Color("colour:N", scale=None)
     leader = (
         alt.Chart(lines)
@@ -88,21 +93,19 @@ def names_at_the_right(
     text = (
         alt.Chart(lines)
         .mark_text(align="left", dx=6, fontSize=12, limit=320)
-        .encode(
-            x=alt.value("width"), y=alt.Y("height:Q"), text=alt.Text("name:N"), color=colour
-        )
+        .encode(x=alt.value("width"), y=alt.Y("height:Q"), text=alt.Text("name:N"), color=colour)
     )
     return [leader, text]
 
 
-def apart(heights: ArrayLike) -> NDArray[np.float64]:
-    """Return rising heights moved as little as keeps them apart and between 0 and 1.
+def apart(heights: ArrayLike, least: float) -> NDArray[np.float64]:
+    """Return rising heights moved as little as keeps them `least` apart and between 0 and 1.
 
     Least squares under a least distance is isotonic regression of the heights less that distance
     times their rank.
     """
     wanted = np.asarray(heights, dtype=np.float64)
-    gap = min(_NAME_GAP, 1 / max(wanted.size - 1, 1))
+    gap = min(least, 1 / max(wanted.size - 1, 1))
     offsets = gap * np.arange(wanted.size)
     fitted = np.asarray(isotonic_regression(wanted - offsets).x, dtype=np.float64)
     return np.clip(fitted, 0, 1 - offsets[-1]) + offsets

@@ -1,5 +1,6 @@
 """How charts look: colours that any eye tells apart, on paper and on a page in light or dark."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,8 @@ DASHES: tuple[list[int], ...] = ([], [7, 3], [2, 2], [7, 2, 2, 2])
 GREY = "#555555"
 WIDTH, HEIGHT = 640, 380
 """Pixels of the plot without its titles and names."""
-AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
-FONT = "DejaVu Sans, Helvetica, Arial, sans-serif"
+AnyChart = alt.LayerChart | alt.ConcatChart
+FONT = "DejaVu Sans, Liberation Sans, Helvetica, Arial, sans-serif"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Look:
             "axis": {
                 **text,
                 "grid": True,
-                "gridOpacity": 0.25,
+                "gridOpacity": 0.18,
                 "gridColor": self.faint,
                 "domainColor": self.faint,
                 "tickColor": self.faint,
@@ -70,9 +71,15 @@ class Look:
                 "labelFontSize": 11,
                 "titlePadding": 8,
             },
-            "legend": text,
+            "legend": {**text, "titleFontWeight": "normal"},
             "header": text,
-            "title": {"color": self.ink, "subtitleColor": self.faint},
+            "title": {
+                "color": self.ink,
+                "subtitleColor": self.faint,
+                "fontWeight": "normal",
+                "fontSize": 15,
+                "subtitleFontSize": 12,
+            },
             "aria": not self.lively,
         }
 
@@ -97,12 +104,45 @@ def dashes(place: int) -> list[int]:
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
-def finished(chart: alt.LayerChart, look: Look, title: alt.TitleParams | None) -> alt.LayerChart:
-    """Return a chart with its size, its title where it needs one, and its colours."""
-    sized = chart.properties(width=look.width, height=HEIGHT)
-    named = sized if look.lively or title is None else sized.properties(title=title)
-    done: alt.LayerChart = named.configure(**look.config())
-    return done.properties(autosize=_FIT) if look.lively else done
+def finished(
+    chart: alt.LayerChart, look: Look, title: alt.TitleParams, height: int = HEIGHT
+) -> alt.LayerChart:
+    """Return a chart with its size, its colours and, on paper, its title."""
+    sized = chart.properties(width=look.width, height=height)
+    if not look.lively:
+        drawn: alt.LayerChart = sized.properties(title=title).configure(**look.config())
+        return drawn
+    lively: alt.LayerChart = sized.properties(autosize=_FIT).configure(**look.config())
+    return lively
 
 
 _FIT = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
+
+
+def panels(
+    charts: Sequence[alt.LayerChart],
+    title: str,
+    *,
+    columns: int = 2,
+    pixels: int = 300,
+    subtitle: Sequence[str] = (),
+) -> alt.ConcatChart:
+    """Return small multiples on paper, each `pixels` wide."""
+    bare = [_bare(chart).properties(width=pixels) for chart in charts]
+    side: alt.ConcatChart = (
+        alt.ConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
+        .properties(
+            title=alt.TitleParams(
+                title, subtitle=list(subtitle), anchor="start", subtitleColor=GREY, offset=14
+            )
+        )
+        .configure(**PAPER.config())
+    )
+    return side
+
+
+def _bare(chart: alt.LayerChart) -> alt.LayerChart:
+    """Return a chart without a configuration of its own, which only the whole may have."""
+    copy: alt.LayerChart = chart.copy(deep=False)
+    copy.config = alt.Undefined
+    return copy

@@ -108,7 +108,6 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "label": [turn.label for turn in turns],
         "question": [pool.text(turn.question.text) for turn in turns],
         "picture": [pool.picture(turn.question, see) for turn in turns],
-        "seen": any(not isinstance(part, str) and hasattr(part, "png") for turn in turns[:1] for part in turn.question.parts),
         "kept": [turn.kept for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],
         "echo": [None if turn.echo is None else pool.text(turn.echo) for turn in turns],
@@ -118,7 +117,7 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "correct": [int(turn.feedback.correct) for turn in turns],
         "shadow": _shadow(session.shadow, turns),
         "usage": [_usage(turn) for turn in turns],
-        "seconds": [round(turn.reply.latency_s, 3) for turn in turns],
+        "seconds": [turn.reply.latency_s for turn in turns],
     }
 
 

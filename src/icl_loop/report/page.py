@@ -23,11 +23,27 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.plots import PAGE, curve_chart
+from icl_loop.plots import (
+    MAX_WITH_THIN,
+    MOST_LABELS,
+    PAGE,
+    contrast_chart,
+    curve_chart,
+    exposure_chart,
+    outcome_chart,
+    reports_tokens,
+    token_panels,
+)
 from icl_loop.report.browsing import Named, Shelf, shelve
 from icl_loop.report.packing import in_script, packed
 from icl_loop.report.settings import experiment_file, header_of
-from icl_loop.report.tables import CELLS, arm_rows, contrast_rows, rung_rows
+from icl_loop.report.tables import (
+    answer_tables,
+    arm_rows,
+    contrast_rows,
+    outcome_rows,
+    rung_rows,
+)
 from icl_loop.screen import printable
 from icl_loop.shadow import LEARNER, ArmShadow, Shaded, beside
 from icl_loop.transcripts import VERSION, Header, read
@@ -61,7 +77,7 @@ def page(
     known = sessions(paths)
     conclusions = conclude_each(turns, primary, known)
     shelf, left_out = _shelf(turns, shaded)
-    figures = {"curves": _curves(turns, shaded)}
+    figures = _figures(turns, conclusions, shaded)
     headers = [header_of(path) for path in paths]
     return _render(
         experiments=turns["experiment"].unique(maintain_order=True).to_list(),
@@ -70,6 +86,10 @@ def page(
         arms=_arms(turns, known, shaded),
         notes=warnings(summarize(turns)),
         windows=_windows(turns),
+        thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
+        answers=answer_tables(turns),
+        most_labels=MOST_LABELS,
+        outcomes=outcome_rows(turns),
         shaded=shaded,
         figures={name: packed(figure) for name, figure in figures.items()},
         index=in_script(shelf.index),
@@ -119,6 +139,28 @@ def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
     return {
         str(size): curve_chart(turns, size, shaded.turns, PAGE).to_dict()
         for size in _windows(turns)
+    }
+
+
+def _figures(
+    turns: pl.DataFrame, conclusions: Sequence[Conclusion], shaded: Shaded
+) -> dict[str, Any]:
+    """Return the specifications of all charts by name."""
+    contrasts = {
+        f"contrasts-{place}": contrast_chart(each, PAGE)
+        for place, each in enumerate(conclusions)
+        if each.primary is not None and each.primary.k
+    }
+    tokens = token_panels(turns, PAGE).values() if reports_tokens(turns) else ()
+    charts = {
+        **contrasts,
+        "exposure": exposure_chart(turns, PAGE),
+        **{f"tokens-{place}": each for place, each in enumerate(tokens)},
+        "outcomes": outcome_chart(turns, PAGE),
+    }
+    return {
+        "curves": _curves(turns, shaded),
+        **{name: chart.to_dict() for name, chart in charts.items()},
     }
 
 
@@ -172,7 +214,6 @@ def _render(**context: Any) -> str:  # noqa: ANN401  whatever the template names
     context["index"] = Markup(context["index"])  # noqa: S704  it is escaped by `in_script`
     return environment.get_template("page.html").render(
         **context,
-        cells=CELLS,
         policy=_policy(style, scripts),
         style=Markup(style),  # noqa: S704  our own file
         scripts=[Markup(each) for each in scripts],  # noqa: S704  our own file, and the library
@@ -188,7 +229,7 @@ def _source(environment: Environment, name: str) -> str:
 @lru_cache(maxsize=1)
 def _bundle() -> str:
     """Return the library that draws charts, as a script."""
-    return str(vl_convert.javascript_bundle())
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub has no default
 
 
 def _policy(style: str, scripts: Sequence[str]) -> str:

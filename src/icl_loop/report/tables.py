@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+import polars as pl
+
 from icl_loop.analysis import ArmMetrics, ArmSummary, Conclusion, Contrast, Estimate, Rung
+from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
 from icl_loop.screen import percent
 from icl_loop.shadow import ArmShadow
 
@@ -90,6 +93,68 @@ def _rung(rung: Rung) -> dict[str, str]:
         told = {key: made[key] for key in ("arms", "theta", "interval")}
         told["p"] = p(rung.contrast.p)
     return {"question": rung.question, "answer": CELLS[rung.holds], **told}
+
+
+def answer_tables(turns: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return for each arm what each label was answered, in the first half and in the second."""
+    several = turns["experiment"].n_unique() > 1
+    return [
+        {
+            "name": f"{experiment} / {arm}" if several else arm,
+            "halves": _answer_halves(part),
+        }
+        for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
+    ]
+
+
+def _answer_halves(turns: pl.DataFrame) -> list[dict[str, Any]] | None:
+    """Return the tables of one arm, None if it has too many labels."""
+    labels = labels_of(turns)
+    if len(labels) > MOST_LABELS:
+        return None
+    return [
+        {"half": half, **_answer_table(played, labels)} for half, played in halves(turns).items()
+    ]
+
+
+def _answer_table(turns: pl.DataFrame, labels: list[str]) -> dict[str, Any]:
+    if turns.is_empty():
+        return {"answers": [], "rows": []}
+    shares = answer_shares(turns)
+    cells = {(label, answer): share for label, answer, share in shares.iter_rows()}
+    answers = [*labels, *sorted(set(shares["answer"]) - set(labels))]
+    asked = [label for label in [*labels, ALL] if (label in set(shares["label"]))]
+    return {
+        "answers": answers,
+        "rows": [
+            {
+                "label": label,
+                "cells": [_shaded(cells.get((label, answer), 0.0)) for answer in answers],
+                "right": [answer == label for answer in answers],
+            }
+            for label in asked
+        ],
+    }
+
+
+def _shaded(share: float) -> tuple[int, int]:
+    """Return a share in percent, and in tenths for its shade."""
+    return round(100 * share), min(10, round(10 * share + 0.4) if share else 0)
+
+
+def outcome_rows(turns: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return how many turns of each arm came to what, and their share."""
+    shares = outcome_shares(turns)
+    return [
+        {
+            "name": name,
+            "cells": {
+                outcome: f"{count:,} ({share:.1%})"
+                for outcome, count, share in part.select("outcome", "turns", "share").iter_rows()
+            },
+        }
+        for (name,), part in shares.group_by("name", maintain_order=True)
+    ]
 
 
 def number(estimate: Estimate, how: str) -> str:

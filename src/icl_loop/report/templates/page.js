@@ -32,9 +32,24 @@
 
   // ---- charts ----
 
+  const tip = element("div", { id: "tip", hidden: true });
+  document.body.append(tip);
+
+  // Says of a mark what it stands for; only ever as text.
+  function tell(_handler, event, _item, value) {
+    tip.hidden = value === null || value === undefined || value === "";
+    if (tip.hidden) return;
+    const rows = typeof value === "object" ? Object.entries(value) : [["", value]];
+    tip.replaceChildren(...rows.map(([name, said]) =>
+      element("div", {}, element("span", { textContent: `${name} ` }), element("b", { textContent: plain(String(said)) }))));
+    const { width, height } = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - width - 4))}px`;
+    tip.style.top = `${Math.max(4, Math.min(event.clientY + 12, innerHeight - height - 4))}px`;
+  }
+
   const DRAWING = {
     mode: "vega-lite", ast: true, renderer: "svg", actions: false, defaultStyle: false,
-    tooltip: { disableDefaultStyle: true },
+    tooltip: tell,
   };
 
   async function draw(place) {
@@ -242,7 +257,7 @@
     if (session.shadow) said.push(`the shadow is ${JUDGED[session.shadow[turn]]}`);
     if (prompt) said.push(`${prompt} tokens in, ${cached} of them cached, ${completion} out`);
     if (reasoning) said.push(`${reasoning} of them reasoning`);
-    said.push(`${session.seconds[turn]} s`);
+    if (session.seconds[turn] !== null) said.push(`${session.seconds[turn].toFixed(3)} s`);
     if (session.echo[turn] !== null) said.push(`later shown as: ${plain(pool.texts[session.echo[turn]].slice(0, 200))}`);
     return `${said.join("; ")}.`;
   }
