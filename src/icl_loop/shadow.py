@@ -142,7 +142,7 @@ class ArmShadow:
 def beside(
     turns: pl.DataFrame, shadowed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
 ) -> list[ArmShadow]:
-    """Return every arm of a frame of turns beside its shadow, in the order in which they appear.
+    """Return every arm of a frame of turns that has a shadow beside it, in the order of the frame.
 
     Args:
         turns: What `frame` returns.
@@ -160,7 +160,9 @@ def beside(
             _stateless(both, str(experiment), str(arm), twins),
             learner,
         )
-        for (experiment, arm), part in both.group_by("experiment", "arm", maintain_order=True)
+        for (experiment, arm), part in both.drop_nulls("shadow").group_by(
+            "experiment", "arm", maintain_order=True
+        )
     ]
 
 

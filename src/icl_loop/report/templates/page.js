@@ -2,6 +2,7 @@
 (() => {
   const RECENT = 20; // turns over which the running accuracy is taken
   const CUT = 4000; // marks of a text that are shown at first
+  const MORE = 40000; // and how many more each time
   const MOST_HELD = 240; // thumbnails that are drawn at once
   const at = (id) => document.getElementById(id);
 
@@ -151,11 +152,12 @@
 
   // ---- a turn ----
 
-  function text(place, whole) {
-    place.textContent = plain(whole.slice(0, CUT));
-    if (whole.length <= CUT) return;
-    const more = element("button", { type: "button", textContent: `Show all ${whole.length.toLocaleString("en")} marks` });
-    more.addEventListener("click", () => { place.textContent = plain(whole); place.focus(); });
+  function text(place, whole, shown = CUT) {
+    place.textContent = plain(whole.slice(0, shown));
+    if (whole.length <= shown) return;
+    const left = (whole.length - shown).toLocaleString("en");
+    const more = element("button", { type: "button", textContent: `Show more (${left} marks are left)` });
+    more.addEventListener("click", () => { text(place, whole, shown + MORE); place.focus(); });
     place.append("\u2026\n", more);
   }
 
@@ -172,6 +174,7 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
+  const scratch = document.createElement("canvas"); // a picture is drawn on it, and kept as a file
   const MARK = ["\u2717", "\u2713"];
   const JUDGED = ["wrong", "right"];
   const answered = (session, turn) =>
@@ -189,9 +192,8 @@
     made.title = `turn ${turn}: ${JUDGED[right]}, answered ${answered(session, turn)}, it is ${plain(session.label[turn])}`;
     made.setAttribute("aria-label", made.title);
     if (session.picture[turn] !== null) {
-      const canvas = element("canvas");
-      paint(canvas, pool.pictures[session.picture[turn]]);
-      made.append(canvas);
+      paint(scratch, pool.pictures[session.picture[turn]]);
+      made.append(element("img", { src: scratch.toDataURL(), alt: "", decoding: "sync" }));
     }
     const said = element("span", { className: JUDGED[right], textContent: `${MARK[right]} ${plain(session.answer[turn] ?? "\u2013")}` });
     made.append(said);
@@ -204,6 +206,18 @@
     return made;
   }
 
+  // From one turn to the next a window changes little, and so does the strip.
+  function hold(wanted) {
+    const strip = at("held");
+    const kept = new Set(wanted);
+    for (const each of [...strip.children]) if (!kept.has(each)) each.remove();
+    let next = strip.firstChild;
+    for (const each of wanted) {
+      if (each === next) next = next.nextSibling;
+      else strip.insertBefore(each, next);
+    }
+  }
+
   function showHeld(kept) {
     const { session } = state;
     const turns = kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, step) => first + step));
@@ -213,7 +227,7 @@
     at("held-said").textContent = turns.length
       ? `${turns.length} (${plain(runs.length > 120 ? `${runs.slice(0, 120)}\u2026` : runs)}): ${right} right, ${turns.length - right} wrong.${cut}`
       : "None.";
-    at("held").replaceChildren(...turns.slice(-MOST_HELD).map(thumb));
+    hold(turns.slice(-MOST_HELD).map(thumb));
   }
 
   function go(place) {
