@@ -198,7 +198,7 @@ def test_what_is_embedded_stays_embedded(text: str) -> None:
     assert not re.search("[<>&\u2028\u2029]", in_script([text]))
 
 
-UNLIKE = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
+UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
 
 
 def test_the_settings_play_it_again() -> None:
@@ -227,10 +227,13 @@ async def test_the_shadow_is_beside_the_answers() -> None:
     assert "Only some have one." in text
 
 
-ODD = {
+ODD: dict[str, dict[str, Any]] = {
     "no primary contrast": {"analysis": {}},
     "a table": {"task": {"dataset": "iris", "encoding": "table"}},
-    "pictures that are seen": {"task": {"encoding": "png"}, "model": {"name": "participant/chance"}},
+    "pictures that are seen": {
+        "task": {"encoding": "png"},
+        "model": {"name": "participant/chance"},
+    },
 }
 
 
@@ -260,9 +263,12 @@ def test_many_turns_are_held_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # ---- in a browser ----
 
+Playing = Any
+"""Anything of playwright, which need not be installed."""
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
+async def browser() -> AsyncIterator[Playing]:
     """A headless browser."""
     api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -277,7 +283,7 @@ async def browser() -> AsyncIterator[Any]:
 class Visit:
     """A page that is looked at, and what it said and asked for meanwhile."""
 
-    def __init__(self, tab: Any) -> None:  # noqa: ANN401  playwright need not be installed
+    def __init__(self, tab: Playing) -> None:
         self.tab = tab
         self.said: list[str] = []
         self.asked: list[str] = []
@@ -310,7 +316,7 @@ async def written(tmp_path_factory: pytest.TempPathFactory, sample: str) -> Path
     return path
 
 
-async def visit(browser: Any, path: Path, **how: Any) -> Visit:  # noqa: ANN401  of playwright
+async def visit(browser: Playing, path: Path, **how: Playing) -> Visit:
     """Open a page in a tab of its own."""
     context = await browser.new_context(**how)
     return await Visit(await context.new_page()).open(path)
@@ -318,7 +324,9 @@ async def visit(browser: Any, path: Path, **how: Any) -> Visit:  # noqa: ANN401 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-async def test_every_screen_is_fit(browser: Any, written: Path, width: int, scheme: str) -> None:
+async def test_every_screen_is_fit(
+    browser: Playing, written: Path, width: int, scheme: str
+) -> None:
     """On wide and narrow screens, light and dark: no error, no request, nothing runs out."""
     seen = await visit(
         browser, written, viewport={"width": width, "height": 800}, color_scheme=scheme
@@ -334,7 +342,7 @@ async def test_every_screen_is_fit(browser: Any, written: Path, width: int, sche
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_session_is_stepped_through_by_keys(browser: Any, written: Path) -> None:
+async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
     """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
     seen = await visit(browser, written)
     tab = seen.tab
@@ -365,7 +373,7 @@ async def test_a_session_is_stepped_through_by_keys(browser: Any, written: Path)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_turns_are_filtered(browser: Any, written: Path) -> None:
+async def test_turns_are_filtered(browser: Playing, written: Path) -> None:
     """Only errors, or only one label: steps go through those turns alone."""
     seen = await visit(browser, written)
     await seen.tab.select_option("#arm", "none")
@@ -385,7 +393,7 @@ async def test_turns_are_filtered(browser: Any, written: Path) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_window_is_chosen(browser: Any, written: Path) -> None:
+async def test_the_window_is_chosen(browser: Playing, written: Path) -> None:
     """The curves are drawn again in the window that the reader chooses."""
     seen = await visit(browser, written)
     assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves]")
@@ -396,14 +404,17 @@ async def test_the_window_is_chosen(browser: Any, written: Path) -> None:
     await seen.tab.context.close()
 
 
+COUNTED = "document.querySelectorAll('a, script, iframe, img:not(#held img)').length"
+
+
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_a_model_wrote_is_only_text(browser: Any, tmp_path: Path) -> None:
+async def test_what_a_model_wrote_is_only_text(browser: Playing, tmp_path: Path) -> None:
     """Scripts, links, marks that turn the writing and a megabyte of text only appear as text."""
     path = tmp_path / "report.html"
     path.write_text(page(frame([await hostile(tmp_path / "hostile")])), encoding="utf-8")
     seen = await visit(browser, path)
     title = await seen.tab.title()
-    elements = await seen.tab.evaluate("document.querySelectorAll('a, img, script').length")
+    elements = await seen.tab.evaluate(COUNTED)
     await seen.tab.focus("#turn")
     for index, reply in enumerate(HOSTILE):
         shown = await seen.tab.evaluate("document.getElementById('reply').textContent")
@@ -420,7 +431,7 @@ async def test_what_a_model_wrote_is_only_text(browser: Any, tmp_path: Path) -> 
             assert shown == reply
         await seen.tab.keyboard.press("ArrowRight")
     assert await seen.tab.title() == title
-    assert await seen.tab.evaluate("document.querySelectorAll('a, img, script').length") == elements
+    assert await seen.tab.evaluate(COUNTED) == elements
     assert seen.said == []
     assert seen.elsewhere == []
     await seen.tab.context.close()

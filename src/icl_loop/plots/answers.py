@@ -127,7 +127,7 @@ def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     classes = [each for each in CLASSES if each in set(shares["outcome"])]
     bars = (
         alt.Chart(shares)
-        .mark_bar(height=20)
+        .mark_bar(height=alt.RelativeBandSize(band=0.66))
         .encode(
             x=alt.X(
                 "share:Q",

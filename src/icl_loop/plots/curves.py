@@ -20,6 +20,8 @@ from icl_loop.plots.look import GREY, HEIGHT, PAPER, WIDTH, Look, finished, pane
 
 MAX_THIN_LINES = 20
 """Sessions of one arm that are drawn singly; with more, an even choice of them is."""
+FEWEST_FOR_BAND = 3
+"""Sessions from which on a band is drawn: that of two covers the plot."""
 MAX_WITH_THIN = 5
 """Arms of which single sessions are drawn; with more they would hide each other."""
 MAX_POINTS = PAPER.points
@@ -113,8 +115,11 @@ def _layers(
         color=arm_colour(names, look),
     )
     thin = base.properties(data=_few(sessions, look)).mark_line(strokeWidth=0.6, strokeOpacity=0.25)
-    band = base.mark_area(fillOpacity=0.16 if len(names) <= MAX_WITH_THIN else 0.1).encode(
-        y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
+    wide = pl.col("sessions") >= FEWEST_FOR_BAND
+    band = (
+        base.properties(data=thinned(arms.filter(wide), look.points, "name"))
+        .mark_area(fillOpacity=0.16 if len(names) <= MAX_WITH_THIN else 0.1)
+        .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
     )
     line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names))
     single = base.properties(data=arms.filter(pl.len().over("name") == 1))
@@ -197,7 +202,8 @@ def _chance(turns: pl.DataFrame) -> pl.DataFrame:
 
 def _level(chance: pl.DataFrame, look: Look) -> alt.Chart:
     rule = alt.Chart(chance).mark_rule(strokeDash=[6, 4], color=look.faint)
-    return rule.encode(y=alt.Y("value:Q"))
+    drawn: alt.Chart = rule.encode(y=alt.Y("value:Q"))
+    return drawn
 
 
 def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
@@ -208,18 +214,22 @@ def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
         name="near", nearest=True, on="pointerover", clear="pointerout", empty=False
     )
     seen = alt.condition(near, alt.value(1), alt.value(0))
-    interval = alt.Tooltip("interval:N", title="95 % interval")
     dots = (
-        base.transform_calculate(interval=_INTERVAL)
-        .mark_circle(size=70)
-        .encode(opacity=seen, tooltip=[*_SAID[:3], interval, _SAID[3]])
+        base.mark_circle(size=70)
+        .encode(opacity=seen, tooltip=alt.value(alt.ExprRef(_NEAR_SAID)))
         .add_params(near)
     )
     return [dots]
 
 
-_INTERVAL = (
-    "isValid(datum.low) ? format(datum.low, '.1%') + ' to ' + format(datum.high, '.1%') : 'none'"
+# Under the pointer is the cell around a dot, whose datum is the dot.
+_NEAR_SAID = (
+    "{'arm': (datum.datum || datum).name, 'turn': (datum.datum || datum).turn,"
+    " 'accuracy': format((datum.datum || datum).accuracy, '.1%'),"
+    " '95 % interval': isValid((datum.datum || datum).low)"
+    " ? format((datum.datum || datum).low, '.1%') + ' to '"
+    " + format((datum.datum || datum).high, '.1%') : 'none',"
+    " 'sessions': (datum.datum || datum).sessions}"
 )
 
 

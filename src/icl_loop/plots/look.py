@@ -108,7 +108,8 @@ def finished(
     chart: alt.LayerChart, look: Look, title: alt.TitleParams, height: int = HEIGHT
 ) -> alt.LayerChart:
     """Return a chart with its size, its colours and, on paper, its title."""
-    sized = chart.properties(width=look.width, height=height)
+    room = _AXES if look.lively else 0
+    sized = chart.properties(width=look.width, height=height + room)
     if not look.lively:
         drawn: alt.LayerChart = sized.properties(title=title).configure(**look.config())
         return drawn
@@ -116,6 +117,8 @@ def finished(
     return lively
 
 
+_AXES = 56
+"""Pixels that axis and legend take of the height where a chart is fitted into its place."""
 _FIT = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
 
 
