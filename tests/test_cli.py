@@ -273,7 +273,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "sample"])
+@pytest.mark.parametrize("command", ["", "run", "plan", "replay", "analyze", "plot", "report", "sample"])
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""
     done = icl_loop(*[command] if command else [], "--help")
