@@ -46,6 +46,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/power.py
 	$(BIN)/python benchmarks/ladder.py
 	$(BIN)/python benchmarks/million.py
+	$(BIN)/python benchmarks/page.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -259,6 +261,56 @@ def test_many_turns_are_held_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     text = page(frame([SAMPLE]))
     assert "1 others are left out" in text or "1 other" in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the program as people do."""
+    code = "from icl_loop.cli import main; main()"
+    line = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    """`report` writes one file with the shadow in it, and says where."""
+    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--primary", "label,none")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert str(tmp_path / "r.html") in ran.stdout
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert f"<code>{LEARNER}</code>" in text
+    assert "This contrast was named after the fact." in text
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """A folder that is not there, and a learner that nobody knows: each is one error in words."""
+    ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-shadow")
+    assert ran.returncode == 1
+    assert "r.html cannot be written: No such file" in ran.stderr
+    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--shadow", "reference/nearst")
+    assert ran.returncode == 2
+    assert "did you mean 'reference/nearest'?" in ran.stderr
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_of_text_stand_out(sample: str, scheme: str) -> None:
+    """Text stands out from what it stands on by 4.5 to 1 in both schemes, as WCAG 2.2 asks."""
+    rules = re.findall(r":root \{([^}]*)\}", sample)
+    colours = dict(
+        re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", " ".join(rules[: 1 + (scheme == "dark")]))
+    )
+    names = [f"arm-text-{place}" for place in range(7)]
+    for text in ("ink", "faint", "accent", "right", "wrong", *names):
+        for ground in ("paper", *(["panel"] if text in ("ink", "faint") else [])):
+            light, dark = sorted((luminance(colours[text]), luminance(colours[ground])))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    ]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 # ---- in a browser ----

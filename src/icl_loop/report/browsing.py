@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from icl_loop.messages import Message
+from icl_loop.messages import Image, Message
 from icl_loop.records import Turn
 from icl_loop.report.packing import packed
 from icl_loop.report.pictures import Drawn, Eye, drawn, eye
@@ -107,6 +107,7 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],
         "question": [pool.text(turn.question.text) for turn in turns],
+        "seen": [any(isinstance(part, Image) for part in turn.question.parts) for turn in turns],
         "picture": [pool.picture(turn.question, see) for turn in turns],
         "kept": [turn.kept for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],

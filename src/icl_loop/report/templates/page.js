@@ -258,7 +258,8 @@
     if (picture !== null) paint(at("picture"), pool.pictures[picture]);
     at("picture").setAttribute("aria-label", `The picture of turn ${turn}, labelled ${plain(session.label[turn])}`);
     at("sample").textContent = plain(session.sample[turn]);
-    text(at("question"), pool.texts[session.question[turn]] || "(the picture alone)");
+    text(at("question"), pool.texts[session.question[turn]]);
+    at("as-picture").hidden = !session.seen[turn];
     text(at("reply"), pool.texts[session.reply[turn]]);
     text(at("told"), pool.texts[session.told[turn]]);
     at("facts").textContent = facts(session, pool, turn);
