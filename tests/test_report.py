@@ -352,7 +352,7 @@ class Visit:
 
     async def text(self, selector: str) -> str:
         """Return the text of an element."""
-        return str(await self.tab.inner_text(selector))
+        return str(await self.tab.text_content(selector))
 
     @property
     def elsewhere(self) -> list[str]:
