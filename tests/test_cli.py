@@ -298,7 +298,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "sample"]
+    "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "report", "sample"]
 )
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""

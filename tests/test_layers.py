@@ -12,7 +12,7 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"verdict", "sheet", "viewer", "whatif"},
+    {"report", "verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
     {"runner", "plots", "planning", "export", "verification"},
     {"engines", "spending"},

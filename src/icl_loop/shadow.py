@@ -112,6 +112,21 @@ _SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
 
 
 @dataclass(frozen=True, slots=True)
+class Shaded:
+    """The shadow of a frame of turns, as it is drawn.
+
+    Attributes:
+        learner: Whose shadow it is.
+        turns: What `shadows` returns, None where there is no shadow.
+        note: What is left out and why, empty if nothing is.
+    """
+
+    learner: str
+    turns: pl.DataFrame | None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ArmShadow:
     """An arm beside its shadow.
 
@@ -148,7 +163,7 @@ class ArmShadow:
 def beside(
     turns: pl.DataFrame, shadowed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
 ) -> list[ArmShadow]:
-    """Return every arm of a frame of turns beside its shadow, in the order in which they appear.
+    """Return every arm of a frame of turns that has a shadow beside it, in the order of the frame.
 
     Args:
         turns: What `frame` returns.
@@ -166,7 +181,9 @@ def beside(
             _stateless(both, str(experiment), str(arm), twins),
             learner,
         )
-        for (experiment, arm), part in both.group_by("experiment", "arm", maintain_order=True)
+        for (experiment, arm), part in both.drop_nulls("shadow").group_by(
+            "experiment", "arm", maintain_order=True
+        )
     ]
 
 

@@ -13,6 +13,7 @@ from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
 from icl_loop.cli.rejudge import rejudge
 from icl_loop.cli.replay import replay
+from icl_loop.cli.report import report
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
@@ -36,6 +37,7 @@ for command in (
     analyze,
     what_if,
     plot,
+    report,
     export,
     sample,
     serve,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from icl_loop.errors import InputError
+
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
 Changes = Annotated[
@@ -38,3 +40,13 @@ def from_here(path: Path) -> Path:
     """Return a path as it is called from the current folder, if it is below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    """Return the two arms of `--primary`, None if it was not given."""
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]
