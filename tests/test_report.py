@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from icl_loop.analysis import frame
+from icl_loop.cli.shading import shaded
 from icl_loop.experiment import parse
 from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
@@ -222,8 +223,8 @@ async def test_the_shadow_is_beside_the_answers() -> None:
     """With a shadow, the page says of every turn whether it was right, and draws its curve."""
     turns = frame([SAMPLE])
     paths = sorted(SAMPLE.glob("feedback-*.jsonl"))
-    shaded = Shaded(LEARNER, await shadows(paths), "Only some have one.")
-    text = page(turns, shaded=shaded)
+    some = Shaded(LEARNER, await shadows(paths), "Only some have one.")
+    text = page(turns, shaded=some)
     held = [value for name, value in blobs(text).items() if name.startswith("session-")]
     assert [len(each["shadow"] or ()) for each in held] == [25, 0, 0, 0] * 2
     assert "Only some have one." in text
@@ -261,6 +262,33 @@ def test_many_turns_are_held_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     text = page(frame([SAMPLE]))
     assert "1 others are left out" in text or "1 other" in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
+
+
+def test_a_shadow_that_takes_long_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many turns there is no shadow unasked, and the page says how to ask for it."""
+    monkeypatch.setattr("icl_loop.cli.shading.MOST_TURNS", 10)
+    turns = frame([SAMPLE])
+    unasked = shaded(turns, None, wanted=True)
+    assert unasked.turns is None
+    assert f"--shadow {LEARNER}" in unasked.note
+    asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True)
+    assert asked.turns is not None
+    assert asked.turns.height == 50
+
+
+def test_what_has_no_shadow_is_said(tmp_path: Path) -> None:
+    """A session that the learner cannot read has no shadow, the page says so, and is sound."""
+    data = (SAMPLE / "label-0.jsonl").read_bytes()
+    (tmp_path / "edited.jsonl").write_bytes(
+        data.replace(b'"question":"Array:', b'"question":"Look:')
+    )
+    turns = frame([tmp_path])
+    left_out = shaded(turns, None, wanted=True)
+    assert left_out.turns is None
+    assert left_out.note.startswith("1 of 1 sessions have no shadow: ")
+    text = page(turns, shaded=left_out)
+    assert "1 of 1 sessions have no shadow" in text
+    assert set(blobs(text)["session-0"]["picture"]) == {None}
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -43,7 +43,9 @@ def shaded(turns: pl.DataFrame, learner: str | None, *, wanted: bool) -> Shaded:
     watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
     refused: list[str] = []
     parts = list(_parts(watched, learner or LEARNER, refused))
-    return Shaded(learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused))
+    return Shaded(
+        learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused, len(paths))
+    )
 
 
 def _parts(paths: Iterable[Path], learner: str, refused: list[str]) -> Iterator[pl.DataFrame]:
@@ -55,7 +57,7 @@ def _parts(paths: Iterable[Path], learner: str, refused: list[str]) -> Iterator[
             refused.append(str(error))
 
 
-def _left_out(refused: list[str]) -> str:
+def _left_out(refused: list[str], sessions: int) -> str:
     if not refused:
         return ""
-    return f"{len(refused)} sessions have no shadow: {refused[0]}."
+    return f"{len(refused)} of {sessions} sessions have no shadow: {refused[0]}."

@@ -77,7 +77,8 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _toml(value: object) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(each)}" for key, each in value.items()) + "}"
+        pairs = [f"{_toml(key)} = {_toml(each)}" for key, each in value.items() if each is not None]
+        return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_toml, value)) + "]"
     return json.dumps(value, ensure_ascii=False)
