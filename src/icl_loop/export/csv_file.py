@@ -1,4 +1,4 @@
-"""Turns, sessions and probes as CSV files, without nested columns."""
+"""Turns, sessions, probes and notes as CSV files, without nested columns."""
 
 from contextlib import ExitStack
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Turns, sessions and probes as Parquet files, written in parts that bound the memory taken."""
+"""Turns, sessions, probes and notes as Parquet files, written in parts that bound the memory taken."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
