@@ -47,6 +47,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/million.py
 	$(BIN)/python benchmarks/cache.py
 	$(BIN)/python benchmarks/transcript_size.py
+	$(BIN)/python benchmarks/fuzz.py
+	$(BIN)/python benchmarks/long.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -53,8 +53,7 @@ def tried(kind: Kind, each: int, seed: int, folder: Path) -> dict[str, object]:
         try:
             refused += outcome(kind, path) != ""
         except Exception:  # noqa: BLE001  every other exception breaks the law
-            broken.append(f"{number}: {traceback.format_exc().splitlines()[-1]}")
-            Path(tempfile.gettempdir(), f"broken-{kind.suffix[1:]}-{number}").write_bytes(data)
+            broken.append(f"mutant {number}: {traceback.format_exc(limit=-2)}")
         slowest = max(slowest, time.perf_counter() - start)
         signal.alarm(0)
     return {

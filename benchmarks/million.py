@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 from icl_loop import Run, parse
+from icl_loop.seals import sealed
 
 ARMS = ("label", "correctness", "none", "flipped", "demonstrations")
 
@@ -42,12 +43,14 @@ def copies(path: Path, count: int, out: Path) -> int:
     """Write `count` streams like the one at `path`; return the bytes written."""
     header, *lines, end = path.read_bytes().splitlines(keepends=True)
     fields, written = json.loads(header), 0
+    del fields["crc32"]
     for stream in range(count):
         dice = random.Random(f"{path.stem} {stream}")  # noqa: S311  copies, no secrets
-        first = json.dumps(fields | {"stream": stream, "id": f"{stream:016x}"}) + "\n"
+        first = json.dumps(fields | {"stream": stream, "id": f"{stream:016x}"}).encode()
         body = b"".join(_other(line, right=dice.random() < 0.4) for line in lines)
         sample = re.compile(rb'"sample":"digits/')
-        data = first.encode() + sample.sub(b'"sample":"digits/%d.' % stream, body) + end
+        body = sample.sub(b'"sample":"digits/%d.' % stream, body)
+        data = b"".join(_sealed(line) for line in (first, *body.splitlines(), end))
         (out / f"{fields['arm']}-{stream}.jsonl").write_bytes(data)
         written += len(data)
     return written
@@ -60,6 +63,12 @@ def _other(line: bytes, *, right: bool) -> bytes:
     answer = label if right else b"1" if label == b"0" else b"0"
     judged = b'"answer":"%b","outcome":"ok","correct":%b' % (answer, b"true" if right else b"false")
     return re.sub(rb'"answer":"[^"]*","outcome":"ok","correct":(?:true|false)', judged, line)
+
+
+def _sealed(line: bytes) -> bytes:
+    """Return a line with a checksum of what it holds now."""
+    body = re.sub(rb',"crc32":"[0-9a-f]{8}"}$', b"}", line.strip())
+    return sealed(body) + b"\n"
 
 
 def main() -> None:

@@ -317,7 +317,9 @@ def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
     assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
 
 
-@pytest.mark.parametrize("kept", [[[0, 2]], [[-1, 0]], [[1, 0]], [[0, 10**9]], [[0]], [[0, 1, 1]]])
+@pytest.mark.parametrize(
+    "kept", [[[0, 2]], [[-1, 0]], [[1, 0]], [[0, 10**9]], [[]], [[0]], [[0, 1, 1]]]
+)
 def test_runs_of_turns_not_played_are_refused(kept: list[list[int]]) -> None:
     """A turn that claims to have been shown what was not played before is named, by all readers."""
     lines = written(header(), turn(0), turn(1), {**turn(2), "kept": kept})

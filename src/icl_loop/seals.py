@@ -13,8 +13,8 @@ from icl_loop.errors import TranscriptError
 SEAL = "crc32"
 """Name of the last field of a sealed line."""
 _MARK = b',"%b":"' % SEAL.encode()
-_CLOSE = b'"}'
-_LENGTH = len(_MARK) + 8 + len(_CLOSE)
+_FORM = _MARK + b'%08x"}'
+_LENGTH = len(_FORM % 0)
 
 
 def sealed(line: bytes) -> bytes:
@@ -24,7 +24,7 @@ def sealed(line: bytes) -> bytes:
 
 
 def _seal_of(body: bytes) -> bytes:
-    return b"%b%08x%b" % (_MARK, zlib.crc32(body), _CLOSE)
+    return _FORM % zlib.crc32(body)
 
 
 def check_seals(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
@@ -35,10 +35,10 @@ def check_seals(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
     """
     is_sealed = False
     for number, line in enumerate(lines, start=1):
-        if _MARK in line[-_LENGTH:]:
+        if line[-_LENGTH:] == _seal_of(line[:-_LENGTH]):
             is_sealed = True
-            if line[-_LENGTH:] != _seal_of(line[:-_LENGTH]):
-                raise _damaged(path, number, "its checksum is not that of its bytes")
+        elif _MARK in line[-_LENGTH:]:
+            raise _damaged(path, number, "its checksum is not that of its bytes")
         elif is_sealed:
             raise _damaged(path, number, "it has lost its checksum")
     if torn[-_LENGTH - 1 : -1] == _seal_of(torn[: -_LENGTH - 1]):

@@ -2,19 +2,22 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import polars as pl
 from polars.exceptions import PolarsError
+from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
 from icl_loop.seals import check_seals
 
-READ_AT_ONCE = 64 * 2**20
-"""Bytes of transcripts that are read together."""
+READ_AT_ONCE, AT_ONCE = 32 * 2**20, 2
+"""Bytes of transcripts that are read together, and how often at one time."""
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
 Schema = Mapping[str, pl.DataType | type[pl.DataType]]
@@ -34,13 +37,16 @@ _SCHEMA: Schema = {
     "outcome": pl.String,
     "correct": pl.Boolean,
     "told": pl.String,
-    "kept": pl.List(pl.List(pl.Int64)),
+    "kept": pl.String,  # as JSON: the same runs of turns come again in every session
     "latency_s": pl.Float64,
     "counted": pl.Int64,
     "prefix": pl.Int64,
     "usage": pl.Struct(dict.fromkeys(_USAGE, pl.Int64)),
     "status": pl.String,
 }
+_RUNS = TypeAdapter(list[tuple[int, int]])
+_LATEST = 2**31
+"""A turn that no session has."""
 _SESSION_COLUMNS = ("experiment", "arm", "stream", "turns", "labels")
 _TURN_COLUMNS = ("turn", "sample", "label", "outcome", "correct", "kept", "latency_s", "usage")
 
@@ -51,7 +57,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     Raises:
         TranscriptError: A path does not exist, or there is no transcript at all.
     """
-    found: dict[Path, Path] = {}
+    found: dict[object, Path] = {}
     for path in paths:
         if not path.exists():
             raise TranscriptError(f"{path} does not exist")
@@ -59,10 +65,19 @@ def find(paths: Iterable[Path]) -> list[Path]:
         if not below:
             raise TranscriptError(f"{path} holds no transcripts (*.jsonl)")
         for file in below:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(_identity(file), file)
     if not found:
         raise TranscriptError("no transcripts were named")
     return list(found.values())
+
+
+def _identity(file: Path) -> object:
+    """Return what is the same for all names of one file."""
+    try:
+        status = file.stat()
+    except OSError:
+        return file  # reading it says why
+    return (status.st_dev, status.st_ino) if status.st_ino else file.resolve()
 
 
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
@@ -80,7 +95,8 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
         TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
     """
     files = find(paths)
-    parts = [part_of(checked(group)) for group in groups(files)]
+    with ThreadPoolExecutor(AT_ONCE) as threads:  # while one is parsed, another is read and checked
+        parts = list(threads.map(_part, groups(files)))
     turns = pl.concat([part.turns for part in parts])
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
@@ -124,8 +140,14 @@ def _size(file: Path) -> int:
         raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
 
 
+def _part(files: Sequence[Path]) -> Part:
+    return part_of(checked(files))
+
+
 def checked(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
     """Return the whole lines of transcripts, each in its place, with `more` fields of them.
+
+    `kept` is the JSON text of it, beside which are `exposure` and the `latest` turn shown.
 
     Raises:
         TranscriptError: A line is not what its place asks for; names file and line.
@@ -150,7 +172,7 @@ def part_of(lines: pl.DataFrame) -> Part:
         turns=lines.filter(type="turn").select(
             *("path", "turn", "sample", "label", "answer", "outcome", "correct"),
             _told_length(),
-            _exposure(),
+            "exposure",
             *("latency_s", "counted", "prefix"),
             pl.col("usage").struct.unnest(),
         ),
@@ -199,10 +221,28 @@ def _told_length() -> pl.Expr:
     return pl.col("told").str.len_chars().cast(pl.Int64).alias("told_length")
 
 
-def _exposure() -> pl.Expr:
-    """Count the turns in the runs [first, last] that a request showed."""
-    length = pl.element().list.get(1) - pl.element().list.get(0) + 1
-    return pl.col("kept").list.eval(length).list.sum().alias("exposure")
+def _exposures(kept: pl.Series) -> pl.DataFrame:
+    """Return how many turns are in each different list of runs, and which of them is the latest.
+
+    Columns: `kept`, `exposure` and `latest`, both null where that is no list of runs in order.
+    """
+    different = kept.drop_nulls().unique()
+    rows = [_exposure(text) for text in different]
+    shown = pl.DataFrame(rows, schema={"exposure": pl.Int64, "latest": pl.Int64}, orient="row")
+    return shown.insert_column(0, different)
+
+
+def _exposure(text: str) -> tuple[int | None, int | None]:
+    try:
+        runs = _RUNS.validate_json(text, strict=True)
+    except ValidationError:
+        return None, None
+    exposure, latest = 0, -1
+    for first, last in runs:
+        if not latest < first <= last <= _LATEST:
+            return None, None
+        exposure, latest = exposure + last - first + 1, last
+    return exposure, latest
 
 
 def runs_apart(sessions: pl.DataFrame) -> pl.DataFrame:
@@ -227,27 +267,28 @@ def _run_name(folder: Path, experiment: str) -> str:
 
 def _lines(files: Sequence[Path], schema: Schema) -> pl.DataFrame:
     """Return the whole lines of all files, each with its `path` and the number of its `line`."""
-    data = [_whole_lines(file) for file in files]
-    counts = [each.count(b"\n") for each in data]
-    lines = _parsed(b"".join(data), schema)
+    read = [_whole_lines(file) for file in files]
+    counts = [len(each) for each in read]
+    lines = _parsed(b"\n".join(chain.from_iterable(read)), schema)
     if lines is None or lines.height != sum(counts):
-        raise _blame(files, data, schema)
+        raise _blame(files, read, schema)
     places = pl.DataFrame(
         {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
         schema={"path": pl.String, "line": pl.List(pl.Int64)},
     ).explode("line")
-    return pl.concat([places, lines], how="horizontal")
+    whole = pl.concat([places, lines], how="horizontal")
+    return whole.join(_exposures(lines["kept"]), on="kept", how="left", maintain_order="left")
 
 
-def _whole_lines(path: Path) -> bytes:
+def _whole_lines(path: Path) -> list[bytes]:
     try:
         data = path.read_bytes()
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
-    whole = data[: data.rfind(b"\n") + 1]
+    *whole, torn = data.split(b"\n")
     if not whole:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
-    check_seals(path, whole.split(b"\n")[:-1], data[len(whole) :])
+    check_seals(path, whole, torn)
     return whole
 
 
@@ -258,10 +299,10 @@ def _parsed(data: bytes, schema: Schema) -> pl.DataFrame | None:
         return None
 
 
-def _blame(files: Sequence[Path], data: Sequence[bytes], schema: Schema) -> TranscriptError:
+def _blame(files: Sequence[Path], read: Sequence[list[bytes]], schema: Schema) -> TranscriptError:
     """Return the error that names the first line that cannot be read by itself."""
-    for path, whole in zip(files, data, strict=True):
-        for number, line in enumerate(whole.split(b"\n")[:-1], start=1):
+    for path, whole in zip(files, read, strict=True):
+        for number, line in enumerate(whole, start=1):
             parsed = _parsed(line, schema)
             if parsed is None or parsed.height != 1:
                 return TranscriptError(f"{path}, line {number} is not a line of a transcript")
@@ -317,14 +358,8 @@ def _is_header() -> pl.Expr:
 
 def _is_whole_turn() -> pl.Expr:
     usage = pl.col("usage").struct
-    first, last = pl.element().list.get(0), pl.element().list.get(1)
-    pair = (
-        (pl.element().list.drop_nulls().list.len() == 2) & (first >= 0) & (first <= last)
-    ).fill_null(value=False)
-    latest = pl.col("kept").list.eval(last).list.max().fill_null(-1)
     return pl.all_horizontal(
         pl.all_horizontal(pl.col(_TURN_COLUMNS).is_not_null()),
         *(usage.field(name).is_not_null() for name in _USAGE),
-        pl.col("kept").list.eval(pair).list.all().fill_null(value=False),
-        latest < pl.col("turn"),
+        (pl.col("latest") < pl.col("turn")).fill_null(value=False),
     )

@@ -54,6 +54,8 @@ def probes(paths: Iterable[Path]) -> pl.DataFrame:
     """
     found = find(paths)
     asked = pl.DataFrame([row for path in found for row in _rows(path)], schema=_SCHEMA)
+    if asked.is_empty():
+        return asked
     named = sessions(found).select("path", "experiment")
     return asked.drop("experiment").join(named, on="path", maintain_order="left").select(*_SCHEMA)
 

@@ -1,7 +1,6 @@
 """The command that compares the arms of saved sessions."""
 
 import asyncio
-import json
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated
@@ -23,7 +22,7 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.cli.console import err
+from icl_loop.cli.console import err, print_json
 from icl_loop.cli.options import Paths
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import InputError
@@ -92,7 +91,7 @@ def analyze(
         **concluded,
         "warnings": [*warnings(summaries), *concluded["warnings"]],
     }
-    typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+    print_json(report)
 
 
 def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:

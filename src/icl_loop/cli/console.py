@@ -1,5 +1,6 @@
 """Where the command line prints, and the exit codes that say how it went."""
 
+import json
 import shlex
 import sys
 
@@ -32,6 +33,22 @@ def exit_code(error: IclLoopError) -> int:
 def complain(text: str) -> None:
     """Print an error or a warning."""
     err.print(screen.printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """Print a line of words, in which names stand that others chose."""
+    out.print(screen.printable(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print JSON in which whatever could steer a terminal is escaped; it reads back the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    plain = screen.printable(text)
+    pairs = zip(text, plain, strict=True)
+    out.file.write(
+        "".join(mark if mark == kept else json.dumps(mark)[1:-1] for mark, kept in pairs)
+    )
+    out.file.write("\n")
 
 
 def this_command() -> str:

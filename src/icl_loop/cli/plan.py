@@ -1,13 +1,12 @@
 """The command that says beforehand what an experiment takes and can show."""
 
 import asyncio
-import json
 from typing import Annotated
 
 import typer
 
 from icl_loop import planning, screen, sheet
-from icl_loop.cli.console import err, out
+from icl_loop.cli.console import err, out, print_json
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY
@@ -43,7 +42,7 @@ def plan(
             )
         )
     if as_json_text:
-        typer.echo(json.dumps(planning.as_json(planned), ensure_ascii=False, indent=2))
+        print_json(planning.as_json(planned))
         return
     out.print(sheet.expense_table(planned))
     out.print(sheet.exposure_table(planned))

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import frame
-from icl_loop.cli.console import out
+from icl_loop.cli.console import say
 from icl_loop.cli.options import Paths
 
 
@@ -22,4 +22,4 @@ def plot(
 
     plots.check_format(file)
     plots.save(plots.curve_chart(frame(paths), window), file)
-    out.print(f"plot: {file}", highlight=False, soft_wrap=True)
+    say(f"plot: {file}")

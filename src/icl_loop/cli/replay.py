@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.cli.console import complain, exit_code, out
+from icl_loop.cli.console import complain, exit_code, out, say
 from icl_loop.errors import IclLoopError, InputError, nearest
 from icl_loop.runner import verify
 from icl_loop.transcripts import read
@@ -128,7 +128,7 @@ def _verify_all(files: list[Path]) -> None:
             codes.append(exit_code(error))
             complain(f"{file}: {error}")
         else:
-            out.print(f"{file}: {turns} turns replay", highlight=False, soft_wrap=True)
+            say(f"{file}: {turns} turns replay")
     if codes:
         complain(f"{len(codes)} of {len(files)} sessions do not replay")
         raise typer.Exit(max(codes))

@@ -12,7 +12,7 @@ import typer
 
 from icl_loop import screen
 from icl_loop.analysis import frame
-from icl_loop.cli.console import STOPPED_SHORT, err, out, this_command
+from icl_loop.cli.console import STOPPED_SHORT, err, say, this_command
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import TranscriptError
@@ -105,19 +105,18 @@ def _close(playing: Run, result: RunResult | None) -> None:
     if result is not None and result.stops:
         err.print(screen.stops_table(result.stops))
     if result is not None and result.early is not None:
-        out.print(
+        say(
             f"stopped early: after {len(result.early.differences)} streams the evidence that"
             f" {result.early.primary[0]} is above {result.early.primary[1]} is"
-            f" E = {result.early.evidence[-1]:.1f}, at least 20",
-            highlight=False,
-            soft_wrap=True,
+            f" E = {result.early.evidence[-1]:.1f}, at least 20"
         )
-    out.print(f"transcripts: {playing.folder} ({len(paths)} sessions)", highlight=False)
+    say(f"transcripts: {playing.folder} ({len(paths)} sessions)")
     if result is not None and result.complete:
-        out.print(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}", highlight=False)
+        say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
     err.print(
-        f"stopped short; what is saved is kept. Go on with: {this_command()}",
+        screen.printable(f"stopped short; what is saved is kept. Go on with: {this_command()}"),
+        markup=False,
         highlight=False,
         soft_wrap=True,
     )

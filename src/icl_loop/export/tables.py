@@ -75,7 +75,9 @@ def batches(saved: Saved) -> Iterator[Batch]:
     )
     named = saved.sessions.join(headers, on="path", maintain_order="left")
     for group in groups(saved.files, saved.at_once):
-        lines = checked(group, {**_TEXTS, **_BESIDE})
+        lines = checked(group, {**_TEXTS, **_BESIDE}).with_columns(
+            pl.col("kept").str.json_decode(pl.List(pl.List(pl.Int64)))
+        )
         yield _batch(_with_json(lines, group, more), named, more)
         saved.went(len(group))
 

@@ -1,0 +1,174 @@
+"""The laws of trust: a key is told to nobody, and nothing that came in steers what people look at."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from endpoint import completion, error, serving
+from icl_loop.transcripts import read
+from making import unsealed
+
+CANARY = "sk-canary-2b992ddfa232"
+STEERING = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\u2066\u200b\r"
+STEERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]")
+TOML = """
+name = "trust"
+turns = 6
+streams = 2
+[model]
+name = "tiny"
+api_key_env = "CANARY_KEY"
+"""
+PROGRAM = "from icl_loop.cli import main; main()"
+
+
+def command_line(
+    *words: str, program: str = PROGRAM, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Return what a command printed; a key is in its environment."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "CANARY_KEY": CANARY, "COLUMNS": "200", **variables},
+    )
+
+
+def played(
+    folder: Path, base_url: str, program: str = PROGRAM, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the experiment in `folder` against an endpoint."""
+    file = folder / "trust.toml"
+    file.write_text(TOML)
+    words = ["run", str(file), "--out", str(folder), "--set", f"model.base_url={base_url}"]
+    return command_line(*words, program=program, **(variables or {}))
+
+
+def test_no_command_tells_a_key(tmp_path: Path) -> None:
+    """What was played with a key is replayed, analysed and drawn without a trace of it."""
+    with serving([completion("Answer: 3")]) as endpoint:
+        done = [played(tmp_path, endpoint.base_url)]
+        assert endpoint.keys == [f"Bearer {CANARY}"] * 12
+    folder = str(tmp_path / "trust")
+    session = str(tmp_path / "trust" / "feedback-0.jsonl")
+    done += [
+        command_line("replay", session),
+        command_line("replay", folder, "--verify"),
+        command_line("analyze", folder),
+        command_line("analyze", folder, "--json"),
+        *[
+            command_line("plot", folder, "-o", str(tmp_path / f"a.{end}"))
+            for end in ("svg", "html")
+        ],
+    ]
+    assert [each.returncode for each in done] == [0] * 7, done
+    said = [each.stdout + each.stderr for each in done]
+    written = [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > 5
+    assert not any(CANARY in text for text in (*said, *written))
+
+
+CRASHING = """
+from icl_loop.models import openai
+def crash(self, content):
+    key, headers = self._secrets, self._headers
+    raise RuntimeError("a fault of our own")
+openai.OpenAIModel._reply = crash
+from icl_loop.cli import main
+main()
+"""
+"""The command line with a fault in it, where the key is at hand."""
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"PYTHONASYNCIODEBUG": "1", "OPENAI_LOG": "debug"}], ids=["plain", "debug"]
+)
+def test_a_crash_tells_no_key(tmp_path: Path, variables: dict[str, str]) -> None:
+    """A fault of our own shows where it is, but no variable's value; what was saved is kept."""
+    with serving([completion("Answer: 3")]) as endpoint:
+        done = played(tmp_path, endpoint.base_url, CRASHING, variables)
+    assert done.returncode == 1
+    assert "a fault of our own" in done.stderr
+    assert CANARY not in done.stdout + done.stderr
+    for path in (tmp_path / "trust").glob("*.jsonl"):
+        assert read(path).turns == ()
+        assert CANARY not in path.read_text()
+
+
+async def test_the_served_endpoint_tells_no_key() -> None:
+    """Neither what `serve` prints nor what it answers to a wrong key holds the right or the wrong one."""
+    words = ["serve", "participant/chance", "--port", "0", "--api-key-env", "CANARY_KEY"]
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "CANARY_KEY": CANARY},
+    ) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        address = re.search(r"http://127\.0\.0\.1:\d+/v1", first)
+        assert address is not None, (
+            "it listens at the loopback address alone, unless told otherwise"
+        )
+        assert "warning" not in first
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": "Bearer sk-wrong-canary"}) as http,
+            http.post(f"{address[0]}/chat/completions", json={"model": "any"}) as reply,
+        ):
+            body = await reply.text()
+        process.kill()
+        printed = first + process.stdout.read()
+    assert reply.status == 401
+    assert not any(key in printed + body for key in (CANARY, "sk-wrong-canary"))
+
+
+def test_listening_to_others_is_warned_of() -> None:
+    """Told to listen at every address, `serve` says that other machines can reach it."""
+    with subprocess.Popen(
+        [
+            *[sys.executable, "-c", PROGRAM, "serve", "participant/chance", "--port", "0"],
+            *["--host", "0.0.0.0"],  # noqa: S104  what is warned of
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "0.0.0.0 can be reached by other machines" in process.stderr.readline()
+        process.kill()
+
+
+def test_replies_steer_no_terminal(tmp_path: Path) -> None:
+    """Whatever an endpoint answers, no command prints a mark that steers a terminal."""
+    replies = [completion(f"{STEERING} Answer: 3 {STEERING}")] * 7
+    with serving([*replies, error(400, f"no {STEERING} more")]) as endpoint:
+        done = [played(tmp_path, endpoint.base_url)]
+    assert done[0].returncode == 1
+    assert "no" in done[0].stderr
+    folder = tmp_path / "trust"
+    for path in folder.glob("*.jsonl"):
+        text = unsealed(path.read_text())
+        names = text.replace('"arm":"feedback"', f'"arm":{json.dumps("a" + STEERING)}')
+        path.write_text(
+            names.replace('"experiment":"trust"', f'"experiment":{json.dumps(STEERING)}')
+        )
+        done.append(command_line("replay", str(path)))
+    done += [
+        command_line("analyze", str(folder)),
+        command_line("analyze", str(folder), "--json"),
+        command_line("replay", str(folder), "--verify"),
+    ]
+    for each in done:
+        assert each.stdout + each.stderr
+        assert not STEERS.search(each.stdout + each.stderr), each
+    assert json.loads(done[-2].stdout)["arms"][0]["arm"] == "a" + STEERING
