@@ -3,8 +3,9 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from icl_loop.analysis.exported import TABLES
 from icl_loop.export.saved import Saved
-from icl_loop.export.tables import TABLES, batches, flat
+from icl_loop.export.tables import batches, flat
 
 
 def write(saved: Saved, places: dict[str, Path]) -> None:

@@ -5,8 +5,9 @@ from tempfile import TemporaryDirectory
 
 import polars as pl
 
+from icl_loop.analysis.exported import TABLES
 from icl_loop.export.saved import Saved
-from icl_loop.export.tables import TABLES, batches
+from icl_loop.export.tables import batches
 
 
 def write(saved: Saved, places: dict[str, Path]) -> None:

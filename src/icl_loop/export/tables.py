@@ -12,11 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from icl_loop.analysis.frame import Schema, checked, groups, part_of
+from icl_loop.analysis.exported import Schema
+from icl_loop.analysis.frame import checked, groups, part_of
 from icl_loop.export.saved import Saved
 from icl_loop.seals import SEAL
 
-TABLES = ("turns", "sessions", "probes", "notes")
 _SERVED = ("model", "system_fingerprint")
 _TEXTS: Schema = {
     "question": pl.String,
