@@ -18,21 +18,27 @@ from icl_loop.analysis import frame, probes, sessions, summarize
 from icl_loop.cli import main
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, TranscriptError
-from icl_loop.export import beside, export, parquet
+from icl_loop.export import beside, export, notes, parquet
+from icl_loop.export.notes import shown
 from icl_loop.export.openai_jsonl import conversation
 from icl_loop.export.saved import Saved
+from icl_loop.export.tables import TABLES
 from icl_loop.loop import recall
 from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.models import open_model
-from icl_loop.records import Feedback, Outcome, Probe, Span, Turn
+from icl_loop.records import Feedback, Note, Outcome, Probe, Span, Turn
 from icl_loop.runner import Run
+from icl_loop.seals import sealed
 from icl_loop.server import ServerSettings, build_app, serving
+from icl_loop.shadow import request_of
 from icl_loop.transcripts import (
     DatasetIdentity,
     End,
     EndStatus,
     Header,
     Transcript,
+    event_fields,
+    note_fields,
     probe_fields,
     read,
     turn_fields,
@@ -101,6 +107,8 @@ def _turn(index: int) -> st.SearchStrategy[Turn]:
         overflows=st.integers(0, 3),
         calibration=st.floats(0.5, 2),
         echo=st.none() | texts,
+        counted=st.none() | counts,
+        prefix=st.none() | counts,
     )
 
 
@@ -112,6 +120,11 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         Probe(len(turns), "p", label, (), "", draw(replies), answer, "ok", correct=answer == label)
         for label, answer in draw(st.lists(st.tuples(st.sampled_from(LABELS), answers), max_size=2))
     ]
+    notes = [
+        Note(after, ((0, after - 1),), "", draw(replies), draw(texts), 1, draw(counts), None)
+        for after in range(1, len(turns))
+        if draw(st.booleans())
+    ]
     header = Header(
         experiment=draw(texts),
         arm=draw(st.sampled_from(["label", "none"])),
@@ -121,6 +134,8 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         settings={
             "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
             "probes": {"at": [len(turns)]},
+            "task": {"wording": "en"},
+            "context": {"policy": "notes(every=1, tokens=60)"},
         },
         labels=list(LABELS),
         system=draw(texts),
@@ -128,7 +143,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
     ).born()
     status = draw(st.none() | st.sampled_from(get_args(EndStatus)))
     end = None if status is None else End(status=status, turns=len(turns), at=TIME)
-    return Transcript(Path(), header, turns, end, 0, tuple(after))
+    return Transcript(Path(), header, turns, end, 0, tuple(after), tuple(notes))
 
 
 @st.composite
@@ -144,22 +159,22 @@ def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
     folder.mkdir()
     for number, each in enumerate(drawn):
         lines: list[Mapping[str, Any]] = [each.header.model_dump(mode="json")]
-        lines += [turn_fields(turn) for turn in each.turns]
+        lines += [event_fields(event) for event in each.events]
         lines += [probe_fields(probe) for probe in each.probes]
         lines += [each.end.model_dump(mode="json")] if each.end else []
-        data = "".join(_line(line) for line in lines)
-        (folder / f"{number}.jsonl").write_bytes((data + (torn if not number else "")).encode())
+        data = b"".join(map(_line, lines))
+        (folder / f"{number}.jsonl").write_bytes(data + (torn if not number else "").encode())
     return folder
 
 
-def _line(fields: Mapping[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n"
+def _line(fields: Mapping[str, Any]) -> bytes:
+    return sealed(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()) + b"\n"
 
 
 def loaded(path: Path) -> dict[str, pl.DataFrame]:
     """Return the tables of an export to Parquet."""
-    places = {"turns": path, "sessions": beside(path, "sessions"), "probes": beside(path, "probes")}
-    return {table: pl.read_parquet(place) for table, place in places.items()}
+    places = {table: beside(path, table) for table in TABLES if table != "turns"}
+    return {table: pl.read_parquet(place) for table, place in {"turns": path, **places}.items()}
 
 
 def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,15 +217,19 @@ def test_parquet_holds_what_the_transcripts_hold(
         mine = tables["probes"].filter(path=path).to_dicts()
         lines = [probe_fields(probe) for probe in whole.probes]
         assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
+        mine = tables["notes"].filter(path=path).to_dicts()
+        lines = [note_fields(note) for note in whole.notes]
+        assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
         row = tables["sessions"].row(by_predicate=pl.col("path") == path, named=True)
         assert row["status"] == (whole.end.status if whole.end else None)
-        assert (row["played"], row["probes"]) == (len(whole.turns), len(whole.probes))
+        counted = (len(whole.turns), len(whole.probes), len(whole.notes))
+        assert (row["played"], row["probes"], row["notes"]) == counted
 
 
 def test_groups_change_nothing(tmp_path: Path) -> None:
     """Read one by one, the sessions make the tables that they make read together."""
     export([SAMPLE], "parquet", tmp_path / "together.parquet")
-    places = {table: tmp_path / f"{table}.parquet" for table in ("turns", "sessions", "probes")}
+    places = {table: tmp_path / f"{table}.parquet" for table in TABLES}
     files = Saved.at([SAMPLE]).files
     parquet.write(Saved(files, at_once=1), places)
     for table, expected in loaded(tmp_path / "together.parquet").items():
@@ -227,7 +246,7 @@ def test_csv_holds_what_parquet_holds(
     saved = save(drawn, folder / "saved")
     export([saved], "csv", folder / "out.csv")
     export([saved], "parquet", folder / "out.parquet")
-    for table in ("turns", "sessions", "probes"):
+    for table in TABLES:
         expected = loaded(folder / "out.parquet")[table]
         place = folder / ("out.csv" if table == "turns" else f"out.{table}.csv")
         plain = {
@@ -362,7 +381,7 @@ def test_inspect_reads_every_session(
         whole = {"complete", "context_full"}.issuperset(ends)
         assert log.status == ("success" if whole else "cancelled")
         usages = [
-            turn.reply.usage for each in drawn if each.header.arm == arm for turn in each.turns
+            event.reply.usage for each in drawn if each.header.arm == arm for event in each.events
         ]
         (usage,) = [sum(log.stats.model_usage.values(), type(_any(log.stats.model_usage))())]
         assert usage.input_tokens + usage.input_tokens_cache_read == sum(u.prompt for u in usages)
@@ -383,12 +402,18 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
     ]
     asked = [event for event in sample.events if event.event == "model"]
     judged = [event for event in sample.events if event.event == "score"]
-    for turn, event in zip(turns, asked, strict=True):
-        request = recall(opening, turns, shown_in(turn.kept), turn.question)
+    for played, event in zip(saved.events, asked, strict=True):
+        if isinstance(played, Turn):
+            request = request_of(saved, played)
+        else:
+            written = [note for note in saved.notes if note.after_turn < played.after_turn]
+            standing = shown(saved, written[-1]) if written else ()
+            (question,) = notes.question(saved)
+            request = recall(opening, turns, shown_in(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [
             (message.role, message.text, message.is_seen) for message in request
         ]
-        assert event.output.completion == turn.reply.text
+        assert event.output.completion == played.reply.text
     for turn, event in zip(turns, judged, strict=True):
         assert (event.score.value == "C") == turn.feedback.correct
         assert (event.score.answer, event.target) == (turn.answer, turn.label)

@@ -1,7 +1,7 @@
 """What saved sessions took: requests, tokens, money, and what a prompt cache could have saved."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis.asides import asides
+from icl_loop.analysis.sessions import sessions
 from icl_loop.errors import IclLoopError
 from icl_loop.experiment import ModelSettings, PriceSettings
 from icl_loop.messages import Usage
@@ -59,7 +60,11 @@ class Spending:
         return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
 
 
-def spending(turns: pl.DataFrame, price: PriceSettings | None = None) -> list[Spending]:
+def spending(
+    turns: pl.DataFrame,
+    price: PriceSettings | None = None,
+    paths: Iterable[Path] | None = None,
+) -> list[Spending]:
     """Return what every arm in a frame of turns took, in the order in which they appear.
 
     Prices are those of the model that was asked, at list price unless `price` is given. Where a price
@@ -68,10 +73,15 @@ def spending(turns: pl.DataFrame, price: PriceSettings | None = None) -> list[Sp
     Args:
         turns: What `frame` returns.
         price: US dollars for a million tokens, also of a model that costs nothing.
+        paths: What `frame` was given; the transcripts that the turns name if None.
     """
-    beside = asides(map(Path, turns["path"].unique(maintain_order=True)))
+    named = list(paths or map(Path, turns["path"].unique(maintain_order=True)))
+    beside, known = asides(named), sessions(named)
+    models = dict(known.select("path", "model_settings").iter_rows())
     return [
-        _spending(str(experiment), str(arm), part, beside, price)
+        _spending(
+            str(experiment), str(arm), part, beside, _cost(_model(models[part["path"][0]]), price)
+        )
         for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
     ]
 
@@ -81,7 +91,7 @@ def _spending(
     arm: str,
     turns: pl.DataFrame,
     beside: pl.DataFrame,
-    price: PriceSettings | None,
+    cost: Cost | None,
 ) -> Spending:
     columns = ("path", "counted", "prefix", *_TOKENS)
     asked = pl.concat(
@@ -96,7 +106,6 @@ def _spending(
     sums = asked.select(*(pl.col(name).sum() for name in _TOKENS), prefix=prefix).row(0, named=True)
     known = asked["prefix"].drop_nulls().len() > 0
     served = round(sums["prefix"]) if known else None
-    cost = _cost(Path(turns["path"][0]), price)
     prompt, cached, completion = sums["prompt"], sums["cached"], sums["completion"]
     rates = None if cost is None else _Rates.of(cost, round(prompt / asked.height))
     return Spending(
@@ -141,20 +150,17 @@ class _Rates:
         return self.fresh * (prompt - cached) + self.cached * cached + self.reply * completion
 
 
-def _cost(path: Path, price: PriceSettings | None) -> Cost | None:
+def _cost(model: ModelSettings | None, price: PriceSettings | None) -> Cost | None:
     """Return what the tokens of a session's model cost; None for one of ours, which costs nothing."""
-    model = _model(path)
     if price is None and (model is None or is_built_in(model.name, model.base_url)):
         return None
     placeless = ModelSettings(name="any", base_url="http://127.0.0.1/v1")
     return cost_of(placeless if price is not None or model is None else model, price)
 
 
-def _model(path: Path) -> ModelSettings | None:
-    """Return the model that a transcript's header names, if this version knows its settings."""
-    with path.open("rb") as file:
-        header: Mapping[str, Any] = json.loads(file.readline())
+def _model(settings: str) -> ModelSettings | None:
+    """Return the model of these settings, if this version knows them."""
     try:
-        return ModelSettings.model_validate(header.get("settings", {}).get("model", {}))
+        return ModelSettings.model_validate(json.loads(settings))
     except (ValueError, IclLoopError):
         return None

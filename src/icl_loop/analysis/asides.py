@@ -2,16 +2,19 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis.frame import find
+from icl_loop.analysis.exported import Schema, is_exported, table
+from icl_loop.analysis.frame import sources
 from icl_loop.errors import TranscriptError
 
+_COUNTED = ("counted", "prefix")
 _USAGE = ("prompt", "cached", "completion", "reasoning")
-_SCHEMA = {
+_SCHEMA: Schema = {
     "path": pl.String,
     "kind": pl.String,
     "counted": pl.Int64,
@@ -21,7 +24,7 @@ _SCHEMA = {
 
 
 def asides(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return the probes and notes of the transcripts at `paths`, one row each.
+    """Return the probes and notes of the transcripts or exports at `paths`, one row each.
 
     Columns: `path`, `kind`, `counted`, `prefix` (null for probes), `prompt`, `cached`, `completion`,
     `reasoning`. Only sessions whose settings ask for them are read through.
@@ -29,7 +32,25 @@ def asides(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line is not whole; names file and line.
     """
-    return pl.DataFrame([row for path in find(paths) for row in _rows(path)], schema=_SCHEMA)
+    return pl.concat(
+        [
+            pl.concat(map(_exported, files)) if exported else _saved(files)
+            for exported, files in groupby(sources(paths), is_exported)
+        ]
+    )
+
+
+def _exported(path: Path) -> pl.DataFrame:
+    """Return the probes and notes of an export, each kind by itself."""
+    of_notes = {name: kind for name, kind in _SCHEMA.items() if name != "kind"}
+    of_probes = {name: kind for name, kind in of_notes.items() if name not in _COUNTED}
+    probes = table(path, "probes", of_probes, of_probes).with_columns(kind=pl.lit("probe"))
+    notes = table(path, "notes", of_notes, of_probes).with_columns(kind=pl.lit("note"))
+    return pl.concat([probes, notes], how="diagonal").select(*_SCHEMA)
+
+
+def _saved(files: Iterable[Path]) -> pl.DataFrame:
+    return pl.DataFrame([row for path in files for row in _rows(path)], schema=_SCHEMA)
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -166,28 +166,31 @@ def sign_flip(values: Floats) -> float:
     """
     exact = values.size <= MOST_ENUMERATED
     signs = _all_signs(values.size) if exact else _random_signs(values.size)
-    observed = abs(float(values.sum()))
-    reached = int((np.abs(signs @ values) >= observed - 10.0**-_DECIMALS * values.size).sum())
+    least = abs(float(values.sum())) - 10.0**-_DECIMALS * values.size
+    parts = (signs[start : start + _FLIPS] for start in range(0, len(signs), _FLIPS))
+    reached = sum(int((np.abs(part.astype(np.float64) @ values) >= least).sum()) for part in parts)
     return reached / len(signs) if exact else (1 + reached) / (1 + DRAWS)
 
 
+_FLIPS = 4_096
+"""Flips that are looked at together, which bounds the memory taken."""
+Signs = NDArray[np.int8]
+
+
 @lru_cache(maxsize=4)
-def _all_signs(count: int) -> Floats:
+def _all_signs(count: int) -> Signs:
     """Return every choice of signs, shape (2**count, count)."""
     chosen = np.arange(2**count)[:, None] >> np.arange(count) & 1
-    signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
-    return signs
+    return 1 - 2 * chosen.astype(np.int8)
 
 
 @lru_cache(maxsize=4)
-def _random_signs(count: int) -> Floats:
+def _random_signs(count: int) -> Signs:
     """Return as many random choices of signs as there are draws, shape (DRAWS, count)."""
     words = -(-count // 64)
     bits = keyed_bits(DRAWS * words, "sign-flip", count).reshape(DRAWS, words)
-    places = np.arange(count)
-    chosen = bits[:, places // 64] >> (places % 64).astype(np.uint64) & np.uint64(1)
-    signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
-    return signs
+    places = np.unpackbits(bits.astype("<u8").view(np.uint8), axis=1, bitorder="little")
+    return 1 - 2 * places[:, :count].astype(np.int8)
 
 
 def least_detectable(values: Floats) -> float | None:

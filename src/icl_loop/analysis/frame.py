@@ -8,10 +8,12 @@ from io import BytesIO
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import TypeAdapter, ValidationError
 
+from icl_loop.analysis.exported import Schema, beside, exports_below, is_exported, table
 from icl_loop.errors import TranscriptError
 from icl_loop.records import Turn
 from icl_loop.seals import check_seals
@@ -20,7 +22,6 @@ READ_AT_ONCE, AT_ONCE = 32 * 2**20, 2
 """Bytes of transcripts that are read together, and how often at one time."""
 _FORMAT, _VERSION = "icl-loop/transcript", 1
 _USAGE = ("prompt", "cached", "completion", "reasoning")
-Schema = Mapping[str, pl.DataType | type[pl.DataType]]
 _SCHEMA: Schema = {
     "type": pl.String,
     "format": pl.String,
@@ -55,13 +56,30 @@ def find(paths: Iterable[Path]) -> list[Path]:
     """Return the transcripts among `paths` and below the folders among them, each once, in order.
 
     Raises:
+        TranscriptError: A path does not exist, there is no transcript at all, or one is an export.
+    """
+    found = sources(paths)
+    for file in found:
+        if is_exported(file):
+            raise TranscriptError(
+                f"{file} is an export; this needs the transcripts that it was made from (*.jsonl)"
+            )
+    return found
+
+
+def sources(paths: Iterable[Path]) -> list[Path]:
+    """Return the transcripts and exports among `paths` and below folders, each once, in order.
+
+    Of a folder that holds both, the transcripts are taken: they are the record.
+
+    Raises:
         TranscriptError: A path does not exist, or there is no transcript at all.
     """
     found: dict[object, Path] = {}
     for path in paths:
         if not path.exists():
             raise TranscriptError(f"{path} does not exist")
-        below = sorted(path.rglob("*.jsonl")) if path.is_dir() else [path]
+        below = _below(path) if path.is_dir() else [path]
         if not below:
             raise TranscriptError(f"{path} holds no transcripts (*.jsonl)")
         for file in below:
@@ -69,6 +87,10 @@ def find(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise TranscriptError("no transcripts were named")
     return list(found.values())
+
+
+def _below(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.jsonl")) or exports_below(folder)
 
 
 def _identity(file: Path) -> object:
@@ -81,7 +103,7 @@ def _identity(file: Path) -> object:
 
 
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return the turns of the transcripts at `paths`, one row each, in the order of the files.
+    """Return the turns of the transcripts or exports at `paths`, one row each, in their order.
 
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
     (played to its end), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
@@ -92,17 +114,18 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     `experiment` then names each by its folder.
 
     Raises:
-        TranscriptError: A file is not a transcript, or no file holds a turn; names file and line.
+        TranscriptError: A file is not a transcript, no file holds a turn, or two hold the same
+            session; names file and line.
     """
-    files = find(paths)
+    files = sources(paths)
     with ThreadPoolExecutor(AT_ONCE) as threads:  # while one is parsed, another is read and checked
-        parts = list(threads.map(lambda group: part_of(checked(group)), groups(files)))
+        parts = list(threads.map(_part, groups(files)))
     turns = pl.concat([part.turns for part in parts])
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
     return (
-        runs_apart(pl.concat([part.sessions for part in parts]))
+        runs_apart(each_once(pl.concat([part.sessions for part in parts])))
         .join(turns, on="path", how="inner", maintain_order="left_right")
         .select(
             *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -120,10 +143,17 @@ class Part:
 
 
 def groups(files: Sequence[Path], at_once: int = READ_AT_ONCE) -> Iterator[list[Path]]:
-    """Yield the files in groups of about `at_once` bytes, which bounds the memory taken."""
+    """Yield the files in groups of about `at_once` bytes, which bounds the memory taken.
+
+    An export is a group of its own.
+    """
     group: list[Path] = []
     size = 0
     for file in files:
+        if is_exported(file):
+            yield from ([group, [file]] if group else [[file]])
+            group, size = [], 0
+            continue
         size += _size(file)
         group.append(file)
         if size >= at_once:
@@ -140,8 +170,79 @@ def _size(file: Path) -> int:
         raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
 
 
+def _part(files: Sequence[Path]) -> Part:
+    return exported_part(files[0]) if is_exported(files[0]) else part_of(checked(files))
+
+
+_EXPORTED_SESSIONS: Schema = {
+    "path": pl.String,
+    "experiment": pl.String,
+    "arm": pl.String,
+    "stream": pl.Int64,
+    "turns": pl.Int64,
+    "complete": pl.Boolean,
+    "chance": pl.Float64,
+    "played": pl.Int64,
+}
+_EXPORTED_TURNS: Schema = {
+    "path": pl.String,
+    **{name: _SCHEMA[name] for name in ("turn", "sample", "label", "answer", "outcome", "correct")},
+    "told_length": pl.Int64,
+    "exposure": pl.Int64,
+    **{name: _SCHEMA[name] for name in ("latency_s", "counted", "prefix")},
+    **dict.fromkeys(_USAGE, pl.Int64),
+}
+
+
+def exported_part(path: Path) -> Part:
+    """Return the sessions and the turns of an export, in their order.
+
+    Raises:
+        TranscriptError: A table is not there, not of an export, or not whole; names it.
+    """
+    known = table(path, "sessions", _EXPORTED_SESSIONS, _EXPORTED_SESSIONS)
+    sound = _EXPORTED_TURNS.keys() - {"answer", "counted", "prefix"}
+    turns = table(path, "turns", _EXPORTED_TURNS, sound)
+    _refuse_unlike(path, known, turns)
+    return Part(sessions=known.drop("played"), turns=turns)
+
+
+def _refuse_unlike(path: Path, known: pl.DataFrame, turns: pl.DataFrame) -> None:
+    """Raise TranscriptError unless the turns are those that the sessions beside them played."""
+    sessions = beside(path, "sessions")
+    if known["path"].is_duplicated().any():
+        raise TranscriptError(f"{sessions} is not whole: a session is in it twice")
+    played = known.filter(pl.col("played") > 0).select("path", "played")
+    runs = turns["path"].rle().struct.unnest().select(path="value", played=pl.col("len").cast(int))
+    if not runs.equals(played):
+        raise TranscriptError(f"{path} does not hold the turns of the sessions in {sessions}")
+    counts = played["played"].to_numpy()
+    expected = np.arange(turns.height) - np.repeat(counts.cumsum() - counts, counts)
+    is_sound = (
+        (pl.col("turn") == pl.Series(expected))
+        & (pl.col("correct") == _is_right())
+        & pl.col("exposure").is_between(0, pl.col("turn"))
+    )
+    for name, turn in turns.filter(~is_sound).select("path", "turn").head(1).iter_rows():
+        raise TranscriptError(f"{path} is not whole: turn {turn} of {name} cannot be as it says")
+
+
+def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
+    """Return the sessions of several sources.
+
+    Raises:
+        TranscriptError: One of them is in two sources, as a transcript and its export are.
+    """
+    places = sessions["path"].map_elements(os.path.abspath, return_dtype=pl.String)
+    for path in sessions.filter(places.is_duplicated())["path"].head(1):
+        raise TranscriptError(f"the session {path} was named twice: name its export or itself")
+    return sessions
+
+
 def checked(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
     """Return the whole lines of transcripts, each in its place, with `more` fields of them.
+
+    `kept` is the JSON text of it, beside which are `exposure` and the `latest` turn shown.
 
     Raises:
         TranscriptError: A line is not what its place asks for; names file and line.

@@ -147,7 +147,7 @@ def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.Data
         Columns `experiment`, `arm`, `path`, `feedback_use`; null where nothing shown was right, or
         nothing was wrong.
     """
-    pointed = turns.with_columns(past=_past(turns, nearest))
+    pointed = turns.with_columns(past=_past(turns, nearest)).drop_nulls("past")
     past = turns.select(
         "path", past="turn", past_answer="answer", past_correct="correct"
     ).drop_nulls("past_answer")
@@ -164,6 +164,8 @@ def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.Data
 def _past(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
     if nearest is None:
         return pl.when(pl.col("exposure") > 0).then(pl.col("turn") - 1)
+    if not nearest:
+        return pl.lit(None, pl.Int64)
     found = [
         nearest[path][turn] if turn < len(nearest.get(path, ())) else None
         for path, turn in turns.select("path", "turn").iter_rows()

@@ -1,15 +1,17 @@
 """Which past picture each turn was most like, read back from the questions of transcripts."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
-from icl_loop.analysis.frame import find
+from icl_loop.analysis.exported import Schema, is_exported, table
+from icl_loop.analysis.frame import sources
 from icl_loop.analysis.metrics import nearest_shown
 from icl_loop.encodings import WrittenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
@@ -17,6 +19,11 @@ from icl_loop.wording import open_wording
 
 Eye = Callable[[str], NDArray[np.float32] | None]
 """From a question to its picture, None if there is none to be read in it."""
+_TURNS: Schema = {
+    "path": pl.String,
+    "question": pl.String,
+    "kept": pl.List(pl.List(pl.Int64)),
+}
 
 
 def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
@@ -26,12 +33,30 @@ def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
     sound: `frame` is the one that checks.
     """
     found = {}
-    for path in find(paths):
-        lines = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
-        pictures = _pictures(lines)
-        if pictures is not None:
-            found[str(path)] = nearest_shown(pictures, [_shown(turn) for turn in _turns(lines)])
+    for source in sources(paths):
+        for path, lines in _exported(source) if is_exported(source) else _saved(source):
+            pictures = _pictures(lines)
+            if pictures is not None:
+                found[path] = nearest_shown(pictures, [_shown(turn) for turn in _turns(lines)])
     return found
+
+
+Lines = list[Mapping[str, Any]]
+"""Lines of a session: first its header, then those of turns, and others."""
+
+
+def _saved(path: Path) -> Iterator[tuple[str, Lines]]:
+    """Yield the one session of a transcript."""
+    yield str(path), [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _exported(path: Path) -> Iterator[tuple[str, Lines]]:
+    """Yield the sessions of an export."""
+    known = table(path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"])
+    turns = table(path, "turns", _TURNS, ["path", "kept"])
+    for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
+        asked = part.select("question", "kept", type=pl.lit("turn")).to_dicts()
+        yield str(name), [json.loads(part["header"][0]), *asked]
 
 
 def _turns(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -43,7 +68,7 @@ def _shown(turn: Mapping[str, Any]) -> list[int]:
     return [past for first, last in turn["kept"] for past in range(first, last + 1)]
 
 
-def _pictures(lines: list[Mapping[str, Any]]) -> NDArray[np.float32] | None:
+def _pictures(lines: Lines) -> NDArray[np.float32] | None:
     """Return the pictures of all turns of one size, shape (turns, height, width), or None."""
     task = lines[0].get("settings", {}).get("task", {})
     eye = _eye(str(task.get("wording")), str(task.get("encoding")))

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from icl_loop.analysis.curves import Estimate
-from icl_loop.analysis.frame import find
+from icl_loop.analysis.exported import is_exported, table
+from icl_loop.analysis.frame import sources
 from icl_loop.analysis.sessions import sessions, text_in, whole_in
 from icl_loop.errors import TranscriptError
 
@@ -44,7 +46,7 @@ class Checkpoint:
 
 
 def probes(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return the probes of the transcripts at `paths`, one row each.
+    """Return the probes of the transcripts or exports at `paths`, one row each.
 
     Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `after_turn`, `sample`,
     `label`, `answer`, `correct`. Only sessions whose settings ask for probes are read through.
@@ -52,12 +54,25 @@ def probes(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line of a probe is not whole; names file and line.
     """
-    found = find(paths)
-    asked = pl.DataFrame([row for path in found for row in _rows(path)], schema=_SCHEMA)
+    found = sources(paths)
+    parts = [
+        _exported(files) if exported else _saved(files)
+        for exported, files in groupby(found, is_exported)
+    ]
+    asked = pl.concat(parts)
     if asked.is_empty():
         return asked
     named = sessions(found).select("path", "experiment")
     return asked.drop("experiment").join(named, on="path", maintain_order="left").select(*_SCHEMA)
+
+
+def _exported(files: Iterable[Path]) -> pl.DataFrame:
+    whole = _SCHEMA.keys() - {"answer"}
+    return pl.concat([table(file, "probes", _SCHEMA, whole) for file in files])
+
+
+def _saved(files: Iterable[Path]) -> pl.DataFrame:
+    return pl.DataFrame([row for path in files for row in _rows(path)], schema=_SCHEMA)
 
 
 def checkpoints(asked: pl.DataFrame) -> list[Checkpoint]:

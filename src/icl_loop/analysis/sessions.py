@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis.frame import find, runs_apart
+from icl_loop.analysis.exported import is_exported, table
+from icl_loop.analysis.frame import each_once, runs_apart, sources
 from icl_loop.errors import TranscriptError
 from icl_loop.records import LARGEST
 
@@ -19,6 +21,7 @@ SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "seed": pl.Int64,
     "id": pl.String,
     "model": pl.String,
+    "model_settings": pl.String,
     "dataset": pl.String,
     "labels": pl.String,
     "policy": pl.String,
@@ -44,10 +47,10 @@ _PLACE = frozenset({"base_url", "api_key_env", "organization", "headers", "heade
 
 
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return what the sessions of the transcripts at `paths` were set to, one row each.
+    """Return what the sessions of the transcripts or exports at `paths` were set to, one row each.
 
     Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (that of the source
-    where replies were read again), `model`,
+    where replies were read again), `model`, `model_settings` (as JSON),
     `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
     (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
     they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
@@ -55,10 +58,21 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     the run stopped because its evidence sufficed). What a header does not say is null.
 
     Raises:
-        TranscriptError: A file does not begin with the line of a session.
+        TranscriptError: A file does not begin with the line of a session, or one was named twice.
     """
-    rows = [_row(path, _header(path)) for path in find(paths)]
-    return runs_apart(pl.DataFrame(rows, schema=SESSION_SCHEMA))
+    parts = [
+        _exported(files) if exported else _saved(files)
+        for exported, files in groupby(sources(paths), is_exported)
+    ]
+    return runs_apart(each_once(pl.concat(parts)))
+
+
+def _exported(files: Iterable[Path]) -> pl.DataFrame:
+    return pl.concat([table(file, "sessions", SESSION_SCHEMA, ["path"]) for file in files])
+
+
+def _saved(files: Iterable[Path]) -> pl.DataFrame:
+    return pl.DataFrame([_row(path, _header(path)) for path in files], schema=SESSION_SCHEMA)
 
 
 def _header(path: Path) -> dict[str, Any]:
@@ -88,7 +102,8 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "stream": whole_in(header, "stream"),
         "seed": whole_in(header, "seed"),
         "id": text_in(_table(header, "source"), "id") or text_in(header, "id"),
-        "model": text_in(_table(settings, "model"), "name"),
+        "model": text_in(model, "name"),
+        "model_settings": json.dumps(model, sort_keys=True),
         "dataset": text_in(_table(header, "dataset"), "name"),
         "labels": text_in(_table(settings, "task"), "labels"),
         "policy": text_in(context, "policy"),

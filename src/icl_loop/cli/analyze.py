@@ -14,6 +14,7 @@ from icl_loop.analysis import (
     checkpoint_fields,
     checkpoints,
     conclude_each,
+    find,
     frame,
     joined,
     metrics_fields,
@@ -60,16 +61,18 @@ def analyze(
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = pair_of_arms(primary)
+    if learner is not None:
+        find(paths)  # refuses exports, before anything is worked out
     turns = frame(paths)
     shadowed = None if learner is None else _shadows_of(turns, learner)
     shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
-    metrics = measured_arms(turns)
-    spent = spending(turns, _price(price))
+    metrics = measured_arms(turns, paths)
+    spent = spending(turns, _price(price), paths)
     if not as_json_text:
-        print_summary(turns, pair, metrics, shaded, spent)
+        print_summary(turns, pair, metrics, shaded, spent, paths)
         return
     summaries = summarize(turns)
-    asked = checkpoints(probes(map(Path, turns["path"].unique(maintain_order=True))))
+    asked = checkpoints(probes(paths))
     concluded = joined(conclude_each(turns, pair, sessions(paths)))
     report = {
         "arms": [

@@ -39,14 +39,23 @@ def print_summary(
     metrics: Sequence[ArmMetrics],
     shaded: Sequence[ArmShadow] = (),
     spent: Sequence[Spending] = (),
+    paths: Sequence[Path] = (),
 ) -> None:
-    """Print the tables of a frame of turns, and what follows from them."""
-    summaries = summarize(turns)
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    """Print the tables of a frame of turns, and what follows from them.
+
+    Args:
+        turns: What `frame` returns.
+        primary: Arms of the primary contrast, if not those that were recorded.
+        metrics: Of every arm.
+        shaded: Every arm beside its shadow.
+        spent: What every arm took.
+        paths: What `frame` was given; the transcripts that the turns name if nothing.
+    """
+    summaries, paths = summarize(turns), paths or transcripts_of(turns)
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(screen.summary_table(summaries))
     out.print(metrics_table(metrics))
-    out.print(spending_table(spent or spending(turns)))
+    out.print(spending_table(spent or spending(turns, paths=paths)))
     if asked := checkpoints(probes(paths)):
         out.print(probes_table(asked))
     if shaded:
@@ -60,7 +69,13 @@ def print_summary(
             out.print(line, soft_wrap=isinstance(line, Text))
 
 
-def measured_arms(turns: pl.DataFrame) -> list[ArmMetrics]:
+def measured_arms(turns: pl.DataFrame, paths: Sequence[Path] = ()) -> list[ArmMetrics]:
     """Return the metrics of every arm; the nearest pictures are sought unless there are too many."""
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
-    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+    if turns.height > MOST_PICTURES:
+        return measure(turns, {})
+    return measure(turns, nearest_pictures(paths or transcripts_of(turns)))
+
+
+def transcripts_of(turns: pl.DataFrame) -> list[Path]:
+    """Return the transcripts that the turns of a frame are of."""
+    return [Path(path) for path in turns["path"].unique(maintain_order=True)]

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 from polars.exceptions import PolarsError
 
+from icl_loop.analysis.exported import TABLES, beside
 from icl_loop.errors import InputError, StoppedShort, nearest
 from icl_loop.export import csv_file, inspect_log, openai_jsonl, parquet
 from icl_loop.export.saved import Saved, Went
-from icl_loop.export.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,6 @@ class Format:
     def places(self, place: Path) -> list[Path]:
         """Return all that is written where the format is written to `place`; `place` is last."""
         return [*(beside(place, table) for table in self.beside), place]
-
-
-def beside(place: Path, table: str) -> Path:
-    """Return where another table than that of turns is: `x.parquet`, `x.probes.parquet`."""
-    return place.with_name(f"{place.stem}.{table}{place.suffix}")
 
 
 def _tables(place: Path) -> dict[str, Path]:

@@ -1,10 +1,11 @@
-"""Turns, sessions and probes as CSV files, without nested columns."""
+"""Turns, sessions, probes and notes as CSV files, without nested columns."""
 
 from contextlib import ExitStack
 from pathlib import Path
 
+from icl_loop.analysis.exported import TABLES
 from icl_loop.export.saved import Saved
-from icl_loop.export.tables import TABLES, batches, flat
+from icl_loop.export.tables import batches, flat
 
 
 def write(saved: Saved, places: dict[str, Path]) -> None:

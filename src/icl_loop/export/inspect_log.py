@@ -2,7 +2,7 @@
 
 The session is the unit of analysis, and its messages are one conversation; so it is the sample, its
 stream is the sample's id, and the metrics of a log are over sessions. Each turn is an event of the
-model and an event of an intermediate score. What a request showed is kept as ranges of the
+model and an event of an intermediate score; notes are events of the model between them. What a request showed is kept as ranges of the
 conversation, as in the transcript, so that a log grows linearly.
 """
 
@@ -18,9 +18,11 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from icl_loop.errors import InputError
+from icl_loop.export import notes
 from icl_loop.export.saved import Saved
-from icl_loop.messages import Image, Message, Text, Usage, assistant
-from icl_loop.records import Turn
+from icl_loop.messages import Image, Message, Reply, Text, Usage, assistant
+from icl_loop.records import Event as Played
+from icl_loop.records import Note, Turn
 from icl_loop.transcripts import VERSION, Header, Transcript, read
 
 if TYPE_CHECKING:
@@ -167,22 +169,17 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
     from inspect_ai.model import ModelOutput  # noqa: PLC0415  an extra
 
     header, turns, model = transcript.header, transcript.turns, _model(transcript.header)
-    opening = _chat(Message("system", (Text(header.system),)), "system")
-    said = [_said(turn) for turn in turns]
-    outputs = [_output(turn, model, each[1]) for turn, each in zip(turns, said, strict=True)]
-    shown = [opening]
-    for turn, each in zip(turns, said, strict=True):
-        shown += (each[0], _shown(turn, each[1]), each[2])
-    times = [time for time in (_time(turn.reply.at) for turn in turns) if time]
+    said = _Said.of(transcript, model)
+    times = [time for time in (_time(event.reply.at) for event in transcript.events) if time]
     began = _time(header.created) or min(times, default=None)
-    took = sum(turn.reply.latency_s or 0.0 for turn in turns)
+    took = sum(event.reply.latency_s or 0.0 for event in transcript.events)
     return EvalSample(
         id=header.stream,
         epoch=epoch,
-        input=[opening, *(each[0] for each in said[:1])],
+        input=said.messages[:2],
         target=[turn.label for turn in turns],
-        messages=[opening, *(message for each in said for message in each)],
-        output=outputs[-1] if outputs else ModelOutput(),
+        messages=said.messages,
+        output=said.calls[-1].output if said.calls else ModelOutput(),
         scores=dict(_scores(header, turns)),
         metadata={
             "arm": header.arm,
@@ -193,9 +190,9 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
             "planned": header.turns,
             "donor": header.donor and header.donor.model_dump(mode="json"),
         },
-        events=list(_events(turns, outputs, model)),
-        events_data=EventsData(messages=shown, calls=[]),
-        model_usage={model: _usage(_total(turns))},
+        events=list(_events(said.calls, model)),
+        events_data=EventsData(messages=said.pool, calls=[]),
+        model_usage={model: _usage(_total(transcript.events))},
         started_at=began.isoformat() if began else None,
         completed_at=max(times).isoformat() if times else None,
         total_time=(max(times) - began).total_seconds() if times and began else None,
@@ -206,7 +203,72 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
     )
 
 
-def _said(turn: Turn) -> "list[ChatMessage]":
+Ranges = Sequence[tuple[int, int]]
+"""Which messages of the pool a request is made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request of the model, what came back, and what it was for."""
+
+    event: Played
+    showed: Ranges
+    output: "ModelOutput"
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What was said in a session.
+
+    Attributes:
+        messages: The conversation, in order, with the requests for notes where they were made.
+        pool: The messages that requests are made of: the frame, three for each turn, those about notes.
+        calls: The requests, in order.
+    """
+
+    messages: "list[ChatMessage]"
+    pool: "list[ChatMessage]"
+    calls: list[Call]
+
+    @classmethod
+    def of(cls, transcript: Transcript, model: str) -> "_Said":
+        """Return what was said in the session of this transcript."""
+        opening = _chat(Message("system", (Text(transcript.header.system),)), "system")
+        said = cls([opening], [opening], [])
+        spoken = [_spoken(turn) for turn in transcript.turns]
+        for turn, (asked, reply, told) in zip(transcript.turns, spoken, strict=True):
+            said.pool.extend((asked, _shown(turn, reply), told))
+        standing: Ranges = ()
+        for event in transcript.events:
+            if isinstance(event, Turn):
+                said.messages.extend(spoken[event.index])
+                place, reply = 1 + 3 * event.index, spoken[event.index][1]
+                asking: Ranges = [(place, place + 1)]
+            else:
+                key = f"{event.after_turn}-notes"
+                asking = said.take(f"{key}-question", notes.question(transcript))
+                said.messages.extend(said.pool[first] for first, _ in asking)
+                reply = _chat(assistant(event.reply.text), f"{key}-reply")
+                said.messages.append(reply)
+            showed = [(0, 1), *standing, *_past(event), *asking]
+            said.calls.append(Call(event, showed, _output(event.reply, model, reply)))
+            if isinstance(event, Note):
+                standing = said.take(f"{event.after_turn}-notes", notes.shown(transcript, event))
+        return said
+
+    def take(self, key: str, messages: Sequence[Message]) -> Ranges:
+        """Add messages about notes to the pool, and return where they are."""
+        start = len(self.pool)
+        self.pool.extend(_chat(message, key) for message in messages)
+        return [(place, place + 1) for place in range(start, len(self.pool))]
+
+
+def _past(event: Played) -> Ranges:
+    """Return where the past turns are that a request showed."""
+    return [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
+
+
+def _spoken(turn: Turn) -> "list[ChatMessage]":
     """Return question, reply and what was told."""
     about = {"turn": turn.index, "sample": turn.sample, "label": turn.label}
     how = {"answer": turn.answer, "outcome": turn.outcome, "correct": turn.feedback.correct}
@@ -250,61 +312,66 @@ def _content(part: Text | Image) -> Any:  # noqa: ANN401  a class of an extra
     return ContentImage(image="data:image/png;base64," + base64.b64encode(part.png).decode())
 
 
-def _output(turn: Turn, model: str, reply: "ChatMessage") -> "ModelOutput":
+def _output(given: Reply, model: str, reply: "ChatMessage") -> "ModelOutput":
     from inspect_ai.model import ChatCompletionChoice, ModelOutput  # noqa: PLC0415  an extra
 
-    served = turn.reply.served
+    served = given.served
     return ModelOutput(
         model=(served and served.model) or model,
-        choices=[ChatCompletionChoice(message=reply, stop_reason=_STOP[turn.reply.finish])],
-        usage=_usage(turn.reply.usage),
-        time=turn.reply.latency_s,
+        choices=[ChatCompletionChoice(message=reply, stop_reason=_STOP[given.finish])],
+        usage=_usage(given.usage),
+        time=given.latency_s,
     )
 
 
-def _events(
-    turns: Sequence[Turn], outputs: Sequence["ModelOutput"], model: str
-) -> "Iterator[Event]":
-    """Yield for each turn the call of the model and the judgement."""
+def _events(calls: Iterable[Call], model: str) -> "Iterator[Event]":
+    """Yield for each turn the call of the model and the judgement, for notes the call alone."""
     from inspect_ai.event import ModelEvent, ScoreEvent  # noqa: PLC0415  an extra
     from inspect_ai.model import GenerateConfig  # noqa: PLC0415  an extra
 
     worked = 0.0
-    for turn, output in zip(turns, outputs, strict=True):
-        took = turn.reply.latency_s or 0.0
-        done = _time(turn.reply.at) or datetime.fromisoformat(_EPOCH)
+    for call in calls:
+        event, reply = call.event, call.event.reply
+        took, key = reply.latency_s or 0.0, _key_of(event)
+        done = _time(reply.at) or datetime.fromisoformat(_EPOCH)
         yield ModelEvent(
-            uuid=f"{turn.index}-model",
+            uuid=f"{key}-model",
             timestamp=done - timedelta(seconds=took),
             working_start=worked,
             working_time=took,
             completed=done,
             model=model,
             input=[],
-            input_refs=_request(turn),
+            input_refs=list(call.showed),
             tools=[],
             tool_choice="auto",
             config=GenerateConfig(),
-            output=output,
-            retries=turn.reply.attempts - 1,
-            metadata={"turn": turn.index, "request": turn.request, "overflows": turn.overflows},
+            output=call.output,
+            retries=reply.attempts - 1,
+            metadata={**_about(event), "request": event.request, "overflows": event.overflows},
         )
         worked += took
-        yield ScoreEvent(
-            uuid=f"{turn.index}-score",
-            timestamp=done,
-            working_start=worked,
-            score=_judgement(turn),
-            target=turn.label,
-            intermediate=True,
-            scorer="turn",
-        )
+        if isinstance(event, Turn):
+            yield ScoreEvent(
+                uuid=f"{key}-score",
+                timestamp=done,
+                working_start=worked,
+                score=_judgement(event),
+                target=event.label,
+                intermediate=True,
+                scorer="turn",
+            )
 
 
-def _request(turn: Turn) -> list[tuple[int, int]]:
-    """Return what the request of a turn showed, as ranges of the session's messages."""
-    past = [(1 + 3 * first, 4 + 3 * last) for first, last in turn.kept]
-    return [(0, 1), *past, (1 + 3 * turn.index, 2 + 3 * turn.index)]
+def _key_of(event: Played) -> str:
+    return str(event.index) if isinstance(event, Turn) else f"{event.after_turn}-notes"
+
+
+def _about(event: Played) -> dict[str, Any]:
+    """Return which turn it was, or after which of them the notes were written, and what was kept."""
+    if isinstance(event, Turn):
+        return {"turn": event.index}
+    return {"notes_after_turn": event.after_turn, "notes": event.text}
 
 
 def _judgement(turn: Turn) -> "Score":
@@ -378,8 +445,8 @@ def _limit(transcript: Transcript) -> Any:  # noqa: ANN401  a class of an extra,
     return EvalSampleLimit(type=kinds[status], limit=len(transcript.turns), reason=status)
 
 
-def _total(turns: Iterable[Turn]) -> Usage:
-    usages = [turn.reply.usage for turn in turns]
+def _total(events: Iterable[Played]) -> Usage:
+    usages = [event.reply.usage for event in events]
     return Usage(
         prompt=sum(usage.prompt for usage in usages),
         cached=sum(usage.cached for usage in usages),

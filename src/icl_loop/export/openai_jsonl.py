@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from icl_loop.export.notes import question
 from icl_loop.export.saved import Saved
 from icl_loop.messages import Message, assistant, system, user
 from icl_loop.models.openai import JOIN_JSON, wire
+from icl_loop.records import Event, Turn
 from icl_loop.transcripts import Transcript, read
 
 _VALUE_LENGTH = 512
@@ -22,11 +24,18 @@ def write(saved: Saved, place: Path, *, merge: bool) -> None:
 
 
 def conversation(transcript: Transcript) -> list[Message]:
-    """Return all that was said in a session, in order: replies as they came."""
+    """Return all that was said in a session, in order: replies as they came, notes where written."""
     said = [system(transcript.header.system)]
-    for turn in transcript.turns:
-        said += (turn.question, assistant(turn.reply.text), user(turn.feedback.told))
+    for event in transcript.events:
+        said += _said(transcript, event)
     return said
+
+
+def _said(transcript: Transcript, event: Event) -> list[Message]:
+    """Return what was said in a turn, or when the notes were written."""
+    if isinstance(event, Turn):
+        return [event.question, assistant(event.reply.text), user(event.feedback.told)]
+    return [*question(transcript), assistant(event.reply.text)]
 
 
 def _line(transcript: Transcript, *, merge: bool) -> bytes:

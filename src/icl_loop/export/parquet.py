@@ -1,12 +1,13 @@
-"""Turns, sessions and probes as Parquet files, written in parts that bound the memory taken."""
+"""Turns, sessions, probes and notes as Parquet files, written in parts that bound the memory taken."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
 
+from icl_loop.analysis.exported import TABLES
 from icl_loop.export.saved import Saved
-from icl_loop.export.tables import TABLES, batches
+from icl_loop.export.tables import batches
 
 
 def write(saved: Saved, places: dict[str, Path]) -> None:

@@ -1,7 +1,8 @@
-"""Transcripts as three tables: turns, probes and sessions, read in groups of bounded size.
+"""Transcripts as four tables: turns, sessions, probes and notes, read in groups of bounded size.
 
-Everything that a transcript says of a turn or a probe is in a row of its own; what it says of the
-session stands once, in the table of sessions, and is found by `path`.
+Everything that a transcript says of a turn, a probe or a note is in a row of its own; what it says of
+the session stands once, in the table of sessions, and is found by `path`. Seals are left out: they
+are of bytes that are not exported.
 """
 
 import json
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import polars as pl
 
-from icl_loop.analysis.frame import Schema, checked, groups, part_of
+from icl_loop.analysis.exported import Schema
+from icl_loop.analysis.frame import checked, groups, part_of
 from icl_loop.export.saved import Saved
+from icl_loop.seals import SEAL
 
-TABLES = ("turns", "sessions", "probes")
 _SERVED = ("model", "system_fingerprint")
 _TEXTS: Schema = {
     "question": pl.String,
@@ -30,13 +32,14 @@ _TEXTS: Schema = {
     "attempts": pl.Int64,
     "at": pl.String,
 }
-"""Fields of turns and probes that are not analysed; of the label's probabilities it is JSON text."""
-_PROBE: Schema = {"after_turn": pl.Int64}
+"""Fields that are not analysed; of the label's probabilities it is JSON text."""
+_BESIDE: Schema = {"after_turn": pl.Int64, "text": pl.String}
+"""Fields of probes and notes that turns do not have."""
 _LEFT_OUT: Mapping[str, object] = {"overflows": 0, "calibration": 1.0, "finish": "stop"}
 """What fields mean that older transcripts do not have."""
 _KNOWN = frozenset(
     {"type", "turn", "sample", "label", "kept", "answer", "outcome", "correct", "told"}
-    | {"usage", "latency_s", *_TEXTS}
+    | {"usage", "latency_s", "counted", "prefix", SEAL, *_TEXTS}
 )
 _USAGE = ("prompt", "cached", "completion", "reasoning")
 _NAMES = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")
@@ -47,10 +50,11 @@ _ANALYSED = ("turn", "sample", "label", "answer", "outcome", "correct", "told_le
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sessions, whole: their turns and probes, and a row each."""
+    """Some sessions, whole: their turns, probes and notes, and a row each."""
 
     turns: pl.DataFrame
     probes: pl.DataFrame
+    notes: pl.DataFrame
     sessions: pl.DataFrame
 
 
@@ -71,7 +75,9 @@ def batches(saved: Saved) -> Iterator[Batch]:
     )
     named = saved.sessions.join(headers, on="path", maintain_order="left")
     for group in groups(saved.files, saved.at_once):
-        lines = checked(group, {**_TEXTS, **_PROBE})
+        lines = checked(group, {**_TEXTS, **_BESIDE}).with_columns(
+            pl.col("kept").str.json_decode(pl.List(pl.List(pl.Int64)))
+        )
         yield _batch(_with_json(lines, group, more), named, more)
         saved.went(len(group))
 
@@ -107,18 +113,23 @@ def _batch(lines: pl.DataFrame, named: pl.DataFrame, more: list[str]) -> Batch:
         on="path",
         maintain_order="right",
     )
-    probes = names.join(
-        lines.filter(type="probe").select(*_of_probe()), on="path", maintain_order="right"
-    )
     return Batch(
         turns=turns.select(
-            *_NAMES, *_PLAYED, "status", *_ANALYSED, "latency_s", *_USAGE, *texts.columns
+            *(*_NAMES, *_PLAYED, "status", *_ANALYSED, "latency_s", "counted", "prefix", *_USAGE),
+            *texts.columns,
         ),
-        probes=probes.select(*_NAMES, pl.exclude(_NAMES)),
+        probes=_beside(lines.filter(type="probe").select(*_of_probe()), names),
+        notes=_beside(lines.filter(type="note").select(*_of_note()), names),
         sessions=played.join(_counts(lines), on="path", how="left", maintain_order="left").join(
             named, on="path", maintain_order="left"
         ),
     )
+
+
+def _beside(asked: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
+    """Return probes or notes behind the names of their sessions."""
+    named = names.join(asked, on="path", maintain_order="right")
+    return named.select(*_NAMES, pl.exclude(_NAMES))
 
 
 def _fields() -> list[pl.Expr]:
@@ -137,19 +148,29 @@ def _fields() -> list[pl.Expr]:
 def _of_probe() -> list[pl.Expr]:
     """Return the columns of a probe."""
     plain = ("path", "after_turn", "sample", "label", "answer", "outcome", "correct", "latency_s")
-    no_field = {"question", "picture", "echo", "calibration"}
+    return [*map(pl.col, plain), *_of_request()]
+
+
+def _of_note() -> list[pl.Expr]:
+    """Return the columns of a note."""
+    plain = ("path", "after_turn", "text", "latency_s", "counted", "prefix")
+    return [*map(pl.col, plain), *_of_request()]
+
+
+def _of_request() -> list[pl.Expr]:
+    """Return the columns of a request that is no turn's, and its reply."""
+    of_turns = {"question", "picture", "echo", "calibration"}
     return [
-        *map(pl.col, plain),
         pl.col("usage").struct.unnest(),
         pl.col("kept"),
-        *(each for each in _fields() if each.meta.output_name() not in no_field),
+        *(each for each in _fields() if each.meta.output_name() not in of_turns),
     ]
 
 
 def _counts(lines: pl.DataFrame) -> pl.DataFrame:
-    kind = pl.col("type")
+    kinds = {"played": "turn", "probes": "probe", "notes": "note"}
     return lines.group_by("path").agg(
-        played=(kind == "turn").sum().cast(pl.Int64), probes=(kind == "probe").sum().cast(pl.Int64)
+        (pl.col("type") == kind).sum().cast(pl.Int64).alias(name) for name, kind in kinds.items()
     )
 
 
