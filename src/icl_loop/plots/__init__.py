@@ -22,7 +22,13 @@ from icl_loop.plots.curves import (
 )
 from icl_loop.plots.look import COLOURS, HEIGHT, PAGE, PAPER, WIDTH, AnyChart, Look
 from icl_loop.plots.saving import FORMATS, check_format, save
-from icl_loop.plots.tokens import exposure_chart, reports_tokens, token_chart, token_panels
+from icl_loop.plots.tokens import (
+    exposure_chart,
+    knows_tokens,
+    reports_tokens,
+    token_chart,
+    token_panels,
+)
 
 __all__ = [
     "ALL",
@@ -49,6 +55,7 @@ __all__ = [
     "curve_chart",
     "exposure_chart",
     "halves",
+    "knows_tokens",
     "labels_of",
     "outcome_chart",
     "outcome_shares",

@@ -53,15 +53,32 @@ def reports_tokens(turns: pl.DataFrame) -> bool:
     return bool(turns["prompt"].sum())
 
 
+def knows_tokens(turns: pl.DataFrame) -> bool:
+    """Whether the tokens of these turns' prompts were reported, or at least counted here."""
+    return reports_tokens(turns) or bool(turns["counted"].sum())
+
+
+def _known_tokens(turns: pl.DataFrame) -> pl.DataFrame:
+    """Return the turns with tokens as counted here where the models said nothing of theirs."""
+    if reports_tokens(turns):
+        return turns
+    return turns.with_columns(
+        prompt=pl.col("counted").fill_null(0), cached=pl.col("prefix").fill_null(0)
+    )
+
+
 def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.LayerChart]:
     """Return for each arm the chart of prompt tokens against turn, cached and uncached apart.
 
+    Where the models reported none, tokens are those counted here, and cached are those that a cache
+    of prefixes could serve.
+
     Raises:
-        InputError: No model said what its prompts took.
+        InputError: Tokens were neither reported nor counted.
     """
-    if not reports_tokens(turns):
+    if not knows_tokens(turns):
         raise InputError("no tokens are recorded: the models of these sessions report none")
-    turns = named(printable(turns))
+    turns = _known_tokens(named(printable(turns)))
     used = turns.group_by("name", "turn", maintain_order=True).agg(
         cached=pl.col("cached").mean(), prompt=pl.col("prompt").mean()
     )
@@ -111,6 +128,10 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
 
 def token_chart(turns: pl.DataFrame) -> AnyChart:
     """Return past turns shown and, where they are known, the prompt tokens of each arm, on paper."""
-    if not reports_tokens(turns):
+    if not knows_tokens(turns):
         return exposure_chart(turns)
-    return panels(list(token_panels(turns).values()), "Prompt tokens a turn, means over sessions")
+    counted = (
+        "" if reports_tokens(turns) else ", as counted; cached: what a prefix cache could serve"
+    )
+    title = f"Prompt tokens a turn, means over sessions{counted}"
+    return panels(list(token_panels(turns).values()), title)

@@ -30,6 +30,7 @@ from icl_loop.plots import (
     contrast_chart,
     curve_chart,
     exposure_chart,
+    knows_tokens,
     outcome_chart,
     reports_tokens,
     token_panels,
@@ -46,6 +47,7 @@ from icl_loop.report.tables import (
 )
 from icl_loop.screen import printable
 from icl_loop.shadow import LEARNER, ArmShadow, Shaded, beside
+from icl_loop.spending import spending
 from icl_loop.transcripts import VERSION, Header, read
 
 WINDOWS = (5, 10, 20, 50, 100)
@@ -96,6 +98,7 @@ def page(
         blobs=shelf.blobs,
         left_out=left_out,
         runs=_runs(turns, headers),
+        reported=reports_tokens(turns),
         command=command,
         version=VERSION,
     )
@@ -121,7 +124,7 @@ def _arms(turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded) -> list[dict
     shadows: Sequence[ArmShadow] = (
         () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
     )
-    return arm_rows(summarize(turns), _metrics(turns), shadows)
+    return arm_rows(summarize(turns), _metrics(turns), shadows, spending(turns))
 
 
 def _metrics(turns: pl.DataFrame) -> list[ArmMetrics]:
@@ -151,7 +154,7 @@ def _figures(
         for place, each in enumerate(conclusions)
         if each.primary is not None and each.primary.k
     }
-    tokens = token_panels(turns, PAGE).values() if reports_tokens(turns) else ()
+    tokens = token_panels(turns, PAGE).values() if knows_tokens(turns) else ()
     charts = {
         **contrasts,
         "exposure": exposure_chart(turns, PAGE),

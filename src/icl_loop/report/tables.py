@@ -9,13 +9,17 @@ from icl_loop.analysis import ArmMetrics, ArmSummary, Conclusion, Contrast, Esti
 from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
 from icl_loop.screen import percent
 from icl_loop.shadow import ArmShadow
+from icl_loop.spending import Spending
 
 CELLS = {True: "yes", False: "not shown", None: "not tested"}
 _NONE = "–"
 
 
 def arm_rows(
-    summaries: Sequence[ArmSummary], metrics: Sequence[ArmMetrics], shadows: Sequence[ArmShadow]
+    summaries: Sequence[ArmSummary],
+    metrics: Sequence[ArmMetrics],
+    shadows: Sequence[ArmShadow],
+    spent: Sequence[Spending],
 ) -> list[dict[str, Any]]:
     """Return what there is to say of each arm."""
     several = len({each.experiment for each in summaries}) > 1
@@ -38,13 +42,26 @@ def arm_rows(
             "top_late": number(measured.top_share_late, ".0%"),
             "use": number(measured.feedback_use, "+.2f"),
             "exposure": number(measured.exposure, ".1f"),
-            "tokens": {name: f"{count:,}" for name, count in measured.tokens.items()},
-            "uncached": f"{measured.tokens['prompt'] - measured.tokens['cached']:,}",
+            **_cost_cells(took),
+            "reasoning": f"{measured.tokens['reasoning']:,}",
             "seconds": f"{measured.latency_s:.2f}",
             "outcomes": summary.outcomes,
         }
-        for summary, measured in zip(summaries, metrics, strict=True)
+        for summary, measured, took in zip(summaries, metrics, spent, strict=True)
     ]
+
+
+def _cost_cells(spent: Spending) -> dict[str, str]:
+    share = spent.prefix_share
+    return {
+        "requests": f"{spent.requests:,}",
+        "prompt": f"{spent.prompt:,}",
+        "cached": f"{spent.cached:,}",
+        "prefix": _NONE if share is None else f"{share:.1%}",
+        "replies": f"{spent.completion:,}",
+        "usd": _NONE if spent.usd is None else f"{spent.usd:,.2f}",
+        "usd_prefix": _NONE if spent.usd_prefix is None else f"{spent.usd_prefix:,.2f}",
+    }
 
 
 def _shadow_cells(shadow: ArmShadow | None) -> dict[str, str]:
