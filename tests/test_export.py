@@ -206,6 +206,7 @@ def test_parquet_holds_what_the_transcripts_hold(
     if turns.height:
         expected = frame([saved])
         assert_frame_equal(turns.select(expected.columns), expected)
+        assert_frame_equal(frame([folder / "out.parquet"]), expected)
     assert_frame_equal(tables["probes"].select(probes([saved]).columns), probes([saved]))
     assert_frame_equal(tables["sessions"].select(sessions([saved]).columns), sessions([saved]))
     for path, header in tables["sessions"].select("path", "header").iter_rows():
