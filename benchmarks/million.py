@@ -1,6 +1,6 @@
-"""`icl-loop analyze`, or `export`, on a million saved turns: seconds and peak memory.
+"""`analyze` on a million saved turns, `export`, and `analyze` on that: seconds and peak memory.
 
-    python benchmarks/million.py [--sessions 5000] [--turns 200] [--export parquet]
+    python benchmarks/million.py [--sessions 5000] [--turns 200] [--export csv]
 
 One session of each of five arms is really played; the others are copies of it with the answers of
 another random order, so that every stream differs. About 2 GB are written to a folder that is thrown
@@ -71,38 +71,47 @@ def _sealed(line: bytes) -> bytes:
     return sealed(body) + b"\n"
 
 
+def measured(what: str, *arguments: str, report: Path) -> None:
+    """Run a command, print what it took, and keep what it printed."""
+    program = "from icl_loop.cli import main; main()"
+    start = time.perf_counter()
+    with report.open("w") as output:
+        process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=output)
+        _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if status:
+        sys.exit(f"{arguments[0]} ended with {status}")
+    print(
+        f"{what}: {seconds:.1f} s, {usage.ru_utime + usage.ru_stime:.1f} s of processor time,"
+        f" {usage.ru_maxrss / 2**20:.2f} GiB"
+    )
+
+
 def main() -> None:
-    """Write, analyse, print."""
+    """Write, analyse, export, analyse the export, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--export", metavar="FORMAT", help="export to it instead of analysing")
+    parser.add_argument("--export", metavar="FORMAT", help="only export to it")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder, out = Path(name), Path(name) / "many"
         out.mkdir()
         paths = play(folder / "played", given.turns)
-        written = sum(copies(path, given.sessions // len(paths), out) for path in paths)
-        turns = given.sessions // len(paths) * len(paths) * given.turns
-        program = "from icl_loop.cli import main; main()"
-        what = ["analyze", str(out), "--json"]
-        if given.export:
-            what = ["export", str(out), "--to", given.export, "-o", str(folder / "exported")]
-        command = [sys.executable, "-c", program, *what]
-        start = time.perf_counter()
-        with (folder / "report.json").open("w") as report:
-            process = subprocess.Popen(command, stdout=report)
-            _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        report_text = (folder / "report.json").read_text()
-    if status:
-        sys.exit(f"{what[0]} ended with {status}")
-    result = "exported" if given.export else f"{len(json.loads(report_text)['arms'])} arms"
-    print(
-        f"{turns:,} turns, {given.sessions:,} sessions, {written / 1e9:.2f} GB: {seconds:.1f} s,"
-        f" {usage.ru_utime + usage.ru_stime:.1f} s of processor time,"
-        f" {usage.ru_maxrss / 2**20:.2f} GiB; {result}"
-    )
+        sessions = given.sessions // len(paths) * len(paths)
+        written = sum(copies(path, sessions // len(paths), out) for path in paths)
+        print(f"{sessions * given.turns:,} turns, {sessions:,} sessions, {written / 1e9:.2f} GB")
+        to, place = given.export or "parquet", str(folder / "exported.parquet")
+        reports = [folder / "first.json", folder / "second.json"]
+        if not given.export:
+            measured("analyze, transcripts", "analyze", str(out), "--json", report=reports[0])
+        measured(
+            f"export to {to}", "export", str(out), "--to", to, "-o", place, report=folder / "said"
+        )
+        if not given.export:
+            measured("analyze, the export", "analyze", place, "--json", report=reports[1])
+            if reports[0].read_bytes() != reports[1].read_bytes():
+                sys.exit("the export does not say what the transcripts say")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from icl_loop.analysis import frame, probes, sessions, summarize
+from icl_loop.analysis.exported import TABLES
 from icl_loop.cli import main
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, TranscriptError
@@ -22,7 +23,6 @@ from icl_loop.export import beside, export, notes, parquet
 from icl_loop.export.notes import shown
 from icl_loop.export.openai_jsonl import conversation
 from icl_loop.export.saved import Saved
-from icl_loop.export.tables import TABLES
 from icl_loop.loop import recall
 from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.models import open_model
@@ -206,6 +206,7 @@ def test_parquet_holds_what_the_transcripts_hold(
     if turns.height:
         expected = frame([saved])
         assert_frame_equal(turns.select(expected.columns), expected)
+        assert_frame_equal(frame([folder / "out.parquet"]), expected)
     assert_frame_equal(tables["probes"].select(probes([saved]).columns), probes([saved]))
     assert_frame_equal(tables["sessions"].select(sessions([saved]).columns), sessions([saved]))
     for path, header in tables["sessions"].select("path", "header").iter_rows():

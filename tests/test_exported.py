@@ -1,0 +1,225 @@
+"""The laws of exports read back: what is analysed of them is what is analysed of the transcripts."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+
+from icl_loop.analysis import find, frame, nearest_pictures, probes, sessions
+from icl_loop.analysis.asides import asides
+from icl_loop.analysis.exported import TABLES, beside
+from icl_loop.cli import main
+from icl_loop.errors import TranscriptError
+from icl_loop.export import export
+from icl_loop.runner import Run
+from icl_loop.spending import spending
+from making import experiment
+
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, called as its console script calls it: exit code, output, errors."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return int(exited.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+async def _played(folder: Path, **more: object) -> list[Path]:
+    arms = [
+        {"name": "notes", "context": {"policy": "notes(3, 40)"}},
+        {"name": "label", "feedback": {"kind": "label"}},
+    ]
+    made = experiment(turns=7, streams=2, arms=arms, probes={"at": [4], "count": 3}, **more)
+    return list((await Run(made, folder).play()).paths)
+
+
+def _same(first: list[Path], second: list[Path]) -> None:
+    """Assert that all that is read of transcripts is the same from either."""
+    order = ["path", "kind", "counted", "prompt", "completion"]
+    assert_frame_equal(frame(first), frame(second))
+    assert_frame_equal(sessions(first), sessions(second))
+    assert_frame_equal(probes(first), probes(second))
+    assert_frame_equal(asides(first).sort(order), asides(second).sort(order))
+    assert nearest_pictures(first) == nearest_pictures(second)
+    assert spending(frame(first), paths=first) == spending(frame(second), paths=second)
+
+
+async def test_an_export_is_read_as_its_transcripts(tmp_path: Path) -> None:
+    """Turns, settings, probes, notes, nearest pictures and money are the same from an export."""
+    paths = await _played(tmp_path / "saved")
+    (tmp_path / "out").mkdir()
+    export(paths, "parquet", tmp_path / "out" / "x.parquet")
+    _same(paths, [tmp_path / "out" / "x.parquet"])
+    _same(paths, [tmp_path / "out"])
+    assert set(asides([tmp_path / "out"])["kind"]) == {"note", "probe"}
+
+
+@pytest.mark.parametrize("how", [["--json"], [], ["--json", "--primary", "label,none"]])
+def test_analyze_says_the_same_of_an_export(
+    icl_loop: Command, tmp_path: Path, how: list[str]
+) -> None:
+    """`analyze` prints of an export what it prints of the transcripts."""
+    export([SAMPLE], "parquet", tmp_path / "x.parquet")
+    said = icl_loop("analyze", SAMPLE, *how)
+    assert said[0] == 0
+    assert icl_loop("analyze", tmp_path / "x.parquet", *how) == said
+
+
+def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path) -> None:
+    """`plot` draws of an export what it draws of the transcripts."""
+    export([SAMPLE], "parquet", tmp_path / "x.parquet")
+    for place, name in ((SAMPLE, "a.svg"), (tmp_path / "x.parquet", "b.svg")):
+        assert icl_loop("plot", place, "-o", tmp_path / name)[0] == 0
+    first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
+    assert len(first) == len(second)
+
+
+def test_transcripts_are_the_record(tmp_path: Path) -> None:
+    """Of a folder that holds transcripts and an export of some of them, the transcripts are read."""
+    for file in SAMPLE.glob("label-*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    export([tmp_path / "label-0.jsonl"], "parquet", tmp_path / "x.parquet")
+    assert frame([tmp_path])["path"].n_unique() == 2
+
+
+def test_exports_and_transcripts_add_up(tmp_path: Path) -> None:
+    """Several exports, and transcripts beside them, are read as the transcripts of them all."""
+    files = sorted(SAMPLE.glob("*-[01].jsonl"))
+    export(files[:3], "parquet", tmp_path / "a.parquet")
+    export(files[4:], "parquet", tmp_path / "b.parquet")
+    _same(files, [tmp_path / "a.parquet", files[3], tmp_path / "b.parquet"])
+
+
+def test_a_session_counts_once(tmp_path: Path) -> None:
+    """A session that was named as itself and as a part of an export is refused in words."""
+    export([SAMPLE], "parquet", tmp_path / "x.parquet")
+    export([SAMPLE / "label-0.jsonl"], "parquet", tmp_path / "y.parquet")
+    for other in (SAMPLE, tmp_path / "y.parquet"):
+        for read in (frame, sessions):
+            with pytest.raises(TranscriptError, match=r"-0\.jsonl was named twice"):
+                read([tmp_path / "x.parquet", other])
+
+
+def test_runs_stay_apart(tmp_path: Path) -> None:
+    """Exports of two runs of one experiment are told apart by the folders of their transcripts."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        for file in SAMPLE.glob("label-*.jsonl"):
+            (tmp_path / folder / file.name).write_bytes(file.read_bytes())
+        export([tmp_path / folder], "parquet", tmp_path / f"{folder}.parquet")
+    exports = [tmp_path / "first.parquet", tmp_path / "second.parquet"]
+    _same([tmp_path / "first", tmp_path / "second"], exports)
+    assert frame(exports)["experiment"].n_unique() == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "damage", "complaint"),
+    [
+        ("turns", pl.col("turn").cast(pl.String), "its column 'turn' holds String, not Int64"),
+        ("turns", pl.col("turn") + 1, "cannot be as it says"),
+        ("turns", ~pl.col("correct"), "cannot be as it says"),
+        ("turns", pl.col("exposure") + 100, "cannot be as it says"),
+        ("turns", pl.col("correct").replace(True, None), "'correct' is missing in a row"),
+        ("turns", pl.lit("x").alias("path"), "does not hold the turns of the sessions"),
+        ("sessions", pl.lit("x").alias("path"), "a session is in it twice"),
+        ("sessions", pl.col("played") - 1, "does not hold the turns of the sessions"),
+    ],
+    ids=["kind", "order", "judgement", "exposure", "missing", "paths", "twice", "counts"],
+)
+def test_what_is_not_whole_is_refused(
+    tmp_path: Path, table: str, damage: pl.Expr, complaint: str
+) -> None:
+    """Tables that do not fit each other, or hold what no turn is, are refused with their file."""
+    place = tmp_path / "x.parquet"
+    export([SAMPLE], "parquet", place)
+    file = place if table == "turns" else beside(place, table)
+    pl.read_parquet(file).with_columns(damage).write_parquet(file)
+    with pytest.raises(TranscriptError, match=complaint) as refused:
+        frame([place])
+    assert str(tmp_path / "x.") in str(refused.value)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_that_is_not_there_is_named(tmp_path: Path, table: str) -> None:
+    """An export of which a table was taken away or cut off is refused with the name of its file."""
+    place = tmp_path / "x.parquet"
+    export([SAMPLE], "parquet", place)
+    file = place if table == "turns" else beside(place, table)
+    whole = file.read_bytes()
+    for cut in (b"", whole[:4], whole[: len(whole) // 2], whole[:-1], b"{}\n"):
+        file.write_bytes(cut)
+        with pytest.raises(TranscriptError, match=file.name):
+            _read_all(place)
+    file.unlink()
+    with pytest.raises(TranscriptError, match=file.name):
+        _read_all(place)
+
+
+def _read_all(place: Path) -> None:
+    for read in (frame, sessions, probes, asides):
+        read([place])
+
+
+@pytest.mark.parametrize("columns", [[], ["turn"], ["path", "turn"]])
+def test_other_tables_are_no_exports(tmp_path: Path, columns: list[str]) -> None:
+    """A Parquet file of something else is refused in words."""
+    for name in ("x.parquet", "x.sessions.parquet"):
+        pl.DataFrame({name: [1] for name in [*columns, "other"]}).write_parquet(tmp_path / name)
+    with pytest.raises(TranscriptError, match=r"x\.sessions\.parquet is not the table of sessions"):
+        frame([tmp_path / "x.parquet"])
+
+
+@given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@settings(max_examples=30)
+def test_one_wrong_byte_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, place: float, byte: int
+) -> None:
+    """Whatever byte of an export is wrong, it is read, or refused in words."""
+    folder = tmp_path_factory.mktemp("any")
+    export([SAMPLE / "label-0.jsonl"], "parquet", folder / "x.parquet")
+    for file in (folder / "x.parquet", folder / "x.sessions.parquet"):
+        data = bytearray(file.read_bytes())
+        data[int(place * len(data))] = byte
+        file.write_bytes(data)
+    try:
+        frame([folder])
+    except TranscriptError as error:
+        assert "x." in str(error)  # noqa: PT017  that it is read is as good
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["replay", "X"],
+        ["export", "X", "--to", "csv", "-o", "out.csv"],
+        ["what-if", "X", "--policy", "all"],
+        ["analyze", "X", "--shadow", "reference/nearest"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_needs_transcripts_says_so(
+    icl_loop: Command, tmp_path: Path, command: list[str]
+) -> None:
+    """Commands that read what was said, message by message, refuse exports in words."""
+    place = tmp_path / "x.parquet"
+    export([SAMPLE], "parquet", place)
+    code, _, said = icl_loop(*[str(place) if part == "X" else part for part in command])
+    assert code == 2
+    assert "this needs the transcripts that it was made from" in " ".join(said.split())
+    with pytest.raises(TranscriptError, match="is an export"):
+        find([tmp_path])
