@@ -64,7 +64,7 @@ def measure(turns: pl.DataFrame, nearest: Nearest | None = None) -> list[ArmMetr
         nearest: For `feedback_use`.
     """
     used = feedback_use(turns, nearest)
-    numbered = turns.drop("sample", "told_length").with_columns(
+    numbered = turns.drop("sample", "told_length", strict=False).with_columns(
         pl.col("path", "answer").cast(pl.Categorical).to_physical()  # numbers are compared faster
     )
     return [
