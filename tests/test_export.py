@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from icl_loop.analysis import frame, probes, sessions, summarize
-from icl_loop.analysis.exported import TABLES
+from icl_loop.analysis.exported import TABLES, beside
 from icl_loop.cli import main
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, TranscriptError
-from icl_loop.export import beside, export, notes, parquet
+from icl_loop.export import export, notes, parquet
 from icl_loop.export.notes import shown
 from icl_loop.export.openai_jsonl import conversation
 from icl_loop.export.saved import Saved
