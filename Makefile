@@ -1,4 +1,4 @@
-# make demo   play the quick-start experiment and draw its curve; needs no key and no network
+# make demo   play the quick-start experiment, draw its curve, write its report; no key, no network
 # make test   run the tests
 # make full   install what the optional extras need too, so that no test is skipped
 # make check  formatting, lint, types
@@ -19,6 +19,7 @@ demo: $(READY)
 	$(BIN)/icl-loop run experiments/quickstart.toml
 	$(BIN)/icl-loop plot $(DEMO) -o $(DEMO)/curve.png
 	$(BIN)/icl-loop plot $(DEMO) -o $(DEMO)/curve.html
+	$(BIN)/icl-loop report $(DEMO) -o $(DEMO)/report.html
 
 test: $(READY)
 	$(BIN)/pytest
@@ -49,6 +50,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/transcript_size.py
 	$(BIN)/python benchmarks/fuzz.py
 	$(BIN)/python benchmarks/long.py
+	$(BIN)/python benchmarks/page.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

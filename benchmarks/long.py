@@ -29,7 +29,7 @@ import numpy as np
 
 from icl_loop import Run, Session, Turn, parse
 from icl_loop.models import ChatModel
-from icl_loop.models.limits import Bound, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import Bound, Meter, Pace, Patience, Patient, Terms
 from icl_loop.records import Turn as Record
 
 POLICIES = ("block", "last(50)", "within")
@@ -87,8 +87,7 @@ def sample(turns: int) -> Sample:
 
 def impatient(session: Session) -> ChatModel:
     """Return the model of a session, which asks again within milliseconds."""
-    return Patient(
-        session.open_model(),
+    terms = Terms(
         pace=Pace(),
         meter=Meter(),
         patience=Patience(unproven_s=600.0, first_wait_s=0.005, longest_wait_s=0.02),
@@ -96,6 +95,7 @@ def impatient(session: Session) -> ChatModel:
         most_completion=100,
         cost=lambda _: 0.0,
     )
+    return Patient(session.open_model(), terms)
 
 
 def play_one(policy: str, base_url: str, dataset: str, sessions: int, turns: int) -> None:

@@ -31,9 +31,10 @@ from icl_loop.errors import IclLoopError
 from icl_loop.experiment import load, parse
 from icl_loop.messages import user
 from icl_loop.models.openai import OpenAIModel
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.seals import sealed
 from icl_loop.transcripts import read
+from icl_loop.verification import verify
 from icl_loop.wording import open_wording
 
 Read = Callable[[Path], object]

@@ -21,10 +21,11 @@ from icl_loop.labels import NAMES, abstract, deranged, swapped
 from icl_loop.messages import assistant
 from icl_loop.models import ScriptedModel
 from icl_loop.records import Turn
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.tokens import VOCABULARIES, TokenCounter, token_counter
 from icl_loop.transcripts import read
 from icl_loop.transforms import MAX_PROJECTED, transform
+from icl_loop.verification import verify
 from icl_loop.wording import open_wording, shipped
 from making import experiment, played, transcripts_of, unsealed
 

@@ -177,7 +177,8 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
     edited.write_text("".join(lines))
     done = icl_loop("replay", "--verify", tmp_path)
     assert done.returncode == 1
-    assert "edited.jsonl: turn 7 differs" in done.stderr
+    assert "edited.jsonl, turn 7: outcome was 'refusal', is now 'ok': edited by hand" in done.stdout
+    assert "not replayed: 1 of 1 session (1 edited by hand)" in done.stderr
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
@@ -297,7 +298,7 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "sample"]
+    "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "report", "sample"]
 )
 def test_help_is_there(icl_loop: Command, command: str) -> None:
     """Every command explains itself."""

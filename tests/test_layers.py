@@ -12,11 +12,11 @@ import icl_loop
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     {"cli"},
-    {"verdict", "sheet", "viewer", "whatif"},
+    {"report", "verdict", "sheet", "viewer", "whatif"},
     {"screen", "server"},
-    {"runner", "plots", "planning", "export"},
-    {"spending"},
-    {"pool", "shadow"},
+    {"runner", "plots", "planning", "export", "verification"},
+    {"engines", "spending"},
+    {"pool", "shadow", "branching", "rejudging"},
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},

@@ -38,7 +38,17 @@ from icl_loop.messages import (
     system,
     user,
 )
-from icl_loop.models.limits import MARGIN, UNTOLD, Bound, Gate, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import (
+    MARGIN,
+    UNTOLD,
+    Bound,
+    Gate,
+    Meter,
+    Pace,
+    Patience,
+    Patient,
+    Terms,
+)
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
 from icl_loop.runner import Run
@@ -60,12 +70,14 @@ def patient(
     """Return a model that asks the endpoint with next to no wait between attempts."""
     return Patient(
         OpenAIModel("tiny", base_url=endpoint.base_url),
-        pace=pace or Pace(),
-        meter=meter or Meter(),
-        patience=FAST,
-        bound=Bound(count),
-        most_completion=10,
-        cost=lambda usage: usage.prompt / 1e6,
+        Terms(
+            pace=pace or Pace(),
+            meter=meter or Meter(),
+            patience=FAST,
+            bound=Bound(count),
+            most_completion=10,
+            cost=lambda usage: usage.prompt / 1e6,
+        ),
     )
 
 

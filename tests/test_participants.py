@@ -24,8 +24,8 @@ from icl_loop.models.participants import (
     Refuser,
     WinStayLoseShift,
 )
-from icl_loop.runner import verify
 from icl_loop.transcripts import read
+from icl_loop.verification import verify
 from icl_loop.wording import Wording, open_wording, shipped
 from making import experiment, played, session
 

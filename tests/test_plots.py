@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +15,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from icl_loop.analysis import conclude_each, frame
 from icl_loop.errors import InputError, StoppedShort
-from icl_loop.plots import COLOURS, HEIGHT, MAX_POINTS, WIDTH, curve_chart, save
+from icl_loop.plots import (
+    COLOURS,
+    HEIGHT,
+    MAX_POINTS,
+    WIDTH,
+    AnyChart,
+    compared_chart,
+    confusion_chart,
+    contrast_chart,
+    contrast_charts,
+    curve_chart,
+    outcome_chart,
+    save,
+    token_chart,
+    token_panels,
+)
+from icl_loop.plots.look import TEXT_COLOURS
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "object": "data"}
@@ -178,7 +195,7 @@ def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
     assert heights[0] >= -1e-9
     assert heights[-1] <= 1 + 1e-9
     assert all(HEIGHT * (upper - lower) > 14 for lower, upper in pairwise(heights))
-    assert names["accuracy"].is_sorted()
+    assert names["value"].is_sorted()
 
 
 def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path) -> None:
@@ -240,7 +257,7 @@ def test_experiments_are_named_apart(tmp_path: Path) -> None:
     assert drawn.keys() >= {"one / a", "two / a", "two / b", "Learning curves: one, two"}
     assert "9 sessions of 30 or 60 turns" in drawn
     rows = [row for rows in curve_chart(turns).to_dict()["datasets"].values() for row in rows]
-    assert {row["accuracy"] for row in rows if row["name"] == "chance"} == {0.1, 0.5}
+    assert {row["value"] for row in rows if row.get("name") == "chance"} == {0.1, 0.5}
 
 
 def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:
@@ -271,3 +288,98 @@ def test_what_cannot_be_drawn_or_written_is_said(tmp_path: Path) -> None:
         save(chart, tmp_path / "c.pgn")
     with pytest.raises(StoppedShort, match=r"c\.svg cannot be written: No such file"):
         save(chart, tmp_path / "nowhere" / "c.svg")
+
+
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
+
+
+@pytest.fixture(scope="module")
+def played() -> pl.DataFrame:
+    """The turns of the sample that the project carries."""
+    return frame([SAMPLE])
+
+
+@pytest.mark.parametrize("draw", [token_chart, confusion_chart, outcome_chart])
+def test_every_figure_names_the_arms(
+    played: pl.DataFrame, tmp_path: Path, draw: Callable[[pl.DataFrame], AnyChart]
+) -> None:
+    """Each figure is drawn of saved sessions, without a word, and names every arm."""
+    save(draw(played), tmp_path / "c.svg")
+    drawn = " ".join(texts(tmp_path / "c.svg"))
+    assert all(arm in drawn for arm in set(played["arm"]))
+
+
+def test_contrasts_are_drawn_with_their_numbers(played: pl.DataFrame, tmp_path: Path) -> None:
+    """Each contrast has its row and its difference; without a primary one there is nothing to draw."""
+    [conclusion] = conclude_each(played, ("label", "none"))
+    assert conclusion.primary is not None
+    assert conclusion.primary.theta is not None
+    save(contrast_chart(conclusion), tmp_path / "c.svg")
+    assert {"label - none", f"{100 * conclusion.primary.theta:+.1f}"} <= texts(
+        tmp_path / "c.svg"
+    ).keys()
+    with pytest.raises(InputError, match="no primary contrast"):
+        contrast_charts(conclude_each(played))
+
+
+def test_tokens_are_drawn_cached_and_not(played: pl.DataFrame) -> None:
+    """Cached and uncached tokens are apart, and together they are the prompt's."""
+    used = played.with_columns(prompt=pl.col("turn") * 10 + 5, cached=pl.col("turn") * 4)
+    for panel in token_panels(used).values():
+        [values] = panel.to_dict()["datasets"].values()
+        rows = pl.DataFrame(values)
+        sums = rows.group_by("turn").agg(pl.col("value").sum()).sort("turn")
+        assert sums["value"].to_list() == [turn * 10 + 5 for turn in sums["turn"]]
+        assert set(rows["tokens"]) == {"cached", "uncached"}
+
+
+def test_a_shadow_has_a_line_an_arm(played: pl.DataFrame) -> None:
+    """The curves of the shadow are those of its answers, dotted, in the colours of the arms."""
+    shadow = played.select("path", "turn", shadow=pl.lit(value=True))
+    spec = curve_chart(played, 5, shadow, learner="reference/nearest").to_dict()
+    [dotted] = [
+        layer["data"]["name"]
+        for layer in spec["layer"]
+        if layer["mark"].get("strokeDash") == [1, 2]
+    ]
+    rows = spec["datasets"][dotted]
+    assert {row["name"] for row in rows} == set(played["arm"])
+    assert {row["accuracy"] for row in rows} == {1.0}
+    assert "reference/nearest" in spec["title"]["subtitle"][-1]
+
+
+def test_runs_side_by_side_share_their_scales(tmp_path: Path) -> None:
+    """Each run has a panel, and arms of one name have one colour in all of them."""
+    runs = [frame_of({"a": LEARNER, name: LEARNER}, experiment=name) for name in ("one", "two")]
+    chart = compared_chart(pl.concat(runs), 5)
+    scales = {
+        json.dumps(layer["encoding"]["color"]["scale"])
+        for panel in chart.to_dict()["concat"]
+        for layer in panel["layer"]
+        if "scale" in (layer["encoding"].get("color") or {}) and layer["encoding"]["color"]["scale"]
+    }
+    assert len(scales) == 1
+    save(chart, tmp_path / "c.svg")
+    assert {"one", "two", "a"} <= texts(tmp_path / "c.svg").keys()
+
+
+def test_an_svg_carries_its_font(tmp_path: Path) -> None:
+    """An SVG holds the font that its texts are set in, and loads nothing."""
+    save(curve_chart(frame_of({"a": LEARNER})), tmp_path / "c.svg")
+    drawn = (tmp_path / "c.svg").read_text("utf-8")
+    assert "@font-face" in drawn
+    assert 'font-family="Aileron' in drawn
+    assert set(re.findall(r"url\((.{10})", drawn)) == {'"data:font'}
+
+
+@pytest.mark.parametrize("colour", TEXT_COLOURS)
+def test_names_can_be_read(colour: str) -> None:
+    """The names of lines stand out from white by 4.5 to 1, as WCAG 2.2 asks of text."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    ]
+    luminance = sum(
+        weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
+    assert 1.05 / (luminance + 0.05) >= 4.5

@@ -22,11 +22,12 @@ from icl_loop.messages import Image, Message, Text, merged, system, user
 from icl_loop.models import open_model
 from icl_loop.models.listening import Listener, signature
 from icl_loop.models.openai import wire
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.screen import draw
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.shadow import shadow
 from icl_loop.transcripts import compare, read
+from icl_loop.verification import verify
 from icl_loop.viewer import Replay
 from icl_loop.wording import Heard, Wording, open_wording, shipped
 from making import experiment, unsealed

@@ -26,9 +26,10 @@ from icl_loop.journal import Journal
 from icl_loop.loop import play
 from icl_loop.models import ReplayModel
 from icl_loop.records import Turn
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.seals import check_seals, sealed
 from icl_loop.transcripts import Recorder, Transcript, read
+from icl_loop.verification import verify
 from making import experiment, session, transcripts_of, unsealed
 
 T = TypeVar("T")

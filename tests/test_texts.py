@@ -14,8 +14,9 @@ from icl_loop.errors import DatasetError, EncodingError
 from icl_loop.messages import merged, system, user
 from icl_loop.models.features import TEXT_FEATURES, perceived
 from icl_loop.models.listening import Listener
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.transcripts import read
+from icl_loop.verification import verify
 from icl_loop.wording import Wording, open_wording, shipped
 from making import experiment, played
 

@@ -12,8 +12,8 @@ from icl_loop.experiment import Session
 from icl_loop.loop import play
 from icl_loop.messages import Reply, Usage
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
-from icl_loop.runner import verify
 from icl_loop.transcripts import Recorder, read, turn_fields
+from icl_loop.verification import verify
 from making import played, session, transcripts_of, unsealed, without_times
 
 

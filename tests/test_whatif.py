@@ -20,10 +20,10 @@ from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.plots import save
 from icl_loop.records import Note, Turn
-from icl_loop.runner import verify
 from icl_loop.screen import percent
 from icl_loop.tokens import ESTIMATORS, count_messages
 from icl_loop.transcripts import Transcript
+from icl_loop.verification import verify
 from icl_loop.whatif import (
     Requests,
     as_json,

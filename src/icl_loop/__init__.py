@@ -34,9 +34,10 @@ from icl_loop.loop import events, play, recall
 from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel, open_model
 from icl_loop.records import Feedback, Note, Sample, Turn
-from icl_loop.runner import Run, verify
+from icl_loop.runner import Run
 from icl_loop.task import Task
 from icl_loop.transcripts import Recorder, Transcript, read
+from icl_loop.verification import verify
 from icl_loop.wording import Wording, open_wording
 
 __all__ = [

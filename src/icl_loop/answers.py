@@ -1,6 +1,6 @@
 """Reading a label out of free text in English or Japanese, or saying why none can be read.
 
-Nothing is guessed. The stated final line comes first; then a label that is boxed, that has a line
+By the rule `stated`, which holds unless another is chosen, nothing is guessed. The stated final line comes first; then a label that is boxed, that has a line
 to itself, that is set in quotes or brackets, or that is named as what is seen, if it is the only
 one; else there is no answer. A label that is denied, or that is mentioned as a value, a background
 or a place in the array, names nothing.
@@ -8,11 +8,12 @@ or a place in the array, names nothing.
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
-from icl_loop.errors import InputError
+from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Finish
 from icl_loop.records import Outcome
 
@@ -29,8 +30,34 @@ class Reading:
     reason: str = ""
 
 
+RuleName = Literal["stated", "strict", "last"]
+"""How a label is read: as it is stated, by the exact form of the last line, or the last one named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How replies are read.
+
+    Attributes:
+        name: `stated`: the stated final line, or else the surest form in which a label is named;
+            `strict`: the last line, if it has exactly the form that was asked for; `last`: the last
+            label that is named anywhere.
+        names: Other names under which labels are accepted, each with its label.
+    """
+
+    name: RuleName = "stated"
+    names: tuple[tuple[str, str], ...] = ()
+
+
+STATED = Rule()
+
+
 def read(
-    text: str, labels: Sequence[str], finish: Finish = "stop", form: str | None = None
+    text: str,
+    labels: Sequence[str],
+    finish: Finish = "stop",
+    form: str | None = None,
+    rule: Rule = STATED,
 ) -> Reading:
     """Return the label that `text` answers, or None with the reason.
 
@@ -41,11 +68,13 @@ def read(
             answer, whatever it holds.
         form: The final line that was asked for, holding {label}; `Answer: {label}` and its like
             are understood in any case.
+        rule: How it is read.
 
     Raises:
-        InputError: Two labels read the same, or one holds neither a letter nor a digit.
+        InputError: Two labels read the same, one holds neither a letter nor a digit, or another
+            name is given to what is no label.
     """
-    reader = _reader(tuple(labels), form)
+    reader = _reader(tuple(labels), form, rule)
     if finish == "length":
         return Reading(None, "truncated", "the reply was cut off at its length limit")
     if finish == "content_filter":
@@ -304,18 +333,29 @@ def _alternatives(names: Iterable[str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _reader(labels: tuple[str, ...], form: str | None) -> "_Reader":
-    return _Reader(labels, form)
+def _reader(labels: tuple[str, ...], form: str | None, rule: Rule) -> "_Reader":
+    return _READERS[rule.name](labels, form, rule.names)
 
 
 class _Reader:
     """Reads answers out of one set of labels."""
 
-    def __init__(self, labels: tuple[str, ...], form: str | None) -> None:
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        form: str | None,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        for name, label in others:
+            if label not in labels:
+                raise InputError(f"{name!r} is to be read as {label!r}: {nearest(label, labels)}")
         self._folds = len({_plain(label).casefold() for label in labels}) == len(labels)
         known = {self._known_as(label): label for label in labels}
         if len(known) != len(labels):
             raise InputError(f"two of these labels read the same: {', '.join(labels)}")
+        for name, label in others:
+            if known.setdefault(self._known_as(name), label) != label:
+                raise InputError(f"{name!r} is to be read as {label!r}, but it names another label")
         for name, label in known.items():
             if not _LETTER_OR_DIGIT.search(name):
                 raise InputError(f"a label holds a letter or a digit, got {label!r}")
@@ -441,6 +481,52 @@ class _Reader:
     def _fold(self, text: str) -> str:
         plain = _plain(text)
         return plain.casefold() if self._folds else plain
+
+
+class _StrictReader(_Reader):
+    """Reads the last line alone, letter by letter in the form that was asked for."""
+
+    def __init__(
+        self,
+        labels: tuple[str, ...],
+        form: str | None,
+        others: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        super().__init__(labels, form, others)
+        asked = form or "Answer: {label}"
+        line = next(line for line in asked.splitlines() if "{label}" in line)
+        self._before, _, self._after = line.strip().partition("{label}")
+        self._exact = {**dict(others), **{label: label for label in labels}}
+
+    def read(self, text: str) -> Reading:
+        """Return the label in the last line that is not blank."""
+        line = text.rstrip()[-LONGEST:].rpartition("\n")[2].strip()
+        value = line.removeprefix(self._before).removesuffix(self._after)
+        if line != f"{self._before}{value}{self._after}":
+            none = _none(self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2]))
+            if none.outcome == "refusal":
+                return none
+            return Reading(None, "unreadable", "the last line has not the form asked for")
+        if value in self._exact:
+            return Reading(self._exact[value], "ok")
+        return Reading(None, "out_of_set", f"{value[:40]!r} is not one of the labels")
+
+
+class _LastReader(_Reader):
+    """Reads the last label that is named anywhere, whatever is said of it."""
+
+    def read(self, text: str) -> Reading:
+        """Return the last label of `text`; thoughts that are marked as such are passed over."""
+        plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
+        found = list(_compiled(self._patterns.every).finditer(plain))
+        return Reading(self._label(found[-1]), "ok") if found else _none(plain)
+
+
+_READERS: Mapping[RuleName, type[_Reader]] = {
+    "stated": _Reader,
+    "strict": _StrictReader,
+    "last": _LastReader,
+}
 
 
 def _only(labels: set[str]) -> Reading:

@@ -62,6 +62,9 @@ class ContextFull(StoppedShort):
         self.needed = needed
         self.available = available
 
+    def __reduce__(self) -> tuple[type["ContextFull"], tuple[int, int]]:
+        return ContextFull, (self.needed, self.available)
+
 
 class ModelError(StoppedShort):
     """A model did not answer; this is never recorded as a turn."""
@@ -94,11 +97,15 @@ class BudgetSpent(StoppedShort):
 class ReplayMismatch(StoppedShort):
     """A request differs from the one saved for the same turn."""
 
-    def __init__(self, turn: int, what: str) -> None:
-        """Name the first `turn` that differs and `what` differs in it."""
+    def __init__(self, turn: int, what: str, field: str = "") -> None:
+        """Name the first `turn` that differs, `what` differs in it, and the name of its field."""
         super().__init__(f"turn {turn} differs from the saved session: {what}")
         self.turn = turn
         self.what = what
+        self.field = field
+
+    def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str]]:
+        return ReplayMismatch, (self.turn, self.what)
 
 
 class DirectoryBusy(StoppedShort):

@@ -3,9 +3,9 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, cast, get_args
 from urllib.parse import parse_qsl, urlsplit
@@ -21,26 +21,29 @@ from pydantic import (
 )
 
 from icl_loop import toml
+from icl_loop.answers import Rule, RuleName
 from icl_loop.context import Policy, Window, context_policy, looks, notes_in
 from icl_loop.datasets import Dataset, open_dataset
 from icl_loop.encodings import ENCODINGS, encoding
-from icl_loop.errors import InputError, nearest
+from icl_loop.errors import DatasetError, InputError, nearest
 from icl_loop.feedback import KINDS, YOKED, Only, Telling
 from icl_loop.labels import LABEL_MAPS, label_map, swapped
 from icl_loop.messages import user
 from icl_loop.models import AnswerFormat, ChatModel, check_params, is_built_in, open_model
-from icl_loop.records import Sample
+from icl_loop.records import Event, Sample
 from icl_loop.task import Replies, Task
 from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
 from icl_loop.transcripts import (
     AnalysisIdentity,
+    BranchIdentity,
     DatasetIdentity,
     DonorIdentity,
     Header,
     Transcript,
+    read,
 )
 from icl_loop.transforms import TRANSFORMS, transform
-from icl_loop.wording import open_wording
+from icl_loop.wording import Wording, open_wording
 
 AUTO = "auto"
 MOST = 1_000_000
@@ -222,6 +225,23 @@ class ProbeSettings(_Table):
     count: int = Field(default=20, ge=1)
 
 
+class AnswerSettings(_Table):
+    """How replies are read.
+
+    Attributes:
+        rule: As it is stated, strictly by the form of the last line, or the last label named.
+        labels: Other names that are accepted for labels.
+    """
+
+    rule: Annotated[str, _one_of(get_args(RuleName))] = "stated"
+    labels: dict[str, list[str]] = {}
+
+    def as_rule(self) -> Rule:
+        """Return the rule by which replies are read."""
+        names = tuple((name, label) for label, names in self.labels.items() for name in names)
+        return Rule(cast("RuleName", self.rule), names)
+
+
 class Settings(_Table):
     """Everything that one arm is set to."""
 
@@ -230,6 +250,12 @@ class Settings(_Table):
     context: ContextSettings = ContextSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     probes: ProbeSettings = ProbeSettings()
+    answers: AnswerSettings = AnswerSettings()
+
+    def recorded(self) -> dict[str, Any]:
+        """Return the settings as a transcript states them; those of answers if not as ever."""
+        unsaid = {"answers"} if self.answers == AnswerSettings() else set()
+        return self.model_dump(mode="json", exclude=unsaid)
 
 
 class LimitSettings(_Table):
@@ -287,6 +313,7 @@ class _ExperimentFile(_Table):
     context: dict[str, Any] = {}
     feedback: dict[str, Any] = {}
     probes: dict[str, Any] = {}
+    answers: dict[str, Any] = {}
     arms: list[dict[str, Any]] = [{"name": "feedback"}]
     analysis: AnalysisSettings = AnalysisSettings()
     limits: LimitSettings = LimitSettings()
@@ -306,6 +333,7 @@ class Session:
         settings: What the arm is set to.
         analysis: What was to be compared first.
         donor: What its donor was told, where it is yoked and the donor has played.
+        branch: What it shares with its parent, where it is a branch.
     """
 
     experiment: str
@@ -316,6 +344,12 @@ class Session:
     settings: Settings
     analysis: AnalysisIdentity = field(default_factory=AnalysisIdentity)
     donor: "Donor | None" = None
+    branch: "Branch | None" = None
+
+    @property
+    def begun(self) -> tuple[Event, ...]:
+        """What was played already when it began: the turns and notes that it shares."""
+        return self.branch.events if self.branch else ()
 
     @property
     def file_name(self) -> str:
@@ -333,23 +367,40 @@ class Session:
         return open_dataset(self.settings.task.dataset)
 
     @cached_property
+    def drawn(self) -> "Drawn":
+        """What it takes from data and wording."""
+        indices = self.dataset.stream(self._length, self.seed, self.stream)
+        return Drawn(
+            labels=self.dataset.labels,
+            samples=self._samples(indices),
+            probes=self._samples(self._probes()),
+            wording=open_wording(self.settings.task.wording),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what travels: the settings and what was drawn, but not the data set."""
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**own, "drawn": self.drawn}
+
+    @cached_property
     def task(self) -> Task:
         """What is asked, in order."""
-        settings, key = self.settings.task, (self.seed, self.stream)
-        names = label_map(settings.labels, self.dataset.labels, key)
+        settings, key, drawn = self.settings.task, (self.seed, self.stream), self.drawn
+        names = label_map(settings.labels, drawn.labels, key)
         return Task(
-            samples=self._samples(self.dataset.stream(self._length, *key)),
+            samples=drawn.samples,
             encoding=encoding(settings.encoding),
             size=settings.size,
             labels=names,
-            wording=open_wording(settings.wording),
+            wording=drawn.wording,
             feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
             key=key,
             transform=transform(settings.pixels, settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
             replies=cast("Replies", self.settings.context.replies),
-            probes=self._samples(self._probes()),
+            probes=drawn.probes,
             checkpoints=tuple(self.settings.probes.at),
+            rule=self.settings.answers.as_rule(),
         )
 
     @property
@@ -383,8 +434,13 @@ class Session:
 
     def open_model(self, timeout_s: float = LimitSettings().timeout_s) -> ChatModel:
         """Return the model of the arm; a real one waits `timeout_s` seconds for a reply."""
+        return self.opening(timeout_s)()
+
+    def opening(self, timeout_s: float) -> Callable[[], ChatModel]:
+        """Return what opens the model of the arm; it can be sent to where the model is asked."""
         model = self.settings.model
-        return open_model(
+        return partial(
+            open_model,
             model.name,
             seed=self.seed,
             wordings=[self.settings.task.wording],
@@ -408,7 +464,7 @@ class Session:
             stream=self.stream,
             seed=self.seed,
             turns=self.turns,
-            settings=self.settings.model_dump(mode="json"),
+            settings=self.settings.recorded(),
             labels=list(self.task.names),
             system=self.task.system.text,
             dataset=DatasetIdentity(
@@ -416,6 +472,7 @@ class Session:
             ),
             analysis=self.analysis,
             donor=self.donor.identity if self.donor else None,
+            branch=self.branch.identity if self.branch else None,
         )
 
     @classmethod
@@ -440,11 +497,28 @@ class Session:
             donor,
         )
         if session.dataset.sha256 != header.dataset.sha256:
-            raise InputError(
+            raise DatasetError(
                 f"the data set {header.dataset.name} is not the one that was played:"
                 f" its SHA-256 was {header.dataset.sha256}, is now {session.dataset.sha256}"
             )
         return session
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What a session takes from files, so that it can be played where they are not.
+
+    Attributes:
+        labels: Names of the classes.
+        samples: The stream, one sample a turn.
+        probes: The held-out samples.
+        wording: The sentences that the model reads.
+    """
+
+    labels: tuple[str, ...]
+    samples: list[Sample]
+    probes: list[Sample]
+    wording: Wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +544,55 @@ class Donor:
         return cls(identity, told)
 
 
+class DonorMissing(InputError):
+    """What the donor of a yoked session was told cannot be had."""
+
+
+def donor_of(header: Header, path: Path) -> Donor | None:
+    """Return what the donor of the session in the transcript at `path` was told, None without one.
+
+    It stands in the same folder, or, where this is a branch or was read again, in the folder of the
+    experiment that it was played in.
+
+    Raises:
+        DonorMissing: It is missing, or was told something else.
+    """
+    named = header.donor
+    if named is None:
+        return None
+    name, home = Session.name_of(named.arm, named.stream), header.root.experiment
+    if header.source is not None and header.branch is None:
+        home = header.source.experiment
+    places = [path.parent / name, path.resolve().parent.parent / home / name]
+    found = [place for place in places if place.exists()]
+    if not found:
+        raise DonorMissing(f"its donor {places[0]} is missing")
+    for place in found:
+        transcript = read(place)
+        donor, source = Donor.of(transcript), transcript.header.source
+        ids = {transcript.header.id, source.id if source else None}
+        if donor.identity.told_sha256 == named.told_sha256 and named.id in ids:
+            return Donor(named, donor.told)
+    raise DonorMissing(
+        f"its donor {found[0]} is not the session, or not the words, that it was told"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """What a session shares with the parent that it branched off.
+
+    Attributes:
+        identity: Where it left which session.
+        lines: The lines that both transcripts hold.
+        events: The turns and notes in them.
+    """
+
+    identity: BranchIdentity
+    lines: tuple[bytes, ...]
+    events: tuple[Event, ...]
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Arms and streams: every arm plays the same streams.
@@ -483,6 +606,7 @@ class Experiment:
         analysis: What is looked at first.
         limits: How an endpoint is asked.
         price: What tokens cost, if not the list price.
+        branches: Its sessions, where they are branches of saved ones.
     """
 
     name: str
@@ -493,9 +617,13 @@ class Experiment:
     analysis: AnalysisSettings
     limits: LimitSettings
     price: PriceSettings | None
+    branches: tuple[Session, ...] = ()
 
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
+        if self.branches:
+            yield from self.branches
+            return
         primary = self.analysis.primary
         analysis = AnalysisIdentity(
             primary=(primary[0], primary[1]) if primary else None,
@@ -507,9 +635,16 @@ class Experiment:
                 yield Session(self.name, arm, stream, self.turns, self.seed, settings, analysis)
 
     def donor_of(self, session: Session) -> tuple[str, int] | None:
-        """Return arm and stream of the donor of a yoked session: the next stream, cyclically."""
+        """Return arm and stream of the donor of a yoked session: the next stream, cyclically.
+
+        A session that has its donor needs none.
+        """
         arm = session.settings.feedback.donor
-        return None if arm is None else (arm, (session.stream + 1) % self.streams)
+        return (
+            None
+            if arm is None or session.donor is not None
+            else (arm, (session.stream + 1) % self.streams)
+        )
 
     def check(self) -> None:
         """Raise InputError if a session could not be played: data, window, labels.
@@ -606,16 +741,104 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
     )
 
 
+_OF_THE_STREAM = ("turns", "streams", "seed", "stream", "task.dataset")
+"""What makes a stream of samples, or how long it is."""
+_BRANCHING = ("model", "context", "feedback", "probes", "answers", "task.wording", "task.labels")
+"""What may be set otherwise in the middle of a session."""
+
+
+def branched(recorded: Mapping[str, Any], changes: Sequence[str], turns: int) -> Settings:
+    """Return the settings of a session of so many turns that goes on under `changes`.
+
+    Args:
+        recorded: The settings it was begun with.
+        changes: `KEY=VALUE` laid over them.
+        turns: Length of the session.
+
+    Raises:
+        InputError: A change is wrong, or is none that a session can go on under.
+    """
+    given = dict(recorded)
+    for change in changes:
+        _refuse_other_streams(change)
+        given = _merge(given, _change(change))
+    feedback = given.get("feedback", {})
+    if feedback.get("kind") != YOKED and not any("feedback.donor" in each for each in changes):
+        given["feedback"] = {key: value for key, value in feedback.items() if key != "donor"}
+    settings = _resolved(_validated(Settings, given, "--set"))
+    _check_turns("--set", settings, turns)
+    donor = settings.feedback.donor
+    if donor is not None and donor != recorded.get("feedback", {}).get("donor"):
+        raise InputError(
+            f"--set feedback.donor={donor}: a branch has the donor of its parent or none"
+        )
+    return settings
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def run_table(kind: type[T], name: str, changes: Sequence[str]) -> T | None:
+    """Return the table of an experiment file that changes make up, None if there are none."""
+    given: dict[str, Any] = {}
+    for change in changes:
+        given = _merge(given, _change(change))
+    return _validated(kind, given[name], f"--set, {name}") if given else None
+
+
+def check_arm_name(name: str, where: str) -> str:
+    """Return a name under which an arm can be saved."""
+    return _validated(TypeAdapter(FileName), name, where)
+
+
+def answering(recorded: Mapping[str, Any], changes: Sequence[str]) -> AnswerSettings:
+    """Return how replies are read under recorded settings with `changes` laid over them.
+
+    Raises:
+        InputError: A change is wrong, or is not of the table [answers].
+    """
+    given = dict(recorded)
+    for change in changes:
+        if not change.strip().startswith("answers."):
+            raise InputError(
+                f"--set {change}: saved replies are read again under other answers.KEY alone;"
+                " nothing else can change in what was sent"
+            )
+        given = _merge(given, _change(change))
+    return _validated(Settings, given, "--set").answers
+
+
+def _refuse_other_streams(change: str) -> None:
+    key = change.partition("=")[0].strip()
+    if any(key == each or key.startswith(f"{each}.") for each in _BRANCHING):
+        return
+    if key in _OF_THE_STREAM:
+        raise InputError(
+            f"--set {change}: a branch goes on in the stream of its parent, and {key} makes the"
+            " stream; run an experiment of its own"
+        )
+    raise InputError(
+        f"--set {change}: a branch goes on under other {', '.join(_BRANCHING[:-1])} or"
+        f" {_BRANCHING[-1]}; {key} stays as it is"
+    )
+
+
+def _check_turns(place: str, settings: Settings, turns: int) -> None:
+    """Raise InputError if something is to happen after the session is over."""
+    swap = settings.task.swap_at
+    if swap is not None and swap >= turns:
+        raise InputError(f"{place}, task.swap_at = {swap}: the session has {turns} turns")
+    for after in settings.probes.at:
+        if after > turns:
+            raise InputError(f"{place}, probes.at = {after}: the session has {turns} turns")
+
+
 def _check_arm(
     file: _ExperimentFile, arms: Mapping[str, Settings], arm: str, settings: Settings, where: str
 ) -> None:
     """Raise InputError if an arm does not go with the others or with the number of turns."""
-    place, donor, swap = f"{where}, arm {arm!r}", settings.feedback.donor, settings.task.swap_at
-    if swap is not None and swap >= file.turns:
-        raise InputError(f"{place}, task.swap_at = {swap}: the session has {file.turns} turns")
-    for after in settings.probes.at:
-        if after > file.turns:
-            raise InputError(f"{place}, probes.at = {after}: the session has {file.turns} turns")
+    place, donor = f"{where}, arm {arm!r}", settings.feedback.donor
+    _check_turns(place, settings, file.turns)
     if donor is None:
         return
     if donor not in arms:

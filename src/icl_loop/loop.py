@@ -167,7 +167,8 @@ async def probe(
 
 def _history(task: Task, window: Window | None, begun: Sequence[Event]) -> History:
     """Return the history of a session of this task that has played these already."""
-    senses = Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    delay = task.feedback.delay
+    senses = Senses(task.wording, task.encoding.name, task.names, delay, task.rule)
     return History.begun(window or Window(), task.system, senses, task.key, begun)
 
 

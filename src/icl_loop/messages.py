@@ -44,6 +44,10 @@ class Message:
     role: Role
     parts: tuple[Part, ...]
 
+    def __reduce__(self) -> tuple[type["Message"], tuple[Role, tuple[Part, ...]]]:
+        """Travel without what is derived."""
+        return Message, (self.role, self.parts)
+
     @cached_property
     def text(self) -> str:
         """The text parts, joined by line ends."""

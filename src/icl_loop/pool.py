@@ -8,11 +8,12 @@ from icl_loop.errors import InputError
 from icl_loop.experiment import Experiment, ModelSettings, PriceSettings, Session
 from icl_loop.messages import Message, Usage
 from icl_loop.models import ChatModel, Closable, is_built_in
-from icl_loop.models.limits import Bound, Cost, Meter, Pace, Patience, Patient
+from icl_loop.models.limits import Bound, Cost, Meter, Pace, Patience, Patient, Terms
 from icl_loop.models.prices import OwnPrice, list_price
 from icl_loop.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_message
 
 OpenModel = Callable[[Session], ChatModel]
+Opening = Callable[[], ChatModel]
 
 
 class ModelPool:
@@ -30,12 +31,13 @@ class ModelPool:
     ) -> None:
         """Share `meter` among the models of `experiment`, `at_once` requests an endpoint."""
         self._limits, self._price = experiment.limits, experiment.price
-        self._meter, self._at_once, self._open_model = meter, at_once, open_model
+        self._meter, self.at_once, self._open_model = meter, at_once, open_model
         self._paces: dict[str | None, Pace] = {}
         self._models: dict[str, ChatModel] = {}
+        self._terms: dict[str, Terms] = {}
 
     def __getitem__(self, session: Session) -> ChatModel:
-        return self._models[_key(session)]
+        return self._models[model_key(session)]
 
     async def __aenter__(self) -> Self:
         return self
@@ -53,8 +55,8 @@ class ModelPool:
             InputError: A key is missing, or money is limited and a price unknown.
         """
         for session in sessions:
-            if _key(session) not in self._models:
-                self._models[_key(session)] = self._opened(session)
+            if model_key(session) not in self._models:
+                self._models[model_key(session)] = self._opened(session)
 
     def cost(self, session: Session) -> Cost:
         """Return what the tokens of a session cost.
@@ -71,31 +73,48 @@ class ModelPool:
             )
         return cost or _nothing
 
-    def _opened(self, session: Session) -> ChatModel:
+    def terms(self, session: Session) -> Terms | None:
+        """Return on what terms the model of a session is asked; one of ours is asked freely.
+
+        Raises:
+            InputError: Money is limited and the price of the model unknown.
+        """
         settings = session.settings.model
-        if self._open_model is not None:
-            model = self._open_model(session)
-        else:
-            model = session.open_model(self._limits.timeout_s)
         if is_built_in(settings.name, settings.base_url):
-            return model
-        counted = self._meter.is_limited or self._limits.tokens_per_minute is not None
-        return Patient(
-            model,
-            pace=self._pace(settings.base_url),
-            meter=self._meter,
-            patience=Patience(allowance_s=self._limits.allowance_s),
-            bound=_bound(session.window.counter) if counted else Bound(_uncounted),
-            most_completion=_most_completion(session),
-            cost=self.cost(session),
-        )
+            return None
+        key = model_key(session)
+        if key not in self._terms:
+            self._terms[key] = Terms(
+                pace=self._pace(settings.base_url),
+                meter=self._meter,
+                patience=Patience(allowance_s=self._limits.allowance_s),
+                bound=_bound(session.window.counter) if self.is_counted else Bound(uncounted),
+                most_completion=_most_completion(session),
+                cost=self.cost(session),
+            )
+        return self._terms[key]
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the tokens of a request are counted before it is made."""
+        return self._meter.is_limited or self._limits.tokens_per_minute is not None
+
+    def opening(self, session: Session) -> Opening:
+        """Return what opens the model of a session, here or elsewhere, to be asked once a call."""
+        if self._open_model is not None:
+            return partial(self._open_model, session)
+        return session.opening(self._limits.timeout_s)
+
+    def _opened(self, session: Session) -> ChatModel:
+        model, terms = self.opening(session)(), self.terms(session)
+        return model if terms is None else Patient(model, terms)
 
     def _pace(self, base_url: str | None) -> Pace:
         if base_url not in self._paces:
             self._paces[base_url] = Pace(
                 requests_per_minute=self._limits.requests_per_minute,
                 tokens_per_minute=self._limits.tokens_per_minute,
-                at_once=self._at_once,
+                at_once=self.at_once,
             )
         return self._paces[base_url]
 
@@ -122,7 +141,8 @@ def _list_price(model: ModelSettings) -> Cost | None:
     return _list_price_of(model.name, model.base_url)
 
 
-def _key(session: Session) -> str:
+def model_key(session: Session) -> str:
+    """Return what is the same for sessions that share a model."""
     task = session.settings.task
     return f"{session.settings.model.model_dump_json()} {task.wording} {session.task.names}"
 
@@ -131,15 +151,16 @@ def _nothing(_: Usage) -> float:
     return 0.0
 
 
-def _uncounted(_: Sequence[Message]) -> int:
+def uncounted(_: Sequence[Message]) -> int:
+    """Return 0, where no limit needs to know more."""
     return 0
 
 
 def _bound(counter: TokenCounter) -> Bound:
-    return Bound(_counting(counter), exact=not isinstance(counter, Estimator))
+    return Bound(counting(counter), exact=not isinstance(counter, Estimator))
 
 
-def _counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
+def counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
     """Return a function that counts the tokens of a request, each message once in its life."""
     once = lru_cache(65_536)(partial(count_message, counter))
     return lambda messages: REQUEST_TOKENS + sum(map(once, messages))

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,31 +15,22 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.sessions import EARLY_STOP_NAME
+from icl_loop.engines import Engine, Play, Saved, local
 from icl_loop.errors import (
     ContextFull,
     DirectoryBusy,
     IclLoopError,
     InputError,
-    ReplayMismatch,
     StoppedShort,
     TranscriptError,
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.loop import events, probe
-from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import (
-    Recorder,
-    Transcript,
-    check_resumable,
-    compare,
-    has_whole_line,
-    read,
-)
+from icl_loop.transcripts import Recorder, begin, check_resumable, has_whole_line, read
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -103,6 +94,7 @@ class Run:
         out: The folder that holds the experiment's own folder.
         concurrency: Sessions that play at once.
         open_model: Opens the model of a session; its own by its settings unless told otherwise.
+        engine: Where sessions are played: in this process unless told otherwise.
         max_usd: US dollars that the experiment may cost in all, saved sessions included, or None.
         max_tokens: Prompt and completion tokens that it may take in all, or None.
         stop_early: Stop once the e-process over streams has evidence enough; it may be looked at
@@ -115,6 +107,7 @@ class Run:
     concurrency: int = DEFAULT_CONCURRENCY
     on_turn: OnTurn = lambda _session, _turn: None
     open_model: OpenModel | None = None
+    engine: Engine = local
     max_usd: float | None = None
     max_tokens: int | None = None
     stop_early: bool = False
@@ -159,8 +152,7 @@ class Run:
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
-        async with pool as models:
-            models.open(sessions)
+        async with pool as models, self.engine(models, sessions) as play:
             with _locked(self.folder), Journal() as journal:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None
@@ -169,7 +161,7 @@ class Run:
                 self._slots = Slots(self.concurrency, upto=1 if self.stop_early else math.inf)
                 async with asyncio.TaskGroup() as group:
                     playing = [
-                        group.create_task(self._session(session, models[session], journal))
+                        group.create_task(self._session(session, play, journal))
                         for session in sessions
                     ]
                 self._close_early(sessions)
@@ -192,11 +184,15 @@ class Run:
         for session in sessions:
             if has_whole_line(self.path(session)):
                 saved = read(self.path(session))
-                answered: tuple[Event | Probe, ...] = (*saved.events, *saved.probes)
+                shared = session.branch.identity.at if session.branch else 0
+                answered: tuple[Event | Probe, ...] = (
+                    *saved.events[len(session.begun) :],
+                    *(each for each in saved.probes if each.after_turn >= shared),
+                )
                 for each in answered:
                     self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
 
-    async def _session(self, session: Session, model: ChatModel, journal: Journal) -> Stop | None:
+    async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
         try:
             playable = await self._with_donor(session)
@@ -204,8 +200,9 @@ class Run:
                 if self._stopping.is_set():
                     return None
                 self._refuse_removed()
+                self._begin(playable)
                 with Recorder(self.path(session), playable.header(), journal) as recorder:
-                    await self._record(playable, model, recorder)
+                    await self._record(playable, play, recorder)
         except IclLoopError as reason:
             return (
                 None
@@ -267,28 +264,29 @@ class Run:
             )
         return replace(session, donor=Donor.of(transcript))
 
-    async def _record(self, session: Session, model: ChatModel, recorder: Recorder) -> None:
+    def _begin(self, session: Session) -> None:
+        """Write the turns that a branch shares, unless that was done before."""
+        if session.branch is not None and not has_whole_line(self.path(session)):
+            begin(self.path(session), session.header(), session.branch.lines)
+
+    async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
             self._look(session)
             return
-        replay = ReplayModel(recorder.events, then=model)
-        playing = events(session.task, replay, session.policy, session.window)
-        played: list[Event] = []
-        turns = 0
+        played = turns = 0
+        saved = Saved(recorder.events, recorder.probes)
         try:
-            await _probe(session, model, recorder, played, turns)
-            async for event in recorder.record(playing):
-                played.append(event)
-                if isinstance(event, Turn):
-                    turns += 1
-                    self.on_turn(session, event)
-                await asyncio.sleep(0)  # a model that never waits must not starve the others
-                if self._stopping.is_set() and len(played) >= len(recorder.events):
-                    return
-                if isinstance(event, Turn):
-                    await _probe(session, model, recorder, played, turns)
+            async with aclosing(play(session, saved)) as entries:
+                async for entry in recorder.record(entries):
+                    played += not isinstance(entry, Probe)
+                    if isinstance(entry, Turn):
+                        turns += 1
+                        self.on_turn(session, entry)
+                    await asyncio.sleep(0)  # a model that never waits must not starve the others
+                    if self._stopping.is_set() and played >= len(recorder.events):
+                        return
         except ContextFull:
             recorder.finish("context_full", turns)
         else:
@@ -348,19 +346,6 @@ class _DonorStopped(StoppedShort):
     """A session cannot be told what its donor was told, since that one stopped."""
 
 
-async def _probe(
-    session: Session, model: ChatModel, recorder: Recorder, played: Sequence[Event], turns: int
-) -> None:
-    """Ask and save the probes that are due after the turns played, but for those saved already."""
-    if turns not in session.task.checkpoints or turns < len(recorder.saved):
-        return
-    saved = {probe.sample for probe in recorder.probes if probe.after_turn == turns}
-    for sample in session.task.probes:
-        if sample.id not in saved:
-            asked = await probe(session.task, model, session.policy, played, sample, session.window)
-            recorder.add(asked)
-
-
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder alone; a second process is refused rather than kept waiting."""
@@ -378,65 +363,3 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-async def verify(transcript: Transcript) -> int:
-    """Derive every turn of a saved session again and return how many there are.
-
-    Requests, questions, readings, judgements and told words are rebuilt from the recorded
-    settings, the data and the recorded replies.
-
-    Raises:
-        ReplayMismatch: A turn differs; names the first one and the field.
-        InputError: The settings cannot be followed, or the data are not the same.
-    """
-    session = Session.of(transcript.header, _donor_of(transcript))
-    rebuilt, saved = session.header(), transcript.header
-    for name in ("labels", "system"):
-        if getattr(rebuilt, name) != getattr(saved, name):
-            raise ReplayMismatch(0, f"{name} is no longer what was recorded")
-    if len(transcript.turns) > len(session.task):
-        raise ReplayMismatch(len(session.task), "the session was to end before it")
-    replay = ReplayModel(transcript.events)
-    played = events(session.task, replay, session.policy, session.window)
-    for event in transcript.events:
-        compare(event, await anext(played))
-    for saved_probe in transcript.probes:
-        await _verify_probe(session, transcript, saved_probe)
-    if transcript.end is not None and transcript.end.turns != len(transcript.turns):
-        raise ReplayMismatch(
-            transcript.end.turns, f"the end line counts {transcript.end.turns} turns"
-        )
-    return len(transcript.turns)
-
-
-def _donor_of(transcript: Transcript) -> Donor | None:
-    """Return what the donor of a yoked session was told; it stands in the same folder."""
-    named = transcript.header.donor
-    if named is None:
-        return None
-    path = transcript.path.parent / Session.name_of(named.arm, named.stream)
-    if not path.exists():
-        raise InputError(f"its donor {path} is missing")
-    donor = Donor.of(read(path))
-    if donor.identity != named:
-        raise InputError(f"its donor {path} is not the session, or not the words, that it was told")
-    return donor
-
-
-async def _verify_probe(session: Session, transcript: Transcript, saved: Probe) -> None:
-    """Derive a saved probe again from the turns before it."""
-    (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
-    if sample is None:
-        raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-    before = [event for event in transcript.events if _before(event, saved.after_turn)]
-    again = await probe(
-        session.task, ReplayModel([saved]), session.policy, before, sample, session.window
-    )
-    if again != saved:
-        raise ReplayMismatch(saved.after_turn, f"the probe {saved.sample} is judged otherwise now")
-
-
-def _before(event: Event, turn: int) -> bool:
-    """Whether this was played before a probe that was asked once `turn` turns were."""
-    return (event.index if isinstance(event, Turn) else event.after_turn) < turn

@@ -23,6 +23,14 @@ def sealed(line: bytes) -> bytes:
     return body + _seal_of(body)
 
 
+def unsealed(line: bytes) -> bytes:
+    """Return a line of a transcript, with or without its end, without its checksum."""
+    body = line.removesuffix(b"\n")
+    if _MARK not in body[-_LENGTH:]:
+        return line
+    return body[:-_LENGTH] + b"}" + line[len(body) :]
+
+
 def _seal_of(body: bytes) -> bytes:
     return _FORM % zlib.crc32(body)
 

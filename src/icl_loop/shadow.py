@@ -5,6 +5,7 @@ It is computed from saved transcripts alone; no request is made, and no data set
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from icl_loop.loop import recall
 from icl_loop.messages import Message, Request, system, user
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.records import Turn
-from icl_loop.transcripts import Transcript, read
+from icl_loop.transcripts import Header, Transcript, read
 from icl_loop.wording import open_wording
 
 LEARNER = "reference/nearest"
@@ -46,33 +47,45 @@ async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
-    wordings = _wordings(transcript)
+    headers = [transcript.header.at(turn.index) for turn in transcript.turns]
+    wordings = sorted({name for header in headers for name in _wordings(header)})
     model = open_model(learner, seed=transcript.header.seed, wordings=wordings)
-    form = open_wording(wordings[0]).answer if wordings else None
-    return [await _is_right(model, form, transcript, turn) for turn in transcript.turns]
+    asked = zip(headers, transcript.turns, strict=True)
+    return [await _is_right(model, header, transcript, turn) for header, turn in asked]
 
 
-def _wordings(transcript: Transcript) -> list[str]:
-    task = transcript.header.settings.get("task", {})
+def _wordings(header: Header) -> list[str]:
+    task = header.settings.get("task", {})
     return [task["wording"]] if "wording" in task else []
 
 
-async def _is_right(model: ChatModel, form: str | None, transcript: Transcript, turn: Turn) -> bool:
+async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(request_of(transcript, turn))
-    reading = answers.read(reply.text, transcript.header.labels, reply.finish, form)
+    wordings = _wordings(header)
+    form = _form_of(wordings[0]) if wordings else None
+    reading = answers.read(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
+
+
+@lru_cache(16)
+def _form_of(wording: str) -> str:
+    """Return the form of the final line; a file of sentences is read once."""
+    return open_wording(wording).answer
 
 
 def request_of(transcript: Transcript, turn: Turn) -> Request:
     """Return the messages that the model was sent."""
-    frame, opening = system(transcript.header.system), _opening(transcript, turn)
+    header = transcript.header.at(turn.index)
+    frame, opening = system(header.system), _opening(transcript, header, turn)
     return recall(frame, transcript.turns, shown_in(turn.kept), turn.question, opening)
 
 
-def _opening(transcript: Transcript, turn: Turn) -> tuple[Message, ...]:
+def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Message, ...]:
     """Return the notes that stood before the turns shown, if there were any."""
+    if not transcript.notes:
+        return ()
     written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
-    text, words = written[-1] if written else "", _wordings(transcript)
+    text, words = written[-1] if written else "", _wordings(header)
     book = open_wording(words[0]).notes if words else None
     return (user(book.show(text)),) if book is not None and text.strip() else ()
 
@@ -96,6 +109,21 @@ async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame
 
 
 _SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
+
+
+@dataclass(frozen=True, slots=True)
+class Shaded:
+    """The shadow of a frame of turns, as it is drawn.
+
+    Attributes:
+        learner: Whose shadow it is.
+        turns: What `shadows` returns, None where there is no shadow.
+        note: What is left out and why, empty if nothing is.
+    """
+
+    learner: str
+    turns: pl.DataFrame | None
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +163,7 @@ class ArmShadow:
 def beside(
     turns: pl.DataFrame, shadowed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
 ) -> list[ArmShadow]:
-    """Return every arm of a frame of turns beside its shadow, in the order in which they appear.
+    """Return every arm of a frame of turns that has a shadow beside it, in the order of the frame.
 
     Args:
         turns: What `frame` returns.
@@ -153,7 +181,9 @@ def beside(
             _stateless(both, str(experiment), str(arm), twins),
             learner,
         )
-        for (experiment, arm), part in both.group_by("experiment", "arm", maintain_order=True)
+        for (experiment, arm), part in both.drop_nulls("shadow").group_by(
+            "experiment", "arm", maintain_order=True
+        )
     ]
 
 

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache
 from typing import Literal
 
 from icl_loop import answers
-from icl_loop.answers import Reading
+from icl_loop.answers import STATED, Reading, Rule
 from icl_loop.encodings import Encoding, prepared
 from icl_loop.errors import InputError
 from icl_loop.feedback import YOKED, Telling
@@ -37,6 +37,7 @@ class Task:
         replies: What later requests show of a reply.
         probes: Held-out samples, asked in forks.
         checkpoints: After how many turns they are asked.
+        rule: How replies are read.
     """
 
     samples: Sequence[Sample]
@@ -51,6 +52,7 @@ class Task:
     replies: Replies = "full"
     probes: Sequence[Sample] = ()
     checkpoints: tuple[int, ...] = ()
+    rule: Rule = STATED
 
     def __post_init__(self) -> None:
         self.read(Reply(""))  # refuses labels that would read the same
@@ -97,7 +99,7 @@ class Task:
 
     def read(self, reply: Reply) -> Reading:
         """Return the label that a reply answers, or why there is none."""
-        return answers.read(reply.text, self.names, reply.finish, self.wording.answer)
+        return answers.read(reply.text, self.names, reply.finish, self.wording.answer, self.rule)
 
     def judge(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Judge the answer of this turn, then choose the words that are told of it.

@@ -8,22 +8,32 @@ linearly.
 import base64
 import hashlib
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from io import FileIO
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    Base64Bytes,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 from icl_loop.errors import ReplayMismatch, SettingsDiffer, StoppedShort, TranscriptError
 from icl_loop.journal import Journal, write_durably
 from icl_loop.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
 from icl_loop.records import Event, Feedback, Note, Outcome, Probe, Turn
-from icl_loop.seals import SEAL, check_seals, sealed
+from icl_loop.seals import SEAL, check_seals, sealed, unsealed
 
 VERSION = metadata.version("icl-loop")
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", SEAL})
@@ -70,6 +80,44 @@ class DonorIdentity(_Line):
     told_sha256: str
 
 
+class BranchIdentity(_Line):
+    """Where a session left its parent, with all that the turns they share are checked by.
+
+    Attributes:
+        at: Turns that they share.
+        sha256: Over the lines that they share, as they stand in both files.
+        parent: The first line of the parent's transcript.
+    """
+
+    at: int = Field(ge=1)
+    sha256: str
+    parent: dict[str, Any]
+
+    @field_validator("parent")
+    @classmethod
+    def _is_a_header(cls, parent: dict[str, Any]) -> dict[str, Any]:
+        Header.model_validate_json(json.dumps(parent))
+        return parent
+
+
+class SourceIdentity(_Line):
+    """The transcript whose replies were read again.
+
+    Attributes:
+        id: Its id.
+        sha256: Over the file, up to the last whole line.
+        experiment: Its experiment.
+        settings: What it was set to.
+        icl_loop: The version that played it.
+    """
+
+    id: str
+    sha256: str
+    experiment: str
+    settings: dict[str, Any]
+    icl_loop: str
+
+
 class Header(_Line):
     """The first line of a transcript: what the session is and everything it was set to."""
 
@@ -88,14 +136,48 @@ class Header(_Line):
     dataset: DatasetIdentity
     analysis: AnalysisIdentity = AnalysisIdentity()
     donor: DonorIdentity | None = None
+    branch: BranchIdentity | None = None
+    source: SourceIdentity | None = None
     created: str = ""
     icl_loop: str = Field(default_factory=lambda: VERSION)
 
+    def fields(self) -> dict[str, Any]:
+        """Return the fields of its line; a session played from its beginning is neither of the two."""
+        unsaid = {name for name in ("branch", "source") if getattr(self, name) is None}
+        return self.model_dump(mode="json", exclude=unsaid)
+
     def born(self) -> Self:
         """Return the header with an id, made of all it says, and the present time."""
-        said = self.model_dump(mode="json", exclude={"id", "created", "icl_loop"})
-        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-        return self.model_copy(update={"id": digest[:16], "created": _now()})
+        return self.model_copy(update={"id": identity(self.fields()), "created": _now()})
+
+    @property
+    def parent(self) -> "Header | None":
+        """The header of the session that it branched off, None if it did not."""
+        if self.branch is None:
+            return None
+        return Header.model_validate_json(json.dumps(self.branch.parent))
+
+    def at(self, turn: int) -> "Header":
+        """Return the header under which this turn was played, or what was asked after so many."""
+        parent = self.parent
+        if self.branch is None or parent is None or turn >= self.branch.at:
+            return self
+        return parent.at(turn)
+
+    @property
+    def root(self) -> "Header":
+        """The header of the session that was played from its beginning."""
+        return self.at(-1)
+
+
+_NOT_SAID = frozenset({"id", "created", "icl_loop", SEAL})
+"""Fields of a header that say nothing of what the session is."""
+
+
+def identity(fields: Mapping[str, Any]) -> str:
+    """Return the id of the session whose header has these fields: a digest of what it says."""
+    said = {key: fields[key] for key in fields if key not in _NOT_SAID}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class _Usage(_Line):
@@ -188,6 +270,7 @@ class _NoteLine(_Line):
 
 
 L = TypeVar("L")
+E = TypeVar("E", bound=Event | Probe)
 _HEADER = TypeAdapter(Header)
 _EVENT: TypeAdapter[_TurnLine | _NoteLine | _ProbeLine | End] = TypeAdapter(
     Annotated[_TurnLine | _NoteLine | _ProbeLine | End, Field(discriminator="type")]
@@ -220,6 +303,11 @@ class Transcript:
     def events(self) -> tuple[Event, ...]:
         """Turns and notes in the order in which they were played."""
         return _in_order(self.turns, self.notes)
+
+
+def turns_before(event: Event) -> int:
+    """Return how many turns were played before a turn or note."""
+    return event.index if isinstance(event, Turn) else event.after_turn
 
 
 def _in_order(turns: Sequence[Turn], notes: Sequence[Note]) -> tuple[Event, ...]:
@@ -280,9 +368,9 @@ def _expect(path: Path, number: int, expected: str, found: str) -> None:
 
 
 def _check_kept(path: Path, number: int, kept: Sequence[tuple[int, int]], played: int) -> None:
-    """Raise TranscriptError unless `kept` are runs of turns that were played before, in order."""
+    """Raise TranscriptError unless `kept` are runs of turns that were played before, none twice."""
     following = 0
-    for first, last in kept:
+    for first, last in sorted(kept):
         if not following <= first <= last < played:
             raise TranscriptError(
                 f"{path}, line {number}, kept: [{first}, {last}] is no run of the {played} turns before"
@@ -498,7 +586,7 @@ class Recorder:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("wb", buffering=0)
         try:
-            write_durably(file, _line(header.born().model_dump(mode="json")))
+            write_durably(file, line_of(header.born().fields()))
             _flush_directory(self.path.parent)
         except OSError:
             file.close()
@@ -518,16 +606,17 @@ class Recorder:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    async def record(self, events: AsyncIterator[Event]) -> AsyncIterator[Event]:
-        """Yield each turn or note once it is written; with a journal, its flush may follow soon."""
+    async def record(self, entries: AsyncIterator[E]) -> AsyncIterator[E]:
+        """Yield each entry once it is written; with a journal, its flush may follow soon."""
         saved = iter(self.events)
-        async for event in events:
-            before = next(saved, None)
-            if before is not None:
-                compare(before, event)
+        async for entry in entries:
+            if isinstance(entry, Probe):
+                self.add(entry)
+            elif before := next(saved, None):
+                compare(before, entry)
             else:
-                self._write(event_fields(event))
-            yield event
+                self._write(event_fields(entry))
+            yield entry
 
     def add(self, probe: Probe) -> None:
         """Write a probe."""
@@ -542,7 +631,7 @@ class Recorder:
     def _write(self, fields: Mapping[str, Any]) -> None:
         write = write_durably if self._journal is None else self._journal.append
         try:
-            write(self._file, _line(fields))
+            write(self._file, line_of(fields))
             links = os.fstat(self._file.fileno()).st_nlink
         except OSError as error:
             raise self._unwritable(error) from None
@@ -559,8 +648,67 @@ class Recorder:
         )
 
 
-def _line(fields: Mapping[str, Any]) -> bytes:
-    written = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
+def whole_lines(path: Path) -> list[bytes]:
+    """Return the lines of the file at `path` with their ends, but for a torn last one.
+
+    Raises:
+        TranscriptError: It cannot be read, or holds no whole line.
+    """
+    try:
+        *lines, _ = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+    if not lines:
+        raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    return [line + b"\n" for line in lines]
+
+
+def read_header(path: Path) -> Header:
+    """Return the first line of the transcript at `path`.
+
+    Raises:
+        TranscriptError: It does not begin with one.
+    """
+    return _parse(path, 1, whole_lines(path)[0], _HEADER)
+
+
+def shared_lines(lines: Sequence[bytes], at: int) -> tuple[bytes, ...]:
+    """Return the lines of what was played and asked before the first `at` turns were over."""
+    return tuple(takewhile(lambda line: _turns_in(line) < at, lines[1:]))
+
+
+def _turns_in(line: bytes) -> float:
+    """Return how many turns were played before what a line holds; the end comes after all."""
+    said = json.loads(line)
+    before: float = said.get("turn", said.get("after_turn", math.inf))
+    return before
+
+
+def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
+    """Write a transcript that begins with these lines, whole or not at all.
+
+    Raises:
+        StoppedShort: It cannot be written.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb", buffering=0) as file:
+            write_durably(file, b"".join([line_of(header.born().fields()), *map(_resealed, lines)]))
+        part.replace(path)
+        _flush_directory(path.parent)
+    except OSError as error:
+        raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _resealed(line: bytes) -> bytes:
+    return sealed(unsealed(line).removesuffix(b"\n")) + b"\n"
+
+
+def line_of(fields: Mapping[str, Any]) -> bytes:
+    """Return the line that holds these fields, sealed anew."""
+    said = {name: value for name, value in fields.items() if name != SEAL}
+    written = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
     return sealed(written) + b"\n"
 
 
@@ -577,10 +725,10 @@ def compare(saved: Event, played: Event) -> None:
     before, now = event_fields(saved), event_fields(played)
     turn = saved.index if isinstance(saved, Turn) else saved.after_turn
     unsaid = {name for name in _ADDED if before.get(name) is None}
-    for name in (before.keys() | now.keys()) - TIME_FIELDS - unsaid:
+    for name in [name for name in {**before, **now} if name not in TIME_FIELDS | unsaid]:
         was, is_now = before.get(name), now.get(name)
         if was != is_now:
-            raise ReplayMismatch(turn, f"{name} was {was!r}, is now {is_now!r}")
+            raise ReplayMismatch(turn, f"{name} was {was!r}, is now {is_now!r}", name)
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
@@ -591,6 +739,11 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
     if not has_whole_line(path):
         return
     saved = _parse(path, 1, _first_line(path), _HEADER)
+    if saved.source is not None:
+        raise SettingsDiffer(
+            f"{path} holds replies of {saved.source.experiment} that were read again; it cannot be"
+            " gone on with: resume its source, or choose another name or --out"
+        )
     unlike = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
     before = _flat(saved.model_dump(mode="json", exclude=unlike))
     now = _flat(header.model_dump(mode="json", exclude=unlike))

@@ -316,7 +316,7 @@ def _told_length() -> pl.Expr:
 def _exposures(kept: pl.Series) -> pl.DataFrame:
     """Return how many turns are in each different list of runs, and which of them is the latest.
 
-    Columns: `kept`, `exposure` and `latest`, both null where that is no list of runs in order.
+    Columns: `kept`, `exposure` and `latest`, both null where that is no list of runs of different turns.
     """
     different = kept.drop_nulls().unique()
     rows = [_exposure(text) for text in different]
@@ -330,7 +330,7 @@ def _exposure(text: str) -> tuple[int | None, int | None]:
     except ValidationError:
         return None, None
     exposure, latest = 0, -1
-    for first, last in runs:
+    for first, last in sorted(runs):
         if not latest < first <= last <= _LATEST:
             return None, None
         exposure, latest = exposure + last - first + 1, last

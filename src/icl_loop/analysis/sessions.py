@@ -49,8 +49,9 @@ _PLACE = frozenset({"base_url", "api_key_env", "organization", "headers", "heade
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     """Return what the sessions of the transcripts or exports at `paths` were set to, one row each.
 
-    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id`, `model`,
-    `model_settings` (as JSON), `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (that of the source
+    where replies were read again), `model`, `model_settings` (as JSON),
+    `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
     (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
     they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
     `primary` (the two arms compared first), `margin` (of equivalence), `planned_streams` and `stopped_early` (whether
@@ -100,7 +101,7 @@ def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
         "arm": text_in(header, "arm"),
         "stream": whole_in(header, "stream"),
         "seed": whole_in(header, "seed"),
-        "id": text_in(header, "id"),
+        "id": text_in(_table(header, "source"), "id") or text_in(header, "id"),
         "model": text_in(model, "name"),
         "model_settings": json.dumps(model, sort_keys=True),
         "dataset": text_in(_table(header, "dataset"), "name"),

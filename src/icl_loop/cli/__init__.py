@@ -6,11 +6,14 @@ from typing import NoReturn
 import typer
 
 from icl_loop.cli.analyze import analyze
+from icl_loop.cli.branch import branch
 from icl_loop.cli.console import DONE, complain, exit_code
 from icl_loop.cli.export import export
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
+from icl_loop.cli.rejudge import rejudge
 from icl_loop.cli.replay import replay
+from icl_loop.cli.report import report
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
@@ -29,9 +32,12 @@ for command in (
     run,
     plan,
     replay,
+    branch,
+    rejudge,
     analyze,
     what_if,
     plot,
+    report,
     export,
     sample,
     serve,

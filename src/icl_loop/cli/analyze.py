@@ -24,7 +24,7 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.cli.console import err, print_json
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Paths, pair_of_arms
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import InputError
 from icl_loop.experiment import PriceSettings
@@ -60,7 +60,7 @@ def analyze(
     as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
-    pair = _pair_of_arms(primary)
+    pair = pair_of_arms(primary)
     if learner is not None:
         find(paths)  # refuses exports, before anything is worked out
     turns = frame(paths)
@@ -114,12 +114,3 @@ def _price(text: str | None) -> PriceSettings | None:
         raise InputError(
             f"--price takes dollars for a million tokens such as 2.5,10 or 2.5,10,0.25, got {text!r}"
         ) from None
-
-
-def _pair_of_arms(text: str | None) -> tuple[str, str] | None:
-    if text is None:
-        return None
-    arms = [arm.strip() for arm in text.split(",")]
-    if len(arms) != 2 or not all(arms):
-        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
-    return arms[0], arms[1]

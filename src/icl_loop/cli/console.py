@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 
+import typer
 from rich.console import Console
 
 from icl_loop import screen
@@ -43,12 +44,10 @@ def say(text: str) -> None:
 def print_json(value: object) -> None:
     """Print JSON in which whatever could steer a terminal is escaped; it reads back the same."""
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
-    plain = screen.printable(text)
-    pairs = zip(text, plain, strict=True)
-    out.file.write(
-        "".join(mark if mark == kept else json.dumps(mark)[1:-1] for mark, kept in pairs)
-    )
-    out.file.write("\n")
+    if not all(line.isprintable() for line in text.split("\n")):
+        pairs = zip(text, screen.printable(text), strict=True)
+        text = "".join(mark if mark == kept else json.dumps(mark)[1:-1] for mark, kept in pairs)
+    typer.echo(text)
 
 
 def this_command() -> str:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from icl_loop.errors import InputError
+
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
 Changes = Annotated[
@@ -13,6 +15,16 @@ Changes = Annotated[
 ]
 Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
 Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
+OutFolder = Annotated[
+    Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
+]
+MaxUsd = Annotated[
+    float | None,
+    typer.Option(min=0, help="Dollars the experiment may cost in all, saved sessions included."),
+]
+MaxTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
+]
 Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
 
 
@@ -22,3 +34,19 @@ def laid_over(changes: list[str] | None, streams: int | None, turns: int | None)
     laid_over += [f"streams={streams}"] if streams is not None else []
     laid_over += [f"turns={turns}"] if turns is not None else []
     return laid_over
+
+
+def from_here(path: Path) -> Path:
+    """Return a path as it is called from the current folder, if it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def pair_of_arms(text: str | None) -> tuple[str, str] | None:
+    """Return the two arms of `--primary`, None if it was not given."""
+    if text is None:
+        return None
+    arms = [arm.strip() for arm in text.split(",")]
+    if len(arms) != 2 or not all(arms):
+        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+    return arms[0], arms[1]

@@ -1,13 +1,29 @@
-"""The command that draws learning curves."""
+"""The command that draws figures."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
+import polars as pl
 import typer
 
-from icl_loop.analysis import frame
-from icl_loop.cli.console import say
+from icl_loop.analysis import conclude_each, frame, sessions
+from icl_loop.cli.console import complain, say
 from icl_loop.cli.options import Paths
+from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
+
+if TYPE_CHECKING:
+    from icl_loop.plots import AnyChart
+
+
+class Figure(StrEnum):
+    """What is drawn."""
+
+    CURVES = "curves"
+    CONTRASTS = "contrasts"
+    TOKENS = "tokens"
+    CONFUSION = "confusion"
+    OUTCOMES = "outcomes"
 
 
 def plot(
@@ -15,11 +31,50 @@ def plot(
     file: Annotated[
         Path, typer.Option("-o", "--output", help="Where to; ends in .png, .svg or .html.")
     ] = Path("learning-curve.png"),
+    figure: Annotated[Figure, typer.Option(help="What to draw.")] = Figure.CURVES,
     window: Annotated[int, typer.Option(min=1, help="Turns in a window.")] = 20,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare", help="Draw the curves of each run in a panel of its own, alike in scale."
+        ),
+    ] = False,
+    learner: ShadowOf = None,
+    no_shadow: NoShadow = False,
 ) -> None:
-    """Draw accuracy over turns: a line and a band for each arm, thin lines for sessions, chance."""
+    """Draw accuracy over turns beside chance and the shadow, or another figure of an experiment."""
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
     plots.check_format(file)
-    plots.save(plots.curve_chart(frame(paths), window), file)
+    turns = frame(paths)
+    if figure is Figure.CURVES:
+        chart: AnyChart = _curves(turns, window, learner, shadow=not no_shadow, compare=compare)
+    elif figure is Figure.CONTRASTS:
+        chart = _contrasts(turns)
+    else:
+        chart = {
+            Figure.TOKENS: plots.token_chart,
+            Figure.CONFUSION: plots.confusion_chart,
+            Figure.OUTCOMES: plots.outcome_chart,
+        }[figure](turns)
+    plots.save(chart, file)
     say(f"plot: {file}")
+
+
+def _curves(
+    turns: pl.DataFrame, window: int, learner: str | None, *, shadow: bool, compare: bool
+) -> "AnyChart":
+    from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
+
+    cast = shaded(turns, learner, wanted=shadow)
+    if cast.note and shadow:
+        complain(cast.note)
+    draw = plots.compared_chart if compare else plots.curve_chart
+    return draw(turns, window, cast.turns, learner=cast.learner)
+
+
+def _contrasts(turns: pl.DataFrame) -> "AnyChart":
+    from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
+
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return plots.contrast_charts(conclude_each(turns, None, sessions(paths)))

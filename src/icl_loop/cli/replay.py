@@ -1,6 +1,5 @@
 """The command that shows a saved session, or proves that it replays."""
 
-import asyncio
 import sys
 import time
 from dataclasses import replace
@@ -10,9 +9,10 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.cli.console import complain, exit_code, out, say
-from icl_loop.errors import IclLoopError, InputError, nearest
-from icl_loop.runner import verify
+from icl_loop.cli.console import out
+from icl_loop.cli.options import Paths
+from icl_loop.cli.verifying import verify_all
+from icl_loop.errors import InputError, nearest
 from icl_loop.transcripts import read
 from icl_loop.viewer import Keyboard, Replay, Show, View, has_keys, watch
 
@@ -23,7 +23,7 @@ _NAMED = 12
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(help="A transcript, or a folder of them.")],
+    paths: Paths,
     session: Annotated[
         str | None,
         typer.Option(metavar="ARM-STREAM", help="Which session of a folder, such as label-0."),
@@ -33,6 +33,9 @@ def replay(
         typer.Option(
             "--verify", help="Prove that every request, judgement and told word can be re-derived."
         ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="With --verify, print what was found as JSON.")
     ] = False,
     start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
     speed: Annotated[
@@ -58,13 +61,15 @@ def replay(
     In a terminal the session is drawn in place and steered by keys; a line there names them.
     Elsewhere the turns are printed one after the other.
     """
-    files = _chosen(find([path]), session)
+    files = _chosen(find(paths), session)
     if check:
-        _verify_all(files)
+        verify_all(files, as_json=as_json)
         return
+    if as_json:
+        raise InputError("--json says what --verify found; give both")
     if len(files) > 1:
         raise InputError(
-            f"{path} holds {len(files)} sessions; name one{'' if session else ' with --session'}: {_names(files)}"
+            f"{paths[0]} holds {len(files)} sessions; name one{'' if session else ' with --session'}: {_names(files)}"
         )
     shown = Replay(read(files[0]), colour=out.color_system is not None)
     if start and start >= len(shown):
@@ -117,18 +122,3 @@ def _print(shown: Replay, view: View, speed: float) -> None:
     if len(shown):
         out.print(shown.curve(len(shown) - 1, min(out.width, 100), 5))
         out.print(shown.caption(len(shown) - 1))
-
-
-def _verify_all(files: list[Path]) -> None:
-    codes = []
-    for file in files:
-        try:
-            turns = asyncio.run(verify(read(file)))
-        except IclLoopError as error:
-            codes.append(exit_code(error))
-            complain(f"{file}: {error}")
-        else:
-            say(f"{file}: {turns} turns replay")
-    if codes:
-        complain(f"{len(codes)} of {len(files)} sessions do not replay")
-        raise typer.Exit(max(codes))

@@ -5,6 +5,7 @@ import shlex
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,31 +14,41 @@ import typer
 from icl_loop import screen
 from icl_loop.analysis import frame
 from icl_loop.cli.console import STOPPED_SHORT, err, say, this_command
-from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
+from icl_loop.cli.options import (
+    Changes,
+    Concurrency,
+    ExperimentFile,
+    MaxTokens,
+    MaxUsd,
+    OutFolder,
+    Streams,
+    Turns,
+    laid_over,
+)
 from icl_loop.cli.summary import measured_arms, print_summary
-from icl_loop.errors import TranscriptError
+from icl_loop.engines import Engine, local
+from icl_loop.engines.ray import on_ray
+from icl_loop.errors import InputError, TranscriptError
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
 
 
+class EngineName(StrEnum):
+    """What `--engine` may be."""
+
+    LOCAL = "local"
+    RAY = "ray"
+
+
 def run(
     experiment: ExperimentFile,
-    out_dir: Annotated[
-        Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
-    ] = Path("transcripts"),
+    out_dir: OutFolder = Path("transcripts"),
     changes: Changes = None,
     streams: Streams = None,
     turns: Turns = None,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
-    max_usd: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="Dollars the experiment may cost in all, saved sessions included."
-        ),
-    ] = None,
-    max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
-    ] = None,
+    max_usd: MaxUsd = None,
+    max_tokens: MaxTokens = None,
     stop_early: Annotated[
         bool,
         typer.Option(
@@ -45,6 +56,16 @@ def run(
             help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
         ),
     ] = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="Where sessions play: in this process, or on a Ray cluster.")
+    ] = EngineName.LOCAL,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="The Ray cluster, or auto for this machine's; one of its own if none is named.",
+        ),
+    ] = None,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
@@ -53,15 +74,34 @@ def run(
         made,
         out_dir,
         concurrency,
+        engine=_engine(engine, ray_address),
         max_usd=max_usd,
         max_tokens=max_tokens,
         stop_early=stop_early,
     )
-    with screen.watch(made, err, playing.meter) as watcher:
+    carry_out(playing)
+
+
+def carry_out(playing: Run) -> None:
+    """Play a run with its progress on the screen, and print what came of it."""
+    with screen.watch(playing.experiment, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+def _engine(name: EngineName, ray_address: str | None) -> Engine:
+    """Return the engine of this name.
+
+    Raises:
+        InputError: Ray is missing, or an address is given to an engine that has none.
+    """
+    if name is EngineName.RAY:
+        return on_ray(ray_address)
+    if ray_address is not None:
+        raise InputError("--ray-address goes with --engine ray")
+    return local
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

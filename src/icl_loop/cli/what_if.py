@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
@@ -18,8 +18,6 @@ from icl_loop.shadow import LEARNER
 from icl_loop.transcripts import read
 
 if TYPE_CHECKING:
-    import altair as alt
-
     from icl_loop.whatif import Requests
 
 
@@ -60,7 +58,7 @@ def what_if(
         out.print(whatif.outlook_table(rows, learner))
     if file is not None:
         chart = whatif.outlook_chart(whatif.turns_of(found), learner, window)
-        plots.save(cast("alt.LayerChart", chart), file)  # any chart is saved the same way
+        plots.save(chart, file)
         err.print(f"plot: {file}", highlight=False, soft_wrap=True)
 
 

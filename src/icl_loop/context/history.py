@@ -49,12 +49,14 @@ class Senses:
         encoding: Name of the encoding in which samples are shown.
         labels: The labels that may be answered.
         delay: Turns by which verdicts come late.
+        rule: How replies are read.
     """
 
     wording: Wording
     encoding: str
     labels: tuple[str, ...]
     delay: int = 0
+    rule: answers.Rule = answers.STATED
 
     def hear(self, told: str) -> Heard | None:
         """Return what a told phrase means, or None if it is none."""
@@ -62,7 +64,7 @@ class Senses:
 
     def answer(self, said: str) -> str | None:
         """Return the label that a reply shown answers, or None."""
-        return _read(self.wording.answer, self.labels, said)
+        return _read(self.wording.answer, self.labels, said, self.rule)
 
     def look(self, question: Message) -> Pixels | None:
         """Return the pixels that a question shows, row by row, or None if it shows no picture."""
@@ -86,8 +88,8 @@ def _heard(wording: Wording, told: str) -> Heard | None:
 
 
 @lru_cache(1_024)
-def _read(form: str, labels: tuple[str, ...], said: str) -> str | None:
-    return answers.read(said, labels, form=form).answer
+def _read(form: str, labels: tuple[str, ...], said: str, rule: answers.Rule) -> str | None:
+    return answers.read(said, labels, form=form, rule=rule).answer
 
 
 @lru_cache(256)

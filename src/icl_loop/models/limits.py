@@ -1,16 +1,17 @@
 """Asking with patience and within limits: retries, rates, concurrency, money.
 
 One `Pace` for each endpoint and one `Meter` for each run are shared by all models of the run;
-`Patient` puts both between a session and a model that asks once.
+`Terms` puts both between a session and the request it makes; `Patient` is a model on such terms.
 """
 
 import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
@@ -22,6 +23,8 @@ from icl_loop.models.chat import ChatModel, Closable
 
 Cost = Callable[[Usage], float]
 """From the tokens of a request to US dollars."""
+Once = Callable[[], Awaitable[Reply]]
+"""Makes a request once."""
 UNTOLD = 2.0
 """What a token counted by estimate is taken to cost until a reply says what it does."""
 MARGIN = 1.1
@@ -217,12 +220,11 @@ class Bound:
             self.worst = max(self.worst or 0.0, reported / counted)
 
 
-class Patient:
-    """Asks a model until it answers or its allowance is used up, within pace and budget."""
+class Terms:
+    """On what terms a model is asked: with patience, within pace and budget."""
 
     def __init__(
         self,
-        model: ChatModel,
         *,
         pace: Pace,
         meter: Meter,
@@ -231,10 +233,9 @@ class Patient:
         most_completion: int,
         cost: Cost,
     ) -> None:
-        """Ask `model`.
+        """Bind the requests of one model.
 
         Args:
-            model: Asks once.
             pace: Of its endpoint.
             meter: Of the run.
             patience: How long a turn may be tried.
@@ -242,33 +243,36 @@ class Patient:
             most_completion: Bounds the tokens of a reply.
             cost: Prices the tokens of a request.
         """
-        self._model = model
-        self._pace, self._meter, self._patience = pace, meter, patience
-        self._bound, self._most_completion, self._cost = bound, most_completion, cost
+        self.pace, self.bound = pace, bound
+        self._meter, self._patience = meter, patience
+        self._most_completion, self._cost = most_completion, cost
         self._backoff = wait_exponential_jitter(
             multiplier=patience.first_wait_s,
             max=patience.longest_wait_s,
             jitter=patience.first_wait_s,
         )
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
+    async def ask(self, counted: int, once: Once) -> Reply:
         """Return the reply, with the attempts it took and the seconds of the last one.
+
+        Args:
+            counted: Tokens of the request.
+            once: Makes it once.
 
         Raises:
             ModelUnavailable: The allowance is used up.
             BudgetSpent: The request could pass a limit; it was not made.
             ModelError: The model refused for good.
         """
-        counted = self._bound.count(messages)
         try:
-            return await self._attempt(messages, counted)
+            return await self._attempt(counted, once)
         except ModelUnavailable as error:
             failed = [error]
 
         async def attempt() -> Reply:
             if failed:  # the first attempt is behind us; tenacity takes it from there
                 raise failed.pop()
-            return await self._attempt(messages, counted)
+            return await self._attempt(counted, once)
 
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ModelUnavailable),
@@ -280,33 +284,28 @@ class Patient:
         reply: Reply = await retrying(attempt)
         return replace(reply, attempts=retrying.statistics["attempt_number"])
 
-    async def aclose(self) -> None:
-        """Close the model's connections."""
-        if isinstance(self._model, Closable):
-            await self._model.aclose()
-
-    async def _attempt(self, messages: Sequence[Message], counted: int) -> Reply:
-        await self._pace.wait(self._bound.over(counted))
-        async with self._pace.gate.passage():
-            most = Usage(prompt=self._bound.over(counted), completion=self._most_completion)
+    async def _attempt(self, counted: int, once: Once) -> Reply:
+        await self.pace.wait(self.bound.over(counted))
+        async with self.pace.gate.passage():
+            most = Usage(prompt=self.bound.over(counted), completion=self._most_completion)
             with self._meter.request(most, self._cost(most)):
                 start = time.perf_counter()
                 try:
-                    reply = await self._model.complete(messages)
+                    reply = await once()
                 except ModelUnavailable as error:
                     if error.limited:
-                        self._pace.gate.back_off()
+                        self.pace.gate.back_off()
                     raise
-            self._pace.proven = True
-            self._pace.gate.recover()
-        self._bound.learn(counted, reply.usage.prompt)
+            self.pace.proven = True
+            self.pace.gate.recover()
+        self.bound.learn(counted, reply.usage.prompt)
         self._meter.add(reply.usage, self._cost(reply.usage))
         return replace(reply, latency_s=time.perf_counter() - start)
 
     def _is_over(self, state: RetryCallState) -> bool:
         """Return whether the next wait would pass the allowance."""
         patience = self._patience
-        allowance = patience.allowance_s if self._pace.proven else patience.unproven_s
+        allowance = patience.allowance_s if self.pace.proven else patience.unproven_s
         return (state.seconds_since_start or 0.0) + self._wait(state) > allowance
 
     def _wait(self, state: RetryCallState) -> float:
@@ -318,3 +317,27 @@ class Patient:
     def _note_retry(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         self._meter.retries[str(error)] += 1
+
+
+class Patient:
+    """Asks a model until it answers or its allowance is used up, within pace and budget."""
+
+    def __init__(self, model: ChatModel, terms: Terms) -> None:
+        """Ask `model`, which asks once, on these terms."""
+        self._model, self._terms = model, terms
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply, with the attempts it took and the seconds of the last one.
+
+        Raises:
+            ModelUnavailable: The allowance is used up.
+            BudgetSpent: The request could pass a limit; it was not made.
+            ModelError: The model refused for good.
+        """
+        counted = self._terms.bound.count(messages)
+        return await self._terms.ask(counted, partial(self._model.complete, messages))
+
+    async def aclose(self) -> None:
+        """Close the model's connections."""
+        if isinstance(self._model, Closable):
+            await self._model.aclose()

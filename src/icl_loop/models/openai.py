@@ -129,8 +129,8 @@ class OpenAIModel:
             ContextOverflow: The messages are more than it can read.
             RequestRefused: It will not answer: the key, the name or the request is wrong.
         """
-        if (pause := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(pause)
+        if pause_s := self.pause_s:
+            await asyncio.sleep(pause_s)
         try:
             async with self._session.post(
                 self._url,
@@ -147,6 +147,11 @@ class OpenAIModel:
         if response.status != HTTPStatus.OK:
             raise await self._translated(response, content)
         return self._reply(content)
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the endpoint, by its own account, may be asked again."""
+        return max(0.0, self._not_before - time.monotonic())
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -36,7 +36,9 @@ class ReplayModel:
         if index < len(self._saved):
             saved = self._saved[index]
             if fingerprint(messages) != saved.request:
-                raise ReplayMismatch(_turn_of(saved), "the request is not the one that was sent")
+                raise ReplayMismatch(
+                    _turn_of(saved), "the request is not the one that was sent", "request"
+                )
             return saved.reply
         if self._then is None:
             ended = 1 + _turn_of(self._saved[-1]) if self._saved else 0

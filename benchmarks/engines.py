@@ -1,0 +1,82 @@
+"""Turns per second of the engines: this process against a Ray cluster of two workers.
+
+    python benchmarks/engines.py
+
+Sessions play a participant that costs next to nothing, or an endpoint that answers after 50 ms.
+What each engine costs the process that writes is its processor time for a turn. The turns that are
+counted are those after the first 10 of each session, when all workers have started.
+"""
+
+import asyncio
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import uvloop
+
+from icl_loop import Run, Session, parse
+from icl_loop.engines import Engine, local
+from icl_loop.engines.ray import cluster, on_ray
+from icl_loop.records import Turn
+
+PORT = 8432
+REPEATS = 3
+BEGINNING = 10
+ENDPOINT = {"name": "nothing", "base_url": f"http://127.0.0.1:{PORT}/v1"}
+SIZES = {"participant": (16, 200, {"name": "participant/chance"}), "endpoint": (64, 60, ENDPOINT)}
+
+
+def played(
+    engine: Engine, sessions: int, turns: int, model: Mapping[str, str]
+) -> tuple[float, float]:
+    """Return the turns per second, and the milliseconds of this process's time for each."""
+    table = {"name": "engines", "turns": turns, "streams": sessions, "model": dict(model)}
+    made = parse({**table, "context": {"policy": "last(32)"}})
+    clocks: list[tuple[float, float]] = []
+
+    def note(_: Session, turn: Turn) -> None:
+        if turn.index >= BEGINNING:
+            clocks.append((time.perf_counter(), time.process_time()))
+
+    with (
+        TemporaryDirectory() as folder,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        run = Run(made, Path(folder), concurrency=sessions, engine=engine, on_turn=note)
+        assert runner.run(run.play()).complete  # noqa: S101  a benchmark of failures says nothing
+    (start, began), (end, ended) = clocks[0], clocks[-1]
+    return len(clocks) / (end - start), 1000 * (ended - began) / len(clocks)
+
+
+@contextmanager
+def endpoint() -> Iterator[None]:
+    """Serve replies after 50 ms."""
+    script = Path(__file__).with_name("nothing_endpoint.py")
+    process = subprocess.Popen([sys.executable, str(script), str(PORT), "0.05"])
+    time.sleep(2)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    """Print the table."""
+    logging.disable(logging.WARNING)
+    print(f"{'model':>12} {'engine':>6} {'turns/s':>8} {'ms a turn':>9}")
+    with endpoint(), cluster(num_cpus=2):
+        for name, size in SIZES.items():
+            for label, engine in {"local": local, "ray": on_ray()}.items():
+                figures = sorted(played(engine, *size) for _ in range(REPEATS))
+                rate, cost = figures[REPEATS // 2]
+                print(f"{name:>12} {label:>6} {rate:>8.0f} {cost:>9.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

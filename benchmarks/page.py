@@ -1,0 +1,102 @@
+"""The report on four arms of eight sessions of 200 turns: its size, and what a key press takes.
+
+The size is stated for two encodings. A key press is timed in a headless browser: what the main
+thread works for it, which does not depend on what else the machine does, and how long until the
+frame after it.
+
+    python benchmarks/page.py [TRANSCRIPTS]
+"""
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from icl_loop import parse
+from icl_loop.analysis import frame
+from icl_loop.report import page
+from icl_loop.runner import Run
+
+PRESSES = 60
+WATCH = """() => {
+  window.spent = [];
+  document.addEventListener("keydown", () => {
+    const pressed = performance.now();
+    requestAnimationFrame(() => setTimeout(() => window.spent.push(performance.now() - pressed)));
+  }, true);
+}"""
+
+
+async def played(folder: Path, encoding: str) -> Path:
+    """Play the sessions, answered by a participant that costs nothing, and return their folder."""
+    made = parse(
+        {
+            "name": encoding,
+            "turns": 200,
+            "streams": 8,
+            "task": {"encoding": encoding},
+            "model": {"name": "participant/chance", "context_window": 1_000_000},
+            "arms": [
+                {"name": "feedback"},
+                {"name": "label", "feedback": {"kind": "label"}},
+                {"name": "none", "feedback": {"kind": "none"}},
+                {"name": "stateless", "context": {"policy": "stateless"}},
+            ],
+            "analysis": {"primary": ["feedback", "none"]},
+        }
+    )
+    await Run(made, folder).play()
+    return folder
+
+
+async def press(path: Path) -> tuple[float, list[float]]:
+    """Return milliseconds of work of the main thread a press, and until the next frame of each."""
+    from playwright.async_api import async_playwright  # noqa: PLC0415  an optional extra
+
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        tab = await browser.new_page(viewport={"width": 1280, "height": 900})
+        metrics = await tab.context.new_cdp_session(tab)
+        await metrics.send("Performance.enable", {"timeDomain": "threadTicks"})
+        await tab.goto(path.as_uri())
+        await tab.wait_for_selector("body[data-ready]", timeout=60_000)
+        await tab.evaluate(WATCH)
+        await tab.focus("#turn")
+        await tab.keyboard.press("End")
+        await tab.wait_for_timeout(1_000)
+        before = await work(metrics)
+        for _ in range(PRESSES):
+            await tab.keyboard.press("ArrowLeft")
+            await tab.wait_for_timeout(60)
+        after = await work(metrics)
+        spent = sorted(await tab.evaluate("spent"))
+        await browser.close()
+        return 1_000 * (after - before) / PRESSES, spent
+
+
+async def work(metrics: Any) -> float:  # noqa: ANN401  playwright need not be installed
+    """Return the seconds that the main thread has worked."""
+    said = await metrics.send("Performance.getMetrics")
+    return float({each["name"]: each["value"] for each in said["metrics"]}["TaskDuration"])
+
+
+async def main(folders: list[Path]) -> None:
+    """Print size and key press for these transcripts, or for some that are played."""
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        for folder in folders or [await played(home / each, each) for each in ("grid", "article")]:
+            file = home / f"{folder.name}.html"
+            file.write_text(page(frame([folder])), encoding="utf-8")
+            cost, spent = await press(file)
+            print(
+                f"{folder.name}: {file.stat().st_size / 1e6:.2f} MB; a key press {cost:.0f} ms of"
+                f" work, the next frame after {median(spent):.0f} ms (median),"
+                f" {spent[int(0.95 * len(spent)) - 1]:.0f} ms (95 %)"
+            )
+
+
+asyncio.run(main([Path(each) for each in sys.argv[1:]]))

@@ -1,0 +1,57 @@
+"""Turns per second of `replay --verify` over a folder of 32 sessions of 200 turns.
+
+The sessions are played by a participant that costs next to nothing, four arms on eight streams; the
+whole policy is `block`, so every request shows all turns before it.
+
+    python benchmarks/verify.py [--jobs N]
+"""
+
+import argparse
+import asyncio
+import time
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from icl_loop import Run, parse
+from icl_loop.verification import examine_all
+
+STREAMS, TURNS, REPEATS = 8, 200, 3
+KINDS = ("label", "correctness", "none", "flipped")
+
+
+async def played(out: Path) -> list[Path]:
+    """Return the transcripts of an experiment that was just played."""
+    made = parse(
+        {
+            "name": "verify",
+            "turns": TURNS,
+            "streams": STREAMS,
+            "model": {"name": "participant/chance"},
+            "arms": [{"name": kind, "feedback": {"kind": kind}} for kind in KINDS],
+        }
+    )
+    return list((await Run(made, out).play()).paths)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--jobs", type=int, default=1)
+    jobs = parser.parse_args().jobs
+    with TemporaryDirectory() as out:
+        paths = asyncio.run(played(Path(out)))
+        seconds = []
+        for _ in range(REPEATS):
+            start = time.perf_counter()
+            found = examine_all(paths, jobs=jobs)
+            seconds.append(time.perf_counter() - start)
+            assert all(finding.difference is None for finding in found)  # noqa: S101  a figure of what is sound
+    turns = STREAMS * TURNS * len(KINDS)
+    print(f"{len(paths)} sessions, {turns} turns, processes: {jobs}")
+    print(f"first, with all caches empty: {turns / seconds[0]:,.0f} turns/s")
+    print(f"median of {REPEATS}: {median(seconds):.2f} s, {turns / median(seconds):,.0f} turns/s")
+
+
+if __name__ == "__main__":
+    main()

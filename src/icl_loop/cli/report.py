@@ -1,0 +1,38 @@
+"""The command that writes the page people look at."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from icl_loop.analysis import frame
+from icl_loop.cli.console import say, this_command
+from icl_loop.cli.options import Paths, pair_of_arms
+from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
+from icl_loop.errors import StoppedShort
+
+
+def report(
+    paths: Paths,
+    file: Annotated[Path, typer.Option("-o", "--output", help="Where to.")] = Path("report.html"),
+    primary: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FIRST,SECOND",
+            help="Arms of the primary contrast, if not those that were recorded.",
+        ),
+    ] = None,
+    learner: ShadowOf = None,
+    no_shadow: NoShadow = False,
+) -> None:
+    """Write one HTML file with the verdict, the curves and every turn, which needs no network."""
+    from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
+
+    pair = pair_of_arms(primary)
+    turns = frame(paths)
+    said = page(turns, pair, shaded(turns, learner, wanted=not no_shadow), this_command())
+    try:
+        file.write_text(said, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise StoppedShort(f"{file} cannot be written: {error.strerror}") from None
+    say(f"report: {file}")

@@ -1,0 +1,63 @@
+"""The shadow, where a command draws it unasked."""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import polars as pl
+import typer
+from rich.progress import track
+
+from icl_loop.cli.console import err
+from icl_loop.errors import RequestRefused
+from icl_loop.shadow import LEARNER, Shaded, shadows
+
+MOST_TURNS = 20_000
+"""Most turns of which a shadow is drawn unasked."""
+
+ShadowOf = Annotated[
+    str | None,
+    typer.Option(
+        "--shadow",
+        metavar="LEARNER",
+        help=f"Whose shadow is drawn: a reference learner that is shown exactly what the model was"
+        f" shown. {LEARNER} with up to {MOST_TURNS:,} turns, else none.",
+    ),
+]
+NoShadow = Annotated[bool, typer.Option("--no-shadow", help="Draw no shadow.")]
+
+
+def shaded(turns: pl.DataFrame, learner: str | None, *, wanted: bool) -> Shaded:
+    """Return the shadow of every turn, or why there is none."""
+    if not wanted:
+        return Shaded(LEARNER, None, "No shadow was asked for.")
+    if learner is None and turns.height > MOST_TURNS:
+        return Shaded(
+            LEARNER,
+            None,
+            f"No shadow is drawn: there are {turns.height:,} turns, and it is drawn unasked for up"
+            f" to {MOST_TURNS:,}; ask for it with --shadow {LEARNER}.",
+        )
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    refused: list[str] = []
+    parts = list(_parts(watched, learner or LEARNER, refused))
+    return Shaded(
+        learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused, len(paths))
+    )
+
+
+def _parts(paths: Iterable[Path], learner: str, refused: list[str]) -> Iterator[pl.DataFrame]:
+    """Yield the shadow of each session; what the learner cannot read is noted as `refused`."""
+    for path in paths:
+        try:
+            yield asyncio.run(shadows([path], learner))
+        except RequestRefused as error:
+            refused.append(str(error))
+
+
+def _left_out(refused: list[str], sessions: int) -> str:
+    if not refused:
+        return ""
+    return f"{len(refused)} of {sessions} sessions have no shadow: {refused[0]}."

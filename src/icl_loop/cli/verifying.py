@@ -1,0 +1,85 @@
+"""What `replay --verify` prints: a line for each session, and what they have in common once."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+from rich.progress import Progress
+
+from icl_loop import screen
+from icl_loop.cli.console import STOPPED_SHORT, WRONG_INPUT, complain, err, out
+from icl_loop.errors import TranscriptError
+from icl_loop.transcripts import read_header
+from icl_loop.verification import IN_WORDS, Difference, Finding, examine_all
+
+_OUTSIDE = ("data", "donor")
+"""Causes that lie outside the transcripts, and that many of them share."""
+_LONGEST = 300
+"""Most characters of a difference that are printed; `--json` has all of it."""
+
+
+def verify_all(files: Sequence[Path], *, as_json: bool) -> None:
+    """Verify transcripts and print what was found; exit with 1 if any does not replay.
+
+    A file that is no transcript is wrong input; the others are verified all the same.
+    """
+    sound = [path for path in files if _is_transcript(path)]
+    with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
+        bar = progress.add_task("verifying", total=len(sound))
+        findings = examine_all(sound, lambda _: progress.advance(bar))
+    if as_json:
+        typer.echo(json.dumps([finding.fields() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            out.print(_line(finding), markup=False, highlight=False, soft_wrap=True)
+    _sum_up(findings)
+    if len(sound) < len(files):
+        raise typer.Exit(WRONG_INPUT)
+    if any(finding.difference for finding in findings):
+        raise typer.Exit(STOPPED_SHORT)
+
+
+def _is_transcript(path: Path) -> bool:
+    try:
+        read_header(path)
+    except TranscriptError as error:
+        complain(f"error: {error}")
+        return False
+    return True
+
+
+def _line(finding: Finding) -> str:
+    """Return what was found in one session."""
+    found = finding.difference
+    if found is None:
+        unfinished = "" if finding.ended else ", and it can go on"
+        return screen.printable(f"{finding.path}: {finding.turns} turns replay{unfinished}")
+    if found.cause in _OUTSIDE:
+        return screen.printable(f"{finding.path}: cannot be derived again: {_words(found)}")
+    turn = "" if found.turn is None else f", turn {found.turn}"
+    what = found.what if len(found.what) <= _LONGEST else f"{found.what[:_LONGEST]} …"
+    said = f"{finding.path}{turn}: {what}: {_words(found)}, since {found.since}"
+    return screen.printable(said)
+
+
+def _words(found: Difference) -> str:
+    return IN_WORDS[found.cause]
+
+
+def _sum_up(findings: Sequence[Finding]) -> None:
+    """Say once what several sessions have in common, and how many do not replay for which cause."""
+    different = [finding.difference for finding in findings if finding.difference]
+    if not different:
+        return
+    shared = Counter((each.what, _words(each)) for each in different if each.cause in _OUTSIDE)
+    for (what, words), count in shared.items():
+        complain(f"{words}, {_sessions(count)}: {what}")
+    causes = Counter(map(_words, different))
+    counted = ", ".join(f"{count} {words}" for words, count in causes.items())
+    complain(f"not replayed: {len(different)} of {_sessions(len(findings))} ({counted})")
+
+
+def _sessions(count: int) -> str:
+    return f"{count} session{'' if count == 1 else 's'}"

@@ -1,0 +1,20 @@
+"""Engines: where sessions are played, in this process or on the workers of a cluster.
+
+An engine is a value that can be called with the models and the sessions of a run. It gives a way to
+play: from a session, and what is saved of it, to the entries that a recorder writes down.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from icl_loop.engines.local import local
+from icl_loop.engines.playing import Entry, Saved, entries
+from icl_loop.experiment import Session
+from icl_loop.pool import ModelPool
+
+__all__ = ["Engine", "Entry", "Play", "Saved", "entries", "local"]
+
+Play = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
+"""Yields every turn and note of a session, saved ones included, and the probes that are not saved."""
+Engine = Callable[[ModelPool, Sequence[Session]], AbstractAsyncContextManager[Play]]
+"""Opens the models of these sessions where they are to be asked; raises InputError if it cannot."""

@@ -1,0 +1,21 @@
+"""The engine of this process: all sessions in one event loop."""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+from icl_loop.engines.playing import Entry, Saved, entries
+from icl_loop.experiment import Session
+from icl_loop.pool import ModelPool
+
+
+@asynccontextmanager
+async def local(
+    pool: ModelPool, sessions: Sequence[Session]
+) -> AsyncIterator[Callable[[Session, Saved], AsyncGenerator[Entry, None]]]:
+    """Play sessions in this process.
+
+    Raises:
+        InputError: A key is missing, or money is limited and a price unknown.
+    """
+    pool.open(sessions)
+    yield lambda session, saved: entries(session, saved, pool[session])

@@ -1,0 +1,82 @@
+"""Playing one session: its turns and notes, and the probes where they are due."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+
+from icl_loop.experiment import Session
+from icl_loop.loop import events, probe
+from icl_loop.models import ChatModel, ReplayModel
+from icl_loop.records import Event, Probe, Turn
+
+Entry = Event | Probe
+"""What a session yields and a transcript holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What is saved of a session.
+
+    Attributes:
+        events: The turns, and the notes taken between them.
+        probes: The probes, in the order in which they were asked.
+    """
+
+    events: tuple[Event, ...] = ()
+    probes: tuple[Probe, ...] = ()
+
+    @property
+    def turns(self) -> int:
+        """How many turns are saved."""
+        return sum(isinstance(event, Turn) for event in self.events)
+
+    def and_then(self, entry: Entry) -> "Saved":
+        """Return the same with one entry more."""
+        if isinstance(entry, Probe):
+            return replace(self, probes=(*self.probes, entry))
+        return replace(self, events=(*self.events, entry))
+
+
+async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGenerator[Entry, None]:
+    """Play `session`; what is saved of it is derived again, and no request is made for it.
+
+    What it shares with a parent is yielded as it is.
+
+    Yields:
+        Every turn and note, and every probe that is not saved.
+
+    Raises:
+        ContextFull: The window has no room for the next request.
+        ModelError: The model did not answer.
+        ReplayMismatch: A saved turn does not follow.
+    """
+    replay = ReplayModel(saved.events[len(session.begun) :], then=model)
+    played: list[Event] = []
+    async for probed in _probes(session, saved, model, played, 0):
+        yield probed
+    async for event in _with_shared(session, replay):
+        yield event
+        played.append(event)
+        if isinstance(event, Turn):
+            async for probed in _probes(session, saved, model, played, event.index + 1):
+                yield probed
+
+
+async def _with_shared(session: Session, model: ChatModel) -> AsyncGenerator[Event, None]:
+    """Yield what a session shares with its parent, then what is played."""
+    for event in session.begun:
+        yield event
+    playing = events(session.task, model, session.policy, session.window, session.begun)
+    async for event in playing:
+        yield event
+
+
+async def _probes(
+    session: Session, saved: Saved, model: ChatModel, played: Sequence[Event], turns: int
+) -> AsyncGenerator[Probe, None]:
+    """Ask the probes that are due after so many turns, but for those saved already."""
+    if turns not in session.task.checkpoints or turns < saved.turns:
+        return
+    asked = {each.sample for each in saved.probes if each.after_turn == turns}
+    for sample in session.task.probes:
+        if sample.id not in asked:
+            yield await probe(session.task, model, session.policy, played, sample, session.window)

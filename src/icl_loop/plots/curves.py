@@ -1,0 +1,265 @@
+"""Learning curves: windowed accuracy against turn, beside chance and what a reference would do."""
+
+from collections.abc import Sequence
+
+import altair as alt
+import polars as pl
+
+from icl_loop.analysis import arm_curves, session_curves
+from icl_loop.errors import InputError
+from icl_loop.plots.lines import (
+    arm_colour,
+    arm_dashes,
+    named,
+    names_at_the_right,
+    printable,
+    thinned,
+    turn_axis,
+)
+from icl_loop.plots.look import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
+
+MAX_THIN_LINES = 20
+"""Sessions of one arm that are drawn singly; with more, an even choice of them is."""
+FEWEST_FOR_BAND = 3
+"""Sessions from which on a band is drawn: that of two covers the plot."""
+MAX_WITH_THIN = 5
+"""Arms of which single sessions are drawn; with more they would hide each other."""
+MAX_POINTS = PAPER.points
+"""About as many points have all lines of one kind together; longer ones leave out turns evenly."""
+
+
+def curve_chart(
+    turns: pl.DataFrame,
+    window: int = 20,
+    shadow: pl.DataFrame | None = None,
+    look: Look = PAPER,
+    learner: str = "",
+) -> alt.LayerChart:
+    """Return the chart of windowed accuracy against turn.
+
+    For each arm a line, a band (95 % t interval over sessions) and a thin line a session; chance
+    as a dashed line; where there is a shadow, a fine dashed line an arm in its colour. Names stand
+    at the right, moved apart where lines end together.
+
+    Args:
+        turns: A frame of turns.
+        window: Turns in a window.
+        shadow: What `shadow.shadows` returns for the same transcripts.
+        look: How it is drawn.
+        learner: Whose shadow it is.
+
+    Raises:
+        InputError: There are no turns, or a window has none.
+    """
+    if turns.is_empty():
+        raise InputError("there are no turns to draw")
+    turns = printable(turns)
+    arms = named(turns)["name"].unique(maintain_order=True).to_list()
+    layers = _layers(turns, window, shadow, look, arms)
+    title = _title(turns, learner if shadow is not None else "")
+    return finished(alt.LayerChart(layer=layers), look, title)
+
+
+def compared_chart(
+    turns: pl.DataFrame, window: int = 20, shadow: pl.DataFrame | None = None, learner: str = ""
+) -> alt.ConcatChart:
+    """Return the curves of each experiment, or run of one, in a panel of its own.
+
+    Scales are the same, and an arm of the same name has the same colour in all of them.
+
+    Raises:
+        InputError: There are no turns, or a window has none.
+    """
+    if turns.is_empty():
+        raise InputError("there are no turns to draw")
+    turns = printable(turns)
+    arms = turns["arm"].unique(maintain_order=True).to_list()
+    charts = [
+        finished(
+            alt.LayerChart(layer=_layers(part, window, shadow, PAPER, arms, PANEL)),
+            PAPER,
+            alt.TitleParams(str(name), anchor="start", fontSize=12, limit=PANEL),
+            PANEL,
+        )
+        for (name,), part in turns.group_by("experiment", maintain_order=True)
+    ]
+    said = [_LEGEND, _shadow_said(learner)] if shadow is not None else [_LEGEND]
+    return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=said)
+
+
+PANEL = 240
+"""Pixels of height of one run among several."""
+_LEGEND = "lines: means over sessions; bands: their 95 % t intervals; dashed: chance"
+
+
+def _layers(
+    turns: pl.DataFrame,
+    window: int,
+    shadow: pl.DataFrame | None,
+    look: Look,
+    all_arms: Sequence[str],
+    height: int = HEIGHT,
+) -> list[alt.Chart]:
+    """Return the marks of one plot, from what is behind to what is before."""
+    sessions = named(session_curves(turns, window))
+    arms = named(arm_curves(sessions))
+    names = list(all_arms)
+    base = alt.Chart(thinned(arms, look.points, "name")).encode(
+        x=turn_axis(max(turns["turns"]), 8 if height == HEIGHT else 5),
+        y=alt.Y(
+            "accuracy:Q",
+            title=_windows(sessions),
+            axis=alt.Axis(format="%", tickCount=6),
+            scale=alt.Scale(domain=[0, 1]),
+        ),
+        color=arm_colour(names, look),
+    )
+    thin = base.properties(data=_few(sessions, look)).mark_line(strokeWidth=0.6, strokeOpacity=0.25)
+    wide = pl.col("sessions") >= FEWEST_FOR_BAND
+    band = (
+        base.properties(data=thinned(arms.filter(wide), look.points, "name"))
+        .mark_area(fillOpacity=0.16 if len(names) <= MAX_WITH_THIN else 0.1)
+        .encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+    )
+    line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names))
+    single = base.properties(data=arms.filter(pl.len().over("name") == 1))
+    chance = _chance(turns)
+    ends = arms.group_by("name", maintain_order=True).last()
+    ends = ends.select("name", "turn", value="accuracy").reverse()
+    colours = {name: look.text_colour(place) for place, name in enumerate(names)}
+    return [
+        *([thin.encode(detail=alt.Detail("path:N"))] if len(names) <= MAX_WITH_THIN else []),
+        band,
+        *_stateless_levels(turns, base),
+        *_shadow_lines(turns, window, shadow, base, look),
+        line.encode(tooltip=_SAID),
+        single.mark_rule().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
+        single.mark_circle(size=60, opacity=1).encode(tooltip=_SAID),
+        _level(chance, look),
+        *_under_the_pointer(base, look),
+        *names_at_the_right(pl.concat([chance, ends]), colours, look, height=height),
+    ]
+
+
+def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
+    """Draw the accuracy of arms that were shown nothing, over all their turns."""
+    if "exposure" not in turns.columns:
+        return []
+    shown = pl.col("exposure").sum().over("experiment", "arm")
+    levels = named(turns).filter(shown == 0).group_by("name").agg(accuracy=pl.col("correct").mean())
+    rule = alt.Chart(levels).mark_rule(strokeDash=[2, 5], strokeWidth=1.2)
+    drawn = rule.encode(y=alt.Y("accuracy:Q"), color=base.encoding.color)
+    return [drawn] if levels.height else []
+
+
+_SAID = [
+    alt.Tooltip("name:N", title="arm"),
+    alt.Tooltip("turn:Q"),
+    alt.Tooltip("accuracy:Q", format=".1%"),
+    alt.Tooltip("sessions:Q"),
+]
+
+
+def _few(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
+    """Return points enough to see single sessions by, each `path` a number that tells no folder."""
+    path = pl.col("path").rank("dense").over("name").cast(pl.Int64) - 1
+    step = (pl.col("path").n_unique().over("name") / MAX_THIN_LINES).ceil().cast(pl.Int64)
+    chosen = sessions.select("name", "turn", "accuracy", path=path, step=step).filter(
+        pl.col("path") % pl.col("step") == 0
+    )
+    return thinned(chosen.drop("step"), look.points, "name", "path")
+
+
+def shadow_curves(turns: pl.DataFrame, window: int, shadow: pl.DataFrame) -> pl.DataFrame:
+    """Return the curves of the shadow, as `arm_curves` does, named; arms without one left out."""
+    both = turns.join(shadow, on=["path", "turn"], how="inner", maintain_order="left")
+    shaded = both.with_columns(correct="shadow")
+    curves = arm_curves(session_curves(shaded, window)) if shaded.height else None
+    several = turns["experiment"].n_unique() > 1
+    if curves is None:
+        return pl.DataFrame(schema={"name": pl.String, "turn": pl.Float64, "accuracy": pl.Float64})
+    name = pl.concat_str("experiment", pl.lit(" / "), "arm") if several else pl.col("arm")
+    return curves.select("turn", "accuracy", name=name)
+
+
+def _shadow_lines(
+    turns: pl.DataFrame, window: int, shadow: pl.DataFrame | None, base: alt.Chart, look: Look
+) -> list[alt.Chart]:
+    if shadow is None:
+        return []
+    curves = thinned(shadow_curves(turns, window, shadow), look.points, "name")
+    fine = base.properties(data=curves).mark_line(strokeWidth=1.3, strokeDash=[1, 2])
+    return [fine]
+
+
+def _chance(turns: pl.DataFrame) -> pl.DataFrame:
+    return turns.select(
+        name=pl.lit("chance"),
+        turn=pl.col("turns").max().cast(pl.Float64),
+        value=pl.col("chance").unique(maintain_order=True),
+    )
+
+
+def _level(chance: pl.DataFrame, look: Look) -> alt.Chart:
+    rule = alt.Chart(chance).mark_rule(strokeDash=[6, 4], color=look.faint)
+    drawn: alt.Chart = rule.encode(y=alt.Y("value:Q"))
+    return drawn
+
+
+def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
+    """Draw a dot on the nearest point of a line and say what it is."""
+    if not look.lively:
+        return []
+    near = alt.selection_point(
+        name="near", nearest=True, on="pointerover", clear="pointerout", empty=False
+    )
+    seen = alt.condition(near, alt.value(1), alt.value(0))
+    dots = (
+        base.mark_circle(size=70)
+        .encode(opacity=seen, tooltip=alt.value(alt.ExprRef(_NEAR_SAID)))
+        .add_params(near)
+    )
+    return [dots]
+
+
+# Under the pointer is the cell around a dot, whose datum is the dot.
+_NEAR_SAID = (
+    "{'arm': (datum.datum || datum).name, 'turn': (datum.datum || datum).turn,"
+    " 'accuracy': format((datum.datum || datum).accuracy, '.1%'),"
+    " '95 % interval': isValid((datum.datum || datum).low)"
+    " ? format((datum.datum || datum).low, '.1%') + ' to '"
+    " + format((datum.datum || datum).high, '.1%') : 'none',"
+    " 'sessions': (datum.datum || datum).sessions}"
+)
+
+
+def _windows(sessions: pl.DataFrame) -> str:
+    sizes = sorted(set(sessions["window"]))
+    return f"accuracy in windows of {' or '.join(map(str, sizes))} turn{'s' * (sizes != [1])}"
+
+
+def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
+    names = turns["experiment"].unique(maintain_order=True)
+    sessions = turns["path"].n_unique()
+    planned = " or ".join(map(str, sorted(set(turns["turns"]))))
+    most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
+    some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
+    thin = turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN
+    said = [
+        f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
+        "lines: means over sessions; bands: their 95 % t intervals"
+        + (f"; thin lines: {some}" if thin else ""),
+    ]
+    if learner:
+        said.append(_shadow_said(learner))
+    return alt.TitleParams(
+        text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
+        subtitle=said,
+        anchor="start",
+        limit=WIDTH,
+        subtitleColor=GREY,
+    )
+
+
+def _shadow_said(learner: str) -> str:
+    return f"dotted: the shadow, what {learner} answers from what the model was shown"

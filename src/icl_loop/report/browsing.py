@@ -1,0 +1,131 @@
+"""Sessions as the page holds them: columns of turns, and a pool of texts and pictures a stream.
+
+What several arms of a stream share, its questions first of all, stands in its pool once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from icl_loop.messages import Image, Message
+from icl_loop.records import Turn
+from icl_loop.report.packing import packed
+from icl_loop.report.pictures import Drawn, Eye, drawn, eye
+from icl_loop.screen import printable
+from icl_loop.transcripts import Transcript
+
+Shadow = Mapping[int, bool]
+"""Whether the shadow was right, by turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A session, and the name that its experiment goes by on the page."""
+
+    experiment: str
+    transcript: Transcript
+    shadow: Shadow
+
+    @property
+    def stream(self) -> tuple[str, int]:
+        """What it shares samples with others by."""
+        return self.experiment, self.transcript.header.stream
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Texts and pictures of a stream, each once."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+    pictures: dict[Drawn, int] = field(default_factory=dict)
+    seen: dict[Message, int | None] = field(default_factory=dict)
+
+    def text(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
+
+    def picture(self, question: Message, see: Eye) -> int | None:
+        if question not in self.seen:
+            pixels = see(question)
+            self.seen[question] = (
+                None
+                if pixels is None
+                else self.pictures.setdefault(drawn(pixels), len(self.pictures))
+            )
+        return self.seen[question]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What the browser of sessions takes from.
+
+    Attributes:
+        index: What there is: a row a session, and which blobs hold it.
+        blobs: The pools and the sessions, packed, by the ids of their elements.
+    """
+
+    index: list[dict[str, Any]]
+    blobs: dict[str, str]
+
+
+def shelve(sessions: Iterable[Named]) -> Shelf:
+    """Return sessions as the page holds them; those of one stream are read together."""
+    index: list[dict[str, Any]] = []
+    blobs: dict[str, str] = {}
+    ordered = sorted(sessions, key=lambda each: each.stream)
+    for number, (_, group) in enumerate(groupby(ordered, key=lambda each: each.stream)):
+        pool = _Pool()
+        for each in group:
+            blob = f"session-{len(index)}"
+            blobs[blob] = packed(_columns(each, pool))
+            index.append({**_entry(each), "pool": f"pool-{number}", "blob": blob})
+        blobs[f"pool-{number}"] = packed(
+            {"texts": list(pool.texts), "pictures": list(pool.pictures)}
+        )
+    return Shelf(index, blobs)
+
+
+def _entry(session: Named) -> dict[str, Any]:
+    header, end = session.transcript.header, session.transcript.end
+    return {
+        "experiment": printable(session.experiment),
+        "arm": printable(header.arm),
+        "stream": header.stream,
+        "turns": len(session.transcript.turns),
+        "planned": header.turns,
+        "status": end.status if end else "unfinished",
+    }
+
+
+def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
+    """Return the turns of a session, a list for each of their fields; texts by their place."""
+    header, turns = session.transcript.header, session.transcript.turns
+    see = eye(header)
+    return {
+        "system": pool.text(header.system),
+        "labels": header.labels,
+        "sample": [turn.sample for turn in turns],
+        "label": [turn.label for turn in turns],
+        "question": [pool.text(turn.question.text) for turn in turns],
+        "seen": [any(isinstance(part, Image) for part in turn.question.parts) for turn in turns],
+        "picture": [pool.picture(turn.question, see) for turn in turns],
+        "kept": [turn.kept for turn in turns],
+        "reply": [pool.text(turn.reply.text) for turn in turns],
+        "echo": [None if turn.echo is None else pool.text(turn.echo) for turn in turns],
+        "told": [pool.text(turn.feedback.told) for turn in turns],
+        "answer": [turn.answer for turn in turns],
+        "outcome": [turn.outcome for turn in turns],
+        "correct": [int(turn.feedback.correct) for turn in turns],
+        "shadow": _shadow(session.shadow, turns),
+        "usage": [_usage(turn) for turn in turns],
+        "seconds": [turn.reply.latency_s for turn in turns],
+    }
+
+
+def _shadow(shadow: Shadow, turns: Sequence[Turn]) -> list[int] | None:
+    return [int(shadow[turn.index]) for turn in turns] if shadow else None
+
+
+def _usage(turn: Turn) -> list[int]:
+    used = turn.reply.usage
+    return [used.prompt, used.cached, used.completion, used.reasoning]

@@ -1,0 +1,255 @@
+"""The report: everything about some sessions in one HTML file that opens without a network."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from icl_loop.analysis import (
+    ArmMetrics,
+    Conclusion,
+    conclude_each,
+    measure,
+    nearest_pictures,
+    sentence,
+    sessions,
+    summarize,
+    warnings,
+)
+from icl_loop.plots import (
+    MAX_WITH_THIN,
+    MOST_LABELS,
+    PAGE,
+    contrast_chart,
+    curve_chart,
+    exposure_chart,
+    knows_tokens,
+    outcome_chart,
+    reports_tokens,
+    token_panels,
+)
+from icl_loop.report.browsing import Named, Shelf, shelve
+from icl_loop.report.packing import in_script, packed
+from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.report.tables import (
+    answer_tables,
+    arm_rows,
+    contrast_rows,
+    outcome_rows,
+    rung_rows,
+)
+from icl_loop.screen import printable
+from icl_loop.shadow import LEARNER, ArmShadow, Shaded, beside
+from icl_loop.spending import spending
+from icl_loop.transcripts import VERSION, Header, read
+
+WINDOWS = (5, 10, 20, 50, 100)
+"""Turns in a window, among which the page lets its reader choose."""
+MOST_TURNS = 30_000
+"""Most turns that can be stepped through; of larger runs, an even choice of streams."""
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought."""
+
+
+NO_SHADOW = Shaded(LEARNER, None)
+
+
+def page(
+    turns: pl.DataFrame,
+    primary: tuple[str, str] | None = None,
+    shaded: Shaded = NO_SHADOW,
+    command: str = "icl-loop report",
+) -> str:
+    """Return the report on a frame of turns, as HTML.
+
+    Args:
+        turns: What `frame` returns.
+        primary: The arms of the primary contrast, if not those recorded.
+        shaded: The shadow of the turns.
+        command: How the page was asked for.
+    """
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    known = sessions(paths)
+    conclusions = conclude_each(turns, primary, known)
+    shelf, left_out = _shelf(turns, shaded)
+    figures = _figures(turns, conclusions, shaded)
+    headers = [header_of(path) for path in paths]
+    return _render(
+        experiments=turns["experiment"].unique(maintain_order=True).to_list(),
+        models=sorted({str(_model(header)) for header in headers}),
+        conclusions=[_said(each) for each in conclusions],
+        arms=_arms(turns, known, shaded),
+        notes=warnings(summarize(turns)),
+        windows=_windows(turns),
+        thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
+        answers=answer_tables(turns),
+        most_labels=MOST_LABELS,
+        outcomes=outcome_rows(turns),
+        shaded=shaded,
+        figures={name: packed(figure) for name, figure in figures.items()},
+        index=in_script(shelf.index),
+        blobs=shelf.blobs,
+        left_out=left_out,
+        runs=_runs(turns, headers),
+        reported=reports_tokens(turns),
+        command=command,
+        version=VERSION,
+    )
+
+
+def _model(header: Header) -> str | None:
+    model = header.settings.get("model")
+    return model.get("name") if isinstance(model, dict) else None
+
+
+def _said(conclusion: Conclusion) -> dict[str, Any]:
+    return {
+        "experiment": conclusion.experiment,
+        "verdict": conclusion.verdict or "no verdict",
+        "sentence": sentence(conclusion),
+        "contrasts": contrast_rows(conclusion),
+        "ladder": rung_rows(conclusion),
+        "notes": conclusion.warnings,
+    }
+
+
+def _arms(turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded) -> list[dict[str, Any]]:
+    shadows: Sequence[ArmShadow] = (
+        () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
+    )
+    return arm_rows(summarize(turns), _metrics(turns), shadows, spending(turns))
+
+
+def _metrics(turns: pl.DataFrame) -> list[ArmMetrics]:
+    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+
+
+def _windows(turns: pl.DataFrame) -> list[int]:
+    """Return the windows that are no longer than the sessions, at least one."""
+    longest = turns.group_by("path").len()["len"].max()
+    return [size for size in WINDOWS if size <= longest] or [WINDOWS[0]]  # type: ignore[operator]  # a column of integers
+
+
+def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
+    return {
+        str(size): curve_chart(turns, size, shaded.turns, PAGE).to_dict()
+        for size in _windows(turns)
+    }
+
+
+def _figures(
+    turns: pl.DataFrame, conclusions: Sequence[Conclusion], shaded: Shaded
+) -> dict[str, Any]:
+    """Return the specifications of all charts by name."""
+    contrasts = {
+        f"contrasts-{place}": contrast_chart(each, PAGE)
+        for place, each in enumerate(conclusions)
+        if each.primary is not None and each.primary.k
+    }
+    tokens = token_panels(turns, PAGE).values() if knows_tokens(turns) else ()
+    charts = {
+        **contrasts,
+        "exposure": exposure_chart(turns, PAGE),
+        **{f"tokens-{place}": each for place, each in enumerate(tokens)},
+        "outcomes": outcome_chart(turns, PAGE),
+    }
+    return {
+        "curves": _curves(turns, shaded),
+        **{name: chart.to_dict() for name, chart in charts.items()},
+    }
+
+
+def _shelf(turns: pl.DataFrame, shaded: Shaded) -> tuple[Shelf, int]:
+    """Return the sessions to step through, and how many streams were left out for their number."""
+    streams = turns["stream"].unique().sort().to_list()
+    room = max(1, MOST_TURNS * len(streams) // max(turns.height, 1))
+    step = -(-len(streams) // room)
+    chosen = set(streams[::step])
+    names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment", "stream").first())
+    shadows = _by_path(shaded)
+    named = (
+        Named(experiment, read(Path(path)), shadows.get(path, {}))
+        for path, experiment, stream in names.iter_rows()
+        if stream in chosen
+    )
+    return shelve(named), len(streams) - len(chosen)
+
+
+def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:
+    if shaded.turns is None:
+        return {}
+    grouped = shaded.turns.group_by("path").agg("turn", "shadow")
+    return {path: dict(zip(at, right, strict=True)) for path, at, right in grouped.iter_rows()}
+
+
+def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, str]]:
+    """Return the file of each experiment, by the name it goes by."""
+    names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment").first())
+    found: dict[str, list[Header]] = {}
+    for name, header in zip(names["experiment"], headers, strict=True):
+        found.setdefault(name, []).append(header)
+    return [
+        {"name": name, "file": experiment_file(each), "version": each[0].icl_loop}
+        for name, each in found.items()
+    ]
+
+
+def _render(**context: Any) -> str:  # noqa: ANN401  whatever the template names
+    environment = Environment(
+        loader=PackageLoader("icl_loop.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["printable"] = printable
+    style, script = (_source(environment, name) for name in ("page.css", "page.js"))
+    scripts = (_bundle(), script)
+    context["index"] = Markup(context["index"])  # noqa: S704  it is escaped by `in_script`
+    return environment.get_template("page.html").render(
+        **context,
+        policy=_policy(style, scripts),
+        style=Markup(style),  # noqa: S704  our own file
+        scripts=[Markup(each) for each in scripts],  # noqa: S704  our own file, and the library
+    )
+
+
+def _source(environment: Environment, name: str) -> str:
+    """Return a file of ours as it stands."""
+    assert environment.loader is not None  # noqa: S101  it was given one
+    return environment.loader.get_source(environment, name)[0]
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    """Return the library that draws charts, as a script."""
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub has no default
+
+
+def _policy(style: str, scripts: Sequence[str]) -> str:
+    """Return what the page may do: run its own scripts and draw; load and send nothing."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            f"style-src {_hash(style)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hash(text: str) -> str:
+    """Return by what a content security policy knows an inline element (CSP Level 3, 2.3.1)."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

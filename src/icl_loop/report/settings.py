@@ -1,0 +1,84 @@
+"""The settings of an experiment in full, as the file that plays it again."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from icl_loop.errors import TranscriptError
+from icl_loop.transcripts import Header
+
+
+def header_of(path: Path) -> Header:
+    """Return the first line of the transcript at `path`.
+
+    Raises:
+        TranscriptError: It is not the line of a session.
+    """
+    try:
+        with path.open("rb") as file:
+            return Header.model_validate_json(file.readline())
+    except ValueError:
+        raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
+
+
+def experiment_file(headers: Sequence[Header]) -> str:
+    """Return the experiment file of sessions: what all arms share, then each arm.
+
+    Args:
+        headers: Of the sessions of one experiment, at least one.
+    """
+    first = headers[0]
+    arms = {header.arm: flat(header.settings) for header in reversed(headers)}
+    arms = {header.arm: arms[header.arm] for header in headers}
+    shared = _shared(list(arms.values()))
+    streams = max(1 + max(header.stream for header in headers), first.analysis.streams or 0)
+    lines = [
+        f"name = {_toml(first.experiment)}",
+        f"turns = {first.turns}",
+        f"streams = {streams}",
+        f"seed = {first.seed}",
+        *(f"{key} = {_toml(value)}" for key, value in shared.items()),
+    ]
+    for arm, settings in arms.items():
+        own = {key: value for key, value in settings.items() if key not in shared}
+        lines += ["", "[[arms]]", f"name = {_toml(arm)}"]
+        lines += [f"{key} = {_toml(value)}" for key, value in own.items()]
+    return "\n".join([*lines, "", *_analysis(first), ""])
+
+
+def _analysis(header: Header) -> Iterator[str]:
+    yield "[analysis]"
+    if header.analysis.primary is not None:
+        yield f"primary = {_toml(list(header.analysis.primary))}"
+    yield f"margin = {_toml(header.analysis.margin)}"
+
+
+def _shared(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    first, *others = arms
+    return {
+        key: value
+        for key, value in first.items()
+        if all(key in other and other[key] == value for other in others)
+    }
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key, such as `task.encoding`, without those that are unset."""
+    return {
+        f"{table}.{key}": value
+        for table, values in settings.items()
+        if isinstance(values, dict)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _toml(value: object) -> str:
+    """Return a value as TOML writes it."""
+    if isinstance(value, Mapping):
+        pairs = [f"{_toml(key)} = {_toml(each)}" for key, each in value.items() if each is not None]
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

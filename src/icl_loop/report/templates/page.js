@@ -1,0 +1,322 @@
+"use strict";
+(() => {
+  const RECENT = 20; // turns over which the running accuracy is taken
+  const CUT = 4000; // marks of a text that are shown at first
+  const MORE = 40000; // and how many more each time
+  const MOST_HELD = 240; // thumbnails that are drawn at once
+  const at = (id) => document.getElementById(id);
+
+  // ---- what the page holds ----
+
+  async function unpacked(id) {
+    const bytes = Uint8Array.from(atob(at(id).textContent), (mark) => mark.charCodeAt(0));
+    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+    return JSON.parse(await new Response(stream).text());
+  }
+
+  const held = new Map();
+  function opened(id) {
+    if (!held.has(id)) held.set(id, unpacked(id));
+    return held.get(id);
+  }
+
+  // Marks that are not seen, or that turn the order of others, are shown by their number.
+  const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+  const plain = (text) =>
+    text.replace(HIDDEN, (mark) => `\u27e8U+${mark.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
+
+  function element(name, properties = {}, ...children) {
+    const made = Object.assign(document.createElement(name), properties);
+    made.append(...children);
+    return made;
+  }
+
+  // ---- charts ----
+
+  const tip = element("div", { id: "tip", hidden: true });
+  document.body.append(tip);
+
+  // Says of a mark what it stands for; only ever as text.
+  function tell(_handler, event, _item, value) {
+    tip.hidden = value === null || value === undefined || value === "";
+    if (tip.hidden) return;
+    const rows = typeof value === "object" ? Object.entries(value) : [["", value]];
+    tip.replaceChildren(...rows.map(([name, said]) =>
+      element("div", {}, element("span", { textContent: `${name} ` }), element("b", { textContent: plain(String(said)) }))));
+    const { width, height } = tip.getBoundingClientRect();
+    tip.style.left = `${Math.max(4, Math.min(event.clientX + 12, innerWidth - width - 4))}px`;
+    tip.style.top = `${Math.max(4, Math.min(event.clientY + 12, innerHeight - height - 4))}px`;
+  }
+
+  const DRAWING = {
+    mode: "vega-lite", ast: true, renderer: "svg", actions: false, defaultStyle: false,
+    tooltip: tell,
+  };
+
+  async function draw(place) {
+    const name = place.dataset.figure;
+    const choice = document.querySelector(`select[data-figure="${name}"]`);
+    const found = await opened(`figure-${name}`);
+    const result = await vegaEmbed(place, choice ? found[choice.value] : found, DRAWING);
+    place.dataset.drawn = choice ? choice.value : "yes";
+    return result;
+  }
+
+  async function drawAll() {
+    for (const place of document.querySelectorAll(".chart")) await draw(place);
+    for (const choice of document.querySelectorAll("select[data-figure]")) {
+      const place = document.querySelector(`.chart[data-figure="${choice.dataset.figure}"]`);
+      choice.addEventListener("change", () => draw(place));
+    }
+  }
+
+  // ---- sessions ----
+
+  const index = JSON.parse(at("index").textContent);
+  const state = { session: null, pool: null, path: [], place: 0, thumbs: new Map(), running: [] };
+
+  const armOf = (entry) => {
+    const several = new Set(index.map((each) => each.experiment)).size > 1;
+    return several ? `${entry.experiment} / ${entry.arm}` : entry.arm;
+  };
+
+  function options(select, texts) {
+    const before = select.value;
+    select.replaceChildren(...texts.map(([value, text]) => element("option", { value, textContent: text })));
+    if (texts.some(([value]) => value === before)) select.value = before;
+  }
+
+  function chooseArm() {
+    const mine = index.filter((entry) => armOf(entry) === at("arm").value);
+    options(at("stream"), mine.map((entry) => [
+      String(entry.stream),
+      `${entry.stream} (${entry.turns} of ${entry.planned} turns, ${entry.status})`,
+    ]));
+    return chooseStream();
+  }
+
+  async function chooseStream() {
+    const entry = index.find(
+      (each) => armOf(each) === at("arm").value && String(each.stream) === at("stream").value,
+    );
+    const turn = state.path[state.place] ?? 0;
+    const [session, pool] = await Promise.all([opened(entry.blob), opened(entry.pool)]);
+    Object.assign(state, { session, pool, thumbs: new Map(), running: runningOf(session.correct) });
+    options(at("filter"), [
+      ["all", "all turns"], ["errors", "only errors"],
+      ...session.labels.map((label, place) => [`label-${place}`, `label ${plain(label)}`]),
+    ]);
+    text(at("system"), pool.texts[session.system]);
+    drawRunning();
+    chooseFilter(turn);
+  }
+
+  function chooseFilter(turn) {
+    const { session } = state;
+    const wanted = at("filter").value;
+    const label = wanted.startsWith("label-") ? session.labels[Number(wanted.slice(6))] : null;
+    const every = session.correct.map((_, place) => place);
+    state.path = every.filter((place) =>
+      wanted === "errors" ? !session.correct[place] : label === null || session.label[place] === label);
+    at("turn").max = String(Math.max(0, state.path.length - 1));
+    const near = state.path.findIndex((place) => place >= turn);
+    go(near < 0 ? state.path.length - 1 : near);
+  }
+
+  function runningOf(correct) {
+    let right = 0;
+    return correct.map((each, place) => {
+      right += each - (place >= RECENT ? correct[place - RECENT] : 0);
+      return right / Math.min(place + 1, RECENT);
+    });
+  }
+
+  const SVG = "http://www.w3.org/2000/svg";
+  function shape(name, attributes) {
+    const made = document.createElementNS(SVG, name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  function drawRunning() {
+    const last = Math.max(1, state.running.length - 1);
+    const points = state.running.map((value, place) => `${(1000 * place) / last},${100 - 100 * value}`).join(" ");
+    const drawing = shape("svg", { viewBox: "0 0 1000 100", preserveAspectRatio: "none", "aria-hidden": "true" });
+    const fine = { "vector-effect": "non-scaling-stroke", fill: "none" };
+    for (const y of [0, 50, 100]) drawing.append(shape("line", { x1: 0, x2: 1000, y1: y, y2: y, stroke: "var(--rule)", ...fine }));
+    drawing.append(shape("polyline", { points, stroke: "var(--accent)", "stroke-width": 2, ...fine }));
+    state.cursor = shape("line", { y1: -4, y2: 104, stroke: "var(--ink)", "stroke-width": 2, ...fine });
+    drawing.append(state.cursor);
+    at("running").replaceChildren(drawing);
+  }
+
+  // ---- a turn ----
+
+  function text(place, whole, shown = CUT) {
+    place.textContent = plain(whole.slice(0, shown));
+    if (whole.length <= shown) return;
+    const left = (whole.length - shown).toLocaleString("en");
+    const more = element("button", { type: "button", textContent: `Show more (${left} marks are left)` });
+    more.addEventListener("click", () => { text(place, whole, shown + MORE); place.focus(); });
+    place.append("\u2026\n", more);
+  }
+
+  function paint(canvas, picture) {
+    const [rows, columns, packed] = picture;
+    const levels = atob(packed);
+    const image = new ImageData(columns, rows);
+    for (let place = 0; place < levels.length; place += 1) {
+      image.data.fill(levels.charCodeAt(place), 4 * place, 4 * place + 3);
+      image.data[4 * place + 3] = 255;
+    }
+    canvas.width = columns;
+    canvas.height = rows;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  const scratch = document.createElement("canvas"); // a picture is drawn on it, and kept as a file
+  const MARK = ["\u2717", "\u2713"];
+  const JUDGED = ["wrong", "right"];
+  const answered = (session, turn) =>
+    session.answer[turn] === null ? `nothing that could be read (${session.outcome[turn]})` : plain(session.answer[turn]);
+
+  function thumb(turn) {
+    if (!state.thumbs.has(turn)) state.thumbs.set(turn, newThumb(turn));
+    return state.thumbs.get(turn);
+  }
+
+  function newThumb(turn) {
+    const { session, pool } = state;
+    const right = session.correct[turn];
+    const made = element("button", { type: "button", className: JUDGED[right], tabIndex: -1 });
+    made.title = `turn ${turn}: ${JUDGED[right]}, answered ${answered(session, turn)}, it is ${plain(session.label[turn])}`;
+    made.setAttribute("aria-label", made.title);
+    if (session.picture[turn] !== null) {
+      paint(scratch, pool.pictures[session.picture[turn]]);
+      made.append(element("img", { src: scratch.toDataURL(), alt: "", decoding: "sync" }));
+    }
+    const said = element("span", { className: JUDGED[right], textContent: `${MARK[right]} ${plain(session.answer[turn] ?? "\u2013")}` });
+    made.append(said);
+    made.addEventListener("click", () => {
+      const place = state.path.indexOf(turn);
+      if (place >= 0) return go(place);
+      at("filter").value = "all";
+      return chooseFilter(turn);
+    });
+    return made;
+  }
+
+  // From one turn to the next a window changes little, and so does the strip.
+  function hold(wanted) {
+    const strip = at("held");
+    const kept = new Set(wanted);
+    for (const each of [...strip.children]) if (!kept.has(each)) each.remove();
+    let next = strip.firstChild;
+    for (const each of wanted) {
+      if (each === next) next = next.nextSibling;
+      else strip.insertBefore(each, next);
+    }
+  }
+
+  function showHeld(kept) {
+    const { session } = state;
+    const turns = kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, step) => first + step));
+    const right = turns.reduce((sum, turn) => sum + session.correct[turn], 0);
+    const runs = kept.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`)).join(", ");
+    const cut = turns.length > MOST_HELD ? ` The newest ${MOST_HELD} are drawn.` : "";
+    at("held-said").textContent = turns.length
+      ? `${turns.length} (${plain(runs.length > 120 ? `${runs.slice(0, 120)}\u2026` : runs)}): ${right} right, ${turns.length - right} wrong.${cut}`
+      : "None.";
+    hold(turns.slice(-MOST_HELD).map(thumb));
+  }
+
+  function go(place) {
+    const { session, pool, path } = state;
+    const none = path.length === 0;
+    at("turn-view").hidden = none;
+    for (const [id, off] of [["first", place <= 0], ["back", place <= 0], ["next", place >= path.length - 1], ["last", place >= path.length - 1]])
+      at(id).disabled = off;
+    if (none) {
+      at("said").textContent = "No turn is like that.";
+      showHeld([]);
+      return;
+    }
+    state.place = Math.min(Math.max(place, 0), path.length - 1);
+    const turn = path[state.place];
+    const right = session.correct[turn];
+    const said = `turn ${turn}: answered ${answered(session, turn)}, it is ${plain(session.label[turn])}: `;
+    at("said").replaceChildren(said, element("b", { className: JUDGED[right], textContent: `${MARK[right]} ${JUDGED[right]}` }));
+    at("turn").value = String(state.place);
+    at("turn").setAttribute("aria-valuetext", `turn ${turn}, ${state.place + 1} of ${path.length}`);
+    const x = (1000 * turn) / Math.max(1, session.correct.length - 1);
+    state.cursor.setAttribute("x1", x);
+    state.cursor.setAttribute("x2", x);
+    at("running").setAttribute("aria-label",
+      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.`);
+    const picture = session.picture[turn];
+    at("picture").hidden = picture === null;
+    if (picture !== null) paint(at("picture"), pool.pictures[picture]);
+    at("picture").setAttribute("aria-label", `The picture of turn ${turn}, labelled ${plain(session.label[turn])}`);
+    at("sample").textContent = plain(session.sample[turn]);
+    text(at("question"), pool.texts[session.question[turn]]);
+    at("as-picture").hidden = !session.seen[turn];
+    text(at("reply"), pool.texts[session.reply[turn]]);
+    text(at("told"), pool.texts[session.told[turn]]);
+    at("facts").textContent = facts(session, pool, turn);
+    showHeld(session.kept[turn]);
+  }
+
+  function facts(session, pool, turn) {
+    const [prompt, cached, completion, reasoning] = session.usage[turn];
+    const said = [`running accuracy ${Math.round(100 * state.running[turn])} %`, `reading: ${session.outcome[turn]}`];
+    if (session.shadow) said.push(`the shadow is ${JUDGED[session.shadow[turn]]}`);
+    if (prompt) said.push(`${prompt} tokens in, ${cached} of them cached, ${completion} out`);
+    if (reasoning) said.push(`${reasoning} of them reasoning`);
+    if (session.seconds[turn] !== null) said.push(`${session.seconds[turn].toFixed(3)} s`);
+    if (session.echo[turn] !== null) said.push(`later shown as: ${plain(pool.texts[session.echo[turn]].slice(0, 200))}`);
+    return `${said.join("; ")}.`;
+  }
+
+  // ---- keys ----
+
+  function error(step) {
+    const { session, path } = state;
+    for (let place = state.place + step; place >= 0 && place < path.length; place += step)
+      if (!session.correct[path[place]]) return go(place);
+    return undefined;
+  }
+
+  const KEYS = {
+    ArrowLeft: () => go(state.place - 1), ArrowRight: () => go(state.place + 1),
+    Home: () => go(0), End: () => go(state.path.length - 1),
+    e: () => error(1), E: () => error(-1),
+  };
+
+  function pressed(event) {
+    const act = KEYS[event.key];
+    if (!act || !state.session || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.target.closest("select, pre")) return;
+    event.preventDefault();
+    act();
+  }
+
+  async function start() {
+    at("browser").addEventListener("keydown", pressed);
+    at("arm").addEventListener("change", chooseArm);
+    at("stream").addEventListener("change", chooseStream);
+    at("filter").addEventListener("change", () => chooseFilter(state.path[state.place] ?? 0));
+    at("turn").addEventListener("input", () => go(Number(at("turn").value)));
+    at("first").addEventListener("click", KEYS.Home);
+    at("back").addEventListener("click", KEYS.ArrowLeft);
+    at("next").addEventListener("click", KEYS.ArrowRight);
+    at("last").addEventListener("click", KEYS.End);
+    at("error").addEventListener("click", KEYS.e);
+    const arms = [...new Set(index.map(armOf))];
+    options(at("arm"), arms.map((arm) => [arm, arm]));
+    await chooseArm();
+    await drawAll();
+    document.body.dataset.ready = "yes";
+  }
+
+  start();
+})();

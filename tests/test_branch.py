@@ -1,0 +1,285 @@
+"""The laws of branches: the first turns are the parent's, the others are played under new settings."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from icl_loop.analysis import frame, sessions
+from icl_loop.branching import branches
+from icl_loop.cli import app
+from icl_loop.errors import InputError, SettingsDiffer
+from icl_loop.experiment import Experiment, Session
+from icl_loop.messages import Message, Reply, Usage
+from icl_loop.models import ChatModel
+from icl_loop.records import Turn
+from icl_loop.runner import Run, RunResult
+from icl_loop.seals import unsealed
+from icl_loop.shadow import shadow
+from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
+from icl_loop.verification import examine
+from making import experiment, transcripts_of
+
+ARMS = [
+    {"name": "none", "feedback": {"kind": "none"}},
+    {"name": "feedback", "feedback": {"kind": "correctness"}},
+    {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
+    {"name": "notes", "context": {"policy": "notes(every=4, tokens=40)"}},
+    {"name": "late", "feedback": {"kind": "correctness", "delay": 2}},
+]
+PROBES = {"at": [0, 6], "count": 2}
+
+
+async def run(made: Experiment, out: Path) -> RunResult:
+    """Play an experiment into a folder."""
+    return await Run(made, out).play()
+
+
+@pytest.fixture(scope="module")
+def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small experiment of arms of all kinds."""
+    out = tmp_path_factory.mktemp("parents")
+    return asyncio.run(run(experiment(arms=ARMS, probes=PROBES), out)).folder
+
+
+def off(folder: Path, at: int, *changes: str, arm: str = "none") -> Experiment:
+    """Return the experiment of the branches of an arm."""
+    return branches(sorted(folder.glob(f"{arm}-*.jsonl")), at, changes)
+
+
+async def replays(paths: Sequence[Path]) -> bool:
+    """Return whether all of these transcripts replay."""
+    return all([(await examine(path)).difference is None for path in paths])
+
+
+def body(path: Path) -> list[bytes]:
+    """Return the lines of a transcript after its first, times cut out."""
+    return transcripts_of(path.parent)[path.name].splitlines()[1:]
+
+
+@settings(max_examples=12)
+@given(at=st.integers(1, 11), arm=st.sampled_from([str(arm["name"]) for arm in ARMS]))
+def test_nothing_changed_is_the_parent(
+    parents: Path, tmp_path_factory: pytest.TempPathFactory, at: int, arm: str
+) -> None:
+    """Branched off at any turn with nothing changed, a session is its parent, times apart."""
+    out = tmp_path_factory.mktemp("branches")
+    (out / "small").symlink_to(parents)  # donors stay where they are
+    result = asyncio.run(run(off(parents, at, arm=arm), out))
+    assert result.complete
+    assert [path.name for path in result.paths] == [f"{arm}-at{at}-{k}.jsonl" for k in (0, 1)]
+    for stream, path in enumerate(result.paths):
+        assert body(path) == body(parents / f"{arm}-{stream}.jsonl")
+    assert asyncio.run(replays(result.paths))
+
+
+async def test_a_branch_shares_bytes_and_goes_on_otherwise(parents: Path, tmp_path: Path) -> None:
+    """A branch holds its parent's lines byte for byte, and from there on plays its own settings."""
+    before = transcripts_of(parents)
+    result = await run(off(parents, 5, "feedback.kind=label"), tmp_path)
+    assert transcripts_of(parents) == before
+    for stream, path in enumerate(result.paths):
+        mine, parent = whole_lines(path), whole_lines(parents / f"none-{stream}.jsonl")
+        shared = shared_lines(parent, 5)
+        assert mine[1 : 1 + len(shared)] == list(shared)
+        turns = read(path).turns
+        told = [turn.feedback.told for turn in turns]
+        assert len(set(told[:5])) == 1
+        assert all(turn.label in turn.feedback.told for turn in turns[5:])
+        header = read_header(path)
+        assert header.experiment == "small-branches"
+        assert header.branch is not None
+        assert (header.branch.at, header.branch.parent) == (5, json.loads(unsealed(parent[0])))
+    assert await replays(result.paths)
+
+
+CHANGES = [
+    ["context.policy=stateless"],
+    ["context.policy=last(3)", "context.replies=answer"],
+    ["task.wording=ja"],
+    ["task.labels=abstract", "feedback.kind=label"],
+    ["model.name=reference/prototype", "feedback.kind=label"],
+    ["probes.at=[3, 7, 12]", "probes.count=3"],
+    ["answers.rule=last"],
+    ["context.policy=notes(every=3, tokens=40)"],
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: changes[0])
+@pytest.mark.parametrize("arm", ["feedback", "notes"])
+async def test_branches_of_all_kinds_replay(
+    parents: Path, tmp_path: Path, arm: str, changes: list[str]
+) -> None:
+    """A branch under another policy, wording, naming, model or reading needs no parent to verify."""
+    result = await run(off(parents, 7, *changes, arm=arm), tmp_path)
+    assert result.complete
+    assert await replays(result.paths)
+
+
+async def test_a_branch_of_a_branch_is_one(parents: Path, tmp_path: Path) -> None:
+    """A branch can be branched off before and after the turn at which it left its own parent."""
+    first = await run(off(parents, 6, "feedback.kind=label"), tmp_path)
+    for at in (3, 9):
+        again = await run(branches(first.paths, at, ["context.policy=last(2)"]), tmp_path)
+        assert {path.parent.name for path in again.paths} == {"small-branches"}
+        assert await replays(again.paths)
+        parent, mine = read(first.paths[0]).turns[:at], read(again.paths[0]).turns[:at]
+        assert mine == parent
+
+
+async def test_a_yoked_branch_keeps_its_donor(parents: Path, tmp_path: Path) -> None:
+    """A branch of a yoked session is told what its parent's donor was told, or something else."""
+    (tmp_path / "small").symlink_to(parents)
+    kept = await run(off(parents, 4, "context.policy=last(2)", arm="yoked"), tmp_path)
+    assert read(kept.paths[0]).header.donor == read(parents / "yoked-0.jsonl").header.donor
+    freed = await run(off(parents, 4, "feedback.kind=label", arm="yoked"), tmp_path)
+    assert read(freed.paths[0]).header.donor is None
+    assert await replays([*kept.paths, *freed.paths])
+
+
+async def test_a_branch_may_be_longer_than_its_parent(parents: Path, tmp_path: Path) -> None:
+    """A branch of more turns goes on in the same stream of samples."""
+    made = branches([parents / "none-0.jsonl"], 12, turns=20)
+    (path,) = (await run(made, tmp_path)).paths
+    longer = await run(experiment(arms=ARMS[:1], turns=20, streams=1), tmp_path / "longer")
+    samples = [[turn.sample for turn in read(each).turns] for each in (path, *longer.paths)]
+    assert samples[0] == samples[1]
+    assert await replays([path])
+
+
+async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> None:
+    """A branch cut anywhere is gone on with by the same command, and is the branch never cut."""
+    made = off(parents, 5, "feedback.kind=label")
+    whole = await run(made, tmp_path / "whole")
+    path = whole.paths[0]
+    data = path.read_bytes()
+    first = len(b"".join(whole_lines(path)[:7]))
+    for cut in (first, first + 40, len(data) - 300):
+        part = tmp_path / f"cut{cut}" / "small-branches" / path.name
+        part.parent.mkdir(parents=True)
+        part.write_bytes(data[:cut])
+        assert (await run(made, tmp_path / f"cut{cut}")).complete
+        assert transcripts_of(part.parent) == transcripts_of(path.parent)
+    arm = read_header(path).arm
+    other = branches([parents / "none-0.jsonl"], 5, ["feedback.kind=flipped"], arm=arm)
+    with pytest.raises(SettingsDiffer, match=r"settings\.feedback\.kind"):
+        await run(other, tmp_path / "whole")
+
+
+class _Costly:
+    """Answers with a usage that costs."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
+        return Reply("Answer: 3", Usage(prompt=100, completion=1))
+
+
+async def test_shared_turns_are_not_charged_again(tmp_path: Path) -> None:
+    """A budget counts the branch's own turns alone, at once and on resume; what is saved stays."""
+
+    def costly(_: Session) -> ChatModel:
+        return _Costly()
+
+    made = experiment(streams=1, context={"policy": "stateless"})
+    parent = await Run(made, tmp_path, open_model=costly).play()
+    made = branches(parent.paths, 8, ["feedback.kind=none"])
+    for _ in range(2):
+        playing = Run(made, tmp_path, open_model=costly, max_tokens=100_000)
+        (path,) = (await playing.play()).paths
+    assert playing.meter.spent.prompt == 4 * 100
+    assert frame([path])["prompt"].sum() == 12 * 100
+
+
+async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
+    """Branches are an experiment of their own, whose arms are compared with each other."""
+    for changes in ([], ["feedback.kind=label"]):
+        result = await run(off(parents, 5, *changes), tmp_path)
+    folder = result.folder
+    turns = frame([folder, parents])
+    assert set(turns["experiment"].unique()) == {"small", "small-branches"}
+    assert sessions([folder])["arm"].n_unique() == 2
+    assert turns.filter(experiment="small-branches").height == 4 * 12
+
+
+async def test_the_shadow_of_a_branch_hears_both_wordings(parents: Path, tmp_path: Path) -> None:
+    """A reference learner stands in for a branch as it does for the parent, in the turns they share."""
+    path = (await run(off(parents, 6, "task.wording=ja", arm="feedback"), tmp_path)).paths[0]
+    mine, parent = [await shadow(read(each)) for each in (path, parents / "feedback-0.jsonl")]
+    assert (len(mine), mine[:6]) == (12, parent[:6])
+
+
+WRONG: dict[str, tuple[int, list[str], str]] = {
+    "a turn too late": (13, [], r"--at 13: .*none-0\.jsonl has 12 whole turns"),
+    "no turn": (0, [], "--at 0"),
+    "nothing left": (12, [], "nothing is left to play"),
+    "another stream": (5, ["task.dataset=iris"], "goes on in the stream of its parent"),
+    "another seed": (5, ["seed=3"], "seed makes the stream"),
+    "another encoding": (5, ["task.encoding=ascii"], "task.encoding stays as it is"),
+    "no such key": (5, ["feedback.knd=label"], "did you mean 'kind'"),
+    "no such kind": (5, ["feedback.kind=labels"], "did you mean 'label'"),
+    "a donor": (5, ["feedback.kind=yoked", "feedback.donor=feedback"], "donor of its parent"),
+    "no change at all": (5, ["label"], "--set"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG, ids=lambda name: name.replace(" ", "-"))
+def test_what_cannot_be_branched_is_refused_in_words(parents: Path, name: str) -> None:
+    """A turn out of range, or a change that a session cannot go on under, is refused in words."""
+    at, changes, words = WRONG[name]
+    with pytest.raises(InputError, match=words):
+        off(parents, at, *changes)
+
+
+def test_unfinished_and_torn_parents(parents: Path, tmp_path: Path) -> None:
+    """An unfinished parent is branched off where it has whole turns, and refused in words elsewhere."""
+    path = tmp_path / "none-0.jsonl"
+    lines = whole_lines(parents / "none-0.jsonl")
+    shared = [lines[0], *shared_lines(lines, 6)]
+    path.write_bytes(b"".join(shared)[:-20])
+    with pytest.raises(InputError, match="has 5 whole turns, and is unfinished"):
+        branches([path], 6)
+    (session,) = branches([path], 5, ["feedback.kind=label"]).sessions()
+    assert sum(isinstance(event, Turn) for event in session.begun) == 5
+
+
+def test_two_parents_of_one_branch_are_refused(parents: Path) -> None:
+    """Branches that would be the same file, and parents of several experiments, are refused."""
+    paths = [parents / "none-0.jsonl", parents / "feedback-0.jsonl"]
+    with pytest.raises(InputError, match="would both become mine-0"):
+        branches(paths, 5, arm="mine")
+
+
+def test_the_command_goes_on_with_saved_sessions(parents: Path, tmp_path: Path) -> None:
+    """`branch` plays the branches into the folder of an experiment of their own, and skips them later."""
+    command = ["branch", *map(str, parents.glob("none-*.jsonl")), "--at", "5", "--arm", "told"]
+    for _ in range(2):
+        done = CliRunner().invoke(
+            app, [*command, "--model", "reference/prototype", "--out", str(tmp_path)]
+        )
+        assert done.exit_code == 0
+        assert "small-branches (2 sessions)" in done.stdout
+    (path, _) = sorted((tmp_path / "small-branches").glob("*.jsonl"))
+    header = read_header(path)
+    assert header.settings["model"]["name"] == "reference/prototype"
+    assert path.name == "told-0.jsonl"
+
+
+def test_a_model_of_ours_is_asked_nowhere(tmp_path: Path) -> None:
+    """Going on with a model of ours leaves the address and parameters of an endpoint behind."""
+    model = {"name": "gpt-x", "base_url": "http://127.0.0.1:9/v1", "params": {"top_p": 1}}
+    (session, *_) = experiment(model=model).sessions()
+    path = tmp_path / "small" / "feedback-0.jsonl"
+    begin(path, session.header(), whole_lines(_played(tmp_path))[1:])
+    (branch,) = branches([path], 5, model="participant/chance").sessions()
+    assert (branch.settings.model.base_url, branch.settings.model.params) == (None, {})
+    (branch,) = branches([path], 5, model="gpt-y").sessions()
+    assert branch.settings.model.base_url == "http://127.0.0.1:9/v1"
+
+
+def _played(out: Path) -> Path:
+    """Return a transcript of a small session."""
+    return asyncio.run(run(experiment(streams=1), out / "played")).paths[0]

@@ -1,0 +1,258 @@
+"""The laws of engines that need no cluster: what travels, and how a stage goes step by step."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from icl_loop.engines import Entry, Saved, entries
+from icl_loop.engines.ray import Worker, cluster, on_ray
+from icl_loop.engines.stage import Stage, Step
+from icl_loop.errors import (
+    ContextFull,
+    ContextOverflow,
+    InputError,
+    ModelUnavailable,
+    ReplayMismatch,
+    RequestRefused,
+)
+from icl_loop.experiment import Session
+from icl_loop.messages import Message, Reply
+from icl_loop.models import ChatModel, ScriptedModel
+from icl_loop.records import Probe, Turn
+from icl_loop.transcripts import VERSION
+from making import experiment, session
+
+
+def one_of(**changes: object) -> Session:
+    """Return the first session of a small experiment."""
+    return next(experiment(streams=1, **changes).sessions())
+
+
+def travelled(made: Session) -> Session:
+    """Return what arrives of a session elsewhere."""
+    arrived = pickle.loads(pickle.dumps(made))  # noqa: S301  we have just written it
+    assert isinstance(arrived, Session)
+    return arrived
+
+
+def timeless(event: Entry) -> Entry:
+    """Return an event without its times."""
+    return replace(event, reply=replace(event.reply, at=None, latency_s=None, attempts=1))
+
+
+async def all_of(stage: Stage) -> tuple[list[Entry], list[Step]]:
+    """Give leave until the session is over; return what it yielded, and the steps."""
+    steps = [await stage.go_on(1)]
+    while steps[-1].wants is not None:
+        steps.append(await stage.go_on(1))
+    return [timeless(event) for step in steps for event in step.entries], steps
+
+
+async def played_here(made: Session, saved: Saved | None = None) -> list[Entry]:
+    """Return what a session yields in this process."""
+    playing = entries(made, saved or Saved(), made.open_model())
+    return [timeless(event) async for event in playing]
+
+
+@pytest.mark.parametrize(
+    "task",
+    [{}, {"labels": "deranged", "swap_at": 5}, {"pixels": "permuted"}, {"encoding": "png"}],
+    ids=str,
+)
+async def test_a_session_travels_with_its_samples(task: dict[str, object]) -> None:
+    """What arrives of a session asks the same questions, and has not opened the data set."""
+    made = one_of(task=task, probes={"at": [3], "count": 2})
+    arrived = travelled(made)
+    assert "dataset" not in arrived.__dict__
+    assert await played_here(arrived) == await played_here(made)
+    assert "dataset" not in arrived.__dict__
+
+
+def test_a_session_travels_light() -> None:
+    """A session of 12 turns is no larger when it travels than its pictures and its words."""
+    made = one_of()
+    assert len(pickle.dumps(made)) < 30_000
+    assert made.dataset.sha256
+    assert made.task.ask(0).digest
+    assert len(pickle.dumps(made)) < 30_000
+
+
+@pytest.mark.parametrize("at_most", [0, 5])
+async def test_a_stage_yields_what_the_session_does(at_most: int) -> None:
+    """Step by step, with leave or freely, a session yields what it yields in one go."""
+    made = one_of(probes={"at": [0, 3, 12], "count": 2})
+    whole = await played_here(made)
+    turns = tuple(event for event in whole if isinstance(event, Turn))[:at_most]
+    probes = tuple(event for event in whole if isinstance(event, Probe))
+    saved = Saved(turns, tuple(each for each in probes if each.after_turn <= at_most))
+    expected = await played_here(made, saved)
+    for count in (None, len):
+        yielded, _ = await all_of(Stage(made, saved, made.open_model(), count))
+        assert yielded == expected
+
+
+async def test_no_request_is_made_without_leave() -> None:
+    """A stage asks once for each leave, and hands over each turn before it wants the next."""
+    made, asked = session(4), Counting(session(4).open_model())
+    stage = Stage(made, Saved(), asked, len)
+    step = await stage.go_on(1)
+    assert (step.entries, step.came, step.wants, asked.count) == ((), None, 2, 0)
+    for index in range(4):
+        step = await stage.go_on(1)
+        assert [event.index for event in step.entries if isinstance(event, Turn)] == [index]
+        assert isinstance(step.came, Reply)
+        assert asked.count == index + 1
+    assert (step.wants, step.end) == (None, None)
+
+
+class Counting:
+    """Counts how often another model is asked."""
+
+    def __init__(self, model: ChatModel) -> None:
+        self.count = 0
+        self._model = model
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return what the other says."""
+        self.count += 1
+        return await self._model.complete(messages)
+
+
+class Failing:
+    """Raises these errors, one a request, and then answers."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as documented
+        """Raise what is next, or answer."""
+        if self._errors:
+            raise self._errors.pop(0)
+        return Reply("Answer: 3")
+
+
+async def test_what_may_pass_is_asked_again_by_leave() -> None:
+    """A request that failed is handed over as failed, and made again with the next leave."""
+    failed = ModelUnavailable("busy", retry_after_s=3.0, limited=True)
+    _, steps = await all_of(Stage(session(2), Saved(), Failing(failed), len))
+    came = [step.came for step in steps]
+    assert came[1] is failed
+    assert steps[1].entries == ()
+    assert [type(each) for each in came] == [type(None), ModelUnavailable, Reply, Reply]
+
+
+async def test_attempts_are_those_of_the_leave() -> None:
+    """A turn records which attempt the leave was for."""
+    stage = Stage(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
+    await stage.go_on(1)
+    (turn,) = (await stage.go_on(4)).entries
+    assert turn.reply.attempts == 4
+
+
+async def test_a_request_too_long_is_followed_by_a_shorter_one() -> None:
+    """A stage goes on after a request that is too long, and ends where nothing is left to cut."""
+    long = ContextOverflow("too long")
+    answered, steps = await all_of(Stage(session(1), Saved(), Failing(long), len))
+    assert answered == []
+    assert (steps[-1].came, steps[-1].end) == (long, long)
+    model = ScriptedModel(["Answer: 3"])
+    stage = Stage(session(2), Saved(), Later(model, long), len)
+    yielded, _ = await all_of(stage)
+    assert [turn.overflows for turn in yielded] == [0, 1]
+
+
+class Later:
+    """Answers once, then raises an error once, then answers again."""
+
+    def __init__(self, model: ChatModel, error: Exception) -> None:
+        self._replies: list[ChatModel] = [model, Failing(error), Failing()]
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Do what is next."""
+        return await self._replies.pop(0).complete(messages)
+
+
+async def test_a_refusal_is_the_end() -> None:
+    """A request refused for good ends the session, and says why."""
+    refused = RequestRefused("no")
+    _, steps = await all_of(Stage(session(2), Saved(), Failing(refused), len))
+    assert (steps[-1].came, steps[-1].end) == (refused, refused)
+
+
+async def test_a_mistake_of_ours_is_raised() -> None:
+    """An error that nobody raised on purpose is no end of a session."""
+    stage = Stage(session(2), Saved(), Failing(ZeroDivisionError()), len)
+    await stage.go_on(1)
+    with pytest.raises(ZeroDivisionError):
+        await stage.go_on(1)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ContextFull(5, 2),
+        ReplayMismatch(7, "told was 'a', is now 'b'"),
+        ModelUnavailable("busy", retry_after_s=1.5, limited=True),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_errors_travel(error: Exception) -> None:
+    """An error arrives as it was raised."""
+    arrived = pickle.loads(pickle.dumps(error))  # noqa: S301  we have just written it
+    assert type(arrived) is type(error)
+    assert (str(arrived), vars(arrived)) == (str(error), vars(error))
+
+
+async def test_a_worker_without_the_key_says_so() -> None:
+    """A worker that cannot open a model hands over why."""
+    made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
+    version, refused = await Worker().open({"key": made.opening(1.0)})
+    assert version == VERSION
+    assert str(refused) == "the environment variable NO holds no key"
+
+
+def test_ray_is_imported_only_when_it_is_asked_for() -> None:
+    """Neither the package nor the command line imports Ray."""
+    code = (
+        "import sys, icl_loop, icl_loop.cli, icl_loop.engines.ray; sys.exit('ray' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Ray is missing, the engine says what to install."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"needs the extra \[ray\]: pip install 'icl-loop\[ray\]'"):
+        on_ray()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: .*refused"),
+        ("ray://127.0.0.1:10001", "by HOST:PORT or auto"),
+        ("somewhere", "by HOST:PORT or auto"),
+        ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
+    ],
+)
+def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
+    """Where no cluster can be, that is said at once."""
+    pytest.importorskip("ray", reason="the extra [ray] is not installed")
+    with pytest.raises(InputError, match=said), cluster(address):
+        pass
+
+
+def test_an_address_goes_with_the_engine(tmp_path: Path) -> None:
+    """An address without the engine that has one is refused with exit code 2."""
+    code = "from icl_loop.cli import main; main()"
+    file = tmp_path / "small.toml"
+    file.write_text('name = "small"\n')
+    command = [sys.executable, "-c", code, "run", str(file), "--ray-address", "auto"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--ray-address goes with --engine ray" in done.stderr

@@ -1,0 +1,229 @@
+"""The laws of replies read again: another rule, the same replies, and nothing sent."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from icl_loop.analysis import conclude, frame, sessions
+from icl_loop.analysis.roles import Roles
+from icl_loop.answers import Rule, RuleName, read
+from icl_loop.branching import branches
+from icl_loop.cli import app
+from icl_loop.errors import InputError, SettingsDiffer
+from icl_loop.experiment import Session, parse
+from icl_loop.models import CallableModel, ChatModel
+from icl_loop.rejudging import rejudge
+from icl_loop.runner import Run
+from icl_loop.seals import SEAL
+from icl_loop.transcripts import identity, line_of, read_header, whole_lines
+from icl_loop.transcripts import read as read_transcript
+from icl_loop.verification import examine
+from making import experiment
+
+DIGITS = tuple("0123456789")
+FORM = "Answer: {label}"
+RULES: tuple[RuleName, ...] = get_args(RuleName)
+ARMS = [
+    {"name": "label", "feedback": {"kind": "label"}},
+    {"name": "feedback", "feedback": {"kind": "correctness"}},
+    {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
+]
+
+
+def talkative(_: Session) -> ChatModel:
+    """Return a model whose replies are read otherwise by each rule."""
+
+    def answer(messages: object) -> str:
+        place = len(messages) if isinstance(messages, tuple) else 0
+        said = ("Answer: 3", "I see a 3 and then a 4.", "Answer: three", "The answer is 3.")
+        return said[place // 3 % 4]
+
+    return CallableModel(answer)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment in which replies were made in several forms."""
+    made = experiment(arms=ARMS, probes={"at": [6], "count": 2})
+    out = tmp_path_factory.mktemp("sources")
+    return asyncio.run(Run(made, out, open_model=talkative).play()).folder
+
+
+READINGS = {
+    "Answer: 3": ("3", "3", "3"),
+    "so\n\nAnswer: 3\n\n": ("3", "3", "3"),
+    "answer: 3": ("3", None, "3"),
+    "The answer is 3.": ("3", None, "3"),
+    "It is not a 4.\nAnswer: 3\nBut row 4 is odd": ("3", None, "4"),
+    "3 or 8": (None, None, "8"),
+    "Answer: three": ("3", None, "3"),
+    "Answer: 12": (None, None, None),
+    "I cannot say.": (None, None, None),
+    "": (None, None, None),
+}
+
+
+@pytest.mark.parametrize("text", READINGS, ids=repr)
+def test_rules_read_as_they_say(text: str) -> None:
+    """`stated` takes the surest form, `strict` the exact last line, `last` the last label named."""
+    found = [read(text, DIGITS, form=FORM, rule=Rule(name)).answer for name in RULES]
+    assert tuple(found) == READINGS[text]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_other_names_are_accepted(name: RuleName) -> None:
+    """A label is read under its other names, by every rule; a cut reply is read by none."""
+    rule = Rule(name, (("trois", "3"), ("drei", "3")))
+    assert read("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
+    assert read("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
+    assert read("Answer: vier", DIGITS, form=FORM, rule=rule).answer is None
+    assert read("Answer: 3", DIGITS, "length", FORM, rule).outcome == "truncated"
+
+
+def test_names_that_contradict_are_refused() -> None:
+    """A name for what is no label, or for two labels, is refused."""
+    for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "another label")):
+        with pytest.raises(InputError, match=words):
+            read("", DIGITS, rule=Rule("stated", names))
+    with pytest.raises(InputError, match="did you mean 'strict'"):
+        parse({"name": "small", "answers": {"rule": "strickt"}})
+
+
+def test_the_default_leaves_headers_as_they_were() -> None:
+    """Settings that read as ever are not stated, so headers are those of before; others are."""
+    (session, *_) = experiment().sessions()
+    assert "answers" not in session.header().settings
+    (strict, *_) = experiment(answers={"rule": "strict"}).sessions()
+    assert strict.header().settings["answers"] == {"rule": "strict", "labels": {}}
+
+
+async def test_a_run_is_judged_by_its_rule(tmp_path: Path) -> None:
+    """A run under another rule judges by it, tells what it judged, and verifies."""
+    told = {}
+    for rule in RULES:
+        made = experiment(streams=1, answers={"rule": rule}, context={"policy": "per_class(2)"})
+        (path,) = (await Run(made, tmp_path / rule, open_model=talkative).play()).paths
+        assert (await examine(path)).difference is None
+        told[rule] = [turn.answer for turn in read_transcript(path).turns]
+    assert len(set(map(tuple, told.values()))) > 1
+
+
+@pytest.mark.parametrize("rule", RULES)
+async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: RuleName) -> None:
+    """Answer, outcome and judgement are those of the new rule; all that was sent and told stays."""
+    before = {path: path.read_bytes() for path in sources.iterdir()}
+    for path in sorted(sources.glob("*.jsonl")):
+        done = rejudge(path, [f"answers.rule={rule}"], tmp_path)
+        old, new = whole_lines(path), whole_lines(done.path)
+        for was, now in zip(map(json.loads, old[1:]), map(json.loads, new[1:]), strict=True):
+            judged = ("answer", "outcome", "correct", SEAL)
+            assert {key: was[key] for key in was if key not in judged} == {
+                key: now[key] for key in now if key not in judged
+            }
+            if now["type"] == "turn":
+                reading = read(now["reply"], DIGITS, form=FORM, rule=Rule(rule))
+                assert (now["answer"], now["outcome"]) == (reading.answer, reading.outcome)
+                assert now["correct"] == (now["answer"] == now["label"])
+        assert (old[1:] == new[1:]) == (rule == "stated")
+        assert (done.changed == 0) == (rule == "stated")
+        assert (await examine(done.path)).difference is None
+    assert {path: path.read_bytes() for path in sources.iterdir()} == before
+
+
+async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: Path) -> None:
+    """A judgement that the rule does not make, or a told text that the source does not, is found."""
+    for field, value in (("outcome", "refusal"), ("told", "Well done."), ("reply", "Answer: 8")):
+        done = rejudge(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path / field)
+        lines = [json.loads(line) for line in whole_lines(done.path)]
+        lines[4][field] = value
+        done.path.write_bytes(b"".join(map(line_of, lines)))
+        found = (await examine(done.path)).difference
+        assert found is not None
+        assert (found.turn, found.cause) == (lines[4]["turn"], "edited")
+
+
+def test_the_source_is_named(sources: Path, tmp_path: Path) -> None:
+    """The header names its source by id, digest and settings, and says what it says itself."""
+    path = sources / "label-0.jsonl"
+    done = rejudge(path, ["answers.rule=last"], tmp_path)
+    header, source = read_header(done.path), read_header(path)
+    assert header.source is not None
+    assert (header.source.id, header.source.settings) == (source.id, source.settings)
+    assert header.settings == {**source.settings, "answers": {"rule": "last", "labels": {}}}
+    assert header.id == identity(header.fields()) != source.id
+
+
+async def test_a_branch_is_read_again(sources: Path, tmp_path: Path) -> None:
+    """Replies of a branch are read again too, and verify."""
+    made = branches([sources / "label-0.jsonl"], 5, ["task.labels=abstract"])
+    (path,) = (await Run(made, tmp_path, open_model=talkative).play()).paths
+    done = rejudge(path, ["answers.rule=last"])
+    assert done.path.parent.parent == tmp_path
+    assert (await examine(done.path)).difference is None
+
+
+async def test_replies_read_again_are_neither_resumed_nor_branched(
+    sources: Path, tmp_path: Path
+) -> None:
+    """They are refused, in words, by a run, by a branch and by being read once more."""
+    done = rejudge(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path)
+    with pytest.raises(InputError, match="read again already"):
+        rejudge(done.path, ["answers.rule=strict"], tmp_path)
+    with pytest.raises(InputError, match="branch off its source"):
+        branches([done.path], 5)
+    name = done.path.parent.name
+    made = experiment(name=name, arms=ARMS, answers={"rule": "last"})
+    with pytest.raises(SettingsDiffer, match="cannot be gone on with"):
+        await Run(made, tmp_path).play()
+
+
+def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
+    """Done twice, it is left as it is; where another transcript stands, it is refused."""
+    source = tmp_path / "small" / "label-0.jsonl"
+    source.parent.mkdir()
+    lines = whole_lines(sources / "label-0.jsonl")
+    source.write_bytes(b"".join(lines[:8]))
+    first = rejudge(source, ["answers.rule=last"]).path.read_bytes()
+    assert rejudge(source, ["answers.rule=last"]).path.read_bytes() == first
+    source.write_bytes(b"".join(lines))
+    with pytest.raises(InputError, match="holds another transcript"):
+        rejudge(source, ["answers.rule=last"])
+
+
+def test_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
+    """Source and replies read again are two experiments, each with its arms and its donors."""
+    for path in sorted(sources.glob("*.jsonl")):
+        done = rejudge(path, ["answers.rule=last"], tmp_path)
+    folder = done.path.parent
+    turns = frame([sources, folder])
+    assert set(turns["experiment"].unique()) == {"small", folder.name}
+    mine = turns.filter(experiment=folder.name)
+    conclude(mine, ("label", "feedback"), sessions([folder]))
+    assert (
+        Roles.of(folder.name, ["label", "feedback", "yoked"], sessions([folder])).mismatches == {}
+    )
+
+
+@pytest.mark.parametrize("change", ["feedback.kind=none", "answers.rul=last", "answers.rule=lats"])
+def test_wrong_changes_are_refused_in_words(sources: Path, tmp_path: Path, change: str) -> None:
+    """Nothing but the reading can change, and a wrong key or name is answered with the nearest."""
+    with pytest.raises(InputError, match=r"answers\.KEY alone|did you mean '(rule|last)'"):
+        rejudge(sources / "label-0.jsonl", [change], tmp_path)
+
+
+def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
+    """`rejudge` prints how many answers changed in each arm, and accuracy before and after."""
+    command = ["rejudge", str(sources), "--set", "answers.rule=last", "--out", str(tmp_path)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()[4:7]] == [
+        "feedback",
+        "label",
+        "yoked",
+    ]
+    assert "answers changed" in done.stdout
+    assert "small-rejudged-" in done.stdout

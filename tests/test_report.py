@@ -1,0 +1,517 @@
+"""The laws of the report: one file, nothing leaves it, and what a model wrote is only ever text."""
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from icl_loop.analysis import frame
+from icl_loop.cli.shading import shaded
+from icl_loop.experiment import parse
+from icl_loop.loop import play
+from icl_loop.models import ScriptedModel
+from icl_loop.report import packed, page, unpacked
+from icl_loop.report.packing import in_script
+from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.shadow import LEARNER, Shaded, shadows
+from icl_loop.transcripts import Recorder, read
+
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
+HOSTILE = (
+    "</script><script>document.title = 'taken'</script><img src=x onerror=alert(1)>",
+    "<a href='javascript:alert(1)'>Answer: 1</a> \u2028 \u2029 <!-- <script>",
+    "\u202eAnswer: 2\u202c \u2067 and \u0000 \x1b[31m",
+    "Answer: 3\n" + "\U0001f600 long " * 130_000,
+    "{{ 7 * 7 }} ${7 * 7} &lt;b&gt; Answer: 4",
+)
+SCREENS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
+
+
+async def hostile(folder: Path, turns: int = 5) -> Path:
+    """Play a session in which a model writes what could break a page, and return its folder."""
+    made = parse(
+        {
+            "name": "hostile",
+            "turns": turns,
+            "streams": 1,
+            "arms": [{"name": "feedback"}],
+            "model": {"name": "reference/nearest", "context_window": 2_000_000},
+        }
+    )
+    [session] = made.sessions()
+    with Recorder(folder / session.file_name, session.header()) as recorder:
+        model = ScriptedModel(HOSTILE[:turns])
+        played = play(session.task, model, session.policy, session.window)
+        async for _ in recorder.record(played):
+            pass
+    return folder
+
+
+class Elements(HTMLParser):
+    """The scripts and styles of a page, what it would load, and the headings in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.inline: list[tuple[dict[str, str | None], str]] = []
+        self.addresses: list[str] = []
+        self.policy = ""
+        self.headings: list[int] = []
+        self.attributes: list[str] = []
+        self.labels: set[str] = set()
+        self.controls: list[dict[str, str | None]] = []
+        self._open = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what an element is."""
+        said = dict(attrs)
+        self._open = tag in ("script", "style")
+        if self._open:
+            self.inline.append((said, ""))
+        self.addresses += [said[key] or "" for key in ("src", "href", "action") if key in said]
+        self.attributes += said
+        if said.get("http-equiv") == "Content-Security-Policy":
+            self.policy = said["content"] or ""
+        if re.fullmatch("h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "label":
+            self.labels.add(said["for"] or "")
+        if tag in ("select", "input"):
+            self.controls.append(said)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Note the end of a script or style."""
+        self._open = self._open and tag not in ("script", "style")
+
+    def handle_data(self, data: str) -> None:
+        """Note what a script or style says."""
+        if self._open:
+            said, text = self.inline[-1]
+            self.inline[-1] = (said, text + data)
+
+
+@pytest.fixture(scope="module")
+def sample() -> str:
+    """The report on the sample that the project carries."""
+    return page(frame([SAMPLE]), command="icl-loop report transcripts/sample")
+
+
+@pytest.fixture(scope="module")
+def elements(sample: str) -> Elements:
+    """The elements of the report on the sample."""
+    return Elements(sample)
+
+
+def blobs(text: str) -> dict[str, Any]:
+    """Return what is packed in a page, by the ids of the elements."""
+    found = re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', text)
+    return {name: unpacked(data) for name, data in found}
+
+
+def test_the_page_is_one_file(elements: Elements) -> None:
+    """Nothing is loaded, linked to or sent: addresses are places in the page, or data."""
+    assert {each for each in elements.addresses if not each.startswith("#")} == {"data:,"}
+    assert elements.policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in elements.policy
+    assert "connect-src" not in elements.policy
+
+
+def test_only_our_own_scripts_and_styles_run(elements: Elements) -> None:
+    """The policy names the hash of every script and style that is to run, and of no other."""
+    run = [text for said, text in elements.inline if "type" not in said]
+    hashes = {
+        f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+        for text in run
+    }
+    assert set(re.findall(r"'sha256-[^']+'", elements.policy)) == hashes
+    assert len(run) == 3
+    assert not [name for name in elements.attributes if name.startswith("on") or name == "style"]
+
+
+def test_headings_and_controls_are_named(elements: Elements) -> None:
+    """Headings go down by one level at a time, and every control has a label."""
+    assert elements.headings[0] == 1
+    assert all(b - a <= 1 for a, b in zip(elements.headings, elements.headings[1:], strict=False))
+    unnamed = [
+        each
+        for each in elements.controls
+        if each["id"] not in elements.labels and "aria-label" not in each
+    ]
+    assert unnamed == []
+
+
+def test_the_page_holds_every_turn(sample: str) -> None:
+    """What is packed in the page is what the transcripts say, turn by turn, and pictures are whole."""
+    held = blobs(sample)
+    saved = read(SAMPLE / "label-1.jsonl")
+    [session] = [
+        held[name]
+        for name in held
+        if name.startswith("session-")
+        and held[name]["sample"] == [turn.sample for turn in saved.turns]
+        and 'name("label")' not in name
+        and [bool(each) for each in held[name]["correct"]]
+        == [turn.feedback.correct for turn in saved.turns]
+    ]
+    pool = held["pool-1"]
+    for turn in saved.turns:
+        assert pool["texts"][session["question"][turn.index]] == turn.question.text
+        assert pool["texts"][session["reply"][turn.index]] == turn.reply.text
+        assert pool["texts"][session["told"][turn.index]] == turn.feedback.told
+        rows, columns, data = pool["pictures"][session["picture"][turn.index]]
+        assert rows * columns == len(base64.b64decode(data)) == 400
+
+
+def test_texts_of_a_stream_stand_once(sample: str) -> None:
+    """The arms of a stream share its questions and its pictures."""
+    pools = [value for name, value in blobs(sample).items() if name.startswith("pool-")]
+    assert len(pools) == 2
+    for pool in pools:
+        assert len(pool["texts"]) == len(set(pool["texts"]))
+        assert len(pool["pictures"]) == 25
+
+
+def test_the_same_turns_make_the_same_page(sample: str) -> None:
+    """A page is a function of its transcripts and of how it was asked for."""
+    again = page(frame([SAMPLE]), command="icl-loop report transcripts/sample")
+    assert again == sample
+
+
+def test_a_page_tells_no_folder(sample: str) -> None:
+    """Where the transcripts lay is nowhere in a page that people pass on."""
+    assert str(SAMPLE) not in sample
+    assert str(SAMPLE) not in str(blobs(sample))
+
+
+@pytest.mark.parametrize("text", HOSTILE[:3] + HOSTILE[4:])
+def test_what_is_embedded_stays_embedded(text: str) -> None:
+    """JSON in a page holds no mark that could end its element, and comes back as it was."""
+    assert unpacked(packed([text])) == [text]
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed([text]))
+    assert not re.search("[<>&\u2028\u2029]", in_script([text]))
+
+
+UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
+
+
+def test_the_settings_play_it_again() -> None:
+    """The experiment file that a page shows makes the sessions that it is about."""
+    import tomllib
+
+    headers = [header_of(path) for path in sorted(SAMPLE.glob("*.jsonl"))]
+    made = parse(tomllib.loads(experiment_file(headers)))
+    ours = {(each.arm, each.stream): each.header() for each in made.sessions()}
+    assert len(ours) >= len(headers)
+    for header in headers:
+        said, again = (
+            each.model_dump(exclude=UNLIKE) for each in (header, ours[header.arm, header.stream])
+        )
+        assert said == again
+
+
+async def test_the_shadow_is_beside_the_answers() -> None:
+    """With a shadow, the page says of every turn whether it was right, and draws its curve."""
+    turns = frame([SAMPLE])
+    paths = sorted(SAMPLE.glob("feedback-*.jsonl"))
+    some = Shaded(LEARNER, await shadows(paths), "Only some have one.")
+    text = page(turns, shaded=some)
+    held = [value for name, value in blobs(text).items() if name.startswith("session-")]
+    assert [len(each["shadow"] or ()) for each in held] == [25, 0, 0, 0] * 2
+    assert "Only some have one." in text
+
+
+ODD: dict[str, dict[str, Any]] = {
+    "no primary contrast": {"analysis": {}},
+    "a table": {"task": {"dataset": "iris", "encoding": "table"}},
+    "pictures that are seen": {
+        "task": {"encoding": "png"},
+        "model": {"name": "participant/chance"},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
+    """One session, cut off, of any modality, with or without a contrast: there is a page."""
+    made = parse({"name": "odd", "turns": 6, "streams": 1, **ODD[kind]})
+    [session] = made.sessions()
+    with Recorder(tmp_path / session.file_name, session.header()) as recorder:
+        turns = play(session.task, session.open_model(), session.policy, session.window)
+        count = 0
+        async for _ in recorder.record(turns):
+            count += 1
+            if count == 3:
+                break
+    found = Elements(page(frame([tmp_path])))
+    assert found.headings[0] == 1
+
+
+def test_many_turns_are_held_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run with too many turns, an even choice of streams is held, and the page says so."""
+    monkeypatch.setattr("icl_loop.report.pages.MOST_TURNS", 100)
+    text = page(frame([SAMPLE]))
+    assert "1 others are left out" in text or "1 other" in text
+    assert sum(name.startswith("session-") for name in blobs(text)) == 4
+
+
+def test_a_shadow_that_takes_long_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many turns there is no shadow unasked, and the page says how to ask for it."""
+    monkeypatch.setattr("icl_loop.cli.shading.MOST_TURNS", 10)
+    turns = frame([SAMPLE])
+    unasked = shaded(turns, None, wanted=True)
+    assert unasked.turns is None
+    assert f"--shadow {LEARNER}" in unasked.note
+    asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True)
+    assert asked.turns is not None
+    assert asked.turns.height == 50
+
+
+def test_what_has_no_shadow_is_said(tmp_path: Path) -> None:
+    """A session that the learner cannot read has no shadow, the page says so, and is sound."""
+    data = (SAMPLE / "label-0.jsonl").read_bytes()
+    (tmp_path / "edited.jsonl").write_bytes(
+        data.replace(b'"question":"Array:', b'"question":"Look:')
+    )
+    turns = frame([tmp_path])
+    left_out = shaded(turns, None, wanted=True)
+    assert left_out.turns is None
+    assert left_out.note.startswith("1 of 1 sessions have no shadow: ")
+    text = page(turns, shaded=left_out)
+    assert "1 of 1 sessions have no shadow" in text
+    assert set(blobs(text)["session-0"]["picture"]) == {None}
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the program as people do."""
+    code = "from icl_loop.cli import main; main()"
+    line = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_command_writes_the_page(tmp_path: Path) -> None:
+    """`report` writes one file with the shadow in it, and says where."""
+    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--primary", "label,none")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert str(tmp_path / "r.html") in ran.stdout
+    text = (tmp_path / "r.html").read_text("utf-8")
+    assert f"<code>{LEARNER}</code>" in text
+    assert "This contrast was named after the fact." in text
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """A folder that is not there, and a learner that nobody knows: each is one error in words."""
+    ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-shadow")
+    assert ran.returncode == 1
+    assert "r.html cannot be written: No such file" in ran.stderr
+    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--shadow", "reference/nearst")
+    assert ran.returncode == 2
+    assert "did you mean 'reference/nearest'?" in ran.stderr
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_of_text_stand_out(sample: str, scheme: str) -> None:
+    """Text stands out from what it stands on by 4.5 to 1 in both schemes, as WCAG 2.2 asks."""
+    rules = re.findall(r":root \{([^}]*)\}", sample)
+    colours = dict(
+        re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", " ".join(rules[: 1 + (scheme == "dark")]))
+    )
+    names = [f"arm-text-{place}" for place in range(7)]
+    for text in ("ink", "faint", "accent", "right", "wrong", *names):
+        for ground in ("paper", *(["panel"] if text in ("ink", "faint") else [])):
+            light, dark = sorted((luminance(colours[text]), luminance(colours[ground])))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, (text, ground)
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of a colour (WCAG 2.2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [
+        each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+    ]
+    return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+# ---- in a browser ----
+
+Playing = Any
+"""Anything of playwright, which need not be installed."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Playing]:
+    """A headless browser."""
+    api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("there is no chromium on the path")
+    async with api.async_playwright() as playwright:
+        opened = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield opened
+        await opened.close()
+
+
+class Visit:
+    """A page that is looked at, and what it said and asked for meanwhile."""
+
+    def __init__(self, tab: Playing) -> None:
+        self.tab = tab
+        self.said: list[str] = []
+        self.asked: list[str] = []
+        tab.on("console", lambda message: self.said.append(message.text))
+        tab.on("pageerror", lambda error: self.said.append(str(error)))
+        tab.on("dialog", lambda dialog: self.said.append(dialog.message))
+        tab.on("request", lambda request: self.asked.append(request.url))
+
+    async def open(self, path: Path) -> "Visit":
+        """Open a file and wait until it is drawn."""
+        await self.tab.goto(path.as_uri())
+        await self.tab.wait_for_selector("body[data-ready]", timeout=60_000)
+        return self
+
+    async def text(self, selector: str) -> str:
+        """Return the text of an element."""
+        return str(await self.tab.text_content(selector))
+
+    @property
+    def elsewhere(self) -> list[str]:
+        """What was asked for besides the file itself."""
+        return [url for url in self.asked[1:] if not url.startswith("data:")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def written(tmp_path_factory: pytest.TempPathFactory, sample: str) -> Path:
+    """The report on the sample, as a file."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(sample, encoding="utf-8")
+    return path
+
+
+async def visit(browser: Playing, path: Path, **how: Playing) -> Visit:
+    """Open a page in a tab of its own."""
+    context = await browser.new_context(**how)
+    return await Visit(await context.new_page()).open(path)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("width", "scheme"), SCREENS)
+async def test_every_screen_is_fit(
+    browser: Playing, written: Path, width: int, scheme: str
+) -> None:
+    """On wide and narrow screens, light and dark: no error, no request, nothing runs out."""
+    seen = await visit(
+        browser, written, viewport={"width": width, "height": 800}, color_scheme=scheme
+    )
+    assert seen.said == []
+    assert seen.elsewhere == []
+    assert await seen.tab.evaluate("document.documentElement.scrollWidth") == width
+    drawn = await seen.tab.evaluate("document.querySelectorAll('.chart svg').length")
+    assert drawn == await seen.tab.evaluate("document.querySelectorAll('.chart').length")
+    paper = await seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
+    """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
+    seen = await visit(browser, written)
+    tab = seen.tab
+    for _ in range(60):
+        await tab.keyboard.press("Tab")
+        if await tab.evaluate("document.activeElement.id") == "arm":
+            break
+    await tab.keyboard.press("l")
+    await tab.wait_for_function("document.getElementById('arm').value === 'label'")
+    for place in ("stream", "filter", "turn"):
+        while await tab.evaluate("document.activeElement.id") != place:
+            await tab.keyboard.press("Tab")
+    saved = read(SAMPLE / "label-0.jsonl").turns
+    wrong = [turn.index for turn in saved if not turn.feedback.correct]
+    await tab.keyboard.press("End")
+    assert (await seen.text("#said")).startswith(f"turn {len(saved) - 1}:")
+    await tab.keyboard.press("ArrowLeft")
+    assert (await seen.text("#said")).startswith(f"turn {len(saved) - 2}:")
+    assert await seen.text("#reply") == saved[-2].reply.text
+    await tab.keyboard.press("Home")
+    await tab.keyboard.press("ArrowRight")
+    await tab.keyboard.press("e")
+    after = next(turn for turn in wrong if turn > 1)
+    assert (await seen.text("#said")).startswith(f"turn {after}:")
+    assert "wrong" in await seen.text("#said")
+    assert seen.said == []
+    await tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_turns_are_filtered(browser: Playing, written: Path) -> None:
+    """Only errors, or only one label: steps go through those turns alone."""
+    seen = await visit(browser, written)
+    await seen.tab.select_option("#arm", "none")
+    await seen.tab.wait_for_function("document.getElementById('arm').value === 'none'")
+    await seen.tab.wait_for_timeout(100)
+    saved = read(SAMPLE / "none-0.jsonl").turns
+    await seen.tab.select_option("#filter", "errors")
+    assert await seen.tab.get_attribute("#turn", "max") == str(
+        sum(not turn.feedback.correct for turn in saved) - 1
+    )
+    label = saved[3].label
+    await seen.tab.select_option("#filter", label=f"label {label}")
+    await seen.tab.click("#first") if await seen.tab.is_enabled("#first") else None
+    first = next(turn.index for turn in saved if turn.label == label)
+    assert (await seen.text("#said")).startswith(f"turn {first}:")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_window_is_chosen(browser: Playing, written: Path) -> None:
+    """The curves are drawn again in the window that the reader chooses."""
+    seen = await visit(browser, written)
+    assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves]")
+    await seen.tab.select_option("#window", "5")
+    await seen.tab.wait_for_selector(".chart[data-drawn='5']")
+    assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves]")
+    assert seen.said == []
+    await seen.tab.context.close()
+
+
+COUNTED = "document.querySelectorAll('a, script, iframe, img:not(#held img)').length"
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_what_a_model_wrote_is_only_text(browser: Playing, tmp_path: Path) -> None:
+    """Scripts, links, marks that turn the writing and a megabyte of text only appear as text."""
+    path = tmp_path / "report.html"
+    path.write_text(page(frame([await hostile(tmp_path / "hostile")])), encoding="utf-8")
+    seen = await visit(browser, path)
+    title = await seen.tab.title()
+    elements = await seen.tab.evaluate(COUNTED)
+    await seen.tab.focus("#turn")
+    for index, reply in enumerate(HOSTILE):
+        shown = await seen.tab.evaluate("document.getElementById('reply').textContent")
+        if index == 2:
+            assert "\u27e8U+202E\u27e9Answer: 2" in shown
+            assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
+        elif index == 3:
+            assert len(shown) < 10_000
+            await seen.tab.click("#reply button")
+            more = await seen.tab.evaluate("document.getElementById('reply').textContent.length")
+            assert len(shown) + 30_000 < more < len(reply)
+            await seen.tab.focus("#turn")
+        elif index != 1:
+            assert shown == reply
+        await seen.tab.keyboard.press("ArrowRight")
+    assert await seen.tab.title() == title
+    assert await seen.tab.evaluate(COUNTED) == elements
+    assert seen.said == []
+    assert seen.elsewhere == []
+    await seen.tab.context.close()
