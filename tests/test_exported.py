@@ -80,13 +80,23 @@ def test_analyze_says_the_same_of_an_export(
     assert icl_loop("analyze", tmp_path / "x.parquet", *how) == said
 
 
-def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path) -> None:
-    """`plot` draws of an export what it draws of the transcripts."""
+@pytest.mark.parametrize("figure", ["curves", "contrasts", "tokens", "outcomes"])
+def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) -> None:
+    """`plot` draws of an export what it draws of the transcripts, but for the shadow."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
+    how = ("--figure", figure, *(["--no-shadow"] if figure == "curves" else []))
     for place, name in ((SAMPLE, "a.svg"), (tmp_path / "x.parquet", "b.svg")):
-        assert icl_loop("plot", place, "-o", tmp_path / name)[0] == 0
+        assert icl_loop("plot", place, *how, "-o", tmp_path / name)[0] == 0
     first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
     assert len(first) == len(second)
+
+
+def test_a_missing_shadow_is_said(icl_loop: Command, tmp_path: Path) -> None:
+    """`plot` draws an export without the shadow that it draws unasked, and says so."""
+    export([SAMPLE], "parquet", tmp_path / "x.parquet")
+    code, _, said = icl_loop("plot", tmp_path / "x.parquet", "-o", tmp_path / "x.svg")
+    assert code == 0
+    assert "No shadow is drawn" in said
 
 
 def test_transcripts_are_the_record(tmp_path: Path) -> None:
@@ -206,9 +216,11 @@ def test_one_wrong_byte_is_read_or_refused(
     "command",
     [
         ["replay", "X"],
-        ["export", "X", "--to", "csv", "-o", "out.csv"],
+        ["export", "X", "--to", "csv", "-o", "OUT/out.csv"],
         ["what-if", "X", "--policy", "all"],
+        ["report", "X", "-o", "OUT/report.html"],
         ["analyze", "X", "--shadow", "reference/nearest"],
+        ["plot", "X", "--shadow", "reference/nearest", "-o", "OUT/x.svg"],
     ],
     ids=lambda command: command[0],
 )
@@ -218,7 +230,8 @@ def test_what_needs_transcripts_says_so(
     """Commands that read what was said, message by message, refuse exports in words."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
-    code, _, said = icl_loop(*[str(place) if part == "X" else part for part in command])
+    given = [part.replace("OUT", str(tmp_path)) for part in command]
+    code, _, said = icl_loop(*[place if part == "X" else part for part in given])
     assert code == 2
     assert "this needs the transcripts that it was made from" in " ".join(said.split())
     with pytest.raises(TranscriptError, match="is an export"):

@@ -18,6 +18,7 @@ from icl_loop.models.limits import Cost
 from icl_loop.pool import cost_of
 
 _TOKENS = ("prompt", "cached", "completion", "reasoning")
+_COLUMNS = ("path", "counted", "prefix", *_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,9 @@ def spending(
         _spending(
             str(experiment), str(arm), part, beside, _cost(_model(models[part["path"][0]]), price)
         )
-        for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
+        for (experiment, arm), part in turns.select("experiment", "arm", *_COLUMNS).group_by(
+            "experiment", "arm", maintain_order=True
+        )
     ]
 
 
@@ -93,11 +96,10 @@ def _spending(
     beside: pl.DataFrame,
     cost: Cost | None,
 ) -> Spending:
-    columns = ("path", "counted", "prefix", *_TOKENS)
     asked = pl.concat(
         [
-            turns.select(columns),
-            beside.join(turns.select("path").unique(), on="path").select(columns),
+            turns.select(_COLUMNS),
+            beside.join(turns.select("path").unique(), on="path").select(_COLUMNS),
         ]
     ).with_columns(
         pl.when(prompt=0).then("counted").otherwise("prompt").fill_null(0).alias("prompt")

@@ -124,13 +124,10 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     if turns.is_empty():
         others = f", nor do the {len(files) - 1} others" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
-    return (
-        runs_apart(each_once(pl.concat([part.sessions for part in parts])))
-        .join(turns, on="path", how="inner", maintain_order="left_right")
-        .select(
-            *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
-            pl.col(turns.columns[1:]),
-        )
+    known = runs_apart(each_once(pl.concat([part.sessions for part in parts])))
+    return turns.join(known, on="path", how="left", maintain_order="left").select(
+        *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
+        pl.col(turns.columns[1:]),
     )
 
 

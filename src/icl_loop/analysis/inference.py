@@ -76,7 +76,8 @@ def conclude_each(
     turns: pl.DataFrame, primary: Pair | None = None, sessions: pl.DataFrame | None = None
 ) -> list[Conclusion]:
     """Return the conclusion of every experiment in a frame, in the order in which they appear."""
-    parts = turns.partition_by("experiment", maintain_order=True)
+    alone = turns["experiment"].n_unique() == 1  # then nothing is copied
+    parts = [turns] if alone else turns.partition_by("experiment", maintain_order=True)
     return [conclude(part, primary, sessions) for part in parts]
 
 

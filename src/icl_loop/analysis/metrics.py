@@ -64,9 +64,12 @@ def measure(turns: pl.DataFrame, nearest: Nearest | None = None) -> list[ArmMetr
         nearest: For `feedback_use`.
     """
     used = feedback_use(turns, nearest)
+    numbered = turns.drop("sample", "told_length", strict=False).with_columns(
+        pl.col("path", "answer").cast(pl.Categorical).to_physical()  # numbers are compared faster
+    )
     return [
         _metrics(part, used.filter(experiment=experiment, arm=arm))
-        for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
+        for (experiment, arm), part in numbered.group_by("experiment", "arm", maintain_order=True)
     ]
 
 

@@ -1,5 +1,6 @@
 """The command that draws figures."""
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -48,9 +49,11 @@ def plot(
     plots.check_format(file)
     turns = frame(paths)
     if figure is Figure.CURVES:
-        chart: AnyChart = _curves(turns, window, learner, shadow=not no_shadow, compare=compare)
+        chart: AnyChart = _curves(
+            turns, window, learner, shadow=not no_shadow, compare=compare, paths=paths
+        )
     elif figure is Figure.CONTRASTS:
-        chart = _contrasts(turns)
+        chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
     else:
         chart = {
             Figure.TOKENS: plots.token_chart,
@@ -62,19 +65,18 @@ def plot(
 
 
 def _curves(
-    turns: pl.DataFrame, window: int, learner: str | None, *, shadow: bool, compare: bool
+    turns: pl.DataFrame,
+    window: int,
+    learner: str | None,
+    *,
+    shadow: bool,
+    compare: bool,
+    paths: Sequence[Path],
 ) -> "AnyChart":
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
-    cast = shaded(turns, learner, wanted=shadow)
+    cast = shaded(turns, learner, wanted=shadow, paths=paths)
     if cast.note and shadow:
         complain(cast.note)
     draw = plots.compared_chart if compare else plots.curve_chart
     return draw(turns, window, cast.turns, learner=cast.learner)
-
-
-def _contrasts(turns: pl.DataFrame) -> "AnyChart":
-    from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
-
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
-    return plots.contrast_charts(conclude_each(turns, None, sessions(paths)))

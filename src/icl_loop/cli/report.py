@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import frame
+from icl_loop.analysis import find, frame
 from icl_loop.cli.console import say, this_command
 from icl_loop.cli.options import Paths, pair_of_arms
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
@@ -29,7 +29,7 @@ def report(
     from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
 
     pair = pair_of_arms(primary)
-    turns = frame(paths)
+    turns = frame(find(paths))  # it shows what was said, which exports are not read for
     said = page(turns, pair, shaded(turns, learner, wanted=not no_shadow), this_command())
     try:
         file.write_text(said, encoding="utf-8", newline="\n")

@@ -1,7 +1,7 @@
 """The shadow, where a command draws it unasked."""
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +9,9 @@ import polars as pl
 import typer
 from rich.progress import track
 
+from icl_loop.analysis import find
 from icl_loop.cli.console import err
-from icl_loop.errors import RequestRefused
+from icl_loop.errors import RequestRefused, TranscriptError
 from icl_loop.shadow import LEARNER, Shaded, shadows
 
 MOST_TURNS = 20_000
@@ -28,8 +29,17 @@ ShadowOf = Annotated[
 NoShadow = Annotated[bool, typer.Option("--no-shadow", help="Draw no shadow.")]
 
 
-def shaded(turns: pl.DataFrame, learner: str | None, *, wanted: bool) -> Shaded:
-    """Return the shadow of every turn, or why there is none."""
+def shaded(
+    turns: pl.DataFrame, learner: str | None, *, wanted: bool, paths: Sequence[Path] = ()
+) -> Shaded:
+    """Return the shadow of every turn, or why there is none.
+
+    Args:
+        turns: What `frame` returns.
+        learner: Whose shadow was asked for.
+        wanted: Whether one may be drawn unasked.
+        paths: What `frame` was given; the transcripts that the turns name if nothing.
+    """
     if not wanted:
         return Shaded(LEARNER, None, "No shadow was asked for.")
     if learner is None and turns.height > MOST_TURNS:
@@ -39,12 +49,18 @@ def shaded(turns: pl.DataFrame, learner: str | None, *, wanted: bool) -> Shaded:
             f"No shadow is drawn: there are {turns.height:,} turns, and it is drawn unasked for up"
             f" to {MOST_TURNS:,}; ask for it with --shadow {LEARNER}.",
         )
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
-    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    try:
+        find(paths or map(Path, turns["path"].head(1)))
+    except TranscriptError as error:
+        if learner is not None:
+            raise
+        return Shaded(LEARNER, None, f"No shadow is drawn: {error}.")
+    played = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    watched = track(played, "the shadow", console=err, transient=True, disable=not err.is_terminal)
     refused: list[str] = []
     parts = list(_parts(watched, learner or LEARNER, refused))
     return Shaded(
-        learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused, len(paths))
+        learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused, len(played))
     )
 
 
