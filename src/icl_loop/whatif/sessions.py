@@ -69,10 +69,11 @@ def as_played(transcript: Transcript) -> Transcript:
 
 
 def _session_of(transcript: Transcript) -> Session:
-    """Return the session that a transcript describes; its data are not opened."""
+    """Return the session that a transcript was played as; its data are not opened."""
     header = transcript.header
+    played_under = header.settings if header.source is None else header.source.settings
     try:
-        settings = Settings.model_validate(header.settings)
+        settings = Settings.model_validate(played_under)
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{transcript.path}: recorded settings, {key}: not understood") from None
@@ -97,7 +98,8 @@ def _begun(transcript: Transcript, session: Session) -> History:
     header, settings = transcript.header, session.settings
     labels = tuple(header.labels)
     wording, delay = open_wording(settings.task.wording), settings.feedback.delay
-    senses = Senses(wording, settings.task.encoding, labels, delay)
+    rule = settings.answers.as_rule()
+    senses = Senses(wording, settings.task.encoding, labels, delay, rule)
     key = (session.seed, session.stream)
     return History.begun(session.window, system(header.system), senses, key)
 
