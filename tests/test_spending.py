@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from icl_loop.analysis import frame
+from icl_loop.branching import branches
 from icl_loop.experiment import PriceSettings
 from icl_loop.runner import Run
 from icl_loop.spending import Spending, spending
@@ -43,6 +44,14 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     events = [event for each in transcripts for event in each.events]
     assert took.prompt == sum(event.counted or 0 for event in events)
     assert took.prefix == sum(event.prefix or 0 for event in events)
+
+
+def test_what_a_branch_shares_is_counted_whole(tmp_path: Path) -> None:
+    """Notes and probes shared with a parent are requests, also where the branch asks for none."""
+    folder = run(tmp_path, context={"policy": "notes(4, 50)"}, probes={"at": [6], "count": 3})
+    made = branches(sorted(folder.glob("*.jsonl")), 7, ["context.policy=block", "probes.at=[]"])
+    asyncio.run(Run(made, tmp_path).play())
+    assert spent(tmp_path / "small-branches").requests == 2 * (12 + 1 + 3)
 
 
 def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:
