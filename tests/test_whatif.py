@@ -219,6 +219,16 @@ async def test_tokens_that_were_not_saved_are_counted() -> None:
     assert as_played(old).turns == played.turns
 
 
+async def test_what_was_shown_is_not_chosen_anew_to_be_counted() -> None:
+    """Turns that were shown under another policy, as a branch shares them, are counted as shown."""
+    played = await saved(session(TURNS, policy="last(5)"))
+    uncounted = tuple(replace(turn, counted=None, prefix=None) for turn in played.turns)
+    context = {**played.header.settings["context"], "policy": "stateless"}
+    settings = {**played.header.settings, "context": context}
+    header = played.header.model_copy(update={"settings": settings})
+    assert as_played(replace(played, header=header, turns=uncounted)).turns == played.turns
+
+
 async def test_notes_need_the_model() -> None:
     """A policy that has the model take notes is refused in words."""
     played = await saved(session(3))

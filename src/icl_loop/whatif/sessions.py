@@ -62,10 +62,23 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
 
 
 def as_played(transcript: Transcript) -> Transcript:
-    """Return a saved session as it was shown; one saved before tokens were is counted again."""
+    """Return a saved session as it was shown; tokens that were not saved are counted."""
     if all(turn.counted is not None for turn in transcript.turns):
         return transcript
-    return shown_under(transcript, _session_of(transcript).policy)
+    history, turns = _begun(transcript, _session_of(transcript)), list[Turn]()
+    for event in transcript.events:
+        if isinstance(event, Turn):
+            turns.append(_counted(event, history))
+            history.add(event, shown_in(event.kept))
+        else:
+            history.take(event)
+    return replace(transcript, turns=tuple(turns))
+
+
+def _counted(turn: Turn, history: History) -> Turn:
+    shown = shown_in(turn.kept)
+    counted = history.counted(shown, _tokens(history, turn.question))
+    return replace(turn, counted=counted, prefix=history.prefix(shown))
 
 
 def _session_of(transcript: Transcript) -> Session:
