@@ -200,6 +200,24 @@ async def test_the_nearest_are_those_a_reader_of_pixels_would_choose() -> None:
         assert max(shown) <= min(others)
 
 
+@pytest.mark.parametrize("delay", [0, 2])
+async def test_a_cut_that_leaves_nothing_is_followed_by_new_turns(delay: int) -> None:
+    """After a cut below the size of one turn, `block` shows the turns played since, not none for good."""
+    (chosen,) = experiment(
+        turns=40,
+        streams=1,
+        context={"policy": "block(1.0, 0.0)"},
+        model={"name": "participant/chance", "context_window": 4_000},
+        feedback={"kind": "correctness", "delay": delay},
+    ).sessions()
+    shown = [list(shown_in(turn.kept)) for turn in await played(chosen)]
+    cuts = [turn for turn, each in enumerate(shown) if turn and not each]
+    assert len(cuts) >= 2
+    for cut, after in pairwise([*cuts, 40]):
+        assert all(shown[turn][-1] == turn - 1 for turn in range(cut + 1, after))
+        assert all(shown[turn][0] == cut - delay for turn in range(cut + 1, after))
+
+
 @pytest.mark.parametrize("policy", ["reservoir(12)", "nearest(12)"])
 async def test_what_stays_keeps_its_place(policy: str) -> None:
     """What a jumping selection keeps from the beginning of the last request stands where it stood."""

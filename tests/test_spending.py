@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from icl_loop.analysis import frame
+from icl_loop.branching import branches
 from icl_loop.experiment import PriceSettings
 from icl_loop.runner import Run
 from icl_loop.spending import Spending, spending
@@ -45,6 +46,14 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     assert took.prefix == sum(event.prefix or 0 for event in events)
 
 
+def test_what_a_branch_shares_is_counted_whole(tmp_path: Path) -> None:
+    """Notes and probes shared with a parent are requests, also where the branch asks for none."""
+    folder = run(tmp_path, context={"policy": "notes(4, 50)"}, probes={"at": [6], "count": 3})
+    made = branches(sorted(folder.glob("*.jsonl")), 7, ["context.policy=block", "probes.at=[]"])
+    asyncio.run(Run(made, tmp_path).play())
+    assert spent(tmp_path / "small-branches").requests == 2 * (12 + 1 + 3)
+
+
 def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:
     """With a prefix cache each token that it serves costs the cached price, and no other does."""
     took = spent(run(tmp_path), PRICE)
@@ -74,6 +83,29 @@ def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
     assert took.usd is not None
     assert took.usd_prefix is not None
     assert 0 < took.usd_prefix < took.usd
+
+
+def test_what_was_not_measured_does_not_lower_the_share(tmp_path: Path) -> None:
+    """The share that a cache could serve is taken of the requests whose prefix is known."""
+    folder = run(tmp_path, probes={"at": [6], "count": 3})
+    whole = spent(folder)
+    for path in folder.glob("*.jsonl"):
+        head, *lines = unsealed(path.read_text()).splitlines(keepends=True)
+        lines = [_reported(line) for line in lines]
+        lines[0] = re.sub(r'"(counted|prefix)":\d+,', "", lines[0])
+        path.write_text("".join([head, *lines]))
+    took = spent(folder)
+    turns = [turn for path in folder.glob("*.jsonl") for turn in read(path).turns[1:]]
+    assert took.prompt > whole.prompt
+    assert took.measured == sum(turn.counted or 0 for turn in turns)
+    assert took.prefix == sum(turn.prefix or 0 for turn in turns)
+    assert took.prefix_share == pytest.approx((took.prefix or 0) / took.measured)
+
+
+def _reported(line: str) -> str:
+    """Return the line of a request as if an endpoint had counted its tokens as we do."""
+    counted = re.search(r'"counted":(\d+)', line)
+    return line.replace('"prompt":0', f'"prompt":{counted[1] if counted else 2_000}')
 
 
 def test_sessions_saved_without_prefixes_say_so(tmp_path: Path) -> None:

@@ -155,6 +155,15 @@ EDITED: Mapping[str, tuple[str, Edit, int | None, str, str]] = {
         "no run",
         "only ever",
     ),
+    "a note of turns beyond number": (
+        "notes",
+        lambda lines: next(each for each in lines if each["type"] == "note").update(
+            kept=[[0, 10**15], [3, 10**15]]
+        ),
+        None,
+        "no run",
+        "only ever",
+    ),
     "a count": ("label", turn(4, counted=17), 4, "counted was 17", "no fingerprint vouches"),
     "a prefix": ("label", turn(4, prefix=17), 4, "prefix was 17", "no fingerprint vouches"),
     "a calibration": ("label", turn(4, calibration=1.5), 4, "calibration was", "tokens before"),

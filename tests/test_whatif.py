@@ -22,7 +22,7 @@ from icl_loop.plots import save
 from icl_loop.records import Note, Turn
 from icl_loop.screen import percent
 from icl_loop.tokens import ESTIMATORS, count_messages
-from icl_loop.transcripts import Transcript
+from icl_loop.transcripts import SourceIdentity, Transcript
 from icl_loop.verification import verify
 from icl_loop.whatif import (
     Requests,
@@ -35,7 +35,7 @@ from icl_loop.whatif import (
     shown_under,
     turns_of,
 )
-from making import session
+from making import experiment, session
 from terminal import HOSTILE, is_plain, shown
 
 TURNS = 30
@@ -150,6 +150,26 @@ async def test_it_holds_in_every_kind_of_session(changes: dict[str, Any]) -> Non
         assert shown_under(played, context_policy(text)).turns == played.turns
 
 
+async def test_answers_are_read_by_the_rule_that_was_played() -> None:
+    """An answer is confirmed as it was read when it was played, also if it was read again since."""
+    (chosen,) = experiment(
+        turns=TURNS,
+        streams=1,
+        context={"policy": "per_class(1)"},
+        feedback={"kind": "correctness"},
+        answers={"rule": "last"},
+    ).sessions()
+    played = await saved(chosen, ScriptedModel(["It may be a 4, but rather a 3, I think"] * TURNS))
+    assert any(turn.kept for turn in played.turns)
+    assert shown_under(played, chosen.policy).turns == played.turns
+    settings = {**played.header.settings, "answers": {"rule": "strict"}}
+    source = SourceIdentity(
+        id="", sha256="", experiment="", settings=played.header.settings, icl_loop=""
+    )
+    header = played.header.model_copy(update={"settings": settings, "source": source})
+    assert shown_under(replace(played, header=header), chosen.policy).turns == played.turns
+
+
 # ---- what was not ------------------------------------------------------------------------
 
 
@@ -197,6 +217,16 @@ async def test_tokens_that_were_not_saved_are_counted() -> None:
         played, turns=tuple(replace(turn, counted=None, prefix=None) for turn in played.turns)
     )
     assert as_played(old).turns == played.turns
+
+
+async def test_what_was_shown_is_not_chosen_anew_to_be_counted() -> None:
+    """Turns that were shown under another policy, as a branch shares them, are counted as shown."""
+    played = await saved(session(TURNS, policy="last(5)"))
+    uncounted = tuple(replace(turn, counted=None, prefix=None) for turn in played.turns)
+    context = {**played.header.settings["context"], "policy": "stateless"}
+    settings = {**played.header.settings, "context": context}
+    header = played.header.model_copy(update={"settings": settings})
+    assert as_played(replace(played, header=header, turns=uncounted)).turns == played.turns
 
 
 async def test_notes_need_the_model() -> None:

@@ -31,8 +31,10 @@ class Spending:
         requests: How many were answered.
         prompt: Tokens of their prompts, as reported; as counted here where nothing was.
         cached: How many of these the endpoint said it had served from its cache.
-        prefix: How many of these formed an unbroken prefix of the request before, so that a cache of
-            prefixes could serve them; None in sessions saved without it.
+        measured: How many of these belong to requests whose prefix was recorded; that of probes and
+            of older sessions was not.
+        prefix: How many of those formed an unbroken prefix of the request before, so that a cache of
+            prefixes could serve them; None where none was recorded.
         completion: Tokens of the replies.
         usd: US dollars without a cache; None if no price is known.
         usd_reported: US dollars with what was reported as cached.
@@ -44,6 +46,7 @@ class Spending:
     requests: int
     prompt: int
     cached: int
+    measured: int
     prefix: int | None
     completion: int
     usd: float | None
@@ -52,8 +55,8 @@ class Spending:
 
     @property
     def prefix_share(self) -> float | None:
-        """The share of the prompts that a cache of prefixes could serve."""
-        return None if self.prefix is None or not self.prompt else self.prefix / self.prompt
+        """The share of what was measured that a cache of prefixes could serve."""
+        return None if self.prefix is None or not self.measured else self.prefix / self.measured
 
     def fields(self) -> dict[str, Any]:
         """Return it as JSON; what is unknown is null."""
@@ -105,9 +108,10 @@ def _spending(
         pl.when(prompt=0).then("counted").otherwise("prompt").fill_null(0).alias("prompt")
     )
     prefix = (pl.col("prefix") / pl.col("counted") * pl.col("prompt")).sum()
-    sums = asked.select(*(pl.col(name).sum() for name in _TOKENS), prefix=prefix).row(0, named=True)
-    known = asked["prefix"].drop_nulls().len() > 0
-    served = round(sums["prefix"]) if known else None
+    measured = pl.col("prompt").filter(pl.col("prefix").is_not_null()).sum()
+    totals = asked.select(*map(pl.sum, _TOKENS), prefix=prefix, measured=measured)
+    sums = totals.row(0, named=True)
+    served = round(sums["prefix"]) if sums["measured"] else None
     prompt, cached, completion = sums["prompt"], sums["cached"], sums["completion"]
     rates = None if cost is None else _Rates.of(cost, round(prompt / asked.height))
     return Spending(
@@ -116,6 +120,7 @@ def _spending(
         requests=asked.height,
         prompt=prompt,
         cached=cached,
+        measured=sums["measured"],
         prefix=served,
         completion=completion,
         usd=rates.usd(prompt, 0, completion) if rates else None,

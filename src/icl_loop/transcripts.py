@@ -350,6 +350,7 @@ def read(path: Path) -> Transcript:
             case _NoteLine() as written:
                 after = f"a note after turn {written.after_turn}"
                 _expect(path, number, f"a note after turn {len(turns)}", after)
+                _check_kept(path, number, written.kept, len(turns))
                 notes.append(_note(written))
             case _ProbeLine() as asked:
                 after = f"a probe after turn {asked.after_turn}"

@@ -63,11 +63,17 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _asks_beside(header: Mapping[str, Any]) -> bool:
-    settings = header.get("settings")
-    tables = settings if isinstance(settings, dict) else {}
-    probes, context = tables.get("probes"), tables.get("context")
-    probed = isinstance(probes, dict) and bool(probes.get("at"))
-    return probed or (isinstance(context, dict) and "notes" in str(context.get("policy")))
+    """Whether the settings ask for probes or notes, or those of a parent that lines are shared with."""
+    settings = _table(header, "settings")
+    probed = bool(_table(settings, "probes").get("at"))
+    noted = "notes" in str(_table(settings, "context").get("policy"))
+    parent = _table(_table(header, "branch"), "parent")
+    return probed or noted or (bool(parent) and _asks_beside(parent))
+
+
+def _table(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = said.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:

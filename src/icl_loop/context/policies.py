@@ -233,11 +233,18 @@ class Block(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates since the last cut, or cut."""
-        before = past.shown_before
-        since = _since(past.candidates, before[0]) if before else past.candidates
+        since = _since(past.candidates, self._cut_at(past))
         if past.history.tally.of(since) <= self.high * past.budget:
             return since
         return replace(past, candidates=since).newest_within(int(self.low * past.budget))
+
+    def _cut_at(self, past: Past) -> int:
+        """Return the first turn since the last cut; one that left nothing was before the newest."""
+        if past.shown_before:
+            return past.shown_before[0]
+        if past.history.tally.of(past.candidates) <= self.high * past.budget:
+            return 0
+        return len(past.history.turns) - 1 - past.history.senses.delay
 
 
 @dataclass(frozen=True)

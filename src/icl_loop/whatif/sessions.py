@@ -62,17 +62,31 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
 
 
 def as_played(transcript: Transcript) -> Transcript:
-    """Return a saved session as it was shown; one saved before tokens were is counted again."""
+    """Return a saved session as it was shown; tokens that were not saved are counted."""
     if all(turn.counted is not None for turn in transcript.turns):
         return transcript
-    return shown_under(transcript, _session_of(transcript).policy)
+    history, turns = _begun(transcript, _session_of(transcript)), list[Turn]()
+    for event in transcript.events:
+        if isinstance(event, Turn):
+            turns.append(_counted(event, history))
+            history.add(event, shown_in(event.kept))
+        else:
+            history.take(event)
+    return replace(transcript, turns=tuple(turns))
+
+
+def _counted(turn: Turn, history: History) -> Turn:
+    shown = shown_in(turn.kept)
+    counted = history.counted(shown, _tokens(history, turn.question))
+    return replace(turn, counted=counted, prefix=history.prefix(shown))
 
 
 def _session_of(transcript: Transcript) -> Session:
-    """Return the session that a transcript describes; its data are not opened."""
+    """Return the session that a transcript was played as; its data are not opened."""
     header = transcript.header
+    played_under = header.settings if header.source is None else header.source.settings
     try:
-        settings = Settings.model_validate(header.settings)
+        settings = Settings.model_validate(played_under)
     except ValidationError as error:
         key = ".".join(map(str, error.errors()[0]["loc"]))
         raise InputError(f"{transcript.path}: recorded settings, {key}: not understood") from None
@@ -97,7 +111,8 @@ def _begun(transcript: Transcript, session: Session) -> History:
     header, settings = transcript.header, session.settings
     labels = tuple(header.labels)
     wording, delay = open_wording(settings.task.wording), settings.feedback.delay
-    senses = Senses(wording, settings.task.encoding, labels, delay)
+    rule = settings.answers.as_rule()
+    senses = Senses(wording, settings.task.encoding, labels, delay, rule)
     key = (session.seed, session.stream)
     return History.begun(session.window, system(header.system), senses, key)
 
