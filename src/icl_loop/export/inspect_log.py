@@ -245,16 +245,19 @@ class _Said:
                 place, reply = 1 + 3 * event.index, spoken[event.index][1]
                 asking: Ranges = [(place, place + 1)]
             else:
-                key = f"{event.after_turn}-notes"
-                asking = said.take(f"{key}-question", notes.question(transcript))
-                said.messages.extend(said.pool[first] for first, _ in asking)
-                reply = _chat(assistant(event.reply.text), f"{key}-reply")
-                said.messages.append(reply)
+                asking, reply = said.ask(transcript, event)
             showed = [(0, 1), *standing, *_past(event), *asking]
             said.calls.append(Call(event, showed, _output(event.reply, model, reply)))
             if isinstance(event, Note):
-                standing = said.take(f"{event.after_turn}-notes", notes.shown(transcript, event))
+                standing = said.take(_key_of(event), notes.shown(transcript, event))
         return said
+
+    def ask(self, transcript: Transcript, note: Note) -> "tuple[Ranges, ChatMessage]":
+        """Add the request for notes and its reply to the conversation, and return them."""
+        asking = self.take(f"{_key_of(note)}-question", notes.question(transcript))
+        reply = _chat(assistant(note.reply.text), f"{_key_of(note)}-reply")
+        self.messages.extend((*(self.pool[place] for place, _ in asking), reply))
+        return asking, reply
 
     def take(self, key: str, messages: Sequence[Message]) -> Ranges:
         """Add messages about notes to the pool, and return where they are."""
