@@ -463,6 +463,7 @@ def test_the_metrics_of_a_log_are_those_of_the_analysis(tmp_path: Path, ending: 
     assert scores["late"]["stderr"].value * 12.7062 == pytest.approx((high - low) / 2, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # Inspect's own use of pandas
 def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
     """Inspect's data frames have a row a log, a row a session, and a row a message."""
     pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")

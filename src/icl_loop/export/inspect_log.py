@@ -169,7 +169,9 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
     from inspect_ai.model import ModelOutput  # noqa: PLC0415  an extra
 
     header, turns, model = transcript.header, transcript.turns, _model(transcript.header)
+    uuid = _key("sample", str(file), header.id, header.created)
     said = _Said.of(transcript, model)
+    said.name(uuid)
     times = [time for time in (_time(event.reply.at) for event in transcript.events) if time]
     began = _time(header.created) or min(times, default=None)
     took = sum(event.reply.latency_s or 0.0 for event in transcript.events)
@@ -190,7 +192,7 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
             "planned": header.turns,
             "donor": header.donor and header.donor.model_dump(mode="json"),
         },
-        events=list(_events(said.calls, model)),
+        events=list(_events(said.calls, model, uuid)),
         events_data=EventsData(messages=said.pool, calls=[]),
         model_usage={model: _usage(_total(transcript.events))},
         started_at=began.isoformat() if began else None,
@@ -198,7 +200,7 @@ def _sample(transcript: Transcript, file: Path, epoch: int) -> "EvalSample":
         total_time=(max(times) - began).total_seconds() if times and began else None,
         working_time=took,
         turn_count=len(turns),
-        uuid=_key("sample", str(file), header.id, header.created),
+        uuid=uuid,
         limit=_limit(transcript),
     )
 
@@ -251,6 +253,11 @@ class _Said:
             if isinstance(event, Note):
                 standing = said.take(_key_of(event), notes.shown(transcript, event))
         return said
+
+    def name(self, session: str) -> None:
+        """Give every message an id that no other session's message has."""
+        for message in {id(each): each for each in (*self.pool, *self.messages)}.values():
+            message.id = f"{session}-{message.id}"
 
     def ask(self, transcript: Transcript, note: Note) -> "tuple[Ranges, ChatMessage]":
         """Add the request for notes and its reply to the conversation, and return them."""
@@ -327,7 +334,7 @@ def _output(given: Reply, model: str, reply: "ChatMessage") -> "ModelOutput":
     )
 
 
-def _events(calls: Iterable[Call], model: str) -> "Iterator[Event]":
+def _events(calls: Iterable[Call], model: str, session: str) -> "Iterator[Event]":
     """Yield for each turn the call of the model and the judgement, for notes the call alone."""
     from inspect_ai.event import ModelEvent, ScoreEvent  # noqa: PLC0415  an extra
     from inspect_ai.model import GenerateConfig  # noqa: PLC0415  an extra
@@ -335,7 +342,7 @@ def _events(calls: Iterable[Call], model: str) -> "Iterator[Event]":
     worked = 0.0
     for call in calls:
         event, reply = call.event, call.event.reply
-        took, key = reply.latency_s or 0.0, _key_of(event)
+        took, key = reply.latency_s or 0.0, f"{session}-{_key_of(event)}"
         done = _time(reply.at) or datetime.fromisoformat(_EPOCH)
         yield ModelEvent(
             uuid=f"{key}-model",
