@@ -1,7 +1,7 @@
 """The loop: an async generator of turns. It opens no file, prints nothing, counts nothing."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -147,7 +147,31 @@ async def probe(
         ContextFull: The question does not fit.
         ModelError: The model did not answer.
     """
+    return await _probe(task, model, keep, _history(task, window, begun), sample)
+
+
+async def probes(
+    task: Task,
+    model: ChatModel,
+    keep: ContextPolicy,
+    begun: Sequence[Event],
+    samples: Iterable[Sample],
+    window: Window | None = None,
+) -> AsyncGenerator[Probe, None]:
+    """Ask about held-out samples as `probe` does, each in a fork of its own.
+
+    What was played is worked out once for all of them.
+    """
     history = _history(task, window, begun)
+    limit = history.tally.limit
+    for sample in samples:
+        history.tally.limit = limit  # what one fork was refused does not bind another
+        yield await _probe(task, model, keep, history, sample)
+
+
+async def _probe(
+    task: Task, model: ChatModel, keep: ContextPolicy, history: History, sample: Sample
+) -> Probe:
     asked = await _ask(task, model, keep, history, task.ask_about(sample))
     played = len(history.turns)
     reading, label = task.read(asked.reply), task.name(sample, played)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from icl_loop.errors import InputError, nearest
 from icl_loop.records import keyed_bits, keyed_order
@@ -53,7 +53,7 @@ def projected(size: int, key: Key) -> Transform:
         raise InputError(f"projected pixels need a size of at most {MAX_PROJECTED}, got {size}")
     side = size * size
     bits = keyed_bits(side * side, *key, "projection") >> np.uint64(11)
-    gaussian = ndtri((bits + 0.5) / 2.0**53).reshape(side, side)
+    gaussian = scipy.special.ndtri((bits + 0.5) / 2.0**53).reshape(side, side)
     q, r = np.linalg.qr(gaussian)
     rotation = (q * np.sign(np.diag(r))).astype(np.float32)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, nctdtrinc, stdtr, stdtrit
 
 from icl_loop.records import keyed_bits
 
@@ -145,7 +145,7 @@ def _error(values: Floats) -> float:
 
 def t_interval(values: Floats, level: float = 1 - ALPHA) -> tuple[float, float]:
     """Return the t interval of the mean of at least two values (Student 1908)."""
-    half = float(stdtrit(values.size - 1, (1 + level) / 2)) * _error(values)
+    half = float(scipy.special.stdtrit(values.size - 1, (1 + level) / 2)) * _error(values)
     mean = _mean(values)
     return mean - half, mean + half
 
@@ -155,7 +155,7 @@ def t_test(values: Floats) -> float | None:
     error = _error(values)
     if not error:
         return None if values[0] else 1.0
-    return float(2 * stdtr(values.size - 1, -abs(_mean(values)) / error))
+    return float(2 * scipy.special.stdtr(values.size - 1, -abs(_mean(values)) / error))
 
 
 def sign_flip(values: Floats) -> float:
@@ -207,7 +207,9 @@ def least_detectable(values: Floats) -> float | None:
     the sign-flip test too. Values without variance say nothing of it: None.
     """
     freedom = values.size - 1
-    delta = nctdtrinc(freedom, 1 - POWER, stdtrit(freedom, 1 - ALPHA / 2))
+    delta = scipy.special.nctdtrinc(
+        freedom, 1 - POWER, scipy.special.stdtrit(freedom, 1 - ALPHA / 2)
+    )
     return float(delta) * _error(values) or None
 
 
@@ -246,6 +248,6 @@ def e_process(differences: ArrayLike) -> Floats:
         E_1 to E_n, shape (n,).
     """
     values = np.asarray(differences, dtype=np.float64)
-    bets = 2 * expit(2 * np.array(RATES, dtype=np.float64)[:, None] * values)
+    bets = 2 * scipy.special.expit(2 * np.array(RATES, dtype=np.float64)[:, None] * values)
     evidence: Floats = np.cumprod(bets, axis=1).mean(axis=0)
     return evidence

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
 
 from icl_loop.errors import InputError
 
@@ -50,7 +50,7 @@ class Estimate:
 def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
     """Return half the widths of t intervals, NaN for a count of 1."""
     number = np.asarray(counts, dtype=np.float64)
-    quantiles: NDArray[np.float64] = stdtrit(number - 1, (1 + LEVEL) / 2)
+    quantiles: NDArray[np.float64] = scipy.special.stdtrit(number - 1, (1 + LEVEL) / 2)
     return quantiles * np.asarray(deviations, dtype=np.float64) / np.sqrt(number)
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+import scipy  # its parts are loaded where they are first used
 from numpy.typing import NDArray
-from scipy.special import nctdtr, stdtr, stdtrit
 
 from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, POWER
 
@@ -62,7 +62,7 @@ def _student(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     seen = np.abs(differences.mean(axis=1))
     beyond = np.where(seen > 0, np.inf, 0.0)
     t = np.divide(seen, error, out=beyond, where=error > 0)
-    tails: NDArray[np.float64] = 2 * stdtr(streams - 1, -t)
+    tails: NDArray[np.float64] = 2 * scipy.special.stdtr(streams - 1, -t)
     return tails
 
 
@@ -87,9 +87,9 @@ def power_by_formula(effect: float, deviation: float, streams: int) -> float:
     if deviation == 0:
         return float(effect != 0)
     freedom, shift = streams - 1, abs(effect) / deviation * np.sqrt(streams)
-    least = stdtrit(freedom, 1 - ALPHA / 2)
+    least = scipy.special.stdtrit(freedom, 1 - ALPHA / 2)
     # scipy gives NaN where a tail is too thin for a float.
-    above, below = np.nan_to_num(nctdtr(freedom, shift, [least, -least]))
+    above, below = np.nan_to_num(scipy.special.nctdtr(freedom, shift, [least, -least]))
     return float(1 - above + below)
 
 

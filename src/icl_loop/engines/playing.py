@@ -4,7 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 
 from icl_loop.experiment import Session
-from icl_loop.loop import events, probe
+from icl_loop.loop import events, probes
 from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.records import Event, Probe, Turn
 
@@ -77,6 +77,7 @@ async def _probes(
     if turns not in session.task.checkpoints or turns < saved.turns:
         return
     asked = {each.sample for each in saved.probes if each.after_turn == turns}
-    for sample in session.task.probes:
-        if sample.id not in asked:
-            yield await probe(session.task, model, session.policy, played, sample, session.window)
+    due = [sample for sample in session.task.probes if sample.id not in asked]
+    asking = probes(session.task, model, session.policy, played, due, session.window)
+    async for probed in asking:
+        yield probed
