@@ -283,8 +283,8 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     """A folder that is not there, and a learner that nobody knows: each is one error in words."""
     ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-shadow")
-    assert ran.returncode == 1
-    assert "r.html cannot be written: No such file" in ran.stderr
+    assert ran.returncode == 2
+    assert "r.html cannot be written: there is no folder" in ran.stderr
     ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--shadow", "reference/nearst")
     assert ran.returncode == 2
     assert "did you mean 'reference/nearest'?" in ran.stderr
