@@ -394,6 +394,18 @@ async def test_every_screen_is_fit(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_the_link_to_the_sessions_takes_the_keys_there(
+    browser: Playing, written: Path
+) -> None:
+    """Who follows the link to the sessions steps through them by keys at once."""
+    seen = await visit(browser, written)
+    await seen.tab.click("nav >> text=Sessions")
+    await seen.tab.keyboard.press("ArrowRight")
+    assert (await seen.text("#said")).startswith("turn 1:")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
     """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
     seen = await visit(browser, written)
