@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from endpoint import error, serving
+from endpoint import completion, error, serving
 from icl_loop.cli import main
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -284,6 +284,30 @@ def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path)
         )
     assert done.returncode == 1
     assert all(word in done.stderr for word in ("no such model", "feedback-0", "icl-loop run"))
+
+
+def test_a_limit_that_is_reached_is_to_be_raised(icl_loop: Command, tmp_path: Path) -> None:
+    """A run that its limit stopped is not told to go on under the same limit."""
+    with serving([completion("Answer: 1")]) as endpoint:
+        done = icl_loop(
+            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--max-tokens", 10],
+            *["--set", "model.name=tiny", "--set", f"model.base_url={endpoint.base_url}"],
+        )
+    assert done.returncode == 1
+    assert "Go on under a higher limit with: icl-loop run" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["plot"], ["report"], ["what-if", "--policy", "last(5)"]], ids=lambda each: each[0]
+)
+def test_a_folder_that_is_not_there_is_wrong_input(
+    icl_loop: Command, tmp_path: Path, command: list[str]
+) -> None:
+    """What could not be written in the end is refused before anything is read."""
+    name, *rest = command
+    done = icl_loop(name, tmp_path / "no-transcripts", *rest, "-o", tmp_path / "no" / "f.html")
+    assert done.returncode == 2
+    assert "f.html cannot be written: there is no folder" in done.stderr
 
 
 def test_the_console_script_is_installed(tmp_path: Path) -> None:

@@ -311,8 +311,8 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     """A folder that is not there, and a learner that nobody knows: each is one error in words."""
     ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-shadow")
-    assert ran.returncode == 1
-    assert "r.html cannot be written: No such file" in ran.stderr
+    assert ran.returncode == 2
+    assert "r.html cannot be written: there is no folder" in ran.stderr
     ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--shadow", "reference/nearst")
     assert ran.returncode == 2
     assert "did you mean 'reference/nearest'?" in ran.stderr
@@ -418,6 +418,18 @@ async def test_every_screen_is_fit(
     assert drawn == await seen.tab.evaluate("document.querySelectorAll('.chart').length")
     paper = await seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_link_to_the_sessions_takes_the_keys_there(
+    browser: Playing, written: Path
+) -> None:
+    """Who follows the link to the sessions steps through them by keys at once."""
+    seen = await visit(browser, written)
+    await seen.tab.click("nav >> text=Sessions")
+    await seen.tab.keyboard.press("ArrowRight")
+    assert (await seen.text("#said")).startswith("turn 1:")
     await seen.tab.context.close()
 
 

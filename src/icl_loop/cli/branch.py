@@ -35,8 +35,9 @@ def branch(
 ) -> None:
     """Go on from a turn of saved sessions under other feedback, policy, wording or model.
 
-    The parents are left as they are. Branches of an experiment NAME are saved in NAME-branches; the
-    same command again goes on with those that are unfinished.
+    The parents are left as they are.
+    Branches of an experiment NAME are saved in NAME-branches.
+    The same command again goes on with those that are unfinished.
     """
     parents = find(paths)
     made = branches(parents, at, changes or [], model=model, arm=arm, turns=turns)

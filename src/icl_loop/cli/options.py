@@ -42,6 +42,12 @@ def from_here(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
+def check_folder(file: Path) -> None:
+    """Refuse a file to write in a folder that is not there, before any work is done for it."""
+    if not file.parent.is_dir():
+        raise InputError(f"{file} cannot be written: there is no folder {file.parent}")
+
+
 def pair_of_arms(text: str | None) -> tuple[str, str] | None:
     """Return the two arms of `--primary`, None if it was not given."""
     if text is None:

@@ -10,7 +10,7 @@ import typer
 
 from icl_loop.analysis import conclude_each, frame, sessions
 from icl_loop.cli.console import complain, say
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Paths, check_folder
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def plot(
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
     plots.check_format(file)
+    check_folder(file)
     turns = frame(paths)
     if figure is Figure.CURVES:
         chart: AnyChart = _curves(

@@ -34,8 +34,9 @@ def rejudge(
 ) -> None:
     """Read saved replies again by another rule, without a request, into transcripts of their own.
 
-    The sources are left as they are; what was told and sent stays as it was. Those of an experiment
-    NAME are saved in NAME-rejudged-DIGEST, which analyze and the other commands take like any other.
+    The sources are left as they are; what was told and sent stays as it was.
+    Those of an experiment NAME are saved in NAME-rejudged-DIGEST.
+    The other commands, such as analyze, take that folder like any other.
     """
     done = [rejudging.rejudge(path, changes, out_dir) for path in find(paths)]
     out.print(_table(done))

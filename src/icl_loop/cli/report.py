@@ -7,7 +7,7 @@ import typer
 
 from icl_loop.analysis import find, frame
 from icl_loop.cli.console import say, this_command
-from icl_loop.cli.options import Paths, pair_of_arms
+from icl_loop.cli.options import Paths, check_folder, pair_of_arms
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
 from icl_loop.errors import StoppedShort
 
@@ -28,6 +28,7 @@ def report(
     """Write one HTML file with the verdict, the curves and every turn, which needs no network."""
     from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
 
+    check_folder(file)
     pair = pair_of_arms(primary)
     turns = frame(find(paths))  # it shows what was said, which exports are not read for
     said = page(turns, pair, shaded(turns, learner, wanted=not no_shadow), this_command())

@@ -28,7 +28,7 @@ from icl_loop.cli.options import (
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.engines import Engine, local
 from icl_loop.engines.ray import on_ray
-from icl_loop.errors import InputError, TranscriptError
+from icl_loop.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
 
@@ -155,9 +155,16 @@ def _close(playing: Run, result: RunResult | None) -> None:
         say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
     err.print(
-        screen.printable(f"stopped short; what is saved is kept. Go on with: {this_command()}"),
+        screen.printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
         markup=False,
         highlight=False,
         soft_wrap=True,
     )
     raise typer.Exit(STOPPED_SHORT)
+
+
+def _way_on(result: RunResult | None) -> str:
+    """Return how to go on; where a limit was reached the same command would stop at once."""
+    stops = result.stops if result else ()
+    spent = any(isinstance(stop.reason, BudgetSpent) for stop in stops)
+    return f"Go on {'under a higher limit ' if spent else ''}with: {this_command()}"

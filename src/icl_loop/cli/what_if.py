@@ -11,7 +11,7 @@ from rich.progress import track
 
 from icl_loop.analysis import find
 from icl_loop.cli.console import err, out
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Paths, check_folder
 from icl_loop.context import Policy, context_policy
 from icl_loop.errors import InputError
 from icl_loop.shadow import LEARNER
@@ -39,13 +39,14 @@ def what_if(
 ) -> None:
     """Print what other context policies would have shown in saved sessions; nothing is requested.
 
-    Each session keeps its questions, replies and told words. A policy that has the model take notes
-    cannot be asked about.
+    Each session keeps its questions, replies and told words.
+    A policy that has the model take notes cannot be asked about.
     """
     from icl_loop import plots, whatif  # noqa: PLC0415  the chart library takes its time
 
     if file is not None:
         plots.check_format(file)
+        check_folder(file)
     policies = [context_policy(text) for text in policy]
     found = asyncio.run(_all_requests(find(paths), policies, learner))
     if not found:

@@ -62,7 +62,7 @@ def names_at_the_right(
     top: float = 1.0,
     height: int = HEIGHT,
 ) -> list[alt.Chart]:
-    """Draw names beside the plot, each led to by a dotted line from where its line ends.
+    """Draw names beside the plot, each led to by a faint grey line from where its line ends.
 
     Args:
         ends: Columns `name`, `turn` and `value`; where lines end together, those named first stand
@@ -81,13 +81,12 @@ def names_at_the_right(
     colour = alt.Color("colour:N", scale=None)
     leader = (
         alt.Chart(lines)
-        .mark_rule(strokeDash=[1, 3])
+        .mark_rule(strokeWidth=1, opacity=0.5, color=look.faint)  # dots are the shadow's
         .encode(
             x=alt.X("turn:Q"),
             y=alt.Y("value:Q"),
             x2=alt.value("width"),
             y2=alt.Y2("height:Q"),
-            color=colour,
         )
     )
     text = (
