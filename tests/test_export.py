@@ -2,6 +2,7 @@
 
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -463,22 +464,32 @@ def test_the_metrics_of_a_log_are_those_of_the_analysis(tmp_path: Path, ending: 
     assert scores["late"]["stderr"].value * 12.7062 == pytest.approx((high - low) / 2, rel=1e-4)
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # Inspect's own use of pandas
+TABLES_OF_INSPECT = """
+import json, sys
+from inspect_ai.analysis import evals_df, messages_df, samples_df
+tables = [made(sys.argv[1]) for made in (evals_df, samples_df, messages_df)]
+print(json.dumps([[len(table) for table in tables], list(tables[1].columns)]))
+"""
+"""A program, since Inspect leaves the event loops that it opens for this unclosed."""
+
+
 def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
     """Inspect's data frames have a row a log, a row a session, and a row a message.
 
     Of messages Inspect leaves out the frame, and told words that no request ever showed.
     """
-    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
-    for needed in ("pandas", "pyarrow"):
+    for needed in ("inspect_ai", "pandas", "pyarrow"):
         pytest.importorskip(needed, reason=f"Inspect's data frames need {needed}")
-    from inspect_ai.analysis import evals_df, messages_df, samples_df
-
     export([SAMPLE], "inspect", tmp_path / "logs")
-    place = str(tmp_path / "logs")
-    evals, samples, said = evals_df(place), samples_df(place), messages_df(place)
-    assert (len(evals), len(samples), len(said)) == (4, 8, 6 * 75 + 2 * 51)
-    assert {"score_late", "score_accuracy", "metadata_arm"} <= set(samples.columns)
+    done = subprocess.run(
+        [sys.executable, "-c", TABLES_OF_INSPECT, str(tmp_path / "logs")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows, columns = json.loads(done.stdout.splitlines()[-1])
+    assert rows == [4, 8, 6 * 75 + 2 * 51]
+    assert {"score_late", "score_accuracy", "metadata_arm"} <= set(columns)
 
 
 def test_two_arms_are_two_logs(tmp_path: Path) -> None:
