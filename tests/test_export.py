@@ -1,6 +1,8 @@
 """The laws of exports: they hold what the transcripts hold, whole or not at all."""
 
+import asyncio
 import base64
+import importlib.util
 import json
 import subprocess
 import sys
@@ -53,6 +55,14 @@ PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
 TIME = "2026-01-02T03:04:05.678+00:00"
+
+
+@pytest.fixture(autouse=True)
+def event_loops_do_not_nest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep Inspect from patching the event loops of this process for good, and of other tests."""
+    if importlib.util.find_spec("nest_asyncio2") is not None:
+        monkeypatch.setattr("nest_asyncio2.apply", lambda *_, **__: None)
+
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 counts = st.integers(0, 2**40)
@@ -567,9 +577,7 @@ def test_whole_or_not_at_all(tmp_path: Path, to: str) -> None:
 
 
 @pytest.mark.parametrize("to", ["parquet", "csv", "openai-jsonl", "inspect"])
-async def test_no_key_is_in_an_export(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
-) -> None:
+def test_no_key_is_in_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
     """The key that a run was played with is in nothing that is exported of it."""
     if to == "inspect":
         pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
@@ -577,7 +585,7 @@ async def test_no_key_is_in_an_export(
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     with serving(build_app(models, settings=ServerSettings(api_key=CANARY))) as base_url:
         model = {"name": "reference/nearest", "base_url": base_url, "api_key_env": "CANARY_KEY"}
-        played = await Run(experiment(turns=3, model=model), tmp_path).play()
+        played = asyncio.run(Run(experiment(turns=3, model=model), tmp_path).play())
     assert played.complete
     place = tmp_path / "out"
     export(played.paths, to, place)
@@ -589,10 +597,10 @@ async def test_no_key_is_in_an_export(
         assert any(b"reference/nearest" in data for data in written)
 
 
-async def test_pictures_stay_pictures(tmp_path: Path) -> None:
+def test_pictures_stay_pictures(tmp_path: Path) -> None:
     """A picture that was seen is bytes in Parquet and a data URL in a conversation."""
     made = experiment(turns=2, streams=1, task={"encoding": "png"})
-    (path,) = (await Run(made, tmp_path).play()).paths
+    (path,) = asyncio.run(Run(made, tmp_path).play()).paths
     export([path], "parquet", tmp_path / "out.parquet")
     shown = [
         part.png
