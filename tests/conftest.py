@@ -1,10 +1,14 @@
 """What every test may use."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from commanding import Command, Done
+from icl_loop.cli import main
 
 # The machines that run these tests are small and shared: a slow example is no failure.
 settings.register_profile(
@@ -25,3 +29,18 @@ def mnist() -> str:
     if not folder or not Path(folder, "mnist").is_dir():
         pytest.skip("ICL_LOOP_DATA names no folder that holds mnist/")
     return "mnist:test"
+
+
+@pytest.fixture
+def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, called as its console script calls it."""
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as exited:
+            main()
+        captured = capsys.readouterr()
+        return Done(int(exited.value.code or 0), captured.out, captured.err)
+
+    return run

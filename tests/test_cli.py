@@ -6,46 +6,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from commanding import Command
 from endpoint import completion, error, serving
-from icl_loop.cli import main
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
 (QUICKSTART,) = (path for path in EXPERIMENTS if path.stem == "quickstart")
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command went."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command line, called as its console script calls it."""
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = capsys.readouterr()
-        return Done(int(exited.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> None:

@@ -6,8 +6,8 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from commanding import Command
 from icl_loop.analysis import frame, probes, sessions, summarize
 from icl_loop.analysis.exported import TABLES, beside
-from icl_loop.cli import main
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, TranscriptError
 from icl_loop.export import export, notes, parquet
@@ -310,33 +310,6 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
         else {"type": "image_url", "image_url": {"url": url}}
         for part in message.parts
     ]
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a command went."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-Command = Callable[..., Done]
-
-
-@pytest.fixture
-def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command line, called as its console script calls it."""
-
-    def run(*arguments: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = capsys.readouterr()
-        return Done(int(exited.value.code or 0), captured.out, captured.err)
-
-    return run
 
 
 def test_runs_are_told_apart(tmp_path: Path) -> None:

@@ -256,22 +256,20 @@ async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
     assert found.headings[0] == 1
 
 
-def test_many_turns_are_held_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_turns_are_held_in_part() -> None:
     """Of a run with too many turns, an even choice of streams is held, and the page says so."""
-    monkeypatch.setattr("icl_loop.report.pages.MOST_TURNS", 100)
-    text = page(frame([SAMPLE]))
+    text = page(frame([SAMPLE]), most_turns=100)
     assert "1 others are left out" in text or "1 other" in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
 
 
-def test_a_shadow_that_takes_long_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shadow_that_takes_long_is_asked_for() -> None:
     """With many turns there is no shadow unasked, and the page says how to ask for it."""
-    monkeypatch.setattr("icl_loop.cli.shading.MOST_TURNS", 10)
     turns = frame([SAMPLE])
-    unasked = shaded(turns, None, wanted=True)
+    unasked = shaded(turns, None, wanted=True, most_turns=10)
     assert unasked.turns is None
     assert f"--shadow {LEARNER}" in unasked.note
-    asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True)
+    asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True, most_turns=10)
     assert asked.turns is not None
     assert asked.turns.height == 50
 

@@ -30,7 +30,12 @@ NoShadow = Annotated[bool, typer.Option("--no-shadow", help="Draw no shadow.")]
 
 
 def shaded(
-    turns: pl.DataFrame, learner: str | None, *, wanted: bool, paths: Sequence[Path] = ()
+    turns: pl.DataFrame,
+    learner: str | None,
+    *,
+    wanted: bool,
+    paths: Sequence[Path] = (),
+    most_turns: int = MOST_TURNS,
 ) -> Shaded:
     """Return the shadow of every turn, or why there is none.
 
@@ -39,15 +44,16 @@ def shaded(
         learner: Whose shadow was asked for.
         wanted: Whether one may be drawn unasked.
         paths: What `frame` was given; the transcripts that the turns name if nothing.
+        most_turns: Of how many turns it may be drawn unasked.
     """
     if not wanted:
         return Shaded(LEARNER, None, "No shadow was asked for.")
-    if learner is None and turns.height > MOST_TURNS:
+    if learner is None and turns.height > most_turns:
         return Shaded(
             LEARNER,
             None,
             f"No shadow is drawn: there are {turns.height:,} turns, and it is drawn unasked for up"
-            f" to {MOST_TURNS:,}; ask for it with --shadow {LEARNER}.",
+            f" to {most_turns:,}; ask for it with --shadow {LEARNER}.",
         )
     try:
         find(paths or map(Path, turns["path"].head(1)))

@@ -66,6 +66,7 @@ def page(
     primary: tuple[str, str] | None = None,
     shaded: Shaded = NO_SHADOW,
     command: str = "icl-loop report",
+    most_turns: int = MOST_TURNS,
 ) -> str:
     """Return the report on a frame of turns, as HTML.
 
@@ -74,11 +75,12 @@ def page(
         primary: The arms of the primary contrast, if not those recorded.
         shaded: The shadow of the turns.
         command: How the page was asked for.
+        most_turns: Turns that are held whole; of more, an even choice of streams is.
     """
     paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
     known = sessions(paths)
     conclusions = conclude_each(turns, primary, known)
-    shelf, left_out = _shelf(turns, shaded)
+    shelf, left_out = _shelf(turns, shaded, most_turns)
     figures = _figures(turns, conclusions, shaded)
     headers = [header_of(path) for path in paths]
     return _render(
@@ -167,10 +169,10 @@ def _figures(
     }
 
 
-def _shelf(turns: pl.DataFrame, shaded: Shaded) -> tuple[Shelf, int]:
+def _shelf(turns: pl.DataFrame, shaded: Shaded, most_turns: int) -> tuple[Shelf, int]:
     """Return the sessions to step through, and how many streams were left out for their number."""
     streams = turns["stream"].unique().sort().to_list()
-    room = max(1, MOST_TURNS * len(streams) // max(turns.height, 1))
+    room = max(1, most_turns * len(streams) // max(turns.height, 1))
     step = -(-len(streams) // room)
     chosen = set(streams[::step])
     names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment", "stream").first())
