@@ -100,10 +100,7 @@ def turn_fields(turn: Turn) -> dict[str, Any]:
         "label": turn.label,
         "question": turn.question.text,
         **_picture_of(turn.question),
-        "kept": turn.kept,
-        "request": turn.request,
-        "reply": turn.reply.text,
-        "finish": turn.reply.finish,
+        **_request_fields(turn),
         "answer": turn.answer,
         "outcome": turn.outcome,
         "correct": turn.feedback.correct,
@@ -122,10 +119,7 @@ def note_fields(note: Note) -> dict[str, Any]:
     return {
         "type": "note",
         "after_turn": note.after_turn,
-        "kept": note.kept,
-        "request": note.request,
-        "reply": note.reply.text,
-        "finish": note.reply.finish,
+        **_request_fields(note),
         "text": note.text,
         "overflows": note.overflows,
         "counted": note.counted,
@@ -141,15 +135,22 @@ def probe_fields(probe: Probe) -> dict[str, Any]:
         "after_turn": probe.after_turn,
         "sample": probe.sample,
         "label": probe.label,
-        "kept": probe.kept,
-        "request": probe.request,
-        "reply": probe.reply.text,
-        "finish": probe.reply.finish,
+        **_request_fields(probe),
         "answer": probe.answer,
         "outcome": probe.outcome,
         "correct": probe.correct,
         "overflows": probe.overflows,
         **_reply_fields(probe.reply),
+    }
+
+
+def _request_fields(entry: Event | Probe) -> dict[str, Any]:
+    """Return the fields of what a request showed and what was said to it."""
+    return {
+        "kept": entry.kept,
+        "request": entry.request,
+        "reply": entry.reply.text,
+        "finish": entry.reply.finish,
     }
 
 

@@ -69,13 +69,7 @@ def read(path: Path) -> Transcript:
     Raises:
         TranscriptError: The file is not a transcript; the message names file and line.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
-    *lines, torn = data.split(b"\n")
-    if not lines:
-        raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
+    lines, torn = _lines_in(path)
     check_seals(path, lines, torn)
     header = parse(path, 1, lines[0], HEADER)
     turns: list[Turn] = []
@@ -102,7 +96,7 @@ def read(path: Path) -> Transcript:
                 probes.append(probe_of(asked))
             case End() as end:
                 pass
-    sound = len(data) - len(torn)
+    sound = sum(map(len, lines)) + len(lines)
     return Transcript(path, header, tuple(turns), end, sound, tuple(probes), tuple(notes))
 
 
@@ -147,13 +141,19 @@ def whole_lines(path: Path) -> list[bytes]:
     Raises:
         TranscriptError: It cannot be read, or holds no whole line.
     """
+    lines, _ = _lines_in(path)
+    return [line + b"\n" for line in lines]
+
+
+def _lines_in(path: Path) -> tuple[list[bytes], bytes]:
+    """Return the whole lines of a file, without their ends, and what is torn behind them."""
     try:
-        *lines, _ = path.read_bytes().split(b"\n")
+        *lines, torn = path.read_bytes().split(b"\n")
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
     if not lines:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
-    return [line + b"\n" for line in lines]
+    return lines, torn
 
 
 def has_whole_line(path: Path) -> bool:
