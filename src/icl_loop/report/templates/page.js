@@ -116,6 +116,7 @@
       ...session.labels.map((label, place) => [`label-${place}`, `label ${plain(label)}`]),
     ]);
     state.part = state.note = undefined;
+    state.origin = besides().begins.map((begin) => ` From turn ${begin.at} on: ${branchOf(begin)}.`).join("");
     drawRunning();
     listBeside();
     chooseFilter(turn);
@@ -170,13 +171,15 @@
   const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);
   const rightOf = (check) => `${sum(check.correct)} of ${check.correct.length} probes right`;
 
+  const UNDRAWN = "Transcripts hold no pictures of probes, and the data were not at hand when this page was made.";
+
   function marksBeside() {
     const { begins, notes, probes } = besides();
     const fine = { "vector-effect": "non-scaling-stroke", fill: "none" };
     const upright = (x, from, how) => shape("line", { x1: x, x2: x, y1: from, y2: 104, ...fine, ...how });
     return [
       ...notes.map((note) => upright(acrossOf(note.after), 90, { stroke: "var(--faint)", "stroke-width": 3 })),
-      ...begins.map((begin) => upright(acrossOf(begin.at), -4, { stroke: "var(--wrong)", "stroke-width": 2, "stroke-dasharray": "5 4" })),
+      ...begins.map((begin) => upright(acrossOf(begin.at), -4, { stroke: "var(--arm-text-3)", "stroke-width": 2, "stroke-dasharray": "5 4" })),
       ...probes.map((check) => { // a line of no length with a round end is a dot, however the drawing is stretched
         const [x, y] = [acrossOf(check.after), 100 - (100 * sum(check.correct)) / check.correct.length];
         return shape("line", { x1: x, x2: x, y1: y, y2: y, stroke: "var(--right)", "stroke-width": 9, "stroke-linecap": "round", ...fine });
@@ -209,6 +212,9 @@
     if (!at("asked")) return;
     at("asked").hidden = !probes.length;
     at("checkpoints").replaceChildren(...probes.map(checkpoint));
+    const drawn = (pictures) => pictures.some((each) => each !== null);
+    if (drawn(state.session.picture) && !probes.some((check) => drawn(check.picture)))
+      at("checkpoints").append(element("p", { className: "note", textContent: UNDRAWN }));
   }
 
   function checkpoint(check) {
@@ -248,11 +254,10 @@
     const said = [];
     for (const begin of begins.filter((each) => among(each.at) === turn)) {
       const changed = begin.changed.length ? `under ${begin.changed.map(plain).join("; ")}` : "with nothing changed";
-      const branch = branchOf(begin);
-      said.push(`${branch[0].toUpperCase()}${branch.slice(1)}, ${changed}. `);
+      const branch = begin.at > turn ? `After this turn: ${branchOf(begin)}` : branchOf(begin).replace("b", "B");
+      said.push(`${branch}, ${changed}. `);
     }
     const where = (after) => (after > turn ? "After this turn" : "Before this turn");
-    for (const note of notes.filter((each) => among(each.after) === turn)) said.push(`${where(note.after)} the model rewrote its notes. `);
     for (const check of probes.filter((each) => among(each.after) === turn)) {
       const see = element("button", { type: "button", textContent: "See the probes" });
       see.addEventListener("click", () => {
@@ -262,6 +267,7 @@
       });
       said.push(`${where(check.after)}: ${rightOf(check)}. `, see, " ");
     }
+    for (const note of notes.filter((each) => among(each.after) === turn)) said.push(`${where(note.after)} the model rewrote its notes. `);
     at("between").replaceChildren(...said);
   }
 
@@ -427,7 +433,7 @@
     state.cursor.setAttribute("x1", x);
     state.cursor.setAttribute("x2", x);
     at("running").setAttribute("aria-label",
-      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.`);
+      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.${state.origin}`);
     const picture = session.picture[turn];
     at("picture").hidden = picture === null;
     if (picture !== null) paint(at("picture"), pool.pictures[picture]);
