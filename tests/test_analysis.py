@@ -628,7 +628,7 @@ async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
     lengths = [len(note.text) for path in paths for note in read(path).notes]
     (found,) = noted(notes(paths))
     assert (found.arm, found.sessions, found.fewest, found.most) == ("feedback", 2, 2, 2)
-    assert (found.length, found.longest) == (np.mean(lengths), max(lengths))
+    assert (found.length, found.longest) == (float(np.mean(lengths)), max(lengths))
     lines = paths[0].read_bytes().splitlines(keepends=True)
     paths[0].write_bytes(lines[0] + b'{"type":"note","after_turn":0}\n')
     with pytest.raises(TranscriptError, match="line 2: the note is not whole"):
