@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from icl_loop.engines import Entry, Saved, entries
-from icl_loop.engines.ray import Worker, cluster, on_ray
+from icl_loop.engines.ray import Kit, Worker, cluster, on_ray
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import (
     ContextFull,
@@ -24,7 +24,6 @@ from icl_loop.experiment import Session
 from icl_loop.messages import Message, Reply
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.records import Probe, Turn
-from icl_loop.transcripts import VERSION
 from making import experiment, session
 
 
@@ -211,8 +210,7 @@ def test_errors_travel(error: Exception) -> None:
 async def test_a_worker_without_the_key_says_so() -> None:
     """A worker that cannot open a model hands over why."""
     made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
-    version, refused = await Worker().open({"key": made.opening(1.0)})
-    assert version == VERSION
+    refused = await Worker().open(Kit({"key": made.opening(1.0)}, {}, {}))
     assert str(refused) == "the environment variable NO holds no key"
 
 
