@@ -78,7 +78,7 @@ class Crew:
         self._tending = asyncio.create_task(self._tend())
         await self._some()
         until = time.monotonic() + GATHER_S
-        while self._is_incomplete() and time.monotonic() < until:
+        while self._is_incomplete() and time.monotonic() < until:  # noqa: ASYNC110  it may end by much
             await asyncio.sleep(POLL_S)
         if self._refusals and not self.stopping.is_set():
             raise self._refusals[0].reason

@@ -13,9 +13,10 @@ from icl_loop.errors import InputError
 
 OWN_CLUSTER = "local"
 """What Ray calls a cluster of its own on this machine."""
-QUIET = {
+QUIET = {  # some are read when Ray is imported
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without a warning
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # it prints on our standard output; we say what is lost
 }
 CONNECT_S = 10.0
 """Seconds in which the machine of an address has to answer."""
@@ -62,6 +63,8 @@ def library() -> Any:  # noqa: ANN401  a module that need not be installed
     Raises:
         InputError: It is not installed.
     """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         import ray  # noqa: PLC0415
     except ImportError:
@@ -86,8 +89,6 @@ def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # no
     if ray.is_initialized():
         yield
         return
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     _check(address)
     own = {"include_dashboard": False} if address == OWN_CLUSTER else {}
