@@ -1,4 +1,4 @@
-"""The laws of the engine that plays on a Ray cluster: a real one, of two machines, on loopback.
+"""The laws of the engine that plays on a Ray cluster: a real one, of two workers, on loopback.
 
 A cluster takes seconds to start, so all laws are held to by one test, each as a subtest.
 """
@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,6 @@ ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 CANARY = "canary-key-that-nobody-may-see"
 KEY_VARIABLE = "CANARY_KEY"
-LATE_KEY = "key-of-a-machine-that-joins-late"
-ELSEWHERE = ("ICL_LOOP_DATA", "TIKTOKEN_CACHE_DIR", "RAY_TMPDIR")
-"""What another machine does not have."""
 PER_MINUTE = 66
 ARMS = [
     {"name": "feedback"},
@@ -106,76 +103,23 @@ def worker_killed(tmp_path: Path) -> None:
 
 def workers() -> list[int]:
     """Return the processes below this one that play sessions."""
-    return [pid for pid, name in below(os.getpid()) if name.startswith("ray::Worker")]
-
-
-def below(process: int) -> list[tuple[int, str]]:
-    """Return the processes that another one started, directly or not, and their names."""
     command = ["/bin/ps", "-e", "-o", "pid=,ppid=,args="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     parents, names = {}, {}
     for line in listed.splitlines():
         pid, parent, name = line.split(maxsplit=2)
         parents[int(pid)], names[int(pid)] = int(parent), name
-    return [(pid, name) for pid, name in names.items() if process in _above(pid, parents)]
+    return [
+        pid
+        for pid, name in names.items()
+        if name.startswith("ray::Worker") and os.getpid() in _above(pid, parents)
+    ]
 
 
 def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
     while pid in parents:
         pid = parents[pid]
         yield pid
-
-
-def machine_lost(tmp_path: Path) -> None:
-    """A machine that joins late gets sessions; killed whole, it costs each the request in flight."""
-    killed: list[int] = []
-
-    def kill_and_stop(*_: object) -> None:
-        if f"Bearer {LATE_KEY}" in endpoint.keys and not killed:
-            killed.extend((len(endpoint.requests), *end(joining.pid)))
-        elif killed and len(endpoint.requests) > killed[0] + 40:
-            playing.stop()
-
-    with serving([lambda asked: answered(asked, 0.1)]) as endpoint, machine(tmp_path) as joining:
-        made = asking(endpoint, turns=1200, streams=4, context={"policy": "stateless"})
-        playing = Run(made, tmp_path, engine=on_ray(), on_turn=kill_and_stop)
-        result = asyncio.run(playing.play())
-    assert killed
-    assert not result.stops
-    saved = sum(len(read(path).turns) for path in result.paths)
-    assert saved <= len(endpoint.requests) <= saved + 4
-
-
-@contextmanager
-def machine(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Let another machine join: in a folder of its own, without data, with a key of its own."""
-    folder.mkdir()
-    mine = {key: text for key, text in os.environ.items() if key not in ELSEWHERE}
-    process = subprocess.Popen(
-        [
-            *(Path(sys.executable).with_name("ray"), "start", "--num-cpus=1", "--block"),
-            f"--address={ray.get_runtime_context().gcs_address}",
-            "--object-store-memory=80000000",
-        ],
-        cwd=folder,
-        env={**mine, KEY_VARIABLE: LATE_KEY},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        yield process
-    finally:
-        end(process.pid)
-        process.wait()
-
-
-def end(process: int) -> list[int]:
-    """End a process and all that it started; return which."""
-    ended = [process, *(pid for pid, _ in below(process))]
-    for pid in ended:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return ended
 
 
 def limits_kept(tmp_path: Path) -> None:
@@ -285,7 +229,7 @@ def holds(path: Path, wanted: bytes) -> bool:
     return False
 
 
-LAWS = (same_bytes, worker_killed, machine_lost, limits_kept, interrupted, key_unseen)
+LAWS = (same_bytes, worker_killed, limits_kept, interrupted, key_unseen)
 
 
 @contextmanager

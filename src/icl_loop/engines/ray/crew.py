@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ class Crew:
     _alone_since: float = field(default_factory=time.monotonic)
     _word_after_s: float = FIRST_WORD_S
     _tending: asyncio.Task[None] | None = None
+    _looking: asyncio.Future[Machines] | None = None
 
     async def gather(self) -> None:
         """Start the workers, wait for the first, and a little for the others.
@@ -119,6 +121,8 @@ class Crew:
         """End all workers, whatever they are doing."""
         if self._tending is not None:
             self._tending.cancel()
+        if self._looking is not None:  # Ray must not be left while it is asked
+            await asyncio.wait((self._looking,), timeout=LOOK_S)
         joining = dict(self._joining)
         for task, actor in joining.items():
             task.cancel()
@@ -142,10 +146,16 @@ class Crew:
     async def _tend(self) -> None:
         """Call a worker for every processor that joins the cluster."""
         while True:
-            self._machines = Machines.now()
+            await self._look()
             self._grow()
             self._say_if_waiting()
             await asyncio.sleep(LOOK_S)
+
+    async def _look(self) -> None:
+        """Look at the cluster; where its head does not answer, it is as it was."""
+        self._looking = asyncio.ensure_future(asyncio.to_thread(Machines.now))
+        with suppress(library().exceptions.RayError, RuntimeError, OSError):
+            self._machines = await asyncio.shield(self._looking)
 
     def _grow(self) -> None:
         """Call as many workers as there are processors for; one at least, which waits for one."""

@@ -51,10 +51,12 @@ class Machines:
         )
 
     def __str__(self) -> str:
-        plural = "" if len(self.nodes) == 1 else "s"
-        return (
-            f"{self.processors} CPUs on {len(self.nodes)} machine{plural}, {self.free} of them free"
-        )
+        processors = _many(self.processors, "CPU")
+        return f"{processors} on {_many(len(self.nodes), 'machine')}, {self.free} of them free"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def library() -> Any:  # noqa: ANN401  a module that need not be installed
