@@ -15,6 +15,7 @@ import tiktoken.registry
 from icl_loop import wording
 from icl_loop.engines import Entry, Saved, entries
 from icl_loop.engines.ray import Kit, Worker, cluster, on_ray
+from icl_loop.engines.ray.crew import is_crowded
 from icl_loop.engines.ray.joining import Machines
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import (
@@ -257,6 +258,21 @@ def test_a_vocabulary_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.delitem(tiktoken.registry.ENCODINGS, "cl100k_base")
     know(pickle.loads(sent))  # noqa: S301  we have just written it
     assert tiktoken.get_encoding("cl100k_base").encode("right or wrong") == [1315, 477, 5076]
+
+
+@pytest.mark.parametrize(
+    "playing", [[8, 0], [6, 6, 0], [32, 0, 0], [1, 1, 0], [2, 0], [3, 1]], ids=str
+)
+def test_sessions_move_until_shares_are_about_even(playing: list[int]) -> None:
+    """Whoever joins late gets sessions, moving comes to an end, and then shares are about even."""
+    total = sum(playing)
+    for _ in range(total):
+        if is_crowded(max(playing), min(playing)):
+            playing[playing.index(max(playing))] -= 1
+            playing[playing.index(min(playing))] += 1
+    assert not is_crowded(max(playing), min(playing))
+    assert sum(playing) == total
+    assert min(playing) > 0 or total < len(playing)
 
 
 def test_machines_are_named_in_words() -> None:

@@ -34,6 +34,11 @@ AT_ONCE = 100_000
 """Steps that may be under way on a worker; the run's own concurrency is the limit."""
 
 
+def is_crowded(playing: int, least: int) -> bool:
+    """Return whether a session should move from a worker to the one that plays the least."""
+    return playing - least > 1 + playing // 4
+
+
 @dataclass(frozen=True, slots=True)
 class _Refusal:
     """Why a worker cannot be used, and Ray's name of the machine if that is known."""
@@ -106,7 +111,7 @@ class Crew:
     def has_room_beside(self, hand: Hand) -> bool:
         """Return whether another worker plays so much less that a session should move to it."""
         least = min((each.playing for each in self._hands), default=hand.playing)
-        return hand.playing - least > 1 + hand.playing // 4
+        return is_crowded(hand.playing, least)
 
     def replace(self, hand: Hand) -> None:
         """Take a lost worker off the list, and call another; the first to miss it does."""
