@@ -33,12 +33,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from endpoint import Answer, Endpoint, completion, serving
 from icl_loop import Run, parse, wording
 from icl_loop.engines.ray import cluster, on_ray
+from icl_loop.engines.ray.joining import Machines
 from icl_loop.experiment import Experiment
 from making import transcripts_of
 
 PORT = 6391
 HEAD = f"127.0.0.2:{PORT}"
 KEY = "MACHINE_KEY"
+HEAD_S = 15.0
+"""Seconds in which a head has started."""
+JOIN_S = 60.0
+"""Most seconds that a machine takes to join it."""
 SESSIONS = 8
 DATA = "csv:rows.csv?label=label&text=text"
 ELSEWHERE = ("ICL_LOOP_DATA", "TIKTOKEN_CACHE_DIR", KEY)
@@ -66,6 +71,16 @@ class Machine:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def join(self) -> None:
+        """Start it, and wait until it has joined."""
+        before = Machines.now().processors
+        self.start()
+        until = time.monotonic() + JOIN_S
+        while Machines.now().processors == before:
+            if time.monotonic() > until:
+                sys.exit(f"the machine {self.name} did not join in {JOIN_S:.0f} s")
+            time.sleep(0.5)
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to all its processes at once."""
@@ -163,26 +178,27 @@ def write_files() -> None:
 
 @contextmanager
 def machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Start a head and two machines; end them all."""
+    """Start a head, join it, and let two machines join; end them all."""
     (folder / "token").write_text(secrets.token_hex(32))
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(folder / "token"))
     os.environ.update(RAY_USAGE_STATS_ENABLED="0")
     size = "--object-store-memory=80000000"
-    head = ("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false", size)
     address = "--node-ip-address=127.0.0."
-    first = Machine("head", folder / "head", (*head, address + "2", f"--temp-dir={folder / 't'}"))
-    others = [
+    options = ("--head", f"--port={PORT}", "--num-cpus=0", "--include-dashboard=false", size)
+    head = Machine("head", folder / "head", (*options, address + "2", f"--temp-dir={folder / 't'}"))
+    one, other = (
         Machine(name, folder / name, (f"--address={HEAD}", "--num-cpus=1", size, address + last))
         for name, last in (("A", "3"), ("B", "4"))
-    ]
+    )
     try:
-        first.start()
-        time.sleep(15)
-        others[0].start()
-        others[1].start()
-        yield others[0], others[1]
+        head.start()
+        time.sleep(HEAD_S)
+        with cluster(HEAD):
+            one.join()
+            other.join()
+            yield one, other
     finally:
-        for each in (*others, first):
+        for each in (one, other, head):
             each.end()
 
 
@@ -205,10 +221,8 @@ def main() -> None:
         with TemporaryDirectory() as own, machines(folder) as (one, other):
             os.chdir(own)
             write_files()
-            time.sleep(20)
-            with cluster(HEAD):
-                for number, trial in enumerate(trials(one, other)):
-                    print(trial.row(Path(own, str(number))), flush=True)
+            for number, trial in enumerate(trials(one, other)):
+                print(trial.row(Path(own, str(number))), flush=True)
             os.chdir("/")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

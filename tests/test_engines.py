@@ -242,8 +242,8 @@ async def test_a_kit_holds_what_a_machine_lacks(
     monkeypatch.chdir(elsewhere)
     arrived, kit = pickle.loads(sent)  # noqa: S301  we have just written it
     (model,) = kit.models().values()
-    told = [each.feedback.told async for each in entries(arrived, Saved(), model)]
-    assert told == ["Indeed."] * 12
+    turns = [each async for each in entries(arrived, Saved(), model) if isinstance(each, Turn)]
+    assert [turn.feedback.told for turn in turns] == ["Indeed."] * 12
     with pytest.raises(InputError):
         made.open_model()
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import tiktoken
 
 from icl_loop import datasets, wording
-from icl_loop.experiment import Session
-from icl_loop.models import ChatModel
+from icl_loop.experiment import ModelSettings, Session
+from icl_loop.models import ChatModel, is_built_in
 from icl_loop.pool import ModelPool, Opening, model_key
 from icl_loop.tokens import VOCABULARIES, know, portable
 
@@ -35,12 +35,12 @@ class Kit:
         Raises:
             InputError: One of the files is not here.
         """
-        known = {each.settings.model.params.get("dataset") for each in sessions}
+        known = {_known_to(each.settings.model) for each in sessions}
         counters = {each.settings.context.counter for each in sessions}
         return cls(
             openings={model_key(each): pool.opening(each) for each in sessions},
             wordings={each.settings.task.wording: each.drawn.wording for each in sessions},
-            datasets={name: _bare(name) for name in known if isinstance(name, str)},
+            datasets={name: _bare(name) for name in known if name is not None},
             vocabularies=[portable(name) for name in VOCABULARIES if name in counters],
         )
 
@@ -54,6 +54,13 @@ class Kit:
             know(vocabulary)
         with wording.given(self.wordings), datasets.given(self.datasets):
             return {key: opening() for key, opening in self.openings.items()}
+
+
+def _known_to(model: ModelSettings) -> str | None:
+    """Return the name of the data set that a model of ours is told to know, None without one."""
+    name = model.params.get("dataset")
+    ours = is_built_in(model.name, model.base_url)
+    return name if ours and isinstance(name, str) else None
 
 
 def _bare(name: str) -> datasets.Dataset:
