@@ -20,7 +20,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field
 from importlib import resources
 from io import StringIO
@@ -52,7 +52,7 @@ ELSEWHERE = ("ICL_LOOP_DATA", "TIKTOKEN_CACHE_DIR", KEY)
 
 @dataclass
 class Machine:
-    """A Ray node: its raylet and workers, all in one group of processes."""
+    """A Ray node: a process that started its raylet, which started its workers."""
 
     name: str
     folder: Path
@@ -84,8 +84,9 @@ class Machine:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to all its processes at once."""
-        if self._process is not None:
-            os.killpg(self._process.pid, number)
+        for pid in below(self._process.pid) if self._process is not None else ():
+            with suppress(ProcessLookupError):  # it has ended since
+                os.kill(pid, number)
 
     def end(self) -> None:
         """End all its processes."""
@@ -93,6 +94,19 @@ class Machine:
             self.send(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+def below(process: int) -> Iterator[int]:
+    """Yield a process and all that it started, directly or not."""
+    command = ["/bin/ps", "-e", "-o", "pid=,ppid="]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    parents = dict(tuple(map(int, line.split())) for line in listed.splitlines())
+    for pid in parents:
+        above: int | None = pid
+        while above is not None:
+            if above == process:
+                yield pid
+            above = parents.get(above)
 
 
 @dataclass
