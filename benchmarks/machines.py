@@ -100,7 +100,8 @@ def below(process: int) -> Iterator[int]:
     """Yield a process and all that it started, directly or not."""
     command = ["/bin/ps", "-e", "-o", "pid=,ppid="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    parents = dict(tuple(map(int, line.split())) for line in listed.splitlines())
+    pairs = (line.split() for line in listed.splitlines())
+    parents = {int(pid): int(parent) for pid, parent in pairs}
     for pid in parents:
         above: int | None = pid
         while above is not None:
