@@ -5,12 +5,18 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
+import tiktoken
+import tiktoken.registry
 
+from icl_loop import wording
 from icl_loop.engines import Entry, Saved, entries
-from icl_loop.engines.ray import Worker, cluster, on_ray
+from icl_loop.engines.ray import Kit, Worker, cluster, on_ray
+from icl_loop.engines.ray.crew import is_crowded
+from icl_loop.engines.ray.joining import Machines
 from icl_loop.engines.stage import Stage, Step
 from icl_loop.errors import (
     ContextFull,
@@ -23,8 +29,10 @@ from icl_loop.errors import (
 from icl_loop.experiment import Session
 from icl_loop.messages import Message, Reply
 from icl_loop.models import ChatModel, ScriptedModel
+from icl_loop.models.limits import Meter
+from icl_loop.pool import ModelPool
 from icl_loop.records import Probe, Turn
-from icl_loop.transcripts import VERSION
+from icl_loop.tokens import know, portable
 from making import experiment, session
 
 
@@ -208,11 +216,75 @@ def test_errors_travel(error: Exception) -> None:
     assert (str(arrived), vars(arrived)) == (str(error), vars(error))
 
 
+async def test_a_kit_holds_what_a_machine_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that reads a wording and a data set from files opens from a kit where there are none."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    (here / "mine.toml").write_text(
+        resources.files(wording)
+        .joinpath("en.toml")
+        .read_text()
+        .replace("Your answer was correct.", "Indeed.")
+    )
+    lines = [f"{'ab'[row % 2]},word {row}" for row in range(40)]
+    (here / "rows.csv").write_text("\n".join(["label,text", *lines, ""]))
+    data = "csv:rows.csv?label=label&text=text"
+    monkeypatch.chdir(here)
+    settings = {"task": {"dataset": data, "encoding": "text", "wording": "mine.toml"}}
+    whole = experiment(
+        **settings, model={"name": "participant/perfect", "params": {"dataset": data}}
+    )
+    made = next(whole.sessions())
+    sent = pickle.dumps((made, Kit.of(ModelPool(whole, Meter(), 1), [made])))
+    monkeypatch.chdir(elsewhere)
+    arrived, kit = pickle.loads(sent)  # noqa: S301  we have just written it
+    (model,) = kit.models().values()
+    turns = [each async for each in entries(arrived, Saved(), model) if isinstance(each, Turn)]
+    assert [turn.feedback.told for turn in turns] == ["Indeed."] * 12
+    with pytest.raises(InputError):
+        made.open_model()
+
+
+def test_a_vocabulary_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a vocabulary has no file, one that was sent is counted with."""
+    try:
+        sent = pickle.dumps(portable("cl100k_base"))
+    except InputError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
+    monkeypatch.delitem(tiktoken.registry.ENCODINGS, "cl100k_base")
+    know(pickle.loads(sent))  # noqa: S301  we have just written it
+    assert tiktoken.get_encoding("cl100k_base").encode("right or wrong") == [1315, 477, 5076]
+
+
+@pytest.mark.parametrize(
+    "playing", [[8, 0], [6, 6, 0], [32, 0, 0], [1, 1, 0], [2, 0], [3, 1]], ids=str
+)
+def test_sessions_move_until_shares_are_about_even(playing: list[int]) -> None:
+    """Whoever joins late gets sessions, moving comes to an end, and then shares are about even."""
+    total = sum(playing)
+    for _ in range(total):
+        if is_crowded(max(playing), min(playing)):
+            playing[playing.index(max(playing))] -= 1
+            playing[playing.index(min(playing))] += 1
+    assert not is_crowded(max(playing), min(playing))
+    assert sum(playing) == total
+    assert min(playing) > 0 or total < len(playing)
+
+
+def test_machines_are_named_in_words() -> None:
+    """What a cluster consists of is said in a few words, one or many."""
+    assert str(Machines(frozenset("a"), 1, 0)) == "1 CPU on 1 machine, 0 of them free"
+    assert str(Machines(frozenset("ab"), 8, 3)) == "8 CPUs on 2 machines, 3 of them free"
+
+
 async def test_a_worker_without_the_key_says_so() -> None:
     """A worker that cannot open a model hands over why."""
     made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
-    version, refused = await Worker().open({"key": made.opening(1.0)})
-    assert version == VERSION
+    refused = await Worker().open(Kit({"key": made.opening(1.0)}, {}, {}))
     assert str(refused) == "the environment variable NO holds no key"
 
 

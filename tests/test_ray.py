@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ import pytest
 from endpoint import Answer, Endpoint, completion, serving
 from icl_loop.engines import Saved
 from icl_loop.engines.ray import Part, cluster, on_ray
-from icl_loop.errors import BudgetSpent
+from icl_loop.errors import BudgetSpent, StoppedShort
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Meter
 from icl_loop.pool import ModelPool
@@ -119,6 +120,26 @@ def _above(pid: int, parents: Mapping[int, int]) -> Iterator[int]:
     while pid in parents:
         pid = parents[pid]
         yield pid
+
+
+def waited_for(tmp_path: Path) -> None:
+    """A run that no worker comes for ends after its wait, or at once when it is told to stop."""
+    held = ray.util.placement_group([{"CPU": 2}])
+    assert held.wait(30)
+    try:
+        with pytest.raises(StoppedShort, match="came in 1 s; the cluster has 2 CPUs on 1 machine"):
+            play(experiment(), tmp_path, engine=on_ray(wait_s=1.0))
+        result = asyncio.run(stopped_soon(Run(experiment(), tmp_path, engine=on_ray())))
+        assert result.interrupted
+        assert (result.paths, result.stops) == ((), ())
+    finally:
+        ray.util.remove_placement_group(held)
+
+
+async def stopped_soon(playing: Run) -> RunResult:
+    """Play a run, and tell it to stop."""
+    asyncio.get_running_loop().call_later(0.5, playing.stop)
+    return await playing.play()
 
 
 def limits_kept(tmp_path: Path) -> None:
@@ -228,7 +249,7 @@ def holds(path: Path, wanted: bytes) -> bool:
     return False
 
 
-LAWS = (same_bytes, worker_killed, limits_kept, interrupted, key_unseen)
+LAWS = (same_bytes, worker_killed, waited_for, limits_kept, interrupted, key_unseen)
 
 
 @contextmanager
@@ -238,6 +259,9 @@ def own_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv(KEY_VARIABLE, CANARY)
     monkeypatch.setenv("RAY_TMPDIR", folder)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    token = Path(folder, "token")  # else Ray leaves one in the home of whoever runs this
+    token.write_text(secrets.token_hex(32))
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
     try:
         with cluster(num_cpus=2, object_store_memory=80_000_000):
             yield

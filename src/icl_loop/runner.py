@@ -152,7 +152,7 @@ class Run:
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
-        async with pool as models, self.engine(models, sessions) as play:
+        async with pool as models, self.engine(models, sessions, self._stopping) as play:
             with _locked(self.folder), Journal() as journal:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Protocol
 
 import tiktoken
+import tiktoken.registry
 
 from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Image, Message
@@ -207,6 +208,26 @@ def _vocabulary(name: str) -> tiktoken.Encoding:
             f"the vocabulary {name} is not on this machine and could not be downloaded"
             f" ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that holds it"
         ) from None
+
+
+def portable(name: str) -> tiktoken.Encoding:
+    """Return a vocabulary of tiktoken's that travels with all its tokens, to where no file has them.
+
+    Raises:
+        InputError: It cannot be had here.
+    """
+    known = _vocabulary(name)
+    return tiktoken.Encoding(  # one that is registered travels as its name alone
+        known.name,
+        pat_str=known._pat_str,
+        mergeable_ranks=known._mergeable_ranks,
+        special_tokens=known._special_tokens,
+    )
+
+
+def know(vocabulary: tiktoken.Encoding) -> None:
+    """Count with this vocabulary in this process, whether or not there is a file of it."""
+    tiktoken.registry.ENCODINGS.setdefault(vocabulary.name, vocabulary)
 
 
 @lru_cache(8_192)

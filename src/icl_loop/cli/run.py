@@ -27,7 +27,7 @@ from icl_loop.cli.options import (
 )
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.engines import Engine, local
-from icl_loop.engines.ray import on_ray
+from icl_loop.engines.ray import WAIT_S, on_ray
 from icl_loop.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
@@ -66,6 +66,14 @@ def run(
             help="The Ray cluster, or auto for this machine's; one of its own if none is named.",
         ),
     ] = None,
+    ray_wait: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            help="How long to wait while the cluster has no worker for it.",
+        ),
+    ] = WAIT_S,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
@@ -74,7 +82,7 @@ def run(
         made,
         out_dir,
         concurrency,
-        engine=_engine(engine, ray_address),
+        engine=_engine(engine, ray_address, ray_wait),
         max_usd=max_usd,
         max_tokens=max_tokens,
         stop_early=stop_early,
@@ -91,14 +99,14 @@ def carry_out(playing: Run) -> None:
     _close(playing, result)
 
 
-def _engine(name: EngineName, ray_address: str | None) -> Engine:
+def _engine(name: EngineName, ray_address: str | None, ray_wait: float) -> Engine:
     """Return the engine of this name.
 
     Raises:
         InputError: Ray is missing, or an address is given to an engine that has none.
     """
     if name is EngineName.RAY:
-        return on_ray(ray_address)
+        return on_ray(ray_address, ray_wait)
     if ray_address is not None:
         raise InputError("--ray-address goes with --engine ray")
     return local

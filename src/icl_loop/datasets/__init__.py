@@ -1,8 +1,12 @@
 """Data sets: some are embedded, `mnist` and its cousins are downloaded, others are yours."""
 
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -10,7 +14,7 @@ from icl_loop.datasets import bundled, csv_file, folder, idx, published
 from icl_loop.datasets.dataset import Dataset, is_text
 from icl_loop.errors import DatasetError, nearest
 
-__all__ = ["Dataset", "is_at_hand", "open_dataset"]
+__all__ = ["Dataset", "given", "is_at_hand", "open_dataset"]
 
 _NAMES = (
     "digits",
@@ -20,6 +24,19 @@ _NAMES = (
     "folder:DIR",
     "csv:FILE",
 )
+
+
+_GIVEN: ContextVar[Mapping[str, Dataset]] = ContextVar("datasets", default=MappingProxyType({}))
+
+
+@contextmanager
+def given(datasets: Mapping[str, Dataset]) -> Iterator[None]:
+    """Within this, data sets of these names are those given, whatever files there are."""
+    token = _GIVEN.set(datasets)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
 
 
 def open_dataset(name: str) -> Dataset:
@@ -36,6 +53,8 @@ def open_dataset(name: str) -> Dataset:
     """
     if not is_text(name):
         raise DatasetError(f"the name of a data set is UTF-8 text, got {name!r}")
+    if name in _GIVEN.get():
+        return _GIVEN.get()[name]
     return _open(name, os.environ.get(published.DATA_VARIABLE), Path.cwd())
 
 

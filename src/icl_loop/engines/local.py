@@ -1,5 +1,6 @@
 """The engine of this process: all sessions in one event loop."""
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,7 +11,9 @@ from icl_loop.pool import ModelPool
 
 @asynccontextmanager
 async def local(
-    pool: ModelPool, sessions: Sequence[Session]
+    pool: ModelPool,
+    sessions: Sequence[Session],
+    _stopping: asyncio.Event,
 ) -> AsyncIterator[Callable[[Session, Saved], AsyncGenerator[Entry, None]]]:
     """Play sessions in this process.
 

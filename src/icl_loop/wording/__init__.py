@@ -7,10 +7,13 @@ lets a reference learner read the same messages as a model does.
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -364,12 +367,27 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
+_GIVEN: ContextVar[Mapping[str, "Wording"]] = ContextVar("wordings", default=MappingProxyType({}))
+
+
+@contextmanager
+def given(wordings: Mapping[str, Wording]) -> Iterator[None]:
+    """Within this, wordings of these names are those given, whatever files there are."""
+    token = _GIVEN.set(wordings)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
+
+
 def open_wording(name: str) -> Wording:
     """Return the shipped set called `name`, or the set in the TOML file of that path.
 
     Raises:
         InputError: There is no such set, or the file is not one; names file, key and value.
     """
+    if name in _GIVEN.get():
+        return _GIVEN.get()[name]
     if name in shipped():
         return _parse(resources.files(__name__).joinpath(f"{name}.toml").read_bytes(), name)
     if not name.endswith(".toml"):
