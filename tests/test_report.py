@@ -15,13 +15,14 @@ import pytest
 import pytest_asyncio
 
 from icl_loop.analysis import frame
+from icl_loop.archive import header_of
 from icl_loop.cli.shading import shaded
 from icl_loop.experiment import parse
 from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
 from icl_loop.report import packed, page, unpacked
 from icl_loop.report.packing import in_script
-from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.report.settings import experiment_file
 from icl_loop.shadow import LEARNER, Shaded, shadows
 from icl_loop.transcripts import Recorder, read
 
