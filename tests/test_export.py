@@ -240,9 +240,9 @@ def test_parquet_holds_what_the_transcripts_hold(
         assert row["status"] == (whole.end.status if whole.end else None)
         counted = (len(whole.turns), len(whole.probes), len(whole.notes))
         assert (row["played"], row["probes"], row["notes"]) == counted
-    again, whole = (Archive.at([place]) for place in (folder / "out.parquet", saved))
-    assert list(again) == [replace(each, sound_bytes=0) for each in whole]
-    assert list(map(again.header, again.places)) == list(map(whole.header, whole.places))
+    again, record = (Archive.at([place]) for place in (folder / "out.parquet", saved))
+    assert list(again) == [replace(each, sound_bytes=0) for each in record]
+    assert list(map(again.header, again.places)) == list(map(record.header, record.places))
 
 
 def test_groups_change_nothing(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from icl_loop.analysis import (
 )
 from icl_loop.archive import Archive
 from icl_loop.cli.console import err, print_json
-from icl_loop.cli.options import Paths, pair_of_arms
+from icl_loop.cli.options import SavedPaths, pair_of_arms
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import InputError
 from icl_loop.experiment import PriceSettings
@@ -34,7 +34,7 @@ from icl_loop.spending import spending
 
 
 def analyze(
-    paths: Paths,
+    paths: SavedPaths,
     primary: Annotated[
         str | None,
         typer.Option(

@@ -7,13 +7,13 @@ import typer
 
 from icl_loop.analysis import frame
 from icl_loop.cli.console import say, this_command
-from icl_loop.cli.options import Paths, check_folder, pair_of_arms
+from icl_loop.cli.options import SavedPaths, check_folder, pair_of_arms
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
 from icl_loop.errors import StoppedShort
 
 
 def report(
-    paths: Paths,
+    paths: SavedPaths,
     file: Annotated[Path, typer.Option("-o", "--output", help="Where to.")] = Path("report.html"),
     primary: Annotated[
         str | None,

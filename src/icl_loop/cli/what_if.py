@@ -11,7 +11,7 @@ from rich.progress import track
 
 from icl_loop.archive import Archive
 from icl_loop.cli.console import err, out
-from icl_loop.cli.options import Paths, check_folder
+from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.context import Policy, context_policy
 from icl_loop.errors import InputError
 from icl_loop.shadow import LEARNER
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def what_if(
-    paths: Paths,
+    paths: SavedPaths,
     policy: Annotated[
         list[str],
         typer.Option(metavar="POLICY", help="A context policy, such as 'last(50)'; repeatable."),
