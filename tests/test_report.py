@@ -278,7 +278,7 @@ def test_an_export_makes_the_same_page(sample: str, tmp_path: Path) -> None:
 def test_many_turns_are_held_in_part() -> None:
     """Of a run with too many turns, an even choice of streams is held, and the page says so."""
     text = page(frame([SAMPLE]), most_turns=100)
-    said = "1 of 2; 1 other is left out, for it holds no more than 100 turns."
+    said = "1 of 2; 1 other is left out, since with one more it would hold more than 100 turns."
     assert said in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
 

@@ -88,5 +88,5 @@ def _left_out(held: int, others: int, why: str) -> str:
     are = "1 other is" if others == 1 else f"{others:,} others are"
     return (
         f"This page holds an even choice of the streams, {held:,} of {held + others:,}; {are} left"
-        f" out, for it holds no more than {why}. What was saved holds them all."
+        f" out, since with one more it would hold more than {why}. What was saved holds them all."
     )
