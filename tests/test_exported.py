@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from icl_loop.analysis import find, frame, nearest_pictures, probes, sessions
+from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
 from icl_loop.analysis.asides import asides
 from icl_loop.analysis.exported import TABLES, beside
 from icl_loop.archive import Archive
@@ -56,6 +56,7 @@ def _same(first: list[Path], second: list[Path]) -> None:
     assert_frame_equal(frame(first), frame(second))
     assert_frame_equal(sessions(first), sessions(second))
     assert_frame_equal(probes(first), probes(second))
+    assert_frame_equal(notes(first), notes(second))
     assert_frame_equal(asides(first).sort(order), asides(second).sort(order))
     assert nearest_pictures(first) == nearest_pictures(second)
     assert spending(frame(first), paths=first) == spending(frame(second), paths=second)
@@ -192,15 +193,20 @@ def test_what_is_not_whole_is_refused(
     [
         ("turns", pl.col("turn") + 1, "turn 1 is in the place of turn 0"),
         ("turns", pl.lit([[0, 99]]).alias("kept"), r"\[0, 99\] is no run of the 0 turns before"),
-        ("turns", pl.lit([[0]]).alias("kept"), "not enough values"),
+        ("turns", pl.lit([[0]]).alias("kept"), "Field required"),
         ("turns", pl.lit("{").alias("label_logprobs"), "Expecting property name"),
+        ("turns", pl.lit("odd").alias("outcome"), "outcome: Input should be 'ok'"),
         ("turns", pl.lit("x").alias("path"), "its turns are not those that"),
         ("sessions", pl.lit("{}").alias("header"), "is not the line of a session"),
-        ("sessions", pl.lit("over").alias("status"), "validation error for End"),
+        (
+            "sessions",
+            pl.lit("over").alias("status"),
+            "label-0.jsonl, status: Input should be 'complete'",
+        ),
         ("sessions", pl.col("played") + 1, "its turns are not those that"),
         ("sessions", pl.col("notes") + 1, "its notes are not those that"),
     ],
-    ids=["order", "kept", "runs", "json", "path", "header", "end", "count", "notes"],
+    ids=["order", "kept", "runs", "json", "outcome", "path", "header", "end", "count", "notes"],
 )
 def test_what_cannot_be_rebuilt_is_refused(
     tmp_path: Path, table: str, damage: pl.Expr, complaint: str

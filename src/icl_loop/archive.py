@@ -3,6 +3,7 @@
 From an export they are rebuilt one at a time, so that no more than one is in memory.
 """
 
+import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+from pydantic import ValidationError
 
 from icl_loop.analysis.exported import Schema, beside, is_exported, table
 from icl_loop.analysis.frame import sources
 from icl_loop.errors import TranscriptError
-from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.records import Feedback, Note, Probe, Span, Turn
+from icl_loop.records import Note, Probe, Span, Turn
 from icl_loop.transcripts import End, Header, Transcript, read
+from icl_loop.transcripts.fields import note_of, probe_of, turn_of
+from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine
 
 _COUNTED = ("played", "probes", "notes")
 """How many rows each table but that of sessions has of a session."""
@@ -214,8 +217,14 @@ def rebuilt(rows: Rows) -> Transcript:
             notes=tuple(_note(row, len(turns)) for row in rows.of("notes")),
         )
     except (ValueError, TypeError) as error:
-        said = str(error).split("\n", 1)[0]
-        raise TranscriptError(f"{rows.export} is not whole: {rows.path}: {said}") from None
+        raise TranscriptError(f"{rows.export} is not whole: {rows.path}, {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def _end(rows: Rows, turns: int) -> End | None:
@@ -226,83 +235,50 @@ def _end(rows: Rows, turns: int) -> End | None:
 
 
 def _turn(row: Mapping[str, Any], place: int) -> Turn:
-    if row["turn"] != place:
-        raise ValueError(f"turn {row['turn']} is in the place of turn {place}")
-    return Turn(
-        index=row["turn"],
-        question=_question(row),
-        feedback=Feedback(row["correct"], row["told"]),
-        calibration=row["calibration"],
-        echo=row["echo"],
-        **_judged(row),
-        **_measured(row),
-        **_request(row, place),
-    )
+    saved = TurnLine.model_validate({"type": "turn", **_fields(row)})
+    if saved.turn != place:
+        raise ValueError(f"turn {saved.turn} is in the place of turn {place}")
+    _check_kept(saved.kept, place)
+    return turn_of(saved)
 
 
 def _probe(row: Mapping[str, Any], turns: int) -> Probe:
-    after = _after(row, turns)
-    return Probe(after_turn=after, correct=row["correct"], **_judged(row), **_request(row, after))
+    saved = ProbeLine.model_validate({"type": "probe", **_fields(row)})
+    _check_after(saved, turns)
+    return probe_of(saved)
 
 
 def _note(row: Mapping[str, Any], turns: int) -> Note:
-    after = _after(row, turns)
-    return Note(after_turn=after, text=row["text"], **_measured(row), **_request(row, after))
+    saved = NoteLine.model_validate({"type": "note", **_fields(row)})
+    _check_after(saved, turns)
+    return note_of(saved)
 
 
-def _after(row: Mapping[str, Any], turns: int) -> int:
-    after = int(row["after_turn"])
-    if not 0 <= after <= turns:
-        raise ValueError(f"nothing was asked after turn {after} of {turns}")
-    return after
+def _check_after(saved: ProbeLine | NoteLine, turns: int) -> None:
+    """Raise ValueError unless it was asked after turns that were played."""
+    if not 0 <= saved.after_turn <= turns:
+        raise ValueError(f"a {saved.type} after turn {saved.after_turn} of {turns}")
+    _check_kept(saved.kept, saved.after_turn)
 
 
-def _judged(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in ("sample", "label", "answer", "outcome")}
-
-
-def _measured(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: row[name] for name in _MEASURED}
-
-
-def _request(row: Mapping[str, Any], played: int) -> dict[str, Any]:
-    """Return what was asked and replied after so many turns."""
-    return {
-        "kept": _kept(row["kept"], played),
-        "request": row["request"],
-        "reply": _reply(row),
-        "overflows": row["overflows"],
-    }
-
-
-def _kept(runs: Sequence[Sequence[int]], played: int) -> tuple[Span, ...]:
-    """Return runs of turns that were played before, none of them twice."""
-    kept = tuple((first, last) for first, last in runs)
+def _check_kept(kept: Sequence[Span], played: int) -> None:
+    """Raise ValueError unless `kept` are runs of turns that were played before, none twice."""
     following = 0
     for first, last in sorted(kept):
         if not following <= first <= last < played:
-            raise ValueError(f"[{first}, {last}] is no run of the {played} turns before")
+            raise ValueError(f"kept: [{first}, {last}] is no run of the {played} turns before")
         following = last + 1
-    return kept
 
 
-def _reply(row: Mapping[str, Any]) -> Reply:
-    said = row["label_logprobs"]
-    return Reply(
-        text=row["reply"],
-        usage=Usage(*(row[name] for name in _USAGE)),
-        finish=row["finish"],
-        served=Served(row["served_model"], row["system_fingerprint"]) if row["served"] else None,
-        label_logprobs=None if said is None else json.loads(said),
-        attempts=row["attempts"],
-        latency_s=row["latency_s"],
-        at=row["at"],
-    )
-
-
-def _question(row: Mapping[str, Any]) -> Message:
-    """Return the message that asked; a picture that was seen is its last part."""
-    if row["picture"] is None:
-        return user(row["question"])
-    said = [Text(row["question"])] if row["question"] else []
-    return Message("user", (*said, Image(row["picture"])))
+def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the line that a row was made of."""
+    served = {"model": row["served_model"], "system_fingerprint": row["system_fingerprint"]}
+    picture, logprobs = row.get("picture"), row["label_logprobs"]
+    return {
+        **row,
+        "kept": [tuple(run) for run in row["kept"]],
+        "usage": {name: row[name] for name in _USAGE},
+        "served": served if row["served"] else None,
+        "label_logprobs": None if logprobs is None else json.loads(logprobs),
+        "picture": None if picture is None else base64.b64encode(picture),
+    }
