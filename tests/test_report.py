@@ -272,14 +272,6 @@ async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
     assert found.headings[0] == 1
 
 
-def test_an_export_makes_the_same_page(sample: str, tmp_path: Path) -> None:
-    """The page of an export is that of its transcripts, byte for byte."""
-    paths = [tmp_path / "x.parquet"]
-    export([SAMPLE], "parquet", *paths)
-    text = page(frame(paths), command="icl-loop report transcripts/sample", paths=paths)
-    assert text == sample
-
-
 def test_many_turns_are_held_in_part() -> None:
     """Of a run with too many turns, an even choice of streams is held, and the page says so."""
     text = page(frame([SAMPLE]), most_turns=100)
@@ -481,6 +473,18 @@ def test_the_tables_tell_of_notes_probes_and_branches(beside_page: str) -> None:
     assert f"beside / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
     assert re.search(r"beside / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said)
     assert re.search(r"is a branch of beside / noted from turn 4 on", said)
+
+
+def test_an_export_makes_the_same_page(
+    beside: tuple[Path, Path], beside_page: str, sample: str, tmp_path: Path
+) -> None:
+    """The page of an export is that of its transcripts, byte for byte."""
+    runs = {"sample": (sample, [SAMPLE]), "beside": (beside_page, [*beside])}
+    for name, (expected, saved) in runs.items():
+        paths = [tmp_path / f"{name}.parquet"]
+        export(saved, "parquet", *paths)
+        command = "icl-loop report transcripts/sample" if name == "sample" else "icl-loop report"
+        assert page(frame(paths), command=command, paths=paths) == expected
 
 
 def test_pages_with_none_of_it_have_no_place_for_it(sample: str) -> None:
