@@ -1,4 +1,4 @@
-"""`analyze` on a million saved turns, `export`, and `analyze` on that: seconds and peak memory.
+"""`analyze` and `report` on a million saved turns, `export`, both on that: seconds and peak memory.
 
     python benchmarks/million.py [--sessions 5000] [--turns 200] [--export csv]
 
@@ -87,8 +87,15 @@ def measured(what: str, *arguments: str, report: Path) -> None:
     )
 
 
+def reported(what: str, source: str, place: Path) -> None:
+    """Write the report on what is saved, and print what it took and how large it is."""
+    said = place.with_suffix(".txt")
+    measured(f"report, {what}", "report", source, "-o", str(place), report=said)
+    print(f"the page: {place.stat().st_size / 1e6:.1f} MB")
+
+
 def main() -> None:
-    """Write, analyse, export, analyse the export, print."""
+    """Write, analyse, report, export, analyse and report the export, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=200)
@@ -105,11 +112,13 @@ def main() -> None:
         reports = [folder / "first.json", folder / "second.json"]
         if not given.export:
             measured("analyze, transcripts", "analyze", str(out), "--json", report=reports[0])
+            reported("transcripts", str(out), folder / "first.html")
         measured(
             f"export to {to}", "export", str(out), "--to", to, "-o", place, report=folder / "said"
         )
         if not given.export:
             measured("analyze, the export", "analyze", place, "--json", report=reports[1])
+            reported("the export", place, folder / "second.html")
             if reports[0].read_bytes() != reports[1].read_bytes():
                 sys.exit("the export does not say what the transcripts say")
 

@@ -20,6 +20,7 @@ from polars.testing import assert_frame_equal
 from commanding import Command
 from icl_loop.analysis import frame, probes, sessions, summarize
 from icl_loop.analysis.exported import TABLES, beside
+from icl_loop.archive import Archive
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, TranscriptError
 from icl_loop.export import export, notes, parquet
@@ -208,7 +209,10 @@ def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]
 def test_parquet_holds_what_the_transcripts_hold(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript], torn: str
 ) -> None:
-    """The tables give the frame, the probes, the sessions, and every line that was whole."""
+    """The tables give the frame, the probes, the sessions, and every line that was whole.
+
+    What is rebuilt from them is what is read of the transcripts.
+    """
     folder = tmp_path_factory.mktemp("any")
     saved = save(drawn, folder / "saved", torn)
     done = export([saved], "parquet", folder / "out.parquet")
@@ -236,6 +240,9 @@ def test_parquet_holds_what_the_transcripts_hold(
         assert row["status"] == (whole.end.status if whole.end else None)
         counted = (len(whole.turns), len(whole.probes), len(whole.notes))
         assert (row["played"], row["probes"], row["notes"]) == counted
+    again, record = (Archive.at([place]) for place in (folder / "out.parquet", saved))
+    assert list(again) == [replace(each, sound_bytes=0) for each in record]
+    assert list(map(again.header, again.places)) == list(map(record.header, record.places))
 
 
 def test_groups_change_nothing(tmp_path: Path) -> None:

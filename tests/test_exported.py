@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -13,6 +14,7 @@ from polars.testing import assert_frame_equal
 from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
 from icl_loop.analysis.asides import asides
 from icl_loop.analysis.exported import TABLES, beside
+from icl_loop.archive import Archive
 from icl_loop.cli import main
 from icl_loop.errors import TranscriptError
 from icl_loop.export import export
@@ -83,7 +85,7 @@ def test_analyze_says_the_same_of_an_export(
 
 @pytest.mark.parametrize("figure", ["curves", "contrasts", "tokens", "outcomes"])
 def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) -> None:
-    """`plot` draws of an export what it draws of the transcripts, but for the shadow."""
+    """`plot` draws of an export what it draws of the transcripts."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
     how = ("--figure", figure, *(["--no-shadow"] if figure == "curves" else []))
     for place, name in ((SAMPLE, "a.svg"), (tmp_path / "x.parquet", "b.svg")):
@@ -92,12 +94,33 @@ def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) ->
     assert len(first) == len(second)
 
 
-def test_a_missing_shadow_is_said(icl_loop: Command, tmp_path: Path) -> None:
-    """`plot` draws an export without the shadow that it draws unasked, and says so."""
-    export([SAMPLE], "parquet", tmp_path / "x.parquet")
-    code, _, said = icl_loop("plot", tmp_path / "x.parquet", "-o", tmp_path / "x.svg")
-    assert code == 0
-    assert "No shadow is drawn" in said
+@pytest.mark.parametrize(
+    "command",
+    [["analyze", "--shadow", "reference/nearest"], ["what-if", "--policy", "last(5)"]],
+    ids=lambda command: command[0],
+)
+def test_learners_are_shown_the_same_of_an_export(
+    icl_loop: Command, tmp_path: Path, command: list[str]
+) -> None:
+    """What reference learners answer in the model's place is the same from an export."""
+    files = sorted(SAMPLE.glob("label-*.jsonl"))
+    export(files, "parquet", tmp_path / "x.parquet")
+    said = icl_loop(*command, "--json", *files)
+    assert said[0] == 0
+    assert icl_loop(*command, "--json", tmp_path / "x.parquet") == said
+
+
+async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
+    """Of exports and transcripts named together, every session is the one that was saved."""
+    paths = await _played(tmp_path / "saved")
+    for name, files in {"a": paths[:2], "b": paths[3:]}.items():
+        export(files, "parquet", tmp_path / f"{name}.parquet")
+    archive = Archive.at([tmp_path / "a.parquet", paths[2], tmp_path / "b.parquet"])
+    assert list(archive.places) == [str(path) for path in paths]
+    whole = [replace(each, sound_bytes=0) for each in Archive.at(paths)]
+    assert [replace(each, sound_bytes=0) for each in archive] == whole
+    assert any(each.notes for each in whole)
+    assert all(each.probes for each in whole)
 
 
 def test_transcripts_are_the_record(tmp_path: Path) -> None:
@@ -165,6 +188,39 @@ def test_what_is_not_whole_is_refused(
     assert str(tmp_path / "x.") in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("table", "damage", "complaint"),
+    [
+        ("turns", pl.col("turn") + 1, "turn 1 is in the place of turn 0"),
+        ("turns", pl.lit([[0, 99]]).alias("kept"), r"\[0, 99\] is no run of the 0 turns before"),
+        ("turns", pl.lit([[0]]).alias("kept"), "Field required"),
+        ("turns", pl.lit("{").alias("label_logprobs"), "Expecting property name"),
+        ("turns", pl.lit("odd").alias("outcome"), "outcome: Input should be 'ok'"),
+        ("turns", pl.lit("x").alias("path"), "its turns are not those that"),
+        ("sessions", pl.lit("{}").alias("header"), "is not the line of a session"),
+        (
+            "sessions",
+            pl.lit("over").alias("status"),
+            "label-0.jsonl, status: Input should be 'complete'",
+        ),
+        ("sessions", pl.col("played") + 1, "its turns are not those that"),
+        ("sessions", pl.col("notes") + 1, "its notes are not those that"),
+    ],
+    ids=["order", "kept", "runs", "json", "outcome", "path", "header", "end", "count", "notes"],
+)
+def test_what_cannot_be_rebuilt_is_refused(
+    tmp_path: Path, table: str, damage: pl.Expr, complaint: str
+) -> None:
+    """A session that the tables do not hold whole is refused with the file."""
+    place = tmp_path / "x.parquet"
+    export([SAMPLE / "label-0.jsonl"], "parquet", place)
+    file = place if table == "turns" else beside(place, table)
+    pl.read_parquet(file).with_columns(damage).write_parquet(file)
+    with pytest.raises(TranscriptError, match=complaint) as refused:
+        list(Archive.at([place]))
+    assert str(tmp_path / "x.") in str(refused.value)
+
+
 @pytest.mark.parametrize("table", TABLES)
 def test_a_table_that_is_not_there_is_named(tmp_path: Path, table: str) -> None:
     """An export of which a table was taken away or cut off is refused with the name of its file."""
@@ -209,6 +265,7 @@ def test_one_wrong_byte_is_read_or_refused(
         file.write_bytes(data)
     try:
         frame([folder])
+        list(Archive.at([folder]))
     except TranscriptError as error:
         assert "x." in str(error)  # noqa: PT017  that it is read is as good
 
@@ -217,18 +274,17 @@ def test_one_wrong_byte_is_read_or_refused(
     "command",
     [
         ["replay", "X"],
+        ["replay", "X", "--verify"],
+        ["branch", "X", "--at", "3", "--out", "OUT"],
+        ["rejudge", "X", "--set", "answers.rule=last", "--out", "OUT"],
         ["export", "X", "--to", "csv", "-o", "OUT/out.csv"],
-        ["what-if", "X", "--policy", "all"],
-        ["report", "X", "-o", "OUT/report.html"],
-        ["analyze", "X", "--shadow", "reference/nearest"],
-        ["plot", "X", "--shadow", "reference/nearest", "-o", "OUT/x.svg"],
     ],
-    ids=lambda command: command[0],
+    ids=["replay", "verify", "branch", "rejudge", "export"],
 )
 def test_what_needs_transcripts_says_so(
     icl_loop: Command, tmp_path: Path, command: list[str]
 ) -> None:
-    """Commands that read what was said, message by message, refuse exports in words."""
+    """Commands that go on from the record, prove it or write it anew refuse exports in words."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     given = [part.replace("OUT", str(tmp_path)) for part in command]

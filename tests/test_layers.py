@@ -17,7 +17,7 @@ LAYERS = (
     {"runner", "plots", "planning", "export", "verification"},
     {"engines", "spending"},
     {"pool", "shadow", "branching", "rejudging"},
-    {"experiment"},
+    {"experiment", "archive"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
     {"sight"},

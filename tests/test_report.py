@@ -3,29 +3,40 @@
 import asyncio
 import base64
 import hashlib
+import random
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from icl_loop.analysis import frame
+from icl_loop.archive import header_of
 from icl_loop.branching import branches
 from icl_loop.cli.shading import shaded
 from icl_loop.experiment import Experiment, parse
+from icl_loop.export import export
 from icl_loop.loop import play
+from icl_loop.messages import Reply
 from icl_loop.models import ScriptedModel
 from icl_loop.report import packed, page, unpacked
 from icl_loop.report.ancestry import parts_of, place_of
+from icl_loop.report.browsing import Named
 from icl_loop.report.packing import in_script
 from icl_loop.report.probing import held_out
-from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.report.settings import experiment_file
+from icl_loop.report.shelving import Stream, shelve_evenly, spread
 from icl_loop.runner import Run
 from icl_loop.shadow import LEARNER, Shaded, shadows
 from icl_loop.transcripts import BranchIdentity, Header, Recorder, read
@@ -264,8 +275,57 @@ async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
 def test_many_turns_are_held_in_part() -> None:
     """Of a run with too many turns, an even choice of streams is held, and the page says so."""
     text = page(frame([SAMPLE]), most_turns=100)
-    assert "1 others are left out" in text or "1 other" in text
+    said = "1 of 2; 1 other is left out, since with one more it would hold more than 100 turns."
+    assert said in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
+
+
+def streams(read_ones: list[int], lengths: Sequence[int]) -> list[Stream]:
+    """Return streams of a session of 25 turns, its first reply of the given length, that note being read."""
+
+    def read_one(place: int, length: int) -> Iterator[Named]:
+        read_ones.append(place)
+        saved = read(SAMPLE / "label-0.jsonl")
+        dice = random.Random(place)  # noqa: S311  text that cannot be packed, no secrets
+        reply = Reply("".join(dice.choices("abcdefgh", k=length)))
+        turns = (replace(saved.turns[0], reply=reply), *saved.turns[1:])
+        header = saved.header.model_copy(update={"stream": place})
+        yield Named("many", replace(saved, turns=turns, header=header), {})
+
+    return [Stream(25, partial(read_one, place, length)) for place, length in enumerate(lengths)]
+
+
+def test_a_page_is_bounded_in_bytes() -> None:
+    """Streams that lie apart are read and held until one finds no room; no more are read."""
+    lengths, seen = [100_000] * 8, list[int]()
+    held, said = shelve_evenly(streams(seen, lengths), most_bytes=230_000)
+    assert sum(map(len, held.blobs.values())) <= 230_000
+    assert [entry["stream"] for entry in held.index] == [0, 2, 4]
+    assert seen == [0, 4, 2, 6]
+    assert "3 of 8; 5 others are left out" in said
+    assert all(unpacked(held.blobs[entry["blob"]])["told"] for entry in held.index)
+    assert {entry["pool"] for entry in held.index} | {
+        entry["blob"] for entry in held.index
+    } == held.blobs.keys()
+
+
+def test_a_huge_reply_is_held() -> None:
+    """A page holds at least one stream, whatever its size, and every text of it whole."""
+    held, said = shelve_evenly(streams([], [1_000_000] * 2), most_turns=1, most_bytes=1)
+    [pool] = [unpacked(blob) for name, blob in held.blobs.items() if name.startswith("pool-")]
+    assert max(map(len, pool["texts"])) == 1_000_000
+    assert "1 of 2; 1 other is left out" in said
+
+
+@given(size=st.integers(1, 300), count=st.integers(1, 300))
+def test_a_choice_is_even(size: int, count: int) -> None:
+    """The first few places of a spread are of all of the sequence, however many they are."""
+    order = spread(size)
+    assert sorted(order) == list(range(size))
+    few = sorted(order[:count])
+    gaps = [after - before for before, after in pairwise([*few, size])]
+    assert few[0] == 0
+    assert max(gaps) <= max(1, 4 * size // len(few))
 
 
 def test_a_shadow_that_takes_long_is_asked_for() -> None:
@@ -413,6 +473,18 @@ def test_the_tables_tell_of_notes_probes_and_branches(beside_page: str) -> None:
     assert f"beside / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
     assert re.search(r"beside / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said)
     assert re.search(r"is a branch of beside / noted from turn 4 on", said)
+
+
+def test_an_export_makes_the_same_page(
+    beside: tuple[Path, Path], beside_page: str, sample: str, tmp_path: Path
+) -> None:
+    """The page of an export is that of its transcripts, byte for byte."""
+    runs = {"sample": (sample, [SAMPLE]), "beside": (beside_page, [*beside])}
+    for name, (expected, saved) in runs.items():
+        paths = [tmp_path / f"{name}.parquet"]
+        export(saved, "parquet", *paths)
+        command = "icl-loop report transcripts/sample" if name == "sample" else "icl-loop report"
+        assert page(frame(paths), command=command, paths=paths) == expected
 
 
 def test_pages_with_none_of_it_have_no_place_for_it(sample: str) -> None:

@@ -1,6 +1,6 @@
 """The shadow: what a reference learner answers from exactly the context that a model was shown.
 
-It is computed from saved transcripts alone; no request is made, and no data set is opened.
+It is computed from saved sessions alone; no request is made, and no data set is opened.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,13 +22,14 @@ from icl_loop.analysis import (
     session_curves,
 )
 from icl_loop.analysis.roles import Roles
+from icl_loop.archive import Archive
 from icl_loop.context import shown_in
 from icl_loop.errors import InputError, nearest
 from icl_loop.loop import recall
 from icl_loop.messages import Message, Request, system, user
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.records import Turn
-from icl_loop.transcripts import Header, Transcript, read
+from icl_loop.transcripts import Header, Transcript
 from icl_loop.wording import open_wording
 
 LEARNER = "reference/nearest"
@@ -91,21 +92,22 @@ def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Messag
 
 
 async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
-    """Return the shadow of every turn of the transcripts at `paths`.
+    """Return the shadow of every turn of the transcripts or exports at `paths`, as `shadow_frame`."""
+    return pl.concat([await shadow_frame(saved, learner) for saved in Archive.at(paths)])
+
+
+async def shadow_frame(transcript: Transcript, learner: str = LEARNER) -> pl.DataFrame:
+    """Return the shadow of every turn of a session.
 
     Columns: `path`, `turn`, `shadow` (whether the learner is right).
     """
-    frames = [pl.DataFrame(schema=_SCHEMA)]
-    for path in paths:
-        saved = read(path)
-        right = await shadow(saved, learner)
-        columns = {
-            "path": [str(path)] * len(right),
-            "turn": list(range(len(right))),
-            "shadow": right,
-        }
-        frames.append(pl.DataFrame(columns, schema=_SCHEMA))
-    return pl.concat(frames)
+    right = await shadow(transcript, learner)
+    columns = {
+        "path": [str(transcript.path)] * len(right),
+        "turn": list(range(len(right))),
+        "shadow": right,
+    }
+    return pl.DataFrame(columns, schema=_SCHEMA)
 
 
 _SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}

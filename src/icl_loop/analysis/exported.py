@@ -31,7 +31,13 @@ def exports_below(folder: Path) -> list[Path]:
     return [file for file in files if file not in others]
 
 
-def table(path: Path, name: str, schema: Schema, whole: Iterable[str] = ()) -> pl.DataFrame:
+def table(
+    path: Path,
+    name: str,
+    schema: Schema,
+    whole: Iterable[str] = (),
+    rows: tuple[int, int] | None = None,
+) -> pl.DataFrame:
     """Return these columns of a table of the export at `path`.
 
     Args:
@@ -39,6 +45,7 @@ def table(path: Path, name: str, schema: Schema, whole: Iterable[str] = ()) -> p
         name: Which table; one of `TABLES`.
         schema: The columns that are read, and what they hold.
         whole: Those of them in which nothing may be missing.
+        rows: The first row that is read, and how many are; all if None.
 
     Raises:
         TranscriptError: It is not there, damaged, or another table; names the file.
@@ -49,7 +56,7 @@ def table(path: Path, name: str, schema: Schema, whole: Iterable[str] = ()) -> p
     try:
         found = pl.scan_parquet(file, glob=False, low_memory=True)
         _refuse_other(file, name, found.collect_schema(), schema)
-        read = found.select(*schema).collect()
+        read = found.select(*schema).slice(*(rows or (0, None))).collect()
     except (OSError, PolarsError, PanicException) as error:
         said = str(error).split("\n", 1)[0][:200]
         raise TranscriptError(f"{file} cannot be read: {said}; export it anew") from None

@@ -1,6 +1,7 @@
 """The command that compares the arms of saved sessions."""
 
 import asyncio
+from collections.abc import Iterable
 from itertools import repeat
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +15,6 @@ from icl_loop.analysis import (
     checkpoint_fields,
     checkpoints,
     conclude_each,
-    find,
     frame,
     joined,
     metrics_fields,
@@ -23,17 +23,18 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
+from icl_loop.archive import Archive
 from icl_loop.cli.console import err, print_json
-from icl_loop.cli.options import Paths, pair_of_arms
+from icl_loop.cli.options import SavedPaths, pair_of_arms
 from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.errors import InputError
 from icl_loop.experiment import PriceSettings
-from icl_loop.shadow import beside, shadows
+from icl_loop.shadow import beside, shadow_frame
 from icl_loop.spending import spending
 
 
 def analyze(
-    paths: Paths,
+    paths: SavedPaths,
     primary: Annotated[
         str | None,
         typer.Option(
@@ -61,10 +62,8 @@ def analyze(
 ) -> None:
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = pair_of_arms(primary)
-    if learner is not None:
-        find(paths)  # refuses exports, before anything is worked out
     turns = frame(paths)
-    shadowed = None if learner is None else _shadows_of(turns, learner)
+    shadowed = None if learner is None else _shadows_of(turns, paths, learner)
     shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
     metrics = measured_arms(turns, paths)
     spent = spending(turns, _price(price), paths)
@@ -97,11 +96,12 @@ def analyze(
     print_json(report)
 
 
-def _shadows_of(turns: pl.DataFrame, learner: str) -> pl.DataFrame:
+def _shadows_of(turns: pl.DataFrame, paths: Iterable[Path], learner: str) -> pl.DataFrame:
     """Return the shadow of every turn, saying how far it is on a terminal."""
-    paths = turns["path"].unique(maintain_order=True).to_list()
-    watched = track(paths, "the shadow", console=err, transient=True, disable=not err.is_terminal)
-    return asyncio.run(shadows(map(Path, watched), learner))
+    archive, played = Archive.at(paths), turns["path"].unique(maintain_order=True).to_list()
+    watched = track(played, "the shadow", console=err, transient=True, disable=not err.is_terminal)
+    frames = [asyncio.run(shadow_frame(archive.read(path), learner)) for path in watched]
+    return pl.concat(frames)
 
 
 def _price(text: str | None) -> PriceSettings | None:

@@ -8,6 +8,10 @@ import typer
 from icl_loop.errors import InputError
 
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
+SavedPaths = Annotated[
+    list[Path],
+    typer.Argument(help="Transcripts, exports of them in Parquet, or folders that hold either."),
+]
 ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
 Changes = Annotated[
     list[str] | None,

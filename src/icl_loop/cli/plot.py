@@ -10,7 +10,7 @@ import typer
 
 from icl_loop.analysis import conclude_each, frame, sessions
 from icl_loop.cli.console import complain, say
-from icl_loop.cli.options import Paths, check_folder
+from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Figure(StrEnum):
 
 
 def plot(
-    paths: Paths,
+    paths: SavedPaths,
     file: Annotated[
         Path, typer.Option("-o", "--output", help="Where to; ends in .png, .svg or .html.")
     ] = Path("learning-curve.png"),

@@ -5,15 +5,15 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import find, frame
+from icl_loop.analysis import frame
 from icl_loop.cli.console import say, this_command
-from icl_loop.cli.options import Paths, check_folder, pair_of_arms
+from icl_loop.cli.options import SavedPaths, check_folder, pair_of_arms
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
 from icl_loop.errors import StoppedShort
 
 
 def report(
-    paths: Paths,
+    paths: SavedPaths,
     file: Annotated[Path, typer.Option("-o", "--output", help="Where to.")] = Path("report.html"),
     primary: Annotated[
         str | None,
@@ -30,8 +30,9 @@ def report(
 
     check_folder(file)
     pair = pair_of_arms(primary)
-    turns = frame(find(paths))  # it shows what was said, which exports are not read for
-    said = page(turns, pair, shaded(turns, learner, wanted=not no_shadow), this_command())
+    turns = frame(paths)
+    cast = shaded(turns, learner, wanted=not no_shadow, paths=paths)
+    said = page(turns, pair, cast, this_command(), paths=paths)
     try:
         file.write_text(said, encoding="utf-8", newline="\n")
     except OSError as error:

@@ -9,10 +9,11 @@ import polars as pl
 import typer
 from rich.progress import track
 
-from icl_loop.analysis import find
+from icl_loop.archive import Archive
 from icl_loop.cli.console import err
-from icl_loop.errors import RequestRefused, TranscriptError
-from icl_loop.shadow import LEARNER, Shaded, shadows
+from icl_loop.errors import RequestRefused
+from icl_loop.shadow import LEARNER, Shaded, shadow_frame
+from icl_loop.transcripts import Transcript
 
 MOST_TURNS = 20_000
 """Most turns of which a shadow is drawn unasked."""
@@ -55,26 +56,23 @@ def shaded(
             f"No shadow is drawn: there are {turns.height:,} turns, and it is drawn unasked for up"
             f" to {most_turns:,}; ask for it with --shadow {LEARNER}.",
         )
-    try:
-        find(paths or map(Path, turns["path"].head(1)))
-    except TranscriptError as error:
-        if learner is not None:
-            raise
-        return Shaded(LEARNER, None, f"No shadow is drawn: {error}.")
-    played = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+    played = turns["path"].unique(maintain_order=True).to_list()
+    archive = Archive.at(paths or map(Path, played))
     watched = track(played, "the shadow", console=err, transient=True, disable=not err.is_terminal)
     refused: list[str] = []
-    parts = list(_parts(watched, learner or LEARNER, refused))
+    parts = list(_parts(map(archive.read, watched), learner or LEARNER, refused))
     return Shaded(
         learner or LEARNER, pl.concat(parts) if parts else None, _left_out(refused, len(played))
     )
 
 
-def _parts(paths: Iterable[Path], learner: str, refused: list[str]) -> Iterator[pl.DataFrame]:
+def _parts(
+    sessions: Iterable[Transcript], learner: str, refused: list[str]
+) -> Iterator[pl.DataFrame]:
     """Yield the shadow of each session; what the learner cannot read is noted as `refused`."""
-    for path in paths:
+    for saved in sessions:
         try:
-            yield asyncio.run(shadows([path], learner))
+            yield asyncio.run(shadow_frame(saved, learner))
         except RequestRefused as error:
             refused.append(str(error))
 

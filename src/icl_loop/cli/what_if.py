@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import track
 
-from icl_loop.analysis import find
+from icl_loop.archive import Archive
 from icl_loop.cli.console import err, out
-from icl_loop.cli.options import Paths, check_folder
+from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.context import Policy, context_policy
 from icl_loop.errors import InputError
 from icl_loop.shadow import LEARNER
-from icl_loop.transcripts import read
 
 if TYPE_CHECKING:
     from icl_loop.whatif import Requests
 
 
 def what_if(
-    paths: Paths,
+    paths: SavedPaths,
     policy: Annotated[
         list[str],
         typer.Option(metavar="POLICY", help="A context policy, such as 'last(50)'; repeatable."),
@@ -48,7 +47,7 @@ def what_if(
         plots.check_format(file)
         check_folder(file)
     policies = [context_policy(text) for text in policy]
-    found = asyncio.run(_all_requests(find(paths), policies, learner))
+    found = asyncio.run(_all_requests(Archive.at(paths), policies, learner))
     if not found:
         raise InputError("these sessions hold no turns yet")
     rows = whatif.outlooks(found)
@@ -64,15 +63,16 @@ def what_if(
 
 
 async def _all_requests(
-    files: Sequence[Path], policies: Sequence[Policy], learner: str
+    archive: Archive, policies: Sequence[Policy], learner: str
 ) -> list["Requests"]:
     """Return the requests of every session that has turns: as played, then under each policy."""
     from icl_loop.whatif import as_played, requests_of, shown_under  # noqa: PLC0415  as above
 
     found = []
     quiet = not err.is_terminal
-    for path in track(files, "the policies", console=err, transient=True, disable=quiet):
-        saved = read(path)
+    played = list(archive.places)
+    for path in track(played, "the policies", console=err, transient=True, disable=quiet):
+        saved = archive.read(path)
         found.append(await requests_of(as_played(saved), learner, played=True))
         others = [shown_under(saved, policy) for policy in policies]
         found += [await requests_of(other, learner) for other in others]

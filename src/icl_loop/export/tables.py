@@ -140,6 +140,7 @@ def _fields() -> list[pl.Expr]:
         if name not in ("picture", "served")
     ] + [
         pl.col("picture").str.decode("base64"),
+        pl.col("served").is_not_null(),
         pl.col("served").struct.field("model").alias("served_model"),
         pl.col("served").struct.field("system_fingerprint"),
     ]

@@ -105,7 +105,7 @@ def _layers(
     arms = named(arm_curves(sessions))
     names = list(all_arms)
     base = alt.Chart(thinned(arms, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"]), 8 if height == HEIGHT else 5),
+        x=turn_axis(max(turns["turns"].unique()), 8 if height == HEIGHT else 5),
         y=alt.Y(
             "accuracy:Q",
             title=_windows(sessions),
@@ -234,14 +234,14 @@ _NEAR_SAID = (
 
 
 def _windows(sessions: pl.DataFrame) -> str:
-    sizes = sorted(set(sessions["window"]))
+    sizes = sorted(sessions["window"].unique())
     return f"accuracy in windows of {' or '.join(map(str, sizes))} turn{'s' * (sizes != [1])}"
 
 
 def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
     names = turns["experiment"].unique(maintain_order=True)
     sessions = turns["path"].n_unique()
-    planned = " or ".join(map(str, sorted(set(turns["turns"]))))
+    planned = " or ".join(map(str, sorted(turns["turns"].unique())))
     most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
     some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
     thin = turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN

@@ -27,7 +27,7 @@ def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     shown = shown.sort(pl.col("name").cast(pl.Enum(names)), "turn")
     top = max(1.0, float(shown["value"].max()))  # type: ignore[arg-type]  # a column of numbers
     base = alt.Chart(thinned(shown, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"])),
+        x=turn_axis(max(turns["turns"].unique())),
         y=alt.Y("value:Q", title="past turns shown", scale=alt.Scale(domain=[0, top], nice=False)),
         color=arm_colour(names, look),
         strokeDash=arm_dashes(names),
@@ -84,7 +84,7 @@ def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.Layer
     )
     used = used.with_columns(uncached=pl.col("prompt") - pl.col("cached")).sort("turn")
     top = float(used["prompt"].max())  # type: ignore[arg-type]  # a column of numbers
-    longest = max(turns["turns"])
+    longest = max(turns["turns"].unique())
     return {
         name: _panel(used.filter(name=name), name, longest, top, look)
         for name in turns["name"].unique(maintain_order=True)

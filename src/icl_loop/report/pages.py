@@ -2,8 +2,8 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
+from icl_loop.archive import Archive
 from icl_loop.plots import (
     MAX_WITH_THIN,
     MOST_LABELS,
@@ -42,9 +43,10 @@ from icl_loop.plots import (
     token_panels,
 )
 from icl_loop.report.ancestry import branch_rows
-from icl_loop.report.browsing import Named, Shelf, shelve
+from icl_loop.report.browsing import Named
 from icl_loop.report.packing import in_script, packed
-from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.report.settings import experiment_file
+from icl_loop.report.shelving import MOST_BYTES, MOST_TURNS, Stream, shelve_evenly
 from icl_loop.report.tables import (
     answer_tables,
     arm_rows,
@@ -57,12 +59,10 @@ from icl_loop.report.tables import (
 from icl_loop.screen import printable
 from icl_loop.shadow import LEARNER, ArmShadow, Shaded, beside
 from icl_loop.spending import spending
-from icl_loop.transcripts import VERSION, Header, read
+from icl_loop.transcripts import VERSION, Header
 
 WINDOWS = (5, 10, 20, 50, 100)
 """Turns in a window, among which the page lets its reader choose."""
-MOST_TURNS = 30_000
-"""Most turns that can be stepped through; of larger runs, an even choice of streams."""
 MOST_PICTURES = 50_000
 """Most turns of which the nearest pictures are sought."""
 
@@ -76,6 +76,8 @@ def page(
     shaded: Shaded = NO_SHADOW,
     command: str = "icl-loop report",
     most_turns: int = MOST_TURNS,
+    most_bytes: int = MOST_BYTES,
+    paths: Iterable[Path] | None = None,
 ) -> str:
     """Return the report on a frame of turns, as HTML.
 
@@ -85,19 +87,25 @@ def page(
         shaded: The shadow of the turns.
         command: How the page was asked for.
         most_turns: Turns that are held whole; of more, an even choice of streams is.
+        most_bytes: Bytes that these may take in the page.
+        paths: What `frame` was given; the transcripts that the turns name if None.
     """
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
-    known = sessions(paths)
+    played = turns["path"].unique(maintain_order=True)
+    paths = list(paths or map(Path, played))
+    archive, known = Archive.at(paths), sessions(paths)
+    has_turns = pl.col("path").is_in(played.implode())
+    known = known.filter(has_turns)
     conclusions = conclude_each(turns, primary, known)
-    shelf, left_out = _shelf(turns, shaded, most_turns)
-    checks = checkpoints(probes(paths))
+    streams = _streams(turns, archive, shaded)
+    shelf, left_out = shelve_evenly(streams, most_turns, most_bytes)
+    checks = checkpoints(probes(paths).filter(has_turns))
     figures = _figures(turns, conclusions, shaded, checks)
-    headers = [header_of(path) for path in paths]
+    headers = [archive.header(path) for path in played]
     return _render(
         experiments=turns["experiment"].unique(maintain_order=True).to_list(),
         models=sorted({str(_model(header)) for header in headers}),
         conclusions=[_said(each) for each in conclusions],
-        arms=_arms(turns, known, shaded),
+        arms=_arms(turns, known, shaded, paths),
         notes=warnings(summarize(turns)),
         windows=_windows(turns),
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
@@ -105,7 +113,7 @@ def page(
         most_labels=MOST_LABELS,
         outcomes=outcome_rows(turns),
         probes=probe_table(checks),
-        taken=note_rows(noted(notes(paths))),
+        taken=note_rows(noted(notes(paths).filter(has_turns))),
         shaded=shaded,
         figures={name: packed(figure) for name, figure in figures.items()},
         index=in_script(shelf.index),
@@ -134,15 +142,17 @@ def _said(conclusion: Conclusion) -> dict[str, Any]:
     }
 
 
-def _arms(turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded) -> list[dict[str, Any]]:
+def _arms(
+    turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded, paths: Sequence[Path]
+) -> list[dict[str, Any]]:
     shadows: Sequence[ArmShadow] = (
         () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
     )
-    return arm_rows(summarize(turns), _metrics(turns), shadows, spending(turns))
+    spent = spending(turns, paths=paths)
+    return arm_rows(summarize(turns), _metrics(turns, paths), shadows, spent)
 
 
-def _metrics(turns: pl.DataFrame) -> list[ArmMetrics]:
-    paths = [Path(path) for path in turns["path"].unique(maintain_order=True)]
+def _metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
     return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
 
 
@@ -185,20 +195,20 @@ def _figures(
     }
 
 
-def _shelf(turns: pl.DataFrame, shaded: Shaded, most_turns: int) -> tuple[Shelf, int]:
-    """Return the sessions to step through, and how many streams were left out for their number."""
-    streams = turns["stream"].unique().sort().to_list()
-    room = max(1, most_turns * len(streams) // max(turns.height, 1))
-    step = -(-len(streams) // room)
-    chosen = set(streams[::step])
-    names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment", "stream").first())
-    shadows = _by_path(shaded)
-    named = (
-        Named(experiment, read(Path(path)), shadows.get(path, {}))
-        for path, experiment, stream in names.iter_rows()
-        if stream in chosen
-    )
-    return shelve(named), len(streams) - len(chosen)
+def _streams(turns: pl.DataFrame, archive: Archive, shaded: Shaded) -> list[Stream]:
+    """Return the streams of each experiment, by which sessions share their samples."""
+    stream, shadows = ("experiment", "stream"), _by_path(shaded)
+
+    def read(experiment: str, paths: Sequence[str]) -> Iterator[Named]:
+        for path in paths:
+            yield Named(experiment, archive.read(path), shadows.get(path, {}))
+
+    counted = turns.group_by(*stream, "path", maintain_order=True).len()
+    grouped = counted.group_by(stream, maintain_order=True).agg("path", pl.col("len").sum())
+    return [
+        Stream(count, partial(read, experiment, paths))
+        for experiment, _, paths, count in grouped.sort(stream).iter_rows()
+    ]
 
 
 def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:

@@ -2,24 +2,9 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from icl_loop.errors import TranscriptError
 from icl_loop.transcripts import Header
-
-
-def header_of(path: Path) -> Header:
-    """Return the first line of the transcript at `path`.
-
-    Raises:
-        TranscriptError: It is not the line of a session.
-    """
-    try:
-        with path.open("rb") as file:
-            return Header.model_validate_json(file.readline())
-    except ValueError:
-        raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
 
 
 def experiment_file(headers: Sequence[Header]) -> str:
