@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop import answers
+from icl_loop.context.held import Held
 from icl_loop.context.window import Shown, Tally, Window, shown_in
 from icl_loop.encodings import SeenPicture, encoding
 from icl_loop.errors import EncodingError, InputError
@@ -166,17 +167,17 @@ class History:
         tally: The tokens.
         senses: How the messages are understood.
         key: Seed and stream, for policies that draw at random.
-        turns: Every turn played, in order.
-        notes: Every note taken, in order.
-        shown: What the request of each turn showed.
+        turns: Every turn played, in order, but for those that were let go of.
+        notes: Every note taken, in order, likewise.
+        shown: What the request of each turn showed, likewise.
     """
 
     tally: Tally
     senses: Senses
     key: tuple[str | int, ...] = ()
-    turns: list[Turn] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
+    turns: Held[Turn] = field(default_factory=Held)
+    notes: Held[Note] = field(default_factory=Held)
+    shown: Held[Shown] = field(default_factory=Held)
     _memory: dict[tuple[Hashable, Growing | None], _Progress] = field(default_factory=dict)
     _before: _Request | None = None
 
@@ -205,6 +206,12 @@ class History:
         self.tally.add(turn, asked, shown)
         self.turns.append(turn)
         self.shown.append(shown)
+
+    def let_go(self, needed: Callable[[], range]) -> None:
+        """Let go of turns that are not `needed`, but for those of which a verdict is still to come."""
+        for each in (self.turns, self.shown):
+            each.hold(needed, newest=1 + self.senses.delay)
+        self.notes.hold(lambda: range(0))
 
     def take(self, note: Note) -> None:
         """Take in a note: later requests show it in place of those before."""
@@ -306,7 +313,9 @@ class Past:
         tally = self.history.tally
         if isinstance(self.candidates, range):
             sums, stop = tally.sums, self.candidates.stop
-            start = bisect_left(sums, sums[stop] - tokens, self.candidates.start, stop)
+            moves_on = stop == len(self.history.turns)
+            least = max(self.candidates.start, tally.reach if moves_on else 0)
+            start = bisect_left(sums, sums[stop] - tokens, least, stop)
             return range(start, stop)
         for start in range(len(self.candidates), 0, -1):
             tokens -= tally.of_one(self.candidates[start - 1])
