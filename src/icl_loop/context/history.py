@@ -143,10 +143,11 @@ class Part(Sequence[int]):
 
 @dataclass(slots=True)
 class _Progress:
-    """A state, and how many turns have been added to it."""
+    """A state, the place in a list of turns from which on they were added to it, and the next."""
 
     state: Any
-    added: int = 0
+    start: int = 0
+    next: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +269,7 @@ class History:
         source: Growing | None,
         fresh: Callable[[], S],
         add: Callable[[S, int], bool],
+        start: int = 0,
     ) -> S:
         """Return a state made of all turns, or of those of `source`, each added to it once.
 
@@ -276,13 +278,14 @@ class History:
             source: The turns; all of them if None.
             fresh: Makes the state of no turn.
             add: Adds a turn to the state; False if it cannot yet be said how, which ends the adding.
+            start: How many of the turns are left out; another number than before begins anew.
         """
-        progress = self._memory.setdefault((by, source), _Progress(None))
-        if progress.state is None:
-            progress.state = fresh()
+        progress = self._memory.get((by, source))
+        if progress is None or progress.start != start:
+            progress = self._memory[by, source] = _Progress(fresh(), start, start)
         known = range(len(self.turns)) if source is None else source.turns
-        while progress.added < len(known) and add(progress.state, known[progress.added]):
-            progress.added += 1
+        while progress.next < len(known) and add(progress.state, known[progress.next]):
+            progress.next += 1
         state: S = progress.state
         return state
 
@@ -296,12 +299,14 @@ class Past:
         candidates: The turns still in the running: all of them, or what a policy before let pass.
         budget: Tokens that the turns shown may take in all.
         question: The message about to be asked.
+        draws: How many policies before have drawn at random among the turns.
     """
 
     history: History
     candidates: Shown
     budget: int
     question: Message
+    draws: int = 0
 
     @property
     def shown_before(self) -> Shown:
@@ -346,9 +351,10 @@ class Past:
         return Part(passed, bisect_left(turns, first), bisect_left(turns, last + 1))
 
     def gathered(self, by: Hashable, fresh: Callable[[], S], add: Callable[[S, int], bool]) -> S:
-        """Return a state made of the candidates, each added once; see `History.gather`."""
-        if self._is_whole:
-            return self.history.gather(by, self._source, fresh, add)
+        """Return a state made of the candidates, each added once where they begin as before."""
+        start = self._start
+        if start is not None:
+            return self.history.gather(by, self._source, fresh, add, start)
         state = fresh()
         all(add(state, index) for index in self.candidates)
         return state
@@ -361,10 +367,13 @@ class Past:
         return None if isinstance(self.candidates, range) else _LOOSE
 
     @property
-    def _is_whole(self) -> bool:
+    def _start(self) -> int | None:
+        """How many turns of their source come before the candidates; None if others come after."""
+        if not isinstance(self.candidates, range | Part):
+            return None
         source = self._source
         known = len(self.history.turns) if source is None else len(source.turns)
-        return source is not _LOOSE and len(self.candidates) == known
+        return self.candidates.start if self.candidates.stop == known else None
 
 
 _LOOSE = Growing()

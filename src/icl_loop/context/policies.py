@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import islice
 from typing import ClassVar, Protocol
 
@@ -114,7 +115,8 @@ class Chain(Policy):
 
     def _before_last(self, past: Past) -> Past:
         for policy in self.policies[:-1]:
-            past = replace(past, candidates=_choice(policy, past))
+            draws = past.draws + isinstance(policy, Stochastic)
+            past = replace(past, candidates=_choice(policy, past), draws=draws)
         return past
 
     def __str__(self) -> str:
@@ -299,7 +301,10 @@ def _told_wrong(history: History, index: int) -> bool | None:
 
 @dataclass(frozen=True)
 class Stochastic(Policy):
-    """Each turn with probability `p`, drawn once for the whole session."""
+    """Each turn with probability `p`, drawn once for the whole session.
+
+    One that comes after another draws for itself.
+    """
 
     p: float = 0.5
 
@@ -309,10 +314,11 @@ class Stochastic(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates that were drawn."""
-        return past.sifted(self, self._is_drawn)
+        which = (past.draws,) if past.draws else ()
+        return past.sifted(self, partial(self._is_drawn, which))
 
-    def _is_drawn(self, history: History, index: int) -> bool:
-        return keyed_index(_FINE, *history.key, "stochastic", index) < self.p * _FINE
+    def _is_drawn(self, which: tuple[int, ...], history: History, index: int) -> bool:
+        return keyed_index(_FINE, *history.key, "stochastic", *which, index) < self.p * _FINE
 
 
 @dataclass(frozen=True)
