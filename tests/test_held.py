@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_loop.context import Chain, Held, Past, Policy, Shown, context_policy
+from icl_loop.context import (
+    Chain,
+    Held,
+    Past,
+    Policy,
+    Shown,
+    Tally,
+    Window,
+    context_policy,
+)
 from icl_loop.engines import Saved, entries
 from icl_loop.errors import ContextOverflow
 from icl_loop.experiment import Session
@@ -137,6 +146,13 @@ def _is_gone(held: Held[str], place: int) -> bool:
         return held[place] != str(place)
     except LookupError as error:
         return "was let go of" in str(error)
+
+
+def test_an_endpoint_that_counts_next_to_nothing_leaves_a_window() -> None:
+    """However few tokens an endpoint says a long request had, the window stays a finite number."""
+    tally = Tally(Window(), 0)
+    tally.ratios.append(1 / 1_000_000)
+    assert 0 < tally.budget(0) < 10**9
 
 
 # ---- going on ----------------------------------------------------------------------------
