@@ -19,6 +19,7 @@ from icl_loop.context import (
     Tally,
     Window,
     context_policy,
+    shown_in,
 )
 from icl_loop.engines import Saved, entries
 from icl_loop.errors import ContextOverflow
@@ -170,6 +171,28 @@ async def test_a_refusal_is_remembered_by_whoever_goes_on(policy: str) -> None:
     for cut in range(len(whole) + 1):
         rest = [event async for event in playing(chosen, model, whole[:cut])]
         assert [untimed(event) for event in rest] == [untimed(event) for event in whole[cut:]]
+
+
+@dataclass
+class Leaping:
+    """Answers as `Endpoint` does, but counts one request in some thirty ten times over."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply with the tokens that are reported."""
+        leaps = sum(len(message.text) for message in messages) % 31 == 0
+        return await Endpoint(5.0 if leaps else 0.5).complete(messages)
+
+
+@pytest.mark.parametrize("policy", ["within", "block", "block(1.0, 0.0)"])
+async def test_counts_that_leap_leave_a_session_that_goes_on(policy: str) -> None:
+    """Where windows shrink to a tenth and grow again, what is gone on with is what was never cut."""
+    chosen = made(120, policy, window=6_000)
+    whole = [event async for event in playing(chosen, Leaping())]
+    shown = [len(shown_in(event.kept)) for event in whole]
+    assert max(shown) > 4 * min(shown[40:])
+    for cut in (0, 45, 90):
+        rest = [event.request async for event in playing(chosen, Leaping(), whole[:cut])]
+        assert rest == [event.request for event in whole[cut:]]
 
 
 async def test_probes_know_what_was_refused() -> None:
