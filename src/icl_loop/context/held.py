@@ -31,14 +31,21 @@ class Held(Sequence[T]):
             IndexError: There is none in this place.
             LookupError: It was let go of.
         """
+        try:
+            return self._items[index]  # type: ignore[index]  # a slice is no key, which is seen below
+        except (KeyError, TypeError):
+            return self._otherwise(index)
+
+    def _otherwise(self, index: int | slice) -> T | list[T]:
+        """Return what is not asked for by its place."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(self._length))]
-        place = index + self._length if index < 0 else index
-        if place in self._items:
-            return self._items[place]
-        if 0 <= place < self._length:
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        place = index % self._length
+        if place not in self._items:
             raise LookupError(f"{place} was let go of: nothing was to show it any more")
-        raise IndexError(index)
+        return self._items[place]
 
     def append(self, item: T) -> None:
         """Add an item in the next place."""
