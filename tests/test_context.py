@@ -155,6 +155,16 @@ async def test_a_turn_is_drawn_once() -> None:
     assert await shown_by("stochastic(0)", "www") == [[]] * 3
 
 
+async def test_a_turn_is_drawn_again_by_whoever_draws_after_others() -> None:
+    """Where `stochastic` comes twice each draws for itself, and the first as if it were alone."""
+    alone, twice = [
+        set((await shown_by(policy, "w" * 80))[-1])
+        for policy in ("stochastic(0.5)", "only_incorrect | stochastic(0.5) | stochastic(0.5)")
+    ]
+    assert twice < alone
+    assert 8 < len(twice) < 32
+
+
 def test_a_reservoir_is_a_fair_sample() -> None:
     """Every turn is as likely as any other to be in the reservoir at the end."""
     senses, window = _senses(session(2)), Window(tokens=10**6)
@@ -337,6 +347,8 @@ BOUNDED = [
     "reservoir(None)",
     "per_class(1)",
     "nearest(10)",
+    "reset(9) | per_class(1)",
+    "only_correct | reset(9) | reservoir(10)",
 ]
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from icl_loop.context import (
     ContextPolicy,
@@ -13,7 +14,9 @@ from icl_loop.context import (
     Senses,
     Shown,
     Window,
+    needed,
     notes_in,
+    shown_in,
     spans,
 )
 from icl_loop.errors import ContextFull, ContextOverflow
@@ -57,19 +60,28 @@ async def events(
     model: ChatModel,
     keep: ContextPolicy,
     window: Window | None = None,
-    begun: Sequence[Event] = (),
+    begun: Sequence[Event] | History = (),
 ) -> AsyncIterator[Event]:
-    """Play `task` as `play` does, and yield the notes that were taken between the turns as well."""
-    history = _history(task, window, begun)
+    """Play `task` as `play` does, and yield the notes that were taken between the turns as well.
+
+    Args:
+        task: What is asked, turn by turn.
+        model: Who answers.
+        keep: Chooses the past turns of each request.
+        window: Limits the tokens of a request.
+        begun: What was played already, or its history: then that is what grows.
+    """
+    history = _grown(task, keep, window, begun)
     taking = notes_in(keep)
     for index in range(len(history.turns), len(task)):
         if taking is not None and taking.is_due(history):
             note = await _take_note(taking, task, model, keep, history)
-            yield note
             history.take(note)
+            yield note
         turn, shown = await _play_turn(index, task, model, keep, history)
-        yield turn
         history.add(turn, shown)
+        yield turn
+        history.let_go(partial(needed, keep, history))
 
 
 async def _play_turn(
@@ -103,7 +115,7 @@ async def _take_note(
     taking: Notes, task: Task, model: ChatModel, keep: ContextPolicy, history: History
 ) -> Note:
     """Have the model rewrite its notes, shown the turns that would be shown to it now."""
-    question = user(history.senses.notebook.ask(taking.tokens))
+    question = _about_notes(taking, history)
     asked = await _ask(task, model, keep, history, question)
     counter = history.tally.window.counter
     return Note(
@@ -116,6 +128,10 @@ async def _take_note(
         counted=asked.counted,
         prefix=asked.prefix,
     )
+
+
+def _about_notes(taking: Notes, history: History) -> Message:
+    return user(history.senses.notebook.ask(taking.tokens))
 
 
 def _cut(text: str, tokens: int, counter: TokenCounter) -> str:
@@ -137,7 +153,7 @@ async def probe(
     task: Task,
     model: ChatModel,
     keep: ContextPolicy,
-    begun: Sequence[Event],
+    begun: Sequence[Event] | History,
     sample: Sample,
     window: Window | None = None,
 ) -> Probe:
@@ -147,32 +163,34 @@ async def probe(
         ContextFull: The question does not fit.
         ModelError: The model did not answer.
     """
-    return await _probe(task, model, keep, _history(task, window, begun), sample)
+    return await _probe(task, model, keep, _grown(task, keep, window, begun), sample)
 
 
 async def probes(
     task: Task,
     model: ChatModel,
     keep: ContextPolicy,
-    begun: Sequence[Event],
+    begun: Sequence[Event] | History,
     samples: Iterable[Sample],
     window: Window | None = None,
 ) -> AsyncGenerator[Probe, None]:
     """Ask about held-out samples as `probe` does, each in a fork of its own.
 
-    What was played is worked out once for all of them.
+    What was played is worked out once for all of them, or is known from the history of it.
     """
-    history = _history(task, window, begun)
-    limit = history.tally.limit
+    history = _grown(task, keep, window, begun)
     for sample in samples:
-        history.tally.limit = limit  # what one fork was refused does not bind another
         yield await _probe(task, model, keep, history, sample)
 
 
 async def _probe(
     task: Task, model: ChatModel, keep: ContextPolicy, history: History, sample: Sample
 ) -> Probe:
-    asked = await _ask(task, model, keep, history, task.ask_about(sample))
+    limit = history.tally.limit
+    try:
+        asked = await _ask(task, model, keep, history, task.ask_about(sample))
+    finally:
+        history.tally.limit = limit  # what a fork was refused binds neither another nor the session
     played = len(history.turns)
     reading, label = task.read(asked.reply), task.name(sample, played)
     return Probe(
@@ -189,11 +207,58 @@ async def _probe(
     )
 
 
-def _history(task: Task, window: Window | None, begun: Sequence[Event]) -> History:
+def history_of(
+    task: Task, keep: ContextPolicy, window: Window | None = None, begun: Iterable[Event] = ()
+) -> History:
     """Return the history of a session of this task that has played these already."""
     delay = task.feedback.delay
     senses = Senses(task.wording, task.encoding.name, task.names, delay, task.rule)
-    return History.begun(window or Window(), task.system, senses, task.key, begun)
+    history = History.begun(window or Window(), task.system, senses, task.key)
+    for event in begun:
+        hear(history, keep, event)
+    return history
+
+
+def hear(history: History, keep: ContextPolicy, event: Event) -> None:
+    """Take a turn or note that was played into a history, and the refusals that came before it.
+
+    What was refused is what `keep` would have shown. Under another policy than the one it was played
+    under that is a guess; but what was answered is never taken to be too long.
+    """
+    if event.overflows:
+        history.tally.limit = max(_limit(history, keep, event), event.counted or 0)
+    if isinstance(event, Turn):
+        history.add(event, shown_in(event.kept))
+    else:
+        history.take(event)
+
+
+def _limit(history: History, keep: ContextPolicy, event: Event) -> float:
+    """Return the tokens that no request may take any more once those of an event were refused."""
+    taking = notes_in(keep) or Notes()
+    question = event.question if isinstance(event, Turn) else _about_notes(taking, history)
+    tokens = count_message(history.tally.window.counter, question)
+    for _ in range(event.overflows):
+        try:
+            refused = _choice(history, keep, question, tokens)
+        except ContextFull:
+            break
+        history.tally.overflow(tokens, refused)
+    return history.tally.limit
+
+
+def _choice(history: History, keep: ContextPolicy, question: Message, tokens: int) -> Shown:
+    """Return the past turns that are shown beside a question of so many tokens."""
+    budget = history.tally.budget(tokens)
+    if budget < 0:
+        raise ContextFull(0, budget)
+    return keep(Past(history, range(len(history.turns)), budget, question))
+
+
+def _grown(
+    task: Task, keep: ContextPolicy, window: Window | None, begun: Sequence[Event] | History
+) -> History:
+    return begun if isinstance(begun, History) else history_of(task, keep, window, begun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +279,7 @@ async def _ask(
     """Ask a question after what was played; where the model says it is too much, show less."""
     tokens, overflows = count_message(history.tally.window.counter, question), 0
     while True:
-        budget = history.tally.budget(tokens)
-        if budget < 0:
-            raise ContextFull(0, budget)
-        shown = keep(Past(history, range(len(history.turns)), budget, question))
+        shown = _choice(history, keep, question, tokens)
         request = recall(task.system, history.turns, shown, question, history.opening)
         try:
             reply = await _timed(model, request)

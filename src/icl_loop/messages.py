@@ -7,7 +7,7 @@ the digests of its messages.
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -62,6 +62,11 @@ class Message:
     def json_open(self) -> bytes:
         """The text as the beginning of a JSON message, whose string and braces are left open."""
         return b'{"role":"%b","content":"%b' % (self.role.encode(), self.json_text)
+
+    @cached_property
+    def tokens(self) -> dict[Hashable, int]:
+        """How many tokens it takes, by whoever counted them; what is said once is counted once."""
+        return {}
 
     @cached_property
     def is_seen(self) -> bool:

@@ -10,7 +10,7 @@ from icl_loop.messages import Message, Usage
 from icl_loop.models import ChatModel, Closable, is_built_in
 from icl_loop.models.limits import Bound, Cost, Meter, Pace, Patience, Patient, Terms
 from icl_loop.models.prices import OwnPrice, list_price
-from icl_loop.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_message
+from icl_loop.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 
 OpenModel = Callable[[Session], ChatModel]
 Opening = Callable[[], ChatModel]
@@ -161,9 +161,8 @@ def _bound(counter: TokenCounter) -> Bound:
 
 
 def counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
-    """Return a function that counts the tokens of a request, each message once in its life."""
-    once = lru_cache(65_536)(partial(count_message, counter))
-    return lambda messages: REQUEST_TOKENS + sum(map(once, messages))
+    """Return a function that counts the tokens of a request."""
+    return lambda messages: REQUEST_TOKENS + count_messages(counter, messages)
 
 
 def _most_completion(session: Session) -> int:

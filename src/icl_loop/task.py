@@ -136,7 +136,7 @@ class Task:
         return donor[turn]
 
 
-@lru_cache(4_096)
+@lru_cache(1_024)
 def _question(
     sample: Sample, encoding: Encoding, size: int, transform: Transform, wording: Wording
 ) -> Message:

@@ -230,11 +230,15 @@ def know(vocabulary: tiktoken.Encoding) -> None:
     tiktoken.registry.ENCODINGS.setdefault(vocabulary.name, vocabulary)
 
 
-@lru_cache(8_192)
 def count_message(counter: TokenCounter, message: Message) -> int:
     """Return the tokens of one message, its overhead and images included."""
+    known = message.tokens.get(counter)
+    if known is not None:
+        return known
     images = sum(isinstance(part, Image) for part in message.parts)
-    return counter.count(message.text) + MESSAGE_TOKENS + IMAGE_TOKENS * images
+    tokens = counter.count(message.text) + MESSAGE_TOKENS + IMAGE_TOKENS * images
+    message.tokens[counter] = tokens
+    return tokens
 
 
 def count_messages(counter: TokenCounter, messages: Iterable[Message]) -> int:

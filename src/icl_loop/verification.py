@@ -7,7 +7,7 @@ against this version, these data and these settings.
 import asyncio
 import json
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from icl_loop.errors import (
     TranscriptError,
 )
 from icl_loop.experiment import DonorMissing, Session, donor_of
-from icl_loop.loop import events, probe, recall
+from icl_loop.loop import events, hear, history_of, probe, recall
 from icl_loop.messages import Message, system, user
 from icl_loop.models import ReplayModel
 from icl_loop.records import Event, Feedback, Note, Probe, Turn
@@ -216,13 +216,16 @@ async def _derive_probes(
     is_last = header is transcript.header
     mine = [p for p in transcript.probes if _is_asked_in(p.after_turn, part, is_last=is_last)]
     rule = _new_rule(transcript.header)
-    for saved in mine:
+    history = history_of(session.task, session.policy, session.window)
+    coming = deque(transcript.events)
+    for saved in sorted(mine, key=lambda each: each.after_turn):
         (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
         if sample is None:
             raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-        before = [each for each in transcript.events if turns_before(each) < saved.after_turn]
+        while coming and turns_before(coming[0]) < saved.after_turn:
+            hear(history, session.policy, coming.popleft())
         replay = ReplayModel([saved])
-        again = await probe(session.task, replay, session.policy, before, sample, session.window)
+        again = await probe(session.task, replay, session.policy, history, sample, session.window)
         if (again if rule is None else _probe_again(again, header, rule)) != saved:
             what = f"the probe {saved.sample} is judged otherwise now"
             raise ReplayMismatch(saved.after_turn, what, "probe")

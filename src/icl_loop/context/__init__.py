@@ -4,6 +4,7 @@ from icl_loop.context.expression import (
     POLICIES,
     context_policy,
 )
+from icl_loop.context.held import Held
 from icl_loop.context.history import (
     Growing,
     History,
@@ -30,6 +31,7 @@ from icl_loop.context.policies import (
     Stochastic,
     Within,
     looks,
+    needed,
     notes_in,
 )
 from icl_loop.context.window import (
@@ -48,6 +50,7 @@ __all__ = [
     "ContextPolicy",
     "First",
     "Growing",
+    "Held",
     "History",
     "Last",
     "Lesson",
@@ -69,6 +72,7 @@ __all__ = [
     "Within",
     "context_policy",
     "looks",
+    "needed",
     "notes_in",
     "shown_in",
     "spans",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop import answers
+from icl_loop.context.held import Held
 from icl_loop.context.window import Shown, Tally, Window, shown_in
 from icl_loop.errors import InputError
 from icl_loop.messages import Message, user
@@ -134,10 +135,11 @@ class Part(Sequence[int]):
 
 @dataclass(slots=True)
 class _Progress:
-    """A state, and how many turns have been added to it."""
+    """A state, the place in a list of turns from which on they were added to it, and the next."""
 
     state: Any
-    added: int = 0
+    start: int = 0
+    next: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +160,17 @@ class History:
         tally: The tokens.
         senses: How the messages are understood.
         key: Seed and stream, for policies that draw at random.
-        turns: Every turn played, in order.
-        notes: Every note taken, in order.
-        shown: What the request of each turn showed.
+        turns: Every turn played, in order, but for those that were let go of.
+        notes: Every note taken, in order, likewise.
+        shown: What the request of each turn showed, likewise.
     """
 
     tally: Tally
     senses: Senses
     key: tuple[str | int, ...] = ()
-    turns: list[Turn] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
+    turns: Held[Turn] = field(default_factory=Held)
+    notes: Held[Note] = field(default_factory=Held)
+    shown: Held[Shown] = field(default_factory=Held)
     _memory: dict[tuple[Hashable, Growing | None], _Progress] = field(default_factory=dict)
     _before: _Request | None = None
 
@@ -197,6 +199,12 @@ class History:
         self.tally.add(turn, asked, shown)
         self.turns.append(turn)
         self.shown.append(shown)
+
+    def let_go(self, needed: Callable[[], range]) -> None:
+        """Let go of turns that are not `needed`, but for those of which a verdict is still to come."""
+        for each in (self.turns, self.shown):
+            each.hold(needed, newest=1 + self.senses.delay)
+        self.notes.hold(lambda: range(0))
 
     def take(self, note: Note) -> None:
         """Take in a note: later requests show it in place of those before."""
@@ -253,6 +261,7 @@ class History:
         source: Growing | None,
         fresh: Callable[[], S],
         add: Callable[[S, int], bool],
+        start: int = 0,
     ) -> S:
         """Return a state made of all turns, or of those of `source`, each added to it once.
 
@@ -261,13 +270,14 @@ class History:
             source: The turns; all of them if None.
             fresh: Makes the state of no turn.
             add: Adds a turn to the state; False if it cannot yet be said how, which ends the adding.
+            start: How many of the turns are left out; another number than before begins anew.
         """
-        progress = self._memory.setdefault((by, source), _Progress(None))
-        if progress.state is None:
-            progress.state = fresh()
+        progress = self._memory.get((by, source))
+        if progress is None or progress.start != start:
+            progress = self._memory[by, source] = _Progress(fresh(), start, start)
         known = range(len(self.turns)) if source is None else source.turns
-        while progress.added < len(known) and add(progress.state, known[progress.added]):
-            progress.added += 1
+        while progress.next < len(known) and add(progress.state, known[progress.next]):
+            progress.next += 1
         state: S = progress.state
         return state
 
@@ -281,12 +291,14 @@ class Past:
         candidates: The turns still in the running: all of them, or what a policy before let pass.
         budget: Tokens that the turns shown may take in all.
         question: The message about to be asked.
+        draws: How many policies before have drawn at random among the turns.
     """
 
     history: History
     candidates: Shown
     budget: int
     question: Message
+    draws: int = 0
 
     @property
     def shown_before(self) -> Shown:
@@ -298,7 +310,9 @@ class Past:
         tally = self.history.tally
         if isinstance(self.candidates, range):
             sums, stop = tally.sums, self.candidates.stop
-            start = bisect_left(sums, sums[stop] - tokens, self.candidates.start, stop)
+            moves_on = stop == len(self.history.turns)
+            least = max(self.candidates.start, tally.reach if moves_on else 0)
+            start = bisect_left(sums, sums[stop] - tokens, least, stop)
             return range(start, stop)
         for start in range(len(self.candidates), 0, -1):
             tokens -= tally.of_one(self.candidates[start - 1])
@@ -329,9 +343,10 @@ class Past:
         return Part(passed, bisect_left(turns, first), bisect_left(turns, last + 1))
 
     def gathered(self, by: Hashable, fresh: Callable[[], S], add: Callable[[S, int], bool]) -> S:
-        """Return a state made of the candidates, each added once; see `History.gather`."""
-        if self._is_whole:
-            return self.history.gather(by, self._source, fresh, add)
+        """Return a state made of the candidates, each added once where they begin as before."""
+        start = self._start
+        if start is not None:
+            return self.history.gather(by, self._source, fresh, add, start)
         state = fresh()
         all(add(state, index) for index in self.candidates)
         return state
@@ -344,10 +359,13 @@ class Past:
         return None if isinstance(self.candidates, range) else _LOOSE
 
     @property
-    def _is_whole(self) -> bool:
+    def _start(self) -> int | None:
+        """How many turns of their source come before the candidates; None if others come after."""
+        if not isinstance(self.candidates, range | Part):
+            return None
         source = self._source
         known = len(self.history.turns) if source is None else len(source.turns)
-        return source is not _LOOSE and len(self.candidates) == known
+        return self.candidates.start if self.candidates.stop == known else None
 
 
 _LOOSE = Growing()

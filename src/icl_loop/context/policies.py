@@ -9,6 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import islice
 from typing import ClassVar, Protocol
 
@@ -43,10 +44,13 @@ class Policy(ABC):
         comes_last: Whether it looks at what was shown before, or orders what it shows, so that no
             other policy may come after it.
         looks: Whether it compares pictures.
+        moves_on: Whether of turns up to the newest it shows those since some turn, and never again
+            what was before it, so that what it no longer shows can be let go of.
     """
 
     comes_last: ClassVar[bool] = False
     looks: ClassVar[bool] = False
+    moves_on: ClassVar[bool] = False
 
     @abstractmethod
     def choose(self, past: Past) -> Shown:
@@ -55,6 +59,10 @@ class Policy(ABC):
     def __call__(self, past: Past) -> Shown:
         """Return the newest of those chosen that fit; see `ContextPolicy`."""
         return replace(past, candidates=self.choose(past)).newest_within(past.budget)
+
+    def start(self, history: History) -> int:  # noqa: ARG002  most do not look at it
+        """Return the first turn that a policy which moves on may still show, given all turns."""
+        return 0
 
     @property
     def parts(self) -> tuple[ContextPolicy, ...]:
@@ -107,7 +115,8 @@ class Chain(Policy):
 
     def _before_last(self, past: Past) -> Past:
         for policy in self.policies[:-1]:
-            past = replace(past, candidates=_choice(policy, past))
+            draws = past.draws + isinstance(policy, Stochastic)
+            past = replace(past, candidates=_choice(policy, past), draws=draws)
         return past
 
     def __str__(self) -> str:
@@ -138,15 +147,22 @@ class All(Policy):
 class Stateless(Policy):
     """No turn at all: every question stands alone."""
 
+    moves_on = True
+
     def choose(self, past: Past) -> Shown:  # noqa: ARG002  it looks at nothing, which is its point
         """Return no turn."""
         return range(0)
+
+    def start(self, history: History) -> int:
+        """Return the turn to come."""
+        return len(history.turns)
 
 
 @dataclass(frozen=True)
 class Last(Policy):
     """The newest `n` turns, fewer if they do not fit. A window of 0 turns shows nothing."""
 
+    moves_on = True
     n: int = 50
 
     def __post_init__(self) -> None:
@@ -155,6 +171,10 @@ class Last(Policy):
     def choose(self, past: Past) -> Shown:
         """Return the newest candidates."""
         return past.candidates[max(0, len(past.candidates) - self.n) :]
+
+    def start(self, history: History) -> int:
+        """Return the first of the newest turns."""
+        return len(history.turns) - self.n
 
 
 @dataclass(frozen=True)
@@ -181,6 +201,7 @@ class First(Policy):
 class Within(Policy):
     """The newest turns that fit into `tokens`, or into the whole window if None."""
 
+    moves_on = True
     tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -196,6 +217,7 @@ class Within(Policy):
 class Reset(Policy):
     """No turn before turn `at` once it is reached: the history is wiped there."""
 
+    moves_on = True
     at: int = 100
 
     def __post_init__(self) -> None:
@@ -203,10 +225,11 @@ class Reset(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return all candidates, or those since the reset."""
-        return _since(past.candidates, self.at) if self._is_reached(past) else past.candidates
+        return _since(past.candidates, self.start(past.history))
 
-    def _is_reached(self, past: Past) -> bool:
-        return len(past.history.turns) >= self.at
+    def start(self, history: History) -> int:
+        """Return the turn of the reset, once it is reached."""
+        return self.at if len(history.turns) >= self.at else 0
 
 
 @dataclass(frozen=True)
@@ -222,6 +245,7 @@ class Block(Policy):
     """
 
     comes_last = True
+    moves_on = True
     high: float = 1.0
     low: float = 0.5
 
@@ -277,7 +301,10 @@ def _told_wrong(history: History, index: int) -> bool | None:
 
 @dataclass(frozen=True)
 class Stochastic(Policy):
-    """Each turn with probability `p`, drawn once for the whole session."""
+    """Each turn with probability `p`, drawn once for the whole session.
+
+    One that comes after another draws for itself.
+    """
 
     p: float = 0.5
 
@@ -287,10 +314,11 @@ class Stochastic(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates that were drawn."""
-        return past.sifted(self, self._is_drawn)
+        which = (past.draws,) if past.draws else ()
+        return past.sifted(self, partial(self._is_drawn, which))
 
-    def _is_drawn(self, history: History, index: int) -> bool:
-        return keyed_index(_FINE, *history.key, "stochastic", index) < self.p * _FINE
+    def _is_drawn(self, which: tuple[int, ...], history: History, index: int) -> bool:
+        return keyed_index(_FINE, *history.key, "stochastic", *which, index) < self.p * _FINE
 
 
 @dataclass(frozen=True)
@@ -433,6 +461,7 @@ class Notes(Policy):
         tokens: Tokens that its notes may take; more are cut off.
     """
 
+    moves_on = True
     every: int = 20
     tokens: int = 500
 
@@ -442,16 +471,15 @@ class Notes(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates since the last note."""
-        return _since(past.candidates, _written_after(past.history))
+        return _since(past.candidates, self.start(past.history))
+
+    def start(self, history: History) -> int:
+        """Return the number of turns played when the latest note was written."""
+        return history.notes[-1].after_turn if history.notes else 0
 
     def is_due(self, history: History) -> bool:
         """Whether notes are to be taken before the next turn."""
-        return len(history.turns) - _written_after(history) >= self.every
-
-
-def _written_after(history: History) -> int:
-    """Return the number of turns played when the latest note was written."""
-    return history.notes[-1].after_turn if history.notes else 0
+        return len(history.turns) - self.start(history) >= self.every
 
 
 def notes_in(policy: ContextPolicy) -> Notes | None:
@@ -464,6 +492,22 @@ def looks(policy: ContextPolicy) -> bool:
     """Whether a policy compares pictures."""
     parts = policy.parts if isinstance(policy, Policy) else ()
     return any(isinstance(part, Policy) and part.looks for part in parts)
+
+
+def needed(policy: ContextPolicy, history: History) -> range:
+    """Return the turns played that a policy may show from now on: all, unless it moves on.
+
+    What begins with the first turns never shows another.
+    """
+    parts = policy.parts if isinstance(policy, Policy) else (policy,)
+    first, rest = (parts[0], parts[1:]) if isinstance(parts[0], First) else (None, parts)
+    known = range(len(history.turns))
+    if not all(isinstance(part, Policy) and part.moves_on for part in rest):
+        return known
+    if first is not None:
+        return known[: first.n]
+    starts = [part.start(history) for part in rest if isinstance(part, Policy)]
+    return known[max(history.tally.reach, *starts) :]
 
 
 def _since(candidates: Shown, start: int) -> Shown:

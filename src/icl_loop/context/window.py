@@ -1,6 +1,8 @@
 """The context window of a model, and the tokens of what was said in it, each counted once."""
 
 import math
+from array import array
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +62,10 @@ class Window:
 RECENT_REPORTS = 16
 MARGIN = 1.02
 SAME = 0.002
+LEAST = 0.0001
 OVERFLOW_SHRINK = 0.8
+REACH = 2.0
+"""Windows, by their size after each turn, that are held; what was before them is not shown again."""
 
 
 @dataclass(slots=True)
@@ -70,13 +75,15 @@ class Tally:
     The endpoint's own counts calibrate ours: the largest ratio of reported to counted prompt tokens
     over the last 16 turns, and 2 % for what the next picture may take more. A counter that agrees
     with the endpoint needs no calibration. Once a request was refused as too long, none is made
-    that takes more than 80 % of it.
+    that takes more than 80 % of it. Were the endpoint to count less and less, a window that moves on
+    would still show no turn that was two windows back once.
 
     Attributes:
         window: The context window.
         frame: Tokens that every request takes beside turns and question.
         aside: Tokens of the notes that the next request shows.
         sums: Tokens of the turns before each turn.
+        reach: The first turn that a window which moves on may still show.
         limit: Tokens that no request may take any more.
         ratios: Reported over counted tokens of the latest requests.
     """
@@ -84,7 +91,8 @@ class Tally:
     window: Window
     frame: int
     aside: int = 0
-    sums: list[int] = field(default_factory=lambda: [0])
+    sums: "array[int]" = field(default_factory=lambda: array("q", [0]))
+    reach: int = 0
     limit: float = math.inf
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_REPORTS))
 
@@ -102,12 +110,16 @@ class Tally:
     def calibration(self) -> float:
         """What one counted token is taken to cost."""
         ratio = max(self.ratios, default=1.0)
-        return 1.0 if abs(ratio - 1) <= SAME else round(ratio * MARGIN, 4)
+        return 1.0 if abs(ratio - 1) <= SAME else max(round(ratio * MARGIN, 4), LEAST)
+
+    @property
+    def _size(self) -> float:
+        """What the window holds in counted tokens."""
+        return (self.window.tokens - self.window.reserve) / self.calibration
 
     def budget(self, asked: int) -> int:
         """Return the counted tokens that past turns may take beside a question of `asked`."""
-        size = min((self.window.tokens - self.window.reserve) / self.calibration, self.limit)
-        return int(size) - self.frame - self.aside - asked
+        return int(min(self._size, self.limit)) - self.frame - self.aside - asked
 
     def overflow(self, asked: int, shown: Shown) -> None:
         """Take note that a request was refused as too long."""
@@ -119,6 +131,7 @@ class Tally:
         if reported:
             self.ratios.append(reported / (self.frame + self.aside + asked + self.of(shown)))
         self.sums.append(self.sums[-1] + asked + self.window.count_answered(turn))
+        self.reach = bisect_left(self.sums, self.sums[-1] - REACH * self._size, self.reach)
 
     def of(self, shown: Shown) -> int:
         """Return the tokens of these turns, in one step if they are neighbours."""

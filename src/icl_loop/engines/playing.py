@@ -1,10 +1,11 @@
 """Playing one session: its turns and notes, and the probes where they are due."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
+from icl_loop.context import History
 from icl_loop.experiment import Session
-from icl_loop.loop import events, probes
+from icl_loop.loop import events, hear, history_of, probes
 from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.records import Event, Probe, Turn
 
@@ -50,34 +51,35 @@ async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGene
         ReplayMismatch: A saved turn does not follow.
     """
     replay = ReplayModel(saved.events[len(session.begun) :], then=model)
-    played: list[Event] = []
-    async for probed in _probes(session, saved, model, played, 0):
+    history = history_of(session.task, session.policy, session.window)
+    async for probed in _probes(session, saved, model, history, 0):
         yield probed
-    async for event in _with_shared(session, replay):
+    async for event in _with_shared(session, replay, history):
         yield event
-        played.append(event)
         if isinstance(event, Turn):
-            async for probed in _probes(session, saved, model, played, event.index + 1):
+            async for probed in _probes(session, saved, model, history, event.index + 1):
                 yield probed
 
 
-async def _with_shared(session: Session, model: ChatModel) -> AsyncGenerator[Event, None]:
+async def _with_shared(
+    session: Session, model: ChatModel, history: History
+) -> AsyncGenerator[Event, None]:
     """Yield what a session shares with its parent, then what is played."""
     for event in session.begun:
+        hear(history, session.policy, event)
         yield event
-    playing = events(session.task, model, session.policy, session.window, session.begun)
-    async for event in playing:
+    async for event in events(session.task, model, session.policy, session.window, history):
         yield event
 
 
 async def _probes(
-    session: Session, saved: Saved, model: ChatModel, played: Sequence[Event], turns: int
+    session: Session, saved: Saved, model: ChatModel, history: History, turns: int
 ) -> AsyncGenerator[Probe, None]:
     """Ask the probes that are due after so many turns, but for those saved already."""
     if turns not in session.task.checkpoints or turns < saved.turns:
         return
     asked = {each.sample for each in saved.probes if each.after_turn == turns}
     due = [sample for sample in session.task.probes if sample.id not in asked]
-    asking = probes(session.task, model, session.policy, played, due, session.window)
+    asking = probes(session.task, model, session.policy, history, due, session.window)
     async for probed in asking:
         yield probed

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from itertools import groupby
 
 from icl_loop.messages import Message, Reply, Role, Usage, merged
@@ -48,7 +49,7 @@ class Counted:
         Where the group goes out as one message, the sums within it are those at its end.
         """
         if self._merges and len(group) > 1:
-            return [before + count_messages(self._counter, merged(group))] * len(group)
+            return [before + _merged_tokens(self._counter, tuple(group))] * len(group)
         sums = []
         for message in group:
             before += count_messages(self._counter, [message])
@@ -81,3 +82,9 @@ def _role(message: Message) -> Role:
 def _is_within(messages: Sequence[Message], position: int) -> bool:
     """Whether the messages before and after a position go out as one."""
     return 0 < position < len(messages) and (messages[position].role == messages[position - 1].role)
+
+
+@lru_cache(8_192)
+def _merged_tokens(counter: TokenCounter, group: tuple[Message, ...]) -> int:
+    """Return the tokens of neighbours of one role that go out as one message."""
+    return count_messages(counter, merged(group))

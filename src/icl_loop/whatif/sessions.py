@@ -20,9 +20,9 @@ from icl_loop.context import (
 from icl_loop.encodings import encoding
 from icl_loop.errors import ContextFull, InputError
 from icl_loop.experiment import Session, Settings
-from icl_loop.loop import recall
-from icl_loop.messages import Message, Usage, system, user
-from icl_loop.records import Event, Turn
+from icl_loop.loop import hear, recall
+from icl_loop.messages import Message, Usage, system
+from icl_loop.records import Turn
 from icl_loop.tokens import count_message
 from icl_loop.transcripts import End, Header, Transcript
 from icl_loop.wording import open_wording
@@ -169,23 +169,10 @@ def _limits(transcript: Transcript, session: Session) -> list[float]:
         return [math.inf] * len(transcript.turns)
     history, limits = _begun(transcript, session), []
     for event in transcript.events:
-        question = _question(event, history, session)
-        for _ in range(event.overflows):
-            refused = _choice(history, session.policy, question)
-            history.tally.overflow(_tokens(history, question), refused)
+        hear(history, session.policy, event)
         if isinstance(event, Turn):
             limits.append(history.tally.limit)
-            history.add(event, shown_in(event.kept))
-        else:
-            history.take(event)
     return limits
-
-
-def _question(event: Event, history: History, session: Session) -> Message:
-    if isinstance(event, Turn):
-        return event.question
-    notes = notes_in(session.policy)
-    return user(history.senses.notebook.ask(notes.tokens if notes else 0))
 
 
 def _under(header: Header, policy: ContextPolicy) -> Header:
