@@ -6,13 +6,16 @@ import os
 import re
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from commanding import Command
 from endpoint import completion, error, serving
+from icl_loop.cli.waiting import Waiting
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
@@ -166,7 +169,8 @@ def test_every_shipped_experiment_is_planned(
     )
     command = ["plan", short, "--streams", 2, "--turns", 4, "--no-advice"]
     done = icl_loop(*command)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert all(line.startswith("planning: ") for line in done.stderr.splitlines())
     assert all(word in done.stdout for word in ("requests", "tokens in", "together"))
     assert done.stdout.count("cannot show learning") == 1
     report = json.loads(icl_loop(*command, "--json").stdout)
@@ -266,6 +270,21 @@ def test_a_limit_that_is_reached_is_to_be_raised(icl_loop: Command, tmp_path: Pa
         )
     assert done.returncode == 1
     assert "Go on under a higher limit with: icl-loop run" in done.stderr
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_work_says_where_it_is(*, terminal: bool) -> None:
+    """Nothing is said of quick work; of long work in place in a terminal, elsewhere in a line."""
+    quick, long = (Console(file=StringIO(), force_terminal=terminal) for _ in "ab")
+    for console, after_s in ((quick, 60.0), (long, 0.0)):
+        with Waiting(console, "tasting: {:,} of 2 pies", after_s) as waiting:
+            waiting.step()
+            waiting.step()
+    assert isinstance(quick.file, StringIO)
+    assert isinstance(long.file, StringIO)
+    assert quick.file.getvalue() == ""
+    assert ("tasting: 2 of 2 pies" in long.file.getvalue()) == terminal
+    assert (long.file.getvalue() == "tasting: 1 of 2 pies\n") != terminal
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from icl_loop.planning.expense import Job, makespan
 from icl_loop.records import Turn
 from icl_loop.runner import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.sheet import Trying, duration, expense_table, exposure_table, sentences
+from icl_loop.sheet import duration, expense_table, exposure_table, sentences
 from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
 from icl_loop.transcripts import Transcript, read
 from making import experiment, played
@@ -351,18 +351,6 @@ def test_the_tables_hold_what_is_planned() -> None:
     assert all(text.count(f" {arm} ") == 2 for arm in ("label", "none"))
     assert f"{made.expense.prompt:,}" in text
     assert " – " in text
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_trying_leaves_nothing_behind(*, terminal: bool) -> None:
-    """Progress is drawn in a terminal only, and only once it takes long."""
-    file = StringIO()
-    with Trying(Console(file=file, force_terminal=terminal)) as trying:
-        trying.turn()
-        assert file.getvalue() == ""
-        trying.SECONDS = 0.0
-        trying.turn()
-    assert ("2 turns played on trial" in file.getvalue()) == terminal
 
 
 def test_durations_are_read_at_a_glance() -> None:
