@@ -113,7 +113,7 @@ def _detection(found: Detectability) -> Iterator[str]:
 
 
 def _points(difference: float | None) -> str:
-    return UNKNOWN if difference is None else f"{100 * difference:.1f} points"
+    return UNKNOWN if difference is None else f"{100 * difference:z.1f} points"
 
 
 def _advice(plan: Plan) -> Iterator[str]:
