@@ -64,8 +64,10 @@ def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
 
 def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
     """A run ends with the table and its paths; what it saved can be replayed, analysed, plotted."""
-    run = icl_loop("run", QUICKSTART, "--out", tmp_path, "--streams", 2, "--turns", 12)
+    small = ["--streams", 2, "--turns", 12, "--max-tokens", 1]
+    run = icl_loop("run", QUICKSTART, "--out", tmp_path, *small)
     assert run.returncode == 0, run.stderr
+    assert "the limit stops nothing: models of this program take no tokens" in run.stderr
     assert all(word in run.stdout for word in ("early", "late", "stateless", "8 sessions"))
     folder = tmp_path / "quickstart"
     assert str(folder) in run.stdout

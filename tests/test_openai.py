@@ -419,6 +419,20 @@ async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> Non
     assert meter.spent.prompt == 600
 
 
+@pytest.mark.parametrize(
+    "meter", [Meter(max_tokens=35), Meter(max_usd=0.000025)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_though_the_server_reports_nothing(meter: Meter) -> None:
+    """Where no usage is reported, what is counted here is taken for it."""
+    with serving([completion("3", usage=None)]) as endpoint:
+        async with aclosing(patient(endpoint, meter, count=lambda asked: 2 * len(asked))) as model:
+            await model.complete(ASKED)
+            await model.complete(ASKED)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(ASKED)
+    assert (meter.spent.prompt, meter.spent.completion) == (20, 4)
+
+
 REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import endpoint
 from icl_loop.messages import Message, Reply
 from icl_loop.models import open_model
 from icl_loop.models.participants import Chance
@@ -174,6 +175,27 @@ async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]
             )
             assert 10_000 < used <= 20_000
         assert (await Run(made, tmp_path).play()).complete
+
+
+@pytest.mark.parametrize("limit", [{"max_tokens": 20_000}, {"max_usd": 0.02}])
+async def test_a_budget_holds_where_nothing_is_reported(
+    tmp_path: Path, limit: dict[str, Any]
+) -> None:
+    """An endpoint that reports no usage is asked no more than the budget allows, also on resume."""
+    with endpoint.serving([endpoint.completion("Answer: 3", usage=None)]) as there:
+        made = experiment(
+            model={"name": "gpt-4o", "base_url": there.base_url},
+            price={"input": 1.0, "output": 1.0},
+            probes={"at": [2], "count": 2},
+        )
+        asked = []
+        for _ in range(2):
+            playing = Run(made, tmp_path, **limit)
+            assert not (await playing.play()).complete
+            asked.append(len(there.requests))
+            spent = playing.meter.spent
+            assert 10_000 < spent.prompt + spent.completion <= 20_000
+    assert asked[0] <= asked[1] < asked[0] + 2
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from icl_loop.errors import (
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.models.limits import Meter
+from icl_loop.messages import Usage
+from icl_loop.models.limits import Meter, Terms
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import Recorder, begin, check_resumable, has_whole_line, read
+from icl_loop.transcripts import Recorder, Transcript, begin, check_resumable, has_whole_line, read
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -189,8 +190,8 @@ class Run:
                     *saved.events[len(session.begun) :],
                     *(each for each in saved.probes if each.after_turn >= shared),
                 )
-                for each in answered:
-                    self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
+                for usage in _used(models.terms(session), saved, answered):
+                    self.meter.add(usage, models.cost(session)(usage))
 
     async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
@@ -340,6 +341,20 @@ class Run:
                 f"{self.folder / EARLY_STOP_NAME} cannot be written: {error.strerror}; all turns"
                 " are saved: make room and run again to stop early"
             ) from None
+
+
+def _used(
+    terms: Terms | None, saved: Transcript, answered: Iterable[Event | Probe]
+) -> Iterator[Usage]:
+    """Yield the tokens of saved requests; a probe that nobody counted is as long as the turn then."""
+    turns = {turn.index: turn.counted or 0 for turn in saved.turns}
+    longest = max(turns.values(), default=0)
+    for each in answered:
+        if isinstance(each, Probe):
+            counted = turns.get(each.after_turn, longest)
+        else:
+            counted = each.counted or longest
+        yield each.reply.usage if terms is None else terms.used(counted, each.reply)
 
 
 class _DonorStopped(StoppedShort):

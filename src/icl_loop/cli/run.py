@@ -29,7 +29,8 @@ from icl_loop.cli.summary import measured_arms, print_summary
 from icl_loop.engines import Engine, local
 from icl_loop.engines.ray import on_ray
 from icl_loop.errors import BudgetSpent, InputError, TranscriptError
-from icl_loop.experiment import load
+from icl_loop.experiment import Experiment, load
+from icl_loop.models import is_built_in
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
 
 
@@ -84,11 +85,19 @@ def run(
 
 def carry_out(playing: Run) -> None:
     """Play a run with its progress on the screen, and print what came of it."""
+    if playing.meter.is_limited and not _is_charged(playing.experiment):
+        err.print("note: the limit stops nothing: models of this program take no tokens, no money")
     with screen.watch(playing.experiment, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+def _is_charged(experiment: Experiment) -> bool:
+    """Whether a model of an experiment is asked at an endpoint."""
+    models = (settings.model for settings in experiment.arms.values())
+    return not all(is_built_in(model.name, model.base_url) for model in models)
 
 
 def _engine(name: EngineName, ray_address: str | None) -> Engine:
