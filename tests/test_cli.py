@@ -16,6 +16,7 @@ from rich.console import Console
 from commanding import Command
 from endpoint import completion, error, serving
 from icl_loop.cli.waiting import Waiting
+from icl_loop.experiment import load
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
@@ -83,10 +84,9 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
     assert arms.keys() == {"label", "feedback", "none", "stateless"}
     assert all(arm["sessions"] == 2 and arm["turns"] == 24 for arm in arms.values())
 
-    for ending in ("png", "svg", "html"):
-        file = tmp_path / f"curve.{ending}"
-        assert icl_loop("plot", folder, "-o", file).returncode == 0
-        assert file.stat().st_size > 10_000
+    file = tmp_path / "curve.svg"
+    assert icl_loop("plot", folder, "-o", file).returncode == 0
+    assert file.stat().st_size > 10_000
 
 
 def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
 def test_every_shipped_experiment_is_planned(
     icl_loop: Command, request: pytest.FixtureRequest, tmp_path: Path, path: Path
 ) -> None:
-    """`plan` prints what each arm takes and one verdict, needs no key, and its JSON is of numbers."""
+    """`plan` prints what each arm takes and one verdict, and needs no key."""
     text = path.read_text()
     if "mnist" in text:
         request.getfixturevalue("mnist")
@@ -169,15 +169,20 @@ def test_every_shipped_experiment_is_planned(
     short.write_text(
         re.sub(r"\bat = .*", "at = [0, 4]", text.replace("swap_at = 100", "swap_at = 2"))
     )
-    command = ["plan", short, "--streams", 2, "--turns", 4, "--no-advice"]
-    done = icl_loop(*command)
+    done = icl_loop("plan", short, "--streams", 2, "--turns", 4, "--no-advice")
     assert done.returncode == 0
     assert all(line.startswith("planning: ") for line in done.stderr.splitlines())
     assert all(word in done.stdout for word in ("requests", "tokens in", "together"))
     assert done.stdout.count("cannot show learning") == 1
-    report = json.loads(icl_loop(*command, "--json").stdout)
-    assert all(arm["arm"] in done.stdout for arm in report["arms"])
-    assert all(arm["expense"]["requests"] >= 8 for arm in report["arms"])
+    assert all(arm in done.stdout for arm in load(short).arms)
+
+
+def test_a_plan_in_json_is_of_numbers(icl_loop: Command) -> None:
+    """What the tables of `plan` round is whole in its JSON."""
+    small = ["--streams", 2, "--turns", 4, "--no-advice"]
+    report = json.loads(icl_loop("plan", QUICKSTART, *small, "--json").stdout)
+    assert [arm["arm"] for arm in report["arms"]] == list(load(QUICKSTART).arms)
+    assert all(arm["expense"]["requests"] == 8 for arm in report["arms"])
 
 
 WRONG: dict[str, tuple[list[object], list[str]]] = {

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from commanding import Command
 from icl_loop.engines import Entry, Saved, entries
 from icl_loop.engines.ray import Worker, cluster, on_ray
 from icl_loop.engines.stage import Stage, Step
@@ -247,12 +248,10 @@ def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> Non
         pass
 
 
-def test_an_address_goes_with_the_engine(tmp_path: Path) -> None:
+def test_an_address_goes_with_the_engine(tmp_path: Path, icl_loop: Command) -> None:
     """An address without the engine that has one is refused with exit code 2."""
-    code = "from icl_loop.cli import main; main()"
     file = tmp_path / "small.toml"
     file.write_text('name = "small"\n')
-    command = [sys.executable, "-c", code, "run", str(file), "--ray-address", "auto"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = icl_loop("run", file, "--ray-address", "auto")
     assert done.returncode == 2
     assert "--ray-address goes with --engine ray" in done.stderr

@@ -729,7 +729,7 @@ async def test_who_learns_is_told_from_who_does_not(
 ) -> None:
     """From experiment to verdict, a learner is said to learn and climbs the ladder; others do not."""
     made = experiment(
-        turns=40,
+        turns=30,
         streams=6,
         arms=LADDER,
         model={"name": model},

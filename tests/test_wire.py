@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import endpoint
+from commanding import Command
 from icl_loop.messages import Message, Reply
 from icl_loop.models import open_model
 from icl_loop.models.participants import Chance
@@ -225,13 +226,15 @@ async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> Non
 CANARY = "sk-canary-5f3759df"
 
 
-def test_a_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_appears_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, icl_loop: Command
+) -> None:
     """Right or wrong, a key is in no file and on no screen."""
     monkeypatch.setenv("CANARY_KEY", CANARY)
     with served(api_key=CANARY) as (base_url, _):
-        right = run_process(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY")
+        right = icl_loop(*running(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY"))
     with served(api_key="another") as (base_url, _):
-        wrong = run_process(tmp_path / "wrong", base_url, "model.api_key_env=CANARY_KEY")
+        wrong = icl_loop(*running(tmp_path / "wrong", base_url, "model.api_key_env=CANARY_KEY"))
     assert (right.returncode, wrong.returncode) == (0, 1)
     assert "401" in wrong.stderr
     assert "CANARY_KEY" in wrong.stderr
@@ -254,35 +257,28 @@ policy = "last(10)"
 """
 
 
-def command(folder: Path, base_url: str, *changes: str) -> list[str]:
-    """Return the command line of a run against the endpoint."""
+def running(folder: Path, base_url: str, *changes: str) -> list[str]:
+    """Return the words of a run against the endpoint."""
     folder.mkdir(exist_ok=True)
     (folder / "wire.toml").write_text(TOML)
-    program = "from icl_loop.cli import main; main()"
     options = [f"model.base_url={base_url}", *changes]
     return [
-        *[sys.executable, "-c", program, "run", str(folder / "wire.toml"), "--out", str(folder)],
+        *["run", str(folder / "wire.toml"), "--out", str(folder)],
         *[word for option in options for word in ("--set", option)],
     ]
 
 
-def run_process(folder: Path, base_url: str, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end in a process of its own."""
-    return subprocess.run(
-        command(folder, base_url, *changes), check=False, capture_output=True, text=True
-    )
-
-
-def test_kills_cost_one_request_a_session_at_most(tmp_path: Path) -> None:
+def test_kills_cost_one_request_a_session_at_most(tmp_path: Path, icl_loop: Command) -> None:
     """Killed and resumed, a run is the run never killed, for one more request a session and kill."""
     with served() as (base_url, log):
-        assert run_process(tmp_path / "whole", base_url).returncode == 0
+        assert icl_loop(*running(tmp_path / "whole", base_url)).returncode == 0
         needed, kills = log.total, 0
+        program = [sys.executable, "-c", "from icl_loop.cli import main; main()"]
         dice = random.Random(3)  # noqa: S311  moments, no secrets
-        while kills < 4:
+        while kills < 3:
             target = log.total + dice.randrange(1, 50)
             with subprocess.Popen(
-                command(tmp_path / "cut", base_url),
+                [*program, *running(tmp_path / "cut", base_url)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             ) as process:
@@ -292,8 +288,8 @@ def test_kills_cost_one_request_a_session_at_most(tmp_path: Path) -> None:
                     break
                 process.send_signal(signal.SIGKILL)
             kills += 1
-        assert kills >= 3
-        assert run_process(tmp_path / "cut", base_url).returncode == 0
+        assert kills == 3
+        assert icl_loop(*running(tmp_path / "cut", base_url)).returncode == 0
         assert log.total - 2 * needed <= kills * 3
     whole, cut = (
         {

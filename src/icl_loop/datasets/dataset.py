@@ -191,15 +191,17 @@ class Dataset:
         for place in range(count):
             number_of_class = classes[place % len(classes)]
             if number_of_class not in left:
-                ordered = self._shuffled(number_of_class, seed, number)
-                left[number_of_class] = [i for i in ordered if _key(self.contents[i]) not in taken]
-            if not left[number_of_class]:
+                left[number_of_class] = self._shuffled(number_of_class, seed, number)
+            members = left[number_of_class]
+            while members and _key(self.contents[members[-1]]) in taken:
+                members.pop()
+            if not members:
                 raise DatasetError(
                     f"{self.name}: {count} probes need one more sample of class"
                     f" {self.labels[number_of_class]!r} than stream {number} leaves; ask fewer"
                     " probes, play fewer turns or use a larger data set"
                 )
-            drawn.append(left[number_of_class].pop())
+            drawn.append(members.pop())
         return tuple(drawn)
 
 
