@@ -20,6 +20,7 @@ LAYERS = (
     {"experiment"},
     {"loop", "transcripts", "analysis"},
     {"task", "context", "models"},
+    {"sight"},
     {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
     {"messages", "journal", "seals", "slots", "toml"},

@@ -1,7 +1,7 @@
 """Which past picture each turn was most like, read back from the questions of transcripts."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from icl_loop.analysis.exported import Schema, is_exported, table
 from icl_loop.analysis.frame import sources
 from icl_loop.analysis.metrics import nearest_shown
-from icl_loop.encodings import WrittenPicture, encoding
-from icl_loop.errors import EncodingError, InputError
-from icl_loop.wording import open_wording
+from icl_loop.encodings import Pixels
+from icl_loop.messages import user
+from icl_loop.sight import Eye, eye_of
 
-Eye = Callable[[str], NDArray[np.float32] | None]
-"""From a question to its picture, None if there is none to be read in it."""
 _TURNS: Schema = {
     "path": pl.String,
     "question": pl.String,
@@ -70,33 +68,16 @@ def _shown(turn: Mapping[str, Any]) -> list[int]:
 
 def _pictures(lines: Lines) -> NDArray[np.float32] | None:
     """Return the pictures of all turns of one size, shape (turns, height, width), or None."""
-    task = lines[0].get("settings", {}).get("task", {})
-    eye = _eye(str(task.get("wording")), str(task.get("encoding")))
+    see = eye_of(lines[0].get("settings", {}))
     questions = [turn.get("question") for turn in _turns(lines)]
-    seen = [eye(text) if eye and isinstance(text, str) else None for text in questions]
+    seen = [_picture(see, text) if isinstance(text, str) else None for text in questions]
     whole = [picture for picture in seen if picture is not None]
     if not whole or len(whole) < len(seen) or len({picture.shape for picture in whole}) > 1:
         return None
     return np.stack(whole)
 
 
-@lru_cache(maxsize=16)
-def _eye(wording: str, encoded: str) -> Eye | None:
-    """Return how to read the questions of this wording and encoding, None if they are unknown."""
-    try:
-        written = encoding(encoded)
-        words = open_wording(wording).about(encoded)
-    except InputError:
-        return None
-    if not isinstance(written, WrittenPicture):
-        return None
-
-    @lru_cache(maxsize=10_000)  # the arms of a stream ask the same
-    def see(text: str) -> NDArray[np.float32] | None:
-        heard = words.hear_question(text)
-        try:
-            return written.decode(heard[1]) if heard else None
-        except EncodingError:
-            return None
-
-    return see
+@lru_cache(maxsize=10_000)  # the arms of a stream ask the same
+def _picture(see: Eye, question: str) -> Pixels | None:
+    """Return the picture that a question shows in its text."""
+    return see(user(question))

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from icl_loop import answers
 from icl_loop.context.window import Shown, Tally, Window, shown_in
-from icl_loop.encodings import SeenPicture, encoding
-from icl_loop.errors import EncodingError, InputError
+from icl_loop.errors import InputError
 from icl_loop.messages import Message, user
 from icl_loop.records import Event, Note, Turn
+from icl_loop.sight import eye
 from icl_loop.tokens import count_message
 from icl_loop.wording import Heard, Notebook, Wording
 
@@ -94,16 +94,8 @@ def _read(form: str, labels: tuple[str, ...], said: str, rule: answers.Rule) -> 
 
 @lru_cache(256)
 def _seen(wording: Wording, encoded: str, question: Message) -> Pixels | None:
-    how, words = encoding(encoded), wording.about(encoded)
-    if how.modality != "picture":
-        return None
-    seen = isinstance(how, SeenPicture)
-    heard = words.hear_picture(question) if seen else words.hear_question(question.text)
-    try:
-        pixels = None if heard is None else how.decode(heard[1])
-    except EncodingError:
-        return None
-    return np.ravel(pixels).astype(np.float32) if isinstance(pixels, np.ndarray) else None
+    pixels = eye(wording, encoded)(question)
+    return None if pixels is None else np.ravel(pixels)
 
 
 class Growing:

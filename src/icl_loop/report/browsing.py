@@ -11,8 +11,9 @@ from typing import Any
 from icl_loop.messages import Image, Message
 from icl_loop.records import Turn
 from icl_loop.report.packing import packed
-from icl_loop.report.pictures import Drawn, Eye, drawn, eye
+from icl_loop.report.pictures import Drawn, drawn
 from icl_loop.screen import printable
+from icl_loop.sight import Eye, eye_of
 from icl_loop.transcripts import Transcript
 
 Shadow = Mapping[int, bool]
@@ -100,7 +101,7 @@ def _entry(session: Named) -> dict[str, Any]:
 def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
     """Return the turns of a session, a list for each of their fields; texts by their place."""
     header, turns = session.transcript.header, session.transcript.turns
-    see = eye(header)
+    see = eye_of(header.settings)
     return {
         "system": pool.text(header.system),
         "labels": header.labels,

@@ -7,14 +7,12 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from icl_loop.encodings import Encoding, SeenPicture, encoding
-from icl_loop.errors import EncodingError, InputError
 from icl_loop.messages import Image
 from icl_loop.records import Span, Turn
 from icl_loop.screen import RECENT, draw, printable
+from icl_loop.sight import eye_of
 from icl_loop.transcripts import Transcript
 from icl_loop.viewer.curve import curve, running
-from icl_loop.wording import Sentences, open_wording
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +40,7 @@ class Replay:
         """Take the way back from question to picture from the recorded settings, if it is known."""
         self._transcript = transcript
         self._colour = colour
-        self._way_back = _way_back(transcript.header.settings.get("task"))
+        self._see = eye_of(transcript.header.settings)
         self.right = tuple(turn.feedback.correct for turn in transcript.turns)
         self._running = running(self.right)
 
@@ -112,16 +110,9 @@ class Replay:
         return f"shown {_exposure(turn.kept)} past turns; {share}"
 
     def _picture(self, turn: Turn) -> Text:
-        if self._way_back is not None:
-            sentences, how = self._way_back
-            asked = turn.question
-            seen = isinstance(how, SeenPicture)
-            heard = sentences.hear_picture(asked) if seen else sentences.hear_question(asked.text)
-            try:
-                if heard is not None:
-                    return _framed(draw(how.decode(heard[1]), colour=self._colour))
-            except EncodingError:
-                pass  # a question that was edited is shown as it stands
+        pixels = self._see(turn.question)
+        if pixels is not None:
+            return _framed(draw(pixels, colour=self._colour))
         return Text(_whole(_as_seen(turn)))
 
 
@@ -183,18 +174,6 @@ def _as_seen(turn: Turn) -> str:
 def _whole(text: str) -> str:
     """Return all lines of a text, tabs as spaces."""
     return printable("\n".join(line.expandtabs(4) for line in text.splitlines()))
-
-
-def _way_back(task: object) -> tuple[Sentences, Encoding] | None:
-    """Return how to hear and decode the pictures of recorded settings, None if there is no way."""
-    if not isinstance(task, dict):
-        return None
-    try:
-        how = encoding(str(task.get("encoding")))
-        sentences = open_wording(str(task.get("wording"))).about(how.name)
-    except InputError:
-        return None
-    return (sentences, how) if how.modality == "picture" else None
 
 
 def _one_line(text: str, limit: int = 200) -> str:

@@ -1,0 +1,38 @@
+"""Experiments: one TOML file of arms and streams, checked whole before the first request."""
+
+from icl_loop.experiment.arms import Experiment
+from icl_loop.experiment.donors import DonorMissing, donor_of
+from icl_loop.experiment.files import check_arm_name, load, parse, run_table
+from icl_loop.experiment.recorded import answering, branched
+from icl_loop.experiment.sessions import Branch, Donor, Session
+from icl_loop.experiment.settings import (
+    AnalysisSettings,
+    AnswerSettings,
+    FeedbackSettings,
+    LimitSettings,
+    ModelSettings,
+    PriceSettings,
+    Settings,
+)
+
+__all__ = [
+    "AnalysisSettings",
+    "AnswerSettings",
+    "Branch",
+    "Donor",
+    "DonorMissing",
+    "Experiment",
+    "FeedbackSettings",
+    "LimitSettings",
+    "ModelSettings",
+    "PriceSettings",
+    "Session",
+    "Settings",
+    "answering",
+    "branched",
+    "check_arm_name",
+    "donor_of",
+    "load",
+    "parse",
+    "run_table",
+]

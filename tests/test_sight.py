@@ -1,0 +1,46 @@
+"""The laws of the way back from a question to its picture."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from icl_loop.encodings import encoding, fitting
+from icl_loop.messages import Message, Text, user
+from icl_loop.sight import eye, eye_of
+from icl_loop.wording import open_wording, shipped
+
+PICTURE = np.eye(4, dtype=np.float32)
+
+
+def asked(wording: str, encoded: str) -> Message:
+    """Return the question that shows `PICTURE`."""
+    return open_wording(wording).about(encoded).show(encoding(encoded).encode(PICTURE))
+
+
+@pytest.mark.parametrize("wording", shipped())
+@pytest.mark.parametrize("encoded", fitting("picture"))
+def test_what_was_asked_is_seen(wording: str, encoded: str) -> None:
+    """A question shows its picture again, alone or behind what was told; an edited one shows none."""
+    question = asked(wording, encoded)
+    behind = Message("user", (Text("told\n\n"), *question.parts))
+    see = eye_of({"task": {"wording": wording, "encoding": encoded}})
+    for each in (question, behind):
+        np.testing.assert_array_equal(see(each), PICTURE)
+    assert see(user(f"{question.text}!")) is None
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"task": None}, {"task": {"wording": "?", "encoding": "grid"}}],
+    ids=["no task", "no table", "no such wording"],
+)
+def test_strange_settings_show_nothing(settings: dict[str, Any]) -> None:
+    """A session whose settings are not of this version shows no picture, and is no error."""
+    assert eye_of(settings)(asked("en", "grid")) is None
+
+
+@pytest.mark.parametrize("encoded", [*fitting("table"), *fitting("text")])
+def test_what_is_no_picture_is_not_seen(encoded: str) -> None:
+    """Samples that are no pictures are not seen, even where their words show one."""
+    assert eye(open_wording("en"), encoded)(asked("en", "grid")) is None
