@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -150,6 +150,24 @@ async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"context_window = 1200 .* needs \d+ tokens"):
         await run(made, tmp_path)
     assert list(tmp_path.rglob("*.jsonl")) == []
+
+
+async def test_a_run_is_checked_once(tmp_path: Path) -> None:
+    """Every session of a run is checked, and what was checked is not checked again when it is played."""
+    tape: list[str] = []
+
+    class Watched(Experiment):
+        def check(self, on_session: Callable[[], None] = lambda: None) -> None:
+            tape.append("check")
+            super().check(on_session)
+
+    playing = Run(Watched(**vars(experiment(arms=ARMS))), tmp_path)
+    playing.check(lambda: tape.append("session"))
+    assert (await playing.play()).complete
+    assert tape == ["check", *["session"] * playing.experiment.count()]
+    assert playing.experiment.count() == 4
+    with pytest.raises(InputError, match="needs a primary contrast"):
+        Run(experiment(), tmp_path, stop_early=True).check()
 
 
 async def test_too_many_turns_are_refused_at_once(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ class Run:
     _slots: Slots = field(default_factory=lambda: Slots(1), init=False)
     _whole: list[Path] = field(default_factory=list, init=False)
     _early: EarlyStop | None = field(default=None, init=False)
+    _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.max_usd, self.max_tokens)
@@ -137,6 +138,19 @@ class Run:
         self._stopping.set()
         self._slots.open(math.inf)
 
+    def check(self, on_session: Callable[[], None] = lambda: None) -> None:
+        """Raise InputError if the experiment cannot be played so; `play` does it if it was not done.
+
+        Args:
+            on_session: Called after each session that was checked.
+        """
+        if self.stop_early and self.experiment.analysis.primary is None:
+            raise InputError(
+                "stopping early needs a primary contrast: name one in [analysis] primary"
+            )
+        self.experiment.check(on_session)
+        self._checked = True
+
     async def play(self) -> RunResult:
         """Play what is unfinished; skip what is complete.
 
@@ -145,11 +159,8 @@ class Run:
                 settings; nothing was requested then.
             DirectoryBusy: Another process is writing in the folder.
         """
-        self.experiment.check()
-        if self.stop_early and self.experiment.analysis.primary is None:
-            raise InputError(
-                "stopping early needs a primary contrast: name one in [analysis] primary"
-            )
+        if not self._checked:
+            self.check()
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)

@@ -8,7 +8,7 @@ import typer
 from icl_loop import planning, screen, sheet
 from icl_loop.cli.console import err, out, print_json
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
-from icl_loop.cli.waiting import Waiting
+from icl_loop.cli.waiting import Waiting, checking
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY
 
@@ -31,6 +31,8 @@ def plan(
 ) -> None:
     """Say what an experiment takes and what it can show, before anything is asked or spent."""
     made = load(experiment, laid_over(changes, streams, turns))
+    with checking(made) as waiting:
+        made.check(waiting.step)
     with Waiting(err, "planning: {:,} turns played on trial") as waiting:
         planned = asyncio.run(
             planning.plan(
@@ -39,6 +41,7 @@ def plan(
                 concurrency=concurrency,
                 reply_tokens=reply_tokens,
                 advised=advice,
+                checked=True,
                 on_turn=waiting.step,
             )
         )

@@ -26,6 +26,7 @@ from icl_loop.cli.options import (
     laid_over,
 )
 from icl_loop.cli.summary import measured_arms, print_summary
+from icl_loop.cli.waiting import checking
 from icl_loop.engines import Engine, local
 from icl_loop.engines.ray import on_ray
 from icl_loop.errors import BudgetSpent, InputError, TranscriptError
@@ -70,7 +71,6 @@ def run(
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
-    made.check()
     playing = Run(
         made,
         out_dir,
@@ -84,7 +84,9 @@ def run(
 
 
 def carry_out(playing: Run) -> None:
-    """Play a run with its progress on the screen, and print what came of it."""
+    """Check a run and play it, with its progress on the screen; print what came of it."""
+    with checking(playing.experiment) as waiting:
+        playing.check(waiting.step)
     if playing.meter.is_limited and not _is_charged(playing.experiment):
         err.print("note: the limit stops nothing: models of this program take no tokens, no money")
     with screen.watch(playing.experiment, err, playing.meter) as watcher:

@@ -7,6 +7,14 @@ from typing import Self
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
+from icl_loop.cli.console import err
+from icl_loop.experiment import Experiment
+
+
+def checking(experiment: Experiment) -> "Waiting":
+    """Return what says how many sessions of an experiment are checked."""
+    return Waiting(err, f"checking: {{:,}} of {experiment.count():,} sessions")
+
 
 class Waiting:
     """Says how far a long piece of work is, once it has lasted for two seconds.
