@@ -23,7 +23,7 @@ LAYERS = (
     {"sight"},
     {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
-    {"messages", "journal", "seals", "slots", "toml"},
+    {"messages", "journal", "seals", "slots", "toml", "validity"},
     {"errors"},
 )
 HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}
