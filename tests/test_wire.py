@@ -52,9 +52,9 @@ async def play(base_url: str, out: Path, **changes: Any) -> RunResult:  # noqa: 
 async def test_faults_change_no_answer_and_buy_nothing_twice(tmp_path: Path) -> None:
     """With a quarter of all requests failing, a run gives the same answers, each bought once."""
     with served() as (base_url, _):
-        assert (await play(base_url, tmp_path / "whole")).complete
+        assert (await play(base_url, tmp_path / "whole", streams=5, turns=5)).complete
     with served(faults=FAULTS) as (base_url, log):
-        assert (await play(base_url, tmp_path / "faulty")).complete
+        assert (await play(base_url, tmp_path / "faulty", streams=5, turns=5)).complete
     whole, faulty = ({p.name: read(p).turns for p in sorted((tmp_path / n / "small").glob("*"))
                       if p.suffix == ".jsonl"} for n in ("whole", "faulty"))  # fmt: skip
     assert whole.keys() == faulty.keys()
