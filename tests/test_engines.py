@@ -1,7 +1,6 @@
 """The laws of engines that need no cluster: what travels, and how a stage goes step by step."""
 
 import pickle
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -215,14 +214,6 @@ async def test_a_worker_without_the_key_says_so() -> None:
     version, refused = await Worker().open({"key": made.opening(1.0)})
     assert version == VERSION
     assert str(refused) == "the environment variable NO holds no key"
-
-
-def test_ray_is_imported_only_when_it_is_asked_for() -> None:
-    """Neither the package nor the command line imports Ray."""
-    code = (
-        "import sys, icl_loop, icl_loop.cli, icl_loop.engines.ray; sys.exit('ray' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,10 @@ def test_every_room_has_its_layer() -> None:
     assert {room_of(path) for path in rooms()} == HEIGHT.keys()
 
 
-def test_a_client_is_imported_only_when_needed() -> None:
-    """Neither the package nor its analysis or plots import the client of any vendor."""
+def test_what_is_large_is_imported_only_when_needed() -> None:
+    """Neither the package nor its command line imports Ray or the client of any vendor."""
     code = (
-        "import sys, icl_loop, icl_loop.analysis, icl_loop.plots; sys.exit('openai' in sys.modules)"
+        "import sys, icl_loop, icl_loop.plots, icl_loop.cli, icl_loop.engines.ray\n"
+        "sys.exit(bool({'openai', 'ray'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
