@@ -23,6 +23,8 @@ from icl_loop.analysis import (
     checkpoints,
     find,
     frame,
+    noted,
+    notes,
     probes,
     session_curves,
     summarize,
@@ -598,6 +600,7 @@ async def test_probes_are_counted_apart(tmp_path: Path) -> None:
             for path in result.paths
         ]
         assert each.accuracy == Estimate.of(np.array(shares))
+        assert (each.right, each.asked) == (round(10 * sum(shares)), 30)
     assert frame(result.paths).height == 3 * 20
     (without,) = summarize(
         frame((await Run(experiment(turns=20, streams=3), tmp_path / "b").play()).paths)
@@ -616,6 +619,20 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines[:-2]) + b'{"type":"probe"}\n')
     with pytest.raises(TranscriptError, match="line 15: the probe has no 'after_turn'"):
         probes([path])
+
+
+async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
+    """Notes of an arm and their length are those saved; one that is not whole is named."""
+    made = experiment(turns=7, streams=2, context={"policy": "notes(3, 40)"})
+    paths = (await Run(made, tmp_path).play()).paths
+    lengths = [len(note.text) for path in paths for note in read(path).notes]
+    (found,) = noted(notes(paths))
+    assert (found.arm, found.sessions, found.fewest, found.most) == ("feedback", 2, 2, 2)
+    assert (found.length, found.longest) == (float(np.mean(lengths)), max(lengths))
+    lines = paths[0].read_bytes().splitlines(keepends=True)
+    paths[0].write_bytes(lines[0] + b'{"type":"note","after_turn":0}\n')
+    with pytest.raises(TranscriptError, match="line 2: the note is not whole"):
+        notes(paths)
 
 
 async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:

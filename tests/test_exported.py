@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from icl_loop.analysis import find, frame, nearest_pictures, probes, sessions
+from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
 from icl_loop.analysis.asides import asides
 from icl_loop.analysis.exported import TABLES, beside
 from icl_loop.cli import main
@@ -54,6 +54,7 @@ def _same(first: list[Path], second: list[Path]) -> None:
     assert_frame_equal(frame(first), frame(second))
     assert_frame_equal(sessions(first), sessions(second))
     assert_frame_equal(probes(first), probes(second))
+    assert_frame_equal(notes(first), notes(second))
     assert_frame_equal(asides(first).sort(order), asides(second).sort(order))
     assert nearest_pictures(first) == nearest_pictures(second)
     assert spending(frame(first), paths=first) == spending(frame(second), paths=second)

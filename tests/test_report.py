@@ -1,5 +1,6 @@
 """The laws of the report: one file, nothing leaves it, and what a model wrote is only ever text."""
 
+import asyncio
 import base64
 import hashlib
 import re
@@ -15,15 +16,19 @@ import pytest
 import pytest_asyncio
 
 from icl_loop.analysis import frame
+from icl_loop.branching import branches
 from icl_loop.cli.shading import shaded
-from icl_loop.experiment import parse
+from icl_loop.experiment import Experiment, parse
 from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
 from icl_loop.report import packed, page, unpacked
+from icl_loop.report.ancestry import parts_of, place_of
 from icl_loop.report.packing import in_script
+from icl_loop.report.probing import held_out
 from icl_loop.report.settings import experiment_file, header_of
+from icl_loop.runner import Run
 from icl_loop.shadow import LEARNER, Shaded, shadows
-from icl_loop.transcripts import Recorder, read
+from icl_loop.transcripts import BranchIdentity, Header, Recorder, read
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 HOSTILE = (
@@ -339,6 +344,116 @@ def luminance(colour: str) -> float:
     return sum(weight * each for weight, each in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+# ---- notes, probes and branches ----
+
+NOTE = f"{HOSTILE[0]}\n{HOSTILE[2]}"
+"""What the model notes down."""
+REPLIES = [*HOSTILE[:2], *["Answer: 1"] * 3, NOTE, *["Answer: 2"] * 3, "Answer: 7", HOSTILE[4]]
+"""To two probes, three turns, a note, three turns, and the probes again."""
+
+
+async def scripted(made: Experiment, out: Path, replies: list[str]) -> Path:
+    """Play the one session of an experiment, answered by a script, and return its transcript."""
+    result = await Run(made, out, open_model=lambda _: ScriptedModel(replies)).play()
+    (path,) = result.paths
+    return path
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A session with notes and probes, and a branch of it, as they were written by a script."""
+    out = tmp_path_factory.mktemp("beside")
+    table = {
+        "name": "beside",
+        "turns": 6,
+        "streams": 1,
+        "arms": [{"name": "noted"}],
+        "context": {"policy": "notes(every=3, tokens=200) | last(3)"},
+        "probes": {"at": [0, 6], "count": 2},
+    }
+    parent = asyncio.run(scripted(parse(table), out, REPLIES))
+    made = branches([parent], 4, ["feedback.kind=label", "context.policy=all"])
+    return parent, asyncio.run(scripted(made, out, [*["Answer: 3"] * 2, *REPLIES[-2:]]))
+
+
+@pytest.fixture(scope="module")
+def beside_page(beside: tuple[Path, Path]) -> str:
+    """The report on them."""
+    return page(frame(beside))
+
+
+def test_the_page_holds_what_stands_beside_the_turns(
+    beside: tuple[Path, Path], beside_page: str
+) -> None:
+    """Notes, probes with their pictures, and the beginning of a branch are packed as they are saved."""
+    held = blobs(beside_page)
+    for place, path in enumerate(beside):
+        session, pool, saved = held[f"session-{place}"], held[f"pool-{place}"], read(path)
+        assert [pool["texts"][note["text"]] for note in session["notes"]] == [NOTE]
+        assert [note["after"] for note in session["notes"]] == [3]
+        assert [check["after"] for check in session["probes"]] == [0, 6]
+        probes = [
+            (sample, pool["texts"][reply], label, bool(correct))
+            for check in session["probes"]
+            for sample, reply, label, correct in zip(
+                *(check[key] for key in ("sample", "reply", "label", "correct")), strict=True
+            )
+        ]
+        assert probes == [(p.sample, p.reply.text, p.label, p.correct) for p in saved.probes]
+        assert {pool["pictures"][each][0] for each in session["probes"][0]["picture"]} == {20}
+    assert "begins" not in held["session-0"]
+    (begin,) = held["session-1"]["begins"]
+    assert (begin["at"], begin["of"]) == (4, "noted")
+    assert 'feedback.kind = "label", was "correctness"' in begin["changed"]
+
+
+def test_the_tables_tell_of_notes_probes_and_branches(beside_page: str) -> None:
+    """How many notes there are and how long, how many probes stand behind a share, and what is a branch."""
+    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", beside_page))
+    assert f"beside / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
+    assert re.search(r"beside / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said)
+    assert re.search(r"is a branch of beside / noted from turn 4 on", said)
+
+
+def test_pages_with_none_of_it_have_no_place_for_it(sample: str) -> None:
+    """Without notes, probes and branches there is neither a heading for them nor data of them."""
+    for name in ("probes", "between", "beside", "noted", "asked", "keys-beside", "figure-probes"):
+        assert f'id="{name}"' not in sample
+    assert not {"notes", "probes", "begins"} & blobs(sample)["session-0"].keys()
+    assert "branch of" not in sample.split("<script", maxsplit=1)[0]
+
+
+def branch_of(parent: Header, at: int) -> Header:
+    """Return the header of a branch."""
+    identity = BranchIdentity(at=at, sha256="", parent=parent.born().fields())
+    return parent.model_copy(update={"arm": f"{parent.arm}-{at}", "branch": identity})
+
+
+def test_every_turn_has_the_header_it_was_played_under() -> None:
+    """The parts of a branch are those that `at` names, whichever of two branches begins first."""
+    root = read(SAMPLE / "none-0.jsonl").header
+    for header in (root, branch_of(branch_of(root, 5), 9), branch_of(branch_of(root, 9), 5)):
+        parts = parts_of(header)
+        for turn in range(12):
+            assert parts[place_of(parts, turn)].header.arm == header.at(turn).arm
+
+
+def test_probes_without_their_data_have_no_picture(
+    beside: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where the data are others, or would have to be downloaded, probes are shown without a picture."""
+    header = read(beside[0]).header
+    assert len(held_out(header)) == 2
+    other = header.dataset.model_copy(update={"sha256": "0" * 64})
+    assert held_out(header.model_copy(update={"dataset": other})) == {}
+    monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
+    monkeypatch.setenv("ICL_LOOP_CACHE", str(tmp_path))
+    task = {**header.settings["task"], "dataset": "kmnist:test"}
+    absent = header.model_copy(update={"settings": {**header.settings, "task": task}})
+    assert held_out(absent) == {}
+    assert not list(tmp_path.iterdir())
+
+
 # ---- in a browser ----
 
 Playing = Any
@@ -525,3 +640,71 @@ async def test_what_a_model_wrote_is_only_text(browser: Playing, tmp_path: Path)
     assert seen.said == []
     assert seen.elsewhere == []
     await seen.tab.context.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def beside_file(tmp_path_factory: pytest.TempPathFactory, beside_page: str) -> Path:
+    """The report on a session with notes, probes and a branch, as a file."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(beside_page, encoding="utf-8")
+    return path
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_notes_and_probes_are_found_by_keys(browser: Playing, beside_file: Path) -> None:
+    """`n` goes to notes and checkpoints; what was noted and replied is only ever text."""
+    seen = await visit(browser, beside_file)
+    tab, title = seen.tab, await seen.tab.title()
+    await tab.focus("#turn")
+    assert "Before this turn: 0 of 2 probes right." in await seen.text("#between")
+    assert await tab.is_hidden("#noted")
+    elements = await tab.evaluate(COUNTED)
+    await tab.keyboard.press("n")
+    assert (await seen.text("#said")).startswith("turn 3:")
+    assert await seen.text("#between") == "Before this turn the model rewrote its notes. "
+    shown = await seen.text("#noted-text")
+    assert shown.startswith(HOSTILE[0])
+    assert "\u27e8U+202E\u27e9Answer: 2" in shown
+    assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
+    assert "Written after 3 turns, just before this one" in await seen.text("#noted-said")
+    assert "tokens in, as counted here" in await seen.text("#noted-said")
+    await tab.keyboard.press("ArrowRight")
+    assert "1 turn before this one" in await seen.text("#noted-said")
+    await tab.keyboard.press("n")
+    assert "After this turn: " in await seen.text("#between")
+    await tab.click("#between button")
+    assert await tab.evaluate("document.activeElement.parentElement.id") == "after-6"
+    assert await tab.locator("#after-6 canvas").count() == 2
+    assert HOSTILE[4] in await seen.text("#after-6")
+    await tab.keyboard.press("N")
+    assert (await seen.text("#said")).startswith("turn 3:")
+    assert (await tab.title(), await tab.evaluate(COUNTED)) == (title, elements)
+    assert (seen.said, seen.elsewhere) == ([], [])
+    await tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
+async def test_a_branch_is_marked_where_it_begins(
+    browser: Playing, beside_file: Path, width: int, scheme: str
+) -> None:
+    """On the curve, in the strip and in words, and nothing runs out of the screen."""
+    size = {"width": width, "height": 800}
+    seen = await visit(browser, beside_file, viewport=size, color_scheme=scheme)
+    tab = seen.tab
+    await tab.select_option("#arm", index=1)
+    await tab.wait_for_selector(".begins-here")
+    assert await seen.text(".begins-here") == "branch of noted begins here"
+    await tab.focus("#turn")
+    for _ in range(2):
+        await tab.keyboard.press("n")
+    assert (await seen.text("#said")).startswith("turn 4:")
+    assert 'feedback.kind = "label", was "correctness"' in await seen.text("#between")
+    await tab.keyboard.press("ArrowRight")
+    strip = (
+        "[...document.getElementById('held').children].map((each) => each.className === 'begins')"
+    )
+    assert await tab.evaluate(strip) == [False] * 4 + [True, False]
+    assert await tab.evaluate("document.documentElement.scrollWidth") == width
+    assert (seen.said, seen.elsewhere) == ([], [])
+    await tab.context.close()

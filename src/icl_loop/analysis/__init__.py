@@ -30,6 +30,7 @@ from icl_loop.analysis.metrics import (
     metrics_fields,
     nearest_shown,
 )
+from icl_loop.analysis.notes import Noted, noted, notes
 from icl_loop.analysis.pictures import nearest_pictures
 from icl_loop.analysis.probes import Checkpoint, checkpoint_fields, checkpoints, probes
 from icl_loop.analysis.reporting import conclusion_fields, joined
@@ -44,6 +45,7 @@ __all__ = [
     "Conclusion",
     "Contrast",
     "Estimate",
+    "Noted",
     "Rung",
     "Secondary",
     "Verdict",
@@ -68,6 +70,8 @@ __all__ = [
     "metrics_fields",
     "nearest_pictures",
     "nearest_shown",
+    "noted",
+    "notes",
     "probes",
     "sentence",
     "session_curves",

@@ -37,12 +37,16 @@ class Checkpoint:
         arm: Name of the arm.
         after_turn: Turns played before.
         accuracy: Over the sessions that were asked there.
+        asked: Probes behind it.
+        right: How many of them were answered right.
     """
 
     experiment: str
     arm: str
     after_turn: int
     accuracy: Estimate
+    asked: int
+    right: int
 
 
 def probes(paths: Iterable[Path]) -> pl.DataFrame:
@@ -81,9 +85,19 @@ def checkpoints(asked: pl.DataFrame) -> list[Checkpoint]:
     A session counts once, whatever the number of its probes.
     """
     arm = ("experiment", "arm", "after_turn")
-    per_session = asked.group_by(*arm, "path", maintain_order=True).agg(pl.col("correct").mean())
+    share = pl.col("correct").mean().alias("share")
+    per_session = asked.group_by(*arm, "path", maintain_order=True).agg(
+        share, pl.len().alias("asked"), pl.col("correct").sum().alias("right")
+    )
     return [
-        Checkpoint(str(experiment), str(name), int(after), Estimate.of(part["correct"].to_numpy()))
+        Checkpoint(
+            str(experiment),
+            str(name),
+            int(after),
+            Estimate.of(part["share"].to_numpy()),
+            asked=int(part["asked"].sum()),
+            right=int(part["right"].sum()),
+        )
         for (experiment, name, after), part in per_session.group_by(*arm, maintain_order=True)
     ]
 
@@ -112,9 +126,15 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _asks_probes(header: Mapping[str, Any]) -> bool:
-    settings = header.get("settings")
-    table = settings.get("probes") if isinstance(settings, dict) else None
-    return isinstance(table, dict) and bool(table.get("at"))
+    """Whether the settings ask for probes, or those of a parent that lines are shared with."""
+    parent = _table(_table(header, "branch"), "parent")
+    asks = bool(_table(_table(header, "settings"), "probes").get("at"))
+    return asks or (bool(parent) and _asks_probes(parent))
+
+
+def _table(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = said.get(key)
+    return found if isinstance(found, dict) else {}
 
 
 def _probe(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from icl_loop.datasets import bundled, csv_file, folder, idx, published
 from icl_loop.datasets.dataset import Dataset, is_text
 from icl_loop.errors import DatasetError, nearest
 
-__all__ = ["Dataset", "open_dataset"]
+__all__ = ["Dataset", "is_at_hand", "open_dataset"]
 
 _NAMES = (
     "digits",
@@ -37,6 +37,14 @@ def open_dataset(name: str) -> Dataset:
     if not is_text(name):
         raise DatasetError(f"the name of a data set is UTF-8 text, got {name!r}")
     return _open(name, os.environ.get(published.DATA_VARIABLE), Path.cwd())
+
+
+def is_at_hand(name: str) -> bool:
+    """Whether the data set called `name` is opened, or refused, without a download."""
+    kind, _, split = name.partition(":")
+    return not (kind in published.PUBLISHED and split in published.SPLITS) or published.is_here(
+        kind, split
+    )
 
 
 @lru_cache(maxsize=4)

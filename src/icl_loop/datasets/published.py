@@ -107,19 +107,30 @@ def find(name: str, split: str, published: Published) -> tuple[Path, Path]:
     return images, labels
 
 
-def _find_file(name: str, file: str, published: Published) -> Path:
+def is_here(name: str, split: str) -> bool:
+    """Whether its files are on this machine, so that finding them downloads nothing."""
+    files = [f"{SPLITS[split]}-{kind}-ubyte.gz" for kind in KINDS]
+    return all(_given(name, file) or idx.present(_cache(name) / file) for file in files)
+
+
+def _given(name: str, file: str) -> Path | None:
+    """Return the path of a file in the folder that holds data, None without either."""
     folder = os.environ.get(DATA_VARIABLE)
-    if folder:
-        path = Path(folder, name, file)
-        found = idx.present(path, path.with_suffix(""))
-        if found:
-            return found
-    return _download(name, file, published)
+    path = Path(folder, name, file) if folder else None
+    return path and idx.present(path, path.with_suffix(""))
+
+
+def _cache(name: str) -> Path:
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("icl-loop")) / name
+
+
+def _find_file(name: str, file: str, published: Published) -> Path:
+    return _given(name, file) or _download(name, file, published)
 
 
 def _download(name: str, file: str, published: Published) -> Path:
     """Return the path of the checked file in the cache, fetching it from the first mirror that can."""
-    cache = Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("icl-loop")) / name
+    cache = _cache(name)
     pooch.get_logger().setLevel(logging.WARNING)
     reasons = []
     for mirror in published.mirrors:

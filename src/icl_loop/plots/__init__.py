@@ -21,6 +21,7 @@ from icl_loop.plots.curves import (
     curve_chart,
 )
 from icl_loop.plots.look import COLOURS, HEIGHT, PAGE, PAPER, WIDTH, AnyChart, Look
+from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.saving import FORMATS, check_format, save
 from icl_loop.plots.tokens import (
     exposure_chart,
@@ -59,6 +60,7 @@ __all__ = [
     "labels_of",
     "outcome_chart",
     "outcome_shares",
+    "probe_chart",
     "reports_tokens",
     "save",
     "token_chart",

@@ -3,15 +3,17 @@
 What several arms of a stream share, its questions first of all, stands in its pool once.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
 from icl_loop.messages import Image, Message
-from icl_loop.records import Turn
+from icl_loop.records import Note, Probe, Turn
+from icl_loop.report.ancestry import Part, beginnings, parts_of, place_of
 from icl_loop.report.packing import packed
 from icl_loop.report.pictures import Drawn, drawn
+from icl_loop.report.probing import held_out
 from icl_loop.screen import printable
 from icl_loop.sight import Eye, eye_of
 from icl_loop.transcripts import Transcript
@@ -100,16 +102,20 @@ def _entry(session: Named) -> dict[str, Any]:
 
 def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
     """Return the turns of a session, a list for each of their fields; texts by their place."""
-    header, turns = session.transcript.header, session.transcript.turns
-    see = eye_of(header.settings)
+    turns = session.transcript.turns
+    parts = parts_of(session.transcript.header)
+    eyes = [eye_of(part.header.settings) for part in parts]
+    see = [eyes[place_of(parts, turn.index)] for turn in turns]
     return {
-        "system": pool.text(header.system),
-        "labels": header.labels,
+        "systems": [pool.text(part.header.system) for part in parts],
+        "labels": list(dict.fromkeys(name for part in parts[::-1] for name in part.header.labels)),
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],
         "question": [pool.text(turn.question.text) for turn in turns],
         "seen": [any(isinstance(part, Image) for part in turn.question.parts) for turn in turns],
-        "picture": [pool.picture(turn.question, see) for turn in turns],
+        "picture": [
+            pool.picture(turn.question, each) for turn, each in zip(turns, see, strict=True)
+        ],
         "kept": [turn.kept for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],
         "echo": [None if turn.echo is None else pool.text(turn.echo) for turn in turns],
@@ -120,13 +126,59 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "shadow": _shadow(session.shadow, turns),
         "usage": [_usage(turn) for turn in turns],
         "seconds": [turn.reply.latency_s for turn in turns],
+        **_beside(session.transcript, parts, eyes, pool),
     }
+
+
+def _beside(
+    transcript: Transcript, parts: Sequence[Part], eyes: Sequence[Eye], pool: _Pool
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what a session holds besides its turns: where branches begin, notes, and probes."""
+    found = {
+        "begins": list(beginnings(parts)),
+        "notes": [_note(note, pool) for note in transcript.notes],
+        "probes": list(_checkpoints(transcript.probes, parts, eyes, pool)),
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _note(note: Note, pool: _Pool) -> dict[str, Any]:
+    return {
+        "after": note.after_turn,
+        "kept": note.kept,
+        "text": pool.text(note.text),
+        "reply": None if note.reply.text.strip() == note.text else pool.text(note.reply.text),
+        "usage": _usage(note),
+        "counted": note.counted,
+        "seconds": note.reply.latency_s,
+    }
+
+
+def _checkpoints(
+    probes: Sequence[Probe], parts: Sequence[Part], eyes: Sequence[Eye], pool: _Pool
+) -> Iterator[dict[str, Any]]:
+    """Yield the probes of a session, checkpoint by checkpoint."""
+    places = {place_of(parts, probe.after_turn) for probe in probes}
+    questions = {place: held_out(parts[place].header) for place in places}
+    for after, group in groupby(probes, key=lambda probe: probe.after_turn):
+        asked, place = list(group), place_of(parts, after)
+        shown = [questions[place].get(probe.sample) for probe in asked]
+        yield {
+            "after": after,
+            "sample": [probe.sample for probe in asked],
+            "picture": [each and pool.picture(each, eyes[place]) for each in shown],
+            "reply": [pool.text(probe.reply.text) for probe in asked],
+            "answer": [probe.answer for probe in asked],
+            "outcome": [probe.outcome for probe in asked],
+            "label": [probe.label for probe in asked],
+            "correct": [int(probe.correct) for probe in asked],
+        }
 
 
 def _shadow(shadow: Shadow, turns: Sequence[Turn]) -> list[int] | None:
     return [int(shadow[turn.index]) for turn in turns] if shadow else None
 
 
-def _usage(turn: Turn) -> list[int]:
+def _usage(turn: Turn | Note) -> list[int]:
     used = turn.reply.usage
     return [used.prompt, used.cached, used.completion, used.reasoning]

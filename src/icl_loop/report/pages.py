@@ -14,10 +14,15 @@ from markupsafe import Markup
 
 from icl_loop.analysis import (
     ArmMetrics,
+    Checkpoint,
     Conclusion,
+    checkpoints,
     conclude_each,
     measure,
     nearest_pictures,
+    noted,
+    notes,
+    probes,
     sentence,
     sessions,
     summarize,
@@ -32,9 +37,11 @@ from icl_loop.plots import (
     exposure_chart,
     knows_tokens,
     outcome_chart,
+    probe_chart,
     reports_tokens,
     token_panels,
 )
+from icl_loop.report.ancestry import branch_rows
 from icl_loop.report.browsing import Named, Shelf, shelve
 from icl_loop.report.packing import in_script, packed
 from icl_loop.report.settings import experiment_file, header_of
@@ -42,7 +49,9 @@ from icl_loop.report.tables import (
     answer_tables,
     arm_rows,
     contrast_rows,
+    note_rows,
     outcome_rows,
+    probe_table,
     rung_rows,
 )
 from icl_loop.screen import printable
@@ -81,7 +90,8 @@ def page(
     known = sessions(paths)
     conclusions = conclude_each(turns, primary, known)
     shelf, left_out = _shelf(turns, shaded, most_turns)
-    figures = _figures(turns, conclusions, shaded)
+    checks = checkpoints(probes(paths))
+    figures = _figures(turns, conclusions, shaded, checks)
     headers = [header_of(path) for path in paths]
     return _render(
         experiments=turns["experiment"].unique(maintain_order=True).to_list(),
@@ -94,6 +104,8 @@ def page(
         answers=answer_tables(turns),
         most_labels=MOST_LABELS,
         outcomes=outcome_rows(turns),
+        probes=probe_table(checks),
+        taken=note_rows(noted(notes(paths))),
         shaded=shaded,
         figures={name: packed(figure) for name, figure in figures.items()},
         index=in_script(shelf.index),
@@ -148,7 +160,10 @@ def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
 
 
 def _figures(
-    turns: pl.DataFrame, conclusions: Sequence[Conclusion], shaded: Shaded
+    turns: pl.DataFrame,
+    conclusions: Sequence[Conclusion],
+    shaded: Shaded,
+    checks: Sequence[Checkpoint],
 ) -> dict[str, Any]:
     """Return the specifications of all charts by name."""
     contrasts = {
@@ -162,6 +177,7 @@ def _figures(
         "exposure": exposure_chart(turns, PAGE),
         **{f"tokens-{place}": each for place, each in enumerate(tokens)},
         "outcomes": outcome_chart(turns, PAGE),
+        **({"probes": probe_chart(turns, checks, PAGE)} if checks else {}),
     }
     return {
         "curves": _curves(turns, shaded),
@@ -192,14 +208,19 @@ def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:
     return {path: dict(zip(at, right, strict=True)) for path, at, right in grouped.iter_rows()}
 
 
-def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, str]]:
-    """Return the file of each experiment, by the name it goes by."""
+def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, Any]]:
+    """Return the file of each experiment, by the name it goes by, and what its arms branched off."""
     names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment").first())
     found: dict[str, list[Header]] = {}
     for name, header in zip(names["experiment"], headers, strict=True):
         found.setdefault(name, []).append(header)
     return [
-        {"name": name, "file": experiment_file(each), "version": each[0].icl_loop}
+        {
+            "name": name,
+            "file": experiment_file(each),
+            "version": each[0].icl_loop,
+            "branches": branch_rows(each),
+        }
         for name, each in found.items()
     ]
 

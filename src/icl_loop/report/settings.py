@@ -74,6 +74,20 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def changed(before: Header, after: Header) -> list[str]:
+    """Return what a branch is set to that its parent was not, each with what it was there."""
+    was, now = ({"turns": each.turns, **flat(each.settings)} for each in (before, after))
+    return [
+        f"{key} = {_said(now.get(key))}, was {_said(was.get(key))}"
+        for key in {**now, **was}
+        if now.get(key) != was.get(key)
+    ]
+
+
+def _said(value: object) -> str:
+    return "unset" if value is None else _toml(value)
+
+
 def _toml(value: object) -> str:
     """Return a value as TOML writes it."""
     if isinstance(value, Mapping):

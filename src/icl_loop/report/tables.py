@@ -5,7 +5,16 @@ from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis import ArmMetrics, ArmSummary, Conclusion, Contrast, Estimate, Rung
+from icl_loop.analysis import (
+    ArmMetrics,
+    ArmSummary,
+    Checkpoint,
+    Conclusion,
+    Contrast,
+    Estimate,
+    Noted,
+    Rung,
+)
 from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
 from icl_loop.screen import percent
 from icl_loop.shadow import ArmShadow
@@ -171,6 +180,48 @@ def outcome_rows(turns: pl.DataFrame) -> list[dict[str, Any]]:
             },
         }
         for (name,), part in shares.group_by("name", maintain_order=True)
+    ]
+
+
+def probe_table(checks: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Return accuracy on probes, an arm a row, a checkpoint a column."""
+    places = sorted({each.after_turn for each in checks})
+    several = len({each.experiment for each in checks}) > 1
+    found: dict[tuple[str, str], dict[int, Checkpoint]] = {}
+    for each in checks:
+        found.setdefault((each.experiment, each.arm), {})[each.after_turn] = each
+    return {
+        "places": places,
+        "rows": [
+            {
+                "name": f"{experiment} / {arm}" if several else arm,
+                "cells": [_probed(row.get(place)) for place in places],
+            }
+            for (experiment, arm), row in found.items()
+        ],
+    }
+
+
+def _probed(check: Checkpoint | None) -> dict[str, str] | None:
+    if check is None:
+        return None
+    return {"accuracy": percent(check.accuracy), "of": f"{check.right:,} of {check.asked:,}"}
+
+
+def note_rows(noted: Sequence[Noted]) -> list[dict[str, Any]]:
+    """Return how many notes the sessions of each arm took, and how long they are."""
+    several = len({each.experiment for each in noted}) > 1
+    return [
+        {
+            "name": f"{each.experiment} / {each.arm}" if several else each.arm,
+            "sessions": each.sessions,
+            "notes": str(each.most)
+            if each.fewest == each.most
+            else f"{each.fewest} to {each.most}",
+            "length": f"{each.length:,.0f}",
+            "longest": f"{each.longest:,}",
+        }
+        for each in noted
     ]
 
 

@@ -3,6 +3,7 @@
   const RECENT = 20; // turns over which the running accuracy is taken
   const CUT = 4000; // marks of a text that are shown at first
   const MORE = 40000; // and how many more each time
+  const NARROW = 560; // pixels of a chart below which names are cut
   const MOST_HELD = 240; // thumbnails that are drawn at once
   const at = (id) => document.getElementById(id);
 
@@ -53,11 +54,19 @@
     tooltip: tell,
   };
 
+  // On narrow screens names leave most of the room to the lines; their ends tell them apart.
+  function narrowed(chart, width) {
+    if (width >= NARROW || !chart.layer) return chart;
+    const layer = chart.layer.map((each) =>
+      each.mark && each.mark.limit ? { ...each, mark: { ...each.mark, limit: 0.32 * width, dir: "rtl" } } : narrowed(each, width));
+    return { ...chart, layer };
+  }
+
   async function draw(place) {
     const name = place.dataset.figure;
     const choice = document.querySelector(`select[data-figure="${name}"]`);
     const found = await opened(`figure-${name}`);
-    const result = await vegaEmbed(place, choice ? found[choice.value] : found, DRAWING);
+    const result = await vegaEmbed(place, narrowed(choice ? found[choice.value] : found, place.clientWidth), DRAWING);
     place.dataset.drawn = choice ? choice.value : "yes";
     return result;
   }
@@ -106,8 +115,10 @@
       ["all", "all turns"], ["errors", "only errors"],
       ...session.labels.map((label, place) => [`label-${place}`, `label ${plain(label)}`]),
     ]);
-    text(at("system"), pool.texts[session.system]);
+    state.part = state.note = undefined;
+    state.origin = besides().begins.map((begin) => ` From turn ${begin.at} on: ${branchOf(begin)}.`).join("");
     drawRunning();
+    listBeside();
     chooseFilter(turn);
   }
 
@@ -145,9 +156,170 @@
     const fine = { "vector-effect": "non-scaling-stroke", fill: "none" };
     for (const y of [0, 50, 100]) drawing.append(shape("line", { x1: 0, x2: 1000, y1: y, y2: y, stroke: "var(--rule)", ...fine }));
     drawing.append(shape("polyline", { points, stroke: "var(--accent)", "stroke-width": 2, ...fine }));
+    drawing.append(...marksBeside());
     state.cursor = shape("line", { y1: -4, y2: 104, stroke: "var(--ink)", "stroke-width": 2, ...fine });
     drawing.append(state.cursor);
-    at("running").replaceChildren(drawing);
+    at("running").replaceChildren(...namesBeside(), drawing);
+  }
+
+  // ---- what there is besides the turns: notes, probes, and where a branch begins ----
+
+  const among = (after) => Math.min(after, state.session.correct.length - 1); // the turn it is shown at
+  const acrossOf = (after) => (1000 * among(after)) / Math.max(1, state.session.correct.length - 1);
+  const branchOf = (begin) => `branch of ${plain(begin.of)} begins here`;
+  const besides = () => ({ begins: [], notes: [], probes: [], ...state.session });
+  const sum = (numbers) => numbers.reduce((total, each) => total + each, 0);
+  const rightOf = (check) => `${sum(check.correct)} of ${check.correct.length} probes right`;
+
+  const UNDRAWN = "Transcripts hold no pictures of probes, and the data were not at hand when this page was made.";
+
+  function marksBeside() {
+    const { begins, notes, probes } = besides();
+    const fine = { "vector-effect": "non-scaling-stroke", fill: "none" };
+    const upright = (x, from, how) => shape("line", { x1: x, x2: x, y1: from, y2: 104, ...fine, ...how });
+    return [
+      ...notes.map((note) => upright(acrossOf(note.after), 90, { stroke: "var(--faint)", "stroke-width": 3 })),
+      ...begins.map((begin) => upright(acrossOf(begin.at), -4, { stroke: "var(--arm-text-3)", "stroke-width": 2, "stroke-dasharray": "5 4" })),
+      ...probes.map((check) => { // a line of no length with a round end is a dot, however the drawing is stretched
+        const [x, y] = [acrossOf(check.after), 100 - (100 * sum(check.correct)) / check.correct.length];
+        return shape("line", { x1: x, x2: x, y1: y, y2: y, stroke: "var(--right)", "stroke-width": 9, "stroke-linecap": "round", ...fine });
+      }),
+    ];
+  }
+
+  function namesBeside() {
+    return besides().begins.map((begin) => {
+      const across = acrossOf(begin.at) / 10;
+      const name = element("span", { className: "begins-here", textContent: branchOf(begin) });
+      if (across > 50) name.classList.add("before");
+      name.style[across > 50 ? "marginRight" : "marginLeft"] = `${across > 50 ? 100 - across : across}%`;
+      return name;
+    });
+  }
+
+  // Says what the marks are, and lists the probes; a page without any has no place for them.
+  function listBeside() {
+    if (!at("between")) return;
+    const { begins, notes, probes } = besides();
+    const kinds = [[notes, "note", " Ticks at the foot are notes."], [probes, "probes", " Dots are shares of probes that were right."],
+      [begins, "branch", " The dashed line is where the branch begins."]].filter(([found]) => found.length);
+    state.stops = [...new Set([...notes, ...probes].map((each) => among(each.after)).concat(begins.map((each) => among(each.at))))].sort((a, b) => a - b);
+    state.marks = new Map();
+    at("between").hidden = at("beside").hidden = at("keys-beside").hidden = !kinds.length;
+    at("beside").textContent = `Next ${kinds.map(([, name]) => name).join(", ").replace(/, ([^,]*)$/, " or $1")}`;
+    at("beside").title = "Next turn before which there was one (n)";
+    at("marks-said").textContent = kinds.map(([, , said]) => said).join("");
+    if (!at("asked")) return;
+    at("asked").hidden = !probes.length;
+    at("checkpoints").replaceChildren(...probes.map(checkpoint));
+    const drawn = (pictures) => pictures.some((each) => each !== null);
+    if (drawn(state.session.picture) && !probes.some((check) => drawn(check.picture)))
+      at("checkpoints").append(element("p", { className: "note", textContent: UNDRAWN }));
+  }
+
+  function checkpoint(check) {
+    const list = element("ol", { className: "probes" });
+    const made = element("details", { id: `after-${check.after}` },
+      element("summary", { textContent: `after ${check.after} turns: ${rightOf(check)}` }), list);
+    made.addEventListener("toggle", () => {
+      if (made.open && !list.firstChild) list.append(...check.sample.map((_, place) => probe(check, place)));
+    });
+    return made;
+  }
+
+  function probe(check, place) {
+    const { pool } = state;
+    const right = check.correct[place];
+    const said = `answered ${answered(check, place)}, it is ${plain(check.label[place])}: `;
+    const judged = element("b", { className: JUDGED[right], textContent: `${MARK[right]} ${JUDGED[right]}` });
+    const words = element("div", {}, element("p", {}, said, judged), element("p", { className: "facts", textContent: plain(check.sample[place]) }));
+    const reply = element("pre", { className: "text", tabIndex: 0 });
+    reply.setAttribute("aria-label", "What it replied");
+    text(reply, pool.texts[check.reply[place]]);
+    words.append(reply);
+    const made = element("li", {}, words);
+    if (check.picture[place] !== null) {
+      const canvas = element("canvas", {});
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `The picture of the probe, labelled ${plain(check.label[place])}`);
+      paint(canvas, pool.pictures[check.picture[place]]);
+      made.prepend(canvas);
+    }
+    return made;
+  }
+
+  function showBetween(turn) {
+    if (!at("between") || at("between").hidden) return;
+    const { begins, notes, probes } = besides();
+    const said = [];
+    for (const begin of begins.filter((each) => among(each.at) === turn)) {
+      const changed = begin.changed.length ? `under ${begin.changed.map(plain).join("; ")}` : "with nothing changed";
+      const branch = begin.at > turn ? `After this turn: ${branchOf(begin)}` : branchOf(begin).replace("b", "B");
+      said.push(`${branch}, ${changed}. `);
+    }
+    const where = (after) => (after > turn ? "After this turn" : "Before this turn");
+    for (const check of probes.filter((each) => among(each.after) === turn)) {
+      const see = element("button", { type: "button", textContent: "See the probes" });
+      see.addEventListener("click", () => {
+        const asked = at(`after-${check.after}`);
+        asked.open = true;
+        asked.firstChild.focus();
+      });
+      said.push(`${where(check.after)}: ${rightOf(check)}. `, see, " ");
+    }
+    for (const note of notes.filter((each) => among(each.after) === turn)) said.push(`${where(note.after)} the model rewrote its notes. `);
+    at("between").replaceChildren(...said);
+  }
+
+  // The latest notes that were taken before a turn are those that its request showed.
+  function showNote(turn) {
+    if (!at("noted")) return;
+    const { session, pool } = state;
+    const last = turn === session.correct.length - 1;
+    const note = besides().notes.findLast((each) => each.after <= turn || last);
+    at("noted").hidden = note === undefined;
+    if (note === undefined) return;
+    at("noted-said").textContent = noteFacts(note, turn);
+    if (note === state.note) return;
+    state.note = note;
+    text(at("noted-text"), pool.texts[note.text]);
+    at("noted-whole").hidden = note.reply === null;
+    if (note.reply !== null) text(at("noted-reply"), pool.texts[note.reply]);
+  }
+
+  function noteFacts(note, turn) {
+    const ago = turn - note.after;
+    const since = ago > 0 ? `${ago} turn${ago > 1 ? "s" : ""} before this one` : "just before this one";
+    const when = ago < 0 ? "after this turn; no request has shown them yet" : since;
+    const empty = state.pool.texts[note.text].trim() ? "" : " They say nothing, so nothing is shown of them.";
+    const shown = note.kept.length ? `shown turns ${plain(runsOf(note.kept))}` : "shown no turns";
+    return `Written after ${note.after} turn${note.after === 1 ? "" : "s"}, ${when}, in a request that was ${shown}; ${spent(note.usage, note.seconds, note.counted).join("; ")}.${empty}`;
+  }
+
+  function showSystem(turn) {
+    const { session, pool } = state;
+    const part = besides().begins.filter((each) => each.at <= turn).length;
+    if (part === state.part) return;
+    state.part = part;
+    text(at("system"), pool.texts[session.systems[part]]);
+  }
+
+  // In the strip a mark stands where the turns of a branch begin.
+  function withBeginnings(turns, thumbs, turn) {
+    const rising = turns.every((each, place) => !place || turns[place - 1] < each);
+    const made = [...thumbs];
+    if (!rising) return made;
+    for (const begin of [...besides().begins].reverse()) {
+      const place = turns.findIndex((each) => each >= begin.at);
+      const end = place < 0 && turn >= begin.at && turns.length ? turns.length : place;
+      if (end > 0) made.splice(end, 0, markOf(begin));
+    }
+    return made;
+  }
+
+  function markOf(begin) {
+    if (!state.marks.has(begin)) state.marks.set(begin, element("span", { className: "begins", textContent: branchOf(begin), title: branchOf(begin) }));
+    return state.marks.get(begin);
   }
 
   // ---- a turn ----
@@ -197,13 +369,15 @@
     }
     const said = element("span", { className: JUDGED[right], textContent: `${MARK[right]} ${plain(session.answer[turn] ?? "\u2013")}` });
     made.append(said);
-    made.addEventListener("click", () => {
-      const place = state.path.indexOf(turn);
-      if (place >= 0) return go(place);
-      at("filter").value = "all";
-      return chooseFilter(turn);
-    });
+    made.addEventListener("click", () => jump(turn));
     return made;
+  }
+
+  function jump(turn) {
+    const place = state.path.indexOf(turn);
+    if (place >= 0) return go(place);
+    at("filter").value = "all";
+    return chooseFilter(turn);
   }
 
   // From one turn to the next a window changes little, and so does the strip.
@@ -218,16 +392,21 @@
     }
   }
 
-  function showHeld(kept) {
+  const runsOf = (kept) => {
+    const runs = kept.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`)).join(", ");
+    return runs.length > 120 ? `${runs.slice(0, 120)}\u2026` : runs;
+  };
+
+  function showHeld(kept, now) {
     const { session } = state;
     const turns = kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, step) => first + step));
     const right = turns.reduce((sum, turn) => sum + session.correct[turn], 0);
-    const runs = kept.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`)).join(", ");
     const cut = turns.length > MOST_HELD ? ` The newest ${MOST_HELD} are drawn.` : "";
     at("held-said").textContent = turns.length
-      ? `${turns.length} (${plain(runs.length > 120 ? `${runs.slice(0, 120)}\u2026` : runs)}): ${right} right, ${turns.length - right} wrong.${cut}`
+      ? `${turns.length} (${runsOf(kept)}): ${right} right, ${turns.length - right} wrong.${cut}`
       : "None.";
-    hold(turns.slice(-MOST_HELD).map(thumb));
+    const drawn = turns.slice(-MOST_HELD);
+    hold(withBeginnings(drawn, drawn.map(thumb), now));
   }
 
   function go(place) {
@@ -238,7 +417,9 @@
       at(id).disabled = off;
     if (none) {
       at("said").textContent = "No turn is like that.";
-      showHeld([]);
+      if (at("between")) at("between").replaceChildren();
+      if (at("noted")) at("noted").hidden = true;
+      showHeld([], 0);
       return;
     }
     state.place = Math.min(Math.max(place, 0), path.length - 1);
@@ -252,7 +433,7 @@
     state.cursor.setAttribute("x1", x);
     state.cursor.setAttribute("x2", x);
     at("running").setAttribute("aria-label",
-      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.`);
+      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.${state.origin}`);
     const picture = session.picture[turn];
     at("picture").hidden = picture === null;
     if (picture !== null) paint(at("picture"), pool.pictures[picture]);
@@ -263,16 +444,25 @@
     text(at("reply"), pool.texts[session.reply[turn]]);
     text(at("told"), pool.texts[session.told[turn]]);
     at("facts").textContent = facts(session, pool, turn);
-    showHeld(session.kept[turn]);
+    showSystem(turn);
+    showBetween(turn);
+    showNote(turn);
+    showHeld(session.kept[turn], turn);
+  }
+
+  function spent([prompt, cached, completion, reasoning], seconds, counted = null) {
+    const said = [];
+    if (prompt) said.push(`${prompt} tokens in, ${cached} of them cached, ${completion} out`);
+    else if (counted !== null) said.push(`${counted} tokens in, as counted here`);
+    if (reasoning) said.push(`${reasoning} of them reasoning`);
+    if (seconds !== null) said.push(`${seconds.toFixed(3)} s`);
+    return said;
   }
 
   function facts(session, pool, turn) {
-    const [prompt, cached, completion, reasoning] = session.usage[turn];
     const said = [`running accuracy ${Math.round(100 * state.running[turn])} %`, `reading: ${session.outcome[turn]}`];
     if (session.shadow) said.push(`the shadow is ${JUDGED[session.shadow[turn]]}`);
-    if (prompt) said.push(`${prompt} tokens in, ${cached} of them cached, ${completion} out`);
-    if (reasoning) said.push(`${reasoning} of them reasoning`);
-    if (session.seconds[turn] !== null) said.push(`${session.seconds[turn].toFixed(3)} s`);
+    said.push(...spent(session.usage[turn], session.seconds[turn]));
     if (session.echo[turn] !== null) said.push(`later shown as: ${plain(pool.texts[session.echo[turn]].slice(0, 200))}`);
     return `${said.join("; ")}.`;
   }
@@ -286,10 +476,17 @@
     return undefined;
   }
 
+  function stop(step) {
+    const turn = state.path[state.place] ?? 0;
+    const stops = state.stops ?? [];
+    const next = step > 0 ? stops.find((each) => each > turn) : stops.findLast((each) => each < turn);
+    return next === undefined ? undefined : jump(next);
+  }
+
   const KEYS = {
     ArrowLeft: () => go(state.place - 1), ArrowRight: () => go(state.place + 1),
     Home: () => go(0), End: () => go(state.path.length - 1),
-    e: () => error(1), E: () => error(-1),
+    e: () => error(1), E: () => error(-1), n: () => stop(1), N: () => stop(-1),
   };
 
   function pressed(event) {
@@ -311,6 +508,7 @@
     at("next").addEventListener("click", KEYS.ArrowRight);
     at("last").addEventListener("click", KEYS.End);
     at("error").addEventListener("click", KEYS.e);
+    if (at("beside")) at("beside").addEventListener("click", KEYS.n);
     const arms = [...new Set(index.map(armOf))];
     options(at("arm"), arms.map((arm) => [arm, arm]));
     await chooseArm();
