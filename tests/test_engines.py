@@ -1,7 +1,6 @@
 """The laws of engines that need no cluster: what travels, and how a stage goes step by step."""
 
 import pickle
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 import tiktoken
 import tiktoken.registry
 
+from commanding import Command
 from icl_loop import wording
 from icl_loop.engines import Entry, Saved, entries
 from icl_loop.engines.ray import Kit, Worker, cluster, on_ray
@@ -288,14 +288,6 @@ async def test_a_worker_without_the_key_says_so() -> None:
     assert str(refused) == "the environment variable NO holds no key"
 
 
-def test_ray_is_imported_only_when_it_is_asked_for() -> None:
-    """Neither the package nor the command line imports Ray."""
-    code = (
-        "import sys, icl_loop, icl_loop.cli, icl_loop.engines.ray; sys.exit('ray' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where Ray is missing, the engine says what to install."""
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -319,12 +311,10 @@ def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> Non
         pass
 
 
-def test_an_address_goes_with_the_engine(tmp_path: Path) -> None:
+def test_an_address_goes_with_the_engine(tmp_path: Path, icl_loop: Command) -> None:
     """An address without the engine that has one is refused with exit code 2."""
-    code = "from icl_loop.cli import main; main()"
     file = tmp_path / "small.toml"
     file.write_text('name = "small"\n')
-    command = [sys.executable, "-c", code, "run", str(file), "--ray-address", "auto"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = icl_loop("run", file, "--ray-address", "auto")
     assert done.returncode == 2
     assert "--ray-address goes with --engine ray" in done.stderr

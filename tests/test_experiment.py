@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from icl_loop.context import POLICIES, context_policy
 from icl_loop.errors import InputError
-from icl_loop.experiment import Session, load, parse
+from icl_loop.experiment import Session, Settings, load, parse
 from making import experiment, session
 
 
@@ -87,7 +87,21 @@ WRONG = {
     'name = "e"\n[analysis]\nprimary = ["feedback", "yoked"]': ("analysis.primary", "'yoked'"),
     'name = "e"\n[task]\ndataset = "digit"': ("digit", "did you mean 'digits'"),
     "name = ": ("TOML", ""),
+    'name = "e"\nencoding = "grid"': ("encoding", "did you mean 'task.encoding'"),
+    'name = "e"\n[task]\nkind = "none"': ("task.kind", "did you mean 'feedback.kind'"),
+    'name = "e"\n[[arms]]\nname = "a"\nturns = 3': ("arms[0].turns", "above them"),
+    'name = "e"\n[task]\nencoding = 3': ("task.encoding = 3", "choose one of"),
+    'name = "e"\ntask = "digits"': ("task = 'digits'", "must be a table"),
+    'name = "e"\n[probes]\nat = [1, "x"]': ("probes.at[1] = 'x'", "must be a whole number"),
+    'name = "e"\n[analysis]\nprimary = ["a"]': (
+        "analysis.primary",
+        "at least 2 entries, and has 1",
+    ),
+    'name = "e"\n[model]\nmerge_roles = "yes"': ("model.merge_roles = 'yes'", "true or false"),
+    'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),
 }
+FOREIGN = re.compile(r"Input|should|valid |validation|instance|Value error|\bNone\b")
+"""Words of the library that holds settings to their kinds; ours are other ones."""
 
 
 @pytest.mark.parametrize("text", WRONG)
@@ -148,6 +162,23 @@ def test_no_table_gives_a_traceback(value: object, key: str) -> None:
     """Whatever stands under a key, it is accepted or refused with InputError."""
     with suppress(InputError):
         parse({"name": "e", key: value})
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, True, "x", [{}], {"a": {"b": 1}}], ids=repr)
+def test_what_a_value_must_be_is_said_in_our_words(value: object) -> None:
+    """Whatever stands where it cannot, the error names the key and says what must stand there."""
+    for table, kind in Settings.model_fields.items():
+        assert kind.annotation is not None
+        for key in kind.annotation.model_fields:
+            with suppress(InputError):
+                parse({"name": "e", table: {key: value}})
+                continue
+            with pytest.raises(
+                InputError, match=rf"^experiment, arm 'feedback', {table}"
+            ) as caught:
+                parse({"name": "e", table: {key: value}})
+            assert key in str(caught.value) or key == "kind"
+            assert not FOREIGN.search(str(caught.value)), caught.value
 
 
 @given(st.text(max_size=40) | st.from_regex(r"(last|within|block|all)\(.{0,12}\)( \| \w+)?"))

@@ -205,7 +205,7 @@ def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]
 
 
 @given(drawn=several(), torn=st.sampled_from(["", '{"type":"turn","tu']))
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_parquet_holds_what_the_transcripts_hold(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript], torn: str
 ) -> None:
@@ -256,7 +256,7 @@ def test_groups_change_nothing(tmp_path: Path) -> None:
 
 
 @given(drawn=several())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_csv_holds_what_parquet_holds(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript]
 ) -> None:

@@ -37,7 +37,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Kin
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
 def test_what_went_wrong_is_read_or_refused_in_words(
     kinds: Mapping[str, Kind],

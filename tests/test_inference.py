@@ -2,7 +2,9 @@
 
 import itertools
 import json
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,9 @@ from icl_loop.analysis.contrasts import (
 from icl_loop.analysis.sessions import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.errors import InputError, TranscriptError
 from icl_loop.runner import Run
+from icl_loop.verdict import verdict_lines
 from making import experiment
+from terminal import shown
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
 DIFFERENCES = st.integers(-20, 20).map(lambda more: more / 20)
@@ -433,6 +437,15 @@ def test_four_streams_are_never_evidence_enough(differences: list[float]) -> Non
     assert contrast(differences).e_value < 20
 
 
+def test_nothing_is_never_less_than_nothing() -> None:
+    """A difference too small to be printed has no minus sign, in sentences, tables or JSON."""
+    small = contrast([-1e-4, 1e-4, -2e-4, -1e-4, 1e-12 - 1e-11])
+    found = replace(concluded({"feedback": HIGH[:5], "yoked": HIGH[:5]}), primary=small)
+    text = sentence(found) + "".join(map(shown, verdict_lines(found)))
+    assert not re.search(r"-0(\.0+)?(?![.\d])", text)
+    assert "-0.0" not in json.dumps(small.differences[-1])
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_under_five_streams_is_descriptive_only(count: int) -> None:
     """Under five streams there is no test and no claim, however large the difference is."""
@@ -440,6 +453,7 @@ def test_under_five_streams_is_descriptive_only(count: int) -> None:
     assert found.primary is not None
     assert (found.primary.p, found.verdict) == (None, "descriptive only")
     assert sentence(found).startswith("Descriptive only: 'feedback' is 100.0 points above 'yoked'")
+    assert "significant from 6 streams on" in sentence(found)
 
 
 def test_what_cannot_be_read_is_wrong() -> None:
@@ -715,7 +729,7 @@ async def test_who_learns_is_told_from_who_does_not(
 ) -> None:
     """From experiment to verdict, a learner is said to learn and climbs the ladder; others do not."""
     made = experiment(
-        turns=40,
+        turns=30,
         streams=6,
         arms=LADDER,
         model={"name": model},

@@ -23,7 +23,7 @@ LAYERS = (
     {"sight"},
     {"datasets", "encodings", "labels", "transforms", "wording", "feedback", "tokens", "answers"},
     {"records"},
-    {"messages", "journal", "seals", "slots", "toml"},
+    {"messages", "journal", "seals", "slots", "toml", "validity"},
     {"errors"},
 )
 HEIGHT = {room: len(LAYERS) - level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -68,8 +68,10 @@ def test_every_room_has_its_layer() -> None:
     assert {room_of(path) for path in rooms()} == HEIGHT.keys()
 
 
-@pytest.mark.parametrize("door", ["icl_loop", "icl_loop.analysis", "icl_loop.plots"])
-def test_a_client_is_imported_only_when_needed(door: str) -> None:
-    """Neither the package nor its analysis imports the client of any vendor."""
-    code = f"import sys, {door}; sys.exit('openai' in sys.modules)"
+def test_what_is_large_is_imported_only_when_needed() -> None:
+    """Neither the package nor its command line imports Ray or the client of any vendor."""
+    code = (
+        "import sys, icl_loop, icl_loop.plots, icl_loop.cli, icl_loop.engines.ray\n"
+        "sys.exit(bool({'openai', 'ray'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

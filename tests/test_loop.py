@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -82,6 +82,7 @@ async def test_a_window_of_zero_turns_is_stateless(policy: str) -> None:
     assert [turn.kept for turn in none] == [()] * 8
 
 
+@settings(max_examples=15)  # each plays a session under every kind of feedback
 @given(st.lists(st.sampled_from("0123456789?"), min_size=8, max_size=8))
 async def test_what_is_told_never_moves_the_score(answers: list[str]) -> None:
     """The judgements of a session are the same under every kind of feedback."""

@@ -66,6 +66,7 @@ def patient(
     meter: Meter | None = None,
     pace: Pace | None = None,
     count: Callable[[Sequence[Message]], int] = len,
+    patience: Patience | None = None,
 ) -> Patient:
     """Return a model that asks the endpoint with next to no wait between attempts."""
     return Patient(
@@ -73,7 +74,7 @@ def patient(
         Terms(
             pace=pace or Pace(),
             meter=meter or Meter(),
-            patience=FAST,
+            patience=patience or FAST,
             bound=Bound(count),
             most_completion=10,
             cost=lambda usage: usage.prompt / 1e6,
@@ -151,11 +152,11 @@ async def test_faults_that_stay_stop_the_session() -> None:
     """A fault that does not pass is given up once the allowance of the turn is used up."""
     with serving([error(500, "on fire")]) as endpoint:
         meter = Meter()
-        start = time.monotonic()
-        async with aclosing(patient(endpoint, meter)) as model:
+        start, brief = time.monotonic(), replace(FAST, unproven_s=0.3)
+        async with aclosing(patient(endpoint, meter, patience=brief)) as model:
             with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
                 await model.complete(ASKED)
-        assert time.monotonic() - start < FAST.unproven_s + 1.7
+        assert time.monotonic() - start < 2.0
         assert len(endpoint.requests) == meter.retries.total() + 1 > 3
 
 
@@ -362,14 +363,14 @@ async def test_an_endpoint_with_nothing_left_is_waited_for() -> None:
 
 async def test_a_rate_limit_halves_what_passes_at_once() -> None:
     """A 429 halves the requests at once; successes raise it again, never above where it began."""
-    pace = Pace(at_once=8)
+    pace = Pace(at_once=4)
     with serving([error(429), error(429), completion("3")]) as endpoint:
         async with aclosing(patient(endpoint, pace=pace)) as model:
             await model.complete(ASKED)
-            assert pace.gate.limit == pytest.approx(2.5)
-            for _ in range(60):
+            assert pace.gate.limit == pytest.approx(2.0)
+            for _ in range(9):
                 await model.complete(ASKED)
-    assert pace.gate.limit == 8
+    assert pace.gate.limit == 4
 
 
 @given(at_once=st.integers(1, 5), asking=st.integers(1, 12))
@@ -417,6 +418,20 @@ async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> Non
             with pytest.raises(BudgetSpent, match="next request could"):
                 await model.complete(ASKED)
     assert meter.spent.prompt == 600
+
+
+@pytest.mark.parametrize(
+    "meter", [Meter(max_tokens=35), Meter(max_usd=0.000025)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_though_the_server_reports_nothing(meter: Meter) -> None:
+    """Where no usage is reported, what is counted here is taken for it."""
+    with serving([completion("3", usage=None)]) as endpoint:
+        async with aclosing(patient(endpoint, meter, count=lambda asked: 2 * len(asked))) as model:
+            await model.complete(ASKED)
+            await model.complete(ASKED)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(ASKED)
+    assert (meter.spent.prompt, meter.spent.completion) == (20, 4)
 
 
 REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)

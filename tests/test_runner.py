@@ -8,11 +8,12 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from commanding import Command
 from icl_loop.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
 from icl_loop.experiment import Experiment, Session
 from icl_loop.messages import Message, Reply
@@ -151,6 +152,24 @@ async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
+async def test_a_run_is_checked_once(tmp_path: Path) -> None:
+    """Every session of a run is checked, and what was checked is not checked again when it is played."""
+    tape: list[str] = []
+
+    class Watched(Experiment):
+        def check(self, on_session: Callable[[], None] = lambda: None) -> None:
+            tape.append("check")
+            super().check(on_session)
+
+    playing = Run(Watched(**vars(experiment(arms=ARMS))), tmp_path)
+    playing.check(lambda: tape.append("session"))
+    assert (await playing.play()).complete
+    assert tape == ["check", *["session"] * playing.experiment.count()]
+    assert playing.experiment.count() == 4
+    with pytest.raises(InputError, match="needs a primary contrast"):
+        Run(experiment(), tmp_path, stop_early=True).check()
+
+
 async def test_too_many_turns_are_refused_at_once(tmp_path: Path) -> None:
     """More turns than a class has samples are refused in words before anything is written."""
     with pytest.raises(InputError, match=r"play at most \d+ turns"):
@@ -200,12 +219,14 @@ feedback.kind = "none"
 """
 
 
-def command(folder: Path, out: str) -> list[str]:
-    """Return the command line that plays the experiment that is going to be killed."""
-    program = "from icl_loop.cli import main; main()"
+PROGRAM = (sys.executable, "-c", "from icl_loop.cli import main; main()")
+
+
+def running(folder: Path, out: str) -> list[str]:
+    """Return the words that play the experiment that is going to be killed."""
     file = folder / "killed.toml"
     file.write_text(EXPERIMENT)
-    return [sys.executable, "-c", program, "run", str(file), "--out", str(folder / out)]
+    return ["run", str(file), "--out", str(folder / out)]
 
 
 def turns_saved(folder: Path) -> int:
@@ -213,17 +234,20 @@ def turns_saved(folder: Path) -> int:
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
 
-def test_a_run_killed_at_random_moments_is_the_run_never_killed(tmp_path: Path) -> None:
+def test_a_run_killed_at_random_moments_is_the_run_never_killed(
+    tmp_path: Path, icl_loop: Command
+) -> None:
     """Killed by `kill -9` and resumed again and again, a run is the run that was never killed."""
-    whole = subprocess.run(command(tmp_path, "whole"), check=False, capture_output=True)
-    assert whole.returncode == 0
+    assert icl_loop(*running(tmp_path, "whole")).returncode == 0
     cut = tmp_path / "cut" / "killed"
     kills = 0
     dice = random.Random(os.environ.get("PYTEST_SEED", "9"))  # noqa: S311  moments, no secrets
-    while kills < 5:
+    while kills < 3:
         before = turns_saved(cut)
         with subprocess.Popen(
-            command(tmp_path, "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*PROGRAM, *running(tmp_path, "cut")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as process:
             target = before + dice.randrange(1, 160)
             while process.poll() is None and turns_saved(cut) < target:
@@ -233,9 +257,8 @@ def test_a_run_killed_at_random_moments_is_the_run_never_killed(tmp_path: Path) 
             process.send_signal(signal.SIGKILL)
         assert turns_saved(cut) >= before
         kills += 1
-    assert kills >= 3
-    finished = subprocess.run(command(tmp_path, "cut"), check=False, capture_output=True)
-    assert finished.returncode == 0
+    assert kills == 3
+    assert icl_loop(*running(tmp_path, "cut")).returncode == 0
     assert transcripts_of(cut) == transcripts_of(tmp_path / "whole" / "killed")
 
 
@@ -244,7 +267,10 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     """Interrupted, a run ends by itself with exit code 1 and prints the command that resumes it."""
     out = tmp_path / "cut" / "killed"
     with subprocess.Popen(
-        command(tmp_path, "cut"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*PROGRAM, *running(tmp_path, "cut")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         while turns_saved(out) < 20 and process.poll() is None:
             time.sleep(0.005)

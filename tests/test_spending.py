@@ -10,9 +10,10 @@ import pytest
 from icl_loop.analysis import frame
 from icl_loop.branching import branches
 from icl_loop.experiment import PriceSettings
+from icl_loop.rejudging import rejudge
 from icl_loop.runner import Run
 from icl_loop.spending import Spending, spending
-from icl_loop.transcripts import read
+from icl_loop.transcripts import read, turns_before
 from making import experiment, unsealed
 
 PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
@@ -46,12 +47,31 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     assert took.prefix == sum(event.prefix or 0 for event in events)
 
 
-def test_what_a_branch_shares_is_counted_whole(tmp_path: Path) -> None:
-    """Notes and probes shared with a parent are requests, also where the branch asks for none."""
-    folder = run(tmp_path, context={"policy": "notes(4, 50)"}, probes={"at": [6], "count": 3})
-    made = branches(sorted(folder.glob("*.jsonl")), 7, ["context.policy=block", "probes.at=[]"])
+def test_shared_turns_are_paid_by_the_parent(tmp_path: Path) -> None:
+    """Turns, notes and probes that a branch shares are no requests of its own, at its own price."""
+    folder = run(tmp_path, context={"policy": "notes(4, 50)"}, probes={"at": [6, 9], "count": 3})
+    made = branches(sorted(folder.glob("*.jsonl")), 7)
     asyncio.run(Run(made, tmp_path).play())
-    assert spent(tmp_path / "small-branches").requests == 2 * (12 + 1 + 3)
+    branch = tmp_path / "small-branches"
+    both = spending(frame([folder, branch]), PRICE)
+    assert [each.requests for each in both] == [2 * (12 + 2 + 6), 2 * (5 + 1 + 3)]
+    own = [
+        event.counted or 0
+        for path in branch.glob("*.jsonl")
+        for event in read(path).events
+        if turns_before(event) >= 7
+    ]
+    assert spent(branch).prompt == both[1].prompt == sum(own)
+
+
+def test_replies_read_again_are_paid_by_their_source(tmp_path: Path) -> None:
+    """Rejudging takes no request, no token and no money."""
+    done = [
+        rejudge(path, ["answers.rule=strict"]) for path in sorted(run(tmp_path).glob("*.jsonl"))
+    ]
+    took = spent(done[0].path.parent, PRICE)
+    assert (took.requests, took.prompt, took.completion, took.usd) == (0, 0, 0, 0.0)
+    assert took.prefix is took.prefix_share is None
 
 
 def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:

@@ -202,8 +202,8 @@ async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) 
         else:
             with pytest.raises(TranscriptError, match="holds no whole line"):
                 read(path)
-        if not lines and cut % 16:
-            continue  # without a whole line all cuts are one: the session begins anew
+        if cut % (3 if lines else 16) and data[cut - 1 : cut] != b"\n":
+            continue  # all cuts within a line are one: what is torn is dropped
         again = await saved(SHORT, path)
         assert transcripts_of(memory) == expected, cut
     assert await verify(again) == 2
@@ -231,8 +231,8 @@ def test_no_flipped_bit_is_taken_for_what_was_saved(short: Path, memory: Path) -
     path = memory / "session.jsonl"
     header, unseen = data.index(b"\n"), set()
     for place, bit in product(range(len(data)), range(8)):
-        if place < header - 20 and bit != place % 8:
-            continue  # one bit of each byte of the first line, all bits of every other
+        if (bit != place % 8) if place < header - 20 else (place + bit) % 2:
+            continue  # one bit of each byte of the first line, every other bit of the rest
         flipped = bytearray(data)
         flipped[place] ^= 1 << bit
         path.write_bytes(flipped)
@@ -332,7 +332,7 @@ asyncio.run(Run(made, Path(sys.argv[1]), on_turn=die).play())
 """
 
 
-@pytest.mark.parametrize("turns", [1, 9, 17])
+@pytest.mark.parametrize("turns", [1, 17])
 async def test_a_turn_that_was_reported_survives_a_kill(tmp_path: Path, turns: int) -> None:
     """Killed before anything was flushed, a run has lost no turn that it had reported."""
     command = [sys.executable, "-c", KILLING, str(tmp_path / "cut"), str(turns)]

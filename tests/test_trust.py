@@ -5,12 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
 import pytest
 
+from commanding import Command
 from endpoint import completion, error, serving
 from icl_loop.transcripts import read
 from making import unsealed
@@ -29,34 +29,24 @@ api_key_env = "CANARY_KEY"
 PROGRAM = "from icl_loop.cli import main; main()"
 
 
-def command_line(
-    *words: str, program: str = PROGRAM, **variables: str
-) -> subprocess.CompletedProcess[str]:
-    """Return what a command printed; a key is in its environment."""
-    return subprocess.run(
-        [sys.executable, "-c", program, *words],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env={**os.environ, "CANARY_KEY": CANARY, "COLUMNS": "200", **variables},
-    )
+@pytest.fixture
+def command_line(icl_loop: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The command line, with a key in its environment."""
+    monkeypatch.setenv("CANARY_KEY", CANARY)
+    return icl_loop
 
 
-def played(
-    folder: Path, base_url: str, program: str = PROGRAM, variables: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run the experiment in `folder` against an endpoint."""
+def running(folder: Path, base_url: str) -> list[str]:
+    """Return the words that run the experiment in `folder` against an endpoint."""
     file = folder / "trust.toml"
     file.write_text(TOML)
-    words = ["run", str(file), "--out", str(folder), "--set", f"model.base_url={base_url}"]
-    return command_line(*words, program=program, **(variables or {}))
+    return ["run", str(file), "--out", str(folder), "--set", f"model.base_url={base_url}"]
 
 
-def test_no_command_tells_a_key(tmp_path: Path) -> None:
+def test_no_command_tells_a_key(tmp_path: Path, command_line: Command) -> None:
     """What was played with a key is replayed, analysed, drawn, exported and read again without a trace of it."""
     with serving([completion("Answer: 3")]) as endpoint:
-        done = [played(tmp_path, endpoint.base_url)]
+        done = [command_line(*running(tmp_path, endpoint.base_url))]
         assert endpoint.keys == [f"Bearer {CANARY}"] * 12
     folder = str(tmp_path / "trust")
     session = str(tmp_path / "trust" / "feedback-0.jsonl")
@@ -92,13 +82,22 @@ main()
 """The command line with a fault in it, where the key is at hand."""
 
 
-@pytest.mark.parametrize(
-    "variables", [{}, {"PYTHONASYNCIODEBUG": "1", "OPENAI_LOG": "debug"}], ids=["plain", "debug"]
-)
-def test_a_crash_tells_no_key(tmp_path: Path, variables: dict[str, str]) -> None:
-    """A fault of our own shows where it is, but no variable's value; what was saved is kept."""
+def test_a_crash_tells_no_key(tmp_path: Path) -> None:
+    """A fault of our own shows where it is, but no variable's value, not even where all is told."""
     with serving([completion("Answer: 3")]) as endpoint:
-        done = played(tmp_path, endpoint.base_url, CRASHING, variables)
+        done = subprocess.run(
+            [sys.executable, "-c", CRASHING, *running(tmp_path, endpoint.base_url)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            env={
+                **os.environ,
+                "CANARY_KEY": CANARY,
+                "PYTHONASYNCIODEBUG": "1",
+                "OPENAI_LOG": "debug",
+            },
+        )
     assert done.returncode == 1
     assert "a fault of our own" in done.stderr
     assert CANARY not in done.stdout + done.stderr
@@ -151,11 +150,11 @@ def test_listening_to_others_is_warned_of() -> None:
         process.kill()
 
 
-def test_replies_steer_no_terminal(tmp_path: Path) -> None:
+def test_replies_steer_no_terminal(tmp_path: Path, command_line: Command) -> None:
     """Whatever an endpoint answers, no command prints a mark that steers a terminal."""
     replies = [completion(f"{STEERING} Answer: 3 {STEERING}")] * 7
     with serving([*replies, error(400, f"no {STEERING} more")]) as endpoint:
-        done = [played(tmp_path, endpoint.base_url)]
+        done = [command_line(*running(tmp_path, endpoint.base_url))]
     assert done[0].returncode == 1
     assert "no" in done[0].stderr
     folder = tmp_path / "trust"

@@ -350,10 +350,13 @@ def test_what_sessions_lack_is_said_once(folder: Path) -> None:
 
 
 def test_a_file_that_is_no_transcript_leaves_the_others(folder: Path) -> None:
-    """Beside a file that is no transcript the others are verified, and the exit code is 2."""
+    """Beside a file that is no transcript the others are verified; it has its error, the exit is 2."""
     (folder / "x.jsonl").write_text("{}\n")
     done = CliRunner().invoke(app, ["replay", "--verify", "--json", str(folder)])
     assert done.exit_code == 2
     assert "x.jsonl, line 1" in done.stderr
     found = json.loads(done.stdout)
-    assert [each["replays"] for each in found] == [True] * 10
+    assert [each["replays"] for each in found] == [not each["error"] for each in found]
+    (unread,) = (each for each in found if each["error"])
+    assert (len(found), Path(unread["path"]).name) == (11, "x.jsonl")
+    assert "x.jsonl, line 1" in unread["error"]

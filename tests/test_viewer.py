@@ -311,11 +311,13 @@ def test_forwards_and_backwards_undo_each_other(
 
 @given(RIGHT, st.integers(0, 10**9 - 1))
 def test_a_number_leads_to_its_turn(right: list[bool], number: int) -> None:
-    """`g`, a number and enter show that turn, or the last if there are fewer."""
+    """`g`, a number and enter show that turn, or the last and that there are fewer."""
     view = View(playing=True)
     for key in ["g", *str(number), "enter"]:
         view = press(view, key, right)
-    assert view == View(min(number, len(right) - 1), playing=False)
+    last = len(right) - 1
+    assert view == View(min(number, last), playing=False, missed=number if number > last else None)
+    assert press(view, "r", right).missed is None
 
 
 @given(RIGHT, st.text("0123456789", max_size=9))
@@ -526,6 +528,8 @@ def test_a_session_is_steered_by_keys() -> None:
         there.press(b"r").until("reply:  ")
         there.press(b"g12").until("go to turn 12")
         there.press(b"\r").until("turn 12 of 0 to 24")
+        there.press(b"eg99\r").until("there is no turn 99 | turn 24 of 0 to 24")
+        there.press(b"g12\r").until("turn 12 of 0 to 24")
         there.press(b"++++++ ").until("turn 24 of 0 to 24 | the end, paused")
         there.press(b"q")
         assert there.ended() == 0

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+import endpoint
+from commanding import Command
 from icl_loop.messages import Message, Reply
 from icl_loop.models import open_model
 from icl_loop.models.participants import Chance
@@ -50,9 +52,9 @@ async def play(base_url: str, out: Path, **changes: Any) -> RunResult:  # noqa: 
 async def test_faults_change_no_answer_and_buy_nothing_twice(tmp_path: Path) -> None:
     """With a quarter of all requests failing, a run gives the same answers, each bought once."""
     with served() as (base_url, _):
-        assert (await play(base_url, tmp_path / "whole")).complete
+        assert (await play(base_url, tmp_path / "whole", streams=5, turns=5)).complete
     with served(faults=FAULTS) as (base_url, log):
-        assert (await play(base_url, tmp_path / "faulty")).complete
+        assert (await play(base_url, tmp_path / "faulty", streams=5, turns=5)).complete
     whole, faulty = ({p.name: read(p).turns for p in sorted((tmp_path / n / "small").glob("*"))
                       if p.suffix == ".jsonl"} for n in ("whole", "faulty"))  # fmt: skip
     assert whole.keys() == faulty.keys()
@@ -176,6 +178,27 @@ async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]
         assert (await Run(made, tmp_path).play()).complete
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 20_000}, {"max_usd": 0.02}])
+async def test_a_budget_holds_where_nothing_is_reported(
+    tmp_path: Path, limit: dict[str, Any]
+) -> None:
+    """An endpoint that reports no usage is asked no more than the budget allows, also on resume."""
+    with endpoint.serving([endpoint.completion("Answer: 3", usage=None)]) as there:
+        made = experiment(
+            model={"name": "gpt-4o", "base_url": there.base_url},
+            price={"input": 1.0, "output": 1.0},
+            probes={"at": [2], "count": 2},
+        )
+        asked = []
+        for _ in range(2):
+            playing = Run(made, tmp_path, **limit)
+            assert not (await playing.play()).complete
+            asked.append(len(there.requests))
+            spent = playing.meter.spent
+            assert 10_000 < spent.prompt + spent.completion <= 20_000
+    assert asked[0] <= asked[1] < asked[0] + 2
+
+
 @dataclass(frozen=True)
 class ByBytes:
     """Counts every byte as a token, which none of our estimates does."""
@@ -203,13 +226,15 @@ async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> Non
 CANARY = "sk-canary-5f3759df"
 
 
-def test_a_key_appears_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_appears_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, icl_loop: Command
+) -> None:
     """Right or wrong, a key is in no file and on no screen."""
     monkeypatch.setenv("CANARY_KEY", CANARY)
     with served(api_key=CANARY) as (base_url, _):
-        right = run_process(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY")
+        right = icl_loop(*running(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY"))
     with served(api_key="another") as (base_url, _):
-        wrong = run_process(tmp_path / "wrong", base_url, "model.api_key_env=CANARY_KEY")
+        wrong = icl_loop(*running(tmp_path / "wrong", base_url, "model.api_key_env=CANARY_KEY"))
     assert (right.returncode, wrong.returncode) == (0, 1)
     assert "401" in wrong.stderr
     assert "CANARY_KEY" in wrong.stderr
@@ -232,35 +257,28 @@ policy = "last(10)"
 """
 
 
-def command(folder: Path, base_url: str, *changes: str) -> list[str]:
-    """Return the command line of a run against the endpoint."""
+def running(folder: Path, base_url: str, *changes: str) -> list[str]:
+    """Return the words of a run against the endpoint."""
     folder.mkdir(exist_ok=True)
     (folder / "wire.toml").write_text(TOML)
-    program = "from icl_loop.cli import main; main()"
     options = [f"model.base_url={base_url}", *changes]
     return [
-        *[sys.executable, "-c", program, "run", str(folder / "wire.toml"), "--out", str(folder)],
+        *["run", str(folder / "wire.toml"), "--out", str(folder)],
         *[word for option in options for word in ("--set", option)],
     ]
 
 
-def run_process(folder: Path, base_url: str, *changes: str) -> subprocess.CompletedProcess[str]:
-    """Run to the end in a process of its own."""
-    return subprocess.run(
-        command(folder, base_url, *changes), check=False, capture_output=True, text=True
-    )
-
-
-def test_kills_cost_one_request_a_session_at_most(tmp_path: Path) -> None:
+def test_kills_cost_one_request_a_session_at_most(tmp_path: Path, icl_loop: Command) -> None:
     """Killed and resumed, a run is the run never killed, for one more request a session and kill."""
     with served() as (base_url, log):
-        assert run_process(tmp_path / "whole", base_url).returncode == 0
+        assert icl_loop(*running(tmp_path / "whole", base_url)).returncode == 0
         needed, kills = log.total, 0
+        program = [sys.executable, "-c", "from icl_loop.cli import main; main()"]
         dice = random.Random(3)  # noqa: S311  moments, no secrets
-        while kills < 4:
+        while kills < 3:
             target = log.total + dice.randrange(1, 50)
             with subprocess.Popen(
-                command(tmp_path / "cut", base_url),
+                [*program, *running(tmp_path / "cut", base_url)],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             ) as process:
@@ -270,8 +288,8 @@ def test_kills_cost_one_request_a_session_at_most(tmp_path: Path) -> None:
                     break
                 process.send_signal(signal.SIGKILL)
             kills += 1
-        assert kills >= 3
-        assert run_process(tmp_path / "cut", base_url).returncode == 0
+        assert kills == 3
+        assert icl_loop(*running(tmp_path / "cut", base_url)).returncode == 0
         assert log.total - 2 * needed <= kills * 3
     whole, cut = (
         {

@@ -239,7 +239,7 @@ def test_ambiguous_phrases(tmp_path: Path) -> None:
         ),
         ({"encodings__grid": "{sise}"}, "key encodings.grid: may hold {size}, but holds {sise}"),
         ({"encodings__grid": ""}, "key encodings.grid: "),
-        ({"blank": 3}, "key blank: input should be a valid string, got 3"),
+        ({"blank": 3}, "key blank: must be a text, got 3"),
         ({"told": "yes"}, "key told: "),
     ],
 )

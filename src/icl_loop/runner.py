@@ -26,11 +26,12 @@ from icl_loop.errors import (
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
-from icl_loop.models.limits import Meter
+from icl_loop.messages import Usage
+from icl_loop.models.limits import Meter, Terms
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import Recorder, begin, check_resumable, has_whole_line, read
+from icl_loop.transcripts import Recorder, Transcript, begin, check_resumable, has_whole_line, read
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -117,6 +118,7 @@ class Run:
     _slots: Slots = field(default_factory=lambda: Slots(1), init=False)
     _whole: list[Path] = field(default_factory=list, init=False)
     _early: EarlyStop | None = field(default=None, init=False)
+    _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.max_usd, self.max_tokens)
@@ -136,6 +138,19 @@ class Run:
         self._stopping.set()
         self._slots.open(math.inf)
 
+    def check(self, on_session: Callable[[], None] = lambda: None) -> None:
+        """Raise InputError if the experiment cannot be played so; `play` does it if it was not done.
+
+        Args:
+            on_session: Called after each session that was checked.
+        """
+        if self.stop_early and self.experiment.analysis.primary is None:
+            raise InputError(
+                "stopping early needs a primary contrast: name one in [analysis] primary"
+            )
+        self.experiment.check(on_session)
+        self._checked = True
+
     async def play(self) -> RunResult:
         """Play what is unfinished; skip what is complete.
 
@@ -144,11 +159,8 @@ class Run:
                 settings; nothing was requested then.
             DirectoryBusy: Another process is writing in the folder.
         """
-        self.experiment.check()
-        if self.stop_early and self.experiment.analysis.primary is None:
-            raise InputError(
-                "stopping early needs a primary contrast: name one in [analysis] primary"
-            )
+        if not self._checked:
+            self.check()
         sessions = list(self.experiment.sessions())
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
@@ -189,8 +201,8 @@ class Run:
                     *saved.events[len(session.begun) :],
                     *(each for each in saved.probes if each.after_turn >= shared),
                 )
-                for each in answered:
-                    self.meter.add(each.reply.usage, models.cost(session)(each.reply.usage))
+                for usage in _used(models.terms(session), saved, answered):
+                    self.meter.add(usage, models.cost(session)(usage))
 
     async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
@@ -340,6 +352,20 @@ class Run:
                 f"{self.folder / EARLY_STOP_NAME} cannot be written: {error.strerror}; all turns"
                 " are saved: make room and run again to stop early"
             ) from None
+
+
+def _used(
+    terms: Terms | None, saved: Transcript, answered: Iterable[Event | Probe]
+) -> Iterator[Usage]:
+    """Yield the tokens of saved requests; a probe that nobody counted is as long as the turn then."""
+    turns = {turn.index: turn.counted or 0 for turn in saved.turns}
+    longest = max(turns.values(), default=0)
+    for each in answered:
+        if isinstance(each, Probe):
+            counted = turns.get(each.after_turn, longest)
+        else:
+            counted = each.counted or longest
+        yield each.reply.usage if terms is None else terms.used(counted, each.reply)
 
 
 class _DonorStopped(StoppedShort):

@@ -1,13 +1,8 @@
-"""A plan on a sheet: its tables and sentences for a terminal, and the progress of making it."""
+"""A plan on a sheet: its tables and sentences for a terminal."""
 
-import time
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -118,7 +113,7 @@ def _detection(found: Detectability) -> Iterator[str]:
 
 
 def _points(difference: float | None) -> str:
-    return UNKNOWN if difference is None else f"{100 * difference:.1f} points"
+    return UNKNOWN if difference is None else f"{100 * difference:z.1f} points"
 
 
 def _advice(plan: Plan) -> Iterator[str]:
@@ -147,40 +142,3 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
-
-
-class Trying:
-    """Shows how many turns were played on trial, in a terminal and after two seconds only."""
-
-    SECONDS = 2.0
-
-    def __init__(self, console: Console) -> None:
-        """Show it on `console`."""
-        self._is_seen = console.is_terminal
-        column = TextColumn("{task.description}")
-        self._progress = Progress(
-            column, console=console, transient=True, disable=not self._is_seen
-        )
-        self._task = self._progress.add_task("")
-        self._start, self._turns = time.monotonic(), 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        """Leave nothing behind."""
-        if self._progress.live.is_started:
-            self._progress.stop()
-
-    def turn(self) -> None:
-        """Count a turn."""
-        self._turns += 1
-        if self._is_seen and time.monotonic() - self._start > self.SECONDS:
-            self._progress.start()
-            said = f"planning: {self._turns:,} turns played on trial"
-            self._progress.update(self._task, description=said)

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis.asides import asides
+from icl_loop.analysis.bought import bought
 from icl_loop.analysis.sessions import sessions
 from icl_loop.errors import IclLoopError
 from icl_loop.experiment import ModelSettings, PriceSettings
@@ -19,11 +20,15 @@ from icl_loop.pool import cost_of
 
 _TOKENS = ("prompt", "cached", "completion", "reasoning")
 _COLUMNS = ("path", "counted", "prefix", *_TOKENS)
+"""What is known of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
     """What the sessions of one arm took, probes and notes included.
+
+    What a branch shares with its parent was taken by the parent alone, and replies that were read
+    again by their source.
 
     Attributes:
         experiment: Name of the experiment.
@@ -80,31 +85,36 @@ def spending(
         paths: What `frame` was given; the transcripts that the turns name if None.
     """
     named = list(paths or map(Path, turns["path"].unique(maintain_order=True)))
-    beside, known = asides(named), sessions(named)
-    models = dict(known.select("path", "model_settings").iter_rows())
+    models = dict(sessions(named).select("path", "model_settings").iter_rows())
+    since = bought(named)
+    own = _bought(turns.select("path", "turn", *_COLUMNS[1:]), "turn", since)
+    beside = _bought(asides(named), "after_turn", since)
     return [
         _spending(
-            str(experiment), str(arm), part, beside, _cost(_model(models[part["path"][0]]), price)
+            str(experiment),
+            str(arm),
+            pl.concat([part.join(asked, on="path") for asked in (own, beside)]),
+            _cost(_model(models[part["path"][0]]), price),
         )
-        for (experiment, arm), part in turns.select("experiment", "arm", *_COLUMNS).group_by(
-            "experiment", "arm", maintain_order=True
-        )
+        for (experiment, arm), part in turns.select("experiment", "arm", "path")
+        .unique(maintain_order=True)
+        .group_by("experiment", "arm", maintain_order=True)
     ]
+
+
+def _bought(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
+    """Return the requests that were made for the sessions themselves, by the turns they were in."""
+    known = asked.join(since, on="path", maintain_order="left")
+    return known.filter(pl.col(turn) >= pl.col("bought_from")).select(_COLUMNS)
 
 
 def _spending(
     experiment: str,
     arm: str,
-    turns: pl.DataFrame,
-    beside: pl.DataFrame,
+    requests: pl.DataFrame,
     cost: Cost | None,
 ) -> Spending:
-    asked = pl.concat(
-        [
-            turns.select(_COLUMNS),
-            beside.join(turns.select("path").unique(), on="path").select(_COLUMNS),
-        ]
-    ).with_columns(
+    asked = requests.with_columns(
         pl.when(prompt=0).then("counted").otherwise("prompt").fill_null(0).alias("prompt")
     )
     prefix = (pl.col("prefix") / pl.col("counted") * pl.col("prompt")).sum()
@@ -113,7 +123,7 @@ def _spending(
     sums = totals.row(0, named=True)
     served = round(sums["prefix"]) if sums["measured"] else None
     prompt, cached, completion = sums["prompt"], sums["cached"], sums["completion"]
-    rates = None if cost is None else _Rates.of(cost, round(prompt / asked.height))
+    rates = None if cost is None else _Rates.of(cost, round(prompt / max(asked.height, 1)))
     return Spending(
         experiment=experiment,
         arm=arm,

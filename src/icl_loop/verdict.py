@@ -91,8 +91,8 @@ def shadow_table(shaded: Iterable[ArmShadow]) -> Table:
         table.add_row(
             Text(printable(row.arm)),
             "–" if row.late.mean is None else f"{100 * row.late.mean:.1f}",
-            _mean(row.excess_regret, "+.1f"),
-            "–" if efficiency is None else f"{efficiency:.0%}",
+            _mean(row.excess_regret, "+z.1f"),
+            "–" if efficiency is None else f"{efficiency:z.0%}",
             "–" if after is None else f"{after:.0f} turns",
         )
     return table
@@ -101,11 +101,11 @@ def shadow_table(shaded: Iterable[ArmShadow]) -> Table:
 def _metric_cells(row: ArmMetrics) -> list[str]:
     return [
         f"{100 * row.balanced_accuracy:.1f}",
-        _mean(row.entropy_early, ".2f"),
-        _mean(row.entropy_late, ".2f"),
+        _mean(row.entropy_early, "z.2f"),
+        _mean(row.entropy_late, "z.2f"),
         _mean(row.top_share_late, ".0%"),
-        _mean(row.feedback_use, "+.2f"),
-        _mean(row.exposure, ".1f"),
+        _mean(row.feedback_use, "+z.2f"),
+        _mean(row.exposure, "z.1f"),
         f"{row.latency_s:.2f}",
     ]
 
@@ -184,14 +184,14 @@ def _pair(contrast: Contrast) -> Text:
 
 
 def _points(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:+.1f}"
+    return "–" if value is None else f"{100 * value:+z.1f}"
 
 
 def _interval(contrast: Contrast) -> str:
     if contrast.interval is None:
         return "–"
     low, high = contrast.interval
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{100 * low:+z.1f} to {100 * high:+z.1f}"
 
 
 def _p(value: float | None) -> str:

@@ -17,6 +17,7 @@ _USAGE = ("prompt", "cached", "completion", "reasoning")
 _SCHEMA: Schema = {
     "path": pl.String,
     "kind": pl.String,
+    "after_turn": pl.Int64,
     "counted": pl.Int64,
     "prefix": pl.Int64,
     **dict.fromkeys(_USAGE, pl.Int64),
@@ -26,8 +27,8 @@ _SCHEMA: Schema = {
 def asides(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the probes and notes of the transcripts or exports at `paths`, one row each.
 
-    Columns: `path`, `kind`, `counted`, `prefix` (null for probes), `prompt`, `cached`, `completion`,
-    `reasoning`. Only sessions whose settings ask for them are read through.
+    Columns: `path`, `kind`, `after_turn`, `counted`, `prefix` (null for probes), `prompt`, `cached`,
+    `completion`, `reasoning`. Only sessions whose settings ask for them are read through.
 
     Raises:
         TranscriptError: A line is not whole; names file and line.
@@ -80,10 +81,11 @@ def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     said = _parsed(path, number, line)
     try:
         usage = {name: int(said["usage"][name]) for name in _USAGE}
-        kind = str(said["type"])
+        kind, after = str(said["type"]), int(said["after_turn"])
     except (KeyError, TypeError, ValueError):
-        raise TranscriptError(f"{path}, line {number}: its usage is not whole") from None
-    return {"kind": kind, "counted": said.get("counted"), "prefix": said.get("prefix"), **usage}
+        raise TranscriptError(f"{path}, line {number}: its turn or usage is not whole") from None
+    found = {name: said.get(name) for name in _COUNTED}
+    return {"kind": kind, "after_turn": after, **found, **usage}
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -79,7 +79,8 @@ class Contrast:
     ) -> "Contrast":
         """Return the contrast of late accuracies by stream, over the streams that both have."""
         streams = tuple(sorted(first.keys() & second.keys()))
-        values = np.array([first[each] - second[each] for each in streams]).round(_DECIMALS)
+        exact = np.array([first[each] - second[each] for each in streams])
+        values = exact.round(_DECIMALS) + 0.0  # no -0.0
         tested = len(streams) >= FEWEST_STREAMS
         return cls(
             arms=arms,

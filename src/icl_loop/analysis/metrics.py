@@ -107,7 +107,7 @@ def _spread(turns: pl.DataFrame) -> pl.DataFrame:
     return (
         turns.drop_nulls("answer")
         .group_by("path", maintain_order=True)
-        .agg(entropy=-(shares * shares.log(2)).sum(), top=shares.max())
+        .agg(entropy=0 - (shares * shares.log(2)).sum(), top=shares.max())  # 0 -: no -0.0
     )
 
 

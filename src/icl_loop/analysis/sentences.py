@@ -1,13 +1,8 @@
 """The verdict in plain words, with its numbers."""
 
-from icl_loop.analysis.contrasts import (
-    ALPHA,
-    FEWEST_STREAMS,
-    MOST_FOR_SIGN_FLIP,
-    STOP_AT,
-    Contrast,
-)
+from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, STOP_AT, Contrast
 from icl_loop.analysis.inference import Conclusion
+from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 
 
 def sentence(conclusion: Conclusion) -> str:
@@ -91,7 +86,7 @@ def _descriptive(_: Conclusion, contrast: Contrast) -> str:
     return (
         f"Descriptive only: {first!r} is {_points(contrast)} {_side(contrast)}"
         f" {contrast.arms[1]!r} in late accuracy, over {_streams(contrast.k)};"
-        f" a test takes {FEWEST_STREAMS}."
+        f" a difference can be significant from {FEWEST_FOR_SIGN_FLIP} streams on."
     )
 
 
@@ -114,7 +109,7 @@ def _points(contrast: Contrast) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:+.1f}"
+    return "unknown" if value is None else f"{100 * value:+z.1f}"
 
 
 def _number(value: float | None) -> str:

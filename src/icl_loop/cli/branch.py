@@ -41,7 +41,6 @@ def branch(
     """
     parents = find(paths)
     made = branches(parents, at, changes or [], model=model, arm=arm, turns=turns)
-    made.check()
     out = out_dir or _home(parents)
     carry_out(Run(made, out, concurrency, max_usd=max_usd, max_tokens=max_tokens))
 

@@ -24,10 +24,19 @@ OutFolder = Annotated[
 ]
 MaxUsd = Annotated[
     float | None,
-    typer.Option(min=0, help="Dollars the experiment may cost in all, saved sessions included."),
+    typer.Option(
+        min=0,
+        help="Dollars the experiment may cost in all, saved sessions included; of the tokens that are"
+        " reported, or else counted here.",
+    ),
 ]
 MaxTokens = Annotated[
-    int | None, typer.Option(min=1, help="Tokens it may take in all, prompts and replies.")
+    int | None,
+    typer.Option(
+        min=1,
+        help="Tokens it may take in all, prompts and replies; where an endpoint reports none they are"
+        " counted here, from above. Models of this program take none.",
+    ),
 ]
 Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
 

@@ -8,6 +8,7 @@ import typer
 from icl_loop import planning, screen, sheet
 from icl_loop.cli.console import err, out, print_json
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
+from icl_loop.cli.waiting import Waiting, checking
 from icl_loop.experiment import load
 from icl_loop.runner import DEFAULT_CONCURRENCY
 
@@ -30,7 +31,9 @@ def plan(
 ) -> None:
     """Say what an experiment takes and what it can show, before anything is asked or spent."""
     made = load(experiment, laid_over(changes, streams, turns))
-    with sheet.Trying(err) as trying:
+    with checking(made) as waiting:
+        made.check(waiting.step)
+    with Waiting(err, "planning: {:,} turns played on trial") as waiting:
         planned = asyncio.run(
             planning.plan(
                 made,
@@ -38,7 +41,8 @@ def plan(
                 concurrency=concurrency,
                 reply_tokens=reply_tokens,
                 advised=advice,
-                on_turn=trying.turn,
+                checked=True,
+                on_turn=waiting.step,
             )
         )
     if as_json_text:

@@ -26,10 +26,12 @@ from icl_loop.cli.options import (
     laid_over,
 )
 from icl_loop.cli.summary import measured_arms, print_summary
+from icl_loop.cli.waiting import checking
 from icl_loop.engines import Engine, local
 from icl_loop.engines.ray import WAIT_S, on_ray
 from icl_loop.errors import BudgetSpent, InputError, TranscriptError
-from icl_loop.experiment import load
+from icl_loop.experiment import Experiment, load
+from icl_loop.models import is_built_in
 from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
 
 
@@ -77,7 +79,6 @@ def run(
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
-    made.check()
     playing = Run(
         made,
         out_dir,
@@ -91,12 +92,22 @@ def run(
 
 
 def carry_out(playing: Run) -> None:
-    """Play a run with its progress on the screen, and print what came of it."""
+    """Check a run and play it, with its progress on the screen; print what came of it."""
+    with checking(playing.experiment) as waiting:
+        playing.check(waiting.step)
+    if playing.meter.is_limited and not _is_charged(playing.experiment):
+        err.print("note: the limit stops nothing: models of this program take no tokens, no money")
     with screen.watch(playing.experiment, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
     _close(playing, result)
+
+
+def _is_charged(experiment: Experiment) -> bool:
+    """Whether a model of an experiment is asked at an endpoint."""
+    models = (settings.model for settings in experiment.arms.values())
+    return not all(is_built_in(model.name, model.base_url) for model in models)
 
 
 def _engine(name: EngineName, ray_address: str | None, ray_wait: float) -> Engine:

@@ -1,15 +1,15 @@
 """What `replay --verify` prints: a line for each session, and what they have in common once."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 from rich.progress import Progress
 
 from icl_loop import screen
-from icl_loop.cli.console import STOPPED_SHORT, WRONG_INPUT, complain, err, out
+from icl_loop.cli.console import STOPPED_SHORT, WRONG_INPUT, complain, err, out, print_json
 from icl_loop.errors import TranscriptError
 from icl_loop.transcripts import read_header
 from icl_loop.verification import IN_WORDS, Difference, Finding, examine_all
@@ -25,29 +25,39 @@ def verify_all(files: Sequence[Path], *, as_json: bool) -> None:
 
     A file that is no transcript is wrong input; the others are verified all the same.
     """
-    sound = [path for path in files if _is_transcript(path)]
+    unread = {path: said for path in files if (said := _unreadable(path))}
+    for said in unread.values():
+        complain(f"error: {said}")
+    sound = [path for path in files if path not in unread]
     with Progress(console=err, transient=True, disable=not err.is_terminal) as progress:
         bar = progress.add_task("verifying", total=len(sound))
         findings = examine_all(sound, lambda _: progress.advance(bar))
     if as_json:
-        typer.echo(json.dumps([finding.fields() for finding in findings], indent=2))
+        found = {finding.path: finding.fields() | {"error": None} for finding in findings}
+        errors = {path: _unread_fields(path, said) for path, said in unread.items()}
+        print_json([(found | errors)[path] for path in files])
     else:
         for finding in findings:
             out.print(_line(finding), markup=False, highlight=False, soft_wrap=True)
     _sum_up(findings)
-    if len(sound) < len(files):
+    if unread:
         raise typer.Exit(WRONG_INPUT)
     if any(finding.difference for finding in findings):
         raise typer.Exit(STOPPED_SHORT)
 
 
-def _is_transcript(path: Path) -> bool:
+def _unreadable(path: Path) -> str | None:
+    """Return why a file is no transcript, None if it begins as one."""
     try:
         read_header(path)
     except TranscriptError as error:
-        complain(f"error: {error}")
-        return False
-    return True
+        return str(error)
+    return None
+
+
+def _unread_fields(path: Path, said: str) -> dict[str, Any]:
+    """Return the JSON of a file that is no transcript: that of a finding, and why there is none."""
+    return Finding(path, 0, ended=False).fields() | {"replays": False, "error": said}
 
 
 def _line(finding: Finding) -> str:

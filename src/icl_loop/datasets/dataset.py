@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import cast
 from unicodedata import category
 
@@ -153,22 +153,9 @@ class Dataset:
         Raises:
             DatasetError: A class has too few samples for this many turns.
         """
-        orders: dict[int, list[int]] = {}
-        drawn: list[int] = []
-        for turn in range(turns):
-            number_of_class = keyed_index(len(self.labels), seed, "label", number, turn)
-            if number_of_class not in orders:
-                orders[number_of_class] = self._shuffled(number_of_class, seed, number)[::-1]
-            if not orders[number_of_class]:
-                raise DatasetError(
-                    f"{self.name}: turn {turn} of stream {number} needs one more sample of class"
-                    f" {self.labels[number_of_class]!r} than there are; play at most {turn} turns"
-                    " or use a larger data set"
-                )
-            drawn.append(orders[number_of_class].pop())
-        return tuple(drawn)
+        return _stream(self, turns, seed, number)
 
-    def _shuffled(self, number_of_class: int, seed: int, number: int) -> list[int]:
+    def shuffled(self, number_of_class: int, seed: int, number: int) -> list[int]:
         """Return the samples of a class in the order in which a stream draws them."""
         members = np.flatnonzero(self.classes == number_of_class)
         order = keyed_order(members.size, seed, "sample", number, number_of_class)
@@ -191,16 +178,37 @@ class Dataset:
         for place in range(count):
             number_of_class = classes[place % len(classes)]
             if number_of_class not in left:
-                ordered = self._shuffled(number_of_class, seed, number)
-                left[number_of_class] = [i for i in ordered if _key(self.contents[i]) not in taken]
-            if not left[number_of_class]:
+                left[number_of_class] = self.shuffled(number_of_class, seed, number)
+            members = left[number_of_class]
+            while members and _key(self.contents[members[-1]]) in taken:
+                members.pop()
+            if not members:
                 raise DatasetError(
                     f"{self.name}: {count} probes need one more sample of class"
                     f" {self.labels[number_of_class]!r} than stream {number} leaves; ask fewer"
                     " probes, play fewer turns or use a larger data set"
                 )
-            drawn.append(left[number_of_class].pop())
+            drawn.append(members.pop())
         return tuple(drawn)
+
+
+@lru_cache(16)  # all arms of a stream ask for it, one after the other
+def _stream(dataset: Dataset, turns: int, seed: int, number: int) -> tuple[int, ...]:
+    """Return what `Dataset.stream` says."""
+    orders: dict[int, list[int]] = {}
+    drawn: list[int] = []
+    for turn in range(turns):
+        number_of_class = keyed_index(len(dataset.labels), seed, "label", number, turn)
+        if number_of_class not in orders:
+            orders[number_of_class] = dataset.shuffled(number_of_class, seed, number)[::-1]
+        if not orders[number_of_class]:
+            raise DatasetError(
+                f"{dataset.name}: turn {turn} of stream {number} needs one more sample of class"
+                f" {dataset.labels[number_of_class]!r} than there are; play at most {turn} turns"
+                " or use a larger data set"
+            )
+        drawn.append(orders[number_of_class].pop())
+    return tuple(drawn)
 
 
 MAX_TEXT = 20_000

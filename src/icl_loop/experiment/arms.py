@@ -1,6 +1,6 @@
 """An experiment: arms, and the streams that each of them plays."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from icl_loop.context import looks, notes_in
@@ -64,10 +64,15 @@ class Experiment:
             else (arm, (session.stream + 1) % self.streams)
         )
 
-    def check(self) -> None:
+    def count(self) -> int:
+        """Return how many sessions there are."""
+        return len(self.branches) or self.streams * len(self.arms)
+
+    def check(self, on_session: Callable[[], None] = lambda: None) -> None:
         """Raise InputError if a session could not be played: data, window, labels.
 
-        This opens the data sets, which may download them, and draws the streams.
+        This opens the data sets, which may download them, and draws the streams; `on_session` is
+        called after each of the sessions.
         """
         for session in self.sessions():
             room = session.window.left_after(session.task.system, session.task.ask(0))
@@ -79,6 +84,7 @@ class Experiment:
                     f" {session.window.reserve}"
                 )
             _check_policy(session)
+            on_session()
 
 
 def _check_policy(session: Session) -> None:

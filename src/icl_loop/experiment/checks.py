@@ -5,21 +5,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BeforeValidator
 
 from icl_loop.context import context_policy
 from icl_loop.errors import InputError, nearest
 
 
-def one_of(choices: Sequence[str] | Mapping[str, object]) -> AfterValidator:
+def one_of(choices: Sequence[str] | Mapping[str, object]) -> BeforeValidator:
     """Return a validator that accepts these names and points to the nearest."""
 
-    def check(value: str) -> str:
-        if value not in choices:
-            raise ValueError(nearest(value, choices))
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(nearest(str(value), choices))
         return value
 
-    return AfterValidator(check)
+    return BeforeValidator(check)
 
 
 def checked_by(check: Any) -> AfterValidator:  # noqa: ANN401  any function of one string
@@ -33,6 +33,25 @@ def checked_by(check: Any) -> AfterValidator:  # noqa: ANN401  any function of o
         return value
 
     return AfterValidator(run)
+
+
+def as_file_name(value: str) -> str:
+    """Return a name under which a file can be saved anywhere."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value):
+        raise ValueError(
+            "must be a name for files: up to 100 letters, digits, dots, underscores and hyphens, and a"
+            " letter or digit first"
+        )
+    return value
+
+
+def as_variable(value: str) -> str:
+    """Return the name of an environment variable."""
+    if not re.fullmatch(r"[A-Z_][A-Z0-9_]{0,99}", value):
+        raise ValueError(
+            "must be the name of an environment variable: capital letters, digits and underscores"
+        )
+    return value
 
 
 def as_policy(value: str) -> str:

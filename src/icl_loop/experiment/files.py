@@ -42,14 +42,15 @@ def load(path: Path, changes: Sequence[str] = ()) -> Experiment:
 
 def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
     """Return the experiment that a table describes; `where` names it in errors."""
-    file = validated(ExperimentFile, given, where)
+    file = validated(ExperimentFile, given, where, tables=Settings)
     shared = {key: given.get(key, {}) for key in Settings.model_fields}
     arms: dict[str, Settings] = {}
     for number, table in enumerate(file.arms):
         rest = dict(table)
-        name = validated(
-            TypeAdapter(FileName), rest.pop("name", None), f"{where}, arms[{number}].name"
-        )
+        if "name" not in rest:
+            raise InputError(f"{where}, arms[{number}].name: this key is missing")
+        _refuse_shared(rest, f"{where}, arms[{number}]")
+        name = validated(TypeAdapter(FileName), rest.pop("name"), f"{where}, arms[{number}].name")
         if name in arms:
             raise InputError(f"{where}, arms[{number}].name: two arms are called {name!r}")
         settings = validated(Settings, overlaid(shared, rest), where, arm=name)
@@ -73,6 +74,14 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
         limits=file.limits,
         price=file.price,
     )
+
+
+def _refuse_shared(table: Mapping[str, Any], where: str) -> None:
+    """Raise InputError if an arm sets for itself what all arms have in common."""
+    arms = {"name", *Settings.model_fields}
+    for key in table:
+        if key in ExperimentFile.model_fields and key not in arms:
+            raise InputError(f"{where}.{key}: all arms share it, so it stands above them")
 
 
 def _check_arm(

@@ -9,7 +9,9 @@ from icl_loop.encodings import ENCODINGS
 from icl_loop.errors import InputError
 from icl_loop.experiment.checks import (
     as_address,
+    as_file_name,
     as_policy,
+    as_variable,
     checked_by,
     no_secret_headers,
     no_secrets,
@@ -26,8 +28,8 @@ from icl_loop.wording import open_wording
 AUTO = "auto"
 MOST = 1_000_000
 """The most turns of a session, and the most streams; more is a slip of the pen."""
-FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
-Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", max_length=100)]
+FileName = Annotated[str, AfterValidator(as_file_name)]
+Variable = Annotated[str, AfterValidator(as_variable)]
 """Name of an environment variable."""
 
 

@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
 from icl_loop.errors import BudgetSpent, ModelUnavailable
-from icl_loop.messages import Message, Reply, Usage
+from icl_loop.messages import Message, Reply, Usage, assistant
 from icl_loop.models.chat import ChatModel, Closable
 
 Cost = Callable[[Usage], float]
@@ -124,7 +124,7 @@ class Meter:
     Attributes:
         max_usd: US dollars that may be spent, or None.
         max_tokens: Prompt and completion tokens that may be used, or None.
-        spent: Tokens of all replies, by kind.
+        spent: Tokens of all requests, by kind, as `Terms.used` has them.
         usd: What they cost at list price; of requests with a known price only.
         in_flight: Requests being waited for.
         retries: Requests that failed and were made again, by reason.
@@ -299,8 +299,16 @@ class Terms:
             self.pace.proven = True
             self.pace.gate.recover()
         self.bound.learn(counted, reply.usage.prompt)
-        self._meter.add(reply.usage, self._cost(reply.usage))
+        used = self.used(counted, reply)
+        self._meter.add(used, self._cost(used))
         return replace(reply, latency_s=time.perf_counter() - start)
+
+    def used(self, counted: int, reply: Reply) -> Usage:
+        """Return the tokens of a request: as reported, or else as counted here, from above."""
+        if reply.usage.prompt:
+            return reply.usage
+        said = self.bound.count([assistant(reply.text)]) if reply.text else 0
+        return Usage(self.bound.over(counted), completion=self.bound.over(said))
 
     def _is_over(self, state: RetryCallState) -> bool:
         """Return whether the next wait would pass the allowance."""

@@ -53,7 +53,10 @@ def _why(found: Detectability) -> str:
 def _detected(found: Detectability) -> str:
     if found.detectable is None:
         are = "streams are" if found.streams > 1 else "stream is"
-        return f"{found.streams} {are} too few for a test, which needs {FEWEST_FOR_SIGN_FLIP}"
+        return (
+            f"{found.streams} {are} too few: a difference can be significant from"
+            f" {FEWEST_FOR_SIGN_FLIP} streams on"
+        )
     return (
         f"{found.streams} streams of {found.turns} turns show no difference below"
         f" {_points(found.detectable)} with {POWER:.0%} power"
@@ -61,4 +64,4 @@ def _detected(found: Detectability) -> str:
 
 
 def _points(difference: float) -> str:
-    return f"{100 * difference:.0f} points"
+    return f"{100 * difference:z.0f} points"

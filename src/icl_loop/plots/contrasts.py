@@ -117,10 +117,10 @@ def _row(contrast: Contrast, primary: Contrast) -> dict[str, object]:
     return {
         "arms": _name(contrast),
         "theta": 100 * contrast.theta,
-        "said": f"{100 * contrast.theta:+.1f}",
+        "said": f"{100 * contrast.theta:+z.1f}",
         "low": 100 * low,
         "high": 100 * high,
-        "interval": f"{100 * low:+.1f} to {100 * high:+.1f}" if contrast.interval else "none",
+        "interval": f"{100 * low:+z.1f} to {100 * high:+z.1f}" if contrast.interval else "none",
         "streams": contrast.k,
         "primary": contrast is primary,
     }

@@ -45,12 +45,12 @@ def arm_rows(
             "all": percent(summary.accuracy),
             **_shadow_cells(late.get((summary.experiment, summary.arm))),
             "balanced": f"{100 * measured.balanced_accuracy:.1f}",
-            "entropy_early": number(measured.entropy_early, ".2f"),
-            "entropy_late": number(measured.entropy_late, ".2f"),
+            "entropy_early": number(measured.entropy_early, "z.2f"),
+            "entropy_late": number(measured.entropy_late, "z.2f"),
             "top_early": number(measured.top_share_early, ".0%"),
             "top_late": number(measured.top_share_late, ".0%"),
-            "use": number(measured.feedback_use, "+.2f"),
-            "exposure": number(measured.exposure, ".1f"),
+            "use": number(measured.feedback_use, "+z.2f"),
+            "exposure": number(measured.exposure, "z.1f"),
             **_cost_cells(took),
             "reasoning": f"{measured.tokens['reasoning']:,}",
             "seconds": f"{measured.latency_s:.2f}",
@@ -79,7 +79,7 @@ def _shadow_cells(shadow: ArmShadow | None) -> dict[str, str]:
     efficiency, after = shadow.learning_efficiency, shadow.equivalent_examples
     return {
         "shadow": percent(shadow.late),
-        "efficiency": _NONE if efficiency is None else f"{efficiency:.0%}",
+        "efficiency": _NONE if efficiency is None else f"{efficiency:z.0%}",
         "equivalent": _NONE if after is None else f"{after:.0f}",
     }
 
@@ -232,7 +232,7 @@ def number(estimate: Estimate, how: str) -> str:
 
 def points(value: float | None) -> str:
     """Return a difference in points of a hundred."""
-    return _NONE if value is None else f"{100 * value:+.1f}"
+    return _NONE if value is None else f"{100 * value:+z.1f}"
 
 
 def interval(contrast: Contrast) -> str:
@@ -240,7 +240,7 @@ def interval(contrast: Contrast) -> str:
     if contrast.interval is None:
         return _NONE
     low, high = contrast.interval
-    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return f"{100 * low:+z.1f} to {100 * high:+z.1f}"
 
 
 def p(value: float | None) -> str:

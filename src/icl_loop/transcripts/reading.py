@@ -16,6 +16,7 @@ from icl_loop.seals import check_seals
 from icl_loop.transcripts.fields import note_of, probe_of, turn_of
 from icl_loop.transcripts.header import HEADER, Header
 from icl_loop.transcripts.lines import EVENT, End, NoteLine, ProbeLine, TurnLine
+from icl_loop.validity import must, place, written
 
 L = TypeVar("L")
 
@@ -131,8 +132,10 @@ def parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
         return kind.validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the whole line"
-        raise TranscriptError(f"{path}, line {number}, {key}: {first['msg']}") from None
+        key = place(first["loc"])
+        here = f"{key} = {written(first['input'])}" if key and first["type"] != "missing" else key
+        said = f"{here or 'the whole line'}: {must(first)}"
+        raise TranscriptError(f"{path}, line {number}, {said}") from None
 
 
 def whole_lines(path: Path) -> list[bytes]:

@@ -117,6 +117,10 @@ def _status(replay: Replay, view: View, below: int) -> Text:
     last = len(replay) - 1
     pace = f"▶ {view.speed:g} turns a second" if view.playing else "paused"
     parts = [f"turn {view.at} of 0 to {last}", pace if view.at < last else f"the end, {pace}"]
+    if view.missed is not None:
+        parts.insert(
+            0, f"{'no error in' if view.missed <= last else 'there is no'} turn {view.missed}"
+        )
     parts += ["only errors"] if view.errors else []
     parts += ["no errors at all"] if view.errors and all(replay.right) else []
     parts += [f"↓ {below} more lines"] if below else []

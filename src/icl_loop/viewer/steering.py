@@ -21,6 +21,7 @@ class View:
         show: What of a turn is shown more fully.
         scroll: Lines of the turn above the first that is shown.
         typed: Digits of the turn to go to, None while none is asked for.
+        missed: The turn that was asked for, if another is shown since it is not there.
         over: Whether to leave.
     """
 
@@ -31,11 +32,13 @@ class View:
     show: Show = NOTHING_MORE
     scroll: int = 0
     typed: str | None = None
+    missed: int | None = None
     over: bool = False
 
 
 def press(view: View, key: str, right: Sequence[bool]) -> View:
     """Return the view after a key, in a session whose answers were right or not."""
+    view = replace(view, missed=None)
     if key in ("q", "interrupt"):
         return replace(view, over=True)
     if view.typed is not None:
@@ -76,8 +79,14 @@ def _type(view: View, typed: str, key: str, right: Sequence[bool]) -> View:
     if key == "backspace":
         return replace(view, typed=typed[:-1])
     if key == "enter" and typed:
-        return go(replace(view, typed=None), int(typed), right)
+        return _asked(replace(view, typed=None), int(typed), right)
     return replace(view, typed=None) if key in ("enter", "escape", "g") else view
+
+
+def _asked(view: View, at: int, right: Sequence[bool]) -> View:
+    """Return the view at a turn that was asked for, or near it, with what was missed."""
+    there = go(view, at, right)
+    return there if there.at == at else replace(there, missed=at)
 
 
 def _switched(show: Show, name: str) -> Show:

@@ -25,6 +25,7 @@ from icl_loop.messages import Message, Usage, system
 from icl_loop.records import Turn
 from icl_loop.tokens import count_message
 from icl_loop.transcripts import End, Header, Transcript
+from icl_loop.validity import complaint
 from icl_loop.wording import open_wording
 
 
@@ -88,8 +89,7 @@ def _session_of(transcript: Transcript) -> Session:
     try:
         settings = Settings.model_validate(played_under)
     except ValidationError as error:
-        key = ".".join(map(str, error.errors()[0]["loc"]))
-        raise InputError(f"{transcript.path}: recorded settings, {key}: not understood") from None
+        raise InputError(f"{transcript.path}: recorded settings, {complaint(error)}") from None
     return Session(
         header.experiment, header.arm, header.stream, header.turns, header.seed, settings
     )

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 from icl_loop import toml
 from icl_loop.errors import InputError, nearest
 from icl_loop.messages import Image, Message, Text, user
+from icl_loop.validity import must, place, written
 
 _IN_ONE_LINE = {"label", "labels", "size", "ago", "tokens"}
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -405,17 +406,15 @@ def _parse(data: bytes, name: str) -> Wording:
     except ValidationError as error:
         # A misspelt key is missing, too: it is named as it was spelt.
         first = max(error.errors(), key=lambda each: each["type"] == "extra_forbidden")
-        key = ".".join(str(part) for part in first["loc"])
+        key = place(first["loc"])
         raise InputError(f"wording {name}, key {key}: {_in_words(first)}") from None
 
 
 def _in_words(error: ErrorDetails) -> str:
-    if error["type"] == "missing":
-        return "is missing"
     if error["type"] == "extra_forbidden":
         tables = (Wording, Announced, Told, Notebook)
         known = {name for table in tables for name in table.model_fields}
         return f"is not known: {nearest(str(error['loc'][-1]), known)}"
-    if error["type"] == "value_error":
-        return error["msg"].removeprefix("Value error, ")
-    return f"{error['msg'].lower()}, got {error['input']!r}"
+    if error["type"] in ("missing", "value_error"):
+        return must(error)
+    return f"{must(error)}, got {written(error['input'])}"

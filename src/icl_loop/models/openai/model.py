@@ -36,6 +36,7 @@ from icl_loop.models.openai.connections import (
 )
 from icl_loop.models.openai.keys import NO_KEY, client_of, headers_of, key_in, key_variable_of
 from icl_loop.models.openai.refusals import OVERFLOW, duration_of, error_in, retry_after
+from icl_loop.validity import complaint
 
 LONGEST_PAUSE_S = 600.0
 """How long a request is held back at the most because the endpoint says that nothing is left."""
@@ -158,11 +159,13 @@ class OpenAIModel:
         try:
             completion = Completion.model_validate_json(content)
             return completion.reply(self._labels)
-        except (ValidationError, SaidNothing) as error:
-            what = "empty" if not content.strip() else "something that is no completion"
+        except ValidationError as error:
+            what = f"something that is no completion: {complaint(error)}"
             raise ModelUnavailable(
-                f"{self._where} answered with {what} ({type(error).__name__.strip('_')})"
+                f"{self._where} answered with {what if content.strip() else 'nothing'}"
             ) from None
+        except SaidNothing:
+            raise ModelUnavailable(f"{self._where} answered with a completion of nothing") from None
 
     @property
     def _where(self) -> str:
