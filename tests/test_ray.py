@@ -38,7 +38,7 @@ ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
 CANARY = "canary-key-that-nobody-may-see"
 KEY_VARIABLE = "CANARY_KEY"
-PER_MINUTE = 66
+PER_MINUTE = 120
 ARMS = [
     {"name": "feedback"},
     {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
@@ -152,13 +152,13 @@ def limits_kept(tmp_path: Path) -> None:
 
     with serving([answer]) as endpoint:
         limits, context = {"requests_per_minute": PER_MINUTE}, {"policy": "stateless"}
-        made = asking(endpoint, turns=20, streams=6, limits=limits, context=context)
-        playing = Run(made, tmp_path, engine=on_ray(), max_tokens=9_000)
+        made = asking(endpoint, turns=60, streams=6, limits=limits, context=context)
+        playing = Run(made, tmp_path, engine=on_ray(), max_tokens=14_900)
         result = asyncio.run(playing.play())
     assert {type(stop.reason) for stop in result.stops} == {BudgetSpent}
     spent = playing.meter.spent.prompt + playing.meter.spent.completion
-    assert spent == 107 * (len(arrived) - 1) <= 9_000
-    assert PER_MINUTE + 1 < len(arrived) < 120
+    assert spent == 107 * (len(arrived) - 1) <= 14_900
+    assert PER_MINUTE + 1 < len(arrived) < 360
     beyond = len(arrived) - PER_MINUTE - 1
     assert arrived[-1] - arrived[0] > beyond * 60 / PER_MINUTE - 0.5
     assert playing.meter.retries.total() == 1
