@@ -607,14 +607,20 @@ async def test_every_screen_is_fit(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_link_to_the_sessions_takes_the_keys_there(
+async def test_arrows_step_once_the_sessions_are_on_the_screen(
     browser: Playing, written: Path
 ) -> None:
-    """Who follows the link to the sessions steps through them by keys at once."""
+    """Arrows step where the sessions are seen; letters only for who has gone there."""
     seen = await visit(browser, written)
+    await seen.tab.keyboard.press("ArrowRight")
+    assert (await seen.text("#said")).startswith("turn 0:")
+    await seen.tab.locator("#browser").scroll_into_view_if_needed()
+    for key in ("ArrowRight", "e"):
+        await seen.tab.keyboard.press(key)
+    assert (await seen.text("#said")).startswith("turn 1:")
     await seen.tab.click("nav >> text=Sessions")
     await seen.tab.keyboard.press("ArrowRight")
-    assert (await seen.text("#said")).startswith("turn 1:")
+    assert (await seen.text("#said")).startswith("turn 2:")
     await seen.tab.context.close()
 
 

@@ -489,16 +489,29 @@
     e: () => error(1), E: () => error(-1), n: () => stop(1), N: () => stop(-1),
   };
 
+  function isOnScreen(element) {
+    const { top, bottom } = element.getBoundingClientRect();
+    return top < window.innerHeight && bottom > 0;
+  }
+
+  // Letters are keys only inside the browser of sessions (WCAG 2.1.4); arrows also where nothing has
+  // the focus and it is on the screen.
+  function isMeant(event) {
+    const browser = at("browser");
+    if (browser.contains(event.target)) return !event.target.closest("select, pre");
+    return event.target === document.body && event.key.startsWith("Arrow") && isOnScreen(browser);
+  }
+
   function pressed(event) {
     const act = KEYS[event.key];
     if (!act || !state.session || event.ctrlKey || event.altKey || event.metaKey) return;
-    if (event.target.closest("select, pre")) return;
+    if (!isMeant(event)) return;
     event.preventDefault();
     act();
   }
 
   async function start() {
-    at("browser").addEventListener("keydown", pressed);
+    document.addEventListener("keydown", pressed);
     at("arm").addEventListener("change", chooseArm);
     at("stream").addEventListener("change", chooseStream);
     at("filter").addEventListener("change", () => chooseFilter(state.path[state.place] ?? 0));
