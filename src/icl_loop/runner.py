@@ -31,7 +31,15 @@ from icl_loop.models.limits import Meter, Terms
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import Recorder, Transcript, begin, check_resumable, has_whole_line, read
+from icl_loop.transcripts import (
+    Recorder,
+    Transcript,
+    begin,
+    check_resumable,
+    has_whole_line,
+    is_begun,
+    read,
+)
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -277,9 +285,10 @@ class Run:
         return replace(session, donor=Donor.of(transcript))
 
     def _begin(self, session: Session) -> None:
-        """Write the turns that a branch shares, unless that was done before."""
-        if session.branch is not None and not has_whole_line(self.path(session)):
-            begin(self.path(session), session.header(), session.branch.lines)
+        """Write the turns that a branch shares, unless they are there or something else is."""
+        branch, path = session.branch, self.path(session)
+        if branch is not None and not is_begun(path, branch.lines):
+            begin(path, session.header(), branch.lines)
 
     async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
