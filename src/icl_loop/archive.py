@@ -20,6 +20,7 @@ from icl_loop.records import Note, Probe, Span, Turn
 from icl_loop.transcripts import End, Header, Transcript, read
 from icl_loop.transcripts.fields import note_of, probe_of, turn_of
 from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine
+from icl_loop.transcripts.reading import first_line
 
 _COUNTED = ("played", "probes", "notes")
 """How many rows each table but that of sessions has of a session."""
@@ -158,11 +159,10 @@ def header_of(path: Path) -> Header:
     """Return the first line of the transcript at `path`.
 
     Raises:
-        TranscriptError: It is not the line of a session.
+        TranscriptError: It is not the line of a session, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return Header.model_validate_json(file.readline())
+        return Header.model_validate_json(first_line(path))
     except ValueError:
         raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
 
