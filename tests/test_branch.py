@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from icl_loop.analysis import frame, sessions
 from icl_loop.branching import branches
 from icl_loop.cli import app
-from icl_loop.errors import InputError, SettingsDiffer
+from icl_loop.errors import InputError, RequestRefused, SettingsDiffer
 from icl_loop.experiment import Experiment, Session
 from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel
@@ -153,13 +153,17 @@ async def test_a_branch_may_be_longer_than_its_parent(parents: Path, tmp_path: P
 
 
 async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> None:
-    """A branch cut anywhere is gone on with by the same command, and is the branch never cut."""
-    made = off(parents, 5, "feedback.kind=label")
+    """A branch cut anywhere is gone on with by the same command, and is the branch never cut.
+
+    What is lost of the turns and probes that it shares is put back from its parent.
+    """
+    made = off(parents, 5, "feedback.kind=label", "probes.at=[1, 9]")
     whole = await run(made, tmp_path / "whole")
     path = whole.paths[0]
     data = path.read_bytes()
     first = len(b"".join(whole_lines(path)[:7]))
-    for cut in (first, first + 40, len(data) - 300):
+    lines = [len(b"".join(whole_lines(path)[:kept])) for kept in (1, 2, 5)]
+    for cut in (40, *lines, first, first + 40, len(data) - 300):
         part = tmp_path / f"cut{cut}" / "small-branches" / path.name
         part.parent.mkdir(parents=True)
         part.write_bytes(data[:cut])
@@ -169,6 +173,32 @@ async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> N
     other = branches([parents / "none-0.jsonl"], 5, ["feedback.kind=flipped"], arm=arm)
     with pytest.raises(SettingsDiffer, match=r"settings\.feedback\.kind"):
         await run(other, tmp_path / "whole")
+
+
+class _Once:
+    """Answers once, and then nothing."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
+        """Return a reply the first time."""
+        if self._asked:
+            raise RequestRefused("no more")
+        self._asked = True
+        return Reply("Answer: 3")
+
+
+async def test_a_branch_that_gets_no_further_replays(parents: Path, tmp_path: Path) -> None:
+    """A branch without a turn of its own replays, with a note or without, and needs no probe more."""
+    full = off(parents, 6, "context.policy=all", "model.context_window=1500", "probes.at=[]")
+    ended = await run(full, tmp_path / "full")
+    noting = off(parents, 6, "context.policy=notes(every=4, tokens=40)", "probes.at=[]")
+    stopped = await Run(noting, tmp_path / "noted", open_model=lambda _: _Once()).play()
+    assert [len(read(path).turns) for path in (*ended.paths, *stopped.paths)] == [6] * 4
+    assert all(read(path).end for path in ended.paths)
+    assert any(read(path).notes for path in stopped.paths)
+    assert await replays([*ended.paths, *stopped.paths])
 
 
 class _Costly:

@@ -123,6 +123,19 @@ async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
     assert all(each.probes for each in whole)
 
 
+def test_a_transcript_that_went_away_is_named(tmp_path: Path) -> None:
+    """Where a transcript was removed, or is none, since it was found, that is said of its file."""
+    path = tmp_path / "gone.jsonl"
+    path.write_bytes(b"{}\n")
+    archive = Archive.at([path])
+    with pytest.raises(TranscriptError, match=r"gone\.jsonl, line 1 is not the line of a session"):
+        archive.header(str(path))
+    path.unlink()
+    for looked_at in (archive.header, archive.read):
+        with pytest.raises(TranscriptError, match=r"gone\.jsonl"):
+            looked_at(str(path))
+
+
 def test_transcripts_are_the_record(tmp_path: Path) -> None:
     """Of a folder that holds transcripts and an export of some of them, the transcripts are read."""
     for file in SAMPLE.glob("label-*.jsonl"):

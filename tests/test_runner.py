@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from commanding import Command
 from icl_loop.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
 from icl_loop.experiment import Experiment, Session
 from icl_loop.messages import Message, Reply
+from icl_loop.models import ChatModel
 from icl_loop.models.participants import Chance
 from icl_loop.records import Turn
 from icl_loop.runner import Run, RunResult
@@ -292,3 +294,42 @@ def test_asyncio_has_no_tasks_left(tmp_path: Path) -> None:
         return asyncio.all_tasks() - {asyncio.current_task()}
 
     assert asyncio.run(play_and_look()) == set()
+
+
+class _Silent:
+    """Answers so many requests without a word on their tokens, and refuses the next."""
+
+    def __init__(self, answers: int) -> None:
+        self._left = answers
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
+        """Return a reply."""
+        if not self._left:
+            raise RequestRefused("no more")
+        self._left -= 1
+        return Reply("Answer: 3")
+
+
+def _same(model: ChatModel, _: Session) -> ChatModel:
+    return model
+
+
+@pytest.mark.parametrize("answers", [3, 4, 7, 13])
+async def test_what_nobody_counted_counts_the_same_when_it_is_saved(
+    tmp_path: Path, answers: int
+) -> None:
+    """Stopped among its probes, notes or turns, a run is charged on resume what it took, or nearly."""
+    made = experiment(
+        streams=1,
+        probes={"at": [0, 5], "count": 4},
+        context={"policy": "notes(every=4, tokens=40)"},
+        model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1"},
+    )
+    spent = []
+    for model in (_Silent(answers), _Silent(0)):
+        playing = Run(made, tmp_path, open_model=partial(_same, model), max_tokens=10**6)
+        await playing.play()
+        spent.append(playing.meter.spent)
+    assert spent[0].prompt > 300 * answers
+    assert spent[1].completion == spent[0].completion
+    assert spent[1].prompt == pytest.approx(spent[0].prompt, rel=0.01)

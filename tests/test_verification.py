@@ -14,7 +14,7 @@ from icl_loop.cli import app
 from icl_loop.errors import TranscriptError
 from icl_loop.experiment import Experiment
 from icl_loop.runner import Run
-from icl_loop.transcripts import identity, line_of
+from icl_loop.transcripts import identity, line_of, read
 from icl_loop.verification import Cause, Difference, examine, examine_all
 from making import experiment
 
@@ -283,6 +283,22 @@ async def test_an_edit_of_an_old_transcript_is_an_edit(folder: Path) -> None:
     """A file that contradicts itself was edited, whichever version played it."""
     change = both(turn(3, told="Well done."), other_version)
     assert (await difference(edit(folder / "label-0.jsonl", change))).cause == "edited"
+
+
+async def test_a_probe_that_does_not_fit_is_no_probe_missing(tmp_path: Path) -> None:
+    """A session whose window has room for its last turn, but for no probe after it, replays."""
+    probes, model = (
+        {"at": [*range(12)], "count": 1},
+        {"context_window": 1_400, "name": "reference/nearest"},
+    )
+    made = experiment(probes=probes, model=model, context={"policy": "all", "reserve": 0})
+    paths = sorted((await played(made, tmp_path)).glob("*.jsonl"))
+    for path in paths:
+        saved = read(path)
+        assert saved.end is not None
+        assert saved.end.status == "context_full"
+        assert len(saved.probes) == len(saved.turns)
+    assert [(await examine(path)).difference for path in paths] == [None] * len(paths)
 
 
 async def test_a_donor_that_is_missing_or_changed_is_named(folder: Path) -> None:

@@ -5,7 +5,7 @@ From an export they are rebuilt one at a time, so that no more than one is in me
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from pydantic import ValidationError
 from icl_loop.analysis.exported import Schema, beside, is_exported, table
 from icl_loop.analysis.frame import sources
 from icl_loop.errors import TranscriptError
-from icl_loop.records import Note, Probe, Span, Turn
+from icl_loop.records import Note, Probe, Turn
 from icl_loop.transcripts import End, Header, Transcript, read
 from icl_loop.transcripts.fields import note_of, probe_of, turn_of
-from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine
+from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine, check_kept
+from icl_loop.transcripts.reading import first_line
 
 _COUNTED = ("played", "probes", "notes")
 """How many rows each table but that of sessions has of a session."""
@@ -158,11 +159,10 @@ def header_of(path: Path) -> Header:
     """Return the first line of the transcript at `path`.
 
     Raises:
-        TranscriptError: It is not the line of a session.
+        TranscriptError: It is not the line of a session, or cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return Header.model_validate_json(file.readline())
+        return Header.model_validate_json(first_line(path))
     except ValueError:
         raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
 
@@ -238,7 +238,7 @@ def _turn(row: Mapping[str, Any], place: int) -> Turn:
     saved = TurnLine.model_validate({"type": "turn", **_fields(row)})
     if saved.turn != place:
         raise ValueError(f"turn {saved.turn} is in the place of turn {place}")
-    _check_kept(saved.kept, place)
+    check_kept(saved.kept, place)
     return turn_of(saved)
 
 
@@ -258,16 +258,7 @@ def _check_after(saved: ProbeLine | NoteLine, turns: int) -> None:
     """Raise ValueError unless it was asked after turns that were played."""
     if not 0 <= saved.after_turn <= turns:
         raise ValueError(f"a {saved.type} after turn {saved.after_turn} of {turns}")
-    _check_kept(saved.kept, saved.after_turn)
-
-
-def _check_kept(kept: Sequence[Span], played: int) -> None:
-    """Raise ValueError unless `kept` are runs of turns that were played before, none twice."""
-    following = 0
-    for first, last in sorted(kept):
-        if not following <= first <= last < played:
-            raise ValueError(f"kept: [{first}, {last}] is no run of the {played} turns before")
-        following = last + 1
+    check_kept(saved.kept, saved.after_turn)
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -104,8 +104,8 @@ class ReplayMismatch(StoppedShort):
         self.what = what
         self.field = field
 
-    def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str]]:
-        return ReplayMismatch, (self.turn, self.what)
+    def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str, str]]:
+        return ReplayMismatch, (self.turn, self.what, self.field)
 
 
 class DirectoryBusy(StoppedShort):

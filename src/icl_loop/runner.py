@@ -15,6 +15,7 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.sessions import EARLY_STOP_NAME
+from icl_loop.context import shown_in
 from icl_loop.engines import Engine, Play, Saved, local
 from icl_loop.errors import (
     ContextFull,
@@ -26,12 +27,22 @@ from icl_loop.errors import (
 )
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.journal import Journal
+from icl_loop.loop import history_of
 from icl_loop.messages import Usage
 from icl_loop.models.limits import Meter, Terms
 from icl_loop.pool import ModelPool, OpenModel
 from icl_loop.records import Event, Probe, Turn
 from icl_loop.slots import Rank, Slots
-from icl_loop.transcripts import Recorder, Transcript, begin, check_resumable, has_whole_line, read
+from icl_loop.tokens import count_message
+from icl_loop.transcripts import (
+    Recorder,
+    Transcript,
+    begin,
+    check_resumable,
+    has_whole_line,
+    is_begun,
+    read,
+)
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -201,7 +212,7 @@ class Run:
                     *saved.events[len(session.begun) :],
                     *(each for each in saved.probes if each.after_turn >= shared),
                 )
-                for usage in _used(models.terms(session), saved, answered):
+                for usage in _used(session, models.terms(session), saved, answered):
                     self.meter.add(usage, models.cost(session)(usage))
 
     async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
@@ -277,9 +288,10 @@ class Run:
         return replace(session, donor=Donor.of(transcript))
 
     def _begin(self, session: Session) -> None:
-        """Write the turns that a branch shares, unless that was done before."""
-        if session.branch is not None and not has_whole_line(self.path(session)):
-            begin(self.path(session), session.header(), session.branch.lines)
+        """Write the turns that a branch shares, unless they are there or something else is."""
+        branch, path = session.branch, self.path(session)
+        if branch is not None and not is_begun(path, branch.lines):
+            begin(path, session.header(), branch.lines)
 
     async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
         for turn in recorder.saved if recorder.end else ():
@@ -355,17 +367,29 @@ class Run:
 
 
 def _used(
-    terms: Terms | None, saved: Transcript, answered: Iterable[Event | Probe]
+    session: Session, terms: Terms | None, saved: Transcript, answered: Iterable[Event | Probe]
 ) -> Iterator[Usage]:
-    """Yield the tokens of saved requests; a probe that nobody counted is as long as the turn then."""
+    """Yield the tokens of saved requests; a probe is as long as the turn after it, if there is one."""
     turns = {turn.index: turn.counted or 0 for turn in saved.turns}
     longest = max(turns.values(), default=0)
     for each in answered:
-        if isinstance(each, Probe):
-            counted = turns.get(each.after_turn, longest)
+        if terms is None or each.reply.usage.prompt:
+            yield each.reply.usage
+        elif not isinstance(each, Probe):
+            yield terms.used(each.counted or longest, each.reply)
+        elif each.after_turn in turns:
+            yield terms.used(turns[each.after_turn] or longest, each.reply)
         else:
-            counted = each.counted or longest
-        yield each.reply.usage if terms is None else terms.used(counted, each.reply)
+            yield terms.used(_counted(session, saved, each), each.reply)
+
+
+def _counted(session: Session, saved: Transcript, probe: Probe) -> int:
+    """Return the tokens of a saved probe that no turn came after."""
+    task, window = session.task, session.window
+    history = history_of(task, session.policy, window, saved.events)
+    (sample,) = [each for each in task.probes if each.id == probe.sample] or (None,)
+    asked = 0 if sample is None else count_message(window.counter, task.ask_about(sample))
+    return history.counted(shown_in(probe.kept), asked)
 
 
 class _DonorStopped(StoppedShort):

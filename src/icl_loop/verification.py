@@ -167,13 +167,16 @@ async def _difference(transcript: Transcript) -> Difference | None:
 
 
 def _parts(transcript: Transcript) -> Iterator[tuple[Header, range]]:
-    """Yield the headers under which turns were played, the earliest first, each with its turns."""
+    """Yield the headers under which a session was played, the earliest first, each with its part.
+
+    A part is of numbers of turns played: whatever was asked after so many was asked under its header.
+    """
     headers = [transcript.header]
     while (parent := headers[-1].parent) is not None:
         headers.append(parent)
     starts = [header.branch.at if header.branch else 0 for header in headers]
     for place in reversed(range(len(headers))):
-        stop = min([len(transcript.turns), *starts[:place]])
+        stop = min([len(transcript.turns) + 1, *starts[:place]])
         if starts[place] < stop or place == 0:
             yield headers[place], range(starts[place], stop)
 
@@ -182,7 +185,7 @@ async def _derive(transcript: Transcript, header: Header, part: range) -> None:
     """Derive the turns, notes and probes that were played under a header."""
     session = _session_of(header, transcript)
     begun = [event for event in transcript.events if turns_before(event) < part.start]
-    mine = [event for event in transcript.events if _is_within(event, transcript, part)]
+    mine = [event for event in transcript.events if turns_before(event) in part]
     playing = events(session.task, ReplayModel(mine), session.policy, session.window, begun=begun)
     rule = _new_rule(transcript.header)
     for saved in mine:
@@ -213,8 +216,7 @@ async def _derive_probes(
     transcript: Transcript, header: Header, part: range, session: Session
 ) -> None:
     """Derive the probes that were asked under a header, and see that none that was due is missing."""
-    is_last = header is transcript.header
-    mine = [p for p in transcript.probes if _is_asked_in(p.after_turn, part, is_last=is_last)]
+    mine = [each for each in transcript.probes if each.after_turn in part]
     rule = _new_rule(transcript.header)
     history = history_of(session.task, session.policy, session.window)
     coming = deque(transcript.events)
@@ -235,22 +237,17 @@ async def _derive_probes(
 def _miss_none(
     session: Session, transcript: Transcript, part: range, asked: set[tuple[int, str]]
 ) -> None:
-    """Raise ReplayMismatch if a probe was not asked though the session went on after it."""
-    is_over = transcript.end is not None and transcript.end.turns == part.stop
+    """Raise ReplayMismatch if a probe was not asked though the session went on after it.
+
+    Where the window is full at last, it may be a probe that it has no room for.
+    """
+    is_whole = transcript.end is not None and transcript.end.status == "complete"
+    due = part if is_whole else part[: len(transcript.turns) - part.start]
     for after in session.task.checkpoints:
-        if after in part or (is_over and after == part.stop):
+        if after in due:
             for sample in session.task.probes:
                 if (after, sample.id) not in asked:
                     raise ReplayMismatch(after, f"the probe {sample.id} is missing", "probe")
-
-
-def _is_asked_in(after_turn: int, part: range, *, is_last: bool) -> bool:
-    return after_turn in part or (is_last and after_turn == part.stop)
-
-
-def _is_within(event: Event, transcript: Transcript, part: range) -> bool:
-    before = turns_before(event)
-    return before in part or (before == part.stop == len(transcript.turns))
 
 
 def _session_of(header: Header, transcript: Transcript) -> Session:

@@ -1,7 +1,8 @@
 """Engines: where sessions are played, in this process or on the workers of a cluster.
 
 An engine is a value that can be called with the models and the sessions of a run, and with what says
-that it is to stop. It gives a way to play: from a session, and what is saved of it, to the entries that a recorder writes down.
+that it is to stop. It gives a way to play: from a session, and what is saved of it, to the entries
+that a recorder writes down.
 """
 
 import asyncio

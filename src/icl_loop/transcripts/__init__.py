@@ -27,7 +27,7 @@ from icl_loop.transcripts.reading import (
     turns_before,
     whole_lines,
 )
-from icl_loop.transcripts.recording import Recorder, begin
+from icl_loop.transcripts.recording import Recorder, begin, is_begun
 
 __all__ = [
     "TIME_FIELDS",
@@ -48,6 +48,7 @@ __all__ = [
     "event_fields",
     "has_whole_line",
     "identity",
+    "is_begun",
     "line_of",
     "note_fields",
     "probe_fields",

@@ -1,14 +1,14 @@
 """The lines after the first: what each holds, and how one is written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from icl_loop.messages import Finish
-from icl_loop.records import Outcome
+from icl_loop.records import Outcome, Span
 from icl_loop.seals import SEAL, sealed
 
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
@@ -119,6 +119,15 @@ EVENT: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
     Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
 )
 """Any line after the first."""
+
+
+def check_kept(kept: Sequence[Span], played: int) -> None:
+    """Raise ValueError unless `kept` are runs of turns that were played before, none twice."""
+    following = 0
+    for first, last in sorted(kept):
+        if not following <= first <= last < played:
+            raise ValueError(f"kept: [{first}, {last}] is no run of the {played} turns before")
+        following = last + 1
 
 
 def line_of(fields: Mapping[str, Any]) -> bytes:

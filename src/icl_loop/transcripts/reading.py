@@ -11,11 +11,11 @@ from typing import TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.errors import TranscriptError
-from icl_loop.records import Event, Note, Probe, Turn
+from icl_loop.records import Event, Note, Probe, Span, Turn
 from icl_loop.seals import check_seals
 from icl_loop.transcripts.fields import note_of, probe_of, turn_of
 from icl_loop.transcripts.header import HEADER, Header
-from icl_loop.transcripts.lines import EVENT, End, NoteLine, ProbeLine, TurnLine
+from icl_loop.transcripts.lines import EVENT, End, NoteLine, ProbeLine, TurnLine, check_kept
 from icl_loop.validity import must, place, written
 
 L = TypeVar("L")
@@ -106,15 +106,12 @@ def _expect(path: Path, number: int, expected: str, found: str) -> None:
         raise TranscriptError(f"{path}, line {number}: expected {expected}, found {found}")
 
 
-def _check_kept(path: Path, number: int, kept: Sequence[tuple[int, int]], played: int) -> None:
-    """Raise TranscriptError unless `kept` are runs of turns that were played before, none twice."""
-    following = 0
-    for first, last in sorted(kept):
-        if not following <= first <= last < played:
-            raise TranscriptError(
-                f"{path}, line {number}, kept: [{first}, {last}] is no run of the {played} turns before"
-            )
-        following = last + 1
+def _check_kept(path: Path, number: int, kept: Sequence[Span], played: int) -> None:
+    """Raise TranscriptError, naming the line, where `check_kept` finds something wrong."""
+    try:
+        check_kept(kept, played)
+    except ValueError as error:
+        raise TranscriptError(f"{path}, line {number}, {error}") from None
 
 
 def read_header(path: Path) -> Header:

@@ -14,7 +14,7 @@ from icl_loop.transcripts.comparing import check_resumable, compare
 from icl_loop.transcripts.fields import event_fields, probe_fields
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.lines import End, EndStatus, line_of, now
-from icl_loop.transcripts.reading import has_whole_line, read
+from icl_loop.transcripts.reading import has_whole_line, read, whole_lines
 
 E = TypeVar("E", bound=Event | Probe)
 
@@ -140,6 +140,14 @@ def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
         _flush_directory(path.parent)
     except OSError as error:
         raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+
+
+def is_begun(path: Path, lines: Sequence[bytes]) -> bool:
+    """Whether the transcript at `path` need not be begun with these lines; one cut within them must."""
+    if not has_whole_line(path):
+        return False
+    held, shared = whole_lines(path)[1:], [*map(_resealed, lines)]
+    return held[: len(shared)] == shared or held != shared[: len(held)]
 
 
 def _resealed(line: bytes) -> bytes:
