@@ -354,6 +354,20 @@ def test_what_has_no_shadow_is_said(tmp_path: Path) -> None:
     assert set(blobs(text)["session-0"]["picture"]) == {None}
 
 
+def test_a_page_of_a_run_under_way_is_of_one_moment(tmp_path: Path) -> None:
+    """What is played while a page is made is not on it: neither turns, nor an end."""
+    whole = (SAMPLE / "label-0.jsonl").read_bytes()
+    growing = tmp_path / "label-0.jsonl"
+    growing.write_bytes(b"".join(whole.splitlines(keepends=True)[:12]))
+    turns = frame([tmp_path])
+    early = shaded(turns, None, wanted=True)
+    expected = page(turns, shaded=early)
+    growing.write_bytes(whole)
+    late = shaded(turns, None, wanted=True)
+    for cast in (early, late):
+        assert blobs(page(turns, shaded=cast)) == blobs(expected)
+
+
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run the program as people do."""
     code = "from icl_loop.cli import main; main()"
