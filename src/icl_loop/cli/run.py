@@ -69,13 +69,13 @@ def run(
         ),
     ] = None,
     ray_wait: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="How long to wait while the cluster has no worker for it.",
+            help=f"How long to wait while the cluster has no worker for it; {WAIT_S:.0f} if not given.",
         ),
-    ] = WAIT_S,
+    ] = None,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
@@ -110,16 +110,17 @@ def _is_charged(experiment: Experiment) -> bool:
     return not all(is_built_in(model.name, model.base_url) for model in models)
 
 
-def _engine(name: EngineName, ray_address: str | None, ray_wait: float) -> Engine:
+def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -> Engine:
     """Return the engine of this name.
 
     Raises:
-        InputError: Ray is missing, or an address is given to an engine that has none.
+        InputError: Ray is missing, or what is said of a cluster is said to an engine without one.
     """
     if name is EngineName.RAY:
-        return on_ray(ray_address, ray_wait)
-    if ray_address is not None:
-        raise InputError("--ray-address goes with --engine ray")
+        return on_ray(ray_address, WAIT_S if ray_wait is None else ray_wait)
+    for option, value in (("--ray-address", ray_address), ("--ray-wait", ray_wait)):
+        if value is not None:
+            raise InputError(f"{option} goes with --engine ray")
     return local
 
 
