@@ -170,7 +170,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
             f" {result.early.primary[0]} is above {result.early.primary[1]} is"
             f" E = {result.early.evidence[-1]:.1f}, at least 20"
         )
-    say(f"transcripts: {playing.folder} ({len(paths)} sessions)")
+    say(saved_in(playing.folder, result))
     if result is not None and result.complete:
         say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
@@ -181,6 +181,12 @@ def _close(playing: Run, result: RunResult | None) -> None:
         soft_wrap=True,
     )
     raise typer.Exit(STOPPED_SHORT)
+
+
+def saved_in(folder: Path, result: RunResult | None) -> str:
+    """Return where the transcripts of a run are, and how many; of a dropped run nobody counts them."""
+    counted = f" ({len(result.paths)} sessions)" if result is not None else ""
+    return f"transcripts: {folder}{counted}"
 
 
 def _way_on(result: RunResult | None) -> str:
