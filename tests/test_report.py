@@ -644,6 +644,17 @@ async def test_the_link_to_the_sessions_takes_the_keys_there(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_links_lead_where_they_point(browser: Playing, beside_file: Path) -> None:
+    """A part that a link names is at the top at once, also past parts that were not painted yet."""
+    seen = await visit(browser, beside_file, viewport={"width": 400, "height": 800})
+    await seen.tab.click("nav >> text=Sessions")
+    await seen.tab.wait_for_timeout(100)
+    top = await seen.tab.evaluate("document.getElementById('browser').getBoundingClientRect().top")
+    assert abs(top - 16) < 2
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
     """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
     seen = await visit(browser, written)
