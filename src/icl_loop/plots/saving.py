@@ -63,6 +63,4 @@ class _InScript(json.JSONEncoder):
 def check_format(path: Path) -> None:
     """Raise InputError if `path` does not end in a format that `save` writes."""
     if path.suffix not in FORMATS:
-        raise InputError(
-            f"{path}: a plot is written by its ending; {nearest(path.suffix, FORMATS)}"
-        )
+        raise InputError(f"{path}: a plot is .png, .svg or .html; {nearest(path.suffix, FORMATS)}")
