@@ -15,7 +15,10 @@ from rich.console import Console
 
 from commanding import Command
 from endpoint import completion, error, serving
+from icl_loop.cli.options import check_folder
+from icl_loop.cli.run import saved_in
 from icl_loop.cli.waiting import Waiting
+from icl_loop.errors import InputError
 from icl_loop.experiment import load
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -305,6 +308,24 @@ def test_a_folder_that_is_not_there_is_wrong_input(
     done = icl_loop(name, tmp_path / "no-transcripts", *rest, "-o", tmp_path / "no" / "f.html")
     assert done.returncode == 2
     assert "f.html cannot be written: there is no folder" in done.stderr
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """A folder that stands where a file is to be written is wrong input."""
+    with pytest.raises(InputError, match="cannot be written: it is a folder"):
+        check_folder(tmp_path)
+
+
+def test_sessions_that_nobody_counted_have_no_number(tmp_path: Path) -> None:
+    """A run whose turns in flight were dropped names the folder, and does not say that it is empty."""
+    assert saved_in(tmp_path, None) == f"transcripts: {tmp_path}"
+
+
+def test_curves_alone_are_compared(icl_loop: Command, tmp_path: Path) -> None:
+    """An option that would change nothing of a figure is refused."""
+    done = icl_loop("plot", tmp_path, "--compare", "--figure", "tokens", "-o", tmp_path / "f.svg")
+    assert done.returncode == 2
+    assert "it does not go with --figure tokens" in done.stderr
 
 
 def test_the_console_script_is_installed(tmp_path: Path) -> None:

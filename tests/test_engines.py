@@ -311,10 +311,13 @@ def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> Non
         pass
 
 
-def test_an_address_goes_with_the_engine(tmp_path: Path, icl_loop: Command) -> None:
-    """An address without the engine that has one is refused with exit code 2."""
+@pytest.mark.parametrize("option", [("--ray-address", "auto"), ("--ray-wait", "5")])
+def test_what_is_said_of_a_cluster_goes_with_the_engine(
+    tmp_path: Path, icl_loop: Command, option: tuple[str, str]
+) -> None:
+    """An address or a wait without the engine that has one is refused with exit code 2."""
     file = tmp_path / "small.toml"
     file.write_text('name = "small"\n')
-    done = icl_loop("run", file, "--ray-address", "auto")
+    done = icl_loop("run", file, *option)
     assert done.returncode == 2
-    assert "--ray-address goes with --engine ray" in done.stderr
+    assert f"{option[0]} goes with --engine ray" in done.stderr

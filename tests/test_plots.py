@@ -322,6 +322,15 @@ def test_contrasts_are_drawn_with_their_numbers(played: pl.DataFrame, tmp_path: 
         contrast_charts(conclude_each(played))
 
 
+def test_a_contrast_alone_has_no_hollow_dot(played: pl.DataFrame) -> None:
+    """Marks of secondary contrasts are drawn where there are any: a browser warns of empty ones."""
+    alone = played.filter(pl.col("arm").is_in(["label", "none"]))
+    for turns, dots in ((alone, 1), (played, 2)):
+        [conclusion] = conclude_each(turns, ("label", "none"))
+        layers = contrast_chart(conclusion).to_dict()["layer"]
+        assert sum(each["mark"]["type"] == "point" for each in layers) == dots
+
+
 def test_tokens_are_drawn_cached_and_not(played: pl.DataFrame) -> None:
     """Cached and uncached tokens are apart, and together they are the prompt's."""
     used = played.with_columns(prompt=pl.col("turn") * 10 + 5, cached=pl.col("turn") * 4)

@@ -166,6 +166,17 @@ def test_headings_and_controls_are_named(elements: Elements) -> None:
     assert unnamed == []
 
 
+def test_what_takes_the_focus_has_a_name(beside_page: str) -> None:
+    """Every text that is scrolled by keys has a role and a name that a screen reader says."""
+    marked = beside_page.split("<script", maxsplit=1)[0]
+    scrolled = re.findall(r"<pre [^>]*tabindex=[^>]*>", marked)
+    assert len(scrolled) >= 6
+    for each in scrolled:
+        assert 'role="group"' in each
+        [named] = re.findall(r'aria-(?:label|labelledby)="([^"]+)"', each)
+        assert "labelledby" not in each or f'id="{named}"' in marked
+
+
 def test_the_page_holds_every_turn(sample: str) -> None:
     """What is packed in the page is what the transcripts say, turn by turn, and pictures are whole."""
     held = blobs(sample)
@@ -352,6 +363,20 @@ def test_what_has_no_shadow_is_said(tmp_path: Path) -> None:
     text = page(turns, shaded=left_out)
     assert "1 of 1 sessions have no shadow" in text
     assert set(blobs(text)["session-0"]["picture"]) == {None}
+
+
+def test_a_page_of_a_run_under_way_is_of_one_moment(tmp_path: Path) -> None:
+    """What is played while a page is made is not on it: neither turns, nor an end."""
+    whole = (SAMPLE / "label-0.jsonl").read_bytes()
+    growing = tmp_path / "label-0.jsonl"
+    growing.write_bytes(b"".join(whole.splitlines(keepends=True)[:12]))
+    turns = frame([tmp_path])
+    early = shaded(turns, None, wanted=True)
+    expected = page(turns, shaded=early)
+    growing.write_bytes(whole)
+    late = shaded(turns, None, wanted=True)
+    for cast in (early, late):
+        assert blobs(page(turns, shaded=cast)) == blobs(expected)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -625,6 +650,17 @@ async def test_arrows_step_once_the_sessions_are_on_the_screen(
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_links_lead_where_they_point(browser: Playing, beside_file: Path) -> None:
+    """A part that a link names is at the top at once, also past parts that were not painted yet."""
+    seen = await visit(browser, beside_file, viewport={"width": 400, "height": 800})
+    await seen.tab.click("nav >> text=Sessions")
+    await seen.tab.wait_for_timeout(100)
+    top = await seen.tab.evaluate("document.getElementById('browser').getBoundingClientRect().top")
+    assert abs(top - 16) < 2
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
     """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
     seen = await visit(browser, written)
@@ -653,6 +689,32 @@ async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: P
     assert "wrong" in await seen.text("#said")
     assert seen.said == []
     await tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_paper_holds_whole_tables(browser: Playing, beside_file: Path) -> None:
+    """Printed on A4, no column is cut off, and it is said which session is shown."""
+    seen = await visit(browser, beside_file, viewport={"width": 718, "height": 1000})
+    await seen.tab.emulate_media(media="print")
+    cut = "[...document.querySelectorAll('table')].filter((each) => each.offsetWidth > 718).length"
+    assert await seen.tab.evaluate(cut) == 0
+    assert await seen.tab.evaluate("document.documentElement.scrollWidth") == 718
+    assert await seen.tab.is_visible("#arm")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_session_chosen_last_is_shown(browser: Playing, written: Path) -> None:
+    """A session that takes longer to unpack does not take the place of one chosen after it."""
+    seen = await visit(browser, written)
+    reply = await seen.text("#sample")
+    await seen.tab.evaluate(
+        """() => { for (const each of ["1", "0"]) { const stream = document.getElementById("stream");
+            stream.value = each; stream.dispatchEvent(new Event("change")); } }"""
+    )
+    await seen.tab.wait_for_timeout(200)
+    assert await seen.text("#sample") == reply
+    await seen.tab.context.close()
 
 
 @pytest.mark.asyncio(loop_scope="module")

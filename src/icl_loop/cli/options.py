@@ -56,7 +56,9 @@ def from_here(path: Path) -> Path:
 
 
 def check_folder(file: Path) -> None:
-    """Refuse a file to write in a folder that is not there, before any work is done for it."""
+    """Refuse what cannot be a file to write, before any work is done for it."""
+    if file.is_dir():
+        raise InputError(f"{file} cannot be written: it is a folder")
     if not file.parent.is_dir():
         raise InputError(f"{file} cannot be written: there is no folder {file.parent}")
 

@@ -12,6 +12,7 @@ from icl_loop.analysis import conclude_each, frame, sessions
 from icl_loop.cli.console import complain, say
 from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
+from icl_loop.errors import InputError
 
 if TYPE_CHECKING:
     from icl_loop.plots import AnyChart
@@ -48,6 +49,8 @@ def plot(
 
     plots.check_format(file)
     check_folder(file)
+    if compare and figure is not Figure.CURVES:
+        raise InputError(f"--compare draws curves, so it does not go with --figure {figure}")
     turns = frame(paths)
     if figure is Figure.CURVES:
         chart: AnyChart = _curves(

@@ -69,13 +69,13 @@ def run(
         ),
     ] = None,
     ray_wait: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help="How long to wait while the cluster has no worker for it.",
+            help=f"How long to wait while the cluster has no worker for it; {WAIT_S:.0f} if not given.",
         ),
-    ] = WAIT_S,
+    ] = None,
 ) -> None:
     """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
     made = load(experiment, laid_over(changes, streams, turns))
@@ -110,16 +110,17 @@ def _is_charged(experiment: Experiment) -> bool:
     return not all(is_built_in(model.name, model.base_url) for model in models)
 
 
-def _engine(name: EngineName, ray_address: str | None, ray_wait: float) -> Engine:
+def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -> Engine:
     """Return the engine of this name.
 
     Raises:
-        InputError: Ray is missing, or an address is given to an engine that has none.
+        InputError: Ray is missing, or what is said of a cluster is said to an engine without one.
     """
     if name is EngineName.RAY:
-        return on_ray(ray_address, ray_wait)
-    if ray_address is not None:
-        raise InputError("--ray-address goes with --engine ray")
+        return on_ray(ray_address, WAIT_S if ray_wait is None else ray_wait)
+    for option, value in (("--ray-address", ray_address), ("--ray-wait", ray_wait)):
+        if value is not None:
+            raise InputError(f"{option} goes with --engine ray")
     return local
 
 
@@ -169,7 +170,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
             f" {result.early.primary[0]} is above {result.early.primary[1]} is"
             f" E = {result.early.evidence[-1]:.1f}, at least 20"
         )
-    say(f"transcripts: {playing.folder} ({len(paths)} sessions)")
+    say(saved_in(playing.folder, result))
     if result is not None and result.complete:
         say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
@@ -180,6 +181,12 @@ def _close(playing: Run, result: RunResult | None) -> None:
         soft_wrap=True,
     )
     raise typer.Exit(STOPPED_SHORT)
+
+
+def saved_in(folder: Path, result: RunResult | None) -> str:
+    """Return where the transcripts of a run are, and how many; of a dropped run nobody counts them."""
+    counted = f" ({len(result.paths)} sessions)" if result is not None else ""
+    return f"transcripts: {folder}{counted}"
 
 
 def _way_on(result: RunResult | None) -> str:

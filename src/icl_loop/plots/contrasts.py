@@ -39,6 +39,11 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
     base = alt.Chart(rows).encode(y=y)
     margin = pl.DataFrame({"low": [-100 * primary.margin], "high": [100 * primary.margin]})
     main = alt.value(look.colour(0))
+    secondary = (
+        base.transform_filter("!datum.primary")
+        .mark_point(filled=True, size=80, opacity=1, strokeWidth=2.5)
+        .encode(x=alt.X("theta:Q"), fill=alt.value(look.paper), stroke=main, tooltip=_SAID)
+    )
     layers = [
         alt.Chart(margin)
         .mark_rect(color=look.faint, opacity=0.16)
@@ -53,9 +58,7 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
         base.transform_filter("datum.primary")
         .mark_point(filled=True, size=110, opacity=1)
         .encode(x=alt.X("theta:Q"), color=main, tooltip=_SAID),
-        base.transform_filter("!datum.primary")
-        .mark_point(filled=True, size=80, opacity=1, strokeWidth=2.5)
-        .encode(x=alt.X("theta:Q"), fill=alt.value(look.paper), stroke=main, tooltip=_SAID),
+        *([secondary] if len(contrasts) > 1 else []),
         base.mark_text(dy=-13, fontSize=11, color=look.ink).encode(
             x=alt.X("theta:Q"), text=alt.Text("said:N")
         ),

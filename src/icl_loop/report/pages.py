@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ from icl_loop.report.tables import (
 from icl_loop.screen import printable
 from icl_loop.shadow import LEARNER, ArmShadow, Shaded, beside
 from icl_loop.spending import spending
-from icl_loop.transcripts import VERSION, Header
+from icl_loop.transcripts import VERSION, Header, Transcript
 
 WINDOWS = (5, 10, 20, 50, 100)
 """Turns in a window, among which the page lets its reader choose."""
@@ -199,9 +200,12 @@ def _streams(turns: pl.DataFrame, archive: Archive, shaded: Shaded) -> list[Stre
     """Return the streams of each experiment, by which sessions share their samples."""
     stream, shadows = ("experiment", "stream"), _by_path(shaded)
 
+    reached = dict(turns.group_by("path").agg(pl.col("turn").max() + 1).iter_rows())
+
     def read(experiment: str, paths: Sequence[str]) -> Iterator[Named]:
         for path in paths:
-            yield Named(experiment, archive.read(path), shadows.get(path, {}))
+            saved = _until(archive.read(path), reached[path])
+            yield Named(experiment, saved, shadows.get(path, {}))
 
     counted = turns.group_by(*stream, "path", maintain_order=True).len()
     grouped = counted.group_by(stream, maintain_order=True).agg("path", pl.col("len").sum())
@@ -209,6 +213,19 @@ def _streams(turns: pl.DataFrame, archive: Archive, shaded: Shaded) -> list[Stre
         Stream(count, partial(read, experiment, paths))
         for experiment, _, paths, count in grouped.sort(stream).iter_rows()
     ]
+
+
+def _until(saved: Transcript, turns: int) -> Transcript:
+    """Return a session as it was when the frame was read: while it is played it grows."""
+    if len(saved.turns) <= turns:
+        return saved
+    return replace(
+        saved,
+        turns=saved.turns[:turns],
+        end=None,
+        probes=tuple(probe for probe in saved.probes if probe.after_turn <= turns),
+        notes=tuple(note for note in saved.notes if note.after_turn <= turns),
+    )
 
 
 def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:

@@ -104,12 +104,13 @@
     return chooseStream();
   }
 
+  const chosen = () => index.find((each) => armOf(each) === at("arm").value && String(each.stream) === at("stream").value);
+
   async function chooseStream() {
-    const entry = index.find(
-      (each) => armOf(each) === at("arm").value && String(each.stream) === at("stream").value,
-    );
-    const turn = state.path[state.place] ?? 0;
+    const entry = chosen();
     const [session, pool] = await Promise.all([opened(entry.blob), opened(entry.pool)]);
+    if (entry !== chosen()) return; // another was chosen meanwhile
+    const turn = state.path[state.place] ?? 0;
     Object.assign(state, { session, pool, thumbs: new Map(), running: runningOf(session.correct) });
     options(at("filter"), [
       ["all", "all turns"], ["errors", "only errors"],
@@ -234,6 +235,7 @@
     const judged = element("b", { className: JUDGED[right], textContent: `${MARK[right]} ${JUDGED[right]}` });
     const words = element("div", {}, element("p", {}, said, judged), element("p", { className: "facts", textContent: plain(check.sample[place]) }));
     const reply = element("pre", { className: "text", tabIndex: 0 });
+    reply.setAttribute("role", "group");
     reply.setAttribute("aria-label", "What it replied");
     text(reply, pool.texts[check.reply[place]]);
     words.append(reply);
