@@ -255,6 +255,15 @@ def _read_all(place: Path) -> None:
         read([place])
 
 
+@pytest.mark.parametrize("name", ["sessions", "probes", "notes"])
+def test_an_export_is_named_by_its_turns(tmp_path: Path, name: str) -> None:
+    """Who names another table of an export is told which file to name."""
+    place = tmp_path / "x.parquet"
+    export([SAMPLE], "parquet", place)
+    with pytest.raises(TranscriptError, match=r"is read by the name of x\.parquet"):
+        frame([beside(place, name)])
+
+
 @pytest.mark.parametrize("columns", [[], ["turn"], ["path", "turn"]])
 def test_other_tables_are_no_exports(tmp_path: Path, columns: list[str]) -> None:
     """A Parquet file of something else is refused in words."""

@@ -252,12 +252,20 @@ def test_faults_of_a_file(tmp_path: Path, changes: dict[str, Any], complaint: st
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("data", [b"system = ", b"\xff\xfe", b"[told]\n[told]", b"= 3"])
-def test_not_toml(tmp_path: Path, data: bytes) -> None:
-    """A file that is not TOML is one error that names it."""
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"system = ", "Invalid value"),
+        (b"a = 1\n\xff", "byte 7 is no UTF-8"),
+        (b"[told]\n[told]", "Cannot declare"),
+        (b"= 3", "Invalid"),
+    ],
+)
+def test_not_toml(tmp_path: Path, data: bytes, why: str) -> None:
+    """A file that is not TOML is one error that names it and says why."""
     path = tmp_path / "my.toml"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=f"wording {re.escape(str(path))} is not TOML: "):
+    with pytest.raises(InputError, match=f"wording {re.escape(str(path))} is not TOML: {why}"):
         open_wording(str(path))
 
 

@@ -25,7 +25,9 @@ def parsed(data: bytes, where: str) -> dict[str, Any]:
         raise InputError(f"{where} is not TOML: more than {MAX_KEYS} keys are joined by dots")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not TOML: byte {error.start + 1} is no UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
         raise InputError(f"{where} is not TOML: {error}") from None
     except RecursionError:
         raise InputError(f"{where} is not TOML: it is nested too deeply") from None

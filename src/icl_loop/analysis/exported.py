@@ -52,7 +52,7 @@ def table(
     """
     file = path if name == "turns" else beside(path, name)
     if not file.is_file():
-        raise TranscriptError(f"{file} does not exist; {path} is read with the tables beside it")
+        raise TranscriptError(f"{file} does not exist; {_how_to_name(path)}")
     try:
         found = pl.scan_parquet(file, glob=False, low_memory=True)
         _refuse_other(file, name, found.collect_schema(), schema)
@@ -64,6 +64,14 @@ def table(
         if read[column].null_count():
             raise TranscriptError(f"{file} is not whole: {column!r} is missing in a row of it")
     return read
+
+
+def _how_to_name(path: Path) -> str:
+    """Return which file of an export should be named, if not this one."""
+    stem, _, name = path.stem.rpartition(".")
+    if stem and name in TABLES:
+        return f"{path} is one table of an export, which is read by the name of {stem}{path.suffix}"
+    return f"{path} is read with the tables beside it"
 
 
 def _refuse_other(file: Path, name: str, found: Schema, expected: Schema) -> None:
