@@ -22,6 +22,11 @@ settings.register_profile(
 settings.load_profile("shared")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are processors: tests of waits and kills mostly wait."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture
 def mnist() -> str:
     """Name of the real MNIST test set; skips where it has not been put."""

