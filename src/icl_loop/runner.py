@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,7 +16,7 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.sessions import EARLY_STOP_NAME
-from icl_loop.context import shown_in
+from icl_loop.context import History, shown_in
 from icl_loop.engines import Engine, Play, Saved, local
 from icl_loop.errors import (
     ContextFull,
@@ -372,6 +373,7 @@ def _used(
     """Yield the tokens of saved requests; a probe is as long as the turn after it, if there is one."""
     turns = {turn.index: turn.counted or 0 for turn in saved.turns}
     longest = max(turns.values(), default=0)
+    history = cache(partial(history_of, session.task, session.policy, session.window, saved.events))
     for each in answered:
         if terms is None or each.reply.usage.prompt:
             yield each.reply.usage
@@ -380,15 +382,14 @@ def _used(
         elif each.after_turn in turns:
             yield terms.used(turns[each.after_turn] or longest, each.reply)
         else:
-            yield terms.used(_counted(session, saved, each), each.reply)
+            yield terms.used(_counted(session, history(), each), each.reply)
 
 
-def _counted(session: Session, saved: Transcript, probe: Probe) -> int:
+def _counted(session: Session, history: History, probe: Probe) -> int:
     """Return the tokens of a saved probe that no turn came after."""
-    task, window = session.task, session.window
-    history = history_of(task, session.policy, window, saved.events)
-    (sample,) = [each for each in task.probes if each.id == probe.sample] or (None,)
-    asked = 0 if sample is None else count_message(window.counter, task.ask_about(sample))
+    task, counter = session.task, session.window.counter
+    sample = next((each for each in task.probes if each.id == probe.sample), None)
+    asked = 0 if sample is None else count_message(counter, task.ask_about(sample))
     return history.counted(shown_in(probe.kept), asked)
 
 

@@ -145,11 +145,9 @@ async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunRes
             playing.stop()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        try:
+    with suppress(NotImplementedError):  # on Windows, where Ctrl-C drops the turns in flight
+        for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, interrupt)
-        except NotImplementedError:
-            break  # Windows has no such handlers; Ctrl-C then drops the turns in flight
     try:
         return await task
     except asyncio.CancelledError:

@@ -49,9 +49,9 @@ class Waiting:
         if self._progress.live.is_started:
             self._progress.stop()
 
-    def step(self) -> None:
-        """Count one more as done; say so if it is time."""
-        self._done += 1
+    def step(self, done: int = 1) -> None:
+        """Count so many more as done; say so if it is time."""
+        self._done += done
         if time.monotonic() >= self._due:
             self._say(self._words.format(self._done))
 
