@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from icl_loop import InputError, Session, open_dataset, parse, play
-from icl_loop.tokens import token_counter
+from icl_loop.core.tokens import token_counter
 
 TURNS, WINDOW = 400, 32_768
 ENCODINGS = ("grid", "article")

@@ -20,9 +20,9 @@ from tempfile import TemporaryDirectory
 import uvloop
 
 from icl_loop import Run, Session, parse
-from icl_loop.engines import Engine, local
-from icl_loop.engines.ray import cluster, on_ray
-from icl_loop.records import Turn
+from icl_loop.core.records import Turn
+from icl_loop.runner.engines import Engine, local
+from icl_loop.runner.engines.ray import cluster, on_ray
 
 PORT = 8432
 REPEATS = 3

@@ -28,9 +28,9 @@ from pathlib import Path
 import numpy as np
 
 from icl_loop import Run, Session, Turn, parse
+from icl_loop.core.records import Turn as Record
 from icl_loop.models import ChatModel
 from icl_loop.models.limits import Bound, Meter, Pace, Patience, Patient, Terms
-from icl_loop.records import Turn as Record
 
 POLICIES = ("block", "last(50)", "within")
 FAULTS = "429=0.03,500=0.02,503=0.01,reset=0.02,garbage=0.01,empty=0.01"

@@ -31,10 +31,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from endpoint import Answer, Endpoint, completion, serving
-from icl_loop import Run, parse, wording
-from icl_loop.engines.ray import cluster, on_ray
-from icl_loop.engines.ray.joining import Machines
+from icl_loop import Run, parse
 from icl_loop.experiment import Experiment
+from icl_loop.runner.engines.ray import cluster, on_ray
+from icl_loop.runner.engines.ray.cluster import Machines
+from icl_loop.tasks import prompts
 from making import transcripts_of
 
 PORT = 6391
@@ -185,7 +186,7 @@ def experiment(endpoint: Endpoint, turns: int) -> Experiment:
 
 def write_files() -> None:
     """Write wording and samples into this process's folder."""
-    shipped = resources.files(wording).joinpath("en.toml").read_text()
+    shipped = resources.files(prompts).joinpath("en.toml").read_text()
     Path("mine.toml").write_text(shipped)
     rows = [f"{'ab'[row % 2]},word {row} of all" for row in range(2_000)]
     Path("rows.csv").write_text("\n".join(["label,text", *rows, ""]))

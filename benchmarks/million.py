@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from icl_loop import Run, parse
-from icl_loop.seals import sealed
+from icl_loop.transcripts.checksum import sealed
 
 ARMS = ("label", "correctness", "none", "flipped", "demonstrations")
 

@@ -18,7 +18,7 @@ from typing import Any
 from icl_loop import parse
 from icl_loop.analysis import frame
 from icl_loop.report import page
-from icl_loop.runner import Run
+from icl_loop.runner.run import Run
 
 PRESSES = 60
 WATCH = """() => {

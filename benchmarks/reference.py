@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from icl_loop.datasets import Dataset, open_dataset
+from icl_loop.core.messages import Message, Reply, merged
+from icl_loop.core.records import keyed_order
 from icl_loop.experiment import Session, parse
 from icl_loop.loop import play
-from icl_loop.messages import Message, Reply, merged
 from icl_loop.models import ChatModel
-from icl_loop.records import keyed_order
+from icl_loop.tasks.datasets import Dataset, open_dataset
 
 STREAMS, TURNS, SEED = 20, 500, 20230315
 ROOM_FOR_ALL = 2_000_000

@@ -11,8 +11,8 @@ import time
 from statistics import mean
 
 from icl_loop import InputError, open_dataset
-from icl_loop.encodings import WRITTEN_PICTURES, pixels
-from icl_loop.tokens import ESTIMATORS, VOCABULARIES, TokenCounter, token_counter
+from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, TokenCounter, token_counter
+from icl_loop.tasks.encodings import WRITTEN_PICTURES, pixels
 
 SAMPLES = 50
 SIZE = 20

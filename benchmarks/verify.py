@@ -14,7 +14,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from icl_loop import Run, parse
-from icl_loop.verification import examine_all
+from icl_loop.replay.verification import examine_all
 
 STREAMS, TURNS, REPEATS = 8, 200, 3
 KINDS = ("label", "correctness", "none", "flipped")

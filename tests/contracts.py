@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from icl_loop.context import ContextPolicy, History, Past, Senses, Shown, Window, spans
-from icl_loop.datasets import Dataset
-from icl_loop.encodings import Encoding, Pixels
-from icl_loop.errors import ContextFull, RequestRefused
+from icl_loop.core.errors import ContextFull, RequestRefused
+from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
+from icl_loop.core.records import Content, Event, Feedback, Measurements, Note, Turn
+from icl_loop.core.tokens import REQUEST_TOKENS, count_message, count_messages
 from icl_loop.loop import recall
-from icl_loop.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.models import ChatModel
-from icl_loop.records import Content, Event, Feedback, Measurements, Note, Turn
-from icl_loop.task import Task
-from icl_loop.tokens import REQUEST_TOKENS, count_message, count_messages
+from icl_loop.tasks.datasets import Dataset
+from icl_loop.tasks.encodings import Encoding, Pixels
+from icl_loop.tasks.task import Task
 
 
 def check_encoding(encoding: Encoding, values: Pixels | Measurements | str) -> None:

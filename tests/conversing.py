@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from icl_loop.datasets import open_dataset
-from icl_loop.encodings import ENCODINGS, Pixels, pixels
-from icl_loop.feedback import Phrase
-from icl_loop.messages import Message, assistant, system, user
-from icl_loop.wording import Wording, open_wording
+from icl_loop.core.messages import Message, assistant, system, user
+from icl_loop.tasks.datasets import open_dataset
+from icl_loop.tasks.encodings import ENCODINGS, Pixels, pixels
+from icl_loop.tasks.feedback import Phrase
+from icl_loop.tasks.prompts import Wording, open_wording
 
 LABELS = ("cat", "dog", "Ankle boot", "3", "き")
 NUMERALS = tuple("0123456789")

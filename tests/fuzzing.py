@@ -25,17 +25,17 @@ from typing import Any
 from PIL import Image
 
 from icl_loop.analysis import frame, probes, sessions
-from icl_loop.datasets import csv_file, idx
-from icl_loop.datasets.folder import read_picture
-from icl_loop.errors import IclLoopError
+from icl_loop.core.errors import IclLoopError
+from icl_loop.core.messages import user
 from icl_loop.experiment import load, parse
-from icl_loop.messages import user
 from icl_loop.models.openai import OpenAIModel
-from icl_loop.runner import Run
-from icl_loop.seals import sealed
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
+from icl_loop.tasks.datasets import csv_file, idx
+from icl_loop.tasks.datasets.folder import read_picture
+from icl_loop.tasks.prompts import open_wording
 from icl_loop.transcripts import read
-from icl_loop.verification import verify
-from icl_loop.wording import open_wording
+from icl_loop.transcripts.checksum import sealed
 
 Read = Callable[[Path], object]
 MOST_CHANGES = 4
@@ -288,7 +288,7 @@ def files(folder: Path) -> list[Kind]:
             "wording TOML",
             ".toml",
             [
-                (resources.files("icl_loop.wording") / f"{name}.toml").read_bytes()
+                (resources.files("icl_loop.tasks.prompts") / f"{name}.toml").read_bytes()
                 for name in ("en", "ja")
             ],
             _ANY + deep + toml_pieces + (b"{label}", b"{", b"}"),

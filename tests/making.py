@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session, parse
 from icl_loop.loop import play
 from icl_loop.models import ChatModel
-from icl_loop.records import Turn
 from icl_loop.transcripts import TIME_FIELDS
 
 

@@ -31,10 +31,10 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.context import spans
-from icl_loop.errors import InputError, TranscriptError
-from icl_loop.messages import Reply, Usage, user
-from icl_loop.records import Feedback, Outcome, Span, Turn
-from icl_loop.runner import Run
+from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.core.messages import Reply, Usage, user
+from icl_loop.core.records import Feedback, Outcome, Span, Turn
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, read, turn_fields
 from making import experiment, unsealed
 

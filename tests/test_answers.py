@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from icl_loop.answers import Reading, read
-from icl_loop.errors import InputError
-from icl_loop.wording import Wording, open_wording, shipped
+from icl_loop.core.errors import InputError
+from icl_loop.tasks.answers import Reading, read
+from icl_loop.tasks.prompts import Wording, open_wording, shipped
 
 NUMERALS = tuple("0123456789")
 CLOTHES = (

@@ -12,21 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.analysis import conclude, frame, sessions
-from icl_loop.encodings import encoding, pixels
-from icl_loop.encodings.pictures import OfPixels
-from icl_loop.errors import InputError, ReplayMismatch, TranscriptError
+from icl_loop.core.errors import InputError, ReplayMismatch, TranscriptError
+from icl_loop.core.messages import assistant
+from icl_loop.core.records import Turn
+from icl_loop.core.tokens import VOCABULARIES, TokenCounter, token_counter
 from icl_loop.experiment import Session
-from icl_loop.feedback import KINDS, Telling
-from icl_loop.labels import NAMES, abstract, deranged, swapped
-from icl_loop.messages import assistant
 from icl_loop.models import ScriptedModel
-from icl_loop.records import Turn
-from icl_loop.runner import Run
-from icl_loop.tokens import VOCABULARIES, TokenCounter, token_counter
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
+from icl_loop.tasks.encodings import encoding, pixels
+from icl_loop.tasks.encodings.image_text import OfPixels
+from icl_loop.tasks.feedback import KINDS, Telling
+from icl_loop.tasks.labels import NAMES, abstract, deranged, swapped
+from icl_loop.tasks.prompts import open_wording, shipped
+from icl_loop.tasks.transforms import MAX_PROJECTED, transform
 from icl_loop.transcripts import read
-from icl_loop.transforms import MAX_PROJECTED, transform
-from icl_loop.verification import verify
-from icl_loop.wording import open_wording, shipped
 from making import experiment, played, transcripts_of, unsealed
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))

@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from icl_loop.analysis import frame, sessions
-from icl_loop.branching import branches
+from icl_loop.analysis.baseline import shadow
 from icl_loop.cli import app
-from icl_loop.errors import InputError, RequestRefused, SettingsDiffer
+from icl_loop.core.errors import InputError, RequestRefused, SettingsDiffer
+from icl_loop.core.messages import Message, Reply, Usage
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel
-from icl_loop.records import Turn
-from icl_loop.runner import Run, RunResult
-from icl_loop.seals import unsealed
-from icl_loop.shadow import shadow
+from icl_loop.replay.branching import branches
+from icl_loop.replay.verification import examine
+from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
-from icl_loop.verification import examine
+from icl_loop.transcripts.checksum import unsealed
 from making import experiment, transcripts_of
 
 ARMS = [

@@ -17,9 +17,9 @@ from commanding import Command
 from endpoint import completion, error, serving
 from icl_loop.cli.options import check_folder
 from icl_loop.cli.run import saved_in
-from icl_loop.cli.waiting import Waiting
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 from icl_loop.experiment import load
+from icl_loop.terminal.work_progress import Waiting
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from contracts import check_policy
 from icl_loop.context import POLICIES, History, Past, Senses, Window, context_policy, shown_in
-from icl_loop.errors import ContextFull, InputError
+from icl_loop.core.errors import ContextFull, InputError
+from icl_loop.core.messages import Message, Reply, fingerprint
+from icl_loop.core.records import Event, Feedback, Note, Turn
+from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Session
 from icl_loop.loop import events, recall
-from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel
-from icl_loop.records import Event, Feedback, Note, Turn
-from icl_loop.tokens import count_message
 from making import experiment, played, session
 
 SINGLE = [

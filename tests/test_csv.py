@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import contracts
-from icl_loop.datasets import Dataset, csv_file, open_dataset
-from icl_loop.datasets.csv_file import MAX_BYTES, MAX_ROWS
-from icl_loop.datasets.dataset import MAX_TEXT
-from icl_loop.datasets.table import Table
-from icl_loop.errors import DatasetError
-from icl_loop.records import LARGEST
+from icl_loop.core.errors import DatasetError
+from icl_loop.core.records import LARGEST
+from icl_loop.tasks.datasets import Dataset, csv_file, open_dataset
+from icl_loop.tasks.datasets.csv_file import MAX_BYTES, MAX_ROWS
+from icl_loop.tasks.datasets.dataset import MAX_TEXT
+from icl_loop.tasks.datasets.table import Table
 
 
 def write(folder: Path, data: str | bytes) -> Path:

@@ -28,11 +28,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import contracts
-from icl_loop.datasets import Dataset, idx, open_dataset
-from icl_loop.datasets.folder import MAX_PIXELS, read_picture
-from icl_loop.datasets.published import PUBLISHED, Published, find
-from icl_loop.encodings import pixels
-from icl_loop.errors import DatasetError
+from icl_loop.core.errors import DatasetError
+from icl_loop.tasks.datasets import Dataset, idx, open_dataset
+from icl_loop.tasks.datasets.folder import MAX_PIXELS, read_picture
+from icl_loop.tasks.datasets.published import PUBLISHED, Published, find
+from icl_loop.tasks.encodings import pixels
 
 Bytes = NDArray[np.uint8]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import contracts
-from icl_loop.datasets import open_dataset
-from icl_loop.encodings import MAX_SIDE, WRITTEN_PICTURES, Pixels, encoding, pixels
-from icl_loop.errors import EncodingError, InputError
+from icl_loop.core.errors import EncodingError, InputError
+from icl_loop.tasks.datasets import open_dataset
+from icl_loop.tasks.encodings import MAX_SIDE, WRITTEN_PICTURES, Pixels, encoding, pixels
 
 ARTICLE_SHA256 = "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
 

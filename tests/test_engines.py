@@ -12,13 +12,7 @@ import tiktoken
 import tiktoken.registry
 
 from commanding import Command
-from icl_loop import wording
-from icl_loop.engines import Entry, Saved, entries
-from icl_loop.engines.ray import Kit, Worker, cluster, on_ray
-from icl_loop.engines.ray.crew import is_crowded
-from icl_loop.engines.ray.joining import Machines
-from icl_loop.engines.stage import Stage, Step
-from icl_loop.errors import (
+from icl_loop.core.errors import (
     ContextFull,
     ContextOverflow,
     InputError,
@@ -26,13 +20,19 @@ from icl_loop.errors import (
     ReplayMismatch,
     RequestRefused,
 )
+from icl_loop.core.messages import Message, Reply
+from icl_loop.core.records import Probe, Turn
+from icl_loop.core.tokens import know, portable
 from icl_loop.experiment import Session
-from icl_loop.messages import Message, Reply
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.models.limits import Meter
-from icl_loop.pool import ModelPool
-from icl_loop.records import Probe, Turn
-from icl_loop.tokens import know, portable
+from icl_loop.runner.engines import Entry, Saved, entries
+from icl_loop.runner.engines.ray import Kit, Worker, cluster, on_ray
+from icl_loop.runner.engines.ray.cluster import Machines
+from icl_loop.runner.engines.ray.worker_pool import is_crowded
+from icl_loop.runner.engines.session_steps import Stage, Step
+from icl_loop.runner.model_pool import ModelPool
+from icl_loop.tasks import prompts
 from making import experiment, session
 
 
@@ -224,7 +224,7 @@ async def test_a_kit_holds_what_a_machine_lacks(
     here.mkdir()
     elsewhere.mkdir()
     (here / "mine.toml").write_text(
-        resources.files(wording)
+        resources.files(prompts)
         .joinpath("en.toml")
         .read_text()
         .replace("Your answer was correct.", "Indeed.")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.context import POLICIES, context_policy
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 from icl_loop.experiment import Session, Settings, load, parse
 from making import experiment, session
 

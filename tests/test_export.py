@@ -19,22 +19,19 @@ from polars.testing import assert_frame_equal
 
 from commanding import Command
 from icl_loop.analysis import frame, probes, sessions, summarize
-from icl_loop.analysis.exported import TABLES, beside
-from icl_loop.archive import Archive
+from icl_loop.analysis.baseline import request_of
 from icl_loop.context import shown_in
-from icl_loop.errors import InputError, TranscriptError
-from icl_loop.export import export, notes, parquet
-from icl_loop.export.notes import shown
-from icl_loop.export.openai_jsonl import conversation
-from icl_loop.export.saved import Saved
+from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
+from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
+from icl_loop.export import export, note_messages, parquet_writer
+from icl_loop.export.chat_jsonl import conversation
+from icl_loop.export.note_messages import shown
+from icl_loop.export.selection import Saved
 from icl_loop.loop import recall
-from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.models import open_model
-from icl_loop.records import Feedback, Note, Outcome, Probe, Span, Turn
-from icl_loop.runner import Run
-from icl_loop.seals import sealed
+from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.shadow import request_of
 from icl_loop.transcripts import (
     DatasetIdentity,
     End,
@@ -47,6 +44,9 @@ from icl_loop.transcripts import (
     read,
     turn_fields,
 )
+from icl_loop.transcripts.checksum import sealed
+from icl_loop.transcripts.exported_tables import TABLES, beside
+from icl_loop.transcripts.loading import Archive
 from making import experiment
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -250,7 +250,7 @@ def test_groups_change_nothing(tmp_path: Path) -> None:
     export([SAMPLE], "parquet", tmp_path / "together.parquet")
     places = {table: tmp_path / f"{table}.parquet" for table in TABLES}
     files = Saved.at([SAMPLE]).files
-    parquet.write(Saved(files, at_once=1), places)
+    parquet_writer.write(Saved(files, at_once=1), places)
     for table, expected in loaded(tmp_path / "together.parquet").items():
         assert_frame_equal(pl.read_parquet(places[table]), expected)
 
@@ -400,7 +400,7 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
         else:
             written = [note for note in saved.notes if note.after_turn < played.after_turn]
             standing = shown(saved, written[-1]) if written else ()
-            (question,) = notes.question(saved)
+            (question,) = note_messages.question(saved)
             request = recall(opening, turns, shown_in(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [
             (message.role, message.text, message.is_seen) for message in request

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
-from icl_loop.analysis.asides import asides
-from icl_loop.analysis.exported import TABLES, beside
-from icl_loop.archive import Archive
+from icl_loop.analysis.side_requests import asides
+from icl_loop.analysis.spending import spending
 from icl_loop.cli import main
-from icl_loop.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
-from icl_loop.runner import Run
-from icl_loop.spending import spending
+from icl_loop.runner.run import Run
+from icl_loop.transcripts.exported_tables import TABLES, beside
+from icl_loop.transcripts.loading import Archive
 from making import experiment
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop.errors import InputError
-from icl_loop.feedback import FEEDBACK, FeedbackRule, Judgement, Phrase, feedback_rule
-from icl_loop.labels import LABEL_MAPS, label_map
-from icl_loop.wording import Told, open_wording, shipped
+from icl_loop.core.errors import InputError
+from icl_loop.tasks.feedback import FEEDBACK, FeedbackRule, Judgement, Phrase, feedback_rule
+from icl_loop.tasks.labels import LABEL_MAPS, label_map
+from icl_loop.tasks.prompts import Told, open_wording, shipped
 
 JUDGEMENTS = st.builds(Judgement, turn=st.integers(0, 10_000), correct=st.booleans())
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from endpoint import completion, serving
 from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
 from icl_loop.context import context_policy
-from icl_loop.datasets import csv_file, folder, idx
-from icl_loop.errors import DatasetError, InputError, ModelError, ModelUnavailable
+from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
+from icl_loop.core.messages import user
 from icl_loop.experiment import load
-from icl_loop.messages import user
 from icl_loop.models.openai import LONGEST_PAUSE_S, MAX_REPLY_BYTES, OpenAIModel
-from icl_loop.wording import open_wording
+from icl_loop.tasks.datasets import csv_file, folder, idx
+from icl_loop.tasks.prompts import open_wording
 
 MIB = 2**20
 

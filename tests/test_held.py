@@ -21,14 +21,14 @@ from icl_loop.context import (
     context_policy,
     shown_in,
 )
-from icl_loop.engines import Saved, entries
-from icl_loop.errors import ContextOverflow
+from icl_loop.core.errors import ContextOverflow
+from icl_loop.core.messages import Message, Reply, Usage
+from icl_loop.core.records import Event, Probe, Turn
+from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
 from icl_loop.loop import events, hear, history_of
-from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel
-from icl_loop.records import Event, Probe, Turn
-from icl_loop.tokens import ESTIMATORS, count_messages
+from icl_loop.runner.engines import Saved, entries
 from making import experiment
 
 MOVING = [

@@ -35,10 +35,10 @@ from icl_loop.analysis.contrasts import (
     t_interval,
     t_test,
 )
-from icl_loop.analysis.sessions import EARLY_STOP_NAME, SESSION_SCHEMA
-from icl_loop.errors import InputError, TranscriptError
-from icl_loop.runner import Run
-from icl_loop.verdict import verdict_lines
+from icl_loop.analysis.session_settings import EARLY_STOP_NAME, SESSION_SCHEMA
+from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.runner.run import Run
+from icl_loop.terminal.results_tables import verdict_lines
 from making import experiment
 from terminal import shown
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop.journal import Journal
-from icl_loop.runner import Run
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
+from icl_loop.transcripts.durable_append import Journal
 from making import experiment
 
 

@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from contracts import check_built_in, check_model
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
-from icl_loop.answers import read
-from icl_loop.encodings import WRITTEN_PICTURES, Pixels, fitting
-from icl_loop.errors import RequestRefused
-from icl_loop.messages import Image, Message, Reply, assistant, merged, system, user
+from icl_loop.core.errors import RequestRefused
+from icl_loop.core.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
-from icl_loop.models.participants import Chance
 from icl_loop.models.reference import NearestNeighbour
 from icl_loop.models.reference.distances import Distances
-from icl_loop.wording import Wording, open_wording, shipped
+from icl_loop.models.simulated import Chance
+from icl_loop.tasks.answers import read
+from icl_loop.tasks.encodings import WRITTEN_PICTURES, Pixels, fitting
+from icl_loop.tasks.prompts import Wording, open_wording, shipped
 from making import played, session
 
 RANDOM = np.random.default_rng(0)
@@ -354,7 +354,7 @@ async def test_propagation_learns_from_right_and_wrong_alone() -> None:
 
 async def test_a_wording_of_ones_own(tmp_path: Path) -> None:
     """A learner that listens for a user's own file understands its sentences, others do not."""
-    shipped_set = resources.files("icl_loop.wording").joinpath("en.toml").read_text("utf-8")
+    shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
     path = tmp_path / "own.toml"
     own = shipped_set.replace('"Array:\\n{image}"', '"{image}"').replace("Answer: ", "I pick ")
     path.write_text(own.replace("was correct. The right label is {label}.", "is {label}"), "utf-8")
@@ -404,7 +404,7 @@ async def test_what_is_not_understood_is_refused(request_: list[Message], reason
 async def test_an_encoding_that_is_not_ours(tmp_path: Path) -> None:
     """A wording may describe an encoding of its own, which no learner can decode: it refuses."""
     path = tmp_path / "own.toml"
-    shipped_set = resources.files("icl_loop.wording").joinpath("en.toml").read_text("utf-8")
+    shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
     path.write_text(shipped_set.replace("\nsparse =", '\nrunes = "runes"\nsparse ='), "utf-8")
     frame = system(open_wording(str(path)).frame(LABELS, "runes", 6, "label"))
     with pytest.raises(RequestRefused, match="unknown encoding 'runes'"):

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from icl_loop.context import Last, Window, shown_in
-from icl_loop.errors import ContextFull, ReplayMismatch
-from icl_loop.feedback import FEEDBACK
+from icl_loop.core.errors import ContextFull, ReplayMismatch
+from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.loop import play, recall
-from icl_loop.messages import Message, Reply, fingerprint
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
-from icl_loop.task import Task
+from icl_loop.tasks.feedback import FEEDBACK
+from icl_loop.tasks.task import Task
 from making import played, session
 
 
@@ -209,7 +209,7 @@ async def test_recall_is_what_was_asked() -> None:
 async def test_the_final_line_of_ones_own_wording_is_read(tmp_path: Path) -> None:
     """A wording whose final line is like no other is asked in, answered in and read."""
     path = tmp_path / "mine.toml"
-    shipped = resources.files("icl_loop.wording").joinpath("en.toml").read_text()
+    shipped = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text()
     path.write_text(
         shipped.replace('answer = "Answer: {label}"', 'answer = "It has to be {label}!"')
     )

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop import errors
-from icl_loop.errors import ContextFull, IclLoopError, ReplayMismatch, nearest
-from icl_loop.messages import (
+from icl_loop.core import errors
+from icl_loop.core.errors import ContextFull, IclLoopError, ReplayMismatch, nearest
+from icl_loop.core.messages import (
     Image,
     Message,
     Part,

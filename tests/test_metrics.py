@@ -24,8 +24,8 @@ from icl_loop.analysis import (
     nearest_pictures,
     nearest_shown,
 )
-from icl_loop.errors import InputError
-from icl_loop.runner import Run
+from icl_loop.core.errors import InputError
+from icl_loop.runner.run import Run
 from making import experiment, unsealed
 
 Answer = tuple[str, str | None]

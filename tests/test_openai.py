@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from contracts import check_model
 from endpoint import Answer, Endpoint, completion, error, serving
-from icl_loop.errors import (
+from icl_loop.core.errors import (
     BudgetSpent,
     ContextOverflow,
     InputError,
     ModelUnavailable,
     RequestRefused,
 )
-from icl_loop.messages import (
+from icl_loop.core.messages import (
     Image,
     Message,
     Reply,
@@ -51,7 +51,7 @@ from icl_loop.models.limits import (
 )
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
-from icl_loop.runner import Run
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
 from making import experiment, played, session
 

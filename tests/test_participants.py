@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 
 from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
-from icl_loop import Run, answers
-from icl_loop.answers import Reading
-from icl_loop.encodings import WRITTEN_PICTURES as ENCODINGS
-from icl_loop.errors import DatasetError, InputError, RequestRefused
-from icl_loop.messages import Message, Reply, assistant, merged
+from icl_loop import Run
+from icl_loop.core.errors import DatasetError, InputError, RequestRefused
+from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
-from icl_loop.models.participants import (
+from icl_loop.models.simulated import (
     Constant,
     Decreed,
     FormatBreaker,
@@ -24,9 +22,12 @@ from icl_loop.models.participants import (
     Refuser,
     WinStayLoseShift,
 )
+from icl_loop.replay.verification import verify
+from icl_loop.tasks import answers
+from icl_loop.tasks.answers import Reading
+from icl_loop.tasks.encodings import WRITTEN_PICTURES as ENCODINGS
+from icl_loop.tasks.prompts import Wording, open_wording, shipped
 from icl_loop.transcripts import read
-from icl_loop.verification import verify
-from icl_loop.wording import Wording, open_wording, shipped
 from making import experiment, played, session
 
 EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())

@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Usage
+from icl_loop.core.records import Turn
+from icl_loop.core.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
 from icl_loop.experiment import Experiment, Session
-from icl_loop.messages import Usage
 from icl_loop.models import open_model
 from icl_loop.planning import Plan, as_json, plan
-from icl_loop.planning.expense import Job, makespan
-from icl_loop.records import Turn
-from icl_loop.runner import Run
+from icl_loop.planning.cost_estimate import Job, makespan
+from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.sheet import duration, expense_table, exposure_table, sentences
-from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_messages
+from icl_loop.terminal.plan_tables import duration, expense_table, exposure_table, sentences
 from icl_loop.transcripts import Transcript, read
 from making import experiment, played
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from icl_loop.analysis import conclude_each, frame
-from icl_loop.errors import InputError, StoppedShort
+from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.plots import (
     COLOURS,
     HEIGHT,
@@ -33,7 +33,7 @@ from icl_loop.plots import (
     token_chart,
     token_panels,
 )
-from icl_loop.plots.look import TEXT_COLOURS
+from icl_loop.plots.theme import TEXT_COLOURS
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "object": "data"}

@@ -23,14 +23,14 @@ from typing import Any
 import pytest
 
 from endpoint import Answer, Endpoint, completion, serving
-from icl_loop.engines import Saved
-from icl_loop.engines.ray import Part, cluster, on_ray
-from icl_loop.errors import BudgetSpent, StoppedShort
+from icl_loop.core.errors import BudgetSpent, StoppedShort
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Meter
-from icl_loop.pool import ModelPool
-from icl_loop.records import Turn
-from icl_loop.runner import Run, RunResult
+from icl_loop.runner.engines import Saved
+from icl_loop.runner.engines.ray import Part, cluster, on_ray
+from icl_loop.runner.model_pool import ModelPool
+from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
 from making import experiment, transcripts_of
 

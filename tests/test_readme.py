@@ -7,7 +7,7 @@ import pytest
 
 from icl_loop.analysis import frame, tabulate
 from icl_loop.cli import app
-from icl_loop.runner import Run
+from icl_loop.runner.run import Run
 from making import experiment, played, session
 
 ROOT = Path(__file__).parent.parent

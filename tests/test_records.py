@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop.messages import Reply, assistant, user
-from icl_loop.records import Feedback, Turn, keyed_bits, keyed_index, keyed_order
+from icl_loop.core.messages import Reply, assistant, user
+from icl_loop.core.records import Feedback, Turn, keyed_bits, keyed_index, keyed_order
 
 keys = st.lists(st.integers() | st.text(st.characters()), max_size=4).map(tuple)
 """Any keys, lone surrogates among them."""

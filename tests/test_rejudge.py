@@ -9,19 +9,19 @@ import pytest
 from typer.testing import CliRunner
 
 from icl_loop.analysis import conclude, frame, sessions
-from icl_loop.analysis.roles import Roles
-from icl_loop.answers import Rule, RuleName, read
-from icl_loop.branching import branches
+from icl_loop.analysis.arm_roles import Roles
 from icl_loop.cli import app
-from icl_loop.errors import InputError, SettingsDiffer
+from icl_loop.core.errors import InputError, SettingsDiffer
 from icl_loop.experiment import Session, parse
 from icl_loop.models import CallableModel, ChatModel
-from icl_loop.rejudging import rejudge
-from icl_loop.runner import Run
-from icl_loop.seals import SEAL
+from icl_loop.replay.branching import branches
+from icl_loop.replay.rescoring import rejudge
+from icl_loop.replay.verification import examine
+from icl_loop.runner.run import Run
+from icl_loop.tasks.answers import Rule, RuleName, read
 from icl_loop.transcripts import identity, line_of, read_header, whole_lines
 from icl_loop.transcripts import read as read_transcript
-from icl_loop.verification import examine
+from icl_loop.transcripts.checksum import SEAL
 from making import experiment
 
 DIGITS = tuple("0123456789")

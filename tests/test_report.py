@@ -22,24 +22,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.analysis import frame
-from icl_loop.archive import header_of
-from icl_loop.branching import branches
-from icl_loop.cli.shading import shaded
+from icl_loop.analysis.baseline import LEARNER, Shaded, shadows
+from icl_loop.cli.baseline_option import shaded
+from icl_loop.core.messages import Reply
 from icl_loop.experiment import Experiment, parse
 from icl_loop.export import export
 from icl_loop.loop import play
-from icl_loop.messages import Reply
 from icl_loop.models import ScriptedModel
+from icl_loop.replay.branching import branches
 from icl_loop.report import packed, page, unpacked
-from icl_loop.report.ancestry import parts_of, place_of
-from icl_loop.report.browsing import Named
-from icl_loop.report.packing import in_script
-from icl_loop.report.probing import held_out
-from icl_loop.report.settings import experiment_file
-from icl_loop.report.shelving import Stream, shelve_evenly, spread
-from icl_loop.runner import Run
-from icl_loop.shadow import LEARNER, Shaded, shadows
+from icl_loop.report.branch_history import parts_of, place_of
+from icl_loop.report.experiment_settings import experiment_file
+from icl_loop.report.page_budget import Stream, shelve_evenly, spread
+from icl_loop.report.page_data import in_script
+from icl_loop.report.probe_questions import held_out
+from icl_loop.report.session_browser import Named
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import BranchIdentity, Header, Recorder, read
+from icl_loop.transcripts.loading import header_of
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 HOSTILE = (

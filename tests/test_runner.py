@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from commanding import Command
-from icl_loop.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
+from icl_loop.core.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
+from icl_loop.core.messages import Message, Reply
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.messages import Message, Reply
 from icl_loop.models import ChatModel
-from icl_loop.models.participants import Chance
-from icl_loop.records import Turn
-from icl_loop.runner import Run, RunResult
+from icl_loop.models.simulated import Chance
+from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
 from making import experiment, transcripts_of
 

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.analysis.curves import Block
-from icl_loop.encodings import Pixels
-from icl_loop.errors import ModelUnavailable
+from icl_loop.core.errors import ModelUnavailable
+from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
-from icl_loop.records import Feedback, Turn
-from icl_loop.runner import Stop
-from icl_loop.screen import (
+from icl_loop.runner.run import Stop
+from icl_loop.tasks.encodings import Pixels
+from icl_loop.terminal.progress import (
     RECENT,
     LiveProgress,
     PlainProgress,

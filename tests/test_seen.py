@@ -14,22 +14,22 @@ from PIL import Image as Pillow
 from rich.console import Console
 
 import contracts
-from icl_loop.datasets import open_dataset
-from icl_loop.encodings import MAX_SIDE, Pixels, encoding, prepared
-from icl_loop.errors import EncodingError, InputError, ReplayMismatch, RequestRefused
-from icl_loop.feedback import Phrase
-from icl_loop.messages import Image, Message, Text, merged, system, user
+from icl_loop.analysis.baseline import shadow
+from icl_loop.core.errors import EncodingError, InputError, ReplayMismatch, RequestRefused
+from icl_loop.core.messages import Image, Message, Text, merged, system, user
 from icl_loop.models import open_model
-from icl_loop.models.listening import Listener, signature
+from icl_loop.models.conversation_parser import Listener, signature
 from icl_loop.models.openai import wire
-from icl_loop.runner import Run
-from icl_loop.screen import draw
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.shadow import shadow
+from icl_loop.tasks.datasets import open_dataset
+from icl_loop.tasks.encodings import MAX_SIDE, Pixels, encoding, prepared
+from icl_loop.tasks.feedback import Phrase
+from icl_loop.tasks.prompts import Heard, Wording, open_wording, shipped
+from icl_loop.terminal.progress import draw
+from icl_loop.terminal.viewer import Replay
 from icl_loop.transcripts import compare, read
-from icl_loop.verification import verify
-from icl_loop.viewer import Replay
-from icl_loop.wording import Heard, Wording, open_wording, shipped
 from making import experiment, unsealed
 
 PNG = encoding("png")

@@ -23,8 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
-from icl_loop.errors import InputError, ModelUnavailable
-from icl_loop.messages import Image, Message, Reply, Text, Usage, assistant, system, user
+from icl_loop.core.errors import InputError, ModelUnavailable
+from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system, user
+from icl_loop.core.tokens import (
+    CACHE_STEP,
+    ESTIMATORS,
+    REQUEST_TOKENS,
+    count_message,
+    count_messages,
+)
 from icl_loop.models import CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.openai import OpenAIModel
 from icl_loop.server import (
@@ -37,7 +44,6 @@ from icl_loop.server import (
     serving,
 )
 from icl_loop.server.app import MAX_BODY, UNSOUND
-from icl_loop.tokens import CACHE_STEP, ESTIMATORS, REQUEST_TOKENS, count_message, count_messages
 from making import played, session
 
 NAME = "reference/nearest"

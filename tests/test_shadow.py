@@ -6,10 +6,10 @@ import polars as pl
 import pytest
 
 from icl_loop.analysis import frame, sessions
-from icl_loop.errors import InputError
+from icl_loop.analysis.baseline import beside, request_of, shadow, shadows
+from icl_loop.core.errors import InputError
 from icl_loop.models import ScriptedModel
-from icl_loop.runner import Run
-from icl_loop.shadow import beside, request_of, shadow, shadows
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
 from making import experiment
 

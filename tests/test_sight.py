@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from icl_loop.encodings import encoding, fitting
-from icl_loop.messages import Message, Text, user
-from icl_loop.sight import eye, eye_of
-from icl_loop.wording import open_wording, shipped
+from icl_loop.core.messages import Message, Text, user
+from icl_loop.tasks.encodings import encoding, fitting
+from icl_loop.tasks.prompts import open_wording, shipped
+from icl_loop.tasks.question_decoding import eye, eye_of
 
 PICTURE = np.eye(4, dtype=np.float32)
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from icl_loop.slots import Rank, Slots
+from icl_loop.runner.scheduler import Rank, Slots
 
 
 async def take(slots: Slots, rank: Rank, tape: list[Rank]) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from icl_loop.analysis import frame
-from icl_loop.branching import branches
+from icl_loop.analysis.spending import Spending, spending
 from icl_loop.experiment import PriceSettings
-from icl_loop.rejudging import rejudge
-from icl_loop.runner import Run
-from icl_loop.spending import Spending, spending
+from icl_loop.replay.branching import branches
+from icl_loop.replay.rescoring import rejudge
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read, turns_before
 from making import experiment, unsealed
 

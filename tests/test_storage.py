@@ -20,16 +20,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.analysis import frame
-from icl_loop.errors import IclLoopError, StoppedShort, TranscriptError
+from icl_loop.core.errors import IclLoopError, StoppedShort, TranscriptError
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.journal import Journal
 from icl_loop.loop import play
 from icl_loop.models import ReplayModel
-from icl_loop.records import Turn
-from icl_loop.runner import Run
-from icl_loop.seals import check_seals, sealed
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import Recorder, Transcript, read
-from icl_loop.verification import verify
+from icl_loop.transcripts.checksum import check_seals, sealed
+from icl_loop.transcripts.durable_append import Journal
 from making import experiment, session, transcripts_of, unsealed
 
 T = TypeVar("T")
@@ -318,8 +318,8 @@ KILLING = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from icl_loop import Run, parse
-from icl_loop import journal
-journal.FLUSH_EVERY_S = 1e6
+from icl_loop.transcripts import durable_append
+durable_append.FLUSH_EVERY_S = 1e6
 made = parse({"name": "small", "turns": 12, "streams": 2, "seed": 7})
 left = int(sys.argv[2])
 def die(session, turn):

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 import contracts
-from icl_loop.datasets import Dataset, open_dataset
-from icl_loop.datasets.bundled import TABLES
-from icl_loop.datasets.table import Table
-from icl_loop.encodings import encoding, prepared
-from icl_loop.encodings.tables import MAX_COLUMNS, written
-from icl_loop.errors import DatasetError, EncodingError, InputError, RequestRefused
-from icl_loop.messages import system, user
+from icl_loop.core.errors import DatasetError, EncodingError, InputError, RequestRefused
+from icl_loop.core.messages import system, user
+from icl_loop.core.records import LARGEST, Measurements
+from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, token_counter
 from icl_loop.models import BUILT_IN, open_model
 from icl_loop.models.features import standardised
-from icl_loop.records import LARGEST, Measurements
-from icl_loop.tokens import ESTIMATORS, VOCABULARIES, token_counter
-from icl_loop.wording import open_wording, shipped
+from icl_loop.tasks.datasets import Dataset, open_dataset
+from icl_loop.tasks.datasets.bundled import TABLES
+from icl_loop.tasks.datasets.table import Table
+from icl_loop.tasks.encodings import encoding, prepared
+from icl_loop.tasks.encodings.table_text import MAX_COLUMNS, written
+from icl_loop.tasks.prompts import open_wording, shipped
 from making import experiment, played
 
 EACH_TABLE = pytest.mark.parametrize("name", TABLES)

@@ -9,15 +9,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import contracts
-from icl_loop.encodings import encoding
-from icl_loop.errors import DatasetError, EncodingError
-from icl_loop.messages import merged, system, user
+from icl_loop.core.errors import DatasetError, EncodingError
+from icl_loop.core.messages import merged, system, user
+from icl_loop.models.conversation_parser import Listener
 from icl_loop.models.features import TEXT_FEATURES, perceived
-from icl_loop.models.listening import Listener
-from icl_loop.runner import Run
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
+from icl_loop.tasks.encodings import encoding
+from icl_loop.tasks.prompts import Wording, open_wording, shipped
 from icl_loop.transcripts import read
-from icl_loop.verification import verify
-from icl_loop.wording import Wording, open_wording, shipped
 from making import experiment, played
 
 TEXT = encoding("text")

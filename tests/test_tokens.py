@@ -16,13 +16,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from icl_loop.datasets import Dataset, open_dataset
-from icl_loop.datasets.published import PUBLISHED
-from icl_loop.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
-from icl_loop.errors import InputError
-from icl_loop.feedback import Phrase
-from icl_loop.messages import Image, Message, Text, assistant, system, user
-from icl_loop.tokens import (
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Image, Message, Text, assistant, system, user
+from icl_loop.core.tokens import (
     ESTIMATORS,
     IMAGE_TOKENS,
     MESSAGE_TOKENS,
@@ -35,7 +31,11 @@ from icl_loop.tokens import (
     counter_for,
     token_counter,
 )
-from icl_loop.wording import Announced, Wording, open_wording, shipped
+from icl_loop.tasks.datasets import Dataset, open_dataset
+from icl_loop.tasks.datasets.published import PUBLISHED
+from icl_loop.tasks.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
+from icl_loop.tasks.feedback import Phrase
+from icl_loop.tasks.prompts import Announced, Wording, open_wording, shipped
 
 PUBLISHED_MESSAGE_TOKENS = 3
 """What a message costs beside its text, according to OpenAI's own account."""
@@ -265,8 +265,8 @@ def test_unknown_counters(name: str, near: str) -> None:
 
 
 WITHOUT_VOCABULARIES = """
-from icl_loop.errors import InputError
-from icl_loop.tokens import counter_for, token_counter
+from icl_loop.core.errors import InputError
+from icl_loop.core.tokens import counter_for, token_counter
 for name in ("o200k_base", "cl100k_base"):
     try:
         print(token_counter(name).name)

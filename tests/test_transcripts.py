@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop.errors import InputError, ReplayMismatch, SettingsDiffer, TranscriptError
+from icl_loop.core.errors import InputError, ReplayMismatch, SettingsDiffer, TranscriptError
+from icl_loop.core.messages import Reply, Usage
 from icl_loop.experiment import Session
 from icl_loop.loop import play
-from icl_loop.messages import Reply, Usage
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
+from icl_loop.replay.verification import verify
 from icl_loop.transcripts import Recorder, read, turn_fields
-from icl_loop.verification import verify
 from making import played, session, transcripts_of, unsealed, without_times
 
 

@@ -11,11 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 from icl_loop.cli import app
-from icl_loop.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError
 from icl_loop.experiment import Experiment
-from icl_loop.runner import Run
+from icl_loop.replay.verification import Cause, Difference, examine, examine_all
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import identity, line_of, read
-from icl_loop.verification import Cause, Difference, examine, examine_all
 from making import experiment
 
 Lines = list[dict[str, Any]]
@@ -311,7 +311,7 @@ async def test_a_donor_that_is_missing_or_changed_is_named(folder: Path) -> None
     assert (found.cause, "feedback-1.jsonl is missing" in found.what) == ("donor", True)
 
 
-WORDING = Path(__file__).parent.parent / "src/icl_loop/wording/en.toml"
+WORDING = Path(__file__).parent.parent / "src/icl_loop/tasks/prompts/en.toml"
 
 
 async def test_a_wording_file_that_changed_is_a_setting(tmp_path: Path) -> None:

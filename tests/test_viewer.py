@@ -24,15 +24,15 @@ from rich.console import Console
 from rich.text import Text
 
 from icl_loop.context import shown_in
-from icl_loop.encodings import encoding, pixels
+from icl_loop.core.messages import Reply, Usage, user
+from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.loop import events
-from icl_loop.messages import Reply, Usage, user
-from icl_loop.records import Feedback, Note, Probe, Turn
-from icl_loop.screen import RECENT, draw
+from icl_loop.tasks.encodings import encoding, pixels
+from icl_loop.terminal.progress import RECENT, draw
+from icl_loop.terminal.viewer import Replay, Show, View, curve, keys_in, page, press
+from icl_loop.terminal.viewer.accuracy_plot import running
+from icl_loop.terminal.viewer.navigation import FASTEST, SLOWEST
 from icl_loop.transcripts import End, Header, Transcript
-from icl_loop.viewer import Replay, Show, View, curve, keys_in, page, press
-from icl_loop.viewer.curve import running
-from icl_loop.viewer.steering import FASTEST, SLOWEST
 from making import played, session
 from terminal import HOSTILE, is_plain, shown
 

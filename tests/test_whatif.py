@@ -13,28 +13,27 @@ import numpy as np
 import pytest
 
 from icl_loop.context import POLICIES, context_policy, shown_in
-from icl_loop.errors import ContextFull, ContextOverflow, InputError
+from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
+from icl_loop.core.messages import Message, Reply, Usage
+from icl_loop.core.records import Note, Turn
+from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
 from icl_loop.loop import events
-from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import ChatModel, ScriptedModel
-from icl_loop.plots import save
-from icl_loop.records import Note, Turn
-from icl_loop.screen import percent
-from icl_loop.tokens import ESTIMATORS, count_messages
-from icl_loop.transcripts import SourceIdentity, Transcript
-from icl_loop.verification import verify
-from icl_loop.whatif import (
+from icl_loop.plots import outlook_chart, save
+from icl_loop.replay.verification import verify
+from icl_loop.replay.what_if import (
     Requests,
     as_json,
     as_played,
-    outlook_chart,
-    outlook_table,
     outlooks,
     requests_of,
     shown_under,
     turns_of,
 )
+from icl_loop.terminal.progress import percent
+from icl_loop.terminal.what_if_tables import outlook_table
+from icl_loop.transcripts import SourceIdentity, Transcript
 from making import experiment, session
 from terminal import HOSTILE, is_plain, shown
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from icl_loop.encodings import ENCODINGS
-from icl_loop.errors import InputError
-from icl_loop.feedback import Phrase
-from icl_loop.tokens import VOCABULARIES, token_counter
-from icl_loop.wording import Announced, Frame, Heard, Wording, open_wording, shipped
+from icl_loop.core.errors import InputError
+from icl_loop.core.tokens import VOCABULARIES, token_counter
+from icl_loop.tasks.encodings import ENCODINGS
+from icl_loop.tasks.feedback import Phrase
+from icl_loop.tasks.prompts import Announced, Frame, Heard, Wording, open_wording, shipped
 
 WORDINGS = pytest.mark.parametrize(
     "words", [open_wording(name) for name in shipped()], ids=shipped()

@@ -26,19 +26,19 @@ from icl_loop.context import (
     Within,
     context_policy,
 )
-from icl_loop.datasets import Dataset, open_dataset
-from icl_loop.encodings import ENCODINGS, encoding
-from icl_loop.errors import IclLoopError, InputError, StoppedShort
+from icl_loop.core.errors import IclLoopError, InputError, StoppedShort
+from icl_loop.core.messages import Message, Reply, Usage
+from icl_loop.core.records import Feedback, Note, Sample, Turn
 from icl_loop.experiment import Experiment, Session, Settings, load, parse
 from icl_loop.loop import events, play, recall
-from icl_loop.messages import Message, Reply, Usage
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel, open_model
-from icl_loop.records import Feedback, Note, Sample, Turn
-from icl_loop.runner import Run
-from icl_loop.task import Task
+from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
+from icl_loop.tasks.datasets import Dataset, open_dataset
+from icl_loop.tasks.encodings import ENCODINGS, encoding
+from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.task import Task
 from icl_loop.transcripts import Recorder, Transcript, read
-from icl_loop.verification import verify
-from icl_loop.wording import Wording, open_wording
 
 __all__ = [
     "ENCODINGS",

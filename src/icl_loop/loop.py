@@ -19,12 +19,12 @@ from icl_loop.context import (
     shown_in,
     spans,
 )
-from icl_loop.errors import ContextFull, ContextOverflow
-from icl_loop.messages import Message, Reply, Request, user
+from icl_loop.core.errors import ContextFull, ContextOverflow
+from icl_loop.core.messages import Message, Reply, Request, user
+from icl_loop.core.records import Event, Note, Probe, Sample, Turn
+from icl_loop.core.tokens import TokenCounter, count_message
 from icl_loop.models import ChatModel
-from icl_loop.records import Event, Note, Probe, Sample, Turn
-from icl_loop.task import Task
-from icl_loop.tokens import TokenCounter, count_message
+from icl_loop.tasks.task import Task
 
 
 async def play(

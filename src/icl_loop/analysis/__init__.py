@@ -10,7 +10,8 @@ from icl_loop.analysis.curves import (
     summarize,
     warnings,
 )
-from icl_loop.analysis.frame import find, frame, tabulate
+from icl_loop.analysis.frame import frame, tabulate
+from icl_loop.analysis.image_neighbours import nearest_pictures
 from icl_loop.analysis.inference import (
     Conclusion,
     Rung,
@@ -19,6 +20,7 @@ from icl_loop.analysis.inference import (
     conclude,
     conclude_each,
 )
+from icl_loop.analysis.json_output import conclusion_fields, joined
 from icl_loop.analysis.metrics import (
     ArmMetrics,
     confusion,
@@ -30,12 +32,11 @@ from icl_loop.analysis.metrics import (
     metrics_fields,
     nearest_shown,
 )
-from icl_loop.analysis.notes import Noted, noted, notes
-from icl_loop.analysis.pictures import nearest_pictures
+from icl_loop.analysis.note_usage import Noted, noted, notes
 from icl_loop.analysis.probes import Checkpoint, checkpoint_fields, checkpoints, probes
-from icl_loop.analysis.reporting import conclusion_fields, joined
-from icl_loop.analysis.sentences import sentence
-from icl_loop.analysis.sessions import sessions
+from icl_loop.analysis.session_settings import sessions
+from icl_loop.analysis.verdict_sentences import sentence
+from icl_loop.transcripts.files import find
 
 __all__ = [
     "STOP_AT",

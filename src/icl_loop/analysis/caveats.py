@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import polars as pl
 
+from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
-from icl_loop.analysis.roles import Pair, Roles
 
 TOLD_APART = 0.2
 """Told lengths that differ by more than this share of the longer one are said."""

@@ -12,7 +12,7 @@ import numpy as np
 import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike, NDArray
 
-from icl_loop.records import keyed_bits
+from icl_loop.core.records import keyed_bits
 
 ALPHA = 0.05
 POWER = 0.8

@@ -10,7 +10,7 @@ import polars as pl
 import scipy  # its parts are loaded where they are first used
 from numpy.typing import ArrayLike, NDArray
 
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 
 EDGES = (0, 20, 50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000)
 """Where the windows of the table begin, as turns counted from 0; the last one has no end."""

@@ -6,10 +6,10 @@ from typing import Literal
 
 import polars as pl
 
+from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.caveats import caveats
 from icl_loop.analysis.contrasts import MARGIN, Contrast, e_process, holm
-from icl_loop.analysis.roles import Pair, Roles
-from icl_loop.errors import InputError, TranscriptError, nearest
+from icl_loop.core.errors import InputError, TranscriptError, nearest
 
 Verdict = Literal["learned", "equivalent", "no evidence", "descriptive only"]
 MOST_FREQUENT = "the most frequent label"

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from icl_loop.analysis.curves import Estimate, early_turns
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 
 Nearest = Mapping[str, Sequence[int | None]]
 """For each session's path, the past turn whose picture is nearest to each turn's, None if none."""

@@ -10,10 +10,10 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis.curves import Estimate
-from icl_loop.analysis.exported import is_exported, table
-from icl_loop.analysis.frame import sources
-from icl_loop.analysis.sessions import sessions, text_in, whole_in
-from icl_loop.errors import TranscriptError
+from icl_loop.analysis.session_settings import sessions, text_in, whole_in
+from icl_loop.core.errors import TranscriptError
+from icl_loop.transcripts.exported_tables import is_exported, table
+from icl_loop.transcripts.files import sources
 
 _SCHEMA = {
     "path": pl.String,

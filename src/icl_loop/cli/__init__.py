@@ -7,18 +7,18 @@ import typer
 
 from icl_loop.cli.analyze import analyze
 from icl_loop.cli.branch import branch
-from icl_loop.cli.console import DONE, complain, exit_code
 from icl_loop.cli.export import export
 from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
-from icl_loop.cli.rejudge import rejudge
 from icl_loop.cli.replay import replay
 from icl_loop.cli.report import report
+from icl_loop.cli.rescore import rejudge
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
 from icl_loop.cli.what_if import what_if
-from icl_loop.errors import IclLoopError, InputError
+from icl_loop.core.errors import IclLoopError, InputError
+from icl_loop.terminal.console import DONE, complain, exit_code
 
 app = typer.Typer(
     help="Does a language model, inside one long conversation and with frozen weights, learn from"

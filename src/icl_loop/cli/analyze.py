@@ -23,14 +23,14 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.archive import Archive
-from icl_loop.cli.console import err, print_json
+from icl_loop.analysis.baseline import beside, shadow_frame
+from icl_loop.analysis.spending import spending
 from icl_loop.cli.options import SavedPaths, pair_of_arms
-from icl_loop.cli.summary import measured_arms, print_summary
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 from icl_loop.experiment import PriceSettings
-from icl_loop.shadow import beside, shadow_frame
-from icl_loop.spending import spending
+from icl_loop.terminal.console import err, print_json
+from icl_loop.terminal.run_summary import measured_arms, print_summary
+from icl_loop.transcripts.loading import Archive
 
 
 def analyze(

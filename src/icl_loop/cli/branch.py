@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.branching import branches
 from icl_loop.cli.options import Changes, Concurrency, MaxTokens, MaxUsd, Paths, from_here
 from icl_loop.cli.run import carry_out
-from icl_loop.errors import InputError
-from icl_loop.runner import DEFAULT_CONCURRENCY, Run
+from icl_loop.core.errors import InputError
+from icl_loop.replay.branching import branches
+from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run
 
 
 def branch(

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.cli.console import err, out
 from icl_loop.cli.options import Paths
-from icl_loop.cli.waiting import Waiting
+from icl_loop.terminal.console import err, out
+from icl_loop.terminal.work_progress import Waiting
 
 
 def export(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 
 Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
 SavedPaths = Annotated[

@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
-from icl_loop import planning, screen, sheet
-from icl_loop.cli.console import err, out, print_json
+from icl_loop import planning
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
-from icl_loop.cli.waiting import Waiting, checking
 from icl_loop.experiment import load
-from icl_loop.runner import DEFAULT_CONCURRENCY
+from icl_loop.runner.run import DEFAULT_CONCURRENCY
+from icl_loop.terminal import plan_tables, progress
+from icl_loop.terminal.console import err, out, print_json
+from icl_loop.terminal.work_progress import Waiting, checking
 
 
 def plan(
@@ -48,7 +49,7 @@ def plan(
     if as_json_text:
         print_json(planning.as_json(planned))
         return
-    out.print(sheet.expense_table(planned))
-    out.print(sheet.exposure_table(planned))
-    for sentence in sheet.sentences(planned):
-        out.print(screen.printable(sentence), highlight=False, markup=False)
+    out.print(plan_tables.expense_table(planned))
+    out.print(plan_tables.exposure_table(planned))
+    for sentence in plan_tables.sentences(planned):
+        out.print(progress.printable(sentence), highlight=False, markup=False)

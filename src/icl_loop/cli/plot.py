@@ -9,10 +9,10 @@ import polars as pl
 import typer
 
 from icl_loop.analysis import conclude_each, frame, sessions
-from icl_loop.cli.console import complain, say
+from icl_loop.cli.baseline_option import NoShadow, ShadowOf, shaded
 from icl_loop.cli.options import SavedPaths, check_folder
-from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
+from icl_loop.terminal.console import complain, say
 
 if TYPE_CHECKING:
     from icl_loop.plots import AnyChart

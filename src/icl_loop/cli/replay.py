@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.cli.console import out
 from icl_loop.cli.options import Paths
-from icl_loop.cli.verifying import verify_all
-from icl_loop.errors import InputError, nearest
+from icl_loop.core.errors import InputError, nearest
+from icl_loop.terminal.console import out
+from icl_loop.terminal.verification_output import verify_all
+from icl_loop.terminal.viewer import Keyboard, Replay, Show, View, has_keys, watch
 from icl_loop.transcripts import read
-from icl_loop.viewer import Keyboard, Replay, Show, View, has_keys, watch
 
 _SPEED = 2.0
 """Turns a second in a terminal."""

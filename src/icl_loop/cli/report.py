@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import frame
-from icl_loop.cli.console import say, this_command
+from icl_loop.cli.baseline_option import NoShadow, ShadowOf, shaded
 from icl_loop.cli.options import SavedPaths, check_folder, pair_of_arms
-from icl_loop.cli.shading import NoShadow, ShadowOf, shaded
-from icl_loop.errors import StoppedShort
+from icl_loop.core.errors import StoppedShort
+from icl_loop.terminal.console import say, this_command
 
 
 def report(

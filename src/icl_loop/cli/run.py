@@ -11,9 +11,7 @@ from typing import Annotated
 
 import typer
 
-from icl_loop import screen
 from icl_loop.analysis import frame
-from icl_loop.cli.console import STOPPED_SHORT, err, say, this_command
 from icl_loop.cli.options import (
     Changes,
     Concurrency,
@@ -25,14 +23,16 @@ from icl_loop.cli.options import (
     Turns,
     laid_over,
 )
-from icl_loop.cli.summary import measured_arms, print_summary
-from icl_loop.cli.waiting import checking
-from icl_loop.engines import Engine, local
-from icl_loop.engines.ray import WAIT_S, on_ray
-from icl_loop.errors import BudgetSpent, InputError, TranscriptError
+from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.experiment import Experiment, load
 from icl_loop.models import is_built_in
-from icl_loop.runner import DEFAULT_CONCURRENCY, Run, RunResult
+from icl_loop.runner.engines import Engine, local
+from icl_loop.runner.engines.ray import WAIT_S, on_ray
+from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
+from icl_loop.terminal import progress
+from icl_loop.terminal.console import STOPPED_SHORT, err, say, this_command
+from icl_loop.terminal.run_summary import measured_arms, print_summary
+from icl_loop.terminal.work_progress import checking
 
 
 class EngineName(StrEnum):
@@ -97,7 +97,7 @@ def carry_out(playing: Run) -> None:
         playing.check(waiting.step)
     if playing.meter.is_limited and not _is_charged(playing.experiment):
         err.print("note: the limit stops nothing: models of this program take no tokens, no money")
-    with screen.watch(playing.experiment, err, playing.meter) as watcher:
+    with progress.watch(playing.experiment, err, playing.meter) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
@@ -161,7 +161,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
         turns = frame(paths)
         print_summary(turns, None, measured_arms(turns))
     if result is not None and result.stops:
-        err.print(screen.stops_table(result.stops))
+        err.print(progress.stops_table(result.stops))
     if result is not None and result.early is not None:
         say(
             f"stopped early: after {len(result.early.differences)} streams the evidence that"
@@ -173,7 +173,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
         say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
     err.print(
-        screen.printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
+        progress.printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.cli.console import complain, out
-from icl_loop.errors import InputError, nearest
+from icl_loop.core.errors import InputError, nearest
 from icl_loop.models import BUILT_IN, is_built_in, open_model
+from icl_loop.terminal.console import complain, out
 
 
 def serve(

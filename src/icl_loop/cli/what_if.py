@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.progress import track
 
-from icl_loop.archive import Archive
-from icl_loop.cli.console import err, out
+from icl_loop.analysis.baseline import LEARNER
 from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.context import Policy, context_policy
-from icl_loop.errors import InputError
-from icl_loop.shadow import LEARNER
+from icl_loop.core.errors import InputError
+from icl_loop.terminal.console import err, out
+from icl_loop.transcripts.loading import Archive
 
 if TYPE_CHECKING:
-    from icl_loop.whatif import Requests
+    from icl_loop.replay.what_if import Requests
 
 
 def what_if(
@@ -41,7 +41,9 @@ def what_if(
     Each session keeps its questions, replies and told words.
     A policy that has the model take notes cannot be asked about.
     """
-    from icl_loop import plots, whatif  # noqa: PLC0415  the chart library takes its time
+    from icl_loop import plots  # noqa: PLC0415  the chart library takes its time
+    from icl_loop.replay import what_if as whatif  # noqa: PLC0415
+    from icl_loop.terminal.what_if_tables import outlook_table  # noqa: PLC0415
 
     if file is not None:
         plots.check_format(file)
@@ -55,9 +57,9 @@ def what_if(
         report = whatif.as_json(rows, learner)
         typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
     else:
-        out.print(whatif.outlook_table(rows, learner))
+        out.print(outlook_table(rows, learner))
     if file is not None:
-        chart = whatif.outlook_chart(whatif.turns_of(found), learner, window)
+        chart = plots.outlook_chart(whatif.turns_of(found), learner, window)
         plots.save(chart, file)
         err.print(f"plot: {file}", highlight=False, soft_wrap=True)
 
@@ -66,7 +68,7 @@ async def _all_requests(
     archive: Archive, policies: Sequence[Policy], learner: str
 ) -> list["Requests"]:
     """Return the requests of every session that has turns: as played, then under each policy."""
-    from icl_loop.whatif import as_played, requests_of, shown_under  # noqa: PLC0415  as above
+    from icl_loop.replay.what_if import as_played, requests_of, shown_under  # noqa: PLC0415  as above
 
     found = []
     quiet = not err.is_terminal

@@ -1,9 +1,5 @@
 """Context policies: which past turns the next request shows, within the tokens of a window."""
 
-from icl_loop.context.expression import (
-    POLICIES,
-    context_policy,
-)
 from icl_loop.context.held import Held
 from icl_loop.context.history import (
     Growing,
@@ -33,6 +29,10 @@ from icl_loop.context.policies import (
     looks,
     needed,
     notes_in,
+)
+from icl_loop.context.policy_parser import (
+    POLICIES,
+    context_policy,
 )
 from icl_loop.context.window import (
     Shown,

@@ -14,15 +14,15 @@ from typing import Any, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop import answers
 from icl_loop.context.held import Held
 from icl_loop.context.window import Shown, Tally, Window, shown_in
-from icl_loop.errors import InputError
-from icl_loop.messages import Message, user
-from icl_loop.records import Event, Note, Turn
-from icl_loop.sight import eye
-from icl_loop.tokens import count_message
-from icl_loop.wording import Heard, Notebook, Wording
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Message, user
+from icl_loop.core.records import Event, Note, Turn
+from icl_loop.core.tokens import count_message
+from icl_loop.tasks import answers
+from icl_loop.tasks.prompts import Heard, Notebook, Wording
+from icl_loop.tasks.question_decoding import eye
 
 S = TypeVar("S")
 Pixels = NDArray[np.float32]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from icl_loop.context.history import History, Past, Pixels, steadied
 from icl_loop.context.window import Shown
-from icl_loop.errors import ContextFull, InputError
-from icl_loop.records import keyed_index
+from icl_loop.core.errors import ContextFull, InputError
+from icl_loop.core.records import keyed_index
 
 _FINE = 2**53
 """Equal steps into which a number drawn for a turn divides [0, 1)."""

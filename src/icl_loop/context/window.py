@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from icl_loop.errors import InputError
-from icl_loop.messages import JOIN, Message
-from icl_loop.records import Span, Turn
-from icl_loop.tokens import (
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import JOIN, Message
+from icl_loop.core.records import Span, Turn
+from icl_loop.core.tokens import (
     ESTIMATORS,
     REQUEST_TOKENS,
     TokenCounter,

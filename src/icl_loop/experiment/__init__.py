@@ -1,9 +1,9 @@
 """Experiments: one TOML file of arms and streams, checked whole before the first request."""
 
-from icl_loop.experiment.arms import Experiment
 from icl_loop.experiment.donors import DonorMissing, donor_of
-from icl_loop.experiment.files import check_arm_name, load, parse, run_table
-from icl_loop.experiment.recorded import answering, branched
+from icl_loop.experiment.experiment import Experiment
+from icl_loop.experiment.experiment_file import check_arm_name, load, parse, run_table
+from icl_loop.experiment.recorded_settings import answering, branched
 from icl_loop.experiment.sessions import Branch, Donor, Session
 from icl_loop.experiment.settings import (
     AnalysisSettings,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 from icl_loop.experiment.sessions import Donor, Session
 from icl_loop.transcripts import Header, read
 

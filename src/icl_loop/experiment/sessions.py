@@ -9,16 +9,18 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from icl_loop.context import Policy, Window, context_policy
-from icl_loop.datasets import Dataset, open_dataset
-from icl_loop.encodings import encoding
-from icl_loop.errors import DatasetError, InputError
-from icl_loop.experiment.complaints import first_complaint
+from icl_loop.core.errors import DatasetError, InputError
+from icl_loop.core.records import Event, Sample
+from icl_loop.core.tokens import token_counter
 from icl_loop.experiment.settings import LimitSettings, Settings
-from icl_loop.labels import label_map, swapped
+from icl_loop.experiment.validation_errors import first_complaint
 from icl_loop.models import ChatModel, open_model
-from icl_loop.records import Event, Sample
-from icl_loop.task import Replies, Task
-from icl_loop.tokens import token_counter
+from icl_loop.tasks.datasets import Dataset, open_dataset
+from icl_loop.tasks.encodings import encoding
+from icl_loop.tasks.labels import label_map, swapped
+from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.task import Replies, Task
+from icl_loop.tasks.transforms import transform
 from icl_loop.transcripts import (
     AnalysisIdentity,
     BranchIdentity,
@@ -27,8 +29,6 @@ from icl_loop.transcripts import (
     Header,
     Transcript,
 )
-from icl_loop.transforms import transform
-from icl_loop.wording import Wording, open_wording
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from typing import Annotated, Any, Self, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from icl_loop.answers import Rule, RuleName
-from icl_loop.encodings import ENCODINGS
-from icl_loop.errors import InputError
-from icl_loop.experiment.checks import (
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Usage
+from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
+from icl_loop.experiment.validators import (
     as_address,
     as_file_name,
     as_policy,
@@ -17,13 +17,14 @@ from icl_loop.experiment.checks import (
     no_secrets,
     one_of,
 )
-from icl_loop.feedback import KINDS, YOKED, Only, Telling
-from icl_loop.labels import LABEL_MAPS
 from icl_loop.models import AnswerFormat, check_params, is_built_in
-from icl_loop.task import Replies
-from icl_loop.tokens import ESTIMATORS, counter_for, token_counter
-from icl_loop.transforms import TRANSFORMS
-from icl_loop.wording import open_wording
+from icl_loop.tasks.answers import Rule, RuleName
+from icl_loop.tasks.encodings import ENCODINGS
+from icl_loop.tasks.feedback import KINDS, YOKED, Only, Telling
+from icl_loop.tasks.labels import LABEL_MAPS
+from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.task import Replies
+from icl_loop.tasks.transforms import TRANSFORMS
 
 AUTO = "auto"
 MOST = 1_000_000
@@ -198,6 +199,12 @@ class PriceSettings(_Table):
     input: float = Field(ge=0)
     output: float = Field(ge=0)
     cached: float | None = Field(default=None, ge=0)
+
+    def __call__(self, usage: Usage) -> float:
+        """Return the US dollars of these tokens."""
+        cached = self.input if self.cached is None else self.cached
+        fresh = usage.prompt - usage.cached
+        return (fresh * self.input + usage.cached * cached + usage.completion * self.output) / 1e6
 
 
 class AnalysisSettings(_Table):

@@ -7,10 +7,10 @@ from tempfile import TemporaryDirectory
 
 from polars.exceptions import PolarsError
 
-from icl_loop.analysis.exported import TABLES, beside
-from icl_loop.errors import InputError, StoppedShort, nearest
-from icl_loop.export import csv_file, inspect_log, openai_jsonl, parquet
-from icl_loop.export.saved import Saved, Went
+from icl_loop.core.errors import InputError, StoppedShort, nearest
+from icl_loop.export import chat_jsonl, csv_writer, inspect_log, parquet_writer
+from icl_loop.export.selection import Saved, Went
+from icl_loop.transcripts.exported_tables import TABLES, beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ def _tables(place: Path) -> dict[str, Path]:
 _BESIDE = tuple(table for table in TABLES if table != "turns")
 FORMATS: Mapping[str, Format] = {
     "parquet": Format(
-        ".parquet", lambda saved, place, _: parquet.write(saved, _tables(place)), _BESIDE
+        ".parquet", lambda saved, place, _: parquet_writer.write(saved, _tables(place)), _BESIDE
     ),
-    "csv": Format(".csv", lambda saved, place, _: csv_file.write(saved, _tables(place)), _BESIDE),
+    "csv": Format(".csv", lambda saved, place, _: csv_writer.write(saved, _tables(place)), _BESIDE),
     "openai-jsonl": Format(
         ".openai.jsonl",
-        lambda saved, place, merge: openai_jsonl.write(saved, place, merge=merge),
+        lambda saved, place, merge: chat_jsonl.write(saved, place, merge=merge),
         merges=True,
     ),
     "inspect": Format(".inspect", lambda saved, place, _: inspect_log.write(saved, place)),

@@ -17,12 +17,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
-from icl_loop.errors import InputError
-from icl_loop.export import notes
-from icl_loop.export.saved import Saved
-from icl_loop.messages import Image, Message, Reply, Text, Usage, assistant
-from icl_loop.records import Event as Played
-from icl_loop.records import Note, Turn
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant
+from icl_loop.core.records import Event as Played
+from icl_loop.core.records import Note, Turn
+from icl_loop.export import note_messages
+from icl_loop.export.selection import Saved
 from icl_loop.transcripts import VERSION, Header, Transcript, read
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class _Said:
             showed = [(0, 1), *standing, *_past(event), *asking]
             said.calls.append(Call(event, showed, _output(event.reply, model, reply)))
             if isinstance(event, Note):
-                standing = said.take(_key_of(event), notes.shown(transcript, event))
+                standing = said.take(_key_of(event), note_messages.shown(transcript, event))
         return said
 
     def name(self, session: str) -> None:
@@ -261,7 +261,7 @@ class _Said:
 
     def ask(self, transcript: Transcript, note: Note) -> "tuple[Ranges, ChatMessage]":
         """Add the request for notes and its reply to the conversation, and return them."""
-        asking = self.take(f"{_key_of(note)}-question", notes.question(transcript))
+        asking = self.take(f"{_key_of(note)}-question", note_messages.question(transcript))
         reply = _chat(assistant(note.reply.text), f"{_key_of(note)}-reply")
         self.messages.extend((*(self.pool[place] for place, _ in asking), reply))
         return asking, reply

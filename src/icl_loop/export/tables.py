@@ -12,10 +12,10 @@ from pathlib import Path
 
 import polars as pl
 
-from icl_loop.analysis.exported import Schema
 from icl_loop.analysis.frame import checked, groups, part_of
-from icl_loop.export.saved import Saved
-from icl_loop.seals import SEAL
+from icl_loop.export.selection import Saved
+from icl_loop.transcripts.checksum import SEAL
+from icl_loop.transcripts.exported_tables import Schema
 
 _SERVED = ("model", "system_fingerprint")
 _TEXTS: Schema = {

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from icl_loop.errors import InputError, nearest
+from icl_loop.core.errors import InputError, nearest
 from icl_loop.models.chat import (
     AnswerFormat,
     CallableModel,
@@ -12,7 +12,9 @@ from icl_loop.models.chat import (
     Closable,
     ScriptedModel,
 )
-from icl_loop.models.participants import (
+from icl_loop.models.reference import KernelRidge, NearestNeighbour, Propagation, Prototype
+from icl_loop.models.replay import ReplayModel
+from icl_loop.models.simulated import (
     Chance,
     Constant,
     Decreed,
@@ -22,8 +24,6 @@ from icl_loop.models.participants import (
     Refuser,
     WinStayLoseShift,
 )
-from icl_loop.models.reference import KernelRidge, NearestNeighbour, Propagation, Prototype
-from icl_loop.models.replay import ReplayModel
 
 __all__ = [
     "BUILT_IN",

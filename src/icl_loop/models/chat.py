@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from icl_loop.errors import RequestRefused
-from icl_loop.messages import Message, Reply
+from icl_loop.core.errors import RequestRefused
+from icl_loop.core.messages import Message, Reply
 
 AnswerFormat = Literal["text", "schema", "logprobs"]
 """How an endpoint is asked to answer: freely, as JSON of one label, with label log probabilities."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.messages import Image
-from icl_loop.records import Measurements
+from icl_loop.core.messages import Image
+from icl_loop.core.records import Measurements
 
 Features = NDArray[np.float32]
 """Float32, shape (features,)."""

@@ -17,8 +17,8 @@ from aiolimiter import AsyncLimiter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
 
-from icl_loop.errors import BudgetSpent, ModelUnavailable
-from icl_loop.messages import Message, Reply, Usage, assistant
+from icl_loop.core.errors import BudgetSpent, ModelUnavailable
+from icl_loop.core.messages import Message, Reply, Usage, assistant
 from icl_loop.models.chat import ChatModel, Closable
 
 Cost = Callable[[Usage], float]

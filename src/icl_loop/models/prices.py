@@ -1,27 +1,14 @@
-"""What tokens cost: list prices, or prices of one's own."""
+"""What tokens cost: list prices, or the user's own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import genai_prices
 
-from icl_loop.messages import Usage
+from icl_loop.core.messages import Usage
+from icl_loop.models import is_built_in
 from icl_loop.models.limits import Cost
-
-
-@dataclass(frozen=True, slots=True)
-class OwnPrice:
-    """US dollars for a million tokens of prompt, of reply, and of prompt from the cache."""
-
-    input: float
-    output: float
-    cached: float
-
-    def __call__(self, usage: Usage) -> float:
-        """Return the US dollars of these tokens."""
-        fresh = usage.prompt - usage.cached
-        dollars = fresh * self.input + usage.cached * self.cached + usage.completion * self.output
-        return dollars / 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +36,22 @@ class ListPrice:
         return float(found.total_price)
 
 
+def free(_: Usage) -> float:
+    """Return 0: the price of a model that runs in this process."""
+    return 0.0
+
+
+def cost_of(name: str, base_url: str | None, price: Cost | None = None) -> Cost | None:
+    """Return the price of a model's tokens: `price` if given, else the list price; None if unknown.
+
+    A built-in model costs nothing.
+    """
+    if is_built_in(name, base_url):
+        return free
+    return price or list_price(name, base_url)
+
+
+@lru_cache(64)
 def list_price(model: str, base_url: str | None) -> Cost | None:
     """Return the list price of a model at an endpoint, or None if there is none."""
     price: Callable[[Usage], float] = ListPrice(model, base_url)

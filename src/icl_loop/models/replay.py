@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from icl_loop.errors import ContextOverflow, ReplayMismatch
-from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.core.errors import ContextOverflow, ReplayMismatch
+from icl_loop.core.messages import Message, Reply, fingerprint
+from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.models.chat import ChatModel
-from icl_loop.records import Event, Probe, Turn
 
 
 class ReplayModel:

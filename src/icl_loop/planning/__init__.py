@@ -1,9 +1,9 @@
 """Planning: what an experiment takes and what it can show, before the first request."""
 
 from icl_loop.planning.advice import Advice
-from icl_loop.planning.detection import Detectability
-from icl_loop.planning.expense import Expense
-from icl_loop.planning.plans import ArmPlan, Curve, Exposure, Plan, as_json, plan
+from icl_loop.planning.cost_estimate import Expense
+from icl_loop.planning.detectability import Detectability
+from icl_loop.planning.plan import ArmPlan, Curve, Exposure, Plan, as_json, plan
 
 __all__ = [
     "Advice",

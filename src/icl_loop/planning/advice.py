@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 
 from icl_loop.analysis.contrasts import POWER
 from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
-from icl_loop.errors import InputError
+from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings, Settings
-from icl_loop.planning.detection import detectability, seen
-from icl_loop.planning.trials import Trials
+from icl_loop.planning.detectability import detectability, seen
+from icl_loop.planning.trial_sessions import Trials
 
 ENCODINGS_TRIED = ("grid", "sparse")
 """Encodings of few tokens: one that keeps grey levels, and the shortest."""

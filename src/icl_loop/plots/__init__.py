@@ -1,6 +1,6 @@
 """Charts: PNG, SVG and offline HTML from one specification each."""
 
-from icl_loop.plots.answers import (
+from icl_loop.plots.answer_charts import (
     ALL,
     HALVES,
     MOST_LABELS,
@@ -12,6 +12,7 @@ from icl_loop.plots.answers import (
     outcome_chart,
     outcome_shares,
 )
+from icl_loop.plots.chart_files import FORMATS, check_format, save
 from icl_loop.plots.contrasts import contrast_chart, contrast_charts
 from icl_loop.plots.curves import (
     MAX_POINTS,
@@ -20,16 +21,16 @@ from icl_loop.plots.curves import (
     compared_chart,
     curve_chart,
 )
-from icl_loop.plots.look import COLOURS, HEIGHT, PAGE, PAPER, WIDTH, AnyChart, Look
 from icl_loop.plots.probes import probe_chart
-from icl_loop.plots.saving import FORMATS, check_format, save
-from icl_loop.plots.tokens import (
+from icl_loop.plots.theme import COLOURS, HEIGHT, PAGE, PAPER, WIDTH, AnyChart, Look
+from icl_loop.plots.token_usage import (
     exposure_chart,
     knows_tokens,
     reports_tokens,
     token_chart,
     token_panels,
 )
+from icl_loop.plots.what_if import outlook_chart
 
 __all__ = [
     "ALL",
@@ -60,6 +61,7 @@ __all__ = [
     "labels_of",
     "outcome_chart",
     "outcome_shares",
+    "outlook_chart",
     "probe_chart",
     "reports_tokens",
     "save",

@@ -6,8 +6,8 @@ import altair as alt
 import polars as pl
 
 from icl_loop.analysis import Conclusion, Contrast
-from icl_loop.errors import InputError
-from icl_loop.plots.look import PAPER, WIDTH, AnyChart, Look, finished, panels
+from icl_loop.core.errors import InputError
+from icl_loop.plots.theme import PAPER, WIDTH, AnyChart, Look, finished, panels
 
 _ROW = 44
 """Pixels of height for each contrast."""

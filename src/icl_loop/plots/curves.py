@@ -6,8 +6,8 @@ import altair as alt
 import polars as pl
 
 from icl_loop.analysis import arm_curves, session_curves
-from icl_loop.errors import InputError
-from icl_loop.plots.lines import (
+from icl_loop.core.errors import InputError
+from icl_loop.plots.line_labels import (
     arm_colour,
     arm_dashes,
     named,
@@ -16,7 +16,7 @@ from icl_loop.plots.lines import (
     thinned,
     turn_axis,
 )
-from icl_loop.plots.look import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
+from icl_loop.plots.theme import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
 
 MAX_THIN_LINES = 20
 """Sessions of one arm that are drawn singly; with more, an even choice of them is."""

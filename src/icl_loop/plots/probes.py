@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from icl_loop.analysis import Checkpoint
-from icl_loop.plots.lines import (
+from icl_loop.plots.line_labels import (
     arm_colour,
     arm_dashes,
     named,
@@ -15,7 +15,7 @@ from icl_loop.plots.lines import (
     printable,
     turn_axis,
 )
-from icl_loop.plots.look import PAPER, Look, finished
+from icl_loop.plots.theme import PAPER, Look, finished
 
 _SPREAD = 0.02
 """By which share of the longest session dots at one checkpoint are moved aside, at most."""

@@ -1,7 +1,7 @@
 """The page people look at: one HTML file that needs no network."""
 
-from icl_loop.report.packing import packed, unpacked
-from icl_loop.report.pages import WINDOWS, page
-from icl_loop.report.shelving import MOST_BYTES, MOST_TURNS
+from icl_loop.report.page import WINDOWS, page
+from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS
+from icl_loop.report.page_data import packed, unpacked
 
 __all__ = ["MOST_BYTES", "MOST_TURNS", "WINDOWS", "packed", "page", "unpacked"]

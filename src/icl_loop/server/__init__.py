@@ -4,8 +4,8 @@ It counts tokens, pretends to have a prefix cache, takes its time and fails at t
 """
 
 from icl_loop.server.app import build_app
-from icl_loop.server.settings import FAULTS, RequestLog, ServerSettings, parse_faults
-from icl_loop.server.sockets import serve, serving
+from icl_loop.server.http_server import serve, serving
+from icl_loop.server.server_settings import FAULTS, RequestLog, ServerSettings, parse_faults
 
 __all__ = [
     "FAULTS",

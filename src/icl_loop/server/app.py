@@ -16,13 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from icl_loop.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
-from icl_loop.messages import Message, Part, Role, Text
+from icl_loop.core.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
+from icl_loop.core.messages import Message, Part, Role, Text
+from icl_loop.core.records import keyed_index
+from icl_loop.core.tokens import REQUEST_TOKENS, count_message
 from icl_loop.models import ChatModel
-from icl_loop.records import keyed_index
-from icl_loop.server.completions import Completion, chosen, label_tokens
-from icl_loop.server.prefixes import PrefixCache
-from icl_loop.server.requests import (
+from icl_loop.server.completion import Completion, chosen, label_tokens
+from icl_loop.server.prefix_cache import PrefixCache
+from icl_loop.server.request_parser import (
     ARRAY,
     OBJECT,
     Asked,
@@ -34,8 +35,7 @@ from icl_loop.server.requests import (
     take,
 )
 from icl_loop.server.responses import TRANSPORT, Events, HangUp, Refused, until_gone
-from icl_loop.server.settings import FAULTS, RequestLog, ServerSettings
-from icl_loop.tokens import REQUEST_TOKENS, count_message
+from icl_loop.server.server_settings import FAULTS, RequestLog, ServerSettings
 
 UNSOUND = frozenset({"garbage", "empty", "truncated"})
 """Faults that hide behind a status of 200."""

@@ -5,7 +5,7 @@ rewritten. A request is stored as the turns it showed plus the new question, so 
 linearly.
 """
 
-from icl_loop.transcripts.comparing import TIME_FIELDS, check_resumable, compare
+from icl_loop.transcripts.comparison import TIME_FIELDS, check_resumable, compare
 from icl_loop.transcripts.fields import event_fields, note_fields, probe_fields, turn_fields
 from icl_loop.transcripts.header import (
     VERSION,
@@ -18,7 +18,7 @@ from icl_loop.transcripts.header import (
     identity,
 )
 from icl_loop.transcripts.lines import End, EndStatus, line_of
-from icl_loop.transcripts.reading import (
+from icl_loop.transcripts.reader import (
     Transcript,
     has_whole_line,
     read,
@@ -27,7 +27,7 @@ from icl_loop.transcripts.reading import (
     turns_before,
     whole_lines,
 )
-from icl_loop.transcripts.recording import Recorder, begin, is_begun
+from icl_loop.transcripts.writer import Recorder, begin, is_begun
 
 __all__ = [
     "TIME_FIELDS",

@@ -3,8 +3,8 @@
 import base64
 from typing import Any
 
-from icl_loop.messages import Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.records import Event, Feedback, Note, Probe, Turn
+from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, user
+from icl_loop.core.records import Event, Feedback, Note, Probe, Turn
 from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine
 
 

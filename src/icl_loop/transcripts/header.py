@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from icl_loop.seals import SEAL
+from icl_loop.transcripts.checksum import SEAL
 from icl_loop.transcripts.lines import Line, now
 
 VERSION = metadata.version("icl-loop")

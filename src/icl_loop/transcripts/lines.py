@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
-from icl_loop.messages import Finish
-from icl_loop.records import Outcome, Span
-from icl_loop.seals import SEAL, sealed
+from icl_loop.core.messages import Finish
+from icl_loop.core.records import Outcome, Span
+from icl_loop.transcripts.checksum import SEAL, sealed
 
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
 

@@ -5,9 +5,9 @@ through it: it walks every message of every request again, while here each messa
 once in its life and a body is those pieces joined.
 """
 
-from icl_loop.models.openai.bodies import JOIN_JSON, wire
-from icl_loop.models.openai.connections import MAX_REPLY_BYTES
+from icl_loop.models.openai.connection import MAX_REPLY_BYTES
 from icl_loop.models.openai.model import LONGEST_PAUSE_S, OpenAIModel
+from icl_loop.models.openai.request_body import JOIN_JSON, wire
 
 __all__ = [
     "JOIN_JSON",

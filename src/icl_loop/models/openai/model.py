@@ -11,18 +11,24 @@ import aiohttp
 import openai
 from pydantic import ValidationError
 
-from icl_loop.errors import (
+from icl_loop.core.errors import (
     ContextOverflow,
     ModelError,
     ModelUnavailable,
     RequestRefused,
     nearest,
 )
-from icl_loop.messages import Message, Reply, fingerprint
+from icl_loop.core.messages import Message, Reply, fingerprint
+from icl_loop.core.validation_messages import complaint
 from icl_loop.models.chat import AnswerFormat
-from icl_loop.models.openai.bodies import JOIN_JSON, format_fields, head_of, own_fields, wire
-from icl_loop.models.openai.completions import Completion, SaidNothing
-from icl_loop.models.openai.connections import (
+from icl_loop.models.openai.authentication import (
+    NO_KEY,
+    client_of,
+    headers_of,
+    key_in,
+    key_variable_of,
+)
+from icl_loop.models.openai.connection import (
     CONNECTIONS,
     MAX_REPLY_BYTES,
     base_of,
@@ -34,9 +40,9 @@ from icl_loop.models.openai.connections import (
     what_broke,
     why_untrusted,
 )
-from icl_loop.models.openai.keys import NO_KEY, client_of, headers_of, key_in, key_variable_of
-from icl_loop.models.openai.refusals import OVERFLOW, duration_of, error_in, retry_after
-from icl_loop.validity import complaint
+from icl_loop.models.openai.error_responses import OVERFLOW, duration_of, error_in, retry_after
+from icl_loop.models.openai.request_body import JOIN_JSON, format_fields, head_of, own_fields, wire
+from icl_loop.models.openai.response_parser import Completion, SaidNothing
 
 LONGEST_PAUSE_S = 600.0
 """How long a request is held back at the most because the endpoint says that nothing is left."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.messages import Message, Reply
+from icl_loop.core.messages import Message, Reply
+from icl_loop.core.records import keyed_order
+from icl_loop.models.conversation_parser import Conversation, Listener, known_label, signature
 from icl_loop.models.features import Features
-from icl_loop.models.listening import Conversation, Listener, known_label, signature
 from icl_loop.models.reference.distances import Distances, Values
-from icl_loop.records import keyed_order
 
 _SAME = 6
 """Decimals to which scores must agree to be a tie; what differs beyond them is rounding."""

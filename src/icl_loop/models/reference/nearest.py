@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from icl_loop.models.listening import Conversation, Example, known_label
+from icl_loop.core.records import keyed_index, keyed_order
+from icl_loop.models.conversation_parser import Conversation, Example, known_label
 from icl_loop.models.reference.learner import Learner
-from icl_loop.records import keyed_index, keyed_order
 
 
 class NearestNeighbour(Learner):

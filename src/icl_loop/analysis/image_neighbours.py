@@ -1,0 +1,83 @@
+"""Which past picture each turn was most like, read back from the questions of transcripts."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from icl_loop.analysis.metrics import nearest_shown
+from icl_loop.core.messages import user
+from icl_loop.tasks.encodings import Pixels
+from icl_loop.tasks.question_decoding import Eye, eye_of
+from icl_loop.transcripts.exported_tables import Schema, is_exported, table
+from icl_loop.transcripts.files import sources
+
+_TURNS: Schema = {
+    "path": pl.String,
+    "question": pl.String,
+    "kept": pl.List(pl.List(pl.Int64)),
+}
+
+
+def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
+    """Return, by the path of each session, the nearest of the past pictures shown to each turn.
+
+    A session with a question that is no picture written as text is left out. What was saved is taken to be
+    sound: `frame` is the one that checks.
+    """
+    found = {}
+    for source in sources(paths):
+        for path, lines in _exported(source) if is_exported(source) else _saved(source):
+            pictures = _pictures(lines)
+            if pictures is not None:
+                found[path] = nearest_shown(pictures, [_shown(turn) for turn in _turns(lines)])
+    return found
+
+
+Lines = list[Mapping[str, Any]]
+"""Lines of a session: first its header, then those of turns, and others."""
+
+
+def _saved(path: Path) -> Iterator[tuple[str, Lines]]:
+    """Yield the one session of a transcript."""
+    yield str(path), [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def _exported(path: Path) -> Iterator[tuple[str, Lines]]:
+    """Yield the sessions of an export."""
+    known = table(path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"])
+    turns = table(path, "turns", _TURNS, ["path", "kept"])
+    for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
+        asked = part.select("question", "kept", type=pl.lit("turn")).to_dicts()
+        yield str(name), [json.loads(part["header"][0]), *asked]
+
+
+def _turns(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [line for line in lines if line.get("type") == "turn"]
+
+
+def _shown(turn: Mapping[str, Any]) -> list[int]:
+    """Return the past turns in the runs [first, last] that were kept."""
+    return [past for first, last in turn["kept"] for past in range(first, last + 1)]
+
+
+def _pictures(lines: Lines) -> NDArray[np.float32] | None:
+    """Return the pictures of all turns of one size, shape (turns, height, width), or None."""
+    see = eye_of(lines[0].get("settings", {}))
+    questions = [turn.get("question") for turn in _turns(lines)]
+    seen = [_picture(see, text) if isinstance(text, str) else None for text in questions]
+    whole = [picture for picture in seen if picture is not None]
+    if not whole or len(whole) < len(seen) or len({picture.shape for picture in whole}) > 1:
+        return None
+    return np.stack(whole)
+
+
+@lru_cache(maxsize=10_000)  # the arms of a stream ask the same
+def _picture(see: Eye, question: str) -> Pixels | None:
+    """Return the picture that a question shows in its text."""
+    return see(user(question))

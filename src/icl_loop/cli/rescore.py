@@ -1,0 +1,84 @@
+"""The command that reads saved replies again by another rule."""
+
+import shlex
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from icl_loop.analysis import find
+from icl_loop.cli.options import Paths, from_here
+from icl_loop.replay import rescoring
+from icl_loop.replay.rescoring import Rejudged
+from icl_loop.terminal import progress
+from icl_loop.terminal.console import out
+
+
+def rejudge(
+    paths: Paths,
+    changes: Annotated[
+        list[str],
+        typer.Option("--set", metavar="answers.KEY=VALUE", help="How to read; repeatable."),
+    ],
+    out_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder that holds the experiments' own folders; the sources' if not given.",
+        ),
+    ] = None,
+) -> None:
+    """Read saved replies again by another rule, without a request, into transcripts of their own.
+
+    The sources are left as they are; what was told and sent stays as it was.
+    Those of an experiment NAME are saved in NAME-rejudged-DIGEST.
+    The other commands, such as analyze, take that folder like any other.
+    """
+    done = [rescoring.rejudge(path, changes, out_dir) for path in find(paths)]
+    out.print(_table(done))
+    folders = sorted({each.path.parent for each in done})
+    shown = " ".join(shlex.quote(str(from_here(folder))) for folder in folders)
+    out.print(f"transcripts: {shown}", highlight=False, markup=False, soft_wrap=True)
+    out.print(
+        f"see them:    icl-loop analyze {shown}", highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def _table(done: Sequence[Rejudged]) -> Table:
+    """Return the table of how many answers changed, and of accuracy before and after."""
+    table = Table(title="replies read again", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    for heading in (
+        "arm",
+        "sessions",
+        "turns",
+        "answers changed",
+        "right before, %",
+        "right now, %",
+    ):
+        table.add_column(heading, justify="left" if heading == "arm" else "right")
+    by_arm = sorted(done, key=_place)
+    for (_, arm), group in groupby(by_arm, key=_place):
+        each = list(group)
+        turns = sum(one.turns for one in each)
+        table.add_row(
+            Text(progress.printable(arm)),
+            str(len(each)),
+            str(turns),
+            str(sum(one.changed for one in each)),
+            _percent(sum(one.right_before for one in each), turns),
+            _percent(sum(one.right_now for one in each), turns),
+        )
+    return table
+
+
+def _place(one: Rejudged) -> tuple[str, str]:
+    return str(one.path.parent), one.arm
+
+
+def _percent(right: int, turns: int) -> str:
+    return f"{100 * right / turns:.1f}" if turns else "–"

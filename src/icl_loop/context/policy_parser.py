@@ -1,0 +1,94 @@
+"""Context policies as they are written in an experiment file: names with arguments, joined by `|`."""
+
+import ast
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from icl_loop.context.policies import (
+    All,
+    Block,
+    First,
+    Last,
+    Nearest,
+    Notes,
+    OnlyCorrect,
+    OnlyIncorrect,
+    PerClass,
+    Policy,
+    Reservoir,
+    Reset,
+    Stateless,
+    Stochastic,
+    Within,
+    name_of,
+)
+from icl_loop.core.errors import InputError, nearest
+
+POLICIES: Mapping[str, type[Policy]] = {
+    name_of(policy): policy
+    for policy in (
+        All,
+        Stateless,
+        Last,
+        Within,
+        Block,
+        First,
+        OnlyCorrect,
+        OnlyIncorrect,
+        Stochastic,
+        Reservoir,
+        PerClass,
+        Nearest,
+        Notes,
+        Reset,
+    )
+}
+
+
+def context_policy(text: str) -> Policy:
+    """Return the policy that `text` names: names with arguments, joined by `|`.
+
+    >>> str(context_policy("last(50) | within(4000)"))
+    'last(n=50) | within(tokens=4000)'
+
+    Raises:
+        InputError: `text` names no policy, or an argument is not one of its own.
+    """
+    try:
+        return _build(ast.parse(text.strip(), mode="eval").body, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise InputError(f"context policy {text!r} is not written like last(50) | within") from None
+
+
+def _build(node: ast.expr, text: str) -> Policy:
+    match node:
+        case ast.BinOp(left=left, op=ast.BitOr(), right=right):
+            return _build(left, text) | _build(right, text)
+        case ast.Name(id=name):
+            return _call(name, [], [], text)
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
+            return _call(name, args, keywords, text)
+        case _:
+            raise InputError(f"context policy {text!r} is not written like last(50) | within")
+
+
+def _call(
+    name: str, args: Iterable[ast.expr], keywords: Iterable[ast.keyword], text: str
+) -> Policy:
+    if name not in POLICIES:
+        raise InputError(f"unknown context policy {name!r}: {nearest(name, POLICIES)}")
+    try:
+        given = [_number(arg) for arg in args]
+        named = {str(keyword.arg): _number(keyword.value) for keyword in keywords}
+        inspect.signature(POLICIES[name]).bind(*given, **named)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"context policy {text!r}: {name}: {error}") from None
+    return POLICIES[name](*given, **named)
+
+
+def _number(node: ast.expr) -> Any:  # noqa: ANN401  the policy's own signature types it
+    value = ast.literal_eval(node)
+    if isinstance(value, bool) or not isinstance(value, int | float | None):
+        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  one kind to catch above
+    return value

@@ -1,0 +1,224 @@
+"""The records of the experiment, each built whole, and the randomness they are keyed by."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Message, Reply, assistant, user
+
+Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
+Span = tuple[int, int]
+"""First and last index of a run of turns, both included."""
+
+
+Modality = Literal["picture", "table", "text"]
+"""What kind of thing a sample is."""
+
+
+LARGEST = 1e300
+"""Largest number in a table, so that rounding never leaves the range of numbers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """A row of a table: numbers, each with the name of its column.
+
+    Attributes:
+        names: Names of the columns.
+        values: Float64, shape (columns,), each at most `LARGEST` in size.
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+
+
+Picture = NDArray[np.uint8]
+"""uint8, shape (height, width) for grey or (height, width, 3) for RGB; 255 is bright."""
+Content = Picture | Measurements | str
+
+
+def modality(content: Content) -> Modality:
+    """Return what kind of thing `content` is."""
+    if isinstance(content, str):
+        return "text"
+    return "table" if isinstance(content, Measurements) else "picture"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One picture, row of a table or text of a data set.
+
+    Attributes:
+        id: Where it stands, such as `mnist:test/7`.
+        content: What there is to tell about.
+        label: Its class, in the data set's own names.
+    """
+
+    id: str
+    content: Content
+    label: str
+
+    @property
+    def modality(self) -> Modality:
+        """What kind of thing it is."""
+        return modality(self.content)
+
+    @property
+    def image(self) -> Picture:
+        """The picture.
+
+        Raises:
+            InputError: The sample is something else.
+        """
+        if not isinstance(self.content, np.ndarray):
+            raise InputError(f"{self.id} is a {self.modality}, not a picture")
+        return self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """The truth for the analysis and, apart from it, the words for the model."""
+
+    correct: bool
+    told: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One sample asked, answered, judged and fed back.
+
+    Attributes:
+        index: Position in the session, from 0.
+        sample: Id of the sample.
+        label: The right label, in the names the model was given.
+        question: The message that asked.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model answered.
+        answer: The label read from the reply, or None.
+        outcome: How reading went.
+        feedback: The judgement and the words told.
+        overflows: Requests for this turn that the model refused as too long; each was followed by
+            one that showed less.
+        echo: What later requests show in place of the reply, where that is not the reply itself.
+        calibration: What one counted token was taken to cost when the window was measured, learned
+            from the prompt tokens that the endpoint had reported until then.
+        counted: Tokens of the request as counted here; None in a session saved before they were.
+        prefix: How many of them the request had in common with the beginning of the one before it,
+            so that a provider's prompt cache could serve them.
+    """
+
+    index: int
+    sample: str
+    label: str
+    question: Message
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    answer: str | None
+    outcome: Outcome
+    feedback: Feedback
+    overflows: int = 0
+    calibration: float = 1.0
+    echo: str | None = None
+    counted: int | None = None
+    prefix: int | None = None
+
+    @cached_property
+    def messages(self) -> tuple[Message, Message, Message]:
+        """The turn as later requests show it: question, reply, what was told."""
+        said = self.reply.text if self.echo is None else self.echo
+        return self.question, assistant(said), user(self.feedback.told)
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A held-out sample asked in a fork of the session and never appended.
+
+    Attributes:
+        after_turn: Turns played when it was asked.
+        sample: Id of the sample.
+        label: The right label, in the names the model was given.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model answered.
+        answer: The label read from the reply, or None.
+        outcome: How reading went.
+        correct: Whether the answer was right.
+        overflows: Requests for it that the model refused as too long.
+    """
+
+    after_turn: int
+    sample: str
+    label: str
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    answer: str | None
+    outcome: Outcome
+    correct: bool
+    overflows: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the model was asked to write down of the turns so far, in a request of its own.
+
+    Attributes:
+        after_turn: Turns played when it was written.
+        kept: Which past turns the request showed.
+        request: Fingerprint of the whole request.
+        reply: What the model wrote.
+        text: What later requests show of it: the reply, cut to its allowance.
+        overflows: Requests for it that the model refused as too long.
+        counted: Tokens of the request as counted here.
+        prefix: How many of them the request had in common with the beginning of the one before it.
+    """
+
+    after_turn: int
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    text: str
+    overflows: int = 0
+    counted: int | None = None
+    prefix: int | None = None
+
+
+Event = Turn | Note
+"""What a session is made of, in order: turns, and the notes taken between them."""
+
+
+def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:
+    """Return `count` random 64-bit integers that are a function of `key` alone.
+
+    The key names the seed, the purpose, and the stream or turn. The bits are the raw output of
+    PCG64 (O'Neill 2014), which numpy promises never to change, seeded by SHA-256 of the key.
+    """
+    return np.random.PCG64(_digest(key)).random_raw(count)
+
+
+def keyed_index(size: int, *key: str | int) -> int:
+    """Return an integer in [0, size) that is a function of `key` alone.
+
+    The modulo of 256 uniform bits is biased by less than size / 2**256.
+    """
+    return _digest(key) % size
+
+
+def keyed_order(size: int, *key: str | int) -> NDArray[np.intp]:
+    """Return a permutation of range(size) that is a function of `key` alone."""
+    return np.argsort(keyed_bits(size, *key), kind="stable")
+
+
+def _digest(key: tuple[str | int, ...]) -> int:
+    """Return SHA-256 of `key` as an integer.
+
+    It is taken of `ascii` since what `repr` escapes depends on the Unicode tables of the Python.
+    """
+    return int.from_bytes(hashlib.sha256(ascii(key).encode()).digest(), "big")

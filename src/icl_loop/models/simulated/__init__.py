@@ -1,0 +1,19 @@
+"""Participants: simulated models of known behaviour, for testing the apparatus."""
+
+from icl_loop.models.simulated.faulty import FormatBreaker, Refuser
+from icl_loop.models.simulated.guessing import Chance, Constant
+from icl_loop.models.simulated.heuristics import LabelCounter, WinStayLoseShift
+from icl_loop.models.simulated.informed import Decreed, Perfect
+from icl_loop.models.simulated.simulated_model import Participant
+
+__all__ = [
+    "Chance",
+    "Constant",
+    "Decreed",
+    "FormatBreaker",
+    "LabelCounter",
+    "Participant",
+    "Perfect",
+    "Refuser",
+    "WinStayLoseShift",
+]

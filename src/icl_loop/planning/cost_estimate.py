@@ -1,0 +1,136 @@
+"""What the sessions of an arm take: requests, tokens, money and time."""
+
+import heapq
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from icl_loop.core.messages import Usage
+from icl_loop.experiment import Experiment, LimitSettings, Settings
+from icl_loop.models import is_built_in
+from icl_loop.models.prices import cost_of
+from icl_loop.planning.trial_sessions import Trial
+
+Place = tuple[str, int]
+"""Arm and stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expense:
+    """What a number of requests takes.
+
+    Attributes:
+        requests: How many there are.
+        prompt: Their prompt tokens.
+        cached: How many of these a prefix cache would serve: what each request has in common with
+            the beginning of the one before it in its session, in whole steps of 128 tokens. Some
+            providers serve nothing of short prompts (OpenAI below 1,024 tokens).
+        completion: Tokens of the replies.
+        usd: US dollars without a prefix cache, None if no price is known.
+        usd_cached: US dollars with one.
+    """
+
+    requests: int
+    prompt: int
+    cached: int
+    completion: int
+    usd: float | None
+    usd_cached: float | None
+
+
+def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> Expense:
+    """Return what all sessions of an arm take, scaled up from those on trial."""
+    usages = [usage for trial in trials for usage in trial.usages]
+    scale = experiment.streams / len(trials)
+    cost = cost_of(settings.model.name, settings.model.base_url, experiment.price)
+    return Expense(
+        requests=round(scale * len(usages)),
+        prompt=round(scale * sum(usage.prompt for usage in usages)),
+        cached=round(scale * sum(usage.cached for usage in usages)),
+        completion=round(scale * sum(usage.completion for usage in usages)),
+        usd=cost and scale * sum(cost(replace(usage, cached=0)) for usage in usages),
+        usd_cached=cost and scale * sum(map(cost, usages)),
+    )
+
+
+def together(expenses: Sequence[Expense]) -> Expense:
+    """Return what these take together; money is unknown if one of them is."""
+    return Expense(
+        requests=sum(each.requests for each in expenses),
+        prompt=sum(each.prompt for each in expenses),
+        cached=sum(each.cached for each in expenses),
+        completion=sum(each.completion for each in expenses),
+        usd=_sum([each.usd for each in expenses]),
+        usd_cached=_sum([each.usd_cached for each in expenses]),
+    )
+
+
+def _sum(amounts: Sequence[float | None]) -> float | None:
+    known = [amount for amount in amounts if amount is not None]
+    return sum(known) if len(known) == len(amounts) else None
+
+
+def seconds(
+    experiment: Experiment,
+    played: Mapping[str, Sequence[Trial]],
+    latency_s: float,
+    concurrency: int,
+) -> float:
+    """Return how long these arms take, played stream by stream, if a request takes `latency_s`.
+
+    Models of this process answer at once. The pace that the file sets is kept.
+    """
+    asked = {arm: trials for arm, trials in played.items() if _is_asked(experiment.arms[arm])}
+    jobs = {
+        (arm, stream): Job(
+            latency_s * len(trials[stream % len(trials)].usages),
+            (experiment.arms[arm].feedback.donor or "", (stream + 1) % experiment.streams),
+        )
+        for stream in range(experiment.streams)
+        for arm, trials in asked.items()
+    }
+    usages = [usage for trials in asked.values() for trial in trials for usage in trial.usages]
+    scale = experiment.streams / max(map(len, played.values()))
+    return max(makespan(jobs, concurrency), scale * _paced(experiment.limits, usages))
+
+
+def _is_asked(settings: Settings) -> bool:
+    return not is_built_in(settings.model.name, settings.model.base_url)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A session: how long it takes, and the one that must have ended before, if that is played."""
+
+    length: float
+    after: Place | None = None
+
+
+def makespan(jobs: Mapping[Place, Job], places: int) -> float:
+    """Return when the last of these ends; each begins in order as soon as it may and has a place."""
+    waiting: defaultdict[Place, list[Place]] = defaultdict(list)
+    ready: deque[Place] = deque()
+    for name, job in jobs.items():
+        if job.after is not None and job.after in jobs:
+            waiting[job.after].append(name)
+        else:
+            ready.append(name)
+    running: list[tuple[float, Place]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < places:
+            name = ready.popleft()
+            heapq.heappush(running, (now + jobs[name].length, name))
+        now, ended = heapq.heappop(running)
+        ready.extend(waiting[ended])
+    return now
+
+
+def _paced(limits: LimitSettings, usages: Sequence[Usage]) -> float:
+    """Return the seconds that the limits of an endpoint make these requests take."""
+    minutes = [0.0]
+    if limits.requests_per_minute is not None:
+        minutes.append(len(usages) / limits.requests_per_minute)
+    if limits.tokens_per_minute is not None:
+        minutes.append(sum(usage.prompt for usage in usages) / limits.tokens_per_minute)
+    return 60 * max(minutes)

@@ -1,0 +1,185 @@
+"""Sessions on trial: played by a model of ours in place of the arm's own, at no cost."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from statistics import mean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.core.errors import ContextFull
+from icl_loop.core.messages import Usage
+from icl_loop.core.records import Turn
+from icl_loop.core.tokens import count_message
+from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
+from icl_loop.loop import play, probe
+from icl_loop.models import BUILT_IN, ChatModel
+from icl_loop.models.usage_estimate import Counted
+from icl_loop.transcripts import DonorIdentity
+
+STAND_IN = "reference/nearest"
+"""Plays where the arm's own model is none of ours."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trial:
+    """What came of one session on trial.
+
+    Attributes:
+        usages: Tokens of every request, in order; none if they were not counted.
+        correct: Whether each turn played was right, shape (turns,).
+        told: What was told of each, shape (turns,).
+        planned: Turns that the session should have.
+        most_shown: Most past turns that a request showed.
+        fits: Leading turns of the session that fit the window together; where all of them do, how
+            many of their mean size would.
+        sample_tokens: Mean tokens of a question.
+        chance: Accuracy of guessing.
+    """
+
+    usages: tuple[Usage, ...]
+    correct: NDArray[np.bool_]
+    told: tuple[str, ...]
+    planned: int
+    most_shown: int
+    fits: int
+    sample_tokens: float
+    chance: float
+
+    @property
+    def early(self) -> float:
+        """Accuracy over the first min(20, T / 10) turns, at least one."""
+        return self.accuracy(0, max(1, min(20, self.planned // 10)))
+
+    @property
+    def late(self) -> float:
+        """Accuracy over the second half of the turns planned, NaN if not all were played."""
+        if len(self.correct) < self.planned:
+            return float("nan")
+        return self.accuracy(self.planned // 2, self.planned)
+
+    def accuracy(self, start: int, stop: int) -> float:
+        """Return the accuracy over these turns, NaN if none of them was played."""
+        part = self.correct[start:stop]
+        return float(part.mean()) if part.size else float("nan")
+
+
+class Trials:
+    """Plays the sessions of an experiment on trial, each once, and keeps what came of them."""
+
+    def __init__(self, reply_tokens: int = 0, on_turn: Callable[[], None] = lambda: None) -> None:
+        """Fill replies up to `reply_tokens`; call `on_turn` after every turn."""
+        self._reply_tokens, self._on_turn = reply_tokens, on_turn
+        self._known: dict[tuple[object, ...], Trial] = {}
+        self._models: dict[str, ChatModel] = {}
+
+    async def of(
+        self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool = False
+    ) -> Trial:
+        """Return what comes of a session if the built-in model called `name` plays it.
+
+        The streams go on beyond those that the experiment has. A yoked session has its donor played
+        by the same model. Usages are there if `counted`, which takes longer.
+        """
+        settings = _recast(experiment.arms[arm], name)
+        session = session_of(experiment, arm, stream, settings)
+        place = experiment.donor_of(session)
+        if place is not None:
+            told = (await self.of(experiment, *place, name, counted=counted)).told
+            session = replace(session, donor=_donor(*place, told))
+        key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
+        known = self._known.get(key)
+        if known is None or (counted and not known.usages):
+            known = self._known[key] = await self._played(session, counted=counted)
+        return known
+
+    async def _played(self, session: Session, *, counted: bool) -> Trial:
+        window, turns = session.window, list[Turn]()
+        model, usages = self._model(session), list[Usage]()
+        if counted or self._reply_tokens:
+            model = counting = Counted(
+                model, window.counter, merges=window.merged, reply_tokens=self._reply_tokens
+            )
+            usages = counting.usages
+        if session.donor is None or len(session.donor.told) == session.turns:
+            await self._play(session, model, turns)
+        asked = [turn.question for turn in turns] or [session.task.ask(0)]
+        return Trial(
+            usages=tuple(usages),
+            correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
+            told=tuple(turn.feedback.told for turn in turns),
+            planned=session.turns,
+            most_shown=max(map(_shown, turns), default=0),
+            fits=_fits(session, turns),
+            sample_tokens=mean(count_message(window.counter, each) for each in asked),
+            chance=1 / len(session.task.names),
+        )
+
+    async def _play(self, session: Session, model: ChatModel, turns: list[Turn]) -> None:
+        """Play a session with its probes, and add its turns to `turns`."""
+        task, policy, window = session.task, session.policy, session.window
+
+        async def ask_probes() -> None:
+            for sample in task.probes if len(turns) in task.checkpoints else ():
+                await probe(task, model, policy, turns, sample, window)
+
+        with suppress(ContextFull):  # the session ends there, as its run would
+            await ask_probes()
+            async for turn in play(task, model, policy, window):
+                turns.append(turn)
+                self._on_turn()
+                await ask_probes()
+
+    def _model(self, session: Session) -> ChatModel:
+        """Return the model of a session; those that listen alike share one, as in a run."""
+        model = session.settings.model
+        key = f"{model.name} {model.params} {session.seed} {session.settings.task.wording}"
+        if key not in self._models:
+            self._models[key] = session.open_model()
+        return self._models[key]
+
+
+def plays_as(settings: Settings) -> str:
+    """Return the built-in model that plays on trial: the arm's own if there is one so called."""
+    return settings.model.name if settings.model.name in BUILT_IN else STAND_IN
+
+
+def session_of(experiment: Experiment, arm: str, stream: int, settings: Settings) -> Session:
+    """Return a session of an arm under these settings."""
+    return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, settings)
+
+
+def _recast(settings: Settings, name: str) -> Settings:
+    """Return the settings with a built-in model in place of their own, within the same window."""
+    model = settings.model
+    ours = ModelSettings(
+        name=name,
+        context_window=model.context_window,
+        merge_roles=model.merge_roles,
+        params=model.params if (model.name, model.base_url) == (name, None) else {},
+    )
+    return settings.model_copy(update={"model": ours})
+
+
+def _donor(arm: str, stream: int, told: tuple[str, ...]) -> Donor:
+    identity = DonorIdentity(arm=arm, stream=stream, id="trial", told_sha256="")
+    return Donor(identity, told)
+
+
+def _shown(turn: Turn) -> int:
+    return sum(last - first + 1 for first, last in turn.kept)
+
+
+def _fits(session: Session, turns: Sequence[Turn]) -> int:
+    """Return how many turns fit the window beside the frame and the question."""
+    window, frame = session.window, session.task.system
+    taken = room = 0
+    for number, turn in enumerate(turns):
+        room = window.left_after(frame, turn.question)
+        if taken > room:
+            return number - 1
+        taken += count_message(window.counter, turn.question) + window.count_answered(turn)
+    if taken > room:
+        return len(turns) - 1
+    return room * len(turns) // taken if taken else 0

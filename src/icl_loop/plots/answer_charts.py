@@ -1,0 +1,157 @@
+"""What was answered: labels against answers early and late, and how reading went."""
+
+from collections.abc import Iterable
+
+import altair as alt
+import polars as pl
+
+from icl_loop.analysis import confusion
+from icl_loop.core.errors import InputError
+from icl_loop.plots.line_labels import named, printable
+from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
+
+MOST_LABELS = 26
+"""With more labels there is no telling cells apart."""
+NONE = "none"
+"""Stands for no answer."""
+ALL = "all"
+"""Stands for the turns of every label."""
+HALVES = ("early", "late")
+CLASSES = {
+    "right": 2,
+    "wrong": 1,
+    "unreadable": 5,
+    "out_of_set": 3,
+    "refusal": 6,
+    "truncated": 4,
+}
+"""The outcome classes, and the place of the colour of each; the first two were read."""
+
+
+def halves(turns: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    """Return the turns of the first half planned and those of the second."""
+    late = pl.col("turn") >= pl.col("turns") // 2
+    return {"early": turns.filter(~late), "late": turns.filter(late)}
+
+
+def answer_shares(turns: pl.DataFrame) -> pl.DataFrame:
+    """Return how often each label got each answer, and all labels together, as a share of turns.
+
+    Columns: `label` (`ALL` for all together), `answer` (`NONE` where there was none), `share`.
+    """
+    each = confusion(turns).select("label", pl.col("answer").fill_null(NONE), "share")
+    every = (
+        turns.group_by(pl.col("answer").fill_null(NONE))
+        .agg(share=pl.len() / turns.height)
+        .select(label=pl.lit(ALL), answer="answer", share="share")
+    )
+    return pl.concat([each, every])
+
+
+def labels_of(turns: pl.DataFrame) -> list[str]:
+    """Return the labels of some turns, numbers as numbers are ordered."""
+    labels = turns["label"].unique().to_list()
+    return sorted(labels, key=lambda each: (len(each), each) if each.isdigit() else (1_000, each))
+
+
+def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
+    """Return what each label was answered in the first and the second half of each arm's turns.
+
+    Raises:
+        InputError: There are too many labels to tell apart.
+    """
+    turns = named(printable(turns))
+    arms = turns.partition_by("name", maintain_order=True)
+    most = max(arm["label"].n_unique() for arm in arms)
+    if most > MOST_LABELS:
+        raise InputError(f"confusion is drawn of at most {MOST_LABELS} labels, there are {most}")
+    maps = [
+        _map(part, f"{arm['name'][0]}, {half}", labels_of(arm), look)
+        for arm in arms
+        for half, part in halves(arm).items()
+    ]
+    return panels(maps, "Answers to each label, share of the label's turns", columns=4, pixels=170)
+
+
+def _map(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
+    shares = answer_shares(turns) if turns.height else None
+    answers = [*labels, *sorted(_others(shares, labels))]
+    cells = (
+        alt.Chart(shares if shares is not None else _EMPTY)
+        .mark_rect()
+        .encode(
+            x=alt.X("answer:N", sort=answers, title="answer", axis=_AXIS),
+            y=alt.Y("label:N", sort=[*labels, ALL], title="label", axis=_AXIS),
+            color=alt.Color(
+                "share:Q",
+                scale=alt.Scale(domain=[0, 1], range=["#FFFFFF", "#08306B"]),
+                legend=alt.Legend(title="share", format="%"),
+            ),
+        )
+    )
+    title = alt.TitleParams(name, anchor="start", fontSize=11, limit=170)
+    return finished(alt.LayerChart(layer=[cells]), look, title, 170)
+
+
+_EMPTY = pl.DataFrame(schema={"label": pl.String, "answer": pl.String, "share": pl.Float64})
+_AXIS = alt.Axis(grid=False, labelAngle=0, labelFontSize=9, labelOverlap=True, ticks=False)
+
+
+def _others(shares: pl.DataFrame | None, labels: Iterable[str]) -> set[str]:
+    return set() if shares is None else set(shares["answer"]) - set(labels)
+
+
+def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
+    """Return the share of each outcome class among the turns of each arm.
+
+    Columns: `name`, `outcome` (`right` and `wrong` for what was read), `turns`, `share`, `order`.
+    """
+    read = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
+    kind = pl.when(pl.col("outcome") == "ok").then(read).otherwise(pl.col("outcome"))
+    counts = (
+        named(printable(turns))
+        .group_by("name", kind.alias("outcome"), maintain_order=True)
+        .agg(turns=pl.len())
+    )
+    places = {each: place for place, each in enumerate(CLASSES)}
+    return counts.with_columns(
+        share=pl.col("turns") / pl.col("turns").sum().over("name"),
+        order=pl.col("outcome").replace_strict(places, default=len(places)),
+    )
+
+
+def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
+    """Return the share of right and wrong answers and of each way of giving none, a bar an arm."""
+    shares = outcome_shares(turns)
+    names = shares["name"].unique(maintain_order=True).to_list()
+    classes = [each for each in CLASSES if each in set(shares["outcome"])]
+    bars = (
+        alt.Chart(shares)
+        .mark_bar(height=alt.RelativeBandSize(band=0.66))
+        .encode(
+            x=alt.X(
+                "share:Q",
+                stack="zero",
+                title="share of turns",
+                axis=alt.Axis(format="%"),
+                scale=alt.Scale(domain=[0, 1]),
+            ),
+            y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, labelLimit=190)),
+            color=alt.Color(
+                "outcome:N",
+                scale=alt.Scale(
+                    domain=classes, range=[look.colour(CLASSES[each]) for each in classes]
+                ),
+                legend=alt.Legend(title=None, orient="top", symbolType="square"),
+            ),
+            order=alt.Order("order:Q"),
+            tooltip=[
+                alt.Tooltip("name:N", title="arm"),
+                alt.Tooltip("outcome:N"),
+                alt.Tooltip("turns:Q"),
+                alt.Tooltip("share:Q", format=".1%"),
+            ],
+        )
+    )
+    title = alt.TitleParams("Outcomes", anchor="start")
+    return finished(alt.LayerChart(layer=[bars]), look, title, 30 * len(names) + 10)

@@ -1,0 +1,66 @@
+"""A chart to a file: PNG, SVG, or a page that works offline."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import vl_convert
+
+from icl_loop.core.errors import InputError, StoppedShort, nearest
+from icl_loop.plots.theme import FONT, AnyChart
+
+FORMATS = (".png", ".svg", ".html")
+
+
+def save(chart: AnyChart, path: Path) -> None:
+    """Write the chart to `path`; its ending says how.
+
+    Raises:
+        InputError: The ending is none of .png, .svg, .html.
+        StoppedShort: The file cannot be written.
+    """
+    check_format(path)
+    try:
+        if path.suffix == ".html":
+            chart.save(path, inline=True, embed_options=_OFFLINE, json_kwds={"cls": _InScript})
+        elif path.suffix == ".svg":
+            path.write_text(_with_font(_written(chart)), encoding="utf-8", newline="\n")
+        else:
+            chart.save(path, scale_factor=2)
+    except OSError as error:
+        raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _written(chart: AnyChart) -> str:
+    """Return a chart as SVG, its texts measured in the font that is embedded."""
+    vl_convert.register_font_directory(str(_FONTS))
+    specification = chart.to_dict()
+    specification["config"]["font"] = f"Aileron, {FONT}"
+    return str(vl_convert.vegalite_to_svg(specification))
+
+
+def _with_font(svg: str) -> str:
+    """Return a drawing that carries the font it is set in."""
+    data = base64.b64encode((_FONTS / "Aileron-Regular.ttf").read_bytes()).decode()
+    face = f'@font-face{{font-family:"Aileron";src:url("data:font/ttf;base64,{data}")}}'
+    head, tag, rest = svg.partition(">")
+    return f"{head}{tag}<style>{face}</style>{rest}"
+
+
+_FONTS = Path(__file__).parent / "fonts"
+_OFFLINE = {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+"""What the menu of the page offers: nothing that goes to another site."""
+
+
+class _InScript(json.JSONEncoder):
+    """Writes JSON without `<`, so that no name in it can end the script element it stands in."""
+
+    def encode(self, o: Any) -> str:  # noqa: ANN401  the base class takes anything
+        return super().encode(o).replace("<", r"\u003c")
+
+
+def check_format(path: Path) -> None:
+    """Raise InputError if `path` does not end in a format that `save` writes."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path}: a plot is .png, .svg or .html; {nearest(path.suffix, FORMATS)}")

@@ -1,0 +1,147 @@
+"""The policies beside each other over the turns, drawn."""
+
+import math
+
+import altair as alt
+import polars as pl
+
+from icl_loop.core.errors import InputError
+from icl_loop.plots.theme import COLOURS
+
+_WIDTH, _HEIGHT = 250, 150
+_MAX_POINTS = 4_000
+"""About as many points has a panel."""
+_PLAYED = "as played"
+_PANELS = {
+    "tokens": ("tokens of a request", "~s"),
+    "share": ("prefix share", "%"),
+    "shown": ("past turns shown", "~s"),
+    "shadow": ("accuracy of the shadow", "%"),
+}
+
+
+def outlook_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VConcatChart:
+    """Return small charts over the turns: tokens, prefix share, turns shown, the learner's accuracy.
+
+    An arm has a row of charts and a policy a line: the mean over sessions; shares are taken over
+    windows and stand in the middle of them.
+
+    Args:
+        turns: What `turns_of` returns.
+        learner: Whose accuracy it is.
+        window: Turns in a window.
+
+    Raises:
+        InputError: There are no turns, or a window has none.
+    """
+    if turns.is_empty():
+        raise InputError("there are no turns to draw")
+    if window < 1:
+        raise InputError(f"a window has at least one turn, got window={window}")
+    lines = _lines(turns, window)
+    names = lines["name"].unique(maintain_order=True).to_list()
+    rows = [
+        _row(f"{experiment} / {arm}", part, names)
+        for (experiment, arm), part in lines.group_by("experiment", "arm", maintain_order=True)
+    ]
+    title = alt.TitleParams(
+        text="What other context policies would have shown",
+        subtitle=[
+            "replies and told words as they were; prefix share: what a prefix cache could serve",
+            f"shares in windows of {window} turns; shadow: {learner}; dashed: chance",
+        ],
+        anchor="start",
+        offset=14,
+    )
+    chart: alt.VConcatChart = (
+        alt.vconcat(*rows)
+        .properties(title=title)
+        .configure(font="DejaVu Sans, Helvetica, Arial, sans-serif")
+        .configure_view(stroke=None)
+        .configure_axis(grid=True, gridOpacity=0.4)
+        .configure_legend(labelLimit=0)
+    )
+    return chart
+
+
+def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
+    """Return the mean over sessions at each turn, shares in windows; fewer points where many."""
+    name = pl.when("played").then(pl.lit(_PLAYED)).otherwise("policy")
+    line = ("experiment", "arm", "name")
+    means = (
+        turns.with_columns(name=name)
+        .with_columns(pl.col("experiment", "arm", "name").str.replace_all(r"\p{C}", "\ufffd"))
+        .group_by(*line, "turn", maintain_order=True)
+        .agg(
+            pl.col("tokens", "prefix", "shown", "shadow", "chance").mean(),
+            turns=pl.max("turns"),
+            one=pl.lit(1),
+        )
+        .sort("turn", maintain_order=True)
+    )
+    size = pl.min_horizontal(window, pl.len().over(line))
+    rolling = means.with_columns(
+        share=_rolling("prefix", window).over(line) / _rolling("tokens", window).over(line),
+        shadow=(_rolling("shadow", window) / _rolling("one", window)).over(line),
+        middle=(pl.col("turn") + 1 - (size - 1) / 2),
+        whole=pl.col("turn") + 1 >= size,
+    )
+    stride = math.ceil(rolling.height / _MAX_POINTS)
+    return rolling.filter(pl.int_range(pl.len()).over(line) % stride == 0)
+
+
+def _rolling(column: str, window: int) -> pl.Expr:
+    return pl.col(column).cast(pl.Float64).rolling_sum(window, min_samples=1)
+
+
+def _row(title: str, lines: pl.DataFrame, names: list[str]) -> alt.HConcatChart:
+    panels = [_panel(lines, measure, names) for measure in _PANELS]
+    row: alt.HConcatChart = alt.hconcat(*panels).properties(
+        title=alt.TitleParams(text=title, anchor="start", fontSize=12)
+    )
+    return row
+
+
+def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChart:
+    title, form = _PANELS[measure]
+    is_share = form == "%"
+    turn = pl.col("middle") if is_share else pl.col("turn") + 1
+    drawn = lines.filter("whole") if is_share else lines
+    values = drawn.select("name", turn=turn, value=measure)
+    scale = alt.Scale(domain=[0, 1]) if is_share else alt.Scale(zero=True)
+    line = (
+        alt.Chart(values)
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=alt.X(
+                "turn:Q",
+                title="turn",
+                scale=alt.Scale(domain=[0, int(lines.get_column("turns")[0])]),
+            ),
+            y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=form)),
+            color=_colour(names),
+            strokeDash=_stroke(names),
+            tooltip=["name:N", "turn:Q", alt.Tooltip("value:Q", format=".3~s")],
+        )
+    )
+    layers = [line] if measure != "shadow" else [line, _chance(lines)]
+    return alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
+
+
+def _chance(lines: pl.DataFrame) -> alt.Chart:
+    chance = lines.select(value="chance").unique()
+    rule: alt.Chart = alt.Chart(chance).mark_rule(strokeDash=[6, 4], color="#555555")
+    return rule.encode(y="value:Q")
+
+
+def _colour(names: list[str]) -> alt.Color:
+    others = [name for name in names if name != _PLAYED]
+    colours = {name: COLOURS[at % (len(COLOURS) - 1)] for at, name in enumerate(others)}
+    shades = [colours.get(name, "#000000") for name in names]
+    legend = alt.Legend(title=None, orient="bottom", columns=2)
+    return alt.Color("name:N", scale=alt.Scale(domain=names, range=shades), legend=legend)
+
+
+def _stroke(names: list[str]) -> alt.StrokeDash:
+    strokes = [[4, 2] if name == _PLAYED else [1, 0] for name in names]
+    return alt.StrokeDash("name:N", scale=alt.Scale(domain=names, range=strokes), legend=None)

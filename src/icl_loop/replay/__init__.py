@@ -1,0 +1,1 @@
+"""What can be done with saved sessions: verify, branch, rescore, what-if."""

@@ -1,0 +1,305 @@
+"""The report: everything about some sessions in one HTML file that opens without a network."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import vl_convert
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from icl_loop.analysis import (
+    ArmMetrics,
+    Checkpoint,
+    Conclusion,
+    checkpoints,
+    conclude_each,
+    measure,
+    nearest_pictures,
+    noted,
+    notes,
+    probes,
+    sentence,
+    sessions,
+    summarize,
+    warnings,
+)
+from icl_loop.analysis.baseline import LEARNER, ArmShadow, Shaded, beside
+from icl_loop.analysis.spending import spending
+from icl_loop.plots import (
+    MAX_WITH_THIN,
+    MOST_LABELS,
+    PAGE,
+    contrast_chart,
+    curve_chart,
+    exposure_chart,
+    knows_tokens,
+    outcome_chart,
+    probe_chart,
+    reports_tokens,
+    token_panels,
+)
+from icl_loop.report.branch_history import branch_rows
+from icl_loop.report.experiment_settings import experiment_file
+from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS, Stream, shelve_evenly
+from icl_loop.report.page_data import in_script, packed
+from icl_loop.report.page_tables import (
+    answer_tables,
+    arm_rows,
+    contrast_rows,
+    note_rows,
+    outcome_rows,
+    probe_table,
+    rung_rows,
+)
+from icl_loop.report.session_browser import Named
+from icl_loop.terminal.progress import printable
+from icl_loop.transcripts import VERSION, Header, Transcript
+from icl_loop.transcripts.loading import Archive
+
+WINDOWS = (5, 10, 20, 50, 100)
+"""Turns in a window, among which the page lets its reader choose."""
+MOST_PICTURES = 50_000
+"""Most turns of which the nearest pictures are sought."""
+
+
+NO_SHADOW = Shaded(LEARNER, None)
+
+
+def page(
+    turns: pl.DataFrame,
+    primary: tuple[str, str] | None = None,
+    shaded: Shaded = NO_SHADOW,
+    command: str = "icl-loop report",
+    most_turns: int = MOST_TURNS,
+    most_bytes: int = MOST_BYTES,
+    paths: Iterable[Path] | None = None,
+) -> str:
+    """Return the report on a frame of turns, as HTML.
+
+    Args:
+        turns: What `frame` returns.
+        primary: The arms of the primary contrast, if not those recorded.
+        shaded: The shadow of the turns.
+        command: How the page was asked for.
+        most_turns: Turns that are held whole; of more, an even choice of streams is.
+        most_bytes: Bytes that these may take in the page.
+        paths: What `frame` was given; the transcripts that the turns name if None.
+    """
+    played = turns["path"].unique(maintain_order=True)
+    paths = list(paths or map(Path, played))
+    archive, known = Archive.at(paths), sessions(paths)
+    has_turns = pl.col("path").is_in(played.implode())
+    known = known.filter(has_turns)
+    conclusions = conclude_each(turns, primary, known)
+    streams = _streams(turns, archive, shaded)
+    shelf, left_out = shelve_evenly(streams, most_turns, most_bytes)
+    checks = checkpoints(probes(paths).filter(has_turns))
+    figures = _figures(turns, conclusions, shaded, checks)
+    headers = [archive.header(path) for path in played]
+    return _render(
+        experiments=turns["experiment"].unique(maintain_order=True).to_list(),
+        models=sorted({str(_model(header)) for header in headers}),
+        conclusions=[_said(each) for each in conclusions],
+        arms=_arms(turns, known, shaded, paths),
+        notes=warnings(summarize(turns)),
+        windows=_windows(turns),
+        thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
+        answers=answer_tables(turns),
+        most_labels=MOST_LABELS,
+        outcomes=outcome_rows(turns),
+        probes=probe_table(checks),
+        taken=note_rows(noted(notes(paths).filter(has_turns))),
+        shaded=shaded,
+        figures={name: packed(figure) for name, figure in figures.items()},
+        index=in_script(shelf.index),
+        blobs=shelf.blobs,
+        left_out=left_out,
+        runs=_runs(turns, headers),
+        reported=reports_tokens(turns),
+        command=command,
+        version=VERSION,
+    )
+
+
+def _model(header: Header) -> str | None:
+    model = header.settings.get("model")
+    return model.get("name") if isinstance(model, dict) else None
+
+
+def _said(conclusion: Conclusion) -> dict[str, Any]:
+    return {
+        "experiment": conclusion.experiment,
+        "verdict": conclusion.verdict or "no verdict",
+        "sentence": sentence(conclusion),
+        "contrasts": contrast_rows(conclusion),
+        "ladder": rung_rows(conclusion),
+        "notes": conclusion.warnings,
+    }
+
+
+def _arms(
+    turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded, paths: Sequence[Path]
+) -> list[dict[str, Any]]:
+    shadows: Sequence[ArmShadow] = (
+        () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
+    )
+    spent = spending(turns, paths=paths)
+    return arm_rows(summarize(turns), _metrics(turns, paths), shadows, spent)
+
+
+def _metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
+    return measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+
+
+def _windows(turns: pl.DataFrame) -> list[int]:
+    """Return the windows that are no longer than the sessions, at least one."""
+    longest = turns.group_by("path").len()["len"].max()
+    return [size for size in WINDOWS if size <= longest] or [WINDOWS[0]]  # type: ignore[operator]  # a column of integers
+
+
+def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
+    return {
+        str(size): curve_chart(turns, size, shaded.turns, PAGE).to_dict()
+        for size in _windows(turns)
+    }
+
+
+def _figures(
+    turns: pl.DataFrame,
+    conclusions: Sequence[Conclusion],
+    shaded: Shaded,
+    checks: Sequence[Checkpoint],
+) -> dict[str, Any]:
+    """Return the specifications of all charts by name."""
+    contrasts = {
+        f"contrasts-{place}": contrast_chart(each, PAGE)
+        for place, each in enumerate(conclusions)
+        if each.primary is not None and each.primary.k
+    }
+    tokens = token_panels(turns, PAGE).values() if knows_tokens(turns) else ()
+    charts = {
+        **contrasts,
+        "exposure": exposure_chart(turns, PAGE),
+        **{f"tokens-{place}": each for place, each in enumerate(tokens)},
+        "outcomes": outcome_chart(turns, PAGE),
+        **({"probes": probe_chart(turns, checks, PAGE)} if checks else {}),
+    }
+    return {
+        "curves": _curves(turns, shaded),
+        **{name: chart.to_dict() for name, chart in charts.items()},
+    }
+
+
+def _streams(turns: pl.DataFrame, archive: Archive, shaded: Shaded) -> list[Stream]:
+    """Return the streams of each experiment, by which sessions share their samples."""
+    stream, shadows = ("experiment", "stream"), _by_path(shaded)
+
+    reached = dict(turns.group_by("path").agg(pl.col("turn").max() + 1).iter_rows())
+
+    def read(experiment: str, paths: Sequence[str]) -> Iterator[Named]:
+        for path in paths:
+            saved = _until(archive.read(path), reached[path])
+            yield Named(experiment, saved, shadows.get(path, {}))
+
+    counted = turns.group_by(*stream, "path", maintain_order=True).len()
+    grouped = counted.group_by(stream, maintain_order=True).agg("path", pl.col("len").sum())
+    return [
+        Stream(count, partial(read, experiment, paths))
+        for experiment, _, paths, count in grouped.sort(stream).iter_rows()
+    ]
+
+
+def _until(saved: Transcript, turns: int) -> Transcript:
+    """Return a session as it was when the frame was read: while it is played it grows."""
+    if len(saved.turns) <= turns:
+        return saved
+    return replace(
+        saved,
+        turns=saved.turns[:turns],
+        end=None,
+        probes=tuple(probe for probe in saved.probes if probe.after_turn <= turns),
+        notes=tuple(note for note in saved.notes if note.after_turn <= turns),
+    )
+
+
+def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:
+    if shaded.turns is None:
+        return {}
+    grouped = shaded.turns.group_by("path").agg("turn", "shadow")
+    return {path: dict(zip(at, right, strict=True)) for path, at, right in grouped.iter_rows()}
+
+
+def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, Any]]:
+    """Return the file of each experiment, by the name it goes by, and what its arms branched off."""
+    names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment").first())
+    found: dict[str, list[Header]] = {}
+    for name, header in zip(names["experiment"], headers, strict=True):
+        found.setdefault(name, []).append(header)
+    return [
+        {
+            "name": name,
+            "file": experiment_file(each),
+            "version": each[0].icl_loop,
+            "branches": branch_rows(each),
+        }
+        for name, each in found.items()
+    ]
+
+
+def _render(**context: Any) -> str:  # noqa: ANN401  whatever the template names
+    environment = Environment(
+        loader=PackageLoader("icl_loop.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["printable"] = printable
+    style, script = (_source(environment, name) for name in ("page.css", "page.js"))
+    scripts = (_bundle(), script)
+    context["index"] = Markup(context["index"])  # noqa: S704  it is escaped by `in_script`
+    return environment.get_template("page.html").render(
+        **context,
+        policy=_policy(style, scripts),
+        style=Markup(style),  # noqa: S704  our own file
+        scripts=[Markup(each) for each in scripts],  # noqa: S704  our own file, and the library
+    )
+
+
+def _source(environment: Environment, name: str) -> str:
+    """Return a file of ours as it stands."""
+    assert environment.loader is not None  # noqa: S101  it was given one
+    return environment.loader.get_source(environment, name)[0]
+
+
+@lru_cache(maxsize=1)
+def _bundle() -> str:
+    """Return the library that draws charts, as a script."""
+    return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub has no default
+
+
+def _policy(style: str, scripts: Sequence[str]) -> str:
+    """Return what the page may do: run its own scripts and draw; load and send nothing."""
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            f"style-src {_hash(style)}",
+            "img-src data:",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hash(text: str) -> str:
+    """Return by what a content security policy knows an inline element (CSP Level 3, 2.3.1)."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -1,0 +1,250 @@
+"""What the tables of the page say: rows of texts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from icl_loop.analysis import (
+    ArmMetrics,
+    ArmSummary,
+    Checkpoint,
+    Conclusion,
+    Contrast,
+    Estimate,
+    Noted,
+    Rung,
+)
+from icl_loop.analysis.baseline import ArmShadow
+from icl_loop.analysis.spending import Spending
+from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
+from icl_loop.terminal.progress import percent
+
+CELLS = {True: "yes", False: "not shown", None: "not tested"}
+_NONE = "–"
+
+
+def arm_rows(
+    summaries: Sequence[ArmSummary],
+    metrics: Sequence[ArmMetrics],
+    shadows: Sequence[ArmShadow],
+    spent: Sequence[Spending],
+) -> list[dict[str, Any]]:
+    """Return what there is to say of each arm."""
+    several = len({each.experiment for each in summaries}) > 1
+    late = {(each.experiment, each.arm): each for each in shadows}
+    return [
+        {
+            "name": f"{summary.experiment} / {summary.arm}" if several else summary.arm,
+            "sessions": summary.sessions,
+            "complete": summary.complete,
+            "turns": summary.turns,
+            "chance": f"{100 * summary.chance:.1f}",
+            "early": percent(summary.early),
+            "late": percent(summary.late),
+            "all": percent(summary.accuracy),
+            **_shadow_cells(late.get((summary.experiment, summary.arm))),
+            "balanced": f"{100 * measured.balanced_accuracy:.1f}",
+            "entropy_early": number(measured.entropy_early, "z.2f"),
+            "entropy_late": number(measured.entropy_late, "z.2f"),
+            "top_early": number(measured.top_share_early, ".0%"),
+            "top_late": number(measured.top_share_late, ".0%"),
+            "use": number(measured.feedback_use, "+z.2f"),
+            "exposure": number(measured.exposure, "z.1f"),
+            **_cost_cells(took),
+            "reasoning": f"{measured.tokens['reasoning']:,}",
+            "seconds": f"{measured.latency_s:.2f}",
+            "outcomes": summary.outcomes,
+        }
+        for summary, measured, took in zip(summaries, metrics, spent, strict=True)
+    ]
+
+
+def _cost_cells(spent: Spending) -> dict[str, str]:
+    share = spent.prefix_share
+    return {
+        "requests": f"{spent.requests:,}",
+        "prompt": f"{spent.prompt:,}",
+        "cached": f"{spent.cached:,}",
+        "prefix": _NONE if share is None else f"{share:.1%}",
+        "replies": f"{spent.completion:,}",
+        "usd": _NONE if spent.usd is None else f"{spent.usd:,.2f}",
+        "usd_prefix": _NONE if spent.usd_prefix is None else f"{spent.usd_prefix:,.2f}",
+    }
+
+
+def _shadow_cells(shadow: ArmShadow | None) -> dict[str, str]:
+    if shadow is None:
+        return {"shadow": _NONE, "efficiency": _NONE, "equivalent": _NONE}
+    efficiency, after = shadow.learning_efficiency, shadow.equivalent_examples
+    return {
+        "shadow": percent(shadow.late),
+        "efficiency": _NONE if efficiency is None else f"{efficiency:z.0%}",
+        "equivalent": _NONE if after is None else f"{after:.0f}",
+    }
+
+
+def contrast_rows(conclusion: Conclusion) -> list[dict[str, str]]:
+    """Return the primary contrast and the others."""
+    first = [(conclusion.primary, "primary", _NONE)] if conclusion.primary else []
+    others = [(each.contrast, "secondary", p(each.p_holm)) for each in conclusion.secondary]
+    return [
+        {"role": role, **_contrast(contrast), "p_holm": holm}
+        for contrast, role, holm in [*first, *others]
+    ]
+
+
+def _contrast(contrast: Contrast) -> dict[str, str]:
+    return {
+        "arms": " – ".join(contrast.arms),
+        "streams": str(contrast.k),
+        "theta": points(contrast.theta),
+        "interval": interval(contrast),
+        "p_t": p(contrast.p_t),
+        "p_sign_flip": p(contrast.p_sign_flip),
+        "mde": _NONE if contrast.mde is None else f"{100 * contrast.mde:.1f}",
+        "equal": {True: "yes", False: "no", None: _NONE}[contrast.equivalent],
+    }
+
+
+def rung_rows(conclusion: Conclusion) -> list[dict[str, str]]:
+    """Return the ladder of nulls."""
+    return [_rung(each) for each in conclusion.ladder] if conclusion.primary else []
+
+
+def _rung(rung: Rung) -> dict[str, str]:
+    told = {"arms": "", "theta": "", "interval": "", "p": ""}
+    if rung.contrast is not None:
+        made = _contrast(rung.contrast)
+        told = {key: made[key] for key in ("arms", "theta", "interval")}
+        told["p"] = p(rung.contrast.p)
+    return {"question": rung.question, "answer": CELLS[rung.holds], **told}
+
+
+def answer_tables(turns: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return for each arm what each label was answered, in the first half and in the second."""
+    several = turns["experiment"].n_unique() > 1
+    return [
+        {
+            "name": f"{experiment} / {arm}" if several else arm,
+            "halves": _answer_halves(part),
+        }
+        for (experiment, arm), part in turns.group_by("experiment", "arm", maintain_order=True)
+    ]
+
+
+def _answer_halves(turns: pl.DataFrame) -> list[dict[str, Any]] | None:
+    """Return the tables of one arm, None if it has too many labels."""
+    labels = labels_of(turns)
+    if len(labels) > MOST_LABELS:
+        return None
+    return [
+        {"half": half, **_answer_table(played, labels)} for half, played in halves(turns).items()
+    ]
+
+
+def _answer_table(turns: pl.DataFrame, labels: list[str]) -> dict[str, Any]:
+    if turns.is_empty():
+        return {"answers": [], "rows": []}
+    shares = answer_shares(turns)
+    cells = {(label, answer): share for label, answer, share in shares.iter_rows()}
+    answers = [*labels, *sorted(set(shares["answer"]) - set(labels))]
+    asked = [label for label in [*labels, ALL] if (label in set(shares["label"]))]
+    return {
+        "answers": answers,
+        "rows": [
+            {
+                "label": label,
+                "cells": [_shaded(cells.get((label, answer), 0.0)) for answer in answers],
+                "right": [answer == label for answer in answers],
+            }
+            for label in asked
+        ],
+    }
+
+
+def _shaded(share: float) -> tuple[int, int]:
+    """Return a share in percent, and in tenths for its shade."""
+    return round(100 * share), min(10, round(10 * share + 0.4) if share else 0)
+
+
+def outcome_rows(turns: pl.DataFrame) -> list[dict[str, Any]]:
+    """Return how many turns of each arm came to what, and their share."""
+    shares = outcome_shares(turns)
+    return [
+        {
+            "name": name,
+            "cells": {
+                outcome: f"{count:,} ({share:.1%})"
+                for outcome, count, share in part.select("outcome", "turns", "share").iter_rows()
+            },
+        }
+        for (name,), part in shares.group_by("name", maintain_order=True)
+    ]
+
+
+def probe_table(checks: Sequence[Checkpoint]) -> dict[str, Any]:
+    """Return accuracy on probes, an arm a row, a checkpoint a column."""
+    places = sorted({each.after_turn for each in checks})
+    several = len({each.experiment for each in checks}) > 1
+    found: dict[tuple[str, str], dict[int, Checkpoint]] = {}
+    for each in checks:
+        found.setdefault((each.experiment, each.arm), {})[each.after_turn] = each
+    return {
+        "places": places,
+        "rows": [
+            {
+                "name": f"{experiment} / {arm}" if several else arm,
+                "cells": [_probed(row.get(place)) for place in places],
+            }
+            for (experiment, arm), row in found.items()
+        ],
+    }
+
+
+def _probed(check: Checkpoint | None) -> dict[str, str] | None:
+    if check is None:
+        return None
+    return {"accuracy": percent(check.accuracy), "of": f"{check.right:,} of {check.asked:,}"}
+
+
+def note_rows(noted: Sequence[Noted]) -> list[dict[str, Any]]:
+    """Return how many notes the sessions of each arm took, and how long they are."""
+    several = len({each.experiment for each in noted}) > 1
+    return [
+        {
+            "name": f"{each.experiment} / {each.arm}" if several else each.arm,
+            "sessions": each.sessions,
+            "notes": str(each.most)
+            if each.fewest == each.most
+            else f"{each.fewest} to {each.most}",
+            "length": f"{each.length:,.0f}",
+            "longest": f"{each.longest:,}",
+        }
+        for each in noted
+    ]
+
+
+def number(estimate: Estimate, how: str) -> str:
+    """Return a mean, a dash where there is none."""
+    return _NONE if estimate.mean is None else format(estimate.mean, how)
+
+
+def points(value: float | None) -> str:
+    """Return a difference in points of a hundred."""
+    return _NONE if value is None else f"{100 * value:+z.1f}"
+
+
+def interval(contrast: Contrast) -> str:
+    """Return the interval of a contrast in points of a hundred."""
+    if contrast.interval is None:
+        return _NONE
+    low, high = contrast.interval
+    return f"{100 * low:+z.1f} to {100 * high:+z.1f}"
+
+
+def p(value: float | None) -> str:
+    """Return a p, a dash where there is none."""
+    if value is None:
+        return _NONE
+    return "<0.0001" if value < 1e-4 else f"{value:.4f}"

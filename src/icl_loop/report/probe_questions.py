@@ -1,0 +1,35 @@
+"""The questions of probes, which transcripts do not hold: asked again of the data, if they are here."""
+
+from collections.abc import Mapping
+
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Message
+from icl_loop.experiment import Session
+from icl_loop.report.experiment_settings import flat
+from icl_loop.tasks.datasets import is_at_hand
+from icl_loop.tasks.encodings import ENCODINGS
+from icl_loop.transcripts import Header
+
+_OF_PICTURES = ("digits", "mnist:", "fashion-mnist:", "kmnist:", "idx:", "folder:")
+"""Beginnings of the names of data sets that hold pictures."""
+
+
+def held_out(header: Header) -> Mapping[str, Message]:
+    """Return what was asked in the probes of a session that was shown pictures, by sample.
+
+    There is nothing where the data are other ones, or would have to be downloaded.
+    """
+    task = flat(header.settings)
+    name = str(task.get("task.dataset"))
+    how = ENCODINGS.get(str(task.get("task.encoding")))
+    if how is None or how.modality != "picture" or not name.startswith(_OF_PICTURES):
+        return {}
+    try:
+        return _asked(header) if is_at_hand(name) else {}
+    except InputError:
+        return {}  # they are shown without their pictures
+
+
+def _asked(header: Header) -> dict[str, Message]:
+    task = Session.of(header).task
+    return {sample.id: task.ask_about(sample) for sample in task.probes}

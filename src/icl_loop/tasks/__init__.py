@@ -1,0 +1,1 @@
+"""What is asked: data sets, encodings, prompt sets, labels, feedback, and the scoring of answers."""

@@ -1,0 +1,67 @@
+"""Encodings: how a sample is shown to a model, and the way back.
+
+Pictures are written as text or seen, rows of tables are written, texts are shown as they are.
+"""
+
+from typing import Any
+
+from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.records import Modality, Sample
+from icl_loop.tasks.encodings.encoding import Encoding
+from icl_loop.tasks.encodings.image_png import SeenPicture
+from icl_loop.tasks.encodings.image_text import (
+    MAX_SIDE,
+    WRITTEN_PICTURES,
+    Pixels,
+    WrittenPicture,
+    pixels,
+)
+from icl_loop.tasks.encodings.plain_text import PlainText
+from icl_loop.tasks.encodings.table_text import WrittenTable
+
+__all__ = [
+    "ENCODINGS",
+    "MAX_SIDE",
+    "WRITTEN_PICTURES",
+    "Encoding",
+    "Pixels",
+    "SeenPicture",
+    "WrittenPicture",
+    "encoding",
+    "fitting",
+    "pixels",
+    "prepared",
+]
+
+ENCODINGS: dict[str, Encoding] = {
+    **WRITTEN_PICTURES,
+    **{each.name: each for each in (SeenPicture(), WrittenTable(), PlainText())},
+}
+"""The encodings by name."""
+
+
+def encoding(name: str) -> Encoding:
+    """Return the encoding called `name`."""
+    try:
+        return ENCODINGS[name]
+    except KeyError:
+        raise InputError(f"unknown encoding {name!r}: {nearest(name, ENCODINGS)}") from None
+
+
+def fitting(modality: Modality) -> tuple[str, ...]:
+    """Return the names of the encodings that show samples of a modality."""
+    return tuple(name for name, each in ENCODINGS.items() if each.modality == modality)
+
+
+def prepared(sample: Sample, how: Encoding, size: int) -> Any:  # noqa: ANN401  what `how` encodes
+    """Return the values of `sample` that `how` encodes; pictures are brought to `size` pixels.
+
+    Raises:
+        InputError: The encoding is for samples of another modality, or the size is impossible.
+    """
+    if how.modality != sample.modality:
+        raise InputError(
+            f"the encoding {how.name!r} shows a {how.modality}, but {sample.id} is a"
+            f" {sample.modality}; encodings that fit: {', '.join(fitting(sample.modality))}"
+        )
+    return how.prepare(sample.content, size)

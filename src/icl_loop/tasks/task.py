@@ -1,0 +1,147 @@
+"""The task of one session: ask about a sample, read the reply, judge the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from typing import Literal
+
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Message, Reply, system
+from icl_loop.core.records import Feedback, Sample, Turn
+from icl_loop.tasks import answers
+from icl_loop.tasks.answers import STATED, Reading, Rule
+from icl_loop.tasks.encodings import Encoding, prepared
+from icl_loop.tasks.feedback import YOKED, Telling
+from icl_loop.tasks.labels import LabelMap
+from icl_loop.tasks.prompts import Wording
+from icl_loop.tasks.transforms import Transform, unchanged
+
+Replies = Literal["full", "answer"]
+"""What later requests show of a reply: all of it, or its final line alone."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one session asks, and how it judges.
+
+    Attributes:
+        samples: The stream, one sample a turn.
+        encoding: Shows the samples.
+        size: Side of the encoded images in pixels; rows and texts have none.
+        labels: The names by which the model is given the classes.
+        wording: The sentences it reads.
+        feedback: What it is told.
+        key: Seed and stream: what random choices of this session are keyed by.
+        transform: What happens to the pixels before they are written.
+        swap: The turn from which on other names hold, and these; None if they hold throughout.
+        replies: What later requests show of a reply.
+        probes: Held-out samples, asked in forks.
+        checkpoints: After how many turns they are asked.
+        rule: How replies are read.
+    """
+
+    samples: Sequence[Sample]
+    encoding: Encoding
+    size: int
+    labels: LabelMap
+    wording: Wording
+    feedback: Telling = field(default_factory=Telling)
+    key: tuple[int, int] = (0, 0)
+    transform: Transform = unchanged
+    swap: tuple[int, LabelMap] | None = None
+    replies: Replies = "full"
+    probes: Sequence[Sample] = ()
+    checkpoints: tuple[int, ...] = ()
+    rule: Rule = STATED
+
+    def __post_init__(self) -> None:
+        self.read(Reply(""))  # refuses labels that would read the same
+        if self.transform is not unchanged and self.encoding.modality != "picture":
+            raise InputError(
+                f"the pixels of a {self.encoding.modality} cannot be moved: it has none"
+            )
+        torn = [n for n in self.names if ", " in n or not n.strip() or not n.isprintable()]
+        if torn:
+            raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The labels that the model may answer, in an order that tells nothing of the classes."""
+        given = self.labels.values()
+        return tuple(self.labels if self.labels.keys() == set(given) else sorted(given))
+
+    @cached_property
+    def system(self) -> Message:
+        """The message that opens every request."""
+        announced = self.feedback.announced
+        return system(self.wording.frame(self.names, self.encoding.name, self.size, announced))
+
+    def ask(self, turn: int) -> Message:
+        """Return the question of this turn."""
+        return self.ask_about(self.samples[turn])
+
+    def ask_about(self, sample: Sample) -> Message:
+        """Return the question about a sample."""
+        return _question(sample, self.encoding, self.size, self.transform, self.wording)
+
+    def truth(self, turn: int) -> str:
+        """Return the right label of this turn, in the names the model is given."""
+        return self.name(self.samples[turn], turn)
+
+    def name(self, sample: Sample, turn: int) -> str:
+        """Return the name that the class of a sample has at `turn`."""
+        swapped = self.swap is not None and turn >= self.swap[0]
+        names = self.swap[1] if self.swap is not None and swapped else self.labels
+        return names[sample.label]
+
+    def read(self, reply: Reply) -> Reading:
+        """Return the label that a reply answers, or why there is none."""
+        return answers.read(reply.text, self.names, reply.finish, self.wording.answer, self.rule)
+
+    def judge(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
+        """Judge the answer of this turn, then choose the words that are told of it.
+
+        Args:
+            turn: The turn.
+            answer: What was answered.
+            past: The turns before it, all of them; needed where verdicts come late.
+        """
+        truth = self.truth(turn)
+        correct = answer == truth
+        if self.feedback.kind == YOKED:
+            return Feedback(correct, self._told_to_donor(turn))
+        about = turn - self.feedback.delay
+        verdict = correct if about == turn else about >= 0 and past[about].feedback.correct
+        phrase = self.feedback.phrase(about, self.key, correct=verdict)
+        return Feedback(correct, self.wording.tell(phrase, truth, self.feedback.delay))
+
+    def echo(self, turn: int, reply: Reply, answer: str | None) -> str | None:
+        """Return what later requests show in place of the reply, or None if it is shown itself."""
+        if self.feedback.kind == "demonstrations":
+            shown = self.wording.reply(self.truth(turn))
+        elif self.replies == "answer" and answer is not None:
+            shown = self.wording.reply(answer)
+        else:
+            return None
+        return None if shown == reply.text else shown
+
+    def _told_to_donor(self, turn: int) -> str:
+        donor = self.feedback.donor
+        if donor is None or turn >= len(donor):
+            had = 0 if donor is None else len(donor)
+            raise InputError(f"turn {turn} is yoked to a donor session of {had} turns")
+        return donor[turn]
+
+
+@lru_cache(1_024)
+def _question(
+    sample: Sample, encoding: Encoding, size: int, transform: Transform, wording: Wording
+) -> Message:
+    """Return the question about a sample: one object, since every arm asks the same ones."""
+    values = prepared(sample, encoding, size)
+    if transform is not unchanged:
+        values = transform(values)
+    return wording.about(encoding.name).show(encoding.encode(values))

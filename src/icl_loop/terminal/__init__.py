@@ -1,0 +1,1 @@
+"""Everything printed in a terminal: progress, result tables, the replay viewer."""
