@@ -57,7 +57,7 @@ def session(policy: str, encoding: str) -> Session:
             "streams": 1,
             "seed": 20_230_315,
             "task": {"dataset": _dataset(), "encoding": encoding},
-            "model": {"name": "participant/chance", "context_window": WINDOW},
+            "model": {"name": "simulated/chance", "context_window": WINDOW},
             "context": {"policy": policy, "counter": _counter()},
         }
     )

@@ -28,7 +28,7 @@ PORT = 8432
 REPEATS = 3
 BEGINNING = 10
 ENDPOINT = {"name": "nothing", "base_url": f"http://127.0.0.1:{PORT}/v1"}
-SIZES = {"participant": (16, 200, {"name": "participant/chance"}), "endpoint": (64, 60, ENDPOINT)}
+SIZES = {"participant": (16, 200, {"name": "simulated/chance"}), "endpoint": (64, 60, ENDPOINT)}
 
 
 def played(

@@ -3,7 +3,7 @@
     python benchmarks/ladder.py
 
 The arms `feedback`, `yoked`, `none` and `stateless` are played in full, 8 streams of 200 turns, by
-learners and by participants that learn nothing, and the saved transcripts are analysed as
+learners and by simulated models that learn nothing, and the saved transcripts are analysed as
 `icl-loop analyze` does. Needs MNIST: downloaded, or found below the folder that ICL_LOOP_DATA names.
 Exits with 1 if a verdict is not the expected one.
 """
@@ -28,9 +28,9 @@ WANDERING = {"dataset": "mnist:test", "start": 0.2, "end": 0.2, "drift": 1.0}
 PLAYERS: Mapping[str, tuple[dict[str, object], bool]] = {
     "reference/propagation": ({}, True),
     "reference/nearest": ({}, True),
-    "participant/chance": ({}, False),
-    "participant/decreed": (WANDERING, False),
-    "participant/win-stay-lose-shift": ({}, False),
+    "simulated/chance": ({}, False),
+    "simulated/decreed": (WANDERING, False),
+    "simulated/win-stay-lose-shift": ({}, False),
 }
 """Who plays, with what parameters, and whether anything is learned."""
 

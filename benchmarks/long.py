@@ -30,11 +30,18 @@ import numpy as np
 from icl_loop import Run, Session, Turn, parse
 from icl_loop.core.records import Turn as Record
 from icl_loop.models import ChatModel
-from icl_loop.models.limits import Bound, Meter, Pace, Patience, Patient, Terms
+from icl_loop.models.limits import (
+    Budget,
+    PromptBound,
+    RateLimiter,
+    RequestPolicy,
+    RetryingModel,
+    RetryPolicy,
+)
 
 POLICIES = ("block", "last(50)", "within")
 FAULTS = "429=0.03,500=0.02,503=0.01,reset=0.02,garbage=0.01,empty=0.01"
-MODEL = "participant/chance"
+MODEL = "simulated/chance"
 EVERY = 40
 """Turns from one sample of memory and files to the next."""
 WARM = 0.25
@@ -87,15 +94,15 @@ def sample(turns: int) -> Sample:
 
 def impatient(session: Session) -> ChatModel:
     """Return the model of a session, which asks again within milliseconds."""
-    terms = Terms(
-        pace=Pace(),
-        meter=Meter(),
-        patience=Patience(unproven_s=600.0, first_wait_s=0.005, longest_wait_s=0.02),
-        bound=Bound(lambda _: 0),
+    terms = RequestPolicy(
+        pace=RateLimiter(),
+        meter=Budget(),
+        patience=RetryPolicy(unproven_s=600.0, first_wait_s=0.005, longest_wait_s=0.02),
+        bound=PromptBound(lambda _: 0),
         most_completion=100,
         cost=lambda _: 0.0,
     )
-    return Patient(session.open_model(), terms)
+    return RetryingModel(session.open_model(), terms)
 
 
 def play_one(policy: str, base_url: str, dataset: str, sessions: int, turns: int) -> None:

@@ -4,7 +4,7 @@
 
 The machines are Ray nodes with addresses of their own on loopback, which Linux has: a head without
 processors, to which this process belongs, and two machines of one. Each has a folder of its own,
-no data and no vocabularies; the experiment has its wording and its samples in files of this
+no data and no vocabularies; the experiment has its prompt set and its samples in files of this
 process's folder. The machines' keys differ, so that the endpoint can tell who asks.
 """
 
@@ -30,13 +30,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from builders import transcripts_of
 from endpoint import Answer, Endpoint, completion, serving
 from icl_loop import Run, parse
 from icl_loop.experiment import Experiment
 from icl_loop.runner.engines.ray import cluster, on_ray
 from icl_loop.runner.engines.ray.cluster import Machines
 from icl_loop.tasks import prompts
-from making import transcripts_of
 
 PORT = 6391
 HEAD = f"127.0.0.2:{PORT}"
@@ -170,13 +170,13 @@ class Trial:
 
 
 def experiment(endpoint: Endpoint, turns: int) -> Experiment:
-    """Return an experiment that reads its wording and its samples from files of this folder."""
+    """Return an experiment that reads its prompt set and its samples from files of this folder."""
     return parse(
         {
             "name": "machines",
             "turns": turns,
             "streams": SESSIONS,
-            "task": {"dataset": DATA, "encoding": "text", "wording": "mine.toml"},
+            "task": {"dataset": DATA, "encoding": "text", "prompts": "mine.toml"},
             "model": {"name": "tiny", "base_url": endpoint.base_url, "api_key_env": KEY},
             "context": {"policy": "notes(6, 60)"},
             "probes": {"at": [4], "count": 2},
@@ -185,7 +185,7 @@ def experiment(endpoint: Endpoint, turns: int) -> Experiment:
 
 
 def write_files() -> None:
-    """Write wording and samples into this process's folder."""
+    """Write prompt set and samples into this process's folder."""
     shipped = resources.files(prompts).joinpath("en.toml").read_text()
     Path("mine.toml").write_text(shipped)
     rows = [f"{'ab'[row % 2]},word {row} of all" for row in range(2_000)]

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from icl_loop import Run, parse
-from icl_loop.transcripts.checksum import sealed
+from icl_loop.transcripts.checksum import with_checksum
 
 ARMS = ("label", "correctness", "none", "flipped", "demonstrations")
 
@@ -68,7 +68,7 @@ def _other(line: bytes, *, right: bool) -> bytes:
 def _sealed(line: bytes) -> bytes:
     """Return a line with a checksum of what it holds now."""
     body = re.sub(rb',"crc32":"[0-9a-f]{8}"}$', b"}", line.strip())
-    return sealed(body) + b"\n"
+    return with_checksum(body) + b"\n"
 
 
 def measured(what: str, *arguments: str, report: Path) -> None:

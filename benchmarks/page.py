@@ -38,7 +38,7 @@ async def played(folder: Path, encoding: str) -> Path:
             "turns": 200,
             "streams": 8,
             "task": {"encoding": encoding},
-            "model": {"name": "participant/chance", "context_window": 1_000_000},
+            "model": {"name": "simulated/chance", "context_window": 1_000_000},
             "arms": [
                 {"name": "feedback"},
                 {"name": "label", "feedback": {"kind": "label"}},

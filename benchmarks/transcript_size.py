@@ -48,7 +48,7 @@ async def sizes(policy: str, folder: Path) -> list[int]:
             "streams": 1,
             "seed": 20_230_315,
             "task": {"dataset": _dataset()},
-            "model": {"name": "participant/chance"},
+            "model": {"name": "simulated/chance"},
             "context": {"policy": policy},
         }
     )

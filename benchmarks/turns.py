@@ -25,7 +25,7 @@ def session(history: int) -> Session:
             "name": "turns",
             "turns": TURNS,
             "streams": 1,
-            "model": {"name": "participant/chance", "context_window": 1_000_000},
+            "model": {"name": "simulated/chance", "context_window": 1_000_000},
             "context": {"policy": f"last({history})"},
         }
     )

@@ -32,11 +32,11 @@ PROCESSES, PART = 2, 250
 Floats = NDArray[np.float64]
 Answers = NDArray[np.bool_]
 """Whether each answer was right, shape (studies, arms, streams, turns)."""
-Participant = Callable[[np.random.Generator, tuple[int, int, int]], Answers]
+SimulatedModel = Callable[[np.random.Generator, tuple[int, int, int]], Answers]
 """From a generator and (studies, arms, streams) to answers."""
 
 
-# ---- participants ------------------------------------------------------------------------
+# ---- simulated models ------------------------------------------------------------------------
 
 
 def below(rng: np.random.Generator, shape: tuple[int, int, int], p: Floats) -> Answers:
@@ -111,7 +111,7 @@ def collapsing(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers
     return below(rng, shape, np.where(np.arange(TURNS) < onset, 0.4, 0.1))
 
 
-NULLS: dict[str, Participant] = {
+NULLS: dict[str, SimulatedModel] = {
     "chance": partial(guessing, p=0.1),
     "constant accuracy 20 %": partial(guessing, p=0.2),
     "drifting, arms apart": drifting,

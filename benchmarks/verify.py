@@ -27,7 +27,7 @@ async def played(out: Path) -> list[Path]:
             "name": "verify",
             "turns": TURNS,
             "streams": STREAMS,
-            "model": {"name": "participant/chance"},
+            "model": {"name": "simulated/chance"},
             "arms": [{"name": kind, "feedback": {"kind": kind}} for kind in KINDS],
         }
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from commanding import Command, Done
+from command_line import Command, Done
 from icl_loop.cli import main
 
 # The machines that run these tests are small and shared: a slow example is no failure.

@@ -11,7 +11,7 @@ from itertools import takewhile
 import numpy as np
 import pytest
 
-from icl_loop.context import ContextPolicy, History, Past, Senses, Shown, Window, spans
+from icl_loop.context import ContextPolicy, History, MessageParser, Past, Shown, Window, spans
 from icl_loop.core.errors import ContextFull, RequestRefused
 from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.core.records import Content, Event, Feedback, Measurements, Note, Turn
@@ -106,7 +106,7 @@ def check_policy(
     what was told. What is counted of a request is what it takes, and its prefix what it has in
     common with the one before.
     """
-    senses = Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    senses = MessageParser(task.prompts, task.encoding.name, task.names, task.feedback.delay)
     history, blind = (History.begun(window, task.system, senses, task.key) for _ in range(2))
     so_far: list[Event] = []
     shown_before_each: list[Shown] = []
@@ -189,7 +189,7 @@ async def check_built_in(
         assert await check_model(other, merged(conversation)) == reply
         assert await check_model(other, empty) == at_first
     unknown = [system(conversation[0].text + "!"), *conversation[1:]]
-    with pytest.raises(RequestRefused, match="only conversations in its own wordings"):
+    with pytest.raises(RequestRefused, match="only conversations in its own prompt sets"):
         await check_model(model, unknown)
     return reply
 

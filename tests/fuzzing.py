@@ -33,15 +33,15 @@ from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.datasets import csv_file, idx
 from icl_loop.tasks.datasets.folder import read_picture
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import read
-from icl_loop.transcripts.checksum import sealed
+from icl_loop.transcripts.checksum import with_checksum
 
 Read = Callable[[Path], object]
 MOST_CHANGES = 4
 NAMES = (
     "experiment TOML",
-    "wording TOML",
+    "prompt set TOML",
     "transcript",
     "transcript, sealed",
     "transcript, fields",
@@ -147,7 +147,7 @@ def _in_words(reader: Callable[[list[Path]], object], paths: list[Path]) -> None
 def _read_sealed(path: Path) -> None:
     """Read a transcript whose lines were sealed after they were changed."""
     lines = path.read_bytes().split(b"\n")
-    path.write_bytes(b"\n".join(sealed(_unsealed(line)) if line else line for line in lines))
+    path.write_bytes(b"\n".join(with_checksum(_unsealed(line)) if line else line for line in lines))
     _read_transcript(path)
 
 
@@ -285,14 +285,14 @@ def files(folder: Path) -> list[Kind]:
             "experiment TOML", ".toml", _experiments(), _ANY + deep + toml_pieces, _read_experiment
         ),
         Kind(
-            "wording TOML",
+            "prompt set TOML",
             ".toml",
             [
                 (resources.files("icl_loop.tasks.prompts") / f"{name}.toml").read_bytes()
                 for name in ("en", "ja")
             ],
             _ANY + deep + toml_pieces + (b"{label}", b"{", b"}"),
-            lambda path: open_wording(str(path)),
+            lambda path: open_prompt_set(str(path)),
         ),
         Kind("transcript", ".jsonl", record, _ANY + deep + json_pieces, _read_transcript),
         Kind("transcript, sealed", ".jsonl", record, _ANY + deep + json_pieces, _read_sealed),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import icl_loop
+from builders import experiment, without_checksum
 from icl_loop.analysis import (
     Estimate,
     arm_curves,
@@ -36,7 +37,6 @@ from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, read, turn_fields
-from making import experiment, unsealed
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -140,7 +140,7 @@ async def test_a_frame_is_what_was_read_turn_by_turn(tmp_path: Path) -> None:
     arms = [
         {"name": "label", "feedback": {"kind": "label"}},
         {"name": "last", "context": {"policy": "last(3)"}},
-        {"name": "guess", "model": {"name": "participant/chance"}},
+        {"name": "guess", "model": {"name": "simulated/chance"}},
     ]
     result = await Run(experiment(arms=arms), tmp_path).play()
     turns = frame(result.paths)
@@ -313,7 +313,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 
 @given(st.sets(st.integers(0, 30)))
 def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
-    """Exposure is the number of past turns in the runs that a request kept."""
+    """ContextUse is the number of past turns in the runs that a request kept."""
     played = [turn(index) for index in range(31)]
     last = turn(31, kept=spans(sorted(shown)))
     assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
@@ -638,7 +638,7 @@ async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
 async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
     """A turn that is called right though its answer is not the label is named, and so the reverse."""
     (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
-    whole = unsealed(path.read_text())
+    whole = without_checksum(path.read_text())
     for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
         path.write_text(whole.replace(old, new, 1))
         line = whole[: whole.index(old)].count("\n") + 1

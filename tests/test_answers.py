@@ -7,8 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
-from icl_loop.tasks.answers import Reading, read
-from icl_loop.tasks.prompts import Wording, open_wording, shipped
+from icl_loop.tasks.answers import ParsedAnswer, read
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
 NUMERALS = tuple("0123456789")
 CLOTHES = (
@@ -27,7 +27,7 @@ def _check(text: str, labels: tuple[str, ...], expected: str) -> None:
         assert (reading.answer, reading.outcome) == (None, expected)
         assert reading.reason
     else:
-        assert reading == Reading(expected, "ok")
+        assert reading == ParsedAnswer(expected, "ok")
 
 
 # ---- what models write: the text, and the label or the outcome ----------------------------
@@ -402,11 +402,11 @@ def test_background_values_in_all_variants(mark: str) -> None:
     assert [text for text in sentences if read(text.format(mark), NUMERALS).answer != "2"] == []
 
 
-@pytest.mark.parametrize("wording", shipped())
+@pytest.mark.parametrize("prompts", shipped())
 @pytest.mark.parametrize("text", ["Answer: 3", "", "The digit is"])
-def test_replies_cut_or_withheld(wording: str, text: str) -> None:
+def test_replies_cut_or_withheld(prompts: str, text: str) -> None:
     """A reply that was cut at its limit is truncated, one withheld is a refusal, whatever they hold."""
-    form = open_wording(wording).answer
+    form = open_prompt_set(prompts).answer
     assert read(text, NUMERALS, "length", form).outcome == "truncated"
     assert read(text, NUMERALS, "content_filter", form).outcome == "refusal"
     assert read("Answer: 3", NUMERALS, "length").answer is None
@@ -415,7 +415,7 @@ def test_replies_cut_or_withheld(wording: str, text: str) -> None:
 # ---- laws ---------------------------------------------------------------------------------
 
 WORDINGS = pytest.mark.parametrize(
-    "words", [open_wording(name) for name in shipped()], ids=shipped()
+    "words", [open_prompt_set(name) for name in shipped()], ids=shipped()
 )
 SETS = st.sampled_from([NUMERALS, CLOTHES, CAPITALS, KANA]) | st.lists(
     st.text("abcdeiknorstyABI039éж", min_size=1, max_size=6), min_size=2, unique_by=str.casefold
@@ -498,22 +498,22 @@ HEAPS = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
     data=st.data(),
 )
 def test_the_final_line_reads_as_itself(
-    words: Wording, labels: tuple[str, ...], prior: str, data: st.DataObject
+    words: PromptSet, labels: tuple[str, ...], prior: str, data: st.DataObject
 ) -> None:
     """Any label in the final line that was asked for reads as itself, whatever was said before."""
     label = data.draw(st.sampled_from(labels))
     for text in (words.reply(label), f"{prior}\n{words.reply(label)}", f"{words.reply(label)}.\n"):
-        assert read(text, labels) == Reading(label, "ok")
-        assert read(text, labels, form=words.answer) == Reading(label, "ok")
+        assert read(text, labels) == ParsedAnswer(label, "ok")
+        assert read(text, labels, form=words.answer) == ParsedAnswer(label, "ok")
 
 
 @WORDINGS
 @given(labels=SETS, data=st.data())
-def test_full_width_forms(words: Wording, labels: tuple[str, ...], data: st.DataObject) -> None:
+def test_full_width_forms(words: PromptSet, labels: tuple[str, ...], data: st.DataObject) -> None:
     """A final line in full-width letters and digits reads like the plain one."""
     label = data.draw(st.sampled_from(labels))
     wide = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
-    assert read(words.reply(label).translate(wide), labels) == Reading(label, "ok")
+    assert read(words.reply(label).translate(wide), labels) == ParsedAnswer(label, "ok")
 
 
 @given(
@@ -541,7 +541,7 @@ def test_order_of_labels(text: str) -> None:
 )
 def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
     """Two final lines in a row are an answer only if they agree; after other words, the last counts."""
-    reply = open_wording(words).reply
+    reply = open_prompt_set(words).reply
     expected = first if first == second else None
     assert read(f"{reply(first)}\n\n{reply(second)}", NUMERALS).answer == expected
     assert read(f"{reply(first)}\nOn second thoughts.\n{reply(second)}", NUMERALS).answer == second
@@ -564,7 +564,7 @@ def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
     ],
 )
 def test_a_form_of_ones_own(form: str, text: str, expected: str) -> None:
-    """The final line of a user's own wording is stated like the shipped ones, and beside them."""
+    """The final line of a user's own prompt set is stated like the shipped ones, and beside them."""
     reading = read(text, NUMERALS, form=form)
     assert (reading.answer or reading.outcome) == expected
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import experiment, played, transcripts_of, without_checksum
 from icl_loop.analysis import conclude, frame, sessions
 from icl_loop.core.errors import InputError, ReplayMismatch, TranscriptError
 from icl_loop.core.messages import assistant
@@ -21,13 +22,12 @@ from icl_loop.models import ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.encodings import encoding, pixels
-from icl_loop.tasks.encodings.image_text import OfPixels
-from icl_loop.tasks.feedback import KINDS, Telling
+from icl_loop.tasks.encodings.image_text import PixelEncoding
+from icl_loop.tasks.feedback import KINDS, FeedbackPolicy
 from icl_loop.tasks.labels import NAMES, abstract, deranged, swapped
-from icl_loop.tasks.prompts import open_wording, shipped
+from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED, transform
 from icl_loop.transcripts import read
-from making import experiment, played, transcripts_of, unsealed
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 LABELS = tuple("0123456789")
@@ -89,10 +89,10 @@ def test_abstract_names_are_single_tokens(vocabulary: TokenCounter) -> None:
     assert {vocabulary.count(blank + name) for name in NAMES for blank in ("", " ")} == {1}
 
 
-@pytest.mark.parametrize("wording", shipped())
-def test_told_words_are_equally_long(vocabulary: TokenCounter, wording: str) -> None:
+@pytest.mark.parametrize("prompts", shipped())
+def test_told_words_are_equally_long(vocabulary: TokenCounter, prompts: str) -> None:
     """What is told with feedback, yoked and without feedback has the same number of tokens."""
-    told = open_wording(wording).told
+    told = open_prompt_set(prompts).told
     assert (
         len({vocabulary.count(text) for text in (told.correct, told.incorrect, told.recorded)}) == 1
     )
@@ -153,7 +153,7 @@ def right(turns: list[Turn]) -> list[bool]:
     return [turn.feedback.correct for turn in turns]
 
 
-EN = open_wording("en").told
+EN = open_prompt_set("en").told
 
 
 async def test_flipped_feedback() -> None:
@@ -165,7 +165,7 @@ async def test_flipped_feedback() -> None:
 
 async def test_noisy_feedback() -> None:
     """Noise turns about as many verdicts as it says, and always those of the same turns."""
-    turns = await played(one(150, model={"name": "participant/chance"}, feedback={"noise": 0.3}))
+    turns = await played(one(150, model={"name": "simulated/chance"}, feedback={"noise": 0.3}))
     turned = [
         said != (EN.correct if correct else EN.incorrect)
         for said, correct in zip(told(turns), right(turns), strict=True)
@@ -189,7 +189,7 @@ async def test_noise_of_one_is_flipped() -> None:
 async def test_delayed_feedback(delay: int) -> None:
     """Delayed, each verdict is told so many turns late, and says of which answer it is."""
     turns = await played(one(20, feedback={"delay": delay}))
-    words = open_wording("en")
+    words = open_prompt_set("en")
     assert told(turns)[:delay] == [EN.recorded] * delay
     for turn in turns[delay:]:
         heard = words.hear_told(turn.feedback.told)
@@ -218,7 +218,7 @@ async def test_demonstrations_show_right_answers() -> None:
     """Demonstrations put the right label where the answer was; the score is of the model's own."""
     session = one(20, feedback={"kind": "demonstrations"})
     turns = await played(session, ScriptedModel(["Answer: 0, I think"] * 20))
-    words = open_wording("en")
+    words = open_prompt_set("en")
     for turn in turns:
         assert turn.messages[1] == assistant(words.reply(turn.label))
         assert turn.feedback.correct == (turn.label == turn.answer)
@@ -239,10 +239,10 @@ def test_telling_that_makes_no_sense() -> None:
     """What a kind cannot do is refused, naming it."""
     for changes in ({"noise": 0.2}, {"delay": 1}, {"only": "positive"}):
         with pytest.raises(InputError, match="'label' tells none of its own"):
-            Telling("label", **changes)
+            FeedbackPolicy("label", **changes)
     with pytest.raises(InputError, match=r"unknown feedback 'yokd'.*yoked"):
-        Telling("yokd")
-    assert {Telling(kind).announced for kind in KINDS} == {
+        FeedbackPolicy("yokd")
+    assert {FeedbackPolicy(kind).announced for kind in KINDS} == {
         *("correctness", "label", "none", "demonstrations")
     }
 
@@ -286,7 +286,7 @@ async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "names the arm of its donors"),
         ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "names the arm of its donors"),
         ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "is not told correct or incorrect"),
-        ({"arms": [YOKED, {"name": "feedback", "task": {"wording": "ja"}}]}, "in other words, 'ja'"),
+        ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "ja"}}]}, "in other words, 'ja'"),
         ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "from another stream; there is one"),
         ({"task": {"swap_at": 12}}, "task.swap_at = 12: the session has 12 turns"),
         ({"probes": {"at": [13]}}, "probes.at = 13: the session has 12 turns"),
@@ -306,7 +306,7 @@ async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
     result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path).play()
     assert result.complete
     donor = tmp_path / "small" / "feedback-1.jsonl"
-    donor.write_text(unsealed(donor.read_text()).replace(EN.incorrect, EN.correct, 1))
+    donor.write_text(without_checksum(donor.read_text()).replace(EN.incorrect, EN.correct, 1))
     with pytest.raises(InputError, match="not the session, or not the words"):
         await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
     donor.unlink()
@@ -405,9 +405,9 @@ def test_every_encoding_takes_permuted_pixels(name: str) -> None:
     """What was permuted is shown and read back like any other picture."""
     task = one(2, task={"pixels": "permuted", "encoding": name}).task
     how = encoding(name)
-    assert isinstance(how, OfPixels)
+    assert isinstance(how, PixelEncoding)
     moved = task.transform(pixels(task.samples[0].image, 20))
-    assert task.ask(0) == task.wording.about(name).show(how.encode(moved))
+    assert task.ask(0) == task.prompts.about(name).show(how.encode(moved))
     assert np.abs(how.decode(how.encode(moved)) - moved).max() <= 0.5
 
 
@@ -446,7 +446,7 @@ async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
 
 async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
     """Where both arms guess, every stream is played."""
-    changes: dict[str, Any] = {**CLEAR, "model": {"name": "participant/chance"}, "streams": 6}
+    changes: dict[str, Any] = {**CLEAR, "model": {"name": "simulated/chance"}, "streams": 6}
     result = await Run(experiment(**changes), tmp_path, stop_early=True).play()
     assert result.early is None
     assert len(result.paths) == 12
@@ -534,7 +534,7 @@ async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
     made = experiment(arms=[YOKED, {"name": "feedback"}])
     await Run(made, tmp_path).play()
     path = tmp_path / "small" / "yoked-0.jsonl"
-    lines = unsealed(path.read_text()).splitlines(keepends=True)
+    lines = without_checksum(path.read_text()).splitlines(keepends=True)
     path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
     result = await Run(made, tmp_path).play()
     assert ["no session that it can be told" in str(stop.reason) for stop in result.stops] == [True]
@@ -546,7 +546,7 @@ async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Pat
         turns=60,
         arms=[YOKED, {"name": "feedback"}],
         context={"policy": "all"},
-        model={"name": "participant/chance", "context_window": 4_000},
+        model={"name": "simulated/chance", "context_window": 4_000},
     )
     result = await Run(made, tmp_path).play()
     assert result.complete

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from builders import experiment, transcripts_of
 from icl_loop.analysis import frame, sessions
-from icl_loop.analysis.baseline import shadow
+from icl_loop.analysis.baseline import baseline
 from icl_loop.cli import app
-from icl_loop.core.errors import InputError, RequestRefused, SettingsDiffer
+from icl_loop.core.errors import InputError, RequestRefused, SettingsMismatch
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
@@ -22,8 +23,7 @@ from icl_loop.replay.branching import branches
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
-from icl_loop.transcripts.checksum import unsealed
-from making import experiment, transcripts_of
+from icl_loop.transcripts.checksum import without_checksum
 
 ARMS = [
     {"name": "none", "feedback": {"kind": "none"}},
@@ -94,14 +94,17 @@ async def test_a_branch_shares_bytes_and_goes_on_otherwise(parents: Path, tmp_pa
         header = read_header(path)
         assert header.experiment == "small-branches"
         assert header.branch is not None
-        assert (header.branch.at, header.branch.parent) == (5, json.loads(unsealed(parent[0])))
+        assert (header.branch.at, header.branch.parent) == (
+            5,
+            json.loads(without_checksum(parent[0])),
+        )
     assert await replays(result.paths)
 
 
 CHANGES = [
     ["context.policy=stateless"],
     ["context.policy=last(3)", "context.replies=answer"],
-    ["task.wording=ja"],
+    ["task.prompts=ja"],
     ["task.labels=abstract", "feedback.kind=label"],
     ["model.name=reference/prototype", "feedback.kind=label"],
     ["probes.at=[3, 7, 12]", "probes.count=3"],
@@ -115,7 +118,7 @@ CHANGES = [
 async def test_branches_of_all_kinds_replay(
     parents: Path, tmp_path: Path, arm: str, changes: list[str]
 ) -> None:
-    """A branch under another policy, wording, naming, model or reading needs no parent to verify."""
+    """A branch under another policy, prompt set, naming, model or reading needs no parent to verify."""
     result = await run(off(parents, 7, *changes, arm=arm), tmp_path)
     assert result.complete
     assert await replays(result.paths)
@@ -171,7 +174,7 @@ async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> N
         assert transcripts_of(part.parent) == transcripts_of(path.parent)
     arm = read_header(path).arm
     other = branches([parents / "none-0.jsonl"], 5, ["feedback.kind=flipped"], arm=arm)
-    with pytest.raises(SettingsDiffer, match=r"settings\.feedback\.kind"):
+    with pytest.raises(SettingsMismatch, match=r"settings\.feedback\.kind"):
         await run(other, tmp_path / "whole")
 
 
@@ -235,10 +238,10 @@ async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
     assert turns.filter(experiment="small-branches").height == 4 * 12
 
 
-async def test_the_shadow_of_a_branch_hears_both_wordings(parents: Path, tmp_path: Path) -> None:
+async def test_the_baseline_of_a_branch_hears_both_promptss(parents: Path, tmp_path: Path) -> None:
     """A reference learner stands in for a branch as it does for the parent, in the turns they share."""
-    path = (await run(off(parents, 6, "task.wording=ja", arm="feedback"), tmp_path)).paths[0]
-    mine, parent = [await shadow(read(each)) for each in (path, parents / "feedback-0.jsonl")]
+    path = (await run(off(parents, 6, "task.prompts=ja", arm="feedback"), tmp_path)).paths[0]
+    mine, parent = [await baseline(read(each)) for each in (path, parents / "feedback-0.jsonl")]
     assert (len(mine), mine[:6]) == (12, parent[:6])
 
 
@@ -304,7 +307,7 @@ def test_a_model_of_ours_is_asked_nowhere(tmp_path: Path) -> None:
     (session, *_) = experiment(model=model).sessions()
     path = tmp_path / "small" / "feedback-0.jsonl"
     begin(path, session.header(), whole_lines(_played(tmp_path))[1:])
-    (branch,) = branches([path], 5, model="participant/chance").sessions()
+    (branch,) = branches([path], 5, model="simulated/chance").sessions()
     assert (branch.settings.model.base_url, branch.settings.model.params) == (None, {})
     (branch,) = branches([path], 5, model="gpt-y").sessions()
     assert branch.settings.model.base_url == "http://127.0.0.1:9/v1"

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from commanding import Command
+from builders import without_checksum
+from command_line import Command
 from endpoint import completion, error, serving
 from icl_loop.cli.options import check_folder
 from icl_loop.cli.run import saved_in
@@ -138,13 +139,15 @@ def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
     assert done.stdout.count("last(n=3)") == done.stdout.count("only_correct | block") == 4
     assert (tmp_path / "what-if.svg").stat().st_size > 10_000
     report = json.loads(icl_loop("what-if", SAMPLE / "label-0.jsonl", *policies, "--json").stdout)
-    assert [row["played"] for row in report["outlooks"]] == [True, False, False]
-    assert [row["largest"] for row in report["outlooks"]][1] < report["outlooks"][0]["largest"]
+    assert [row["played"] for row in report["policy_summaries"]] == [True, False, False]
+    assert [row["largest"] for row in report["policy_summaries"]][1] < report["policy_summaries"][
+        0
+    ]["largest"]
 
 
 def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
     """An edited transcript makes `replay --verify` exit with 1, naming file, turn and field."""
-    text = (SAMPLE / "label-0.jsonl").read_text()
+    text = without_checksum((SAMPLE / "label-0.jsonl").read_text())
     lines = text.splitlines(keepends=True)
     lines[8] = (
         lines[8]
@@ -223,7 +226,7 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "a policy that asks": (["what-if", SAMPLE, "--policy", "notes"], ["notes", "needs the model"]),
     "an unknown policy": (["what-if", SAMPLE, "--policy", "lats(3)"], ["'lats'", "'last'"]),
     "an unknown learner": (
-        ["what-if", SAMPLE, "--policy", "last", "--shadow", "nearest"],
+        ["what-if", SAMPLE, "--policy", "last", "--baseline", "nearest"],
         ["'nearest'", "reference/nearest"],
     ),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),

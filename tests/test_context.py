@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import experiment, played, session
 from contracts import check_policy
-from icl_loop.context import POLICIES, History, Past, Senses, Window, context_policy, shown_in
+from icl_loop.context import (
+    POLICIES,
+    History,
+    MessageParser,
+    Past,
+    Window,
+    context_policy,
+    shown_in,
+)
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Feedback, Note, Turn
@@ -20,7 +29,6 @@ from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Session
 from icl_loop.loop import events, recall
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel
-from making import experiment, played, session
 
 SINGLE = [
     "stateless",
@@ -216,7 +224,7 @@ async def test_a_cut_that_leaves_nothing_is_followed_by_new_turns(delay: int) ->
         turns=40,
         streams=1,
         context={"policy": "block(1.0, 0.0)"},
-        model={"name": "participant/chance", "context_window": 4_000},
+        model={"name": "simulated/chance", "context_window": 4_000},
         feedback={"kind": "correctness", "delay": delay},
     ).sessions()
     shown = [list(shown_in(turn.kept)) for turn in await played(chosen)]
@@ -266,7 +274,7 @@ async def test_notes_stand_where_the_turns_stood() -> None:
     assert [note.text.split()[:2] for note in notes] == [["note", "1"], ["note", "2"]]
     assert [note.kept for note in notes] == [((0, 2),), ((3, 5),)]
     last = model.requests[-1]
-    assert last[1].text == chosen.task.wording.notes.show(notes[-1].text)  # type: ignore[union-attr]  # en has notes
+    assert last[1].text == chosen.task.prompts.notes.show(notes[-1].text)  # type: ignore[union-attr]  # en has notes
     assert sum(message.role == "assistant" for message in last) == 1
     asked_again = model.requests[7]
     assert notes[0].text in asked_again[1].text
@@ -358,7 +366,7 @@ async def test_a_late_turn_costs_as_much_as_an_early_one(policy: str) -> None:
 
     Counted are the steps of the interpreter; `nearest` compares one row more a turn in numpy.
     """
-    chosen = session(40, model="participant/chance")
+    chosen = session(40, model="simulated/chance")
     turns = await played(chosen)
     window = Window(tokens=4_000, reserve=0)
     history = History.begun(window, chosen.task.system, _senses(chosen), (7, 0))
@@ -400,6 +408,6 @@ def _steps(work: Callable[[], None]) -> int:
     return count
 
 
-def _senses(chosen: Session) -> Senses:
+def _senses(chosen: Session) -> MessageParser:
     task = chosen.task
-    return Senses(task.wording, task.encoding.name, task.names, task.feedback.delay)
+    return MessageParser(task.prompts, task.encoding.name, task.names, task.feedback.delay)

@@ -11,7 +11,8 @@ import pytest
 import tiktoken
 import tiktoken.registry
 
-from commanding import Command
+from builders import experiment, session
+from command_line import Command
 from icl_loop.core.errors import (
     ContextFull,
     ContextOverflow,
@@ -25,7 +26,7 @@ from icl_loop.core.records import Probe, Turn
 from icl_loop.core.tokens import know, portable
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel, ScriptedModel
-from icl_loop.models.limits import Meter
+from icl_loop.models.limits import Budget
 from icl_loop.runner.engines import Entry, Saved, entries
 from icl_loop.runner.engines.ray import Kit, Worker, cluster, on_ray
 from icl_loop.runner.engines.ray.cluster import Machines
@@ -33,7 +34,6 @@ from icl_loop.runner.engines.ray.worker_pool import is_crowded
 from icl_loop.runner.engines.session_steps import Stage, Step
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.tasks import prompts
-from making import experiment, session
 
 
 def one_of(**changes: object) -> Session:
@@ -219,7 +219,7 @@ def test_errors_travel(error: Exception) -> None:
 async def test_a_kit_holds_what_a_machine_lacks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model that reads a wording and a data set from files opens from a kit where there are none."""
+    """A model that reads a prompt set and a data set from files opens from a kit where there are none."""
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
     elsewhere.mkdir()
@@ -233,12 +233,10 @@ async def test_a_kit_holds_what_a_machine_lacks(
     (here / "rows.csv").write_text("\n".join(["label,text", *lines, ""]))
     data = "csv:rows.csv?label=label&text=text"
     monkeypatch.chdir(here)
-    settings = {"task": {"dataset": data, "encoding": "text", "wording": "mine.toml"}}
-    whole = experiment(
-        **settings, model={"name": "participant/perfect", "params": {"dataset": data}}
-    )
+    settings = {"task": {"dataset": data, "encoding": "text", "prompts": "mine.toml"}}
+    whole = experiment(**settings, model={"name": "simulated/perfect", "params": {"dataset": data}})
     made = next(whole.sessions())
-    sent = pickle.dumps((made, Kit.of(ModelPool(whole, Meter(), 1), [made])))
+    sent = pickle.dumps((made, Kit.of(ModelPool(whole, Budget(), 1), [made])))
     monkeypatch.chdir(elsewhere)
     arrived, kit = pickle.loads(sent)  # noqa: S301  we have just written it
     (model,) = kit.models().values()

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
-from commanding import Command
+from builders import experiment, without_checksum
+from command_line import Command
 from icl_loop.analysis import frame, probes, sessions, summarize
 from icl_loop.analysis.baseline import request_of
 from icl_loop.context import shown_in
@@ -44,10 +45,9 @@ from icl_loop.transcripts import (
     read,
     turn_fields,
 )
-from icl_loop.transcripts.checksum import sealed
+from icl_loop.transcripts.checksum import with_checksum
 from icl_loop.transcripts.exported_tables import TABLES, beside
-from icl_loop.transcripts.loading import Archive
-from making import experiment
+from icl_loop.transcripts.loading import SavedSessions
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 CANARY = "sk-canary-5f3759df"
@@ -146,7 +146,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         settings={
             "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
             "probes": {"at": [len(turns)]},
-            "task": {"wording": "en"},
+            "task": {"prompts": "en"},
             "context": {"policy": "notes(every=1, tokens=60)"},
         },
         labels=list(LABELS),
@@ -180,7 +180,10 @@ def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
 
 
 def _line(fields: Mapping[str, Any]) -> bytes:
-    return sealed(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()) + b"\n"
+    return (
+        with_checksum(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
+        + b"\n"
+    )
 
 
 def loaded(path: Path) -> dict[str, pl.DataFrame]:
@@ -240,7 +243,7 @@ def test_parquet_holds_what_the_transcripts_hold(
         assert row["status"] == (whole.end.status if whole.end else None)
         counted = (len(whole.turns), len(whole.probes), len(whole.notes))
         assert (row["played"], row["probes"], row["notes"]) == counted
-    again, record = (Archive.at([place]) for place in (folder / "out.parquet", saved))
+    again, record = (SavedSessions.at([place]) for place in (folder / "out.parquet", saved))
     assert list(again) == [replace(each, sound_bytes=0) for each in record]
     assert list(map(again.header, again.places)) == list(map(record.header, record.places))
 
@@ -334,7 +337,7 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
 
 def test_what_a_later_version_writes_is_kept(tmp_path: Path) -> None:
     """A field of turns that is not known here is a column of JSON text."""
-    header, *lines = (SAMPLE / "label-0.jsonl").read_text().splitlines()
+    header, *lines = without_checksum((SAMPLE / "label-0.jsonl").read_text()).splitlines()
     anything = {"list": [1, 'a "b"\n'], "none": None}
     more = [json.dumps(json.loads(line) | {"later": anything}) for line in lines[:3]]
     saved = tmp_path / "saved.jsonl"

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
+from builders import experiment
 from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
-from icl_loop.analysis.side_requests import asides
+from icl_loop.analysis.side_requests import side_requests
 from icl_loop.analysis.spending import spending
 from icl_loop.cli import main
 from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
 from icl_loop.transcripts.exported_tables import TABLES, beside
-from icl_loop.transcripts.loading import Archive
-from making import experiment
+from icl_loop.transcripts.loading import SavedSessions
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 Command = Callable[..., tuple[int, str, str]]
@@ -57,7 +57,7 @@ def _same(first: list[Path], second: list[Path]) -> None:
     assert_frame_equal(sessions(first), sessions(second))
     assert_frame_equal(probes(first), probes(second))
     assert_frame_equal(notes(first), notes(second))
-    assert_frame_equal(asides(first).sort(order), asides(second).sort(order))
+    assert_frame_equal(side_requests(first).sort(order), side_requests(second).sort(order))
     assert nearest_pictures(first) == nearest_pictures(second)
     assert spending(frame(first), paths=first) == spending(frame(second), paths=second)
 
@@ -69,7 +69,7 @@ async def test_an_export_is_read_as_its_transcripts(tmp_path: Path) -> None:
     export(paths, "parquet", tmp_path / "out" / "x.parquet")
     _same(paths, [tmp_path / "out" / "x.parquet"])
     _same(paths, [tmp_path / "out"])
-    assert set(asides([tmp_path / "out"])["kind"]) == {"note", "probe"}
+    assert set(side_requests([tmp_path / "out"])["kind"]) == {"note", "probe"}
 
 
 @pytest.mark.parametrize("how", [["--json"], [], ["--json", "--primary", "label,none"]])
@@ -87,7 +87,7 @@ def test_analyze_says_the_same_of_an_export(
 def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) -> None:
     """`plot` draws of an export what it draws of the transcripts."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
-    how = ("--figure", figure, *(["--no-shadow"] if figure == "curves" else []))
+    how = ("--figure", figure, *(["--no-baseline"] if figure == "curves" else []))
     for place, name in ((SAMPLE, "a.svg"), (tmp_path / "x.parquet", "b.svg")):
         assert icl_loop("plot", place, *how, "-o", tmp_path / name)[0] == 0
     first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
@@ -96,7 +96,7 @@ def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) ->
 
 @pytest.mark.parametrize(
     "command",
-    [["analyze", "--shadow", "reference/nearest"], ["what-if", "--policy", "last(5)"]],
+    [["analyze", "--baseline", "reference/nearest"], ["what-if", "--policy", "last(5)"]],
     ids=lambda command: command[0],
 )
 def test_learners_are_shown_the_same_of_an_export(
@@ -115,9 +115,9 @@ async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
     paths = await _played(tmp_path / "saved")
     for name, files in {"a": paths[:2], "b": paths[3:]}.items():
         export(files, "parquet", tmp_path / f"{name}.parquet")
-    archive = Archive.at([tmp_path / "a.parquet", paths[2], tmp_path / "b.parquet"])
+    archive = SavedSessions.at([tmp_path / "a.parquet", paths[2], tmp_path / "b.parquet"])
     assert list(archive.places) == [str(path) for path in paths]
-    whole = [replace(each, sound_bytes=0) for each in Archive.at(paths)]
+    whole = [replace(each, sound_bytes=0) for each in SavedSessions.at(paths)]
     assert [replace(each, sound_bytes=0) for each in archive] == whole
     assert any(each.notes for each in whole)
     assert all(each.probes for each in whole)
@@ -127,7 +127,7 @@ def test_a_transcript_that_went_away_is_named(tmp_path: Path) -> None:
     """Where a transcript was removed, or is none, since it was found, that is said of its file."""
     path = tmp_path / "gone.jsonl"
     path.write_bytes(b"{}\n")
-    archive = Archive.at([path])
+    archive = SavedSessions.at([path])
     with pytest.raises(TranscriptError, match=r"gone\.jsonl, line 1 is not the line of a session"):
         archive.header(str(path))
     path.unlink()
@@ -230,7 +230,7 @@ def test_what_cannot_be_rebuilt_is_refused(
     file = place if table == "turns" else beside(place, table)
     pl.read_parquet(file).with_columns(damage).write_parquet(file)
     with pytest.raises(TranscriptError, match=complaint) as refused:
-        list(Archive.at([place]))
+        list(SavedSessions.at([place]))
     assert str(tmp_path / "x.") in str(refused.value)
 
 
@@ -251,7 +251,7 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path, table: str) -> None:
 
 
 def _read_all(place: Path) -> None:
-    for read in (frame, sessions, probes, asides):
+    for read in (frame, sessions, probes, side_requests):
         read([place])
 
 
@@ -287,7 +287,7 @@ def test_one_wrong_byte_is_read_or_refused(
         file.write_bytes(data)
     try:
         frame([folder])
-        list(Archive.at([folder]))
+        list(SavedSessions.at([folder]))
     except TranscriptError as error:
         assert "x." in str(error)  # noqa: PT017  that it is read is as good
 
@@ -298,10 +298,10 @@ def test_one_wrong_byte_is_read_or_refused(
         ["replay", "X"],
         ["replay", "X", "--verify"],
         ["branch", "X", "--at", "3", "--out", "OUT"],
-        ["rejudge", "X", "--set", "answers.rule=last", "--out", "OUT"],
+        ["rescore", "X", "--set", "answers.rule=last", "--out", "OUT"],
         ["export", "X", "--to", "csv", "-o", "OUT/out.csv"],
     ],
-    ids=["replay", "verify", "branch", "rejudge", "export"],
+    ids=["replay", "verify", "branch", "rescore", "export"],
 )
 def test_what_needs_transcripts_says_so(
     icl_loop: Command, tmp_path: Path, command: list[str]

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
-from icl_loop.tasks.feedback import FEEDBACK, FeedbackRule, Judgement, Phrase, feedback_rule
+from icl_loop.tasks.feedback import FEEDBACK, FeedbackRule, Phrase, ScoredAnswer, feedback_rule
 from icl_loop.tasks.labels import LABEL_MAPS, label_map
-from icl_loop.tasks.prompts import Told, open_wording, shipped
+from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, shipped
 
-JUDGEMENTS = st.builds(Judgement, turn=st.integers(0, 10_000), correct=st.booleans())
+JUDGEMENTS = st.builds(ScoredAnswer, turn=st.integers(0, 10_000), correct=st.booleans())
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 HONEST = ("correctness", "label", "none")
 RULES = pytest.mark.parametrize("rule", FEEDBACK.values(), ids=FEEDBACK)
@@ -33,24 +33,24 @@ def test_what_each_kind_tells(kind: str, right: Phrase, wrong: Phrase) -> None:
     Flipped tells the opposite; demonstrations call every answer shown a right one.
     """
     rule = feedback_rule(kind)
-    assert rule(Judgement(0, correct=True)) == right
-    assert rule(Judgement(0, correct=False)) == wrong
+    assert rule(ScoredAnswer(0, correct=True)) == right
+    assert rule(ScoredAnswer(0, correct=False)) == wrong
 
 
 @RULES
 @given(judgement=JUDGEMENTS)
-def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: Judgement) -> None:
+def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: ScoredAnswer) -> None:
     """A rule tells one of the named phrases, the same whenever it is asked."""
     assert rule(judgement) in get_args(Phrase)
     assert rule(judgement) == rule(judgement)
 
 
 @pytest.mark.parametrize("rule", [FEEDBACK[kind] for kind in HONEST], ids=HONEST)
-@pytest.mark.parametrize("wording", shipped())
+@pytest.mark.parametrize("prompts", shipped())
 @given(judgement=JUDGEMENTS)
-def test_honest_words(rule: FeedbackRule, wording: str, judgement: Judgement) -> None:
+def test_honest_words(rule: FeedbackRule, prompts: str, judgement: ScoredAnswer) -> None:
     """The words of every honest rule say nothing, or what was judged; a label said is the right one."""
-    words = open_wording(wording)
+    words = open_prompt_set(prompts)
     heard = words.hear_told(words.tell(rule(judgement), "7"))
     assert heard is not None
     assert heard.correct in {None, judgement.correct}
@@ -58,8 +58,8 @@ def test_honest_words(rule: FeedbackRule, wording: str, judgement: Judgement) ->
 
 
 def test_every_phrase_has_words() -> None:
-    """The phrases that rules choose among are those that a wording words."""
-    assert set(get_args(Phrase)) == set(Told.model_fields)
+    """The phrases that rules choose among are those that a prompt set words."""
+    assert set(get_args(Phrase)) == set(FeedbackPhrases.model_fields)
 
 
 @pytest.mark.parametrize(

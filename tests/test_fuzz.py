@@ -23,7 +23,7 @@ from icl_loop.core.messages import user
 from icl_loop.experiment import load
 from icl_loop.models.openai import LONGEST_PAUSE_S, MAX_REPLY_BYTES, OpenAIModel
 from icl_loop.tasks.datasets import csv_file, folder, idx
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.prompts import open_prompt_set
 
 MIB = 2**20
 
@@ -175,10 +175,10 @@ def test_a_giant_table_is_refused(tmp_path: Path, text: bytes, says: str) -> Non
 
 @pytest.mark.parametrize("opening", ["[", "{a=", "a."])
 def test_deep_nesting_is_refused(tmp_path: Path, opening: str) -> None:
-    """A TOML file nested thousands deep is refused in words, as an experiment and as a wording."""
+    """A TOML file nested thousands deep is refused in words, as an experiment and as a prompt set."""
     path = tmp_path / "deep.toml"
     path.write_text(f"name = {opening * 20_000}" if opening != "a." else opening * 20_000 + "a = 1")
-    for reader in (load, lambda file: open_wording(str(file))):
+    for reader in (load, lambda file: open_prompt_set(str(file))):
         with pytest.raises(InputError, match=r"deep\.toml"):
             reader(path)
 

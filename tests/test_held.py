@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import experiment
 from icl_loop.context import (
     Chain,
     Held,
     Past,
     Policy,
     Shown,
-    Tally,
+    TokenTotals,
     Window,
     context_policy,
     shown_in,
@@ -29,7 +30,6 @@ from icl_loop.experiment import Session
 from icl_loop.loop import events, hear, history_of
 from icl_loop.models import ChatModel
 from icl_loop.runner.engines import Saved, entries
-from making import experiment
 
 MOVING = [
     "stateless",
@@ -86,7 +86,7 @@ def made(turns: int, policy: str, window: int = 3_000, **changes: Any) -> Sessio
     (chosen,) = experiment(
         turns=turns,
         streams=1,
-        model={"name": "participant/chance", "context_window": window},
+        model={"name": "simulated/chance", "context_window": window},
         context={"policy": policy, "reserve": 200},
         feedback=table,
         **changes,
@@ -151,7 +151,7 @@ def _is_gone(held: Held[str], place: int) -> bool:
 
 def test_an_endpoint_that_counts_next_to_nothing_leaves_a_window() -> None:
     """However few tokens an endpoint says a long request had, the window stays a finite number."""
-    tally = Tally(Window(), 0)
+    tally = TokenTotals(Window(), 0)
     tally.ratios.append(1 / 1_000_000)
     assert 0 < tally.budget(0) < 10**9
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from builders import experiment
 from icl_loop.analysis import (
     Conclusion,
     Contrast,
@@ -39,8 +40,7 @@ from icl_loop.analysis.session_settings import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
 from icl_loop.terminal.results_tables import verdict_lines
-from making import experiment
-from terminal import shown
+from terminal_text import shown
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
 DIFFERENCES = st.integers(-20, 20).map(lambda more: more / 20)
@@ -719,9 +719,9 @@ LADDER = [
     ("model", "learns"),
     [
         ("reference/nearest", True),
-        ("participant/chance", False),
-        ("participant/counter", False),
-        ("participant/format-breaker", False),
+        ("simulated/chance", False),
+        ("simulated/counter", False),
+        ("simulated/format-breaker", False),
     ],
 )
 async def test_who_learns_is_told_from_who_does_not(

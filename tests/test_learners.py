@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from builders import played, session
 from contracts import check_built_in, check_model
-from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
+from conversations import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
@@ -24,16 +25,17 @@ from icl_loop.models.reference.distances import Distances
 from icl_loop.models.simulated import Chance
 from icl_loop.tasks.answers import read
 from icl_loop.tasks.encodings import WRITTEN_PICTURES, Pixels, fitting
-from icl_loop.tasks.prompts import Wording, open_wording, shipped
-from making import played, session
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
 RANDOM = np.random.default_rng(0)
 PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _ in range(8)]
 """Pictures in black and white, no two alike, that every encoding writes without loss."""
 
-MAY_NOT_ANSWER = {"participant/format-breaker", "participant/refuser"}
+MAY_NOT_ANSWER = {"simulated/format-breaker", "simulated/refuser"}
 
-EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_WORDING = pytest.mark.parametrize(
+    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
+)
 EACH_ENCODING = pytest.mark.parametrize("encoding", fitting("picture"))
 EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
 
@@ -51,12 +53,14 @@ async def answers_of(model: ChatModel, request: Sequence[Message]) -> str:
 @EACH_WORDING
 @EACH_ENCODING
 @EACH_BUILT_IN
-async def test_built_in_models_keep_the_contract(name: str, encoding: str, words: Wording) -> None:
+async def test_built_in_models_keep_the_contract(
+    name: str, encoding: str, words: PromptSet
+) -> None:
     """A built-in model ends in the final line it was asked for, in any words and encoding."""
     past = [Past(DIGITS[1], "4", "correct"), Past(DIGITS[2], "7", "recorded")]
     request = conversation(DIGITS[0], past, words=words, encoding=encoding, labels=NUMERALS)
     reply = await check_built_in(lambda seed: open_model(name, seed=seed), request)
-    assert await open_model(name, seed=1, wordings=shipped()).complete(request) == reply
+    assert await open_model(name, seed=1, prompt_sets=shipped()).complete(request) == reply
     if reply.text and name not in MAY_NOT_ANSWER:
         assert reply.text.split("\n")[-1] in {words.reply(label) for label in NUMERALS}
 
@@ -80,7 +84,7 @@ async def test_a_script_is_followed_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(BUILT_IN.keys() - {"participant/constant", "participant/perfect"})
+    "name", sorted(BUILT_IN.keys() - {"simulated/constant", "simulated/perfect"})
 )
 async def test_another_seed_has_its_own_answers(name: str) -> None:
     """The same requests have the same replies by the same seed, and others by another."""
@@ -115,7 +119,9 @@ async def test_chance_is_even() -> None:
 @EACH_WORDING
 @EACH_ENCODING
 @pytest.mark.parametrize("wire", [list, merged])
-async def test_nearest_recalls_what_was_revealed(words: Wording, encoding: str, wire: type) -> None:
+async def test_nearest_recalls_what_was_revealed(
+    words: PromptSet, encoding: str, wire: type
+) -> None:
     """Asked again about a picture, nearest answers the label revealed, right or wrong as it was.
 
     It reads what was told in a message of its own, and merged in front of the next question.
@@ -132,7 +138,7 @@ async def test_nearest_recalls_what_was_revealed(words: Wording, encoding: str, 
 
 @EACH_WORDING
 @pytest.mark.parametrize("wire", [list, merged])
-async def test_nearest_uses_a_confirmed_answer(words: Wording, wire: type) -> None:
+async def test_nearest_uses_a_confirmed_answer(words: PromptSet, wire: type) -> None:
     """Where no label is revealed, an answer that was told correct is known."""
     past = [Past(PICTURES[0], "Ankle boot", "correct"), Past(PICTURES[1], "dog", "correct")]
     for seed in range(5):
@@ -144,7 +150,7 @@ async def test_nearest_uses_a_confirmed_answer(words: Wording, wire: type) -> No
 
 @EACH_WORDING
 @pytest.mark.parametrize("wire", [list, merged])
-async def test_nearest_rules_out_a_refuted_answer(words: Wording, wire: type) -> None:
+async def test_nearest_rules_out_a_refuted_answer(words: PromptSet, wire: type) -> None:
     """An answer that was told incorrect is not given again to the same picture, another may be."""
     wrong = [Past(PICTURES[0], label, "incorrect") for label in LABELS if label != "き"]
     for seed in range(10):
@@ -349,29 +355,29 @@ async def test_propagation_learns_from_right_and_wrong_alone() -> None:
     assert np.mean([turn.feedback.correct for turn in turns[150:]]) > 0.5
 
 
-# ---- wordings -------------------------------------------------------------------------------
+# ---- prompt sets -------------------------------------------------------------------------------
 
 
-async def test_a_wording_of_ones_own(tmp_path: Path) -> None:
+async def test_a_prompts_of_ones_own(tmp_path: Path) -> None:
     """A learner that listens for a user's own file understands its sentences, others do not."""
     shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
     path = tmp_path / "own.toml"
     own = shipped_set.replace('"Array:\\n{image}"', '"{image}"').replace("Answer: ", "I pick ")
     path.write_text(own.replace("was correct. The right label is {label}.", "is {label}"), "utf-8")
-    words = open_wording(str(path))
+    words = open_prompt_set(str(path))
     past = [Past(PICTURES[0], "dog", "correct"), Past(PICTURES[1], "3", "revealed_correct", "3")]
     request = conversation(PICTURES[0], past, words=words)
     reply = await check_model(NearestNeighbour(0, [str(path)]), request)
     assert reply.text == "I pick dog"
     for others in ([], ["ja"]):
-        with pytest.raises(RequestRefused, match="only conversations in its own wordings"):
+        with pytest.raises(RequestRefused, match="only conversations in its own prompt sets"):
             await check_model(NearestNeighbour(0, others), request)
 
 
 # ---- what is not understood -----------------------------------------------------------------
 
-FRAME = system(open_wording("en").frame(LABELS, "grid", 6, "label"))
-SAME_LABELS = system(open_wording("en").frame(("3", "３"), "grid", 6, "label"))
+FRAME = system(open_prompt_set("en").frame(LABELS, "grid", 6, "label"))
+SAME_LABELS = system(open_prompt_set("en").frame(("3", "３"), "grid", 6, "label"))
 ASKED = conversation(PICTURES[0])[1]
 PNG = Message("user", (Image(b"\x89PNG"),))
 
@@ -385,7 +391,7 @@ PNG = Message("user", (Image(b"\x89PNG"),))
         ([system(FRAME.text + " "), ASKED], "does not begin like any of them"),
         ([FRAME], "asks about no picture"),
         ([FRAME, user("Array: none")], "asks about no picture"),
-        ([FRAME, user(open_wording("en").tell("correct", ""))], "asks about no picture"),
+        ([FRAME, user(open_prompt_set("en").tell("correct", ""))], "asks about no picture"),
         ([FRAME, PNG], "asks about no picture"),
         ([FRAME, user("Array:\n0 1\n2 3")], "not a text of the grid encoding"),
         ([FRAME, user("Array:\n000\n00")], "not a text of the grid encoding"),
@@ -402,11 +408,11 @@ async def test_what_is_not_understood_is_refused(request_: list[Message], reason
 
 
 async def test_an_encoding_that_is_not_ours(tmp_path: Path) -> None:
-    """A wording may describe an encoding of its own, which no learner can decode: it refuses."""
+    """A prompt set may describe an encoding of its own, which no learner can decode: it refuses."""
     path = tmp_path / "own.toml"
     shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
     path.write_text(shipped_set.replace("\nsparse =", '\nrunes = "runes"\nsparse ='), "utf-8")
-    frame = system(open_wording(str(path)).frame(LABELS, "runes", 6, "label"))
+    frame = system(open_prompt_set(str(path)).frame(LABELS, "runes", 6, "label"))
     with pytest.raises(RequestRefused, match="unknown encoding 'runes'"):
         await check_model(NearestNeighbour(0, [str(path)]), [frame, ASKED])
 
@@ -415,9 +421,9 @@ def _messages() -> st.SearchStrategy[list[Message]]:
     """Return requests put together from what is understood, pieces of it, and anything else."""
     texts = st.text() | st.sampled_from(
         [
-            *(open_wording(name).frame(LABELS, "grid", 6, "label") for name in shipped()),
-            *(open_wording(name).frame(("3", "３"), "sparse", 6, "none") for name in shipped()),
-            *(open_wording(name).tell("revealed_correct", "dog") for name in shipped()),
+            *(open_prompt_set(name).frame(LABELS, "grid", 6, "label") for name in shipped()),
+            *(open_prompt_set(name).frame(("3", "３"), "sparse", 6, "none") for name in shipped()),
+            *(open_prompt_set(name).tell("revealed_correct", "dog") for name in shipped()),
             *(f"Array:\n{text}" for text in ("", "0", "000\n000", "0-9", ".", "[[0.]]", "x" * 99)),
             *("Answer: dog", "Array:", "配列：\n00\n00", ASKED.text, FRAME.text + ASKED.text),
         ]

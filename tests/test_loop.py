@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from builders import played, session
 from icl_loop.context import Last, Window, shown_in
 from icl_loop.core.errors import ContextFull, ReplayMismatch
 from icl_loop.core.messages import Message, Reply, fingerprint
@@ -17,7 +18,6 @@ from icl_loop.loop import play, recall
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
 from icl_loop.tasks.feedback import FEEDBACK
 from icl_loop.tasks.task import Task
-from making import played, session
 
 
 class Tape:
@@ -35,7 +35,7 @@ class Tape:
 
 def perfect(task: Task) -> ScriptedModel:
     """Return a model that knows every label."""
-    return ScriptedModel([task.wording.reply(task.truth(turn)) for turn in range(len(task))])
+    return ScriptedModel([task.prompts.reply(task.truth(turn)) for turn in range(len(task))])
 
 
 async def test_a_request_is_frame_then_kept_turns_then_question() -> None:
@@ -100,12 +100,12 @@ async def test_what_is_told_never_moves_the_score(answers: list[str]) -> None:
 
 
 async def test_lies_never_move_the_score() -> None:
-    """A wording whose phrases say the opposite moves no judgement."""
+    """A prompt set whose phrases say the opposite moves no judgement."""
     chosen = session(8, feedback="correctness")
     task = chosen.task
-    told = task.wording.told
+    told = task.prompts.told
     lies = told.model_copy(update={"correct": told.incorrect, "incorrect": told.correct})
-    lying = replace(task, wording=task.wording.model_copy(update={"told": lies}))
+    lying = replace(task, prompts=task.prompts.model_copy(update={"told": lies}))
     turns = [turn async for turn in play(lying, perfect(task), chosen.policy)]
     assert [turn.feedback.correct for turn in turns] == [True] * 8
     assert {turn.feedback.told for turn in turns} == {told.incorrect}
@@ -123,7 +123,7 @@ async def test_the_guesser_scores_chance() -> None:
     turns = [
         turn
         for stream in range(3)
-        for turn in await played(session(200, stream, model="participant/chance"))
+        for turn in await played(session(200, stream, model="simulated/chance"))
     ]
     right = sum(turn.feedback.correct for turn in turns)
     assert stats.binomtest(right, len(turns), 0.1).pvalue > 0.001
@@ -163,7 +163,7 @@ async def test_a_replay_ends_where_the_session_ends() -> None:
 
 async def test_the_session_ends_when_all_no_longer_fits() -> None:
     """Under `all` a session ends with ContextFull once its past outgrows the window."""
-    chosen = session(40, policy="all", model={"name": "participant/chance", "context_window": 4000})
+    chosen = session(40, policy="all", model={"name": "simulated/chance", "context_window": 4000})
     turns = play(chosen.task, chosen.open_model(), chosen.policy, chosen.window)
     first_turns = [await anext(turns) for _ in range(10)]
     assert [turn.index for turn in first_turns] == list(range(10))
@@ -206,13 +206,13 @@ async def test_recall_is_what_was_asked() -> None:
         assert fingerprint(request) == turn.request
 
 
-async def test_the_final_line_of_ones_own_wording_is_read(tmp_path: Path) -> None:
-    """A wording whose final line is like no other is asked in, answered in and read."""
+async def test_the_final_line_of_ones_own_prompts_is_read(tmp_path: Path) -> None:
+    """A prompt set whose final line is like no other is asked in, answered in and read."""
     path = tmp_path / "mine.toml"
     shipped = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text()
     path.write_text(
         shipped.replace('answer = "Answer: {label}"', 'answer = "It has to be {label}!"')
     )
-    turns = await played(session(12, wording=str(path)))
+    turns = await played(session(12, prompts=str(path)))
     assert [turn.outcome for turn in turns] == ["ok"] * 12
     assert turns[0].reply.text.startswith("It has to be ")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import experiment, without_checksum
 from icl_loop.analysis import (
     confusion,
     equivalent_examples,
@@ -26,7 +27,6 @@ from icl_loop.analysis import (
 )
 from icl_loop.core.errors import InputError
 from icl_loop.runner.run import Run
-from making import experiment, unsealed
 
 Answer = tuple[str, str | None]
 """The right label, and what was answered."""
@@ -260,7 +260,7 @@ async def test_what_cannot_be_read_back_is_left_out(
     """A session of other words, or of an encoding that is not known, has no nearest pictures."""
     result = await Run(experiment(turns=4, streams=1), tmp_path).play()
     [path] = result.paths
-    text = unsealed(path.read_text())
+    text = without_checksum(path.read_text())
     assert change[0] in text
     path.write_text(text.replace(*change))
     assert nearest_pictures([path]) == {}

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import experiment, played, session
 from contracts import check_model
 from endpoint import Answer, Endpoint, completion, error, serving
 from icl_loop.core.errors import (
@@ -41,41 +42,40 @@ from icl_loop.core.messages import (
 from icl_loop.models.limits import (
     MARGIN,
     UNTOLD,
-    Bound,
-    Gate,
-    Meter,
-    Pace,
-    Patience,
-    Patient,
-    Terms,
+    Budget,
+    ConcurrencyLimiter,
+    PromptBound,
+    RateLimiter,
+    RequestPolicy,
+    RetryingModel,
+    RetryPolicy,
 )
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
-from making import experiment, played, session
 
 ASKED = [system("s"), user("q0"), assistant("a0"), user("told"), user("q1")]
 
 
-FAST = Patience(allowance_s=20.0, unproven_s=2.0, first_wait_s=0.001, longest_wait_s=0.02)
+FAST = RetryPolicy(allowance_s=20.0, unproven_s=2.0, first_wait_s=0.001, longest_wait_s=0.02)
 
 
 def patient(
     endpoint: Endpoint,
-    meter: Meter | None = None,
-    pace: Pace | None = None,
+    meter: Budget | None = None,
+    pace: RateLimiter | None = None,
     count: Callable[[Sequence[Message]], int] = len,
-    patience: Patience | None = None,
-) -> Patient:
+    patience: RetryPolicy | None = None,
+) -> RetryingModel:
     """Return a model that asks the endpoint with next to no wait between attempts."""
-    return Patient(
+    return RetryingModel(
         OpenAIModel("tiny", base_url=endpoint.base_url),
-        Terms(
-            pace=pace or Pace(),
-            meter=meter or Meter(),
+        RequestPolicy(
+            pace=pace or RateLimiter(),
+            meter=meter or Budget(),
             patience=patience or FAST,
-            bound=Bound(count),
+            bound=PromptBound(count),
             most_completion=10,
             cost=lambda usage: usage.prompt / 1e6,
         ),
@@ -151,7 +151,7 @@ async def test_passing_faults_are_tried_again(fault: str) -> None:
 async def test_faults_that_stay_stop_the_session() -> None:
     """A fault that does not pass is given up once the allowance of the turn is used up."""
     with serving([error(500, "on fire")]) as endpoint:
-        meter = Meter()
+        meter = Budget()
         start, brief = time.monotonic(), replace(FAST, unproven_s=0.3)
         async with aclosing(patient(endpoint, meter, patience=brief)) as model:
             with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
@@ -303,7 +303,7 @@ OVERFLOWS = {
 
 
 @pytest.mark.parametrize("server", OVERFLOWS)
-async def test_too_long_is_known_in_every_wording(server: str) -> None:
+async def test_too_long_is_known_in_every_prompts(server: str) -> None:
     """A request that is too long is told apart from other refusals, however a server says it."""
     status, body = OVERFLOWS[server]
     with serving([Answer(status, json.dumps(body).encode())]) as endpoint:
@@ -363,7 +363,7 @@ async def test_an_endpoint_with_nothing_left_is_waited_for() -> None:
 
 async def test_a_rate_limit_halves_what_passes_at_once() -> None:
     """A 429 halves the requests at once; successes raise it again, never above where it began."""
-    pace = Pace(at_once=4)
+    pace = RateLimiter(at_once=4)
     with serving([error(429), error(429), completion("3")]) as endpoint:
         async with aclosing(patient(endpoint, pace=pace)) as model:
             await model.complete(ASKED)
@@ -377,7 +377,7 @@ async def test_a_rate_limit_halves_what_passes_at_once() -> None:
 async def test_the_gate_lets_no_more_pass(at_once: int, asking: int) -> None:
     """No more requests are in flight at once than the gate allows, and all get through."""
     most = 0
-    gate = Gate(at_once)
+    gate = ConcurrencyLimiter(at_once)
 
     async def pass_through() -> None:
         nonlocal most
@@ -392,9 +392,9 @@ async def test_the_gate_lets_no_more_pass(at_once: int, asking: int) -> None:
 
 @pytest.mark.parametrize(
     ("meter", "says"),
-    [(Meter(max_tokens=250), "tokens"), (Meter(max_usd=0.00025), r"\$0\.0003")],
+    [(Budget(max_tokens=250), "tokens"), (Budget(max_usd=0.00025), r"\$0\.0003")],
 )
-async def test_a_budget_stops_before_it_is_passed(meter: Meter, says: str) -> None:
+async def test_a_budget_stops_before_it_is_passed(meter: Budget, says: str) -> None:
     """The request that could pass the budget is not made."""
     with serving([completion("3")]) as endpoint:
         async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
@@ -406,9 +406,9 @@ async def test_a_budget_stops_before_it_is_passed(meter: Meter, says: str) -> No
 
 
 @pytest.mark.parametrize(
-    "meter", [Meter(max_tokens=900), Meter(max_usd=0.0009)], ids=["tokens", "usd"]
+    "meter", [Budget(max_tokens=900), Budget(max_usd=0.0009)], ids=["tokens", "usd"]
 )
-async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> None:
+async def test_a_budget_holds_though_the_server_counts_more(meter: Budget) -> None:
     """A server that counts thrice what we count is sent nothing that could pass the budget."""
     thrice = completion("3", usage={"prompt_tokens": 300, "completion_tokens": 0})
     with serving([thrice]) as endpoint:
@@ -421,9 +421,9 @@ async def test_a_budget_holds_though_the_server_counts_more(meter: Meter) -> Non
 
 
 @pytest.mark.parametrize(
-    "meter", [Meter(max_tokens=35), Meter(max_usd=0.000025)], ids=["tokens", "usd"]
+    "meter", [Budget(max_tokens=35), Budget(max_usd=0.000025)], ids=["tokens", "usd"]
 )
-async def test_a_budget_holds_though_the_server_reports_nothing(meter: Meter) -> None:
+async def test_a_budget_holds_though_the_server_reports_nothing(meter: Budget) -> None:
     """Where no usage is reported, what is counted here is taken for it."""
     with serving([completion("3", usage=None)]) as endpoint:
         async with aclosing(patient(endpoint, meter, count=lambda asked: 2 * len(asked))) as model:
@@ -440,7 +440,7 @@ REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_
 @given(reports=REPORTS, exact=st.booleans())
 def test_a_bound_is_not_below_any_reply(reports: list[tuple[int, int]], exact: bool) -> None:  # noqa: FBT001  drawn
     """No reply, counted again, is above the bound, nor is the bound ever below the count."""
-    bound = Bound(len, exact=exact)
+    bound = PromptBound(len, exact=exact)
     assert bound.over(100) == (100 if exact else 100 * UNTOLD)
     for counted, reported in reports:
         bound.learn(counted, reported)
@@ -452,11 +452,11 @@ def test_a_bound_is_not_below_any_reply(reports: list[tuple[int, int]], exact: b
 
 def test_an_exact_count_is_taken_at_its_word() -> None:
     """A count that the replies never exceed is not scaled, and no report is no reply."""
-    bound = Bound(len)
+    bound = PromptBound(len)
     for reported in (100, 97, 0):
         bound.learn(100, reported)
         assert bound.over(1_000) == 1_000
-    estimated = Bound(len, exact=False)
+    estimated = PromptBound(len, exact=False)
     estimated.learn(100, 0)
     assert estimated.scale == UNTOLD
 
@@ -628,12 +628,12 @@ async def test_a_proxy_of_another_kind_is_refused(
     await OpenAIModel("tiny", base_url=AFAR).aclose()
 
 
-Listener = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ConversationParser = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
 async def listening(
-    listener: Listener, trusted: ssl.SSLContext | None = None
+    listener: ConversationParser, trusted: ssl.SSLContext | None = None
 ) -> AsyncIterator[str]:
     """Hand every connection to `listener`; give the address."""
     heard: set[asyncio.Task[None] | None] = set()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from builders import experiment, played
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
@@ -24,7 +25,6 @@ from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.terminal.plan_tables import duration, expense_table, exposure_table, sentences
 from icl_loop.transcripts import Transcript, read
-from making import experiment, played
 
 PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}
 MODEL = {"name": "reference/nearest"}

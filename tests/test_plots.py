@@ -342,10 +342,10 @@ def test_tokens_are_drawn_cached_and_not(played: pl.DataFrame) -> None:
         assert set(rows["tokens"]) == {"cached", "uncached"}
 
 
-def test_a_shadow_has_a_line_an_arm(played: pl.DataFrame) -> None:
-    """The curves of the shadow are those of its answers, dotted, in the colours of the arms."""
-    shadow = played.select("path", "turn", shadow=pl.lit(value=True))
-    spec = curve_chart(played, 5, shadow, learner="reference/nearest").to_dict()
+def test_a_baseline_has_a_line_an_arm(played: pl.DataFrame) -> None:
+    """The curves of the baseline are those of its answers, dotted, in the colours of the arms."""
+    baseline = played.select("path", "turn", baseline=pl.lit(value=True))
+    spec = curve_chart(played, 5, baseline, learner="reference/nearest").to_dict()
     [dotted] = [
         layer["data"]["name"]
         for layer in spec["layer"]

@@ -22,17 +22,17 @@ from typing import Any
 
 import pytest
 
+from builders import experiment, transcripts_of
 from endpoint import Answer, Endpoint, completion, serving
 from icl_loop.core.errors import BudgetSpent, StoppedShort
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.models.limits import Meter
+from icl_loop.models.limits import Budget
 from icl_loop.runner.engines import Saved
 from icl_loop.runner.engines.ray import Part, cluster, on_ray
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
-from making import experiment, transcripts_of
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
 
@@ -210,7 +210,7 @@ def key_unseen(tmp_path: Path) -> None:
     """The key that all this was asked with is in no argument, object, log file or transcript."""
     with serving([answered]) as endpoint:
         made = asking(endpoint)
-        pool = ModelPool(made, Meter(), 1)
+        pool = ModelPool(made, Budget(), 1)
         for each in made.sessions():
             sent = pickle.dumps(
                 (pool.opening(each), Part(each, Saved(), by_leave=True, counted=True))

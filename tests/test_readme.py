@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from builders import experiment, played, session
 from icl_loop.analysis import frame, tabulate
 from icl_loop.cli import app
 from icl_loop.runner.run import Run
-from making import experiment, played, session
 
 ROOT = Path(__file__).parent.parent
 PAGES = [
@@ -49,11 +49,11 @@ def test_the_links_lead_somewhere(page: str, link: str) -> None:
 
 async def test_turns_not_saved_make_the_same_frame(tmp_path: Path) -> None:
     """A frame of turns just played equals that of their transcript, but for path and names."""
-    chosen = session(8, model="participant/chance")
+    chosen = session(8, model="simulated/chance")
     table = tabulate({("feedback", 0): await played(chosen)}, chance=0.1, experiment="small")
 
     made = experiment(
-        turns=8, streams=1, model={"name": "participant/chance"}, feedback={"kind": "label"}
+        turns=8, streams=1, model={"name": "simulated/chance"}, feedback={"kind": "label"}
     )
     saved = frame((await Run(made, tmp_path).play()).paths)
     assert table.columns == saved.columns

@@ -21,8 +21,9 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import without_checksum
 from icl_loop.analysis import frame
-from icl_loop.analysis.baseline import LEARNER, Shaded, shadows
+from icl_loop.analysis.baseline import LEARNER, BaselineResult, baselines
 from icl_loop.cli.baseline_option import shaded
 from icl_loop.core.messages import Reply
 from icl_loop.experiment import Experiment, parse
@@ -38,7 +39,7 @@ from icl_loop.report.page_data import in_script
 from icl_loop.report.probe_questions import held_out
 from icl_loop.report.session_browser import Named
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import BranchIdentity, Header, Recorder, read
+from icl_loop.transcripts import BranchIdentity, Header, TranscriptWriter, read
 from icl_loop.transcripts.loading import header_of
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -64,7 +65,7 @@ async def hostile(folder: Path, turns: int = 5) -> Path:
         }
     )
     [session] = made.sessions()
-    with Recorder(folder / session.file_name, session.header()) as recorder:
+    with TranscriptWriter(folder / session.file_name, session.header()) as recorder:
         model = ScriptedModel(HOSTILE[:turns])
         played = play(session.task, model, session.policy, session.window)
         async for _ in recorder.record(played):
@@ -246,14 +247,14 @@ def test_the_settings_play_it_again() -> None:
         assert said == again
 
 
-async def test_the_shadow_is_beside_the_answers() -> None:
-    """With a shadow, the page says of every turn whether it was right, and draws its curve."""
+async def test_the_baseline_is_beside_the_answers() -> None:
+    """With a baseline, the page says of every turn whether it was right, and draws its curve."""
     turns = frame([SAMPLE])
     paths = sorted(SAMPLE.glob("feedback-*.jsonl"))
-    some = Shaded(LEARNER, await shadows(paths), "Only some have one.")
+    some = BaselineResult(LEARNER, await baselines(paths), "Only some have one.")
     text = page(turns, shaded=some)
     held = [value for name, value in blobs(text).items() if name.startswith("session-")]
-    assert [len(each["shadow"] or ()) for each in held] == [25, 0, 0, 0] * 2
+    assert [len(each["baseline"] or ()) for each in held] == [25, 0, 0, 0] * 2
     assert "Only some have one." in text
 
 
@@ -262,7 +263,7 @@ ODD: dict[str, dict[str, Any]] = {
     "a table": {"task": {"dataset": "iris", "encoding": "table"}},
     "pictures that are seen": {
         "task": {"encoding": "png"},
-        "model": {"name": "participant/chance"},
+        "model": {"name": "simulated/chance"},
     },
 }
 
@@ -272,7 +273,7 @@ async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
     """One session, cut off, of any modality, with or without a contrast: there is a page."""
     made = parse({"name": "odd", "turns": 6, "streams": 1, **ODD[kind]})
     [session] = made.sessions()
-    with Recorder(tmp_path / session.file_name, session.header()) as recorder:
+    with TranscriptWriter(tmp_path / session.file_name, session.header()) as recorder:
         turns = play(session.task, session.open_model(), session.policy, session.window)
         count = 0
         async for _ in recorder.record(turns):
@@ -339,29 +340,27 @@ def test_a_choice_is_even(size: int, count: int) -> None:
     assert max(gaps) <= max(1, 4 * size // len(few))
 
 
-def test_a_shadow_that_takes_long_is_asked_for() -> None:
-    """With many turns there is no shadow unasked, and the page says how to ask for it."""
+def test_a_baseline_that_takes_long_is_asked_for() -> None:
+    """With many turns there is no baseline unasked, and the page says how to ask for it."""
     turns = frame([SAMPLE])
     unasked = shaded(turns, None, wanted=True, most_turns=10)
     assert unasked.turns is None
-    assert f"--shadow {LEARNER}" in unasked.note
+    assert f"--baseline {LEARNER}" in unasked.note
     asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True, most_turns=10)
     assert asked.turns is not None
     assert asked.turns.height == 50
 
 
-def test_what_has_no_shadow_is_said(tmp_path: Path) -> None:
-    """A session that the learner cannot read has no shadow, the page says so, and is sound."""
-    data = (SAMPLE / "label-0.jsonl").read_bytes()
-    (tmp_path / "edited.jsonl").write_bytes(
-        data.replace(b'"question":"Array:', b'"question":"Look:')
-    )
+def test_what_has_no_baseline_is_said(tmp_path: Path) -> None:
+    """A session that the learner cannot read has no baseline, the page says so, and is sound."""
+    data = without_checksum((SAMPLE / "label-0.jsonl").read_text())
+    (tmp_path / "edited.jsonl").write_text(data.replace('"question":"Array:', '"question":"Look:'))
     turns = frame([tmp_path])
     left_out = shaded(turns, None, wanted=True)
     assert left_out.turns is None
-    assert left_out.note.startswith("1 of 1 sessions have no shadow: ")
+    assert left_out.note.startswith("1 of 1 sessions have no baseline: ")
     text = page(turns, shaded=left_out)
-    assert "1 of 1 sessions have no shadow" in text
+    assert "1 of 1 sessions have no baseline" in text
     assert set(blobs(text)["session-0"]["picture"]) == {None}
 
 
@@ -387,7 +386,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_writes_the_page(tmp_path: Path) -> None:
-    """`report` writes one file with the shadow in it, and says where."""
+    """`report` writes one file with the baseline in it, and says where."""
     ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--primary", "label,none")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert str(tmp_path / "r.html") in ran.stdout
@@ -398,10 +397,10 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     """A folder that is not there, and a learner that nobody knows: each is one error in words."""
-    ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-shadow")
+    ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-baseline")
     assert ran.returncode == 2
     assert "r.html cannot be written: there is no folder" in ran.stderr
-    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--shadow", "reference/nearst")
+    ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--baseline", "reference/nearst")
     assert ran.returncode == 2
     assert "did you mean 'reference/nearest'?" in ran.stderr
 

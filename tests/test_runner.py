@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from commanding import Command
-from icl_loop.core.errors import DirectoryBusy, InputError, RequestRefused, SettingsDiffer
+from builders import experiment, transcripts_of
+from command_line import Command
+from icl_loop.core.errors import FolderLocked, InputError, RequestRefused, SettingsMismatch
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
@@ -23,7 +24,6 @@ from icl_loop.models import ChatModel
 from icl_loop.models.simulated import Chance
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
-from making import experiment, transcripts_of
 
 ARMS = [
     {"name": "label", "feedback": {"kind": "label"}},
@@ -64,7 +64,7 @@ async def test_other_settings_are_refused_before_anything_is_played(tmp_path: Pa
     """Settings that differ in any session stop the run before it writes a byte."""
     await run(experiment(), tmp_path)
     before = transcripts_of(tmp_path / "small")
-    with pytest.raises(SettingsDiffer, match=r"settings\.task\.encoding"):
+    with pytest.raises(SettingsMismatch, match=r"settings\.task\.encoding"):
         await run(experiment(streams=3, task={"encoding": "ascii"}), tmp_path)
     assert transcripts_of(tmp_path / "small") == before
 
@@ -114,7 +114,7 @@ async def test_a_full_context_is_an_end(tmp_path: Path) -> None:
         turns=40,
         streams=1,
         context={"policy": "all"},
-        model={"name": "participant/chance", "context_window": 4000},
+        model={"name": "simulated/chance", "context_window": 4000},
     )
     assert (await run(made, tmp_path)).complete
     (path,) = tmp_path.rglob("*.jsonl")
@@ -139,7 +139,7 @@ async def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
         holder.stdout.readline()
-        with pytest.raises(DirectoryBusy, match="another process"):
+        with pytest.raises(FolderLocked, match="another process"):
             await run(experiment(), tmp_path)
         holder.kill()
     assert list(folder.glob("*.jsonl")) == []
@@ -148,7 +148,7 @@ async def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
 
 async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
     """A window with no room for one question is refused before anything is written."""
-    made = experiment(model={"name": "participant/chance", "context_window": 1200})
+    made = experiment(model={"name": "simulated/chance", "context_window": 1200})
     with pytest.raises(InputError, match=r"context_window = 1200 .* needs \d+ tokens"):
         await run(made, tmp_path)
     assert list(tmp_path.rglob("*.jsonl")) == []

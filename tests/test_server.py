@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
+from builders import played, session
 from icl_loop.core.errors import InputError, ModelUnavailable
 from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system, user
 from icl_loop.core.tokens import (
@@ -44,7 +45,6 @@ from icl_loop.server import (
     serving,
 )
 from icl_loop.server.app import MAX_BODY, UNSOUND
-from making import played, session
 
 NAME = "reference/nearest"
 LAST_WORDS = CallableModel(lambda messages: f"You said: {messages[-1].text}\n\n So be it. ")
@@ -201,13 +201,13 @@ async def test_streaming_says_the_same(plain: str, usage: bool) -> None:  # noqa
 
 async def test_models_are_listed() -> None:
     """All models are listed, and each is described under its name, slashes included."""
-    models = {NAME: open_model(NAME), "participant/chance": open_model("participant/chance")}
+    models = {NAME: open_model(NAME), "simulated/chance": open_model("simulated/chance")}
     with serving(build_app(models, settings=ServerSettings())) as url:
         async with client(url) as asking:
             assert [model.id async for model in asking.models.list()] == list(models)
             assert (await asking.models.retrieve(NAME)).id == NAME
-            with pytest.raises(openai.NotFoundError, match="did you mean 'participant/chance'"):
-                await asking.models.retrieve("participant/chanse")
+            with pytest.raises(openai.NotFoundError, match="did you mean 'simulated/chance'"):
+                await asking.models.retrieve("simulated/chanse")
 
 
 async def test_what_the_model_is_asked() -> None:

@@ -26,7 +26,7 @@ async def test_shipped_experiments_play(path: Path, request: pytest.FixtureReque
             request.getfixturevalue("mnist")
         name = session.settings.model.name
         own = session.open_model() if is_built_in(name) else None
-        model = own or open_model("reference/nearest", wordings=[session.settings.task.wording])
+        model = own or open_model("reference/nearest", prompt_sets=[session.settings.task.prompts])
         task = told_by_anyone(session).task
         turns = play(task, model, session.policy, session.window)
         assert [(await anext(turns)).outcome for _ in range(3)] == ["ok"] * 3

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from builders import experiment, without_checksum
 from icl_loop.analysis import frame
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.experiment import PriceSettings
 from icl_loop.replay.branching import branches
-from icl_loop.replay.rescoring import rejudge
+from icl_loop.replay.rescoring import rescore
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read, turns_before
-from making import experiment, unsealed
 
 PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
 
@@ -65,9 +65,9 @@ def test_shared_turns_are_paid_by_the_parent(tmp_path: Path) -> None:
 
 
 def test_replies_read_again_are_paid_by_their_source(tmp_path: Path) -> None:
-    """Rejudging takes no request, no token and no money."""
+    """Rescoring takes no request, no token and no money."""
     done = [
-        rejudge(path, ["answers.rule=strict"]) for path in sorted(run(tmp_path).glob("*.jsonl"))
+        rescore(path, ["answers.rule=strict"]) for path in sorted(run(tmp_path).glob("*.jsonl"))
     ]
     took = spent(done[0].path.parent, PRICE)
     assert (took.requests, took.prompt, took.completion, took.usd) == (0, 0, 0, 0.0)
@@ -97,7 +97,9 @@ def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
         path.write_text(
-            unsealed(path.read_text()).replace('"name":"reference/nearest"', '"name":"gpt-4o"', 1)
+            without_checksum(path.read_text()).replace(
+                '"name":"reference/nearest"', '"name":"gpt-4o"', 1
+            )
         )
     took = spent(folder)
     assert took.usd is not None
@@ -110,7 +112,7 @@ def test_what_was_not_measured_does_not_lower_the_share(tmp_path: Path) -> None:
     folder = run(tmp_path, probes={"at": [6], "count": 3})
     whole = spent(folder)
     for path in folder.glob("*.jsonl"):
-        head, *lines = unsealed(path.read_text()).splitlines(keepends=True)
+        head, *lines = without_checksum(path.read_text()).splitlines(keepends=True)
         lines = [_reported(line) for line in lines]
         lines[0] = re.sub(r'"(counted|prefix)":\d+,', "", lines[0])
         path.write_text("".join([head, *lines]))
@@ -132,7 +134,7 @@ def test_sessions_saved_without_prefixes_say_so(tmp_path: Path) -> None:
     """Where no prefix was recorded, none is made up."""
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
-        text = unsealed(path.read_text())
+        text = without_checksum(path.read_text())
         for name in ("counted", "prefix"):
             text = re.sub(rf'"{name}":\d+,', "", text)
         path.write_text(text)

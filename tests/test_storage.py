@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import experiment, session, transcripts_of, without_checksum
 from icl_loop.analysis import frame
 from icl_loop.core.errors import IclLoopError, StoppedShort, TranscriptError
 from icl_loop.core.records import Turn
@@ -27,10 +28,9 @@ from icl_loop.loop import play
 from icl_loop.models import ReplayModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import Recorder, Transcript, read
-from icl_loop.transcripts.checksum import check_seals, sealed
-from icl_loop.transcripts.durable_append import Journal
-from making import experiment, session, transcripts_of, unsealed
+from icl_loop.transcripts import Transcript, TranscriptWriter, read
+from icl_loop.transcripts.checksum import verify_checksums, with_checksum
+from icl_loop.transcripts.durable_append import DurableAppender
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def small_disk(folder: Path, size: int) -> Iterator[Disk]:
 
 def chance(**changes: object) -> Experiment:
     """Return three short sessions of a model that guesses."""
-    return experiment(streams=3, turns=12, model={"name": "participant/chance"}, **changes)
+    return experiment(streams=3, turns=12, model={"name": "simulated/chance"}, **changes)
 
 
 async def whole(folder: Path) -> dict[str, bytes]:
@@ -158,7 +158,7 @@ SHORT = session(2, encoding="binary", size=4)
 
 async def saved(chosen: Session, path: Path) -> Transcript:
     """Play `chosen` into `path`, going on with what is there; return what is saved."""
-    with Journal() as journal, Recorder(path, chosen.header(), journal) as recorder:
+    with DurableAppender() as journal, TranscriptWriter(path, chosen.header(), journal) as recorder:
         replay = ReplayModel(recorder.saved, then=chosen.open_model())
         turns = play(chosen.task, replay, chosen.policy, chosen.window)
         async for _ in recorder.record(turns):
@@ -262,10 +262,10 @@ def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> 
     """A transcript none of whose lines is sealed is read as it is; one seal lost among many is not."""
     text = short.read_text()
     path = tmp_path / "session.jsonl"
-    path.write_text(unsealed(text))
+    path.write_text(without_checksum(text))
     assert read(path).turns == read(short).turns
     lines = text.splitlines(keepends=True)
-    path.write_text(lines[0] + unsealed(lines[1]) + lines[2])
+    path.write_text(lines[0] + without_checksum(lines[1]) + lines[2])
     with pytest.raises(TranscriptError, match="line 2: it has lost its checksum"):
         read(path)
 
@@ -273,13 +273,13 @@ def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> 
 @given(st.lists(st.binary(min_size=1).filter(lambda body: b"\n" not in body), min_size=1))
 def test_seals_find_any_change_of_a_byte(bodies: list[bytes]) -> None:
     """What was sealed is passed, and with any byte of a line changed the line is named."""
-    lines = [sealed(b"{" + body + b"}") for body in bodies]
-    check_seals(Path("a"), lines)
+    lines = [with_checksum(b"{" + body + b"}") for body in bodies]
+    verify_checksums(Path("a"), lines)
     for number, line in enumerate(lines[1:], start=2):
         changed = bytearray(line)
         changed[len(line) // 2] ^= 0xFF
         with pytest.raises(TranscriptError, match=f"a, line {number}: "):
-            check_seals(Path("a"), [*lines[: number - 1], bytes(changed)])
+            verify_checksums(Path("a"), [*lines[: number - 1], bytes(changed)])
 
 
 # ---- clocks and kills --------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 
 import contracts
+from builders import experiment, played
 from icl_loop.core.errors import DatasetError, EncodingError, InputError, RequestRefused
 from icl_loop.core.messages import system, user
 from icl_loop.core.records import LARGEST, Measurements
@@ -21,8 +22,7 @@ from icl_loop.tasks.datasets.bundled import TABLES
 from icl_loop.tasks.datasets.table import Table
 from icl_loop.tasks.encodings import encoding, prepared
 from icl_loop.tasks.encodings.table_text import MAX_COLUMNS, written
-from icl_loop.tasks.prompts import open_wording, shipped
-from making import experiment, played
+from icl_loop.tasks.prompts import open_prompt_set, shipped
 
 EACH_TABLE = pytest.mark.parametrize("name", TABLES)
 TABLE = encoding("table")
@@ -253,7 +253,7 @@ async def test_learners_climb_on_tables(name: str, model: str) -> None:
 @pytest.mark.parametrize("name", shipped())
 async def test_records_of_other_things(name: str) -> None:
     """A request whose records name different things is refused, and so is one without a record."""
-    words = open_wording(name)
+    words = open_prompt_set(name)
     frame = system(words.frame(("x", "y"), "table", 20, "label"))
     ask = words.about("table").ask
     model = open_model("reference/nearest")

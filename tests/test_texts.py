@@ -9,19 +9,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import contracts
+from builders import experiment, played
 from icl_loop.core.errors import DatasetError, EncodingError
 from icl_loop.core.messages import merged, system, user
-from icl_loop.models.conversation_parser import Listener
+from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.features import TEXT_FEATURES, perceived
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.encodings import encoding
-from icl_loop.tasks.prompts import Wording, open_wording, shipped
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
-from making import experiment, played
 
 TEXT = encoding("text")
-EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_WORDING = pytest.mark.parametrize(
+    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
+)
 SAYINGS = {
     "cooking": ("simmer the onions in butter", "knead the dough and let it rise", "salt the boiling water"),
     "sailing": ("reef the mainsail before the squall", "the anchor drags on the sand", "haul in the jib sheet"),
@@ -62,7 +64,7 @@ def test_a_blank_text_is_refused(text: str) -> None:
 @example(text="Text:\nText:\n")
 @example(text="Your answer was correct.")
 @example(text="文章：\n{image}")
-def test_texts_are_heard(words: Wording, text: str) -> None:
+def test_texts_are_heard(words: PromptSet, text: str) -> None:
     """A question tells its text again, whatever it says, alone or behind what was told."""
     sentences = words.about("text")
     asked = sentences.show(text)
@@ -70,7 +72,7 @@ def test_texts_are_heard(words: Wording, text: str) -> None:
     told = words.tell("revealed_incorrect", "sums")
     [both] = merged([user(told), asked])
     assert sentences.hear_question(both.text) == (told, text)
-    heard = Listener().hear([system(words.frame(("a", "b"), "text", 20, "label")), asked])
+    heard = ConversationParser().hear([system(words.frame(("a", "b"), "text", 20, "label")), asked])
     assert (heard.features.shape, heard.shown) == ((TEXT_FEATURES,), text)
 
 
@@ -105,10 +107,10 @@ async def test_a_file_that_changed_is_found_out(tmp_path: Path) -> None:
 
 
 @EACH_WORDING
-async def test_every_wording_is_played(tmp_path: Path, words: Wording) -> None:
-    """Texts, tables and pictures that are seen are played in every wording."""
-    name = next(name for name in shipped() if open_wording(name) == words)
+async def test_every_prompts_is_played(tmp_path: Path, words: PromptSet) -> None:
+    """Texts, tables and pictures that are seen are played in every prompt set."""
+    name = next(name for name in shipped() if open_prompt_set(name) == words)
     for dataset, how in ((sheet(tmp_path), "text"), ("iris", "table"), ("digits", "png")):
-        task = {"dataset": dataset, "encoding": how, "wording": name}
+        task = {"dataset": dataset, "encoding": how, "prompts": name}
         [session, *_] = experiment(task=task, turns=3, feedback={"kind": "label"}).sessions()
         assert [turn.outcome for turn in await played(session)] == ["ok"] * 3

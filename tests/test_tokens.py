@@ -35,7 +35,7 @@ from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.datasets.published import PUBLISHED
 from icl_loop.tasks.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
 from icl_loop.tasks.feedback import Phrase
-from icl_loop.tasks.prompts import Announced, Wording, open_wording, shipped
+from icl_loop.tasks.prompts import Announcements, PromptSet, open_prompt_set, shipped
 
 PUBLISHED_MESSAGE_TOKENS = 3
 """What a message costs beside its text, according to OpenAI's own account."""
@@ -44,7 +44,9 @@ SLACK = {"ascii": 2.0, "binary": 2.0}
 
 ESTIMATES = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
 EACH_ENCODING = pytest.mark.parametrize("encoding", WRITTEN_PICTURES.values(), ids=WRITTEN_PICTURES)
-EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_WORDING = pytest.mark.parametrize(
+    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
+)
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
@@ -137,15 +139,15 @@ def _ratios(counted: tuple[TokenCounter, Estimator], texts: Iterable[str]) -> li
 
 
 @EACH_WORDING
-def test_the_estimate_of_the_wordings(
-    counted: tuple[TokenCounter, Estimator], words: Wording
+def test_the_estimate_of_the_promptss(
+    counted: tuple[TokenCounter, Estimator], words: PromptSet
 ) -> None:
-    """What a wording says is never estimated below, and at most a quarter above on average."""
+    """What a prompt set says is never estimated below, and at most a quarter above on average."""
     labels = tuple("0123456789")
     said = [
         words.frame(labels, encoding, 20, kind)
         for encoding in ENCODINGS
-        for kind in Announced.model_fields
+        for kind in Announcements.model_fields
     ]
     said += [words.tell(phrase, "7") for phrase in get_args(Phrase)]
     said += [words.reply("7")]
@@ -157,7 +159,7 @@ def test_the_estimate_of_the_wordings(
 @EACH_WORDING
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_estimate_of_named_labels(
-    counted: tuple[TokenCounter, Estimator], words: Wording, name: str
+    counted: tuple[TokenCounter, Estimator], words: PromptSet, name: str
 ) -> None:
     """Whatever labels a published data set has, no message about them is estimated below its cost."""
     true, estimate = counted
@@ -165,7 +167,7 @@ def test_the_estimate_of_named_labels(
     frames = [
         words.frame(labels, encoding, 20, kind)
         for encoding in ENCODINGS
-        for kind in Announced.model_fields
+        for kind in Announcements.model_fields
     ]
     for label in labels:
         told = [words.tell(phrase, label) for phrase in get_args(Phrase)]

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_loop.core.errors import InputError, ReplayMismatch, SettingsDiffer, TranscriptError
+from builders import played, session, transcripts_of, without_checksum, without_times
+from icl_loop.core.errors import InputError, ReplayMismatch, SettingsMismatch, TranscriptError
 from icl_loop.core.messages import Reply, Usage
 from icl_loop.experiment import Session
 from icl_loop.loop import play
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
 from icl_loop.replay.verification import verify
-from icl_loop.transcripts import Recorder, read, turn_fields
-from making import played, session, transcripts_of, unsealed, without_times
+from icl_loop.transcripts import TranscriptWriter, read, turn_fields
 
 
 async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> Path:
     """Play `chosen` into `path`, going on with what is there."""
-    with Recorder(path, chosen.header()) as recorder:
+    with TranscriptWriter(path, chosen.header()) as recorder:
         replay = ReplayModel(recorder.saved, then=model or chosen.open_model())
         turns = play(chosen.task, replay, chosen.policy, chosen.window)
         async for _ in recorder.record(turns):
@@ -172,8 +172,8 @@ async def test_a_complete_session_is_not_touched(saved: Path) -> None:
 def test_other_settings_are_refused(saved: Path, other: Session, key: str) -> None:
     """A session of other settings is not gone on with; the first key that differs is named."""
     before = saved.read_bytes()
-    with pytest.raises(SettingsDiffer, match=key.replace(".", r"\.")):
-        Recorder(saved, other.header())
+    with pytest.raises(SettingsMismatch, match=key.replace(".", r"\.")):
+        TranscriptWriter(saved, other.header())
     assert saved.read_bytes() == before
 
 
@@ -183,7 +183,7 @@ def test_the_size_is_linear_in_the_turns(tmp_path: Path) -> None:
 
     sizes = {}
     for turns in (40, 80):
-        chosen = session(turns, policy="all", model="participant/chance")
+        chosen = session(turns, policy="all", model="simulated/chance")
         sizes[turns] = asyncio.run(save(chosen, tmp_path / f"{turns}.jsonl")).stat().st_size
     assert sizes[80] / sizes[40] < 2.1
 
@@ -226,7 +226,7 @@ async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
     """Verification refuses when the data set is not the one that was played."""
     path = tmp_path / "session.jsonl"
     sha256 = read(saved).header.dataset.sha256
-    path.write_text(unsealed(saved.read_text()).replace(sha256, "0" * 64))
+    path.write_text(without_checksum(saved.read_text()).replace(sha256, "0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
         await verify(read(path))
 
@@ -249,7 +249,7 @@ def test_a_line_that_is_none_is_named(
     saved: Path, tmp_path: Path, line: int, becomes: str, says: str
 ) -> None:
     """A line that is not of the format gives one error that names file and line."""
-    lines = unsealed(saved.read_text()).splitlines()
+    lines = without_checksum(saved.read_text()).splitlines()
     lines[line] = becomes
     path = tmp_path / "broken.jsonl"
     path.write_text("\n".join(lines) + "\n")

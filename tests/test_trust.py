@@ -10,10 +10,10 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from commanding import Command
+from builders import without_checksum
+from command_line import Command
 from endpoint import completion, error, serving
 from icl_loop.transcripts import read
-from making import unsealed
 
 CANARY = "sk-canary-2b992ddfa232"
 STEERING = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\u2066\u200b\r"
@@ -57,7 +57,7 @@ def test_no_command_tells_a_key(tmp_path: Path, command_line: Command) -> None:
         command_line("analyze", folder, "--json"),
         command_line("report", folder, "-o", str(tmp_path / "page.html")),
         command_line("export", folder, "--to", "csv", "-o", str(tmp_path / "turns.csv")),
-        command_line("rejudge", folder, "--set", "answers.rule=last"),
+        command_line("rescore", folder, "--set", "answers.rule=last"),
         *[
             command_line("plot", folder, "-o", str(tmp_path / f"a.{end}"))
             for end in ("svg", "html")
@@ -108,7 +108,7 @@ def test_a_crash_tells_no_key(tmp_path: Path) -> None:
 
 async def test_the_served_endpoint_tells_no_key() -> None:
     """Neither what `serve` prints nor what it answers to a wrong key holds the right or the wrong one."""
-    words = ["serve", "participant/chance", "--port", "0", "--api-key-env", "CANARY_KEY"]
+    words = ["serve", "simulated/chance", "--port", "0", "--api-key-env", "CANARY_KEY"]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
         stdout=subprocess.PIPE,
@@ -138,7 +138,7 @@ def test_listening_to_others_is_warned_of() -> None:
     """Told to listen at every address, `serve` says that other machines can reach it."""
     with subprocess.Popen(
         [
-            *[sys.executable, "-c", PROGRAM, "serve", "participant/chance", "--port", "0"],
+            *[sys.executable, "-c", PROGRAM, "serve", "simulated/chance", "--port", "0"],
             *["--host", "0.0.0.0"],  # noqa: S104  what is warned of
         ],
         stdout=subprocess.DEVNULL,
@@ -159,7 +159,7 @@ def test_replies_steer_no_terminal(tmp_path: Path, command_line: Command) -> Non
     assert "no" in done[0].stderr
     folder = tmp_path / "trust"
     for path in folder.glob("*.jsonl"):
-        text = unsealed(path.read_text())
+        text = without_checksum(path.read_text())
         names = text.replace('"arm":"feedback"', f'"arm":{json.dumps("a" + STEERING)}')
         path.write_text(
             names.replace('"experiment":"trust"', f'"experiment":{json.dumps(STEERING)}')

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from builders import experiment
 from icl_loop.cli import app
 from icl_loop.core.errors import TranscriptError
 from icl_loop.experiment import Experiment
 from icl_loop.replay.verification import Cause, Difference, examine, examine_all
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import identity, line_of, read
-from making import experiment
 
 Lines = list[dict[str, Any]]
 Edit = Callable[[Lines], object]
@@ -314,12 +314,12 @@ async def test_a_donor_that_is_missing_or_changed_is_named(folder: Path) -> None
 WORDING = Path(__file__).parent.parent / "src/icl_loop/tasks/prompts/en.toml"
 
 
-async def test_a_wording_file_that_changed_is_a_setting(tmp_path: Path) -> None:
-    """Sentences in a file of one's own that were changed since are other settings, not an edit."""
+async def test_a_prompts_file_that_changed_is_a_setting(tmp_path: Path) -> None:
+    """PromptSection in a file of one's own that were changed since are other settings, not an edit."""
     own = tmp_path / "own.toml"
     text = WORDING.read_text()
     own.write_text(text)
-    made = experiment(task={"wording": str(own)}, streams=1)
+    made = experiment(task={"prompts": str(own)}, streams=1)
     (path,) = (await played(made, tmp_path)).glob("*.jsonl")
     assert (await examine(path)).difference is None
     own.write_text(text.replace('correct = "', 'correct = "Yes! ', 1))
@@ -329,12 +329,12 @@ async def test_a_wording_file_that_changed_is_a_setting(tmp_path: Path) -> None:
     assert str(own) in found.since
 
 
-async def test_a_wording_file_that_is_gone_is_a_setting(tmp_path: Path) -> None:
-    """A session, even one with notes, whose wording file is gone lacks a setting, and says which."""
+async def test_a_prompts_file_that_is_gone_is_a_setting(tmp_path: Path) -> None:
+    """A session, even one with notes, whose prompt set file is gone lacks a setting, and says which."""
     own = tmp_path / "own.toml"
     own.write_text(WORDING.read_text())
     context = {"policy": "notes(every=4, tokens=40)"}
-    made = experiment(task={"wording": str(own)}, context=context, streams=1)
+    made = experiment(task={"prompts": str(own)}, context=context, streams=1)
     (path,) = (await played(made, tmp_path)).glob("*.jsonl")
     own.unlink()
     found = await difference(path)

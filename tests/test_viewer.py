@@ -23,6 +23,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from builders import played, session
 from icl_loop.context import shown_in
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
@@ -33,8 +34,7 @@ from icl_loop.terminal.viewer import Replay, Show, View, curve, keys_in, page, p
 from icl_loop.terminal.viewer.accuracy_plot import running
 from icl_loop.terminal.viewer.navigation import FASTEST, SLOWEST
 from icl_loop.transcripts import End, Header, Transcript
-from making import played, session
-from terminal import HOSTILE, is_plain, shown
+from terminal_text import HOSTILE, is_plain, shown
 
 WHOLE = Show(reply=True)
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -48,7 +48,7 @@ NEEDS_A_TERMINAL = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def saved() -> Transcript:
     """One small session as it would be read."""
-    chosen = session(RECENT + 5, model="participant/chance")
+    chosen = session(RECENT + 5, model="simulated/chance")
     end = End(status="complete", turns=RECENT + 5, at="")
     return Transcript(
         Path("a-0.jsonl"), chosen.header(), tuple(asyncio.run(played(chosen))), end, 0
@@ -73,7 +73,7 @@ def test_replay_shows_each_turn(saved: Transcript) -> None:
 
 def test_replay_says_which_session_it_is(saved: Transcript) -> None:
     """The heading names experiment, arm, stream, model and data, and how far the session went."""
-    heading = "small / feedback, stream 0: participant/chance, digits, 25 of 25 turns, "
+    heading = "small / feedback, stream 0: simulated/chance, digits, 25 of 25 turns, "
     assert Replay(saved, colour=False).heading().plain == heading + "complete"
     unfinished = replace(saved, end=None)
     assert Replay(unfinished, colour=False).heading().plain == heading + "unfinished"
@@ -111,10 +111,10 @@ def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
         {"task": None},
         {"task": []},
         {"task": {}, "model": "gpt"},
-        {"task": {"wording": "nowhere.toml", "encoding": "grid"}},
-        {"task": {"wording": "en", "encoding": "unheard-of"}},
-        {"task": {"wording": "en", "encoding": "sparse"}},
-        {"task": {"wording": "ja", "encoding": "grid"}},
+        {"task": {"prompts": "nowhere.toml", "encoding": "grid"}},
+        {"task": {"prompts": "en", "encoding": "unheard-of"}},
+        {"task": {"prompts": "en", "encoding": "sparse"}},
+        {"task": {"prompts": "ja", "encoding": "grid"}},
     ],
 )
 def test_a_question_that_cannot_be_drawn_is_shown(

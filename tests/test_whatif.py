@@ -12,6 +12,7 @@ import altair as alt
 import numpy as np
 import pytest
 
+from builders import experiment, session
 from icl_loop.context import POLICIES, context_policy, shown_in
 from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
@@ -20,22 +21,21 @@ from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
 from icl_loop.loop import events
 from icl_loop.models import ChatModel, ScriptedModel
-from icl_loop.plots import outlook_chart, save
+from icl_loop.plots import save, what_if_chart
 from icl_loop.replay.verification import verify
 from icl_loop.replay.what_if import (
-    Requests,
+    RequestContents,
     as_json,
     as_played,
-    outlooks,
-    requests_of,
+    policy_summaries,
+    request_contents,
     shown_under,
     turns_of,
 )
 from icl_loop.terminal.progress import percent
-from icl_loop.terminal.what_if_tables import outlook_table
+from icl_loop.terminal.what_if_tables import what_if_table
 from icl_loop.transcripts import SourceIdentity, Transcript
-from making import experiment, session
-from terminal import HOSTILE, is_plain, shown
+from terminal_text import HOSTILE, is_plain, shown
 
 TURNS = 30
 SMALL = {"name": "reference/nearest", "context_window": 4_000}
@@ -136,7 +136,7 @@ async def test_refusals_are_met_again() -> None:
         {"feedback": "none"},
         {"feedback": "demonstrations"},
         {"encoding": "png"},
-        {"wording": "ja"},
+        {"prompts": "ja"},
         {"labels": "abstract"},
         {"swap_at": 7},
     ],
@@ -256,9 +256,9 @@ async def test_settings_of_another_version_are_refused() -> None:
 
 @pytest.mark.parametrize("text", ["block", "last(4)", "reservoir(6)", "notes(5)", "stateless"])
 async def test_the_learner_sees_what_was_shown(text: str) -> None:
-    """What a reference learner answered when it played is what its shadow answers."""
+    """What a reference learner answered when it played is what its baseline answers."""
     played = await saved(session(TURNS, policy=text))
-    requests = await requests_of(played, played=True)
+    requests = await request_contents(played, played=True)
     assert requests.right.tolist() == [turn.feedback.correct for turn in played.turns]
 
 
@@ -266,7 +266,7 @@ async def test_the_learner_sees_what_was_shown(text: str) -> None:
 async def test_classes_are_counted(feedback: str) -> None:
     """Every turn shown counts for its right class, and for the class that was told, if any was."""
     played = await saved(session(TURNS, policy="last(7)", feedback=feedback))
-    requests = await requests_of(played)
+    requests = await request_contents(played)
     for turn in played.turns:
         past = [played.turns[index] for index in shown_in(turn.kept)]
         told = past if feedback == "label" else [each for each in past if each.feedback.correct]
@@ -285,24 +285,24 @@ async def test_classes_are_counted(feedback: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def several() -> list[Requests]:
+def several() -> list[RequestContents]:
     """Two streams of an arm, as played and under two other policies."""
 
-    async def made() -> list[Requests]:
+    async def made() -> list[RequestContents]:
         found = []
         for stream in (0, 1):
             played = await saved(session(TURNS, stream))
-            found.append(await requests_of(played, played=True))
+            found.append(await request_contents(played, played=True))
             for text in ("last(3)", "stateless"):
-                found.append(await requests_of(shown_under(played, context_policy(text))))  # noqa: PERF401
+                found.append(await request_contents(shown_under(played, context_policy(text))))  # noqa: PERF401
         return found
 
     return asyncio.run(made())
 
 
-def test_sessions_of_an_arm_are_averaged(several: list[Requests]) -> None:
+def test_sessions_of_an_arm_are_averaged(several: list[RequestContents]) -> None:
     """An arm under a policy is the mean over its sessions, each counting once."""
-    rows = outlooks(several)
+    rows = policy_summaries(several)
     assert [(row.played, row.policy, row.sessions) for row in rows] == [
         (True, "block(high=1.0, low=0.5)", 2),
         (False, "last(n=3)", 2),
@@ -317,23 +317,23 @@ def test_sessions_of_an_arm_are_averaged(several: list[Requests]) -> None:
         assert row.exposure == pytest.approx(np.mean([each.exposure for each in sessions]))
         assert sum(row.shown_by_class.values()) == pytest.approx(row.exposure)
         late = [each.right[TURNS // 2 :].mean() for each in sessions]
-        assert row.shadow_late.mean == pytest.approx(np.mean(late))
+        assert row.baseline_late.mean == pytest.approx(np.mean(late))
     assert rows[2].exposure == rows[2].classes == 0
     assert rows[1].exposure == pytest.approx((0 + 1 + 2 + 27 * 3) / TURNS)
 
 
-def test_outlooks_are_json(several: list[Requests]) -> None:
+def test_outlooks_are_json(several: list[RequestContents]) -> None:
     """Outlooks are written as JSON of plain values."""
-    report = json.loads(json.dumps(as_json(outlooks(several), "reference/nearest")))
+    report = json.loads(json.dumps(as_json(policy_summaries(several), "reference/nearest")))
     assert report["learner"] == "reference/nearest"
-    assert [row["policy"] for row in report["outlooks"]][1:] == ["last(n=3)", "stateless"]
-    assert len(report["outlooks"][0]["shadow_late_ci"]) == 2
+    assert [row["policy"] for row in report["policy_summaries"]][1:] == ["last(n=3)", "stateless"]
+    assert len(report["policy_summaries"][0]["baseline_late_ci"]) == 2
 
 
-def test_the_table_has_a_row_a_policy(several: list[Requests]) -> None:
+def test_the_table_has_a_row_a_policy(several: list[RequestContents]) -> None:
     """The table has a row for each policy, what was played marked, and hostile names steer nothing."""
-    rows = outlooks(several)
-    text = shown(outlook_table([*rows, replace(rows[0], arm=HOSTILE)], "reference/nearest"), 160)
+    rows = policy_summaries(several)
+    text = shown(what_if_table([*rows, replace(rows[0], arm=HOSTILE)], "reference/nearest"), 160)
     assert is_plain(text)
     lines = text.splitlines()
     assert sum("* block(high=1.0, low=0.5)" in line for line in lines) == 2
@@ -342,20 +342,22 @@ def test_the_table_has_a_row_a_policy(several: list[Requests]) -> None:
     assert f"{rows[1].prefix_share:.0%}" in last.split()
 
 
-def test_a_narrow_table_loses_no_number(several: list[Requests]) -> None:
+def test_a_narrow_table_loses_no_number(several: list[RequestContents]) -> None:
     """In eighty columns every number of the table is there, uncut."""
-    rows = [replace(row, tokens=31_234.0, largest=131_072) for row in outlooks(several)]
-    text = shown(outlook_table(rows, "reference/nearest"), 80)
+    rows = [replace(row, tokens=31_234.0, largest=131_072) for row in policy_summaries(several)]
+    text = shown(what_if_table(rows, "reference/nearest"), 80)
     assert all(len(line) <= 80 for line in text.splitlines())
     for row in rows:
         words = (f"{row.tokens:,.0f}", f"{row.largest:,}", f"{row.prefix_share:.0%}")
-        assert {*words, *percent(row.shadow_late).split()} <= set(text.split())
+        assert {*words, *percent(row.baseline_late).split()} <= set(text.split())
 
 
 @pytest.mark.parametrize("ending", ["svg", "html"])
-def test_the_chart_names_its_policies(several: list[Requests], tmp_path: Path, ending: str) -> None:
+def test_the_chart_names_its_policies(
+    several: list[RequestContents], tmp_path: Path, ending: str
+) -> None:
     """The chart has a line for each policy in each of its four panels, and names them."""
-    chart = outlook_chart(turns_of(several), "reference/nearest", window=5)
+    chart = what_if_chart(turns_of(several), "reference/nearest", window=5)
     file = tmp_path / f"chart.{ending}"
     save(cast("alt.LayerChart", chart), file)
     text = file.read_text()
@@ -363,12 +365,12 @@ def test_the_chart_names_its_policies(several: list[Requests], tmp_path: Path, e
         assert words in text
 
 
-def test_the_chart_draws_means(several: list[Requests]) -> None:
+def test_the_chart_draws_means(several: list[RequestContents]) -> None:
     """A line is the mean over sessions at every turn; a share is of a window, in its middle."""
-    chart = outlook_chart(turns_of(several), "reference/nearest", 10).to_dict()
+    chart = what_if_chart(turns_of(several), "reference/nearest", 10).to_dict()
     [panels] = [row["hconcat"] for row in chart["vconcat"]]
     drawn = [panel.get("data") or panel["layer"][0]["data"] for panel in panels]
-    tokens, share, exposure, shadow = (
+    tokens, share, exposure, baseline = (
         [point for point in chart["datasets"][data["name"]] if point["name"] == "last(n=3)"]
         for data in drawn
     )
@@ -378,7 +380,7 @@ def test_the_chart_draws_means(several: list[Requests]) -> None:
         assert [point["turn"] for point in points] == list(range(1, TURNS + 1))
         assert [point["value"] for point in points] == pytest.approx(expected)
     middles = [5.5 + turn for turn in range(TURNS - 9)]
-    for points, above, below in ((share, "prefix", "tokens"), (shadow, "right", None)):
+    for points, above, below in ((share, "prefix", "tokens"), (baseline, "right", None)):
         assert [point["turn"] for point in points] == middles
         for first, point in enumerate(points):
             window = slice(first, first + 10)
@@ -387,9 +389,9 @@ def test_the_chart_draws_means(several: list[Requests]) -> None:
             assert point["value"] == pytest.approx(over / under)
 
 
-def test_nothing_cannot_be_drawn(several: list[Requests]) -> None:
+def test_nothing_cannot_be_drawn(several: list[RequestContents]) -> None:
     """No turns, or a window of none, is refused in words."""
     with pytest.raises(InputError, match="no turns"):
-        outlook_chart(turns_of(several).clear(), "reference/nearest")
+        what_if_chart(turns_of(several).clear(), "reference/nearest")
     with pytest.raises(InputError, match="window=0"):
-        outlook_chart(turns_of(several), "reference/nearest", 0)
+        what_if_chart(turns_of(several), "reference/nearest", 0)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 import endpoint
-from commanding import Command
+from builders import experiment, transcripts_of
+from command_line import Command
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.tokens import ESTIMATORS, TokenCounter
 from icl_loop.models import open_model
@@ -25,7 +26,6 @@ from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.server import RequestLog, ServerSettings, build_app, serving
 from icl_loop.transcripts import read
-from making import experiment, transcripts_of
 
 FAULTS = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}
 ARMS = [

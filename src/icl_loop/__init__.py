@@ -36,9 +36,9 @@ from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import ENCODINGS, encoding
-from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Task
-from icl_loop.transcripts import Recorder, Transcript, read
+from icl_loop.transcripts import Transcript, TranscriptWriter, read
 
 __all__ = [
     "ENCODINGS",
@@ -63,7 +63,7 @@ __all__ = [
     "Past",
     "PerClass",
     "Policy",
-    "Recorder",
+    "PromptSet",
     "ReplayModel",
     "Reply",
     "Reservoir",
@@ -78,11 +78,11 @@ __all__ = [
     "StoppedShort",
     "Task",
     "Transcript",
+    "TranscriptWriter",
     "Turn",
     "Usage",
     "Window",
     "Within",
-    "Wording",
     "arm_curves",
     "context_policy",
     "encoding",
@@ -91,7 +91,7 @@ __all__ = [
     "load",
     "open_dataset",
     "open_model",
-    "open_wording",
+    "open_prompt_set",
     "parse",
     "play",
     "read",

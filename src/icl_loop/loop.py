@@ -9,9 +9,9 @@ from functools import partial
 from icl_loop.context import (
     ContextPolicy,
     History,
+    MessageParser,
     Notes,
     Past,
-    Senses,
     Shown,
     Window,
     needed,
@@ -212,7 +212,7 @@ def history_of(
 ) -> History:
     """Return the history of a session of this task that has played these already."""
     delay = task.feedback.delay
-    senses = Senses(task.wording, task.encoding.name, task.names, delay, task.rule)
+    senses = MessageParser(task.prompts, task.encoding.name, task.names, delay, task.rule)
     history = History.begun(window or Window(), task.system, senses, task.key)
     for event in begun:
         hear(history, keep, event)

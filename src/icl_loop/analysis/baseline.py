@@ -1,4 +1,4 @@
-"""The shadow: what a reference learner answers from exactly the context that a model was shown.
+"""The baseline: what a reference learner answers from exactly the context that a model was shown.
 
 It is computed from saved sessions alone; no request is made, and no data set is opened.
 """
@@ -28,50 +28,50 @@ from icl_loop.core.records import Turn
 from icl_loop.loop import recall
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.tasks import answers
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import Header, Transcript
-from icl_loop.transcripts.loading import Archive
+from icl_loop.transcripts.loading import SavedSessions
 
 LEARNER = "reference/nearest"
 
 
-async def shadow(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
+async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
     """Return for each turn of a session whether `learner` answers it right in the model's place.
 
     The learner sees the system text, the turns that the request showed, replies and told words as
     they were, and the question.
 
     Raises:
-        InputError: There is no such learner, or it does not understand the session's wording.
+        InputError: There is no such learner, or it does not understand the session's prompt set.
         RequestRefused: The session shows what the learner cannot read, such as pictures as pictures.
     """
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
     headers = [transcript.header.at(turn.index) for turn in transcript.turns]
-    wordings = sorted({name for header in headers for name in _wordings(header)})
-    model = open_model(learner, seed=transcript.header.seed, wordings=wordings)
+    prompt_sets = sorted({name for header in headers for name in _promptss(header)})
+    model = open_model(learner, seed=transcript.header.seed, prompt_sets=prompt_sets)
     asked = zip(headers, transcript.turns, strict=True)
     return [await _is_right(model, header, transcript, turn) for header, turn in asked]
 
 
-def _wordings(header: Header) -> list[str]:
+def _promptss(header: Header) -> list[str]:
     task = header.settings.get("task", {})
-    return [task["wording"]] if "wording" in task else []
+    return [task["prompts"]] if "prompts" in task else []
 
 
 async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(request_of(transcript, turn))
-    wordings = _wordings(header)
-    form = _form_of(wordings[0]) if wordings else None
+    prompt_sets = _promptss(header)
+    form = _form_of(prompt_sets[0]) if prompt_sets else None
     reading = answers.read(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
 
 
 @lru_cache(16)
-def _form_of(wording: str) -> str:
+def _form_of(prompts: str) -> str:
     """Return the form of the final line; a file of sentences is read once."""
-    return open_wording(wording).answer
+    return open_prompt_set(prompts).answer
 
 
 def request_of(transcript: Transcript, turn: Turn) -> Request:
@@ -86,40 +86,40 @@ def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Messag
     if not transcript.notes:
         return ()
     written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
-    text, words = written[-1] if written else "", _wordings(header)
-    book = open_wording(words[0]).notes if words else None
+    text, words = written[-1] if written else "", _promptss(header)
+    book = open_prompt_set(words[0]).notes if words else None
     return (user(book.show(text)),) if book is not None and text.strip() else ()
 
 
-async def shadows(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
-    """Return the shadow of every turn of the transcripts or exports at `paths`, as `shadow_frame`."""
-    return pl.concat([await shadow_frame(saved, learner) for saved in Archive.at(paths)])
+async def baselines(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
+    """Return the baseline of every turn of the transcripts or exports at `paths`, as `baseline_frame`."""
+    return pl.concat([await baseline_frame(saved, learner) for saved in SavedSessions.at(paths)])
 
 
-async def shadow_frame(transcript: Transcript, learner: str = LEARNER) -> pl.DataFrame:
-    """Return the shadow of every turn of a session.
+async def baseline_frame(transcript: Transcript, learner: str = LEARNER) -> pl.DataFrame:
+    """Return the baseline of every turn of a session.
 
-    Columns: `path`, `turn`, `shadow` (whether the learner is right).
+    Columns: `path`, `turn`, `baseline` (whether the learner is right).
     """
-    right = await shadow(transcript, learner)
+    right = await baseline(transcript, learner)
     columns = {
         "path": [str(transcript.path)] * len(right),
         "turn": list(range(len(right))),
-        "shadow": right,
+        "baseline": right,
     }
     return pl.DataFrame(columns, schema=_SCHEMA)
 
 
-_SCHEMA = {"path": pl.String, "turn": pl.Int64, "shadow": pl.Boolean}
+_SCHEMA = {"path": pl.String, "turn": pl.Int64, "baseline": pl.Boolean}
 
 
 @dataclass(frozen=True, slots=True)
-class Shaded:
-    """The shadow of a frame of turns, as it is drawn.
+class BaselineResult:
+    """The baseline of a frame of turns, as it is drawn.
 
     Attributes:
-        learner: Whose shadow it is.
-        turns: What `shadows` returns, None where there is no shadow.
+        learner: Whose baseline it is.
+        turns: What `baselines` returns, None where there is no baseline.
         note: What is left out and why, empty if nothing is.
     """
 
@@ -129,18 +129,18 @@ class Shaded:
 
 
 @dataclass(frozen=True, slots=True)
-class ArmShadow:
-    """An arm beside its shadow.
+class ArmBaseline:
+    """An arm beside its baseline.
 
     Attributes:
         experiment: Name of the experiment.
         arm: Name of the arm.
-        learner: Whose shadow it is.
-        late: Accuracy of the shadow over the second half of the turns planned.
-        excess_regret: Wrong answers of a session beyond those of its shadow.
-        learning_efficiency: The share of the shadow's gain over the arm's stateless twin that the
+        learner: Whose baseline it is.
+        late: Accuracy of the baseline over the second half of the turns planned.
+        excess_regret: Wrong answers of a session beyond those of its baseline.
+        learning_efficiency: The share of the baseline's gain over the arm's stateless twin that the
             arm has, late; None without a twin, or a gain.
-        equivalent_examples: After how many turns the shadow's curve reaches the arm's late accuracy;
+        equivalent_examples: After how many turns the baseline's curve reaches the arm's late accuracy;
             None where it never does.
     """
 
@@ -163,18 +163,18 @@ class ArmShadow:
 
 
 def beside(
-    turns: pl.DataFrame, shadowed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
-) -> list[ArmShadow]:
-    """Return every arm of a frame of turns that has a shadow beside it, in the order of the frame.
+    turns: pl.DataFrame, baselineed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
+) -> list[ArmBaseline]:
+    """Return every arm of a frame of turns that has a baseline beside it, in the order of the frame.
 
     Args:
         turns: What `frame` returns.
-        shadowed: What `shadows` returns for the same transcripts.
+        baselineed: What `baselines` returns for the same transcripts.
         known: What `analysis.sessions` returns for them.
-        learner: Whose shadow it is.
+        learner: Whose baseline it is.
     """
     twins = _twins(turns, known)
-    both = turns.join(shadowed, on=["path", "turn"], how="left", maintain_order="left")
+    both = turns.join(baselineed, on=["path", "turn"], how="left", maintain_order="left")
     return [
         _beside(
             str(experiment),
@@ -183,7 +183,7 @@ def beside(
             _stateless(both, str(experiment), str(arm), twins),
             learner,
         )
-        for (experiment, arm), part in both.drop_nulls("shadow").group_by(
+        for (experiment, arm), part in both.drop_nulls("baseline").group_by(
             "experiment", "arm", maintain_order=True
         )
     ]
@@ -205,18 +205,18 @@ def _twins(turns: pl.DataFrame, known: pl.DataFrame) -> Twins:
 
 def _beside(
     experiment: str, arm: str, turns: pl.DataFrame, stateless: float | None, learner: str
-) -> ArmShadow:
+) -> ArmBaseline:
     late = turns.filter(_is_late())
-    accuracy, reference = late["correct"].mean(), _per_session(late, pl.col("shadow").mean())
-    curve = arm_curves(session_curves(turns.with_columns(correct="shadow"), 20))
+    accuracy, reference = late["correct"].mean(), _per_session(late, pl.col("baseline").mean())
+    curve = arm_curves(session_curves(turns.with_columns(correct="baseline"), 20))
     regret = [
-        float(excess_regret(part["correct"], part["shadow"])[-1])
+        float(excess_regret(part["correct"], part["baseline"])[-1])
         for part in turns.partition_by("path")
     ]
     efficiency = None
     if stateless is not None and isinstance(accuracy, float) and reference.mean is not None:
         efficiency = learning_efficiency(accuracy, stateless, reference.mean)
-    return ArmShadow(
+    return ArmBaseline(
         experiment=experiment,
         arm=arm,
         learner=learner,

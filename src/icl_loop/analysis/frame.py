@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Turn
-from icl_loop.transcripts.checksum import check_seals
+from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.exported_tables import Schema, beside, is_exported, table
 from icl_loop.transcripts.files import sources
 
@@ -331,7 +331,7 @@ def _whole_lines(path: Path) -> list[bytes]:
     *whole, torn = data.split(b"\n")
     if not whole:
         raise TranscriptError(f"{path} holds no whole line; it is not a transcript")
-    check_seals(path, whole, torn)
+    verify_checksums(path, whole, torn)
     return whole
 
 

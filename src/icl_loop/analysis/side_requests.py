@@ -24,7 +24,7 @@ _SCHEMA: Schema = {
 }
 
 
-def asides(paths: Iterable[Path]) -> pl.DataFrame:
+def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the probes and notes of the transcripts or exports at `paths`, one row each.
 
     Columns: `path`, `kind`, `after_turn`, `counted`, `prefix` (null for probes), `prompt`, `cached`,

@@ -10,7 +10,7 @@ import polars as pl
 
 from icl_loop.analysis.cost_attribution import bought
 from icl_loop.analysis.session_settings import sessions
-from icl_loop.analysis.side_requests import asides
+from icl_loop.analysis.side_requests import side_requests
 from icl_loop.core.messages import Usage
 from icl_loop.models import is_built_in
 from icl_loop.models.limits import Cost
@@ -86,7 +86,7 @@ def spending(
     models = dict(sessions(named).select("path", "model_settings").iter_rows())
     since = bought(named)
     own = _bought(turns.select("path", "turn", *_COLUMNS[1:]), "turn", since)
-    beside = _bought(asides(named), "after_turn", since)
+    beside = _bought(side_requests(named), "after_turn", since)
     return [
         _spending(
             str(experiment),

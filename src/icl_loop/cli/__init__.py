@@ -12,7 +12,7 @@ from icl_loop.cli.plan import plan
 from icl_loop.cli.plot import plot
 from icl_loop.cli.replay import replay
 from icl_loop.cli.report import report
-from icl_loop.cli.rescore import rejudge
+from icl_loop.cli.rescore import rescore
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
@@ -33,7 +33,7 @@ for command in (
     plan,
     replay,
     branch,
-    rejudge,
+    rescore,
     analyze,
     what_if,
     plot,

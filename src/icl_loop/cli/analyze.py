@@ -23,14 +23,14 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.analysis.baseline import beside, shadow_frame
+from icl_loop.analysis.baseline import baseline_frame, beside
 from icl_loop.analysis.spending import spending
 from icl_loop.cli.options import SavedPaths, pair_of_arms
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import PriceSettings
 from icl_loop.terminal.console import err, print_json
 from icl_loop.terminal.run_summary import measured_arms, print_summary
-from icl_loop.transcripts.loading import Archive
+from icl_loop.transcripts.loading import SavedSessions
 
 
 def analyze(
@@ -45,7 +45,7 @@ def analyze(
     learner: Annotated[
         str | None,
         typer.Option(
-            "--shadow",
+            "--baseline",
             metavar="LEARNER",
             help="Also answer in each model's place with a reference learner, such as"
             " reference/nearest, shown exactly what the model was shown.",
@@ -63,8 +63,8 @@ def analyze(
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = pair_of_arms(primary)
     turns = frame(paths)
-    shadowed = None if learner is None else _shadows_of(turns, paths, learner)
-    shaded = [] if shadowed is None else beside(turns, shadowed, sessions(paths), str(learner))
+    baselineed = None if learner is None else _baselines_of(turns, paths, learner)
+    shaded = [] if baselineed is None else beside(turns, baselineed, sessions(paths), str(learner))
     metrics = measured_arms(turns, paths)
     spent = spending(turns, _price(price), paths)
     if not as_json_text:
@@ -79,14 +79,14 @@ def analyze(
                 **as_json(summary),
                 "metrics": metrics_fields(measured),
                 "spending": took.fields(),
-                "shadow": arm_shadow.fields() if arm_shadow else None,
+                "baseline": arm_baseline.fields() if arm_baseline else None,
                 "probes": [
                     checkpoint_fields(each)
                     for each in asked
                     if (each.experiment, each.arm) == (summary.experiment, summary.arm)
                 ],
             }
-            for summary, measured, took, arm_shadow in zip(
+            for summary, measured, took, arm_baseline in zip(
                 summaries, metrics, spent, shaded or repeat(None, len(summaries)), strict=True
             )
         ],
@@ -96,11 +96,13 @@ def analyze(
     print_json(report)
 
 
-def _shadows_of(turns: pl.DataFrame, paths: Iterable[Path], learner: str) -> pl.DataFrame:
-    """Return the shadow of every turn, saying how far it is on a terminal."""
-    archive, played = Archive.at(paths), turns["path"].unique(maintain_order=True).to_list()
-    watched = track(played, "the shadow", console=err, transient=True, disable=not err.is_terminal)
-    frames = [asyncio.run(shadow_frame(archive.read(path), learner)) for path in watched]
+def _baselines_of(turns: pl.DataFrame, paths: Iterable[Path], learner: str) -> pl.DataFrame:
+    """Return the baseline of every turn, saying how far it is on a terminal."""
+    archive, played = SavedSessions.at(paths), turns["path"].unique(maintain_order=True).to_list()
+    watched = track(
+        played, "the baseline", console=err, transient=True, disable=not err.is_terminal
+    )
+    frames = [asyncio.run(baseline_frame(archive.read(path), learner)) for path in watched]
     return pl.concat(frames)
 
 

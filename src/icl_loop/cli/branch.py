@@ -33,7 +33,7 @@ def branch(
     max_usd: MaxUsd = None,
     max_tokens: MaxTokens = None,
 ) -> None:
-    """Go on from a turn of saved sessions under other feedback, policy, wording or model.
+    """Go on from a turn of saved sessions under other feedback, policy, prompt set or model.
 
     The parents are left as they are.
     Branches of an experiment NAME are saved in NAME-branches.

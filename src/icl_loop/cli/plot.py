@@ -9,7 +9,7 @@ import polars as pl
 import typer
 
 from icl_loop.analysis import conclude_each, frame, sessions
-from icl_loop.cli.baseline_option import NoShadow, ShadowOf, shaded
+from icl_loop.cli.baseline_option import BaselineOf, NoBaseline, shaded
 from icl_loop.cli.options import SavedPaths, check_folder
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import complain, say
@@ -41,10 +41,10 @@ def plot(
             "--compare", help="Draw the curves of each run in a panel of its own, alike in scale."
         ),
     ] = False,
-    learner: ShadowOf = None,
-    no_shadow: NoShadow = False,
+    learner: BaselineOf = None,
+    no_baseline: NoBaseline = False,
 ) -> None:
-    """Draw accuracy over turns beside chance and the shadow, or another figure of an experiment."""
+    """Draw accuracy over turns beside chance and the baseline, or another figure of an experiment."""
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
     plots.check_format(file)
@@ -54,7 +54,7 @@ def plot(
     turns = frame(paths)
     if figure is Figure.CURVES:
         chart: AnyChart = _curves(
-            turns, window, learner, shadow=not no_shadow, compare=compare, paths=paths
+            turns, window, learner, baseline=not no_baseline, compare=compare, paths=paths
         )
     elif figure is Figure.CONTRASTS:
         chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
@@ -73,14 +73,14 @@ def _curves(
     window: int,
     learner: str | None,
     *,
-    shadow: bool,
+    baseline: bool,
     compare: bool,
     paths: Sequence[Path],
 ) -> "AnyChart":
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
-    cast = shaded(turns, learner, wanted=shadow, paths=paths)
-    if cast.note and shadow:
+    cast = shaded(turns, learner, wanted=baseline, paths=paths)
+    if cast.note and baseline:
         complain(cast.note)
     draw = plots.compared_chart if compare else plots.curve_chart
     return draw(turns, window, cast.turns, learner=cast.learner)

@@ -14,12 +14,12 @@ from rich.text import Text
 from icl_loop.analysis import find
 from icl_loop.cli.options import Paths, from_here
 from icl_loop.replay import rescoring
-from icl_loop.replay.rescoring import Rejudged
+from icl_loop.replay.rescoring import Rescored
 from icl_loop.terminal import progress
 from icl_loop.terminal.console import out
 
 
-def rejudge(
+def rescore(
     paths: Paths,
     changes: Annotated[
         list[str],
@@ -36,10 +36,10 @@ def rejudge(
     """Read saved replies again by another rule, without a request, into transcripts of their own.
 
     The sources are left as they are; what was told and sent stays as it was.
-    Those of an experiment NAME are saved in NAME-rejudged-DIGEST.
+    Those of an experiment NAME are saved in NAME-rescored-DIGEST.
     The other commands, such as analyze, take that folder like any other.
     """
-    done = [rescoring.rejudge(path, changes, out_dir) for path in find(paths)]
+    done = [rescoring.rescore(path, changes, out_dir) for path in find(paths)]
     out.print(_table(done))
     folders = sorted({each.path.parent for each in done})
     shown = " ".join(shlex.quote(str(from_here(folder))) for folder in folders)
@@ -49,7 +49,7 @@ def rejudge(
     )
 
 
-def _table(done: Sequence[Rejudged]) -> Table:
+def _table(done: Sequence[Rescored]) -> Table:
     """Return the table of how many answers changed, and of accuracy before and after."""
     table = Table(title="replies read again", title_justify="left", box=SIMPLE_HEAD, padding=0)
     for heading in (
@@ -76,7 +76,7 @@ def _table(done: Sequence[Rejudged]) -> Table:
     return table
 
 
-def _place(one: Rejudged) -> tuple[str, str]:
+def _place(one: Rescored) -> tuple[str, str]:
     return str(one.path.parent), one.arm
 
 

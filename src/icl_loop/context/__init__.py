@@ -4,9 +4,9 @@ from icl_loop.context.held import Held
 from icl_loop.context.history import (
     Growing,
     History,
-    Lesson,
+    KnownFeedback,
+    MessageParser,
     Past,
-    Senses,
 )
 from icl_loop.context.policies import (
     All,
@@ -36,7 +36,7 @@ from icl_loop.context.policy_parser import (
 )
 from icl_loop.context.window import (
     Shown,
-    Tally,
+    TokenTotals,
     Window,
     shown_in,
     spans,
@@ -52,8 +52,9 @@ __all__ = [
     "Growing",
     "Held",
     "History",
+    "KnownFeedback",
     "Last",
-    "Lesson",
+    "MessageParser",
     "Nearest",
     "Notes",
     "OnlyCorrect",
@@ -63,11 +64,10 @@ __all__ = [
     "Policy",
     "Reservoir",
     "Reset",
-    "Senses",
     "Shown",
     "Stateless",
     "Stochastic",
-    "Tally",
+    "TokenTotals",
     "Window",
     "Within",
     "context_policy",

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.context.held import Held
-from icl_loop.context.window import Shown, Tally, Window, shown_in
+from icl_loop.context.window import Shown, TokenTotals, Window, shown_in
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
 from icl_loop.core.records import Event, Note, Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.tasks import answers
-from icl_loop.tasks.prompts import Heard, Notebook, Wording
+from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
 from icl_loop.tasks.question_decoding import eye
 
 S = TypeVar("S")
@@ -29,7 +29,7 @@ Pixels = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class KnownFeedback:
     """What the messages of a session have told of one turn.
 
     Attributes:
@@ -42,60 +42,60 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Senses:
+class MessageParser:
     """How the messages of a session are understood: what was told, and what a question shows.
 
     Attributes:
-        wording: The sentences.
+        prompts: The sentences.
         encoding: Name of the encoding in which samples are shown.
         labels: The labels that may be answered.
         delay: Turns by which verdicts come late.
         rule: How replies are read.
     """
 
-    wording: Wording
+    prompts: PromptSet
     encoding: str
     labels: tuple[str, ...]
     delay: int = 0
-    rule: answers.Rule = answers.STATED
+    rule: answers.AnswerRule = answers.STATED
 
-    def hear(self, told: str) -> Heard | None:
+    def hear(self, told: str) -> ParsedFeedback | None:
         """Return what a told phrase means, or None if it is none."""
-        return _heard(self.wording, told)
+        return _heard(self.prompts, told)
 
     def answer(self, said: str) -> str | None:
         """Return the label that a reply shown answers, or None."""
-        return _read(self.wording.answer, self.labels, said, self.rule)
+        return _read(self.prompts.answer, self.labels, said, self.rule)
 
     def look(self, question: Message) -> Pixels | None:
         """Return the pixels that a question shows, row by row, or None if it shows no picture."""
-        return _seen(self.wording, self.encoding, question)
+        return _seen(self.prompts, self.encoding, question)
 
     @property
-    def notebook(self) -> Notebook:
+    def notebook(self) -> NotePrompts:
         """The sentences about notes.
 
         Raises:
-            InputError: The wording has none.
+            InputError: The prompt set has none.
         """
-        if self.wording.notes is None:
-            raise InputError("the wording has no words for notes: it needs a table [notes]")
-        return self.wording.notes
+        if self.prompts.notes is None:
+            raise InputError("the prompt set has no words for notes: it needs a table [notes]")
+        return self.prompts.notes
 
 
 @lru_cache(256)
-def _heard(wording: Wording, told: str) -> Heard | None:
-    return wording.hear_told(told)
+def _heard(prompts: PromptSet, told: str) -> ParsedFeedback | None:
+    return prompts.hear_told(told)
 
 
 @lru_cache(1_024)
-def _read(form: str, labels: tuple[str, ...], said: str, rule: answers.Rule) -> str | None:
+def _read(form: str, labels: tuple[str, ...], said: str, rule: answers.AnswerRule) -> str | None:
     return answers.read(said, labels, form=form, rule=rule).answer
 
 
 @lru_cache(256)
-def _seen(wording: Wording, encoded: str, question: Message) -> Pixels | None:
-    pixels = eye(wording, encoded)(question)
+def _seen(prompts: PromptSet, encoded: str, question: Message) -> Pixels | None:
+    pixels = eye(prompts, encoded)(question)
     return None if pixels is None else np.ravel(pixels)
 
 
@@ -165,8 +165,8 @@ class History:
         shown: What the request of each turn showed, likewise.
     """
 
-    tally: Tally
-    senses: Senses
+    tally: TokenTotals
+    senses: MessageParser
     key: tuple[str | int, ...] = ()
     turns: Held[Turn] = field(default_factory=Held)
     notes: Held[Note] = field(default_factory=Held)
@@ -179,12 +179,12 @@ class History:
         cls,
         window: Window,
         frame: Message,
-        senses: Senses,
+        senses: MessageParser,
         key: tuple[str | int, ...] = (),
         played: Iterable[Event] = (),
     ) -> "History":
         """Return the history of a session that opens with `frame` and has played these already."""
-        history = cls(Tally.of_frame(window, frame), senses, key)
+        history = cls(TokenTotals.of_frame(window, frame), senses, key)
         for each in played:
             if isinstance(each, Turn):
                 history.add(each, shown_in(each.kept))
@@ -219,18 +219,18 @@ class History:
         text = self.notes[-1].text if self.notes else ""
         return (user(self.senses.notebook.show(text)),) if text.strip() else ()
 
-    def lesson(self, index: int) -> Lesson | None:
+    def lesson(self, index: int) -> KnownFeedback | None:
         """Return what has been told of a turn, or None if that is not said before a later turn."""
         said_in = index + self.senses.delay
         if said_in >= len(self.turns):
             return None
         heard = self.senses.hear(self.turns[said_in].feedback.told)
         if heard is None or heard.ago != self.senses.delay:
-            return Lesson(None, None)
+            return KnownFeedback(None, None)
         label = heard.label
         if label is None and heard.correct:
             label = self.senses.answer(self.turns[index].messages[1].text)
-        return Lesson(heard.correct, label)
+        return KnownFeedback(heard.correct, label)
 
     def look(self, index: int) -> Pixels | None:
         """Return the pixels that the question of a past turn showed, or None."""

@@ -69,7 +69,7 @@ REACH = 2.0
 
 
 @dataclass(slots=True)
-class Tally:
+class TokenTotals:
     """The tokens of the turns played so far, each counted once, and what the endpoint made of them.
 
     The endpoint's own counts calibrate ours: the largest ratio of reported to counted prompt tokens
@@ -97,7 +97,7 @@ class Tally:
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT_REPORTS))
 
     @classmethod
-    def of_frame(cls, window: Window, system: Message) -> "Tally":
+    def of_frame(cls, window: Window, system: Message) -> "TokenTotals":
         """Return the tally of a session that has not begun."""
         return cls(window, count_message(window.counter, system) + REQUEST_TOKENS)
 

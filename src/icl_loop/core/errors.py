@@ -5,7 +5,7 @@
     │   ├── DatasetError      a data set is missing, corrupt or does not fit together
     │   ├── EncodingError     a text is not what an encoding writes
     │   ├── TranscriptError   a transcript cannot be read as one
-    │   └── SettingsDiffer    saved sessions were played under other settings
+    │   └── SettingsMismatch    saved sessions were played under other settings
     └── StoppedShort          a run or a session could not go on (exit code 1)
         ├── ContextFull       the window has no room for the next request
         ├── ModelError        a model did not answer
@@ -14,7 +14,7 @@
         │   └── RequestRefused     it will not answer this: key, name or request is wrong
         ├── BudgetSpent       the next request could pass the money or tokens allowed
         ├── ReplayMismatch    a request differs from the saved one
-        └── DirectoryBusy     another process is writing the same transcripts
+        └── FolderLocked     another process is writing the same transcripts
 
 Errors of libraries are translated into these once, at the edge where they arise.
 """
@@ -43,7 +43,7 @@ class TranscriptError(InputError):
     """A transcript cannot be read as one; the message names file and line."""
 
 
-class SettingsDiffer(InputError):
+class SettingsMismatch(InputError):
     """Saved sessions were played under other settings than those asked for now."""
 
 
@@ -108,7 +108,7 @@ class ReplayMismatch(StoppedShort):
         return ReplayMismatch, (self.turn, self.what, self.field)
 
 
-class DirectoryBusy(StoppedShort):
+class FolderLocked(StoppedShort):
     """Another process is writing transcripts in the same directory."""
 
 

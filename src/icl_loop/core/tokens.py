@@ -1,6 +1,6 @@
 """Counting the tokens of messages: exactly with tiktoken, or by estimate without a vocabulary.
 
-The estimate is never below for the texts that this package writes: its wordings and its pictures.
+The estimate is never below for the texts that this package writes: its prompt sets and its pictures.
 For texts of others, such as the rows of a table, it is near and may be below; what the endpoint
 reports sets it right.
 """
@@ -113,7 +113,7 @@ ESTIMATORS = {
     "o200k_base": Estimator("o200k_base", per_character=0.85),
     "cl100k_base": Estimator("cl100k_base", per_character=1.2),
 }
-"""Estimators by vocabulary; the rates were fitted to the shipped wordings."""
+"""Estimators by vocabulary; the rates were fitted to the shipped prompt sets."""
 
 
 def _run_into(text: str) -> int:

@@ -1,6 +1,6 @@
 """Experiments: one TOML file of arms and streams, checked whole before the first request."""
 
-from icl_loop.experiment.donors import DonorMissing, donor_of
+from icl_loop.experiment.donors import DonorNotFound, donor_of
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.experiment_file import check_arm_name, load, parse, run_table
 from icl_loop.experiment.recorded_settings import answering, branched
@@ -20,7 +20,7 @@ __all__ = [
     "AnswerSettings",
     "Branch",
     "Donor",
-    "DonorMissing",
+    "DonorNotFound",
     "Experiment",
     "FeedbackSettings",
     "LimitSettings",

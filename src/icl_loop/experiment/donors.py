@@ -7,7 +7,7 @@ from icl_loop.experiment.sessions import Donor, Session
 from icl_loop.transcripts import Header, read
 
 
-class DonorMissing(InputError):
+class DonorNotFound(InputError):
     """What the donor of a yoked session was told cannot be had."""
 
 
@@ -18,7 +18,7 @@ def donor_of(header: Header, path: Path) -> Donor | None:
     experiment that it was played in.
 
     Raises:
-        DonorMissing: It is missing, or was told something else.
+        DonorNotFound: It is missing, or was told something else.
     """
     named = header.donor
     if named is None:
@@ -29,13 +29,13 @@ def donor_of(header: Header, path: Path) -> Donor | None:
     places = [path.parent / name, path.resolve().parent.parent / home / name]
     found = [place for place in places if place.exists()]
     if not found:
-        raise DonorMissing(f"its donor {places[0]} is missing")
+        raise DonorNotFound(f"its donor {places[0]} is missing")
     for place in found:
         transcript = read(place)
         donor, source = Donor.of(transcript), transcript.header.source
         ids = {transcript.header.id, source.id if source else None}
         if donor.identity.told_sha256 == named.told_sha256 and named.id in ids:
             return Donor(named, donor.told)
-    raise DonorMissing(
+    raise DonorNotFound(
         f"its donor {found[0]} is not the session, or not the words, that it was told"
     )

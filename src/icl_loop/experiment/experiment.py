@@ -97,11 +97,11 @@ def _check_policy(session: Session) -> None:
     notes = notes_in(policy)
     if notes is None:
         return
-    if task.wording.notes is None:
+    if task.prompts.notes is None:
         raise InputError(
-            f"{place} = {policy}: the wording {session.settings.task.wording} has no table [notes]"
+            f"{place} = {policy}: the prompt set {session.settings.task.prompts} has no table [notes]"
         )
-    asking = user(task.wording.notes.ask(notes.tokens))
+    asking = user(task.prompts.notes.ask(notes.tokens))
     room = session.window.left_after(task.system, task.ask(0), asking) - notes.tokens
     if room < 0:
         raise InputError(

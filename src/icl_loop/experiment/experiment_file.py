@@ -94,10 +94,10 @@ def _check_arm(
         return
     if donor not in arms:
         raise InputError(f"{place}, feedback.donor: no arm {donor!r}: {nearest(donor, arms)}")
-    told, words = arms[donor].feedback, arms[donor].task.wording
+    told, words = arms[donor].feedback, arms[donor].task.prompts
     if told.kind != "correctness" or told.delay or told.only != "both":
         raise InputError(f"{place}, feedback.donor: {donor!r} is not told correct or incorrect")
-    if words != settings.task.wording:
+    if words != settings.task.prompts:
         raise InputError(f"{place}, feedback.donor: {donor!r} is told so in other words, {words!r}")
     if file.streams < 2:
         raise InputError(f"{place}: a yoked arm takes its donor from another stream; there is one")

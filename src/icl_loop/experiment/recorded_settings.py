@@ -11,7 +11,7 @@ from icl_loop.tasks.feedback import YOKED
 
 _OF_THE_STREAM = ("turns", "streams", "seed", "stream", "task.dataset")
 """What makes a stream of samples, or how long it is."""
-_BRANCHING = ("model", "context", "feedback", "probes", "answers", "task.wording", "task.labels")
+_BRANCHING = ("model", "context", "feedback", "probes", "answers", "task.prompts", "task.labels")
 """What may be set otherwise in the middle of a session."""
 
 

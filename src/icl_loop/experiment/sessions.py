@@ -18,7 +18,7 @@ from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import encoding
 from icl_loop.tasks.labels import label_map, swapped
-from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Replies, Task
 from icl_loop.tasks.transforms import transform
 from icl_loop.transcripts import (
@@ -79,13 +79,13 @@ class Session:
 
     @cached_property
     def drawn(self) -> "Drawn":
-        """What it takes from data and wording."""
+        """What it takes from data and prompt set."""
         indices = self.dataset.stream(self._length, self.seed, self.stream)
         return Drawn(
             labels=self.dataset.labels,
             samples=self._samples(indices),
             probes=self._samples(self._probes()),
-            wording=open_wording(self.settings.task.wording),
+            prompts=open_prompt_set(self.settings.task.prompts),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ class Session:
             encoding=encoding(settings.encoding),
             size=settings.size,
             labels=names,
-            wording=drawn.wording,
+            prompts=drawn.prompts,
             feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
             key=key,
             transform=transform(settings.pixels, settings.size, key),
@@ -154,7 +154,7 @@ class Session:
             open_model,
             model.name,
             seed=self.seed,
-            wordings=[self.settings.task.wording],
+            prompt_sets=[self.settings.task.prompts],
             base_url=model.base_url,
             api_key_env=model.api_key_env,
             organization=model.organization,
@@ -223,13 +223,13 @@ class Drawn:
         labels: Names of the classes.
         samples: The stream, one sample a turn.
         probes: The held-out samples.
-        wording: The sentences that the model reads.
+        prompts: The sentences that the model reads.
     """
 
     labels: tuple[str, ...]
     samples: list[Sample]
     probes: list[Sample]
-    wording: Wording
+    prompts: PromptSet
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from icl_loop.experiment.validators import (
     one_of,
 )
 from icl_loop.models import AnswerFormat, check_params, is_built_in
-from icl_loop.tasks.answers import Rule, RuleName
+from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 from icl_loop.tasks.encodings import ENCODINGS
-from icl_loop.tasks.feedback import KINDS, YOKED, Only, Telling
+from icl_loop.tasks.feedback import KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.tasks.task import Replies
 from icl_loop.tasks.transforms import TRANSFORMS
 
@@ -48,7 +48,7 @@ class TaskSettings(_Table):
     size: int = Field(default=20, ge=1, le=256)
     labels: Annotated[str, one_of(LABEL_MAPS)] = "native"
     pixels: Annotated[str, one_of(TRANSFORMS)] = "identity"
-    wording: Annotated[str, checked_by(open_wording)] = "en"
+    prompts: Annotated[str, checked_by(open_prompt_set)] = "en"
     swap_at: int | None = Field(default=None, ge=1)
 
 
@@ -94,7 +94,7 @@ class ContextSettings(_Table):
 
 
 class FeedbackSettings(_Table):
-    """What is told; see `feedback.Telling`.
+    """What is told; see `feedback.FeedbackPolicy`.
 
     Attributes:
         kind: Of verdict.
@@ -120,10 +120,10 @@ class FeedbackSettings(_Table):
             raise ValueError(str(error)) from None
         return self
 
-    def telling(self, donor: tuple[str, ...] | None = None) -> Telling:
+    def telling(self, donor: tuple[str, ...] | None = None) -> FeedbackPolicy:
         """Return what a session is told, given what its donor was told."""
         only = cast("Only", self.only)
-        return Telling(self.kind, self.noise, self.delay, only, donor)
+        return FeedbackPolicy(self.kind, self.noise, self.delay, only, donor)
 
 
 class ProbeSettings(_Table):
@@ -146,13 +146,13 @@ class AnswerSettings(_Table):
         labels: Other names that are accepted for labels.
     """
 
-    rule: Annotated[str, one_of(get_args(RuleName))] = "stated"
+    rule: Annotated[str, one_of(get_args(AnswerRuleName))] = "stated"
     labels: dict[str, list[str]] = {}
 
-    def as_rule(self) -> Rule:
+    def as_rule(self) -> AnswerRule:
         """Return the rule by which replies are read."""
         names = tuple((name, label) for label, names in self.labels.items() for name in names)
-        return Rule(cast("RuleName", self.rule), names)
+        return AnswerRule(cast("AnswerRuleName", self.rule), names)
 
 
 class Settings(_Table):

@@ -1,4 +1,4 @@
-"""The messages about notes, which transcripts do not hold: they follow from settings and wording."""
+"""The messages about notes, which transcripts do not hold: they follow from settings and prompt set."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from icl_loop.context import context_policy, notes_in
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
 from icl_loop.core.records import Note
-from icl_loop.tasks.prompts import Notebook, open_wording
+from icl_loop.tasks.prompts import NotePrompts, open_prompt_set
 from icl_loop.transcripts import Transcript
 
 
@@ -27,9 +27,9 @@ def shown(transcript: Transcript, note: Note) -> tuple[Message, ...]:
     return (user(book.show(note.text)),) if book and note.text.strip() else ()
 
 
-def _notebook(transcript: Transcript) -> Notebook | None:
+def _notebook(transcript: Transcript) -> NotePrompts | None:
     try:
-        return open_wording(str(_table(transcript, "task").get("wording"))).notes
+        return open_prompt_set(str(_table(transcript, "task").get("prompts"))).notes
     except InputError:
         return None
 

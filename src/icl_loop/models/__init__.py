@@ -17,11 +17,11 @@ from icl_loop.models.replay import ReplayModel
 from icl_loop.models.simulated import (
     Chance,
     Constant,
-    Decreed,
     FormatBreaker,
     LabelCounter,
-    Perfect,
+    Oracle,
     Refuser,
+    ScheduledAccuracy,
     WinStayLoseShift,
 )
 
@@ -43,16 +43,16 @@ BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
     "reference/prototype": Prototype,
     "reference/ridge": KernelRidge,
     "reference/propagation": Propagation,
-    "participant/chance": Chance,
-    "participant/constant": Constant,
-    "participant/counter": LabelCounter,
-    "participant/decreed": Decreed,
-    "participant/format-breaker": FormatBreaker,
-    "participant/perfect": Perfect,
-    "participant/refuser": Refuser,
-    "participant/win-stay-lose-shift": WinStayLoseShift,
+    "simulated/chance": Chance,
+    "simulated/constant": Constant,
+    "simulated/counter": LabelCounter,
+    "simulated/decreed": ScheduledAccuracy,
+    "simulated/format-breaker": FormatBreaker,
+    "simulated/perfect": Oracle,
+    "simulated/refuser": Refuser,
+    "simulated/win-stay-lose-shift": WinStayLoseShift,
 }
-"""Models that need no endpoint: each is made from a seed, the wordings it listens for, and
+"""Models that need no endpoint: each is made from a seed, the prompt sets it listens for, and
 parameters of its own, given by keyword."""
 
 _FAMILIES = {name.partition("/")[0] for name in BUILT_IN}
@@ -84,7 +84,7 @@ def open_model(
     name: str,
     *,
     seed: int = 0,
-    wordings: Sequence[str] = (),
+    prompt_sets: Sequence[str] = (),
     **endpoint: Any,  # noqa: ANN401  the keyword arguments of OpenAIModel, typed there
 ) -> ChatModel:
     """Return the model called `name`.
@@ -92,7 +92,7 @@ def open_model(
     Args:
         name: One of `BUILT_IN`, or the name under which an OpenAI-compatible endpoint serves it.
         seed: Keys the randomness of built-in models.
-        wordings: Names or files of the wordings that built-in models listen for.
+        prompt_sets: Names or files of the prompt sets that built-in models listen for.
         endpoint: How a real model is asked: the keyword arguments of `OpenAIModel`. A built-in
             model takes only `params` of these: parameters of its own.
 
@@ -101,14 +101,14 @@ def open_model(
             in the environment.
     """
     if is_built_in(name, endpoint.get("base_url")):
-        return _built_in(name, seed, wordings, endpoint.get("params") or {})
+        return _built_in(name, seed, prompt_sets, endpoint.get("params") or {})
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
     return OpenAIModel(name, **endpoint)
 
 
 def _built_in(
-    name: str, seed: int, wordings: Sequence[str], params: Mapping[str, object]
+    name: str, seed: int, prompt_sets: Sequence[str], params: Mapping[str, object]
 ) -> ChatModel:
     check_params(name, params)
-    return BUILT_IN[name](seed, wordings, **params)
+    return BUILT_IN[name](seed, prompt_sets, **params)

@@ -11,8 +11,8 @@ from icl_loop.core.messages import JOIN, Image, Message, Reply
 from icl_loop.core.records import Modality
 from icl_loop.models.features import Features, Perceived, perceived, standardised
 from icl_loop.tasks import answers
-from icl_loop.tasks.encodings import SeenPicture, encoding
-from icl_loop.tasks.prompts import Frame, Heard, Wording, open_wording, shipped
+from icl_loop.tasks.encodings import PngEncoding, encoding
+from icl_loop.tasks.prompts import Frame, ParsedFeedback, PromptSet, open_prompt_set, shipped
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +27,7 @@ class Example:
 
     features: Features
     answer: str | None
-    heard: Heard
+    heard: ParsedFeedback
 
     @property
     def pixels(self) -> Features:
@@ -40,14 +40,14 @@ class Conversation:
     """A request as it is understood.
 
     Attributes:
-        wording: The set of sentences in which it is held.
+        prompts: The set of sentences in which it is held.
         labels: The labels that may be answered.
         examples: The past turns shown, oldest first.
         features: What the sample asked about is compared by, float32, shape (features,).
         shown: The text or picture that is shown of it.
     """
 
-    wording: Wording
+    prompts: PromptSet
     labels: tuple[str, ...]
     examples: tuple[Example, ...]
     features: Features
@@ -65,7 +65,7 @@ _UNLIKE: Mapping[Modality, str] = {
     "table": "the records of this request differ in what was measured",
     "text": "the texts of this request cannot be compared",
 }
-_NOTHING = Heard(correct=None, label=None)
+_NOTHING = ParsedFeedback(correct=None, label=None)
 
 
 def signature(messages: Sequence[Message]) -> str:
@@ -94,22 +94,22 @@ def _pieces(message: Message) -> list[str]:
     ]
 
 
-class Listener:
-    """Understands conversations held in known wordings; what was understood once is remembered."""
+class ConversationParser:
+    """Understands conversations held in known prompt sets; what was understood once is remembered."""
 
     def __init__(self, names: Sequence[str] = ()) -> None:
-        """Listen for the wordings called `names`, or for all shipped ones."""
-        self._wordings = [open_wording(name) for name in names or shipped()]
+        """Listen for the prompt sets called `names`, or for all shipped ones."""
+        self._promptss = [open_prompt_set(name) for name in names or shipped()]
         self._ear = lru_cache(64)(self._tuned)
 
-    def frame(self, messages: Sequence[Message]) -> tuple[Wording, Frame]:
-        """Return the wording of a request and what its system text says.
+    def frame(self, messages: Sequence[Message]) -> tuple[PromptSet, Frame]:
+        """Return the prompt set of a request and what its system text says.
 
         Raises:
-            RequestRefused: No wording that is listened for begins like this.
+            RequestRefused: No prompt set that is listened for begins like this.
         """
         ear = self._ear(messages[0].text if messages else "")
-        return ear.wording, ear.frame
+        return ear.prompts, ear.frame
 
     def hear(self, messages: Sequence[Message]) -> Conversation:
         """Return the request as understood.
@@ -131,7 +131,7 @@ class Listener:
         A learner that is no language model writes down how often each label was right.
         """
         ear = self._ear(messages[0].text if messages else "")
-        if not ear.wording.asks_for_notes(messages[-1].text):
+        if not ear.prompts.asks_for_notes(messages[-1].text):
             return None
         examples, asked, answer, heard = _listen(ear, messages[1:])
         if asked is not None:
@@ -139,19 +139,19 @@ class Listener:
         right = Counter(map(known_label, examples))
         return Reply("\n".join(f"{label}: {right[label]}" for label in ear.frame.labels))
 
-    def _tuned(self, text: str) -> "_Ear":
-        for words in self._wordings:
+    def _tuned(self, text: str) -> "_SystemParser":
+        for words in self._promptss:
             if frame := words.hear_frame(text):
-                return _Ear(words, frame)
+                return _SystemParser(words, frame)
         raise RequestRefused(
-            "this learner understands only conversations in its own wordings,"
+            "this learner understands only conversations in its own prompt sets,"
             " and this one does not begin like any of them"
         )
 
 
 def _listen(
-    ear: "_Ear", messages: Sequence[Message]
-) -> tuple[list[Example], Perceived | None, str | None, Heard]:
+    ear: "_SystemParser", messages: Sequence[Message]
+) -> tuple[list[Example], Perceived | None, str | None, ParsedFeedback]:
     """Return the past turns shown, and the last sample asked about with its answer and verdict."""
     examples: list[Example] = []
     asked: Perceived | None = None
@@ -182,23 +182,23 @@ def known_label(example: Example) -> str | None:
     return example.answer if example.heard.correct else None
 
 
-def _hear_late(examples: list[Example], told: Heard) -> None:
+def _hear_late(examples: list[Example], told: ParsedFeedback) -> None:
     """Add what is told of an earlier answer, if its turn is among those shown."""
     place = len(examples) - told.ago
     if place >= 0:
         examples[place] = replace(examples[place], heard=told)
 
 
-class _Ear:
+class _SystemParser:
     """Understands the messages that follow one system text."""
 
-    def __init__(self, words: Wording, frame: Frame) -> None:
+    def __init__(self, words: PromptSet, frame: Frame) -> None:
         """Listen for what `words` say about samples in the encoding and labels of `frame`.
 
         Raises:
             RequestRefused: There is no such encoding, or the labels cannot be told apart.
         """
-        self.wording, self.frame = words, frame
+        self.prompts, self.frame = words, frame
         try:
             self._encoding = encoding(frame.encoding)
             answers.read("", frame.labels, form=words.answer)
@@ -206,12 +206,12 @@ class _Ear:
             raise RequestRefused(str(error)) from None
         self._sentences = words.about(frame.encoding)
         self.noun, self.unlike = _NOUNS[self._encoding.modality], _UNLIKE[self._encoding.modality]
-        self._sees = isinstance(self._encoding, SeenPicture)
+        self._sees = isinstance(self._encoding, PngEncoding)
         self._of_text = lru_cache(16_384)(self._told_and_written)
         self._of_picture = lru_cache(16_384)(self._told_and_seen)
         self.answer = lru_cache(16_384)(self._answer)
 
-    def told_and_asked(self, message: Message) -> tuple[Heard | None, Perceived | None]:
+    def told_and_asked(self, message: Message) -> tuple[ParsedFeedback | None, Perceived | None]:
         """Return what a message tells of the answer before it, and the sample it asks about.
 
         Raises:
@@ -230,9 +230,9 @@ class _Ear:
                 replace(each, features=scaled)
                 for each, scaled in zip(examples, others, strict=True)
             )
-        return Conversation(self.wording, self.frame.labels, examples, features, asked.shown)
+        return Conversation(self.prompts, self.frame.labels, examples, features, asked.shown)
 
-    def _told_and_written(self, text: str) -> tuple[Heard | None, Perceived | None]:
+    def _told_and_written(self, text: str) -> tuple[ParsedFeedback | None, Perceived | None]:
         told = self._told(text)
         question = None if told or self._sees else self._sentences.hear_question(text)
         if question is None:
@@ -240,13 +240,13 @@ class _Ear:
         before, written = question
         return self._told(before), self._perceive(written)
 
-    def _told_before_notes(self, text: str) -> Heard | None:
+    def _told_before_notes(self, text: str) -> ParsedFeedback | None:
         """Return what is told before notes are asked for, if they are."""
-        notes = self.wording.notes
+        notes = self.prompts.notes
         asking = notes.request.fullmatch(text) if notes else None
         return self._told(asking["before"].rstrip()) if asking else None
 
-    def _told_and_seen(self, message: Message) -> tuple[Heard | None, Perceived | None]:
+    def _told_and_seen(self, message: Message) -> tuple[ParsedFeedback | None, Perceived | None]:
         question = self._sentences.hear_picture(message)
         if question is None:
             raise RequestRefused("a message of this request shows a picture in other words")
@@ -259,10 +259,10 @@ class _Ear:
         except EncodingError as error:
             raise RequestRefused(str(error)) from None
 
-    def _told(self, text: str) -> Heard | None:
-        heard = self.wording.hear_told(text)
+    def _told(self, text: str) -> ParsedFeedback | None:
+        heard = self.prompts.hear_told(text)
         known = heard is None or heard.label is None or heard.label in self.frame.labels
         return heard if known else None
 
     def _answer(self, text: str) -> str | None:
-        return answers.read(text, self.frame.labels, form=self.wording.answer).answer
+        return answers.read(text, self.frame.labels, form=self.prompts.answer).answer

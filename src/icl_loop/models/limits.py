@@ -1,6 +1,6 @@
 """Asking with patience and within limits: retries, rates, concurrency, money.
 
-One `Pace` for each endpoint and one `Meter` for each run are shared by all models of the run;
+One `Pace` for each endpoint and one `Budget` for each run are shared by all models of the run;
 `Terms` puts both between a session and the request it makes; `Patient` is a model on such terms.
 """
 
@@ -32,7 +32,7 @@ MARGIN = 1.1
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long a turn may be tried.
 
     Attributes:
@@ -49,7 +49,7 @@ class Patience:
     longest_wait_s: float = 60.0
 
 
-class Gate:
+class ConcurrencyLimiter:
     """Lets so many requests pass at once; fewer after a rate limit, one more after successes.
 
     Additive increase, multiplicative decrease (Chiu and Jain 1989).
@@ -93,7 +93,7 @@ class Gate:
                 return
 
 
-class Pace:
+class RateLimiter:
     """What an endpoint is asked to bear: requests and tokens a minute, requests at once."""
 
     def __init__(
@@ -104,7 +104,7 @@ class Pace:
         at_once: int = 1_000,
     ) -> None:
         """Limit what is not None."""
-        self.gate = Gate(at_once)
+        self.gate = ConcurrencyLimiter(at_once)
         self.proven = False
         self._requests = AsyncLimiter(requests_per_minute) if requests_per_minute else None
         self._tokens = AsyncLimiter(tokens_per_minute) if tokens_per_minute else None
@@ -118,7 +118,7 @@ class Pace:
 
 
 @dataclass
-class Meter:
+class Budget:
     """What a run has taken so far, and how much it may take.
 
     Attributes:
@@ -185,7 +185,7 @@ class Meter:
 
 
 @dataclass(slots=True)
-class Bound:
+class PromptBound:
     """The prompt tokens of a model's requests from above, as its replies so far make likely.
 
     Counting by estimate bounds the texts of this package, but not those of others, in tables and
@@ -220,16 +220,16 @@ class Bound:
             self.worst = max(self.worst or 0.0, reported / counted)
 
 
-class Terms:
+class RequestPolicy:
     """On what terms a model is asked: with patience, within pace and budget."""
 
     def __init__(
         self,
         *,
-        pace: Pace,
-        meter: Meter,
-        patience: Patience,
-        bound: Bound,
+        pace: RateLimiter,
+        meter: Budget,
+        patience: RetryPolicy,
+        bound: PromptBound,
         most_completion: int,
         cost: Cost,
     ) -> None:
@@ -327,10 +327,10 @@ class Terms:
         self._meter.retries[str(error)] += 1
 
 
-class Patient:
+class RetryingModel:
     """Asks a model until it answers or its allowance is used up, within pace and budget."""
 
-    def __init__(self, model: ChatModel, terms: Terms) -> None:
+    def __init__(self, model: ChatModel, terms: RequestPolicy) -> None:
         """Ask `model`, which asks once, on these terms."""
         self._model, self._terms = model, terms
 

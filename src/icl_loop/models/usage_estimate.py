@@ -13,7 +13,7 @@ _FILLER = "so"
 """A word of one token, of which thinking aloud is made."""
 
 
-class Counted:
+class CountingModel:
     """Answers one session as another model does, and states tokens as an endpoint would.
 
     As cached it states the leading messages that the request before had in common with this one,

@@ -1,17 +1,17 @@
 """Planning: what an experiment takes and what it can show, before the first request."""
 
 from icl_loop.planning.advice import Advice
-from icl_loop.planning.cost_estimate import Expense
+from icl_loop.planning.cost_estimate import CostEstimate
 from icl_loop.planning.detectability import Detectability
-from icl_loop.planning.plan import ArmPlan, Curve, Exposure, Plan, as_json, plan
+from icl_loop.planning.plan import ArmPlan, ContextUse, Curve, Plan, as_json, plan
 
 __all__ = [
     "Advice",
     "ArmPlan",
+    "ContextUse",
+    "CostEstimate",
     "Curve",
     "Detectability",
-    "Expense",
-    "Exposure",
     "Plan",
     "as_json",
     "plan",

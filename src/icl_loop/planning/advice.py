@@ -74,7 +74,7 @@ async def advise(
     tried = min(streams, TRIED_STREAMS)
     found = [await _outcome(unchanged, arms, tried, trials, learner)]
     for change in _changes(enough, arms, limited=limited):
-        with suppress(InputError):  # the data set or the wording may not allow a change
+        with suppress(InputError):  # the data set or the prompt set may not allow a change
             found.append(await _outcome(change, arms, tried, trials, learner))
     best = max(found, key=lambda each: (min(round(each.power, 2), POWER), each.difference))
     return best if best.change else None

@@ -16,7 +16,7 @@ Place = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Expense:
+class CostEstimate:
     """What a number of requests takes.
 
     Attributes:
@@ -38,12 +38,12 @@ class Expense:
     usd_cached: float | None
 
 
-def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> Expense:
+def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> CostEstimate:
     """Return what all sessions of an arm take, scaled up from those on trial."""
     usages = [usage for trial in trials for usage in trial.usages]
     scale = experiment.streams / len(trials)
     cost = cost_of(settings.model.name, settings.model.base_url, experiment.price)
-    return Expense(
+    return CostEstimate(
         requests=round(scale * len(usages)),
         prompt=round(scale * sum(usage.prompt for usage in usages)),
         cached=round(scale * sum(usage.cached for usage in usages)),
@@ -53,9 +53,9 @@ def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial])
     )
 
 
-def together(expenses: Sequence[Expense]) -> Expense:
+def together(expenses: Sequence[CostEstimate]) -> CostEstimate:
     """Return what these take together; money is unknown if one of them is."""
-    return Expense(
+    return CostEstimate(
         requests=sum(each.requests for each in expenses),
         prompt=sum(each.prompt for each in expenses),
         cached=sum(each.cached for each in expenses),

@@ -12,7 +12,7 @@ from icl_loop.analysis.curves import EDGES
 from icl_loop.core.errors import DatasetError
 from icl_loop.experiment import Experiment
 from icl_loop.planning.advice import Advice, advise
-from icl_loop.planning.cost_estimate import Expense, expense, seconds, together
+from icl_loop.planning.cost_estimate import CostEstimate, expense, seconds, together
 from icl_loop.planning.detectability import (
     REFERENCES,
     Detectability,
@@ -51,7 +51,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Exposure:
+class ContextUse:
     """What a session of an arm shows.
 
     Attributes:
@@ -85,9 +85,9 @@ class ArmPlan:
     arm: str
     model: str
     sessions: int
-    expense: Expense
+    expense: CostEstimate
     seconds: float
-    exposure: Exposure
+    exposure: ContextUse
     chance: float
     curves: tuple[Curve, ...]
 
@@ -122,7 +122,7 @@ class Plan:
     latency_s: float
     concurrency: int
     reply_tokens: int
-    expense: Expense
+    expense: CostEstimate
     seconds: float
     arms: tuple[ArmPlan, ...]
     detectability: Detectability | None
@@ -237,7 +237,7 @@ def _arm_plan(
         sessions=experiment.streams,
         expense=expense(experiment, settings, own),
         seconds=seconds(experiment, {arm: own}, latency_s, concurrency),
-        exposure=Exposure(
+        exposure=ContextUse(
             sample_tokens=round(fmean(each.sample_tokens for each in own), 1),
             fits=math.floor(fmean(each.fits for each in own)),
             most_shown=max(each.most_shown for each in own),

@@ -15,7 +15,7 @@ from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
 from icl_loop.loop import play, probe
 from icl_loop.models import BUILT_IN, ChatModel
-from icl_loop.models.usage_estimate import Counted
+from icl_loop.models.usage_estimate import CountingModel
 from icl_loop.transcripts import DonorIdentity
 
 STAND_IN = "reference/nearest"
@@ -98,7 +98,7 @@ class Trials:
         window, turns = session.window, list[Turn]()
         model, usages = self._model(session), list[Usage]()
         if counted or self._reply_tokens:
-            model = counting = Counted(
+            model = counting = CountingModel(
                 model, window.counter, merges=window.merged, reply_tokens=self._reply_tokens
             )
             usages = counting.usages
@@ -134,7 +134,7 @@ class Trials:
     def _model(self, session: Session) -> ChatModel:
         """Return the model of a session; those that listen alike share one, as in a run."""
         model = session.settings.model
-        key = f"{model.name} {model.params} {session.seed} {session.settings.task.wording}"
+        key = f"{model.name} {model.params} {session.seed} {session.settings.task.prompts}"
         if key not in self._models:
             self._models[key] = session.open_model()
         return self._models[key]

@@ -30,7 +30,7 @@ from icl_loop.plots.token_usage import (
     token_chart,
     token_panels,
 )
-from icl_loop.plots.what_if import outlook_chart
+from icl_loop.plots.what_if import what_if_chart
 
 __all__ = [
     "ALL",
@@ -61,10 +61,10 @@ __all__ = [
     "labels_of",
     "outcome_chart",
     "outcome_shares",
-    "outlook_chart",
     "probe_chart",
     "reports_tokens",
     "save",
     "token_chart",
     "token_panels",
+    "what_if_chart",
 ]

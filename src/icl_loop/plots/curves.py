@@ -31,22 +31,22 @@ MAX_POINTS = PAPER.points
 def curve_chart(
     turns: pl.DataFrame,
     window: int = 20,
-    shadow: pl.DataFrame | None = None,
+    baseline: pl.DataFrame | None = None,
     look: Look = PAPER,
     learner: str = "",
 ) -> alt.LayerChart:
     """Return the chart of windowed accuracy against turn.
 
     For each arm a line, a band (95 % t interval over sessions) and a thin line a session; chance
-    as a dashed line; where there is a shadow, a fine dashed line an arm in its colour. Names stand
+    as a dashed line; where there is a baseline, a fine dashed line an arm in its colour. Names stand
     at the right, moved apart where lines end together.
 
     Args:
         turns: A frame of turns.
         window: Turns in a window.
-        shadow: What `shadow.shadows` returns for the same transcripts.
+        baseline: What `baseline.baselines` returns for the same transcripts.
         look: How it is drawn.
-        learner: Whose shadow it is.
+        learner: Whose baseline it is.
 
     Raises:
         InputError: There are no turns, or a window has none.
@@ -55,13 +55,13 @@ def curve_chart(
         raise InputError("there are no turns to draw")
     turns = printable(turns)
     arms = named(turns)["name"].unique(maintain_order=True).to_list()
-    layers = _layers(turns, window, shadow, look, arms)
-    title = _title(turns, learner if shadow is not None else "")
+    layers = _layers(turns, window, baseline, look, arms)
+    title = _title(turns, learner if baseline is not None else "")
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
 def compared_chart(
-    turns: pl.DataFrame, window: int = 20, shadow: pl.DataFrame | None = None, learner: str = ""
+    turns: pl.DataFrame, window: int = 20, baseline: pl.DataFrame | None = None, learner: str = ""
 ) -> alt.ConcatChart:
     """Return the curves of each experiment, or run of one, in a panel of its own.
 
@@ -76,14 +76,14 @@ def compared_chart(
     arms = turns["arm"].unique(maintain_order=True).to_list()
     charts = [
         finished(
-            alt.LayerChart(layer=_layers(part, window, shadow, PAPER, arms, PANEL)),
+            alt.LayerChart(layer=_layers(part, window, baseline, PAPER, arms, PANEL)),
             PAPER,
             alt.TitleParams(str(name), anchor="start", fontSize=12, limit=PANEL),
             PANEL,
         )
         for (name,), part in turns.group_by("experiment", maintain_order=True)
     ]
-    said = [_LEGEND, _shadow_said(learner)] if shadow is not None else [_LEGEND]
+    said = [_LEGEND, _baseline_said(learner)] if baseline is not None else [_LEGEND]
     return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=said)
 
 
@@ -95,7 +95,7 @@ _LEGEND = "lines: means over sessions; bands: their 95 % t intervals; dashed: ch
 def _layers(
     turns: pl.DataFrame,
     window: int,
-    shadow: pl.DataFrame | None,
+    baseline: pl.DataFrame | None,
     look: Look,
     all_arms: Sequence[str],
     height: int = HEIGHT,
@@ -131,7 +131,7 @@ def _layers(
         *([thin.encode(detail=alt.Detail("path:N"))] if len(names) <= MAX_WITH_THIN else []),
         band,
         *_stateless_levels(turns, base),
-        *_shadow_lines(turns, window, shadow, base, look),
+        *_baseline_lines(turns, window, baseline, base, look),
         line.encode(tooltip=_SAID),
         single.mark_rule().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         single.mark_circle(size=60, opacity=1).encode(tooltip=_SAID),
@@ -170,10 +170,10 @@ def _few(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
     return thinned(chosen.drop("step"), look.points, "name", "path")
 
 
-def shadow_curves(turns: pl.DataFrame, window: int, shadow: pl.DataFrame) -> pl.DataFrame:
-    """Return the curves of the shadow, as `arm_curves` does, named; arms without one left out."""
-    both = turns.join(shadow, on=["path", "turn"], how="inner", maintain_order="left")
-    shaded = both.with_columns(correct="shadow")
+def baseline_curves(turns: pl.DataFrame, window: int, baseline: pl.DataFrame) -> pl.DataFrame:
+    """Return the curves of the baseline, as `arm_curves` does, named; arms without one left out."""
+    both = turns.join(baseline, on=["path", "turn"], how="inner", maintain_order="left")
+    shaded = both.with_columns(correct="baseline")
     curves = arm_curves(session_curves(shaded, window)) if shaded.height else None
     several = turns["experiment"].n_unique() > 1
     if curves is None:
@@ -182,12 +182,12 @@ def shadow_curves(turns: pl.DataFrame, window: int, shadow: pl.DataFrame) -> pl.
     return curves.select("turn", "accuracy", name=name)
 
 
-def _shadow_lines(
-    turns: pl.DataFrame, window: int, shadow: pl.DataFrame | None, base: alt.Chart, look: Look
+def _baseline_lines(
+    turns: pl.DataFrame, window: int, baseline: pl.DataFrame | None, base: alt.Chart, look: Look
 ) -> list[alt.Chart]:
-    if shadow is None:
+    if baseline is None:
         return []
-    curves = thinned(shadow_curves(turns, window, shadow), look.points, "name")
+    curves = thinned(baseline_curves(turns, window, baseline), look.points, "name")
     fine = base.properties(data=curves).mark_line(strokeWidth=1.3, strokeDash=[1, 2])
     return [fine]
 
@@ -251,7 +251,7 @@ def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
         + (f"; thin lines: {some}" if thin else ""),
     ]
     if learner:
-        said.append(_shadow_said(learner))
+        said.append(_baseline_said(learner))
     return alt.TitleParams(
         text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
         subtitle=said,
@@ -261,5 +261,5 @@ def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
     )
 
 
-def _shadow_said(learner: str) -> str:
-    return f"dotted: the shadow, what {learner} answers from what the model was shown"
+def _baseline_said(learner: str) -> str:
+    return f"dotted: the baseline, what {learner} answers from what the model was shown"

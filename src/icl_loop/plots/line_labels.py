@@ -81,7 +81,7 @@ def names_at_the_right(
     colour = alt.Color("colour:N", scale=None)
     leader = (
         alt.Chart(lines)
-        .mark_rule(strokeWidth=1, opacity=0.5, color=look.faint)  # dots are the shadow's
+        .mark_rule(strokeWidth=1, opacity=0.5, color=look.faint)  # dots are the baseline's
         .encode(
             x=alt.X("turn:Q"),
             y=alt.Y("value:Q"),

@@ -16,11 +16,11 @@ _PANELS = {
     "tokens": ("tokens of a request", "~s"),
     "share": ("prefix share", "%"),
     "shown": ("past turns shown", "~s"),
-    "shadow": ("accuracy of the shadow", "%"),
+    "baseline": ("accuracy of the baseline", "%"),
 }
 
 
-def outlook_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VConcatChart:
+def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VConcatChart:
     """Return small charts over the turns: tokens, prefix share, turns shown, the learner's accuracy.
 
     An arm has a row of charts and a policy a line: the mean over sessions; shares are taken over
@@ -48,7 +48,7 @@ def outlook_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
         text="What other context policies would have shown",
         subtitle=[
             "replies and told words as they were; prefix share: what a prefix cache could serve",
-            f"shares in windows of {window} turns; shadow: {learner}; dashed: chance",
+            f"shares in windows of {window} turns; baseline: {learner}; dashed: chance",
         ],
         anchor="start",
         offset=14,
@@ -73,7 +73,7 @@ def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
         .with_columns(pl.col("experiment", "arm", "name").str.replace_all(r"\p{C}", "\ufffd"))
         .group_by(*line, "turn", maintain_order=True)
         .agg(
-            pl.col("tokens", "prefix", "shown", "shadow", "chance").mean(),
+            pl.col("tokens", "prefix", "shown", "baseline", "chance").mean(),
             turns=pl.max("turns"),
             one=pl.lit(1),
         )
@@ -82,7 +82,7 @@ def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
     size = pl.min_horizontal(window, pl.len().over(line))
     rolling = means.with_columns(
         share=_rolling("prefix", window).over(line) / _rolling("tokens", window).over(line),
-        shadow=(_rolling("shadow", window) / _rolling("one", window)).over(line),
+        baseline=(_rolling("baseline", window) / _rolling("one", window)).over(line),
         middle=(pl.col("turn") + 1 - (size - 1) / 2),
         whole=pl.col("turn") + 1 >= size,
     )
@@ -124,7 +124,7 @@ def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChar
             tooltip=["name:N", "turn:Q", alt.Tooltip("value:Q", format=".3~s")],
         )
     )
-    layers = [line] if measure != "shadow" else [line, _chance(lines)]
+    layers = [line] if measure != "baseline" else [line, _chance(lines)]
     return alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
 
 

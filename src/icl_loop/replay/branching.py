@@ -31,7 +31,7 @@ from icl_loop.transcripts import (
     turns_before,
     whole_lines,
 )
-from icl_loop.transcripts.checksum import unsealed
+from icl_loop.transcripts.checksum import without_checksum
 
 _OF_THE_RUN = ("limits", "price")
 """Tables of an experiment file that say how an endpoint is asked, not what."""
@@ -130,8 +130,8 @@ def _branch(
     shared = shared_lines(lines, at)
     identity = BranchIdentity(
         at=at,
-        sha256=sha256(b"".join(map(unsealed, shared))).hexdigest(),
-        parent=json.loads(unsealed(lines[0])),
+        sha256=sha256(b"".join(map(without_checksum, shared))).hexdigest(),
+        parent=json.loads(without_checksum(lines[0])),
     )
     begun = tuple(event for event in parent.events if turns_before(event) < at)
     return Session(

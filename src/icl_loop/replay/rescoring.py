@@ -11,8 +11,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
 from icl_loop.experiment import AnswerSettings, answering
 from icl_loop.tasks import answers
-from icl_loop.tasks.answers import Reading, Rule
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.answers import AnswerRule, ParsedAnswer
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import (
     VERSION,
     Header,
@@ -25,11 +25,11 @@ from icl_loop.transcripts import (
     read_header,
     whole_lines,
 )
-from icl_loop.transcripts.checksum import unsealed
+from icl_loop.transcripts.checksum import without_checksum
 
 
 @dataclass(frozen=True, slots=True)
-class Rejudged:
+class Rescored:
     """A session whose replies were read again.
 
     Attributes:
@@ -51,23 +51,23 @@ class Rejudged:
     right_now: int
 
 
-def read_again(reply: Reply, header: Header, rule: Rule) -> Reading:
+def read_again(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
     """Return what `rule` reads in a reply to a question asked under `header`."""
-    form = open_wording(wording_of(header)).answer
+    form = open_prompt_set(prompts_of(header)).answer
     return answers.read(reply.text, header.labels, reply.finish, form, rule)
 
 
-def wording_of(header: Header) -> str:
-    """Return the name or file of the wording of a session."""
-    return str(header.settings.get("task", {}).get("wording", "en"))
+def prompts_of(header: Header) -> str:
+    """Return the name or file of the prompt set of a session."""
+    return str(header.settings.get("task", {}).get("prompts", "en"))
 
 
-def rule_of(settings: Mapping[str, Any]) -> Rule:
+def rule_of(settings: Mapping[str, Any]) -> AnswerRule:
     """Return the rule by which replies are read under recorded settings."""
     return AnswerSettings.model_validate(settings.get("answers", {})).as_rule()
 
 
-def rejudge(path: Path, changes: Sequence[str], out: Path | None = None) -> Rejudged:
+def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Rescored:
     """Read the replies in the transcript at `path` again, into a transcript of its own.
 
     It stands in the folder of an experiment that is called like the source's, with a digest of the
@@ -90,7 +90,9 @@ def rejudge(path: Path, changes: Sequence[str], out: Path | None = None) -> Reju
             f" in {source.header.source.experiment}"
         )
     settings = answering(source.header.settings, changes)
-    header = _header(source.header, settings, sha256(b"".join(map(unsealed, lines))).hexdigest())
+    header = _header(
+        source.header, settings, sha256(b"".join(map(without_checksum, lines))).hexdigest()
+    )
     rule = settings.as_rule()
     answers.read("", header.labels, rule=rule)  # refuses names for what is no label
     judged = [_judged(line, header, rule) for line in lines[1:]]
@@ -111,7 +113,7 @@ def _header(source: Header, settings: AnswerSettings, digest: str) -> Header:
     rule = sha256(settings.model_dump_json().encode()).hexdigest()[:6]
     return source.model_copy(
         update={
-            "experiment": f"{source.experiment}-rejudged-{rule}",
+            "experiment": f"{source.experiment}-rescored-{rule}",
             "settings": {**source.settings, "answers": settings.model_dump(mode="json")},
             "source": named,
             "icl_loop": VERSION,
@@ -119,9 +121,9 @@ def _header(source: Header, settings: AnswerSettings, digest: str) -> Header:
     )
 
 
-def _judged(line: bytes, header: Header, rule: Rule) -> bytes:
+def _judged(line: bytes, header: Header, rule: AnswerRule) -> bytes:
     """Return the line of a turn or probe with its reply read again; other lines as they are."""
-    said = json.loads(unsealed(line))
+    said = json.loads(without_checksum(line))
     if said["type"] not in ("turn", "probe"):
         return line
     asked_under = header.at(said["turn" if said["type"] == "turn" else "after_turn"])
@@ -135,18 +137,18 @@ def _write(place: Path, header: Header, lines: Sequence[bytes]) -> None:
     """Write the transcript, unless it is there already."""
     if not has_whole_line(place):
         begin(place, header, lines)
-    elif read_header(place).id != header.born().id or [*map(unsealed, whole_lines(place)[1:])] != [
-        *map(unsealed, lines)
-    ]:
+    elif read_header(place).id != header.born().id or [
+        *map(without_checksum, whole_lines(place)[1:])
+    ] != [*map(without_checksum, lines)]:
         raise InputError(
             f"{place} holds another transcript: its source was another, or went on since; choose"
             " another --out, or move it away"
         )
 
 
-def _compared(source: Transcript, now: Transcript) -> Rejudged:
+def _compared(source: Transcript, now: Transcript) -> Rescored:
     pairs = list(zip(source.turns, now.turns, strict=True))
-    return Rejudged(
+    return Rescored(
         source=source.path,
         path=now.path,
         arm=now.header.arm,

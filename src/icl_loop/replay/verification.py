@@ -16,7 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from icl_loop.context.window import Tally, Window, shown_in
+from icl_loop.context.window import TokenTotals, Window, shown_in
 from icl_loop.core.errors import (
     ContextFull,
     DatasetError,
@@ -27,12 +27,12 @@ from icl_loop.core.errors import (
 )
 from icl_loop.core.messages import Message, system, user
 from icl_loop.core.records import Event, Feedback, Note, Probe, Turn
-from icl_loop.experiment import DonorMissing, Session, donor_of
+from icl_loop.experiment import DonorNotFound, Session, donor_of
 from icl_loop.loop import events, hear, history_of, probe, recall
 from icl_loop.models import ReplayModel
-from icl_loop.replay.rescoring import read_again, rule_of, wording_of
-from icl_loop.tasks.answers import Rule
-from icl_loop.tasks.prompts import open_wording, shipped
+from icl_loop.replay.rescoring import prompts_of, read_again, rule_of
+from icl_loop.tasks.answers import AnswerRule
+from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.transcripts import (
     VERSION,
     Header,
@@ -45,7 +45,7 @@ from icl_loop.transcripts import (
     turns_before,
     whole_lines,
 )
-from icl_loop.transcripts.checksum import unsealed
+from icl_loop.transcripts.checksum import without_checksum
 
 Cause = Literal["settings", "data", "donor", "version", "edited"]
 """Why a session does not replay."""
@@ -269,12 +269,12 @@ def _session_of(header: Header, transcript: Transcript) -> Session:
 # ---- replies that were read again --------------------------------------------------------
 
 
-def _new_rule(header: Header) -> Rule | None:
+def _new_rule(header: Header) -> AnswerRule | None:
     """Return the rule by which saved replies were read again, None if they were not."""
     return None if header.source is None else rule_of(header.settings)
 
 
-def _turn_again(event: Event, header: Header, rule: Rule) -> Event:
+def _turn_again(event: Event, header: Header, rule: AnswerRule) -> Event:
     """Return a turn with its reply read by another rule; what was told stays as it was."""
     if isinstance(event, Note):
         return event
@@ -283,7 +283,7 @@ def _turn_again(event: Event, header: Header, rule: Rule) -> Event:
     return replace(event, answer=reading.answer, outcome=reading.outcome, feedback=judged)
 
 
-def _probe_again(asked: Probe, header: Header, rule: Rule) -> Probe:
+def _probe_again(asked: Probe, header: Header, rule: AnswerRule) -> Probe:
     reading = read_again(asked.reply, header, rule)
     right = reading.answer == asked.label
     return replace(asked, answer=reading.answer, outcome=reading.outcome, correct=right)
@@ -304,7 +304,7 @@ def _misnamed(transcript: Transcript) -> Difference | None:
         said = (said.get("branch") or {}).get("parent")
     if shared is None or transcript.header.source is not None:
         return None
-    digest = sha256(b"".join(map(unsealed, shared_lines(lines, shared.at)))).hexdigest()
+    digest = sha256(b"".join(map(without_checksum, shared_lines(lines, shared.at)))).hexdigest()
     if digest == shared.sha256:
         return None
     what = f"the {shared.at} turns shared with the parent are not those that it shared"
@@ -367,7 +367,7 @@ def _opening(header: Header, notes: Sequence[Note]) -> tuple[Message, ...] | Non
     if header.icl_loop != VERSION:
         return None
     try:
-        words = open_wording(wording_of(header)).notes
+        words = open_prompt_set(prompts_of(header)).notes
     except InputError:
         return None
     return None if words is None else (user(words.show(notes[-1].text)),)
@@ -375,7 +375,7 @@ def _opening(header: Header, notes: Sequence[Note]) -> tuple[Message, ...] | Non
 
 def _other_calibrations(turns: Sequence[Turn]) -> Iterator[str]:
     """Yield the turn whose calibration does not follow from the tokens of the turns before it."""
-    tally = Tally(Window(), 0)
+    tally = TokenTotals(Window(), 0)
     for turn in turns:
         if turn.counted is None:
             return
@@ -407,11 +407,11 @@ def _explained(transcript: Transcript, found: ReplayMismatch) -> Difference:
     if version != VERSION:
         since = f"it was played by icl_loop {version}, this is {VERSION}, and the file does not contradict itself"
         return difference("version", since)
-    wording = wording_of(header)
+    prompts = prompts_of(header)
     vouched = found.field in ("labels", "system", "request") or _is_vouched_for(transcript, found)
-    if vouched and wording not in shipped():
+    if vouched and prompts not in shipped():
         return difference(
-            "settings", f"the fingerprints agree, and {wording} is a file that can change"
+            "settings", f"the fingerprints agree, and {prompts} is a file that can change"
         )
     if found.field in ("labels", "system"):
         return difference("settings", "the settings that were recorded give another frame now")
@@ -447,7 +447,7 @@ def _unfollowed(transcript: Transcript, error: IclLoopError) -> Difference:
         return Difference(None, contradiction, "edited", "the file contradicts itself")
     version = _version(transcript.header)
     played_by = "this version" if version == VERSION else f"icl_loop {version}"
-    if isinstance(error, DonorMissing):
+    if isinstance(error, DonorNotFound):
         since = "a yoked session is told what its donor was told"
         return Difference(None, str(error), "donor", since)
     if isinstance(error, DatasetError):

@@ -29,7 +29,7 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.analysis.baseline import LEARNER, ArmShadow, Shaded, beside
+from icl_loop.analysis.baseline import LEARNER, ArmBaseline, BaselineResult, beside
 from icl_loop.analysis.spending import spending
 from icl_loop.plots import (
     MAX_WITH_THIN,
@@ -60,7 +60,7 @@ from icl_loop.report.page_tables import (
 from icl_loop.report.session_browser import Named
 from icl_loop.terminal.progress import printable
 from icl_loop.transcripts import VERSION, Header, Transcript
-from icl_loop.transcripts.loading import Archive
+from icl_loop.transcripts.loading import SavedSessions
 
 WINDOWS = (5, 10, 20, 50, 100)
 """Turns in a window, among which the page lets its reader choose."""
@@ -68,13 +68,13 @@ MOST_PICTURES = 50_000
 """Most turns of which the nearest pictures are sought."""
 
 
-NO_SHADOW = Shaded(LEARNER, None)
+NO_SHADOW = BaselineResult(LEARNER, None)
 
 
 def page(
     turns: pl.DataFrame,
     primary: tuple[str, str] | None = None,
-    shaded: Shaded = NO_SHADOW,
+    shaded: BaselineResult = NO_SHADOW,
     command: str = "icl-loop report",
     most_turns: int = MOST_TURNS,
     most_bytes: int = MOST_BYTES,
@@ -85,7 +85,7 @@ def page(
     Args:
         turns: What `frame` returns.
         primary: The arms of the primary contrast, if not those recorded.
-        shaded: The shadow of the turns.
+        shaded: The baseline of the turns.
         command: How the page was asked for.
         most_turns: Turns that are held whole; of more, an even choice of streams is.
         most_bytes: Bytes that these may take in the page.
@@ -93,7 +93,7 @@ def page(
     """
     played = turns["path"].unique(maintain_order=True)
     paths = list(paths or map(Path, played))
-    archive, known = Archive.at(paths), sessions(paths)
+    archive, known = SavedSessions.at(paths), sessions(paths)
     has_turns = pl.col("path").is_in(played.implode())
     known = known.filter(has_turns)
     conclusions = conclude_each(turns, primary, known)
@@ -144,13 +144,13 @@ def _said(conclusion: Conclusion) -> dict[str, Any]:
 
 
 def _arms(
-    turns: pl.DataFrame, known: pl.DataFrame, shaded: Shaded, paths: Sequence[Path]
+    turns: pl.DataFrame, known: pl.DataFrame, shaded: BaselineResult, paths: Sequence[Path]
 ) -> list[dict[str, Any]]:
-    shadows: Sequence[ArmShadow] = (
+    baselines: Sequence[ArmBaseline] = (
         () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
     )
     spent = spending(turns, paths=paths)
-    return arm_rows(summarize(turns), _metrics(turns, paths), shadows, spent)
+    return arm_rows(summarize(turns), _metrics(turns, paths), baselines, spent)
 
 
 def _metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
@@ -163,7 +163,7 @@ def _windows(turns: pl.DataFrame) -> list[int]:
     return [size for size in WINDOWS if size <= longest] or [WINDOWS[0]]  # type: ignore[operator]  # a column of integers
 
 
-def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
+def _curves(turns: pl.DataFrame, shaded: BaselineResult) -> dict[str, Any]:
     return {
         str(size): curve_chart(turns, size, shaded.turns, PAGE).to_dict()
         for size in _windows(turns)
@@ -173,7 +173,7 @@ def _curves(turns: pl.DataFrame, shaded: Shaded) -> dict[str, Any]:
 def _figures(
     turns: pl.DataFrame,
     conclusions: Sequence[Conclusion],
-    shaded: Shaded,
+    shaded: BaselineResult,
     checks: Sequence[Checkpoint],
 ) -> dict[str, Any]:
     """Return the specifications of all charts by name."""
@@ -196,16 +196,16 @@ def _figures(
     }
 
 
-def _streams(turns: pl.DataFrame, archive: Archive, shaded: Shaded) -> list[Stream]:
+def _streams(turns: pl.DataFrame, archive: SavedSessions, shaded: BaselineResult) -> list[Stream]:
     """Return the streams of each experiment, by which sessions share their samples."""
-    stream, shadows = ("experiment", "stream"), _by_path(shaded)
+    stream, baselines = ("experiment", "stream"), _by_path(shaded)
 
     reached = dict(turns.group_by("path").agg(pl.col("turn").max() + 1).iter_rows())
 
     def read(experiment: str, paths: Sequence[str]) -> Iterator[Named]:
         for path in paths:
             saved = _until(archive.read(path), reached[path])
-            yield Named(experiment, saved, shadows.get(path, {}))
+            yield Named(experiment, saved, baselines.get(path, {}))
 
     counted = turns.group_by(*stream, "path", maintain_order=True).len()
     grouped = counted.group_by(stream, maintain_order=True).agg("path", pl.col("len").sum())
@@ -228,10 +228,10 @@ def _until(saved: Transcript, turns: int) -> Transcript:
     )
 
 
-def _by_path(shaded: Shaded) -> Mapping[str, Mapping[int, bool]]:
+def _by_path(shaded: BaselineResult) -> Mapping[str, Mapping[int, bool]]:
     if shaded.turns is None:
         return {}
-    grouped = shaded.turns.group_by("path").agg("turn", "shadow")
+    grouped = shaded.turns.group_by("path").agg("turn", "baseline")
     return {path: dict(zip(at, right, strict=True)) for path, at, right in grouped.iter_rows()}
 
 

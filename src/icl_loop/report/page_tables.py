@@ -15,7 +15,7 @@ from icl_loop.analysis import (
     Noted,
     Rung,
 )
-from icl_loop.analysis.baseline import ArmShadow
+from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending
 from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
 from icl_loop.terminal.progress import percent
@@ -27,12 +27,12 @@ _NONE = "–"
 def arm_rows(
     summaries: Sequence[ArmSummary],
     metrics: Sequence[ArmMetrics],
-    shadows: Sequence[ArmShadow],
+    baselines: Sequence[ArmBaseline],
     spent: Sequence[Spending],
 ) -> list[dict[str, Any]]:
     """Return what there is to say of each arm."""
     several = len({each.experiment for each in summaries}) > 1
-    late = {(each.experiment, each.arm): each for each in shadows}
+    late = {(each.experiment, each.arm): each for each in baselines}
     return [
         {
             "name": f"{summary.experiment} / {summary.arm}" if several else summary.arm,
@@ -43,7 +43,7 @@ def arm_rows(
             "early": percent(summary.early),
             "late": percent(summary.late),
             "all": percent(summary.accuracy),
-            **_shadow_cells(late.get((summary.experiment, summary.arm))),
+            **_baseline_cells(late.get((summary.experiment, summary.arm))),
             "balanced": f"{100 * measured.balanced_accuracy:.1f}",
             "entropy_early": number(measured.entropy_early, "z.2f"),
             "entropy_late": number(measured.entropy_late, "z.2f"),
@@ -73,12 +73,12 @@ def _cost_cells(spent: Spending) -> dict[str, str]:
     }
 
 
-def _shadow_cells(shadow: ArmShadow | None) -> dict[str, str]:
-    if shadow is None:
-        return {"shadow": _NONE, "efficiency": _NONE, "equivalent": _NONE}
-    efficiency, after = shadow.learning_efficiency, shadow.equivalent_examples
+def _baseline_cells(baseline: ArmBaseline | None) -> dict[str, str]:
+    if baseline is None:
+        return {"baseline": _NONE, "efficiency": _NONE, "equivalent": _NONE}
+    efficiency, after = baseline.learning_efficiency, baseline.equivalent_examples
     return {
-        "shadow": percent(shadow.late),
+        "baseline": percent(baseline.late),
         "efficiency": _NONE if efficiency is None else f"{efficiency:z.0%}",
         "equivalent": _NONE if after is None else f"{after:.0f}",
     }

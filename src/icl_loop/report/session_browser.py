@@ -18,8 +18,8 @@ from icl_loop.tasks.question_decoding import Eye, eye_of
 from icl_loop.terminal.progress import printable
 from icl_loop.transcripts import Transcript
 
-Shadow = Mapping[int, bool]
-"""Whether the shadow was right, by turn."""
+Baseline = Mapping[int, bool]
+"""Whether the baseline was right, by turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Named:
 
     experiment: str
     transcript: Transcript
-    shadow: Shadow
+    baseline: Baseline
 
     @property
     def stream(self) -> tuple[str, int]:
@@ -123,7 +123,7 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],
         "correct": [int(turn.feedback.correct) for turn in turns],
-        "shadow": _shadow(session.shadow, turns),
+        "baseline": _baseline(session.baseline, turns),
         "usage": [_usage(turn) for turn in turns],
         "seconds": [turn.reply.latency_s for turn in turns],
         **_beside(session.transcript, parts, eyes, pool),
@@ -175,8 +175,8 @@ def _checkpoints(
         }
 
 
-def _shadow(shadow: Shadow, turns: Sequence[Turn]) -> list[int] | None:
-    return [int(shadow[turn.index]) for turn in turns] if shadow else None
+def _baseline(baseline: Baseline, turns: Sequence[Turn]) -> list[int] | None:
+    return [int(baseline[turn.index]) for turn in turns] if baseline else None
 
 
 def _usage(turn: Turn | Note) -> list[int]:

@@ -9,7 +9,15 @@ from icl_loop.core.messages import Message
 from icl_loop.core.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel, Closable, is_built_in
-from icl_loop.models.limits import Bound, Cost, Meter, Pace, Patience, Patient, Terms
+from icl_loop.models.limits import (
+    Budget,
+    Cost,
+    PromptBound,
+    RateLimiter,
+    RequestPolicy,
+    RetryingModel,
+    RetryPolicy,
+)
 from icl_loop.models.prices import cost_of, free
 
 OpenModel = Callable[[Session], ChatModel]
@@ -25,16 +33,16 @@ class ModelPool:
     def __init__(
         self,
         experiment: Experiment,
-        meter: Meter,
+        meter: Budget,
         at_once: int,
         open_model: OpenModel | None = None,
     ) -> None:
         """Share `meter` among the models of `experiment`, `at_once` requests an endpoint."""
         self._limits, self._price = experiment.limits, experiment.price
         self._meter, self.at_once, self._open_model = meter, at_once, open_model
-        self._paces: dict[str | None, Pace] = {}
+        self._paces: dict[str | None, RateLimiter] = {}
         self._models: dict[str, ChatModel] = {}
-        self._terms: dict[str, Terms] = {}
+        self._terms: dict[str, RequestPolicy] = {}
 
     def __getitem__(self, session: Session) -> ChatModel:
         return self._models[model_key(session)]
@@ -73,7 +81,7 @@ class ModelPool:
             )
         return cost or free
 
-    def terms(self, session: Session) -> Terms | None:
+    def terms(self, session: Session) -> RequestPolicy | None:
         """Return on what terms the model of a session is asked; one of ours is asked freely.
 
         Raises:
@@ -84,11 +92,11 @@ class ModelPool:
             return None
         key = model_key(session)
         if key not in self._terms:
-            self._terms[key] = Terms(
+            self._terms[key] = RequestPolicy(
                 pace=self._pace(settings.base_url),
                 meter=self._meter,
-                patience=Patience(allowance_s=self._limits.allowance_s),
-                bound=_bound(session.window.counter) if self.is_counted else Bound(uncounted),
+                patience=RetryPolicy(allowance_s=self._limits.allowance_s),
+                bound=_bound(session.window.counter) if self.is_counted else PromptBound(uncounted),
                 most_completion=_most_completion(session),
                 cost=self.cost(session),
             )
@@ -107,11 +115,11 @@ class ModelPool:
 
     def _opened(self, session: Session) -> ChatModel:
         model, terms = self.opening(session)(), self.terms(session)
-        return model if terms is None else Patient(model, terms)
+        return model if terms is None else RetryingModel(model, terms)
 
-    def _pace(self, base_url: str | None) -> Pace:
+    def _pace(self, base_url: str | None) -> RateLimiter:
         if base_url not in self._paces:
-            self._paces[base_url] = Pace(
+            self._paces[base_url] = RateLimiter(
                 requests_per_minute=self._limits.requests_per_minute,
                 tokens_per_minute=self._limits.tokens_per_minute,
                 at_once=self.at_once,
@@ -122,7 +130,7 @@ class ModelPool:
 def model_key(session: Session) -> str:
     """Return what is the same for sessions that share a model."""
     task = session.settings.task
-    return f"{session.settings.model.model_dump_json()} {task.wording} {session.task.names}"
+    return f"{session.settings.model.model_dump_json()} {task.prompts} {session.task.names}"
 
 
 def uncounted(_: Sequence[Message]) -> int:
@@ -130,8 +138,8 @@ def uncounted(_: Sequence[Message]) -> int:
     return 0
 
 
-def _bound(counter: TokenCounter) -> Bound:
-    return Bound(counting(counter), exact=not isinstance(counter, Estimator))
+def _bound(counter: TokenCounter) -> PromptBound:
+    return PromptBound(counting(counter), exact=not isinstance(counter, Estimator))
 
 
 def counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:

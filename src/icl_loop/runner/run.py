@@ -19,7 +19,7 @@ from icl_loop.analysis.session_settings import EARLY_STOP_NAME
 from icl_loop.context import History, shown_in
 from icl_loop.core.errors import (
     ContextFull,
-    DirectoryBusy,
+    FolderLocked,
     IclLoopError,
     InputError,
     StoppedShort,
@@ -30,20 +30,20 @@ from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.loop import history_of
-from icl_loop.models.limits import Meter, Terms
+from icl_loop.models.limits import Budget, RequestPolicy
 from icl_loop.runner.engines import Engine, Play, Saved, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
-from icl_loop.runner.scheduler import Rank, Slots
+from icl_loop.runner.scheduler import Rank, Scheduler
 from icl_loop.transcripts import (
-    Recorder,
     Transcript,
+    TranscriptWriter,
     begin,
     check_resumable,
     has_whole_line,
     is_begun,
     read,
 )
-from icl_loop.transcripts.durable_append import Journal
+from icl_loop.transcripts.durable_append import DurableAppender
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
@@ -124,16 +124,16 @@ class Run:
     max_usd: float | None = None
     max_tokens: int | None = None
     stop_early: bool = False
-    meter: Meter = field(init=False)
+    meter: Budget = field(init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
-    _slots: Slots = field(default_factory=lambda: Slots(1), init=False)
+    _slots: Scheduler = field(default_factory=lambda: Scheduler(1), init=False)
     _whole: list[Path] = field(default_factory=list, init=False)
     _early: EarlyStop | None = field(default=None, init=False)
     _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self.meter = Meter(self.max_usd, self.max_tokens)
+        self.meter = Budget(self.max_usd, self.max_tokens)
 
     @property
     def folder(self) -> Path:
@@ -169,7 +169,7 @@ class Run:
         Raises:
             InputError: The experiment cannot be played, or the folder holds sessions of other
                 settings; nothing was requested then.
-            DirectoryBusy: Another process is writing in the folder.
+            FolderLocked: Another process is writing in the folder.
         """
         if not self._checked:
             self.check()
@@ -177,12 +177,12 @@ class Run:
         self._ended = {(session.arm, session.stream): asyncio.Event() for session in sessions}
         pool = ModelPool(self.experiment, self.meter, self.concurrency, self.open_model)
         async with pool as models, self.engine(models, sessions, self._stopping) as play:
-            with _locked(self.folder), Journal() as journal:
+            with _locked(self.folder), DurableAppender() as journal:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None
                     check_resumable(self.path(session), session.header(), donor=not yoked)
                 self._count_saved(models, sessions)
-                self._slots = Slots(self.concurrency, upto=1 if self.stop_early else math.inf)
+                self._slots = Scheduler(self.concurrency, upto=1 if self.stop_early else math.inf)
                 async with asyncio.TaskGroup() as group:
                     playing = [
                         group.create_task(self._session(session, play, journal))
@@ -216,7 +216,7 @@ class Run:
                 for usage in _used(session, models.terms(session), saved, answered):
                     self.meter.add(usage, models.cost(session)(usage))
 
-    async def _session(self, session: Session, play: Play, journal: Journal) -> Stop | None:
+    async def _session(self, session: Session, play: Play, journal: DurableAppender) -> Stop | None:
         """Play one session as far as it goes; return why it stopped if it could not go on."""
         try:
             playable = await self._with_donor(session)
@@ -225,7 +225,7 @@ class Run:
                     return None
                 self._refuse_removed()
                 self._begin(playable)
-                with Recorder(self.path(session), playable.header(), journal) as recorder:
+                with TranscriptWriter(self.path(session), playable.header(), journal) as recorder:
                     await self._record(playable, play, recorder)
         except IclLoopError as reason:
             return (
@@ -294,7 +294,7 @@ class Run:
         if branch is not None and not is_begun(path, branch.lines):
             begin(path, session.header(), branch.lines)
 
-    async def _record(self, session: Session, play: Play, recorder: Recorder) -> None:
+    async def _record(self, session: Session, play: Play, recorder: TranscriptWriter) -> None:
         for turn in recorder.saved if recorder.end else ():
             self.on_turn(session, turn)
         if recorder.end:
@@ -368,7 +368,10 @@ class Run:
 
 
 def _used(
-    session: Session, terms: Terms | None, saved: Transcript, answered: Iterable[Event | Probe]
+    session: Session,
+    terms: RequestPolicy | None,
+    saved: Transcript,
+    answered: Iterable[Event | Probe],
 ) -> Iterator[Usage]:
     """Yield the tokens of saved requests; a probe is as long as the turn after it, if there is one."""
     turns = {turn.index: turn.counted or 0 for turn in saved.turns}
@@ -405,7 +408,7 @@ def _locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK_NAME, timeout=0)
         lock.acquire()
     except Timeout:
-        raise DirectoryBusy(
+        raise FolderLocked(
             f"another process is writing transcripts in {folder}; wait for it or choose --out"
         ) from None
     except OSError as error:

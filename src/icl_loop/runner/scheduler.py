@@ -11,7 +11,7 @@ Rank = tuple[int, int]
 """What is needed first comes first: the stream that needs a session, and its place there."""
 
 
-class Slots:
+class Scheduler:
     """Lets so many sessions play at once, in the order of their ranks, up to a stream."""
 
     def __init__(self, most: int, *, upto: float = math.inf) -> None:

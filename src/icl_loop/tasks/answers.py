@@ -22,7 +22,7 @@ LONGEST = 2**15
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedAnswer:
     """The label that was read, or None, the class of outcome, and the reason in words."""
 
     answer: str | None
@@ -30,12 +30,12 @@ class Reading:
     reason: str = ""
 
 
-RuleName = Literal["stated", "strict", "last"]
+AnswerRuleName = Literal["stated", "strict", "last"]
 """How a label is read: as it is stated, by the exact form of the last line, or the last one named."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AnswerRule:
     """How replies are read.
 
     Attributes:
@@ -45,11 +45,11 @@ class Rule:
         names: Other names under which labels are accepted, each with its label.
     """
 
-    name: RuleName = "stated"
+    name: AnswerRuleName = "stated"
     names: tuple[tuple[str, str], ...] = ()
 
 
-STATED = Rule()
+STATED = AnswerRule()
 
 
 def read(
@@ -57,8 +57,8 @@ def read(
     labels: Sequence[str],
     finish: Finish = "stop",
     form: str | None = None,
-    rule: Rule = STATED,
-) -> Reading:
+    rule: AnswerRule = STATED,
+) -> ParsedAnswer:
     """Return the label that `text` answers, or None with the reason.
 
     Args:
@@ -76,9 +76,9 @@ def read(
     """
     reader = _reader(tuple(labels), form, rule)
     if finish == "length":
-        return Reading(None, "truncated", "the reply was cut off at its length limit")
+        return ParsedAnswer(None, "truncated", "the reply was cut off at its length limit")
     if finish == "content_filter":
-        return Reading(None, "refusal", "the reply was withheld by a content filter")
+        return ParsedAnswer(None, "refusal", "the reply was withheld by a content filter")
     return reader.read(text)
 
 
@@ -333,7 +333,7 @@ def _alternatives(names: Iterable[str]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _reader(labels: tuple[str, ...], form: str | None, rule: Rule) -> "_Reader":
+def _reader(labels: tuple[str, ...], form: str | None, rule: AnswerRule) -> "_Reader":
     return _READERS[rule.name](labels, form, rule.names)
 
 
@@ -365,7 +365,7 @@ class _Reader:
         self._form = before.rpartition("\n")[2].strip(), after.partition("\n")[0].strip()
         self._patterns = _Patterns(tuple(known), tuple(spoken))
 
-    def read(self, text: str) -> Reading:
+    def read(self, text: str) -> ParsedAnswer:
         """Return the reading of `text`; thoughts that are marked as such are passed over."""
         plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
         parts = (part for line in plain.splitlines() for part in _SENTENCE.split(line))
@@ -377,7 +377,7 @@ class _Reader:
             or _none(plain)
         )
 
-    def _stated(self, lines: Sequence[str]) -> Reading | None:
+    def _stated(self, lines: Sequence[str]) -> ParsedAnswer | None:
         """Return the reading of the last stated final line, if there is one to be read."""
         for index in range(len(lines) - 1, -1, -1):
             reading = self._final(lines, index)
@@ -388,7 +388,7 @@ class _Reader:
                 return reading
         return None
 
-    def _final(self, lines: Sequence[str], index: int) -> Reading | None:
+    def _final(self, lines: Sequence[str], index: int) -> ParsedAnswer | None:
         """Return the reading of the line at `index` as a final one; its value may stand below."""
         line = lines[index]
         if value := self._asked_for(line):
@@ -402,7 +402,7 @@ class _Reader:
         if match["link"]:
             return self._value(value, colon=bool(match["colon"]))
         label = self._alone(value)
-        return Reading(label, "ok") if label else None
+        return ParsedAnswer(label, "ok") if label else None
 
     def _asked_for(self, line: str) -> str:
         """Return what stands for the label in a line of the form that was asked for, or nothing."""
@@ -413,23 +413,23 @@ class _Reader:
         said = value.rstrip()
         return said.removesuffix(after) if before or (after and said.endswith(after)) else ""
 
-    def _value(self, value: str, *, colon: bool) -> Reading | None:
+    def _value(self, value: str, *, colon: bool) -> ParsedAnswer | None:
         """Return the reading of what follows "Answer:", or "The answer is" if without a colon."""
         if label := self._alone(value):
-            return Reading(label, "ok")
+            return ParsedAnswer(label, "ok")
         match = self._patterns.first.match(value)
         if match and not _only_mentioned(match):
             return _only(self._labels_of([match], self._patterns.further))
         if named := self._named(value):
             return named
         if _REFUSAL.search(value):
-            return Reading(None, "refusal", "the model declined to answer")
+            return ParsedAnswer(None, "refusal", "the model declined to answer")
         bare = _bare(value)
         if bare and (bare.isdecimal() or (colon and len(bare.split()) == 1)):
-            return Reading(None, "out_of_set", f"{bare[:40]!r} is not one of the labels")
+            return ParsedAnswer(None, "out_of_set", f"{bare[:40]!r} is not one of the labels")
         return None
 
-    def _line_of_its_own(self, lines: Sequence[str]) -> Reading | None:
+    def _line_of_its_own(self, lines: Sequence[str]) -> ParsedAnswer | None:
         """Return the label that is all of the first or the last line, set off by words."""
         ends = [(lines[0], lines[1:2]), (lines[-1], lines[-2:-1])] if lines else []
         labels = {
@@ -440,7 +440,7 @@ class _Reader:
         }
         return _only(labels) if labels else None
 
-    def _named(self, text: str) -> Reading | None:
+    def _named(self, text: str) -> ParsedAnswer | None:
         """Return the one label that is boxed, set apart or named, the surest form first."""
         for tier in self._patterns.tiers:
             if labels := self._labels_of(tier.finditer(text), self._patterns.another):
@@ -498,7 +498,7 @@ class _StrictReader(_Reader):
         self._before, _, self._after = line.strip().partition("{label}")
         self._exact = {**dict(others), **{label: label for label in labels}}
 
-    def read(self, text: str) -> Reading:
+    def read(self, text: str) -> ParsedAnswer:
         """Return the label in the last line that is not blank."""
         line = text.rstrip()[-LONGEST:].rpartition("\n")[2].strip()
         value = line.removeprefix(self._before).removesuffix(self._after)
@@ -506,38 +506,38 @@ class _StrictReader(_Reader):
             none = _none(self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2]))
             if none.outcome == "refusal":
                 return none
-            return Reading(None, "unreadable", "the last line has not the form asked for")
+            return ParsedAnswer(None, "unreadable", "the last line has not the form asked for")
         if value in self._exact:
-            return Reading(self._exact[value], "ok")
-        return Reading(None, "out_of_set", f"{value[:40]!r} is not one of the labels")
+            return ParsedAnswer(self._exact[value], "ok")
+        return ParsedAnswer(None, "out_of_set", f"{value[:40]!r} is not one of the labels")
 
 
 class _LastReader(_Reader):
     """Reads the last label that is named anywhere, whatever is said of it."""
 
-    def read(self, text: str) -> Reading:
+    def read(self, text: str) -> ParsedAnswer:
         """Return the last label of `text`; thoughts that are marked as such are passed over."""
         plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
         found = list(_compiled(self._patterns.every).finditer(plain))
-        return Reading(self._label(found[-1]), "ok") if found else _none(plain)
+        return ParsedAnswer(self._label(found[-1]), "ok") if found else _none(plain)
 
 
-_READERS: Mapping[RuleName, type[_Reader]] = {
+_READERS: Mapping[AnswerRuleName, type[_Reader]] = {
     "stated": _Reader,
     "strict": _StrictReader,
     "last": _LastReader,
 }
 
 
-def _only(labels: set[str]) -> Reading:
+def _only(labels: set[str]) -> ParsedAnswer:
     if len(labels) > 1:
-        return Reading(None, "unreadable", f"two answers: {', '.join(sorted(labels))}")
-    return Reading(min(labels), "ok")
+        return ParsedAnswer(None, "unreadable", f"two answers: {', '.join(sorted(labels))}")
+    return ParsedAnswer(min(labels), "ok")
 
 
-def _none(text: str) -> Reading:
+def _none(text: str) -> ParsedAnswer:
     if _REFUSAL.search(text):
-        return Reading(None, "refusal", "the model declined to answer")
+        return ParsedAnswer(None, "refusal", "the model declined to answer")
     if _NUMBER.search(text) or _bare(text).isdecimal():
-        return Reading(None, "out_of_set", "the number named is not one of the labels")
-    return Reading(None, "unreadable", "no label is stated, named or quoted")
+        return ParsedAnswer(None, "out_of_set", "the number named is not one of the labels")
+    return ParsedAnswer(None, "unreadable", "no label is stated, named or quoted")

@@ -1,6 +1,6 @@
 """Feedback rules: from a judgement to the phrase that is told.
 
-A rule chooses among named phrases; their words are in `wording/`. What is told never reaches
+A rule chooses among named phrases; their words are in `prompt set/`. What is told never reaches
 back to the judgement: `Feedback.correct` is fixed before a rule is called.
 """
 
@@ -25,37 +25,37 @@ _FINE = 2**53
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class ScoredAnswer:
     """Whether the answer of a turn was right."""
 
     turn: int
     correct: bool
 
 
-FeedbackRule = Callable[[Judgement], Phrase]
+FeedbackRule = Callable[[ScoredAnswer], Phrase]
 
 
-def correctness(judgement: Judgement) -> Phrase:
+def correctness(judgement: ScoredAnswer) -> Phrase:
     """Tell whether the answer was right."""
     return "correct" if judgement.correct else "incorrect"
 
 
-def flipped(judgement: Judgement) -> Phrase:
+def flipped(judgement: ScoredAnswer) -> Phrase:
     """Tell the opposite of whether the answer was right."""
     return "incorrect" if judgement.correct else "correct"
 
 
-def label(judgement: Judgement) -> Phrase:
+def label(judgement: ScoredAnswer) -> Phrase:
     """Tell whether the answer was right, and the right label."""
     return "revealed_correct" if judgement.correct else "revealed_incorrect"
 
 
-def none(judgement: Judgement) -> Phrase:  # noqa: ARG001  it looks at nothing, which is its point
+def none(judgement: ScoredAnswer) -> Phrase:  # noqa: ARG001  it looks at nothing, which is its point
     """Tell only that the answer was recorded."""
     return "recorded"
 
 
-def demonstrations(judgement: Judgement) -> Phrase:  # noqa: ARG001  the history shows right answers
+def demonstrations(judgement: ScoredAnswer) -> Phrase:  # noqa: ARG001  the history shows right answers
     """Tell that the answer was right: the history shows the right label in its place."""
     return "correct"
 
@@ -81,7 +81,7 @@ def feedback_rule(kind: str) -> FeedbackRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Telling:
+class FeedbackPolicy:
     """What a session is told: a kind, and what becomes of it on the way.
 
     Attributes:
@@ -125,7 +125,7 @@ class Telling:
         if turn < 0:
             return "recorded"
         turned = self.noise > 0 and _drawn(*key, turn) < self.noise
-        said = feedback_rule(self.kind)(Judgement(turn, correct != turned))
+        said = feedback_rule(self.kind)(ScoredAnswer(turn, correct != turned))
         if (self.only, said) in (("positive", "incorrect"), ("negative", "correct")):
             return "recorded"
         return _EARLIER[said] if self.delay else said

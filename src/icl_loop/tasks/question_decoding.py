@@ -6,24 +6,24 @@ from typing import Any
 
 from icl_loop.core.errors import EncodingError, InputError
 from icl_loop.core.messages import Message
-from icl_loop.tasks.encodings import Pixels, SeenPicture, encoding
-from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.encodings import Pixels, PngEncoding, encoding
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 
 Eye = Callable[[Message], Pixels | None]
 """From a question to its picture; None if it shows none, as where it was edited."""
 
 
 @lru_cache(maxsize=16)
-def eye(wording: Wording, encoded: str) -> Eye:
+def eye(prompts: PromptSet, encoded: str) -> Eye:
     """Return how to see what questions show in these words and the encoding called `encoded`.
 
     Raises:
         InputError: There is no such encoding, or there are no words for it.
     """
-    how, sentences = encoding(encoded), wording.about(encoded)
+    how, sentences = encoding(encoded), prompts.about(encoded)
     if how.modality != "picture":
         return blind
-    seen = isinstance(how, SeenPicture)
+    seen = isinstance(how, PngEncoding)
 
     def see(question: Message) -> Pixels | None:
         heard = sentences.hear_picture(question) if seen else sentences.hear_question(question.text)
@@ -44,7 +44,7 @@ def eye_of(settings: Mapping[str, Any]) -> Eye:
     task = settings.get("task")
     said = task if isinstance(task, dict) else {}
     try:
-        return eye(open_wording(str(said.get("wording"))), str(said.get("encoding")))
+        return eye(open_prompt_set(str(said.get("prompts"))), str(said.get("encoding")))
     except InputError:
         return blind
 

@@ -9,11 +9,11 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
 from icl_loop.core.records import Feedback, Sample, Turn
 from icl_loop.tasks import answers
-from icl_loop.tasks.answers import STATED, Reading, Rule
+from icl_loop.tasks.answers import STATED, AnswerRule, ParsedAnswer
 from icl_loop.tasks.encodings import Encoding, prepared
-from icl_loop.tasks.feedback import YOKED, Telling
+from icl_loop.tasks.feedback import YOKED, FeedbackPolicy
 from icl_loop.tasks.labels import LabelMap
-from icl_loop.tasks.prompts import Wording
+from icl_loop.tasks.prompts import PromptSet
 from icl_loop.tasks.transforms import Transform, unchanged
 
 Replies = Literal["full", "answer"]
@@ -29,7 +29,7 @@ class Task:
         encoding: Shows the samples.
         size: Side of the encoded images in pixels; rows and texts have none.
         labels: The names by which the model is given the classes.
-        wording: The sentences it reads.
+        prompts: The sentences it reads.
         feedback: What it is told.
         key: Seed and stream: what random choices of this session are keyed by.
         transform: What happens to the pixels before they are written.
@@ -44,15 +44,15 @@ class Task:
     encoding: Encoding
     size: int
     labels: LabelMap
-    wording: Wording
-    feedback: Telling = field(default_factory=Telling)
+    prompts: PromptSet
+    feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     key: tuple[int, int] = (0, 0)
     transform: Transform = unchanged
     swap: tuple[int, LabelMap] | None = None
     replies: Replies = "full"
     probes: Sequence[Sample] = ()
     checkpoints: tuple[int, ...] = ()
-    rule: Rule = STATED
+    rule: AnswerRule = STATED
 
     def __post_init__(self) -> None:
         self.read(Reply(""))  # refuses labels that would read the same
@@ -77,7 +77,7 @@ class Task:
     def system(self) -> Message:
         """The message that opens every request."""
         announced = self.feedback.announced
-        return system(self.wording.frame(self.names, self.encoding.name, self.size, announced))
+        return system(self.prompts.frame(self.names, self.encoding.name, self.size, announced))
 
     def ask(self, turn: int) -> Message:
         """Return the question of this turn."""
@@ -85,7 +85,7 @@ class Task:
 
     def ask_about(self, sample: Sample) -> Message:
         """Return the question about a sample."""
-        return _question(sample, self.encoding, self.size, self.transform, self.wording)
+        return _question(sample, self.encoding, self.size, self.transform, self.prompts)
 
     def truth(self, turn: int) -> str:
         """Return the right label of this turn, in the names the model is given."""
@@ -97,9 +97,9 @@ class Task:
         names = self.swap[1] if self.swap is not None and swapped else self.labels
         return names[sample.label]
 
-    def read(self, reply: Reply) -> Reading:
+    def read(self, reply: Reply) -> ParsedAnswer:
         """Return the label that a reply answers, or why there is none."""
-        return answers.read(reply.text, self.names, reply.finish, self.wording.answer, self.rule)
+        return answers.read(reply.text, self.names, reply.finish, self.prompts.answer, self.rule)
 
     def judge(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Judge the answer of this turn, then choose the words that are told of it.
@@ -116,14 +116,14 @@ class Task:
         about = turn - self.feedback.delay
         verdict = correct if about == turn else about >= 0 and past[about].feedback.correct
         phrase = self.feedback.phrase(about, self.key, correct=verdict)
-        return Feedback(correct, self.wording.tell(phrase, truth, self.feedback.delay))
+        return Feedback(correct, self.prompts.tell(phrase, truth, self.feedback.delay))
 
     def echo(self, turn: int, reply: Reply, answer: str | None) -> str | None:
         """Return what later requests show in place of the reply, or None if it is shown itself."""
         if self.feedback.kind == "demonstrations":
-            shown = self.wording.reply(self.truth(turn))
+            shown = self.prompts.reply(self.truth(turn))
         elif self.replies == "answer" and answer is not None:
-            shown = self.wording.reply(answer)
+            shown = self.prompts.reply(answer)
         else:
             return None
         return None if shown == reply.text else shown
@@ -138,10 +138,10 @@ class Task:
 
 @lru_cache(1_024)
 def _question(
-    sample: Sample, encoding: Encoding, size: int, transform: Transform, wording: Wording
+    sample: Sample, encoding: Encoding, size: int, transform: Transform, prompts: PromptSet
 ) -> Message:
     """Return the question about a sample: one object, since every arm asks the same ones."""
     values = prepared(sample, encoding, size)
     if transform is not unchanged:
         values = transform(values)
-    return wording.about(encoding.name).show(encoding.encode(values))
+    return prompts.about(encoding.name).show(encoding.encode(values))

@@ -6,7 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.planning import ArmPlan, Detectability, Expense, Plan
+from icl_loop.planning import ArmPlan, CostEstimate, Detectability, Plan
 from icl_loop.terminal.progress import printable
 
 UNKNOWN = "–"
@@ -25,7 +25,7 @@ def expense_table(plan: Plan) -> Table:
     return table
 
 
-def _expense(expense: Expense) -> Iterator[str]:
+def _expense(expense: CostEstimate) -> Iterator[str]:
     for count in (expense.requests, expense.prompt, expense.cached):
         yield f"{count:,}"
     yield f"{100 * expense.cached / expense.prompt:.0f}" if expense.prompt else UNKNOWN

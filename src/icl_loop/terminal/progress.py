@@ -27,7 +27,7 @@ from rich.text import Text
 from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.models.limits import Meter
+from icl_loop.models.limits import Budget
 from icl_loop.runner.run import Stop
 from icl_loop.tasks.encodings import Pixels
 
@@ -71,7 +71,7 @@ class _Score:
         return "–" if self.accuracy is None else f"{self.accuracy:.1%}"
 
 
-class Watcher(Protocol):
+class ProgressDisplay(Protocol):
     """Is shown a run as it goes."""
 
     def __enter__(self) -> Self: ...
@@ -96,13 +96,13 @@ def _scores(experiment: Experiment) -> dict[str, _Score]:
     return {arm: _Score(RECENT * experiment.streams) for arm in experiment.arms}
 
 
-def watch(experiment: Experiment, console: Console, meter: Meter | None = None) -> Watcher:
+def watch(experiment: Experiment, console: Console, meter: Budget | None = None) -> ProgressDisplay:
     """Return a live display on a terminal, plain lines anywhere else."""
     kind = LiveProgress if console.is_terminal else PlainProgress
     return kind(experiment, console, meter)
 
 
-def meter_line(meter: Meter) -> str:
+def meter_line(meter: Budget) -> str:
     """Return tokens, money, requests in flight and retries in a line; none if none were needed."""
     spent = meter.spent
     if not (spent.prompt or spent.completion or meter.in_flight or meter.retries):
@@ -121,7 +121,7 @@ def meter_line(meter: Meter) -> str:
 class _MeterLine:
     """The line of a meter as it stands whenever it is drawn."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Budget) -> None:
         self._meter = meter
 
     def __rich__(self) -> Text:
@@ -132,7 +132,7 @@ class LiveProgress:
     """A bar for each arm: turns, recent accuracy over its sessions, time left; and the meter."""
 
     def __init__(
-        self, experiment: Experiment, console: Console, meter: Meter | None = None
+        self, experiment: Experiment, console: Console, meter: Budget | None = None
     ) -> None:
         """Make a bar for each arm of `experiment`."""
         self._progress = Progress(
@@ -149,7 +149,7 @@ class LiveProgress:
         }
         self._scores = _scores(experiment)
         self._live = Live(
-            Group(self._progress, _MeterLine(meter or Meter())),
+            Group(self._progress, _MeterLine(meter or Budget())),
             console=console,
             refresh_per_second=4,
         )
@@ -185,11 +185,11 @@ class PlainProgress:
     SILENCE = 10.0
 
     def __init__(
-        self, experiment: Experiment, console: Console, meter: Meter | None = None
+        self, experiment: Experiment, console: Console, meter: Budget | None = None
     ) -> None:
         """Count the turns of all arms of `experiment`."""
         self._console = console
-        self._meter = meter or Meter()
+        self._meter = meter or Budget()
         self._total = experiment.turns * experiment.streams * len(experiment.arms)
         self._scores = _scores(experiment)
         self._start = self._last = time.monotonic()

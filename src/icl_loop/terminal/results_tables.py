@@ -17,7 +17,7 @@ from icl_loop.analysis import (
     Secondary,
     sentence,
 )
-from icl_loop.analysis.baseline import ArmShadow
+from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending
 from icl_loop.terminal.progress import percent, printable
 
@@ -77,13 +77,13 @@ def probes_table(asked: Iterable[Checkpoint]) -> Table:
     return table
 
 
-def shadow_table(shaded: Iterable[ArmShadow]) -> Table:
-    """Return the table of the arms beside their shadows."""
+def baseline_table(shaded: Iterable[ArmBaseline]) -> Table:
+    """Return the table of the arms beside their baselines."""
     rows = list(shaded)
     learner = printable(rows[0].learner) if rows else ""
-    table = _table(f"beside the shadow, {learner} shown the same; accuracy in %")
+    table = _table(f"beside the baseline, {learner} shown the same; accuracy in %")
     table.add_column("arm", overflow="fold")
-    for heading in ("shadow late", "more wrong", "efficiency", "as the shadow after"):
+    for heading in ("baseline late", "more wrong", "efficiency", "as the baseline after"):
         table.add_column(heading, justify="right")
     for row in rows:
         efficiency = row.learning_efficiency

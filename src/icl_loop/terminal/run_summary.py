@@ -17,14 +17,14 @@ from icl_loop.analysis import (
     summarize,
     warnings,
 )
-from icl_loop.analysis.baseline import ArmShadow
+from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.terminal import progress
 from icl_loop.terminal.console import out
 from icl_loop.terminal.results_tables import (
+    baseline_table,
     metrics_table,
     probes_table,
-    shadow_table,
     spending_table,
     verdict_lines,
 )
@@ -37,7 +37,7 @@ def print_summary(
     turns: pl.DataFrame,
     primary: tuple[str, str] | None,
     metrics: Sequence[ArmMetrics],
-    shaded: Sequence[ArmShadow] = (),
+    shaded: Sequence[ArmBaseline] = (),
     spent: Sequence[Spending] = (),
     paths: Sequence[Path] = (),
 ) -> None:
@@ -47,7 +47,7 @@ def print_summary(
         turns: What `frame` returns.
         primary: Arms of the primary contrast, if not those that were recorded.
         metrics: Of every arm.
-        shaded: Every arm beside its shadow.
+        shaded: Every arm beside its baseline.
         spent: What every arm took.
         paths: What `frame` was given; the transcripts that the turns name if nothing.
     """
@@ -59,7 +59,7 @@ def print_summary(
     if asked := checkpoints(probes(paths)):
         out.print(probes_table(asked))
     if shaded:
-        out.print(shadow_table(shaded))
+        out.print(baseline_table(shaded))
     for warning in warnings(summaries):
         out.print(f"note: {progress.printable(warning)}", highlight=False, markup=False)
     for conclusion in conclusions:

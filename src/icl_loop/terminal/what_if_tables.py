@@ -6,17 +6,17 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.replay.what_if.policy_summary import Outlook
+from icl_loop.replay.what_if.policy_summary import PolicySummary
 from icl_loop.terminal.progress import percent, printable
 
 
-def outlook_table(rows: Iterable[Outlook], learner: str) -> Table:
-    """Return the table of arms and policies: tokens, prefix, turns and classes shown, the shadow."""
+def what_if_table(rows: Iterable[PolicySummary], learner: str) -> Table:
+    """Return the table of arms and policies: tokens, prefix, turns and classes shown, the baseline."""
     rows = list(rows)
     several = len({row.experiment for row in rows}) > 1
     table = Table(
         title="what other policies would have shown; replies and told words as they were",
-        caption=f"shadow: late accuracy in % of {learner}, ± half of its 95 % t interval;"
+        caption=f"baseline: late accuracy in % of {learner}, ± half of its 95 % t interval;"
         " prefix: share of the tokens that a prefix cache could serve; turns: until the window is"
         " full; *: as played",
         title_justify="left",
@@ -26,7 +26,7 @@ def outlook_table(rows: Iterable[Outlook], learner: str) -> Table:
     )
     table.add_column("arm", overflow="fold")
     table.add_column("policy", overflow="fold")
-    for heading in ("turns", "tokens", "largest", "prefix", "shown", "classes", "told", "shadow"):
+    for heading in ("turns", "tokens", "largest", "prefix", "shown", "classes", "told", "baseline"):
         table.add_column(heading, justify="right", overflow="fold")
     for row in rows:
         name = f"{row.experiment} / {row.arm}" if several else row.arm
@@ -34,11 +34,11 @@ def outlook_table(rows: Iterable[Outlook], learner: str) -> Table:
     return table
 
 
-def _policy(row: Outlook) -> str:
+def _policy(row: PolicySummary) -> str:
     return printable(f"* {row.policy}" if row.played else row.policy)
 
 
-def _cells(row: Outlook) -> tuple[str, ...]:
+def _cells(row: PolicySummary) -> tuple[str, ...]:
     return (
         f"{row.turns:.0f}",
         f"{row.tokens:,.0f}",
@@ -47,5 +47,5 @@ def _cells(row: Outlook) -> tuple[str, ...]:
         f"{row.exposure:.1f}",
         f"{row.classes:.1f}",
         f"{row.told_classes:.1f}",
-        percent(row.shadow_late),
+        percent(row.baseline_late),
     )

@@ -27,7 +27,7 @@ from icl_loop.transcripts.reader import (
     turns_before,
     whole_lines,
 )
-from icl_loop.transcripts.writer import Recorder, begin, is_begun
+from icl_loop.transcripts.writer import TranscriptWriter, begin, is_begun
 
 __all__ = [
     "TIME_FIELDS",
@@ -39,9 +39,9 @@ __all__ = [
     "End",
     "EndStatus",
     "Header",
-    "Recorder",
     "SourceIdentity",
     "Transcript",
+    "TranscriptWriter",
     "begin",
     "check_resumable",
     "compare",

@@ -17,13 +17,13 @@ _FORM = _MARK + b'%08x"}'
 _LENGTH = len(_FORM % 0)
 
 
-def sealed(line: bytes) -> bytes:
+def with_checksum(line: bytes) -> bytes:
     """Return a JSON object that is not empty with the checksum of its bytes as its last field."""
     body = line.removesuffix(b"}")
     return body + _seal_of(body)
 
 
-def unsealed(line: bytes) -> bytes:
+def without_checksum(line: bytes) -> bytes:
     """Return a line of a transcript, with or without its end, without its checksum."""
     body = line.removesuffix(b"\n")
     if _MARK not in body[-_LENGTH:]:
@@ -35,7 +35,7 @@ def _seal_of(body: bytes) -> bytes:
     return _FORM % zlib.crc32(body)
 
 
-def check_seals(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
+def verify_checksums(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
     """Raise TranscriptError, naming the first one, if a line is not as it was written.
 
     Once a line is sealed, all that follow must be. What is `torn` off the end is not read, but it

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_loop.core.errors import ReplayMismatch, SettingsDiffer
+from icl_loop.core.errors import ReplayMismatch, SettingsMismatch
 from icl_loop.core.records import Event
 from icl_loop.transcripts.checksum import SEAL
 from icl_loop.transcripts.fields import event_fields
@@ -38,7 +38,7 @@ def compare(saved: Event, played: Event) -> None:
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
-    """Raise SettingsDiffer if the file at `path` holds a session other than `header` describes.
+    """Raise SettingsMismatch if the file at `path` holds a session other than `header` describes.
 
     Where it is not known yet, the donor is left out.
     """
@@ -46,7 +46,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
         return
     saved = parse(path, 1, first_line(path), HEADER)
     if saved.source is not None:
-        raise SettingsDiffer(
+        raise SettingsMismatch(
             f"{path} holds replies of {saved.source.experiment} that were read again; it cannot be"
             " gone on with: resume its source, or choose another name or --out"
         )
@@ -57,7 +57,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
         if not key.startswith((*PLACE_KEYS, "analysis.streams")) and before.get(key) != now.get(
             key
         ):
-            raise SettingsDiffer(
+            raise SettingsMismatch(
                 f"{path} was played with {key} = {before.get(key)!r}, but now it is"
                 f" {now.get(key)!r}; choose another name or --out for the new settings,"
                 " or set it back to resume"

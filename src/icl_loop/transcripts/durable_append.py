@@ -29,7 +29,7 @@ def write_durably(file: FileIO, data: bytes) -> None:
 
 
 @dataclass
-class Journal:
+class DurableAppender:
     """Writes lines to any number of files and flushes them in groups."""
 
     _unflushed: set[FileIO] = field(default_factory=set)

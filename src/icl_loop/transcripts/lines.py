@@ -9,7 +9,7 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from icl_loop.core.messages import Finish
 from icl_loop.core.records import Outcome, Span
-from icl_loop.transcripts.checksum import SEAL, sealed
+from icl_loop.transcripts.checksum import SEAL, with_checksum
 
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
 
@@ -134,7 +134,7 @@ def line_of(fields: Mapping[str, Any]) -> bytes:
     """Return the line that holds these fields, sealed anew."""
     said = {name: value for name, value in fields.items() if name != SEAL}
     written = json.dumps(said, ensure_ascii=False, separators=(",", ":")).encode()
-    return sealed(written) + b"\n"
+    return with_checksum(written) + b"\n"
 
 
 def now() -> str:

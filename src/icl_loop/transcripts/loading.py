@@ -78,7 +78,7 @@ _MAY_MISS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class ExportedSession:
     """The session of one transcript in an export.
 
     Attributes:
@@ -111,23 +111,23 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Archive:
+class SavedSessions:
     """Saved sessions by the path of their transcript, in their order.
 
     Attributes:
         places: The transcript of each, or its rows in an export.
     """
 
-    places: Mapping[str, Path | Rows]
+    places: Mapping[str, Path | ExportedSession]
 
     @classmethod
-    def at(cls, paths: Iterable[Path]) -> "Archive":
+    def at(cls, paths: Iterable[Path]) -> "SavedSessions":
         """Return the sessions of the transcripts or exports among `paths` and below folders.
 
         Raises:
             TranscriptError: A path does not exist, there is nothing saved, or an export is damaged.
         """
-        places: dict[str, Path | Rows] = {}
+        places: dict[str, Path | ExportedSession] = {}
         for source in sources(paths):
             places |= _exported(source) if is_exported(source) else {str(source): source}
         return cls(places)
@@ -167,12 +167,12 @@ def header_of(path: Path) -> Header:
         raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
 
 
-def _exported(export: Path) -> dict[str, Path | Rows]:
+def _exported(export: Path) -> dict[str, Path | ExportedSession]:
     """Return the sessions of an export, by the paths of their transcripts."""
     known = table(export, "sessions", _SESSION, _SESSION.keys() - {"status", "ended"})
     first = known.select(pl.col(_COUNTED).cum_sum() - pl.col(_COUNTED))
     return {
-        row["path"]: Rows(
+        row["path"]: ExportedSession(
             export=export,
             path=row["path"],
             header=row["header"],
@@ -186,7 +186,7 @@ def _exported(export: Path) -> dict[str, Path | Rows]:
     }
 
 
-def _header(rows: Rows) -> Header:
+def _header(rows: ExportedSession) -> Header:
     try:
         return Header.model_validate_json(rows.header)
     except ValueError:
@@ -196,7 +196,7 @@ def _header(rows: Rows) -> Header:
         ) from None
 
 
-def rebuilt(rows: Rows) -> Transcript:
+def rebuilt(rows: ExportedSession) -> Transcript:
     """Return the session that was exported, as `read` returns that of its transcript.
 
     It has no bytes: those are of the file it was exported from.
@@ -227,7 +227,7 @@ def _why(error: Exception) -> str:
     return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
-def _end(rows: Rows, turns: int) -> End | None:
+def _end(rows: ExportedSession, turns: int) -> End | None:
     if rows.end is None:
         return None
     status, at = rows.end

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Event, Note, Probe, Span, Turn
 from icl_loop.core.validation_messages import must, place, written
-from icl_loop.transcripts.checksum import check_seals
+from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.fields import note_of, probe_of, turn_of
 from icl_loop.transcripts.header import HEADER, Header
 from icl_loop.transcripts.lines import EVENT, End, NoteLine, ProbeLine, TurnLine, check_kept
@@ -71,7 +71,7 @@ def read(path: Path) -> Transcript:
         TranscriptError: The file is not a transcript; the message names file and line.
     """
     lines, torn = _lines_in(path)
-    check_seals(path, lines, torn)
+    verify_checksums(path, lines, torn)
     header = parse(path, 1, lines[0], HEADER)
     turns: list[Turn] = []
     probes: list[Probe] = []

@@ -8,9 +8,9 @@ from typing import Any, Self, TypeVar
 
 from icl_loop.core.errors import StoppedShort
 from icl_loop.core.records import Event, Probe, Turn
-from icl_loop.transcripts.checksum import sealed, unsealed
+from icl_loop.transcripts.checksum import with_checksum, without_checksum
 from icl_loop.transcripts.comparison import check_resumable, compare
-from icl_loop.transcripts.durable_append import Journal, write_durably
+from icl_loop.transcripts.durable_append import DurableAppender, write_durably
 from icl_loop.transcripts.fields import event_fields, probe_fields
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.lines import End, EndStatus, line_of, now
@@ -19,20 +19,20 @@ from icl_loop.transcripts.reader import has_whole_line, read, whole_lines
 E = TypeVar("E", bound=Event | Probe)
 
 
-class Recorder:
+class TranscriptWriter:
     """Appends the turns of one session to its transcript, each flushed to the disk at once.
 
     An existing transcript is gone on with: its turns are `saved`, a torn last line is cut off, and
     turns that come again are compared with what is saved instead of being written twice.
     """
 
-    def __init__(self, path: Path, header: Header, journal: Journal | None = None) -> None:
+    def __init__(self, path: Path, header: Header, journal: DurableAppender | None = None) -> None:
         """Open or create the transcript at `path` for the session that `header` describes.
 
         Turns are written through `journal` if there is one, else one by one.
 
         Raises:
-            SettingsDiffer: The file holds a session of other settings.
+            SettingsMismatch: The file holds a session of other settings.
             TranscriptError: The file is not a transcript.
             StoppedShort: It cannot be written.
         """
@@ -151,7 +151,7 @@ def is_begun(path: Path, lines: Sequence[bytes]) -> bool:
 
 
 def _resealed(line: bytes) -> bytes:
-    return sealed(unsealed(line).removesuffix(b"\n")) + b"\n"
+    return with_checksum(without_checksum(line).removesuffix(b"\n")) + b"\n"
 
 
 def _flush_directory(path: Path) -> None:

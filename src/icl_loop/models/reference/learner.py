@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_order
-from icl_loop.models.conversation_parser import Conversation, Listener, known_label, signature
+from icl_loop.models.conversation_parser import (
+    Conversation,
+    ConversationParser,
+    known_label,
+    signature,
+)
 from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import Distances, Values
 
@@ -20,10 +25,10 @@ _SAME = 6
 class Learner(ABC):
     """Answers the label it chooses; ties and ignorance are settled by the seed and the request."""
 
-    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
+    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
         self.seed = seed
-        self._listener = Listener(wordings)
+        self._listener = ConversationParser(prompt_sets)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the stated final line with the label chosen; the notes, where they are asked for."""
@@ -31,7 +36,7 @@ class Learner(ABC):
         if notes is not None:
             return notes
         heard = self._listener.hear(messages)
-        return Reply(heard.wording.reply(self.choose(heard, signature(messages))))
+        return Reply(heard.prompts.reply(self.choose(heard, signature(messages))))
 
     @abstractmethod
     def choose(self, heard: Conversation, request: str) -> str:
@@ -41,9 +46,9 @@ class Learner(ABC):
 class Scorer(Learner):
     """Answers the label of the highest score."""
 
-    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
-        super().__init__(seed, wordings)
+    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
+        super().__init__(seed, prompt_sets)
         self.distances = Distances()
 
     def choose(self, heard: Conversation, request: str) -> str:

@@ -3,17 +3,17 @@
 from icl_loop.models.simulated.faulty import FormatBreaker, Refuser
 from icl_loop.models.simulated.guessing import Chance, Constant
 from icl_loop.models.simulated.heuristics import LabelCounter, WinStayLoseShift
-from icl_loop.models.simulated.informed import Decreed, Perfect
-from icl_loop.models.simulated.simulated_model import Participant
+from icl_loop.models.simulated.informed import Oracle, ScheduledAccuracy
+from icl_loop.models.simulated.simulated_model import SimulatedModel
 
 __all__ = [
     "Chance",
     "Constant",
-    "Decreed",
     "FormatBreaker",
     "LabelCounter",
-    "Participant",
-    "Perfect",
+    "Oracle",
     "Refuser",
+    "ScheduledAccuracy",
+    "SimulatedModel",
     "WinStayLoseShift",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from icl_loop.core.messages import Message, Reply
 from icl_loop.models.simulated.guessing import Chance
 from icl_loop.models.simulated.simulated_model import share
-from icl_loop.tasks.prompts import Frame, Wording
+from icl_loop.tasks.prompts import Frame, PromptSet
 
 
 class FormatBreaker(Chance):
@@ -15,9 +15,11 @@ class FormatBreaker(Chance):
     and one is cut off at its length limit.
     """
 
-    def __init__(self, seed: int = 0, wordings: Sequence[str] = (), *, rate: float = 0.2) -> None:
+    def __init__(
+        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, rate: float = 0.2
+    ) -> None:
         """Break the form of a share `rate` of the replies."""
-        super().__init__(seed, wordings)
+        super().__init__(seed, prompt_sets)
         self._rate = share("rate", rate)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -28,26 +30,26 @@ class FormatBreaker(Chance):
         return _BREAKS[self.one_of(list(_BREAKS), "way to break", messages)](words, frame)
 
 
-def _empty_words(words: Wording, frame: Frame) -> Reply:  # noqa: ARG001  one way among others
+def _empty_words(words: PromptSet, frame: Frame) -> Reply:  # noqa: ARG001  one way among others
     return Reply("Hm.")
 
 
-def _foreign_label(words: Wording, frame: Frame) -> Reply:
+def _foreign_label(words: PromptSet, frame: Frame) -> Reply:
     foreign = "other"
     while foreign in {label.casefold() for label in frame.labels}:
         foreign += "r"
     return Reply(words.reply(foreign))
 
 
-def _two_labels(words: Wording, frame: Frame) -> Reply:
+def _two_labels(words: PromptSet, frame: Frame) -> Reply:
     return Reply(words.reply(" or ".join((*frame.labels[:1], *frame.labels[-1:]))))
 
 
-def _cut_off(words: Wording, frame: Frame) -> Reply:
+def _cut_off(words: PromptSet, frame: Frame) -> Reply:
     return Reply(words.reply(frame.labels[0])[:-1], finish="length")
 
 
-_BREAKS: dict[str, Callable[[Wording, Frame], Reply]] = {
+_BREAKS: dict[str, Callable[[PromptSet, Frame], Reply]] = {
     "empty words": _empty_words,
     "foreign label": _foreign_label,
     "two labels": _two_labels,
@@ -58,9 +60,11 @@ _BREAKS: dict[str, Callable[[Wording, Frame], Reply]] = {
 class Refuser(Chance):
     """Guesses, but declines a share of the questions: in words, or by its filter, as often."""
 
-    def __init__(self, seed: int = 0, wordings: Sequence[str] = (), *, rate: float = 0.2) -> None:
+    def __init__(
+        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, rate: float = 0.2
+    ) -> None:
         """Decline a share `rate` of the questions."""
-        super().__init__(seed, wordings)
+        super().__init__(seed, prompt_sets)
         self._rate = share("rate", rate)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:

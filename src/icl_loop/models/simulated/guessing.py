@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from icl_loop.core.errors import RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply
-from icl_loop.models.simulated.simulated_model import Participant, text
+from icl_loop.models.simulated.simulated_model import SimulatedModel, text
 
 
-class Chance(Participant):
+class Chance(SimulatedModel):
     """Answers any label, each as likely as the others, whatever it is shown."""
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -16,14 +16,14 @@ class Chance(Participant):
         return Reply(words.reply(self.one_of(frame.labels, "chance", messages)))
 
 
-class Constant(Participant):
+class Constant(SimulatedModel):
     """Answers one and the same label."""
 
     def __init__(
-        self, seed: int = 0, wordings: Sequence[str] = (), *, label: str | None = None
+        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, label: str | None = None
     ) -> None:
         """Answer `label`, or the first that may be answered if None."""
-        super().__init__(seed, wordings)
+        super().__init__(seed, prompt_sets)
         self._label = None if label is None else text("label", label)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:

@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from icl_loop.core.errors import InputError, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply
-from icl_loop.models.simulated.simulated_model import STEPS, Participant, finite, share, text
+from icl_loop.models.simulated.simulated_model import STEPS, SimulatedModel, finite, share, text
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import Encoding, encoding, prepared
-from icl_loop.tasks.prompts import Sentences
+from icl_loop.tasks.prompts import PromptSection
 
 
-class Perfect(Participant):
+class Oracle(SimulatedModel):
     """Answers the right label, which it finds by looking the sample up in a data set.
 
     It speaks of the classes by the data set's own names, and knows pictures whose pixels were not
@@ -24,14 +24,14 @@ class Perfect(Participant):
     """
 
     def __init__(
-        self, seed: int = 0, wordings: Sequence[str] = (), *, dataset: str = "digits"
+        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, dataset: str = "digits"
     ) -> None:
         """Know the data set of this name.
 
         Raises:
             DatasetError: There is no such data set.
         """
-        super().__init__(seed, wordings)
+        super().__init__(seed, prompt_sets)
         self._dataset = open_dataset(text("dataset", dataset))
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -60,7 +60,7 @@ class Perfect(Participant):
         )
 
 
-def _asked(sentences: Sentences, messages: Sequence[Message]) -> str | Image:
+def _asked(sentences: PromptSection, messages: Sequence[Message]) -> str | Image:
     """Return what the last question of a request shows, which asks one."""
     for message in reversed(messages):
         seen = sentences.hear_picture(message) if message.is_seen else None
@@ -99,7 +99,7 @@ _NOTE = re.compile(r"Turn (\d{1,9}), wander (-?\d{1,2}\.\d{4})\.")
 _FARTHEST = 50.0
 
 
-class Decreed(Perfect):
+class ScheduledAccuracy(Oracle):
     """Is right with a probability that is decreed for every turn, whatever it is told.
 
     It goes in equal steps from `start` to `end` over the first `turns` turns and stays there. With
@@ -115,7 +115,7 @@ class Decreed(Perfect):
     def __init__(
         self,
         seed: int = 0,
-        wordings: Sequence[str] = (),
+        prompt_sets: Sequence[str] = (),
         *,
         dataset: str = "digits",
         start: float = 0.1,
@@ -125,7 +125,7 @@ class Decreed(Perfect):
         memory: float = 0.95,
     ) -> None:
         """Be right with probabilities from `start` to `end`; see the class."""
-        super().__init__(seed, wordings, dataset=dataset)
+        super().__init__(seed, prompt_sets, dataset=dataset)
         self._start, self._end = share("start", start), share("end", end)
         self._drift, self._memory = finite("drift", drift), share("memory", memory)
         if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:

@@ -1,4 +1,4 @@
-"""What participants have in common: they listen, and all that is random is keyed by the request."""
+"""What simulated models have in common: they listen, and all that is random is keyed by the request."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_index
-from icl_loop.models.conversation_parser import Listener, signature
+from icl_loop.models.conversation_parser import ConversationParser, signature
 
 STEPS = 2**32
 """Equal steps into which a uniform number divides [0, 1)."""
 
 
-class Participant(ABC):
+class SimulatedModel(ABC):
     """A simulated model of known behaviour."""
 
-    def __init__(self, seed: int = 0, wordings: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these wordings, all shipped ones if none."""
+    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
+        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
         self.seed = seed
-        self.listener = Listener(wordings)
+        self.listener = ConversationParser(prompt_sets)
 
     @abstractmethod
     async def complete(self, messages: Sequence[Message]) -> Reply:

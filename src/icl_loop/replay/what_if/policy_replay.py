@@ -9,8 +9,8 @@ from pydantic import ValidationError
 from icl_loop.context import (
     ContextPolicy,
     History,
+    MessageParser,
     Past,
-    Senses,
     Shown,
     looks,
     notes_in,
@@ -25,7 +25,7 @@ from icl_loop.core.validation_messages import complaint
 from icl_loop.experiment import Session, Settings
 from icl_loop.loop import hear, recall
 from icl_loop.tasks.encodings import encoding
-from icl_loop.tasks.prompts import open_wording
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import End, Header, Transcript
 
 
@@ -110,9 +110,9 @@ def _begun(transcript: Transcript, session: Session) -> History:
     """Return the history of a session before its first turn."""
     header, settings = transcript.header, session.settings
     labels = tuple(header.labels)
-    wording, delay = open_wording(settings.task.wording), settings.feedback.delay
+    prompts, delay = open_prompt_set(settings.task.prompts), settings.feedback.delay
     rule = settings.answers.as_rule()
-    senses = Senses(wording, settings.task.encoding, labels, delay, rule)
+    senses = MessageParser(prompts, settings.task.encoding, labels, delay, rule)
     key = (session.seed, session.stream)
     return History.begun(session.window, system(header.system), senses, key)
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.analysis import Estimate
-from icl_loop.replay.what_if.request_contents import Numbers, Requests
+from icl_loop.replay.what_if.request_contents import Numbers, RequestContents
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class PolicySummary:
     """An arm under one policy, as means over its sessions.
 
     Attributes:
@@ -31,7 +31,7 @@ class Outlook:
         told_classes: Distinct classes among those whose label was told.
         shown_by_class: Past turns of each class shown in a request.
         told_by_class: Past turns shown in a request of which each class was told.
-        shadow_late: Accuracy of the learner over the second half of the turns planned.
+        baseline_late: Accuracy of the learner over the second half of the turns planned.
     """
 
     experiment: str
@@ -48,16 +48,16 @@ class Outlook:
     told_classes: float
     shown_by_class: dict[str, float]
     told_by_class: dict[str, float]
-    shadow_late: Estimate
+    baseline_late: Estimate
 
     def fields(self) -> dict[str, Any]:
         """Return it as JSON; what is undefined is null."""
-        late = self.shadow_late
+        late = self.baseline_late
         interval = late.interval and list(late.interval)
-        return {**asdict(self), "shadow_late": late.mean, "shadow_late_ci": interval}
+        return {**asdict(self), "baseline_late": late.mean, "baseline_late_ci": interval}
 
 
-def outlooks(all_requests: Sequence[Requests]) -> list[Outlook]:
+def policy_summaries(all_requests: Sequence[RequestContents]) -> list[PolicySummary]:
     """Return each arm under each policy, in the order in which they come first.
 
     Sessions without a turn are left out.
@@ -67,23 +67,23 @@ def outlooks(all_requests: Sequence[Requests]) -> list[Outlook]:
     return [_outlook(list(group)) for _, group in groupby(sorted_by_group, _group)]
 
 
-def as_json(rows: Sequence[Outlook], learner: str) -> dict[str, Any]:
-    """Return the outlooks, and whose shadow it is, as JSON."""
-    return {"learner": learner, "outlooks": [row.fields() for row in rows]}
+def as_json(rows: Sequence[PolicySummary], learner: str) -> dict[str, Any]:
+    """Return the outlooks, and whose baseline it is, as JSON."""
+    return {"learner": learner, "policy_summaries": [row.fields() for row in rows]}
 
 
-def _group(requests: Requests) -> tuple[str, str, bool, str]:
+def _group(requests: RequestContents) -> tuple[str, str, bool, str]:
     header = requests.header
     return header.experiment, header.arm, not requests.played, requests.policy
 
 
-def _outlook(sessions: Sequence[Requests]) -> Outlook:
+def _outlook(sessions: Sequence[RequestContents]) -> PolicySummary:
     first = sessions[0]
 
-    def mean(of: Callable[[Requests], float]) -> float:
+    def mean(of: Callable[[RequestContents], float]) -> float:
         return float(np.mean([of(each) for each in sessions]))
 
-    return Outlook(
+    return PolicySummary(
         experiment=first.header.experiment,
         arm=first.header.arm,
         policy=first.policy,
@@ -98,7 +98,7 @@ def _outlook(sessions: Sequence[Requests]) -> Outlook:
         told_classes=mean(lambda each: _distinct(each.told)),
         shown_by_class=_by_class(sessions, lambda each: each.shown),
         told_by_class=_by_class(sessions, lambda each: each.told),
-        shadow_late=Estimate.of(_late(sessions)),
+        baseline_late=Estimate.of(_late(sessions)),
     )
 
 
@@ -107,7 +107,9 @@ def _distinct(by_class: Numbers) -> float:
     return float((by_class > 0).sum(axis=1).mean())
 
 
-def _by_class(sessions: Sequence[Requests], of: Callable[[Requests], Numbers]) -> dict[str, float]:
+def _by_class(
+    sessions: Sequence[RequestContents], of: Callable[[RequestContents], Numbers]
+) -> dict[str, float]:
     """Return for each label the mean over the sessions that have it."""
     found: dict[str, list[float]] = {}
     for each in sessions:
@@ -116,7 +118,7 @@ def _by_class(sessions: Sequence[Requests], of: Callable[[Requests], Numbers]) -
     return {label: float(np.mean(means)) for label, means in sorted(found.items())}
 
 
-def _late(sessions: Sequence[Requests]) -> NDArray[np.float64]:
+def _late(sessions: Sequence[RequestContents]) -> NDArray[np.float64]:
     """Return the learner's accuracy in the second half of each session that comes so far."""
     halves = (each.right[each.header.turns // 2 :] for each in sessions)
     return np.array([half.mean() for half in halves if half.size], np.float64)

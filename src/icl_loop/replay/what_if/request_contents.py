@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from icl_loop.analysis.baseline import LEARNER, shadow
+from icl_loop.analysis.baseline import LEARNER, baseline
 from icl_loop.context import History, context_policy, shown_in
 from icl_loop.replay.what_if.policy_replay import history_of
 from icl_loop.transcripts import Header, Transcript
@@ -16,7 +16,7 @@ Numbers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Requests:
+class RequestContents:
     """The requests of one session under one policy, turn by turn.
 
     Attributes:
@@ -45,9 +45,9 @@ class Requests:
         return np.asarray(self.shown.sum(axis=1))
 
 
-async def requests_of(
+async def request_contents(
     transcript: Transcript, learner: str = LEARNER, *, played: bool = False
-) -> Requests:
+) -> RequestContents:
     """Return what the requests of a session held, and how `learner` fares with them."""
     turns, labels = transcript.turns, transcript.header.labels
     history = history_of(transcript)
@@ -60,7 +60,7 @@ async def requests_of(
         shown_by_class[turn.index] = _counts(true[shown], len(labels))
         known = shown[shown + delay < turn.index]
         told_by_class[turn.index] = _counts(told[known], len(labels))
-    return Requests(
+    return RequestContents(
         header=transcript.header,
         policy=str(context_policy(transcript.header.settings["context"]["policy"])),
         played=played,
@@ -68,7 +68,7 @@ async def requests_of(
         prefix=np.array([turn.prefix or 0 for turn in turns], np.int64),
         shown=shown_by_class,
         told=told_by_class,
-        right=np.array(await shadow(transcript, learner), np.bool_),
+        right=np.array(await baseline(transcript, learner), np.bool_),
     )
 
 
@@ -87,12 +87,12 @@ def _counts(places: NDArray[np.intp], size: int) -> Numbers:
     return np.bincount(places[places >= 0], minlength=size)
 
 
-def turns_of(all_requests: Sequence[Requests]) -> pl.DataFrame:
+def turns_of(all_requests: Sequence[RequestContents]) -> pl.DataFrame:
     """Return the requests as a frame, a row for each turn of a session under a policy."""
     return pl.concat([_rows(each, place) for place, each in enumerate(all_requests)])
 
 
-def _rows(requests: Requests, place: int) -> pl.DataFrame:
+def _rows(requests: RequestContents, place: int) -> pl.DataFrame:
     header = requests.header
     return pl.DataFrame(
         {
@@ -100,7 +100,7 @@ def _rows(requests: Requests, place: int) -> pl.DataFrame:
             "tokens": requests.tokens,
             "prefix": requests.prefix,
             "shown": requests.exposure,
-            "shadow": requests.right,
+            "baseline": requests.right,
         }
     ).with_columns(
         requests=pl.lit(place),

@@ -463,7 +463,7 @@
 
   function facts(session, pool, turn) {
     const said = [`running accuracy ${Math.round(100 * state.running[turn])} %`, `reading: ${session.outcome[turn]}`];
-    if (session.shadow) said.push(`the shadow is ${JUDGED[session.shadow[turn]]}`);
+    if (session.baseline) said.push(`the baseline is ${JUDGED[session.baseline[turn]]}`);
     said.push(...spent(session.usage[turn], session.seconds[turn]));
     if (session.echo[turn] !== null) said.push(`later shown as: ${plain(pool.texts[session.echo[turn]].slice(0, 200))}`);
     return `${said.join("; ")}.`;

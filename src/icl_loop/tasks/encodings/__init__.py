@@ -8,25 +8,25 @@ from typing import Any
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import Modality, Sample
 from icl_loop.tasks.encodings.encoding import Encoding
-from icl_loop.tasks.encodings.image_png import SeenPicture
+from icl_loop.tasks.encodings.image_png import PngEncoding
 from icl_loop.tasks.encodings.image_text import (
     MAX_SIDE,
     WRITTEN_PICTURES,
     Pixels,
-    WrittenPicture,
+    PixelTextEncoding,
     pixels,
 )
-from icl_loop.tasks.encodings.plain_text import PlainText
-from icl_loop.tasks.encodings.table_text import WrittenTable
+from icl_loop.tasks.encodings.plain_text import TextEncoding
+from icl_loop.tasks.encodings.table_text import TableEncoding
 
 __all__ = [
     "ENCODINGS",
     "MAX_SIDE",
     "WRITTEN_PICTURES",
     "Encoding",
+    "PixelTextEncoding",
     "Pixels",
-    "SeenPicture",
-    "WrittenPicture",
+    "PngEncoding",
     "encoding",
     "fitting",
     "pixels",
@@ -35,7 +35,7 @@ __all__ = [
 
 ENCODINGS: dict[str, Encoding] = {
     **WRITTEN_PICTURES,
-    **{each.name: each for each in (SeenPicture(), WrittenTable(), PlainText())},
+    **{each.name: each for each in (PngEncoding(), TableEncoding(), TextEncoding())},
 }
 """The encodings by name."""
 

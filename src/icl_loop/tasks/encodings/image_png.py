@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from icl_loop.core.errors import EncodingError
 from icl_loop.core.messages import Image
-from icl_loop.tasks.encodings.image_text import MAX_SIDE, OfPixels, Pixels
+from icl_loop.tasks.encodings.image_text import MAX_SIDE, PixelEncoding, Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER = struct.Struct(">II5B")
@@ -31,7 +31,7 @@ _DATA_AT = _HEADER_AT + _HEADER.size + 4 + 8
 
 
 @dataclass(frozen=True)
-class SeenPicture(OfPixels):
+class PngEncoding(PixelEncoding):
     """Shows pixels as a picture of 256 grey levels."""
 
     name: str = "png"

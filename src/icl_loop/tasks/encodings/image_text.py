@@ -40,7 +40,7 @@ def pixels(image: Picture, size: int) -> Pixels:
     return np.asarray(grey, dtype=np.float32) / np.float32(255)
 
 
-class OfPixels(Encoding):
+class PixelEncoding(Encoding):
     """A way to write a picture that was brought to a square of pixels."""
 
     @property
@@ -65,7 +65,7 @@ class OfPixels(Encoding):
 
 
 @dataclass(frozen=True)
-class WrittenPicture(OfPixels):
+class PixelTextEncoding(PixelEncoding):
     """A way to write pixels as text.
 
     Attributes:
@@ -151,7 +151,7 @@ def _numbers(words: list[str]) -> list[float]:
 # ---- one mark a pixel: grid, spaced, ascii, binary ----------------------------------------
 
 
-def _marks(name: str, ramp: str, between: str = "") -> WrittenPicture:
+def _marks(name: str, ramp: str, between: str = "") -> PixelTextEncoding:
     """Return the encoding that writes each pixel as the nearest of the marks in `ramp`."""
     top = len(ramp) - 1
     table = np.array(list(ramp))
@@ -173,7 +173,7 @@ def _marks(name: str, ramp: str, between: str = "") -> WrittenPicture:
             raise ValueError(f"unknown mark {min(unknown)!r}")
         return marks
 
-    return WrittenPicture(name, write, read, 1 / top)
+    return PixelTextEncoding(name, write, read, 1 / top)
 
 
 _BINARY = _marks("binary", ".#")
@@ -223,12 +223,12 @@ def _square(rows: list[list[float]]) -> Pixels:
 WRITTEN_PICTURES = {
     each.name: each
     for each in (
-        WrittenPicture("article", _write_article, _read_article, 0.1),
+        PixelTextEncoding("article", _write_article, _read_article, 0.1),
         _marks("grid", "0123456789"),
         _marks("spaced", "0123456789", between=" "),
         _marks("ascii", " .:-=+*#%@"),
         _BINARY,
-        WrittenPicture("sparse", _write_sparse, _read_sparse, 1.0),
+        PixelTextEncoding("sparse", _write_sparse, _read_sparse, 1.0),
     )
 }
 """The ways to write a picture as text, by name."""

@@ -8,7 +8,7 @@ from icl_loop.tasks.encodings.encoding import Encoding
 
 
 @dataclass(frozen=True)
-class PlainText(Encoding):
+class TextEncoding(Encoding):
     """Shows a text as it is."""
 
     name: str = "text"

@@ -20,7 +20,7 @@ _PLAIN = (1e-6, 1e16)
 
 
 @dataclass(frozen=True)
-class WrittenTable(Encoding):
+class TableEncoding(Encoding):
     """Writes a row as lines of `name: value`, one a column."""
 
     name: str = "table"

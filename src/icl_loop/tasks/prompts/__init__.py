@@ -76,7 +76,7 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
 
 
-class Told(_Table):
+class FeedbackPhrases(_Table):
     """The phrases that follow an answer."""
 
     correct: Plain
@@ -88,7 +88,7 @@ class Told(_Table):
     earlier_incorrect: OfAgo
 
 
-class Announced(_Table):
+class Announcements(_Table):
     """How feedback will arrive, for each kind of feedback; may hold {things}."""
 
     correctness: OfThings
@@ -100,7 +100,7 @@ class Announced(_Table):
     demonstrations: OfThings
 
 
-class Notebook(_Table):
+class NotePrompts(_Table):
     """What is said where the model takes notes.
 
     Attributes:
@@ -126,7 +126,7 @@ class Notebook(_Table):
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class ParsedFeedback:
     """What a told phrase means: the verdict and the right label, each None if not told.
 
     Attributes:
@@ -148,7 +148,7 @@ class Frame:
     encoding: str
 
 
-class Sentences(_Table):
+class PromptSection(_Table):
     """What is said about samples that are shown in one of a few encodings.
 
     Attributes:
@@ -227,13 +227,13 @@ class Sentences(_Table):
         return _reverse("{before}" + self.question)
 
 
-class SentencesOfPictures(Sentences):
+class ImagePromptSection(PromptSection):
     """What is said about pictures that are seen; in a question the picture comes last."""
 
     question: Annotated[str, _holding("image"), AfterValidator(_ending_in_image)]
 
 
-class Wording(Sentences):
+class PromptSet(PromptSection):
     """One set of sentences; those of its own are about pictures written as text.
 
     Attributes:
@@ -249,12 +249,12 @@ class Wording(Sentences):
 
     answer: OfLabel
     blank: Plain
-    announced: Announced
-    told: Told
-    seen: SentencesOfPictures | None = None
-    table: Sentences | None = None
-    text: Sentences | None = None
-    notes: Notebook | None = None
+    announced: Announcements
+    told: FeedbackPhrases
+    seen: ImagePromptSection | None = None
+    table: PromptSection | None = None
+    text: PromptSection | None = None
+    notes: NotePrompts | None = None
 
     def __hash__(self) -> int:
         return hash((self.system, self.question, self.answer))
@@ -273,7 +273,7 @@ class Wording(Sentences):
             labels, encoding, size, answer=self.reply(self.blank), feedback=announced[feedback]
         )
 
-    def about(self, encoding: str) -> Sentences:
+    def about(self, encoding: str) -> PromptSection:
         """Return the sentences about samples in an encoding.
 
         Raises:
@@ -284,7 +284,7 @@ class Wording(Sentences):
                 return sentences
         raise InputError(_no_words(encoding, [n for each in self._all() for n in each.encodings]))
 
-    def _all(self) -> Iterator[Sentences]:
+    def _all(self) -> Iterator[PromptSection]:
         return (each for each in (self, self.seen, self.table, self.text) if each is not None)
 
     def reply(self, label: str) -> str:
@@ -300,13 +300,13 @@ class Wording(Sentences):
         return _fill(getattr(self.told, phrase), label=label, ago=str(ago))
 
     def hear_frame(self, system: str) -> Frame | None:
-        """Return what a system text says, or None if it is not of this wording."""
+        """Return what a system text says, or None if it is not of this prompt set."""
         answer, announced = self.reply(self.blank), self.announced.model_dump().values()
         heard = (each.hear_frame_of(system, answer, announced) for each in self._all())
         return next((frame for frame in heard if frame is not None), None)
 
-    def hear_told(self, text: str) -> Heard | None:
-        """Return what the told `text` means, or None if it is no phrase of this wording.
+    def hear_told(self, text: str) -> ParsedFeedback | None:
+        """Return what the told `text` means, or None if it is no phrase of this prompt set.
 
         Where one phrase could be another around a longer label, the label is the shorter one.
         """
@@ -338,12 +338,14 @@ _VERDICTS = {
 
 
 def _no_words(value: str, words: Iterable[str]) -> str:
-    return f"the wording has no words for {value!r}: {nearest(value, words)}"
+    return f"the prompt set has no words for {value!r}: {nearest(value, words)}"
 
 
-def _heard(correct: bool | None, values: Mapping[str, str]) -> Heard:  # noqa: FBT001  as in `Heard`
+def _heard(correct: bool | None, values: Mapping[str, str]) -> ParsedFeedback:  # noqa: FBT001  as in `Heard`
     ago = values.get("ago", "0")
-    return Heard(correct, values.get("label"), int(ago) if ago.isascii() and ago.isdigit() else 0)
+    return ParsedFeedback(
+        correct, values.get("label"), int(ago) if ago.isascii() and ago.isdigit() else 0
+    )
 
 
 def _fill(template: str, **values: str) -> str:
@@ -368,20 +370,22 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in files if f.name.endswith(".toml")))
 
 
-_GIVEN: ContextVar[Mapping[str, "Wording"]] = ContextVar("wordings", default=MappingProxyType({}))
+_GIVEN: ContextVar[Mapping[str, "PromptSet"]] = ContextVar(
+    "prompt sets", default=MappingProxyType({})
+)
 
 
 @contextmanager
-def given(wordings: Mapping[str, Wording]) -> Iterator[None]:
-    """Within this, wordings of these names are those given, whatever files there are."""
-    token = _GIVEN.set(wordings)
+def given(prompt_sets: Mapping[str, PromptSet]) -> Iterator[None]:
+    """Within this, prompt sets of these names are those given, whatever files there are."""
+    token = _GIVEN.set(prompt_sets)
     try:
         yield
     finally:
         _GIVEN.reset(token)
 
 
-def open_wording(name: str) -> Wording:
+def open_prompt_set(name: str) -> PromptSet:
     """Return the shipped set called `name`, or the set in the TOML file of that path.
 
     Raises:
@@ -392,27 +396,29 @@ def open_wording(name: str) -> Wording:
     if name in shipped():
         return _parse(resources.files(__name__).joinpath(f"{name}.toml").read_bytes(), name)
     if not name.endswith(".toml"):
-        raise InputError(f"unknown wording {name!r}: {nearest(name, shipped())} (or a .toml file)")
+        raise InputError(
+            f"unknown prompt set {name!r}: {nearest(name, shipped())} (or a .toml file)"
+        )
     try:
         return _parse(Path(name).read_bytes(), name)
     except OSError as error:
-        raise InputError(f"wording {name} cannot be read: {error.strerror}") from None
+        raise InputError(f"prompt set {name} cannot be read: {error.strerror}") from None
 
 
 @lru_cache(maxsize=16)
-def _parse(data: bytes, name: str) -> Wording:
+def _parse(data: bytes, name: str) -> PromptSet:
     try:
-        return Wording.model_validate(toml_files.parsed(data, f"wording {name}"))
+        return PromptSet.model_validate(toml_files.parsed(data, f"prompt set {name}"))
     except ValidationError as error:
         # A misspelt key is missing, too: it is named as it was spelt.
         first = max(error.errors(), key=lambda each: each["type"] == "extra_forbidden")
         key = place(first["loc"])
-        raise InputError(f"wording {name}, key {key}: {_in_words(first)}") from None
+        raise InputError(f"prompt set {name}, key {key}: {_in_words(first)}") from None
 
 
 def _in_words(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
-        tables = (Wording, Announced, Told, Notebook)
+        tables = (PromptSet, Announcements, FeedbackPhrases, NotePrompts)
         known = {name for table in tables for name in table.model_fields}
         return f"is not known: {nearest(str(error['loc'][-1]), known)}"
     if error["type"] in ("missing", "value_error"):

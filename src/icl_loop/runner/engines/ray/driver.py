@@ -11,7 +11,7 @@ from icl_loop.core.errors import ContextOverflow, StoppedShort
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Probe
 from icl_loop.experiment import Session
-from icl_loop.models.limits import Terms
+from icl_loop.models.limits import RequestPolicy
 from icl_loop.runner.engines.ray.cluster import Lost
 from icl_loop.runner.engines.ray.worker import Greeting, Part
 from icl_loop.runner.engines.ray.worker_connection import Hand
@@ -35,7 +35,7 @@ class Driver:
     pool: ModelPool
     crew: Crew
     _numbers: Iterator[int] = field(default_factory=count)
-    _not_before: dict[Terms, float] = field(default_factory=dict)
+    _not_before: dict[RequestPolicy, float] = field(default_factory=dict)
 
     async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
         """Yield what the session yields, on another worker where one is lost, or plays much less.
@@ -96,7 +96,7 @@ class Driver:
         finally:
             hand.drop(number)
 
-    async def _asked(self, hand: Hand, number: int, terms: Terms, counted: int) -> Step:
+    async def _asked(self, hand: Hand, number: int, terms: RequestPolicy, counted: int) -> Step:
         """Give leave for a request as soon as the terms allow; return the step that it led to."""
         attempts = count(1)
         step = Step()

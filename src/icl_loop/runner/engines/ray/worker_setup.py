@@ -18,13 +18,13 @@ class Kit:
 
     Attributes:
         openings: What opens each model, by its key.
-        wordings: The sentences that models of our own listen for, by name.
-        datasets: The data sets that participants know, by name.
+        prompt sets: The sentences that models of our own listen for, by name.
+        datasets: The data sets that simulated models know, by name.
         vocabularies: Those by which tokens are counted.
     """
 
     openings: Mapping[str, Opening]
-    wordings: Mapping[str, prompts.Wording]
+    prompt_sets: Mapping[str, prompts.PromptSet]
     datasets: Mapping[str, datasets.Dataset]
     vocabularies: Sequence[tiktoken.Encoding] = ()
 
@@ -39,7 +39,7 @@ class Kit:
         counters = {each.settings.context.counter for each in sessions}
         return cls(
             openings={model_key(each): pool.opening(each) for each in sessions},
-            wordings={each.settings.task.wording: each.drawn.wording for each in sessions},
+            prompt_sets={each.settings.task.prompts: each.drawn.prompts for each in sessions},
             datasets={name: _bare(name) for name in known if name is not None},
             vocabularies=[portable(name) for name in VOCABULARIES if name in counters],
         )
@@ -52,7 +52,7 @@ class Kit:
         """
         for vocabulary in self.vocabularies:
             know(vocabulary)
-        with prompts.given(self.wordings), datasets.given(self.datasets):
+        with prompts.given(self.prompt_sets), datasets.given(self.datasets):
             return {key: opening() for key, opening in self.openings.items()}
 
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import experiment
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
-from icl_loop.transcripts.durable_append import Journal
-from making import experiment
+from icl_loop.transcripts.durable_append import DurableAppender
 
 
 @given(st.lists(st.lists(st.binary(min_size=1), max_size=5), min_size=1, max_size=8))
@@ -23,7 +23,7 @@ def test_each_file_holds_its_own_lines_in_order(
 ) -> None:
     """Each file holds exactly its own lines, in order, each as soon as it was written."""
     folder = tmp_path_factory.mktemp("journal")
-    with Journal() as journal, ExitStack() as open_files:
+    with DurableAppender() as journal, ExitStack() as open_files:
         files = [
             open_files.enter_context((folder / str(index)).open("wb", buffering=0))
             for index in range(len(lines))
@@ -41,7 +41,7 @@ def test_each_file_holds_its_own_lines_in_order(
 
 def test_files_may_be_closed_while_others_are_flushed(tmp_path: Path) -> None:
     """Closing files in the midst of flushes neither fails nor loses a line."""
-    with Journal() as journal:
+    with DurableAppender() as journal:
         for number in range(300):
             file = (tmp_path / str(number)).open("wb", buffering=0)
             journal.append(file, b"a line\n")
@@ -67,7 +67,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 async def test_a_full_disk_loses_nothing_that_was_saved(tmp_path: Path) -> None:
     """When no more can be written the sessions stop and say so; given room, the run goes on."""
-    made = experiment(streams=3, turns=12, model={"name": "participant/chance"})
+    made = experiment(streams=3, turns=12, model={"name": "simulated/chance"})
     with files_of_at_most(8_000):
         result = await Run(made, tmp_path / "full").play()
     assert {stop.session.stream for stop in result.stops} == {0, 1, 2}

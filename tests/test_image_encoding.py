@@ -14,11 +14,12 @@ from PIL import Image as Pillow
 from rich.console import Console
 
 import contracts
-from icl_loop.analysis.baseline import shadow
+from builders import experiment, without_checksum
+from icl_loop.analysis.baseline import baseline
 from icl_loop.core.errors import EncodingError, InputError, ReplayMismatch, RequestRefused
 from icl_loop.core.messages import Image, Message, Text, merged, system, user
 from icl_loop.models import open_model
-from icl_loop.models.conversation_parser import Listener, signature
+from icl_loop.models.conversation_parser import ConversationParser, signature
 from icl_loop.models.openai import wire
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
@@ -26,14 +27,15 @@ from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import MAX_SIDE, Pixels, encoding, prepared
 from icl_loop.tasks.feedback import Phrase
-from icl_loop.tasks.prompts import Heard, Wording, open_wording, shipped
+from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 from icl_loop.terminal.progress import draw
 from icl_loop.terminal.viewer import Replay
 from icl_loop.transcripts import compare, read
-from making import experiment, unsealed
 
 PNG = encoding("png")
-EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_WORDING = pytest.mark.parametrize(
+    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
+)
 
 rectangles = arrays.arrays(
     np.float32,
@@ -148,7 +150,7 @@ def picture(seed: int) -> Image:
 
 
 @EACH_WORDING
-def test_questions_are_understood(words: Wording) -> None:
+def test_questions_are_understood(words: PromptSet) -> None:
     """A question whose picture is seen tells its picture again, alone or behind what was told."""
     sentences = words.about("png")
     asked = sentences.show(picture(1))
@@ -164,7 +166,7 @@ def test_questions_are_understood(words: Wording) -> None:
 
 
 def conversation(
-    words: Wording, wired: type = list, phrase: Phrase = "revealed_correct"
+    words: PromptSet, wired: type = list, phrase: Phrase = "revealed_correct"
 ) -> list[Message]:
     """Return the request about the second of two pictures seen, the first of which is known."""
     sentences = words.about("png")
@@ -175,20 +177,20 @@ def conversation(
 
 @EACH_WORDING
 @pytest.mark.parametrize("wired", [list, merged])
-def test_a_conversation_is_heard(words: Wording, wired: type) -> None:
+def test_a_conversation_is_heard(words: PromptSet, wired: type) -> None:
     """A learner hears pictures that are seen, answers and what was told, however they are sent."""
-    heard = Listener().hear(conversation(words, wired))
+    heard = ConversationParser().hear(conversation(words, wired))
     assert np.allclose(heard.features, PNG.decode(picture(2)).ravel())
     [example_] = heard.examples
     assert np.allclose(example_.features, PNG.decode(picture(1)).ravel())
-    assert (example_.answer, example_.heard) == ("cat", Heard(correct=True, label="cat"))
+    assert (example_.answer, example_.heard) == ("cat", ParsedFeedback(correct=True, label="cat"))
 
 
 def test_what_keys_an_answer() -> None:
     """The key of random choices is the same merged or apart, and another for another picture."""
-    request = conversation(open_wording("en"))
+    request = conversation(open_prompt_set("en"))
     assert signature(request) == signature(merged(request))
-    other = [*request[:-1], open_wording("en").about("png").show(picture(3))]
+    other = [*request[:-1], open_prompt_set("en").about("png").show(picture(3))]
     assert signature(other) != signature(request)
 
 
@@ -203,18 +205,20 @@ def test_what_keys_an_answer() -> None:
 )
 async def test_what_is_not_understood(parts: tuple[Text | Image, ...], reason: str) -> None:
     """A picture among other words, of another kind, or none at all, is refused with the reason."""
-    frame = conversation(open_wording("en"))[0]
+    frame = conversation(open_prompt_set("en"))[0]
     with pytest.raises(RequestRefused, match=reason):
         await open_model("reference/nearest").complete([frame, Message("user", parts)])
 
 
 def test_the_picture_comes_last(tmp_path: Path) -> None:
-    """A wording whose question goes on behind a seen picture is refused, naming the key."""
+    """A prompt set whose question goes on behind a seen picture is refused, naming the key."""
     path = tmp_path / "own.toml"
-    text = Path(str(open_wording.__globals__["__file__"])).with_name("en.toml").read_text("utf-8")
+    text = (
+        Path(str(open_prompt_set.__globals__["__file__"])).with_name("en.toml").read_text("utf-8")
+    )
     path.write_text(text.replace('"Picture:\\n{image}"', '"{image} What is it?"'), "utf-8")
     with pytest.raises(InputError, match=r"key seen\.question: must end in \{image\}"):
-        open_wording(str(path))
+        open_prompt_set(str(path))
 
 
 # ---- saved and sent ------------------------------------------------------------------------
@@ -228,8 +232,8 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
     [fresh] = made.sessions()
     assert [turn.question for turn in saved.turns] == [fresh.task.ask(n) for n in range(12)]
     assert await verify(saved) == 12
-    assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
-    text = unsealed(path.read_text())
+    assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
+    text = without_checksum(path.read_text())
     with pytest.raises(ReplayMismatch, match="picture was"):
         compare(saved.turns[0], replace(saved.turns[0], question=user("Picture:")))
     path.write_text(text.replace(',"picture":"iVBORw0K', ',"picture":"iVBORw1K'))
@@ -275,6 +279,6 @@ async def test_seen_and_written_over_the_wire(tmp_path: Path) -> None:
 
 def test_the_wire_holds_the_file() -> None:
     """A picture goes out as a data URL behind the words that ask about it."""
-    sent = wire([open_wording("en").about("png").show(picture(1))])
+    sent = wire([open_prompt_set("en").about("png").show(picture(1))])
     assert sent.startswith(b'{"role":"user","content":[{"type": "text", "text": "Picture:"}')
     assert b'"image_url": {"url": "data:image/png;base64,iVBORw0KGgo' in sent

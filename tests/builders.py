@@ -55,7 +55,7 @@ def transcripts_of(folder: Path) -> dict[str, bytes]:
     return {path.name: _untimed(path.read_bytes()) for path in sorted(folder.glob("*.jsonl"))}
 
 
-def unsealed(text: str) -> str:
+def without_checksum(text: str) -> str:
     """Return the text of a transcript without checksums, to be edited as by a careful forger."""
     return _SEALS.sub("}", text)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from rich.console import Console
 
+from builders import experiment, played, session
 from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.analysis.curves import Block
 from icl_loop.core.errors import ModelUnavailable
@@ -24,15 +25,14 @@ from icl_loop.terminal.progress import (
     RECENT,
     LiveProgress,
     PlainProgress,
-    Watcher,
+    ProgressDisplay,
     draw,
     printable,
     stops_table,
     summary_table,
     watch,
 )
-from making import experiment, played, session
-from terminal import HOSTILE, is_plain, shown
+from terminal_text import HOSTILE, is_plain, shown
 
 # ---- text --------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ def turns() -> tuple[Turn, Turn]:
 
 
 def follow(
-    watcher: Watcher,
+    watcher: ProgressDisplay,
     plan: Experiment,
     turns: tuple[Turn, Turn],
     went: Sequence[tuple[str, bool]],
@@ -204,7 +204,7 @@ def test_live_progress_counts_turns(
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, LiveProgress), (False, PlainProgress)])
-def test_lines_are_said_beside_progress(terminal: bool, kind: type[Watcher]) -> None:  # noqa: FBT001
+def test_lines_are_said_beside_progress(terminal: bool, kind: type[ProgressDisplay]) -> None:  # noqa: FBT001
     """A terminal has live progress and a pipe plain lines, and both say a line as it stands."""
     plan = experiment(arms=ARMS)
     console, file = console_of(terminal=terminal)

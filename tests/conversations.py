@@ -8,13 +8,13 @@ from icl_loop.core.messages import Message, assistant, system, user
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import ENCODINGS, Pixels, pixels
 from icl_loop.tasks.feedback import Phrase
-from icl_loop.tasks.prompts import Wording, open_wording
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 
 LABELS = ("cat", "dog", "Ankle boot", "3", "き")
 NUMERALS = tuple("0123456789")
 _SAMPLES = list(islice(open_dataset("digits"), 40))
 DIGITS = [pixels(sample.image, 8) for sample in _SAMPLES]
-"""Pictures of the embedded data set, which some participants know."""
+"""Pictures of the embedded data set, which some simulated models know."""
 TRUTHS = [sample.label for sample in _SAMPLES]
 """Their labels."""
 
@@ -33,12 +33,12 @@ def conversation(
     asked: Pixels,
     past: Sequence[Past] = (),
     *,
-    words: Wording | None = None,
+    words: PromptSet | None = None,
     encoding: str = "grid",
     labels: Sequence[str] = LABELS,
 ) -> list[Message]:
     """Return the request that asks about a picture after these turns."""
-    words = words or open_wording("en")
+    words = words or open_prompt_set("en")
     show, encode = words.about(encoding).show, ENCODINGS[encoding].encode
     messages = [system(words.frame(labels, encoding, len(asked), "label"))]
     for turn in past:

@@ -8,37 +8,39 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conversing import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
+from builders import experiment, played, session
+from conversations import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop import Run
 from icl_loop.core.errors import DatasetError, InputError, RequestRefused
 from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
 from icl_loop.models.simulated import (
     Constant,
-    Decreed,
     FormatBreaker,
     LabelCounter,
-    Perfect,
+    Oracle,
     Refuser,
+    ScheduledAccuracy,
     WinStayLoseShift,
 )
 from icl_loop.replay.verification import verify
 from icl_loop.tasks import answers
-from icl_loop.tasks.answers import Reading
+from icl_loop.tasks.answers import ParsedAnswer
 from icl_loop.tasks.encodings import WRITTEN_PICTURES as ENCODINGS
-from icl_loop.tasks.prompts import Wording, open_wording, shipped
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
-from making import experiment, played, session
 
-EACH_WORDING = pytest.mark.parametrize("words", [open_wording(n) for n in shipped()], ids=shipped())
+EACH_WORDING = pytest.mark.parametrize(
+    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
+)
 
 
 async def reading_of(
-    model: ChatModel, request: Sequence[Message], words: Wording | None = None
-) -> Reading:
+    model: ChatModel, request: Sequence[Message], words: PromptSet | None = None
+) -> ParsedAnswer:
     """Return how the reply to a request is read."""
     reply = await model.complete(request)
-    form = (words or open_wording("en")).answer
+    form = (words or open_prompt_set("en")).answer
     labels = LABELS if "cat" in request[0].text else NUMERALS
     return answers.read(reply.text, labels, reply.finish, form)
 
@@ -116,7 +118,7 @@ async def test_who_looks_at_no_picture_stays_at_chance(name: str, feedback: str)
         turn.feedback.correct
         for stream in range(5)
         for turn in await played(
-            session(200, stream, model=f"participant/{name}", feedback=feedback, policy="last(9)")
+            session(200, stream, model=f"simulated/{name}", feedback=feedback, policy="last(9)")
         )
     ]
     assert 0.05 < np.mean(correct) < 0.15
@@ -132,7 +134,7 @@ async def test_who_looks_at_no_picture_stays_at_chance(name: str, feedback: str)
     [(FormatBreaker, {"unreadable", "out_of_set", "truncated"}), (Refuser, {"refusal"})],
 )
 async def test_faults_come_at_their_rate(
-    kind: type[FormatBreaker | Refuser], outcomes: set[str], rate: float, words: Wording
+    kind: type[FormatBreaker | Refuser], outcomes: set[str], rate: float, words: PromptSet
 ) -> None:
     """The share of replies without an answer is the one given, and each is read as what it is.
 
@@ -151,9 +153,9 @@ async def test_faults_come_at_their_rate(
 
 @EACH_WORDING
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_perfect_is_always_right(words: Wording, encoding: str) -> None:
+async def test_perfect_is_always_right(words: PromptSet, encoding: str) -> None:
     """Whoever knows the data set is right about every picture, in any words and encoding."""
-    model = Perfect()
+    model = Oracle()
     for picture, truth in zip(DIGITS, TRUTHS, strict=True):
         request = conversation(picture, words=words, encoding=encoding, labels=NUMERALS)
         assert (await reading_of(model, request, words)).answer == truth
@@ -166,7 +168,7 @@ async def test_perfect_is_always_right(words: Wording, encoding: str) -> None:
 async def test_perfect_plays_perfectly(dataset: str, encoding: str, wire: type) -> None:
     """A session of whoever knows the data set has no wrong answer, whatever the samples are."""
     params = {"dataset": dataset}
-    perfect = open_model("participant/perfect", params=params)
+    perfect = open_model("simulated/perfect", params=params)
     for feedback in ("label", "none"):
         chosen = session(20, feedback=feedback, dataset=dataset, encoding=encoding)
         turns = await played(chosen, Wired(perfect, wire))
@@ -195,7 +197,7 @@ async def test_what_is_not_known_is_refused() -> None:
         conversation(DIGITS[0], labels=("zero", "one")),
     ):
         with pytest.raises(RequestRefused, match="knows what is in digits by its own labels"):
-            await Perfect().complete(request)
+            await Oracle().complete(request)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ async def test_decreed_is_right_as_often_as_decreed(
     800 turns: five standard errors of a share of one half are 9 points.
     """
     params = {"start": start, "end": end, "turns": 100}
-    model = {"name": "participant/decreed", "params": params}
+    model = {"name": "simulated/decreed", "params": params}
     correct = [
         turn.feedback.correct
         for stream in range(8)
@@ -226,14 +228,14 @@ async def test_decreed_counts_its_turns_through_any_window() -> None:
     Where replies are shown without their notes, the answers are counted.
     """
     sessions = [
-        session(30, model={"name": "participant/decreed", "params": {"drift": 0.5}}, policy=policy)
+        session(30, model={"name": "simulated/decreed", "params": {"drift": 0.5}}, policy=policy)
         for policy in ("all", "last(1)", "block")
     ]
     notes = [[turn.reply.text.split(",")[0] for turn in await played(each)] for each in sessions]
     assert notes == [[f"Turn {turn}" for turn in range(30)]] * 3
     bare = conversation(DIGITS[2], [Past(DIGITS[0], "0", "correct")] * 7, labels=NUMERALS)
-    assert (await Decreed().complete(bare)).text.startswith("Turn 7,")
-    blind = await played(session(3, model="participant/decreed", policy="stateless"))
+    assert (await ScheduledAccuracy().complete(bare)).text.startswith("Turn 7,")
+    blind = await played(session(3, model="simulated/decreed", policy="stateless"))
     assert {turn.reply.text.split(",")[0] for turn in blind} == {"Turn 0"}
 
 
@@ -242,7 +244,7 @@ async def test_the_wander_is_as_wide_and_as_slow_as_decreed() -> None:
     params = {"drift": 0.8, "memory": 0.9}
     walks = []
     for stream in range(30):
-        model = {"name": "participant/decreed", "params": params}
+        model = {"name": "simulated/decreed", "params": params}
         turns = await played(session(30, stream, model=model, policy="last(1)"))
         walks.append([float(turn.reply.text.split()[3].rstrip(".")) for turn in turns])
     walked = np.array(walks)
@@ -250,7 +252,7 @@ async def test_the_wander_is_as_wide_and_as_slow_as_decreed() -> None:
     assert abs(walked.std() - 0.8) < 0.4
     before, after = walked[:, :-1].ravel(), walked[:, 1:].ravel()
     assert abs(np.corrcoef(before, after)[0, 1] - 0.9) < 0.1
-    still = await played(session(5, model="participant/decreed", policy="last(1)"))
+    still = await played(session(5, model="simulated/decreed", policy="last(1)"))
     assert all("wander 0.0000." in turn.reply.text for turn in still)
 
 
@@ -259,7 +261,7 @@ async def test_a_note_of_any_size_is_read_or_left() -> None:
     for note in ("Turn 999999999, wander 99.9999.", "Turn 1, wander 1e9.", "Turn " + "9" * 5000):
         request = conversation(DIGITS[0], [Past(DIGITS[1], "1", "correct")], labels=NUMERALS)
         request[2] = assistant(f"{note}\nAnswer: 1")
-        assert await answer_of(Decreed(drift=10.0), request) in NUMERALS
+        assert await answer_of(ScheduledAccuracy(drift=10.0), request) in NUMERALS
 
 
 # ---- parameters ------------------------------------------------------------------------------
@@ -268,18 +270,18 @@ async def test_a_note_of_any_size_is_read_or_left() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "reason"),
     [
-        ("participant/decreed", {"strat": 0.1}, "no parameter 'strat': did you mean 'start'"),
-        ("participant/chance", {"temperature": 0}, "no parameter 'temperature': it takes none"),
-        ("participant/chance", {"seed": 1}, "no parameter 'seed': it takes none"),
-        ("participant/decreed", {"start": 1.5}, "start is a share from 0 to 1, got 1.5"),
-        ("participant/decreed", {"end": True}, "end is a number, got True"),
-        ("participant/decreed", {"drift": -1}, "drift is a finite number of at least 0, got -1"),
-        ("participant/decreed", {"memory": float("nan")}, "memory is a finite number"),
-        ("participant/decreed", {"turns": 0}, "turns is a whole number of at least 1, got 0"),
-        ("participant/decreed", {"dataset": 3}, "dataset is a text, got 3"),
-        ("participant/counter", {"prefer": "rarst"}, "'rarst': did you mean 'rarest'"),
-        ("participant/refuser", {"rate": "0.5"}, "rate is a number, got '0.5'"),
-        ("participant/constant", {"label": 3}, "label is a text, got 3"),
+        ("simulated/decreed", {"strat": 0.1}, "no parameter 'strat': did you mean 'start'"),
+        ("simulated/chance", {"temperature": 0}, "no parameter 'temperature': it takes none"),
+        ("simulated/chance", {"seed": 1}, "no parameter 'seed': it takes none"),
+        ("simulated/decreed", {"start": 1.5}, "start is a share from 0 to 1, got 1.5"),
+        ("simulated/decreed", {"end": True}, "end is a number, got True"),
+        ("simulated/decreed", {"drift": -1}, "drift is a finite number of at least 0, got -1"),
+        ("simulated/decreed", {"memory": float("nan")}, "memory is a finite number"),
+        ("simulated/decreed", {"turns": 0}, "turns is a whole number of at least 1, got 0"),
+        ("simulated/decreed", {"dataset": 3}, "dataset is a text, got 3"),
+        ("simulated/counter", {"prefer": "rarst"}, "'rarst': did you mean 'rarest'"),
+        ("simulated/refuser", {"rate": "0.5"}, "rate is a number, got '0.5'"),
+        ("simulated/constant", {"label": 3}, "label is a text, got 3"),
     ],
 )
 def test_parameters_are_checked(name: str, params: dict[str, object], reason: str) -> None:
@@ -290,14 +292,14 @@ def test_parameters_are_checked(name: str, params: dict[str, object], reason: st
 
 def test_a_file_that_gives_a_parameter_too_many() -> None:
     """An experiment is refused with arm, key and the nearest parameter before anything is opened."""
-    reason = "arm 'feedback', model: params: participant/refuser .* 'rat': did you mean 'rate'"
+    reason = "arm 'feedback', model: params: simulated/refuser .* 'rat': did you mean 'rate'"
     with pytest.raises(InputError, match=reason):
-        experiment(model={"name": "participant/refuser", "params": {"rat": 0.5}})
+        experiment(model={"name": "simulated/refuser", "params": {"rat": 0.5}})
 
 
 async def test_a_session_of_a_participant_replays(tmp_path: Path) -> None:
     """What a participant with parameters answered is derived again from its transcript."""
-    model = {"name": "participant/decreed", "params": {"drift": 0.5}}
+    model = {"name": "simulated/decreed", "params": {"drift": 0.5}}
     result = await Run(experiment(model=model, streams=1), tmp_path).play()
     assert [await verify(read(path)) for path in result.paths] == [12]
 
@@ -305,4 +307,4 @@ async def test_a_session_of_a_participant_replays(tmp_path: Path) -> None:
 def test_a_data_set_that_is_not_there() -> None:
     """Whoever should know a data set needs it from the start."""
     with pytest.raises(DatasetError, match="did you mean 'digits'"):
-        open_model("participant/perfect", params={"dataset": "digit"})
+        open_model("simulated/perfect", params={"dataset": "digit"})

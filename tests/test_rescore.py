@@ -8,25 +8,25 @@ from typing import get_args
 import pytest
 from typer.testing import CliRunner
 
+from builders import experiment
 from icl_loop.analysis import conclude, frame, sessions
 from icl_loop.analysis.arm_roles import Roles
 from icl_loop.cli import app
-from icl_loop.core.errors import InputError, SettingsDiffer
+from icl_loop.core.errors import InputError, SettingsMismatch
 from icl_loop.experiment import Session, parse
 from icl_loop.models import CallableModel, ChatModel
 from icl_loop.replay.branching import branches
-from icl_loop.replay.rescoring import rejudge
+from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run
-from icl_loop.tasks.answers import Rule, RuleName, read
+from icl_loop.tasks.answers import AnswerRule, AnswerRuleName, read
 from icl_loop.transcripts import identity, line_of, read_header, whole_lines
 from icl_loop.transcripts import read as read_transcript
 from icl_loop.transcripts.checksum import SEAL
-from making import experiment
 
 DIGITS = tuple("0123456789")
 FORM = "Answer: {label}"
-RULES: tuple[RuleName, ...] = get_args(RuleName)
+RULES: tuple[AnswerRuleName, ...] = get_args(AnswerRuleName)
 ARMS = [
     {"name": "label", "feedback": {"kind": "label"}},
     {"name": "feedback", "feedback": {"kind": "correctness"}},
@@ -70,14 +70,14 @@ READINGS = {
 @pytest.mark.parametrize("text", READINGS, ids=repr)
 def test_rules_read_as_they_say(text: str) -> None:
     """`stated` takes the surest form, `strict` the exact last line, `last` the last label named."""
-    found = [read(text, DIGITS, form=FORM, rule=Rule(name)).answer for name in RULES]
+    found = [read(text, DIGITS, form=FORM, rule=AnswerRule(name)).answer for name in RULES]
     assert tuple(found) == READINGS[text]
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_other_names_are_accepted(name: RuleName) -> None:
+def test_other_names_are_accepted(name: AnswerRuleName) -> None:
     """A label is read under its other names, by every rule; a cut reply is read by none."""
-    rule = Rule(name, (("trois", "3"), ("drei", "3")))
+    rule = AnswerRule(name, (("trois", "3"), ("drei", "3")))
     assert read("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
     assert read("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
     assert read("Answer: vier", DIGITS, form=FORM, rule=rule).answer is None
@@ -88,7 +88,7 @@ def test_names_that_contradict_are_refused() -> None:
     """A name for what is no label, or for two labels, is refused."""
     for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "another label")):
         with pytest.raises(InputError, match=words):
-            read("", DIGITS, rule=Rule("stated", names))
+            read("", DIGITS, rule=AnswerRule("stated", names))
     with pytest.raises(InputError, match="did you mean 'strict'"):
         parse({"name": "small", "answers": {"rule": "strickt"}})
 
@@ -113,11 +113,11 @@ async def test_a_run_is_judged_by_its_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: RuleName) -> None:
+async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: AnswerRuleName) -> None:
     """Answer, outcome and judgement are those of the new rule; all that was sent and told stays."""
     before = {path: path.read_bytes() for path in sources.iterdir()}
     for path in sorted(sources.glob("*.jsonl")):
-        done = rejudge(path, [f"answers.rule={rule}"], tmp_path)
+        done = rescore(path, [f"answers.rule={rule}"], tmp_path)
         old, new = whole_lines(path), whole_lines(done.path)
         for was, now in zip(map(json.loads, old[1:]), map(json.loads, new[1:]), strict=True):
             judged = ("answer", "outcome", "correct", SEAL)
@@ -125,7 +125,7 @@ async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: RuleN
                 key: now[key] for key in now if key not in judged
             }
             if now["type"] == "turn":
-                reading = read(now["reply"], DIGITS, form=FORM, rule=Rule(rule))
+                reading = read(now["reply"], DIGITS, form=FORM, rule=AnswerRule(rule))
                 assert (now["answer"], now["outcome"]) == (reading.answer, reading.outcome)
                 assert now["correct"] == (now["answer"] == now["label"])
         assert (old[1:] == new[1:]) == (rule == "stated")
@@ -137,7 +137,7 @@ async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: RuleN
 async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: Path) -> None:
     """A judgement that the rule does not make, or a told text that the source does not, is found."""
     for field, value in (("outcome", "refusal"), ("told", "Well done."), ("reply", "Answer: 8")):
-        done = rejudge(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path / field)
+        done = rescore(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path / field)
         lines = [json.loads(line) for line in whole_lines(done.path)]
         lines[4][field] = value
         done.path.write_bytes(b"".join(map(line_of, lines)))
@@ -149,7 +149,7 @@ async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: P
 def test_the_source_is_named(sources: Path, tmp_path: Path) -> None:
     """The header names its source by id, digest and settings, and says what it says itself."""
     path = sources / "label-0.jsonl"
-    done = rejudge(path, ["answers.rule=last"], tmp_path)
+    done = rescore(path, ["answers.rule=last"], tmp_path)
     header, source = read_header(done.path), read_header(path)
     assert header.source is not None
     assert (header.source.id, header.source.settings) == (source.id, source.settings)
@@ -161,7 +161,7 @@ async def test_a_branch_is_read_again(sources: Path, tmp_path: Path) -> None:
     """Replies of a branch are read again too, and verify."""
     made = branches([sources / "label-0.jsonl"], 5, ["task.labels=abstract"])
     (path,) = (await Run(made, tmp_path, open_model=talkative).play()).paths
-    done = rejudge(path, ["answers.rule=last"])
+    done = rescore(path, ["answers.rule=last"])
     assert done.path.parent.parent == tmp_path
     assert (await examine(done.path)).difference is None
 
@@ -170,14 +170,14 @@ async def test_replies_read_again_are_neither_resumed_nor_branched(
     sources: Path, tmp_path: Path
 ) -> None:
     """They are refused, in words, by a run, by a branch and by being read once more."""
-    done = rejudge(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path)
+    done = rescore(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path)
     with pytest.raises(InputError, match="read again already"):
-        rejudge(done.path, ["answers.rule=strict"], tmp_path)
+        rescore(done.path, ["answers.rule=strict"], tmp_path)
     with pytest.raises(InputError, match="branch off its source"):
         branches([done.path], 5)
     name = done.path.parent.name
     made = experiment(name=name, arms=ARMS, answers={"rule": "last"})
-    with pytest.raises(SettingsDiffer, match="cannot be gone on with"):
+    with pytest.raises(SettingsMismatch, match="cannot be gone on with"):
         await Run(made, tmp_path).play()
 
 
@@ -187,17 +187,17 @@ def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
     source.parent.mkdir()
     lines = whole_lines(sources / "label-0.jsonl")
     source.write_bytes(b"".join(lines[:8]))
-    first = rejudge(source, ["answers.rule=last"]).path.read_bytes()
-    assert rejudge(source, ["answers.rule=last"]).path.read_bytes() == first
+    first = rescore(source, ["answers.rule=last"]).path.read_bytes()
+    assert rescore(source, ["answers.rule=last"]).path.read_bytes() == first
     source.write_bytes(b"".join(lines))
     with pytest.raises(InputError, match="holds another transcript"):
-        rejudge(source, ["answers.rule=last"])
+        rescore(source, ["answers.rule=last"])
 
 
 def test_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
     """Source and replies read again are two experiments, each with its arms and its donors."""
     for path in sorted(sources.glob("*.jsonl")):
-        done = rejudge(path, ["answers.rule=last"], tmp_path)
+        done = rescore(path, ["answers.rule=last"], tmp_path)
     folder = done.path.parent
     turns = frame([sources, folder])
     assert set(turns["experiment"].unique()) == {"small", folder.name}
@@ -212,12 +212,12 @@ def test_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
 def test_wrong_changes_are_refused_in_words(sources: Path, tmp_path: Path, change: str) -> None:
     """Nothing but the reading can change, and a wrong key or name is answered with the nearest."""
     with pytest.raises(InputError, match=r"answers\.KEY alone|did you mean '(rule|last)'"):
-        rejudge(sources / "label-0.jsonl", [change], tmp_path)
+        rescore(sources / "label-0.jsonl", [change], tmp_path)
 
 
 def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
-    """`rejudge` prints how many answers changed in each arm, and accuracy before and after."""
-    command = ["rejudge", str(sources), "--set", "answers.rule=last", "--out", str(tmp_path)]
+    """`rescore` prints how many answers changed in each arm, and accuracy before and after."""
+    command = ["rescore", str(sources), "--set", "answers.rule=last", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0
     assert [line.split()[0] for line in done.stdout.splitlines()[4:7]] == [
@@ -226,4 +226,4 @@ def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
         "yoked",
     ]
     assert "answers changed" in done.stdout
-    assert "small-rejudged-" in done.stdout
+    assert "small-rescored-" in done.stdout

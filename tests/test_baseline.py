@@ -1,17 +1,17 @@
-"""The laws of the shadow: it sees what the model saw, and nothing else."""
+"""The laws of the baseline: it sees what the model saw, and nothing else."""
 
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from builders import experiment
 from icl_loop.analysis import frame, sessions
-from icl_loop.analysis.baseline import beside, request_of, shadow, shadows
+from icl_loop.analysis.baseline import baseline, baselines, beside, request_of
 from icl_loop.core.errors import InputError
 from icl_loop.models import ScriptedModel
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
-from making import experiment
 
 ARMS = [
     {"name": "label", "feedback": {"kind": "label"}},
@@ -19,20 +19,20 @@ ARMS = [
     {"name": "stateless", "context": {"policy": "stateless"}},
     {"name": "brief", "feedback": {"kind": "demonstrations"}},
     {"name": "notes", "context": {"policy": "notes(7, 60)"}},
-    {"name": "japanese", "feedback": {"kind": "label"}, "task": {"wording": "ja"}},
+    {"name": "japanese", "feedback": {"kind": "label"}, "task": {"prompts": "ja"}},
 ]
 
 
-async def test_the_shadow_of_a_learner_is_the_learner(tmp_path: Path) -> None:
-    """What the nearest neighbour answered is what its own shadow answers, in every arm."""
+async def test_the_baseline_of_a_learner_is_the_learner(tmp_path: Path) -> None:
+    """What the nearest neighbour answered is what its own baseline answers, in every arm."""
     result = await Run(experiment(turns=30, arms=ARMS), tmp_path).play()
     for path in result.paths:
         saved = read(path)
-        assert await shadow(saved) == [turn.feedback.correct for turn in saved.turns]
+        assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
 
 
-async def test_the_shadow_is_asked_what_the_model_was(tmp_path: Path) -> None:
-    """What the shadow is shown is the request that the model was sent, notes included."""
+async def test_the_baseline_is_asked_what_the_model_was(tmp_path: Path) -> None:
+    """What the baseline is shown is the request that the model was sent, notes included."""
     result = await Run(experiment(turns=30, arms=ARMS), tmp_path).play()
     for path in result.paths:
         saved = read(path)
@@ -40,29 +40,29 @@ async def test_the_shadow_is_asked_what_the_model_was(tmp_path: Path) -> None:
             assert request_of(saved, turn).fingerprint == turn.request
 
 
-async def test_the_shadow_of_revealed_labels_needs_no_answers(tmp_path: Path) -> None:
-    """Where labels are revealed, the shadow learns from them whatever the model answers."""
+async def test_the_baseline_of_revealed_labels_needs_no_answers(tmp_path: Path) -> None:
+    """Where labels are revealed, the baseline learns from them whatever the model answers."""
     made = experiment(turns=60, streams=2, arms=ARMS[:1])
     silent = await Run(made, tmp_path, open_model=lambda _: ScriptedModel(["hm"] * 200)).play()
-    frame = await shadows(silent.paths)
+    frame = await baselines(silent.paths)
     assert frame.height == 120
-    assert frame.filter(frame["turn"] >= 30)["shadow"].mean() > 0.45  # type: ignore[operator]  # a mean of booleans
+    assert frame.filter(frame["turn"] >= 30)["baseline"].mean() > 0.45  # type: ignore[operator]  # a mean of booleans
 
 
 async def test_an_unknown_learner(tmp_path: Path) -> None:
     """A learner that there is not is refused with the nearest name."""
     result = await Run(experiment(streams=1), tmp_path).play()
     with pytest.raises(InputError, match=r"unknown reference learner 'nearest': .*reference/"):
-        await shadow(read(result.paths[0]), "nearest")
+        await baseline(read(result.paths[0]), "nearest")
 
 
 async def test_a_learner_beside_itself(tmp_path: Path) -> None:
-    """Beside its own shadow a learner is no more often wrong, and gains all there is to gain."""
+    """Beside its own baseline a learner is no more often wrong, and gains all there is to gain."""
     made = experiment(turns=60, streams=2, arms=ARMS)
     result = await Run(made, tmp_path).play()
     turns = frame(result.paths)
-    shadowed = await shadows(map(Path, turns["path"].unique(maintain_order=True)))
-    rows = {row.arm: row for row in beside(turns, shadowed, sessions(result.paths))}
+    baselineed = await baselines(map(Path, turns["path"].unique(maintain_order=True)))
+    rows = {row.arm: row for row in beside(turns, baselineed, sessions(result.paths))}
     assert all(row.excess_regret.mean == 0 for row in rows.values())
     assert rows["label"].learning_efficiency == pytest.approx(1)
     assert rows["stateless"].learning_efficiency is None
