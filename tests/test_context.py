@@ -177,7 +177,8 @@ def test_a_reservoir_is_a_fair_sample() -> None:
     """Every turn is as likely as any other to be in the reservoir at the end."""
     senses, window = _senses(session(2)), Window(tokens=10**6)
     counts = [0] * 20
-    turn = Turn(0, "", "", Message("user", ()), (), "", Reply(""), None, "ok", Feedback(True, ""))
+    question, feedback = Message("user", ()), Feedback(True, "")
+    turn = Turn(0, "", "", question, None, "ok", feedback, kept=(), request="", reply=Reply(""))
     for stream in range(400):
         history = History.begun(window, Message("system", ()), senses, (1, stream))
         for index in range(20):

@@ -129,11 +129,29 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
     """Draw a session: any texts, perhaps with probes, perhaps without an end."""
     turns = draw(turns_of())
     after = [
-        Probe(len(turns), "p", label, (), "", draw(replies), answer, "ok", correct=answer == label)
+        Probe(
+            len(turns),
+            "p",
+            label,
+            answer,
+            "ok",
+            answer == label,
+            kept=(),
+            request="",
+            reply=draw(replies),
+        )
         for label, answer in draw(st.lists(st.tuples(st.sampled_from(LABELS), answers), max_size=2))
     ]
     notes = [
-        Note(after, ((0, after - 1),), "", draw(replies), draw(texts), 1, draw(counts), None)
+        Note(
+            after,
+            draw(texts),
+            kept=((0, after - 1),),
+            request="",
+            reply=draw(replies),
+            overflows=1,
+            counted=draw(counts),
+        )
         for after in range(1, len(turns))
         if draw(st.booleans())
     ]

@@ -86,5 +86,7 @@ def test_a_turn_as_it_is_shown() -> None:
     """A turn is shown as its question, the reply as it came, and what was told."""
     question = user("[[0.]]")
     feedback = Feedback(correct=False, told="correct")
-    turn = Turn(0, "digits/1", "3", question, (), "", Reply("4"), "4", "ok", feedback)
+    turn = Turn(
+        0, "digits/1", "3", question, "4", "ok", feedback, kept=(), request="", reply=Reply("4")
+    )
     assert turn.messages == (question, assistant("4"), user("correct"))

@@ -188,7 +188,9 @@ def test_a_question_is_shown_as_it_was_seen(saved: Transcript) -> None:
 
 def probe(after: int, *, correct: bool) -> Probe:
     """Return a probe that was asked after some turns."""
-    return Probe(after, "digits/1", "3", (), "", Reply(HOSTILE), "3", "ok", correct)
+    return Probe(
+        after, "digits/1", "3", "3", "ok", correct, kept=(), request="", reply=Reply(HOSTILE)
+    )
 
 
 def test_probes_are_shown_between_turns(saved: Transcript) -> None:

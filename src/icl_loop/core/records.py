@@ -88,110 +88,98 @@ class Feedback:
     told: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A request and the model's reply.
+
+    Attributes:
+        kept: The past turns that the request showed, as runs (first, last).
+        request: Fingerprint of the request.
+        reply: The model's reply.
+        overflows: How many longer requests the model rejected before it answered this one.
+        counted: Tokens of the request, counted locally.
+        prefix: How many of them the request shares with the beginning of the previous one, and a
+            provider's prompt cache can therefore serve.
+    """
+
+    kept: tuple[Span, ...]
+    request: str
+    reply: Reply
+    overflows: int = 0
+    counted: int | None = None
+    prefix: int | None = None
+
+
 @dataclass(frozen=True)
-class Turn:
-    """One sample asked, answered, judged and fed back.
+class Turn(Exchange):
+    """One sample asked, answered, scored and fed back.
 
     Attributes:
         index: Position in the session, from 0.
         sample: Id of the sample.
-        label: The right label, in the names the model was given.
-        question: The message that asked.
-        kept: Which past turns the request showed.
-        request: Fingerprint of the whole request.
-        reply: What the model answered.
-        answer: The label read from the reply, or None.
-        outcome: How reading went.
-        feedback: The judgement and the words told.
-        overflows: Requests for this turn that the model refused as too long; each was followed by
-            one that showed less.
-        echo: What later requests show in place of the reply, where that is not the reply itself.
-        calibration: What one counted token was taken to cost when the window was measured, learned
-            from the prompt tokens that the endpoint had reported until then.
-        counted: Tokens of the request as counted here; None in a session saved before they were.
-        prefix: How many of them the request had in common with the beginning of the one before it,
-            so that a provider's prompt cache could serve them.
+        label: The correct label, as the model was shown it.
+        question: The message that asked about the sample.
+        answer: The label parsed from the reply, or None.
+        outcome: How parsing went.
+        feedback: The score, and the words told to the model.
+        echo: The reply as later requests show it, if they do not show it verbatim.
+        calibration: Tokens reported by the endpoint per token counted locally, as estimated from
+            the previous turns; it scales the local count when the request is fitted to the window.
     """
 
     index: int
     sample: str
     label: str
     question: Message
-    kept: tuple[Span, ...]
-    request: str
-    reply: Reply
     answer: str | None
     outcome: Outcome
     feedback: Feedback
-    overflows: int = 0
-    calibration: float = 1.0
     echo: str | None = None
-    counted: int | None = None
-    prefix: int | None = None
+    calibration: float = 1.0
 
     @cached_property
     def messages(self) -> tuple[Message, Message, Message]:
-        """The turn as later requests show it: question, reply, what was told."""
-        said = self.reply.text if self.echo is None else self.echo
-        return self.question, assistant(said), user(self.feedback.told)
+        """The turn as later requests show it: question, reply, feedback."""
+        shown = self.reply.text if self.echo is None else self.echo
+        return self.question, assistant(shown), user(self.feedback.told)
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+@dataclass(frozen=True)
+class Probe(Exchange):
     """A held-out sample asked in a fork of the session and never appended.
 
     Attributes:
-        after_turn: Turns played when it was asked.
+        after_turn: How many turns had been played.
         sample: Id of the sample.
-        label: The right label, in the names the model was given.
-        kept: Which past turns the request showed.
-        request: Fingerprint of the whole request.
-        reply: What the model answered.
-        answer: The label read from the reply, or None.
-        outcome: How reading went.
-        correct: Whether the answer was right.
-        overflows: Requests for it that the model refused as too long.
+        label: The correct label, as the model was shown it.
+        answer: The label parsed from the reply, or None.
+        outcome: How parsing went.
+        correct: Whether the answer was correct.
     """
 
     after_turn: int
     sample: str
     label: str
-    kept: tuple[Span, ...]
-    request: str
-    reply: Reply
     answer: str | None
     outcome: Outcome
     correct: bool
-    overflows: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
-    """What the model was asked to write down of the turns so far, in a request of its own.
+@dataclass(frozen=True)
+class Note(Exchange):
+    """The model's summary of the turns so far, requested between turns.
 
     Attributes:
-        after_turn: Turns played when it was written.
-        kept: Which past turns the request showed.
-        request: Fingerprint of the whole request.
-        reply: What the model wrote.
-        text: What later requests show of it: the reply, cut to its allowance.
-        overflows: Requests for it that the model refused as too long.
-        counted: Tokens of the request as counted here.
-        prefix: How many of them the request had in common with the beginning of the one before it.
+        after_turn: How many turns had been played.
+        text: The note as later requests show it: the reply, cut to the token limit of notes.
     """
 
     after_turn: int
-    kept: tuple[Span, ...]
-    request: str
-    reply: Reply
     text: str
-    overflows: int = 0
-    counted: int | None = None
-    prefix: int | None = None
 
 
 Event = Turn | Note
-"""What a session is made of, in order: turns, and the notes taken between them."""
+"""An entry of a session's history: a turn, or a note written between turns."""
 
 
 def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:
