@@ -23,7 +23,8 @@ from icl_loop.planning import Plan, as_json, plan
 from icl_loop.planning.cost_estimate import Job, makespan
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.terminal.plan_tables import duration, expense_table, exposure_table, sentences
+from icl_loop.terminal.formatting import duration
+from icl_loop.terminal.plan_tables import expense_table, exposure_table, sentences
 from icl_loop.transcripts import Transcript, read
 
 PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}

@@ -21,13 +21,13 @@ from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
 from icl_loop.runner.run import Stop
 from icl_loop.tasks.encodings import Pixels
+from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.progress import (
     RECENT,
     LiveProgress,
     PlainProgress,
     ProgressDisplay,
     draw,
-    printable,
     stops_table,
     summary_table,
     watch,

@@ -9,8 +9,9 @@ from icl_loop import planning
 from icl_loop.cli.options import Changes, Concurrency, ExperimentFile, Streams, Turns, laid_over
 from icl_loop.experiment import load
 from icl_loop.runner.run import DEFAULT_CONCURRENCY
-from icl_loop.terminal import plan_tables, progress
+from icl_loop.terminal import plan_tables
 from icl_loop.terminal.console import err, out, print_json
+from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.work_progress import Waiting, checking
 
 
@@ -52,4 +53,4 @@ def plan(
     out.print(plan_tables.expense_table(planned))
     out.print(plan_tables.exposure_table(planned))
     for sentence in plan_tables.sentences(planned):
-        out.print(progress.printable(sentence), highlight=False, markup=False)
+        out.print(printable(sentence), highlight=False, markup=False)

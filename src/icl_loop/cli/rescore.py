@@ -15,8 +15,8 @@ from icl_loop.analysis import find
 from icl_loop.cli.options import Paths, from_here
 from icl_loop.replay import rescoring
 from icl_loop.replay.rescoring import Rescored
-from icl_loop.terminal import progress
 from icl_loop.terminal.console import out
+from icl_loop.terminal.formatting import printable
 
 
 def rescore(
@@ -66,7 +66,7 @@ def _table(done: Sequence[Rescored]) -> Table:
         each = list(group)
         turns = sum(one.turns for one in each)
         table.add_row(
-            Text(progress.printable(arm)),
+            Text(printable(arm)),
             str(len(each)),
             str(turns),
             str(sum(one.changed for one in each)),

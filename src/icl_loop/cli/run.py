@@ -31,6 +31,7 @@ from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
 from icl_loop.terminal import progress
 from icl_loop.terminal.console import STOPPED_SHORT, err, say, this_command
+from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.run_summary import measured_arms, print_summary
 from icl_loop.terminal.work_progress import checking
 
@@ -173,7 +174,7 @@ def _close(playing: Run, result: RunResult | None) -> None:
         say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
         return
     err.print(
-        progress.printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
+        printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
         markup=False,
         highlight=False,
         soft_wrap=True,

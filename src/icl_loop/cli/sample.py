@@ -10,8 +10,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import ENCODINGS, encoding, fitting, prepared
-from icl_loop.terminal import progress
 from icl_loop.terminal.console import err
+from icl_loop.terminal.formatting import printable
 
 
 def sample(
@@ -45,7 +45,7 @@ def sample(
     else:
         typer.echo(shown.png, nl=False)
     if sys.stderr.isatty():
-        told = progress.printable(f"{chosen.id}, label {chosen.label}")
+        told = printable(f"{chosen.id}, label {chosen.label}")
         err.print(told, style="dim", highlight=False, markup=False)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icl_loop.report.experiment_settings import changed
-from icl_loop.terminal.progress import printable
+from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import Header
 
 

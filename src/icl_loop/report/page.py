@@ -58,7 +58,7 @@ from icl_loop.report.page_tables import (
     rung_rows,
 )
 from icl_loop.report.session_browser import Named
-from icl_loop.terminal.progress import printable
+from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import VERSION, Header, Transcript
 from icl_loop.transcripts.loading import SavedSessions
 

@@ -18,7 +18,7 @@ from icl_loop.analysis import (
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending
 from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
-from icl_loop.terminal.progress import percent
+from icl_loop.terminal.formatting import percent
 
 CELLS = {True: "yes", False: "not shown", None: "not tested"}
 _NONE = "–"

@@ -15,7 +15,7 @@ from icl_loop.report.image_data import Drawn, drawn
 from icl_loop.report.page_data import packed
 from icl_loop.report.probe_questions import held_out
 from icl_loop.tasks.question_decoding import Eye, eye_of
-from icl_loop.terminal.progress import printable
+from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import Transcript
 
 Baseline = Mapping[int, bool]

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from icl_loop.core.errors import IclLoopError, InputError
-from icl_loop.terminal import progress
+from icl_loop.terminal.formatting import printable
 
 DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
 PIPE_WIDTH = 120
@@ -33,19 +33,19 @@ def exit_code(error: IclLoopError) -> int:
 
 def complain(text: str) -> None:
     """Print an error or a warning."""
-    err.print(progress.printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+    err.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
     """Print a line of words, in which names stand that others chose."""
-    out.print(progress.printable(text), markup=False, highlight=False, soft_wrap=True)
+    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: object) -> None:
     """Print JSON in which whatever could steer a terminal is escaped; it reads back the same."""
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
     if not all(line.isprintable() for line in text.split("\n")):
-        pairs = zip(text, progress.printable(text), strict=True)
+        pairs = zip(text, printable(text), strict=True)
         text = "".join(mark if mark == kept else json.dumps(mark)[1:-1] for mark, kept in pairs)
     typer.echo(text)
 

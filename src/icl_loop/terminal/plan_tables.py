@@ -7,9 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.planning import ArmPlan, CostEstimate, Detectability, Plan
-from icl_loop.terminal.progress import printable
-
-UNKNOWN = "–"
+from icl_loop.terminal.formatting import UNKNOWN, duration, printable
 
 
 def expense_table(plan: Plan) -> Table:
@@ -128,17 +126,3 @@ def _advice(plan: Plan) -> Iterator[str]:
         f"What would help most is {advice.change}{besides}: the best reference learner's difference"
         f" is then {_points(advice.difference)}, seen with {_percent(advice.power)} % power."
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in its two largest units.
-
-    >>> duration(5025)
-    '1 h 24 min'
-    """
-    minutes = round(seconds / 60)
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60} min"

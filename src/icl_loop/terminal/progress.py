@@ -1,7 +1,6 @@
 """What people see in a terminal: progress, tables and pictures."""
 
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Iterable
 from threading import Event, Thread
@@ -24,27 +23,18 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import ArmSummary, Estimate
+from icl_loop.analysis import ArmSummary
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
 from icl_loop.runner.run import Stop
 from icl_loop.tasks.encodings import Pixels
+from icl_loop.terminal.formatting import percent, printable
 
 RECENT = 20
 """Turns of each session over which running accuracy is taken."""
 _NAME_WIDTH = 24
 """Names of arms are kept whole in a narrow table if all are as short as this."""
-
-
-def printable(text: str) -> str:
-    """Return `text` with everything that could steer a terminal replaced by U+FFFD."""
-    return "".join(mark if _is_plain(mark) else "\ufffd" for mark in text)
-
-
-def _is_plain(mark: str) -> bool:
-    """Whether a mark only takes its place; wide spaces do, which Python calls unprintable."""
-    return mark.isprintable() or mark == "\n" or unicodedata.category(mark) == "Zs"
 
 
 class _Score:
@@ -272,16 +262,6 @@ def summary_table(summaries: Iterable[ArmSummary]) -> Table:
             str(row.turns - row.outcomes.get("ok", 0)),
         )
     return table
-
-
-def percent(estimate: Estimate) -> str:
-    """Return a mean and half of its interval in percent."""
-    if estimate.mean is None:
-        return "–"
-    if estimate.interval is None:
-        return f"{100 * estimate.mean:.1f}"
-    half = (estimate.interval[1] - estimate.interval[0]) / 2
-    return f"{100 * estimate.mean:.1f} ±{100 * half:.1f}"
 
 
 def stops_table(stops: Iterable[Stop]) -> Table:

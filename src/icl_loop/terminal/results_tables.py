@@ -19,7 +19,7 @@ from icl_loop.analysis import (
 )
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending
-from icl_loop.terminal.progress import percent, printable
+from icl_loop.terminal.formatting import percent, printable
 
 _ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
 

@@ -21,6 +21,7 @@ from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.terminal import progress
 from icl_loop.terminal.console import out
+from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.results_tables import (
     baseline_table,
     metrics_table,
@@ -61,10 +62,10 @@ def print_summary(
     if shaded:
         out.print(baseline_table(shaded))
     for warning in warnings(summaries):
-        out.print(f"note: {progress.printable(warning)}", highlight=False, markup=False)
+        out.print(f"note: {printable(warning)}", highlight=False, markup=False)
     for conclusion in conclusions:
         if len(conclusions) > 1:
-            out.rule(progress.printable(conclusion.experiment), align="left")
+            out.rule(printable(conclusion.experiment), align="left")
         for line in verdict_lines(conclusion):
             out.print(line, soft_wrap=isinstance(line, Text))
 

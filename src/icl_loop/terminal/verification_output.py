@@ -10,8 +10,8 @@ from rich.progress import Progress
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.replay.verification import IN_WORDS, Difference, Finding, examine_all
-from icl_loop.terminal import progress
 from icl_loop.terminal.console import STOPPED_SHORT, WRONG_INPUT, complain, err, out, print_json
+from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import read_header
 
 _OUTSIDE = ("data", "donor")
@@ -65,13 +65,13 @@ def _line(finding: Finding) -> str:
     found = finding.difference
     if found is None:
         unfinished = "" if finding.ended else ", and it can go on"
-        return progress.printable(f"{finding.path}: {finding.turns} turns replay{unfinished}")
+        return printable(f"{finding.path}: {finding.turns} turns replay{unfinished}")
     if found.cause in _OUTSIDE:
-        return progress.printable(f"{finding.path}: cannot be derived again: {_words(found)}")
+        return printable(f"{finding.path}: cannot be derived again: {_words(found)}")
     turn = "" if found.turn is None else f", turn {found.turn}"
     what = found.what if len(found.what) <= _LONGEST else f"{found.what[:_LONGEST]} …"
     said = f"{finding.path}{turn}: {what}: {_words(found)}, since {found.since}"
-    return progress.printable(said)
+    return printable(said)
 
 
 def _words(found: Difference) -> str:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.replay.what_if.policy_summary import PolicySummary
-from icl_loop.terminal.progress import percent, printable
+from icl_loop.terminal.formatting import percent, printable
 
 
 def what_if_table(rows: Iterable[PolicySummary], learner: str) -> Table:

@@ -10,7 +10,8 @@ from rich.text import Text
 from icl_loop.core.messages import Image
 from icl_loop.core.records import Span, Turn
 from icl_loop.tasks.question_decoding import eye_of
-from icl_loop.terminal.progress import RECENT, draw, printable
+from icl_loop.terminal.formatting import printable
+from icl_loop.terminal.progress import RECENT, draw
 from icl_loop.terminal.viewer.accuracy_plot import curve, running
 from icl_loop.transcripts import Transcript
 
