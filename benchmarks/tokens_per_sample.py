@@ -12,7 +12,7 @@ from statistics import mean
 
 from icl_loop import InputError, open_dataset
 from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, TokenCounter, token_counter
-from icl_loop.tasks.encodings import WRITTEN_PICTURES, pixels
+from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, to_pixels
 
 SAMPLES = 50
 SIZE = 20
@@ -29,11 +29,11 @@ def counter(vocabulary: str) -> TokenCounter:
 def main() -> None:
     """Print the table."""
     dataset = open_dataset("mnist:test" if os.environ.get("ICL_LOOP_DATA") else "digits")
-    values = [pixels(dataset[index].image, SIZE) for index in range(SAMPLES)]
+    values = [to_pixels(dataset[index].image, SIZE) for index in range(SAMPLES)]
     counters = [counter(vocabulary) for vocabulary in VOCABULARIES]
     print(f"{SAMPLES} samples of {dataset.name}, {SIZE} x {SIZE}: mean tokens a sample")
     print(f"{'encoding':<10}" + "".join(f"{each.name:>22}" for each in counters) + f"{'ms':>8}")
-    for name, encoding in WRITTEN_PICTURES.items():
+    for name, encoding in PIXEL_TEXT_ENCODINGS.items():
         start = time.perf_counter()
         texts = [encoding.encode(each) for each in values]
         elapsed = (time.perf_counter() - start) / SAMPLES * 1e3

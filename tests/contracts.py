@@ -106,7 +106,7 @@ def check_policy(
     what was told. What is counted of a request is what it takes, and its prefix what it has in
     common with the one before.
     """
-    senses = MessageParser(task.prompts, task.encoding.name, task.names, task.feedback.delay)
+    senses = MessageParser(task.prompts, task.encoding.name, task.labels, task.feedback.delay)
     history, blind = (History.begun(window, task.system, senses, task.key) for _ in range(2))
     so_far: list[Event] = []
     shown_before_each: list[Shown] = []

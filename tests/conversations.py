@@ -6,14 +6,14 @@ from itertools import islice
 
 from icl_loop.core.messages import Message, assistant, system, user
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import ENCODINGS, Pixels, pixels
+from icl_loop.tasks.encodings import ENCODINGS, Pixels, to_pixels
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 
 LABELS = ("cat", "dog", "Ankle boot", "3", "き")
 NUMERALS = tuple("0123456789")
 _SAMPLES = list(islice(open_dataset("digits"), 40))
-DIGITS = [pixels(sample.image, 8) for sample in _SAMPLES]
+DIGITS = [to_pixels(sample.image, 8) for sample in _SAMPLES]
 """Pictures of the embedded data set, which some simulated models know."""
 TRUTHS = [sample.label for sample in _SAMPLES]
 """Their labels."""

@@ -32,7 +32,7 @@ from icl_loop.models.openai import OpenAIModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.datasets import csv_file, idx
-from icl_loop.tasks.datasets.folder import read_picture
+from icl_loop.tasks.datasets.folder import read_image
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import read
 from icl_loop.transcripts.checksum import with_checksum
@@ -126,7 +126,7 @@ def outcome(kind: Kind, path: Path) -> str:
 def _read_experiment(path: Path) -> None:
     made = load(path)
     for session in islice(made.sessions(), 2):
-        session.task.ask(0)
+        session.task.question(0)
 
 
 def _read_transcript(path: Path) -> None:
@@ -300,7 +300,7 @@ def files(folder: Path) -> list[Kind]:
         Kind("CSV", ".csv", _tables(), _ANY + csv_pieces, lambda path: csv_file.load(str(path))),
         Kind("IDX", ".idx", pairs[:1], (*_ANY, huge, b"\x1f\x8b"), _read_pair),
         Kind("IDX, gzip", ".idx", pairs[1:], (*_ANY, huge), _read_pair),
-        Kind("picture", ".png", _pictures(), (*_ANY, huge), read_picture),
+        Kind("picture", ".png", _pictures(), (*_ANY, huge), read_image),
     ]
 
 

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
-from icl_loop.tasks.answers import ParsedAnswer, read
+from icl_loop.tasks.answers import ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
 NUMERALS = tuple("0123456789")
@@ -22,7 +22,7 @@ OUTCOMES = {"unreadable", "out_of_set", "refusal", "truncated"}
 
 def _check(text: str, labels: tuple[str, ...], expected: str) -> None:
     """Check that `text` reads as `expected`: a label, or the outcome of a reading without one."""
-    reading = read(text, labels)
+    reading = parse_answer(text, labels)
     if expected in OUTCOMES:
         assert (reading.answer, reading.outcome) == (None, expected)
         assert reading.reason
@@ -399,7 +399,9 @@ def test_background_values_in_all_variants(mark: str) -> None:
         *(front + said + "." for front, said in product(IN_FRONT, ENGLISH)),
         *(front + said + "。" for front, said in product(IN_FRONT_JA, NIHONGO)),
     ]
-    assert [text for text in sentences if read(text.format(mark), NUMERALS).answer != "2"] == []
+    assert [
+        text for text in sentences if parse_answer(text.format(mark), NUMERALS).answer != "2"
+    ] == []
 
 
 @pytest.mark.parametrize("prompts", shipped())
@@ -407,9 +409,9 @@ def test_background_values_in_all_variants(mark: str) -> None:
 def test_replies_cut_or_withheld(prompts: str, text: str) -> None:
     """A reply that was cut at its limit is truncated, one withheld is a refusal, whatever they hold."""
     form = open_prompt_set(prompts).answer
-    assert read(text, NUMERALS, "length", form).outcome == "truncated"
-    assert read(text, NUMERALS, "content_filter", form).outcome == "refusal"
-    assert read("Answer: 3", NUMERALS, "length").answer is None
+    assert parse_answer(text, NUMERALS, "length", form).outcome == "truncated"
+    assert parse_answer(text, NUMERALS, "content_filter", form).outcome == "refusal"
+    assert parse_answer("Answer: 3", NUMERALS, "length").answer is None
 
 
 # ---- laws ---------------------------------------------------------------------------------
@@ -503,8 +505,8 @@ def test_the_final_line_reads_as_itself(
     """Any label in the final line that was asked for reads as itself, whatever was said before."""
     label = data.draw(st.sampled_from(labels))
     for text in (words.reply(label), f"{prior}\n{words.reply(label)}", f"{words.reply(label)}.\n"):
-        assert read(text, labels) == ParsedAnswer(label, "ok")
-        assert read(text, labels, form=words.answer) == ParsedAnswer(label, "ok")
+        assert parse_answer(text, labels) == ParsedAnswer(label, "ok")
+        assert parse_answer(text, labels, form=words.answer) == ParsedAnswer(label, "ok")
 
 
 @WORDINGS
@@ -513,7 +515,7 @@ def test_full_width_forms(words: PromptSet, labels: tuple[str, ...], data: st.Da
     """A final line in full-width letters and digits reads like the plain one."""
     label = data.draw(st.sampled_from(labels))
     wide = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
-    assert read(words.reply(label).translate(wide), labels) == ParsedAnswer(label, "ok")
+    assert parse_answer(words.reply(label).translate(wide), labels) == ParsedAnswer(label, "ok")
 
 
 @given(
@@ -523,7 +525,7 @@ def test_full_width_forms(words: PromptSet, labels: tuple[str, ...], data: st.Da
 @example(text="ﷺ" * 99, labels=NUMERALS, form=None)
 def test_any_text_can_be_read(text: str, labels: tuple[str, ...], form: str | None) -> None:
     """Reading never fails: a text answers one of the labels, or None with the reason in words."""
-    reading = read(text, labels, form=form)
+    reading = parse_answer(text, labels, form=form)
     assert (reading.outcome == "ok") == (reading.answer is not None) == (not reading.reason)
     assert reading.answer is None or reading.answer in labels
 
@@ -531,7 +533,7 @@ def test_any_text_can_be_read(text: str, labels: tuple[str, ...], form: str | No
 @given(text=HEAPS)
 def test_order_of_labels(text: str) -> None:
     """What is read does not depend on the order in which the labels are listed."""
-    assert read(text, NUMERALS).answer == read(text, NUMERALS[::-1]).answer
+    assert parse_answer(text, NUMERALS).answer == parse_answer(text, NUMERALS[::-1]).answer
 
 
 @given(
@@ -543,8 +545,11 @@ def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
     """Two final lines in a row are an answer only if they agree; after other words, the last counts."""
     reply = open_prompt_set(words).reply
     expected = first if first == second else None
-    assert read(f"{reply(first)}\n\n{reply(second)}", NUMERALS).answer == expected
-    assert read(f"{reply(first)}\nOn second thoughts.\n{reply(second)}", NUMERALS).answer == second
+    assert parse_answer(f"{reply(first)}\n\n{reply(second)}", NUMERALS).answer == expected
+    assert (
+        parse_answer(f"{reply(first)}\nOn second thoughts.\n{reply(second)}", NUMERALS).answer
+        == second
+    )
 
 
 @pytest.mark.parametrize(
@@ -565,7 +570,7 @@ def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
 )
 def test_a_form_of_ones_own(form: str, text: str, expected: str) -> None:
     """The final line of a user's own prompt set is stated like the shipped ones, and beside them."""
-    reading = read(text, NUMERALS, form=form)
+    reading = parse_answer(text, NUMERALS, form=form)
     assert (reading.answer or reading.outcome) == expected
 
 
@@ -581,14 +586,14 @@ def test_a_form_of_ones_own(form: str, text: str, expected: str) -> None:
 def test_labels_that_cannot_be_read(labels: tuple[str, ...], reason: str) -> None:
     """Labels that read the same, or as nothing, are refused before anything is read."""
     with pytest.raises(InputError, match=reason):
-        read("", labels)
+        parse_answer("", labels)
 
 
 @pytest.mark.parametrize("labels", [("a", "A"), ("-1", "1"), ("C", "C++", "C#"), ("U.S.", "U.K.")])
 def test_labels_that_differ_little(labels: tuple[str, ...]) -> None:
     """Labels that differ in case or in a mark only are kept apart."""
-    assert [read(f"Answer: {label}", labels).answer for label in labels] == list(labels)
-    assert [read(f'It is "{label}".', labels).answer for label in labels] == list(labels)
+    assert [parse_answer(f"Answer: {label}", labels).answer for label in labels] == list(labels)
+    assert [parse_answer(f'It is "{label}".', labels).answer for label in labels] == list(labels)
 
 
 @pytest.mark.timeout(20)
@@ -624,5 +629,5 @@ def test_labels_that_differ_little(labels: tuple[str, ...]) -> None:
 )
 def test_hostile_texts_take_no_time(piece: str, before: str) -> None:
     """A megabyte of anything is read at once, where a pattern that backtracks would take minutes."""
-    reading = read(before + piece * (1_000_000 // len(piece)) + " x", NUMERALS)
+    reading = parse_answer(before + piece * (1_000_000 // len(piece)) + " x", NUMERALS)
     assert reading.answer in {None, "3"}

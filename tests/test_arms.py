@@ -21,9 +21,9 @@ from icl_loop.experiment import Session
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
-from icl_loop.tasks.encodings import encoding, pixels
+from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.tasks.encodings.image_text import PixelEncoding
-from icl_loop.tasks.feedback import KINDS, FeedbackPolicy
+from icl_loop.tasks.feedback import FEEDBACK_KINDS, FeedbackPolicy
 from icl_loop.tasks.labels import NAMES, abstract, deranged, swapped
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED, transform
@@ -70,8 +70,8 @@ def test_label_maps_differ_by_stream() -> None:
 def test_the_order_of_the_names_tells_nothing(labels: str) -> None:
     """The names are listed in an order that is the same for every map with these names."""
     task = one(task={"labels": labels}).task
-    assert list(task.names) == sorted(task.names)
-    assert task.names != tuple(task.labels.values())
+    assert list(task.labels) == sorted(task.labels)
+    assert task.labels != tuple(task.label_map.values())
 
 
 @pytest.fixture(params=VOCABULARIES)
@@ -112,7 +112,7 @@ def test_permuted_pixels_are_the_same_pixels(key: tuple[int, int]) -> None:
 def test_projected_pixels_keep_distances() -> None:
     """A projection keeps the distances of real pictures up to its one factor, nearly."""
     session = one(30)
-    pictures = [pixels(sample.image, 20) for sample in session.task.samples]
+    pictures = [to_pixels(sample.image, 20) for sample in session.task.samples]
     turn = transform("projected", 20, (1, 2))
     turned = [turn(picture) for picture in pictures]
     assert all(picture.min() >= 0 and picture.max() <= 1 for picture in turned)
@@ -242,7 +242,7 @@ def test_telling_that_makes_no_sense() -> None:
             FeedbackPolicy("label", **changes)
     with pytest.raises(InputError, match=r"unknown feedback 'yokd'.*yoked"):
         FeedbackPolicy("yokd")
-    assert {FeedbackPolicy(kind).announced for kind in KINDS} == {
+    assert {FeedbackPolicy(kind).announcement for kind in FEEDBACK_KINDS} == {
         *("correctness", "label", "none", "demonstrations")
     }
 
@@ -321,9 +321,9 @@ async def test_a_swap_changes_names_halfway() -> None:
     """Until the swap the names are those before, from then on every sample has another."""
     plain = one(20, task={"labels": "abstract"}).task
     swap = one(20, task={"labels": "abstract", "swap_at": 10}).task
-    assert swap.names == plain.names
-    assert [swap.truth(t) for t in range(10)] == [plain.truth(t) for t in range(10)]
-    assert all(swap.truth(t) != plain.truth(t) for t in range(10, 20))
+    assert swap.labels == plain.labels
+    assert [swap.true_label(t) for t in range(10)] == [plain.true_label(t) for t in range(10)]
+    assert all(swap.true_label(t) != plain.true_label(t) for t in range(10, 20))
 
 
 async def test_a_reset_wipes_the_history() -> None:
@@ -404,10 +404,10 @@ def test_probes_that_are_too_many() -> None:
 def test_every_encoding_takes_permuted_pixels(name: str) -> None:
     """What was permuted is shown and read back like any other picture."""
     task = one(2, task={"pixels": "permuted", "encoding": name}).task
-    how = encoding(name)
+    how = get_encoding(name)
     assert isinstance(how, PixelEncoding)
-    moved = task.transform(pixels(task.samples[0].image, 20))
-    assert task.ask(0) == task.prompts.about(name).show(how.encode(moved))
+    moved = task.transform(to_pixels(task.samples[0].image, 20))
+    assert task.question(0) == task.prompts.about(name).show(how.encode(moved))
     assert np.abs(how.decode(how.encode(moved)) - moved).max() <= 0.5
 
 

@@ -115,7 +115,7 @@ def test_every_policy_is_under_contract() -> None:
 async def shown_by(policy: str, answers: str, **changes: Any) -> list[list[int]]:  # noqa: ANN401  settings
     """Return what a policy shows before each turn of a session with these answers."""
     chosen = session(len(answers), policy=policy, **changes)
-    truths = [chosen.task.truth(turn) for turn in range(len(answers))]
+    truths = [chosen.task.true_label(turn) for turn in range(len(answers))]
     given = [
         truth if answer == "r" else str((int(truth) + 1) % 10)
         for truth, answer in zip(truths, answers, strict=True)
@@ -143,7 +143,7 @@ async def test_a_late_verdict_is_used_when_it_has_come() -> None:
         feedback={"kind": "correctness", "delay": 2},
     )
     (chosen,) = made.sessions()
-    model = ScriptedModel([f"Answer: {chosen.task.truth(turn)}" for turn in range(6)])
+    model = ScriptedModel([f"Answer: {chosen.task.true_label(turn)}" for turn in range(6)])
     turns = await played(chosen, model)
     assert [list(shown_in(turn.kept)) for turn in turns] == [[], [], [], [0], [0, 1], [0, 1, 2]]
 
@@ -194,7 +194,7 @@ async def test_the_newest_of_each_class_are_shown() -> None:
     """`per_class` shows the newest turns of each label revealed, or of each answer confirmed."""
     answers = "rwrwr" * 6
     chosen = session(30, policy="per_class(1)")
-    truths = [chosen.task.truth(turn) for turn in range(30)]
+    truths = [chosen.task.true_label(turn) for turn in range(30)]
     revealed = await shown_by("per_class(1)", answers, feedback="label")
     confirmed = await shown_by("per_class(1)", answers, feedback="correctness")
     for turn in range(30):
@@ -411,4 +411,4 @@ def _steps(work: Callable[[], None]) -> int:
 
 def _senses(chosen: Session) -> MessageParser:
     task = chosen.task
-    return MessageParser(task.prompts, task.encoding.name, task.names, task.feedback.delay)
+    return MessageParser(task.prompts, task.encoding.name, task.labels, task.feedback.delay)

@@ -30,9 +30,9 @@ from sklearn.datasets import load_digits
 import contracts
 from icl_loop.core.errors import DatasetError
 from icl_loop.tasks.datasets import Dataset, idx, open_dataset
-from icl_loop.tasks.datasets.folder import MAX_PIXELS, read_picture
+from icl_loop.tasks.datasets.folder import MAX_PIXELS, read_image
 from icl_loop.tasks.datasets.published import PUBLISHED, Published, find
-from icl_loop.tasks.encodings import pixels
+from icl_loop.tasks.encodings import to_pixels
 
 Bytes = NDArray[np.uint8]
 
@@ -81,7 +81,7 @@ def test_digits_stay_bright() -> None:
     """The digits reach a model as bright as scikit-learn has them, of 16 levels above black."""
     levels = load_digits().images[:200]
     digits = open_dataset("digits")
-    values = np.array([pixels(digits[index].image, 8) for index in range(len(levels))])
+    values = np.array([to_pixels(digits[index].image, 8) for index in range(len(levels))])
     assert np.abs(values - levels / 16).max() <= 0.5 / 255 + 1e-6
     assert (float(values.min()), float(values.max())) == (0, 1)
 
@@ -490,21 +490,21 @@ def test_colour_and_grey(tmp_path: Path) -> None:
     """RGB and grey pictures are read as they were written."""
     Image.fromarray(COLOUR).save(tmp_path / "rgb.png")
     Image.fromarray(SHADES).save(tmp_path / "grey.png")
-    assert np.array_equal(read_picture(tmp_path / "rgb.png"), COLOUR)
-    assert np.array_equal(read_picture(tmp_path / "grey.png"), SHADES)
+    assert np.array_equal(read_image(tmp_path / "rgb.png"), COLOUR)
+    assert np.array_equal(read_image(tmp_path / "grey.png"), SHADES)
 
 
 def test_palette(tmp_path: Path) -> None:
     """A palette picture is read as the colours of its palette, not as their numbers."""
     picture = Image.fromarray(COLOUR).quantize(4)
     picture.save(tmp_path / "palette.png")
-    assert np.array_equal(read_picture(tmp_path / "palette.png"), np.array(picture.convert("RGB")))
+    assert np.array_equal(read_image(tmp_path / "palette.png"), np.array(picture.convert("RGB")))
 
 
 def test_one_bit(tmp_path: Path) -> None:
     """A picture of one bit is black and white, 0 and 255."""
     Image.fromarray(SHADES > 127).save(tmp_path / "bit.png")
-    assert np.array_equal(read_picture(tmp_path / "bit.png"), np.where(SHADES > 127, 255, 0))
+    assert np.array_equal(read_image(tmp_path / "bit.png"), np.where(SHADES > 127, 255, 0))
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
@@ -516,7 +516,7 @@ def test_sixteen_bits(tmp_path: Path, kind: str) -> None:
         path.write_bytes(b"P5 3 2 65535\n" + values.astype(">u2").tobytes())
     else:
         Image.fromarray(values).save(path)
-    assert read_picture(path).tolist() == [[0, 0, 1], [127, 254, 255]]
+    assert read_image(path).tolist() == [[0, 0, 1], [127, 254, 255]]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
@@ -535,7 +535,7 @@ def test_transparent(tmp_path: Path, mode: str) -> None:
         Image.merge(
             mode, [*Image.fromarray(colour).split(), Image.fromarray(np.squeeze(cover))]
         ).save(path)
-    read = read_picture(path)
+    read = read_image(path)
     assert read.shape == colour.shape
     assert np.abs(read - laid_over_white(colour, cover)).max() <= 1
 
@@ -549,13 +549,13 @@ def test_turned_by_its_camera(tmp_path: Path, orientation: int, turned: Bytes) -
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(SHADES).save(tmp_path / "photo.png", exif=exif)
-    assert np.array_equal(read_picture(tmp_path / "photo.png"), turned)
+    assert np.array_equal(read_image(tmp_path / "photo.png"), turned)
 
 
 def test_torn_note_of_a_camera(tmp_path: Path) -> None:
     """A camera's note that cannot be read is passed over, without a warning."""
     Image.fromarray(SHADES).save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
-    assert read_picture(tmp_path / "photo.jpg").shape == SHADES.shape
+    assert read_image(tmp_path / "photo.jpg").shape == SHADES.shape
 
 
 @pytest.mark.parametrize(
@@ -570,7 +570,7 @@ def test_no_known_white(tmp_path: Path, image: Image.Image, words: str) -> None:
     """A picture whose values have no known white is refused, not clipped."""
     image.save(tmp_path / "odd.tiff")
     with pytest.raises(DatasetError, match=f"odd.tiff cannot be read .*{words}"):
-        read_picture(tmp_path / "odd.tiff")
+        read_image(tmp_path / "odd.tiff")
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -585,7 +585,7 @@ def test_huge_picture(tmp_path: Path, size: tuple[int, int]) -> None:
     """A picture whose header claims too many pixels is refused in words, before its pixels."""
     (tmp_path / "huge.png").write_bytes(png_header(*size))
     with pytest.raises(DatasetError, match=rf"huge.png .*more than {MAX_PIXELS:,}"):
-        read_picture(tmp_path / "huge.png")
+        read_image(tmp_path / "huge.png")
 
 
 def test_text_called_png(tmp_path: Path) -> None:
@@ -611,7 +611,7 @@ def test_png_cut_anywhere(tmp_path: Path) -> None:
     for end in range(len(whole)):
         path.write_bytes(whole[:end])
         try:
-            assert np.array_equal(read_picture(path), COLOUR)
+            assert np.array_equal(read_image(path), COLOUR)
         except DatasetError as error:
             refused += 1
             assert str(path) in str(error)  # noqa: PT017  either outcome is sound
@@ -642,13 +642,13 @@ def test_altered_pictures(
     path = tmp_path_factory.mktemp("altered") / "picture"
     path.write_bytes(data[:end])
     with suppress(DatasetError):
-        image = read_picture(path)
+        image = read_image(path)
         assert image.dtype == np.uint8
         assert image.size
         assert image.ndim == 2 or image.shape[2:] == (3,)
         return
     with pytest.raises(DatasetError, match=re.escape(str(path))):
-        read_picture(path)
+        read_image(path)
 
 
 def test_empty_class(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from PIL import Image
 import contracts
 from icl_loop.core.errors import EncodingError, InputError
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import MAX_SIDE, WRITTEN_PICTURES, Pixels, encoding, pixels
+from icl_loop.tasks.encodings import MAX_SIDE, PIXEL_TEXT_ENCODINGS, Pixels, get_encoding, to_pixels
 
 ARTICLE_SHA256 = "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
 
-names = st.sampled_from(sorted(WRITTEN_PICTURES))
+names = st.sampled_from(sorted(PIXEL_TEXT_ENCODINGS))
 shades = st.floats(0, 1, width=32)
 sides = st.integers(1, 28)
 squares = sides.flatmap(lambda side: arrays.arrays(np.float32, (side, side), elements=shades))
@@ -47,7 +47,7 @@ def as_numpy_prints(values: Pixels) -> str:
         return "[" + ",\n".join(str(row) for row in rounded) + "]"
 
 
-@pytest.mark.parametrize("name", sorted(WRITTEN_PICTURES))
+@pytest.mark.parametrize("name", sorted(PIXEL_TEXT_ENCODINGS))
 @given(values=squares)
 @example(values=np.zeros((20, 20), np.float32))
 @example(values=np.ones((20, 20), np.float32))
@@ -55,14 +55,14 @@ def as_numpy_prints(values: Pixels) -> str:
 @example(values=np.eye(MAX_SIDE // 8, dtype=np.float32))
 def test_contract(name: str, values: Pixels) -> None:
     """Every encoding keeps the contract of encodings on squares of any content and size."""
-    contracts.check_encoding(encoding(name), values)
+    contracts.check_encoding(get_encoding(name), values)
 
 
-@pytest.mark.parametrize("name", sorted(set(WRITTEN_PICTURES) - {"sparse"}))
+@pytest.mark.parametrize("name", sorted(set(PIXEL_TEXT_ENCODINGS) - {"sparse"}))
 @given(values=rectangles)
 def test_rectangles(name: str, values: Pixels) -> None:
     """Every encoding but `sparse` keeps the contract on rectangles too."""
-    contracts.check_encoding(encoding(name), values)
+    contracts.check_encoding(get_encoding(name), values)
 
 
 def test_article_of_the_original() -> None:
@@ -72,7 +72,7 @@ def test_article_of_the_original() -> None:
     if not folder or not Path(f"{prefix}-images-idx3-ubyte.gz").exists():
         pytest.skip("ICL_LOOP_DATA names no folder that holds mnist/train-first100-*")
     sample = open_dataset(f"idx:{prefix}")[4]
-    text = encoding("article").encode(pixels(sample.image, 20))
+    text = get_encoding("article").encode(to_pixels(sample.image, 20))
     assert len(text) == 1560
     assert hashlib.sha256(text.encode()).hexdigest() == ARTICLE_SHA256
 
@@ -87,7 +87,7 @@ def test_article_of_the_original() -> None:
 @example(values=floats([-0.0, 1e-45, 0.04999, 0.95, 0.9500001]))
 def test_article_is_numpy_printing(values: Pixels) -> None:
     """The article encoding is numpy's own printing of the tenths, row by row, at any width."""
-    assert encoding("article").encode(values) == as_numpy_prints(values)
+    assert get_encoding("article").encode(values) == as_numpy_prints(values)
 
 
 @given(image=images, size=st.integers(1, 24))
@@ -95,23 +95,23 @@ def test_article_of_any_image(image: NDArray[np.uint8], size: int) -> None:
     """An image is written as numpy prints it resized, made grey, scaled and rounded, in that order."""
     grey = Image.fromarray(image).resize((size, size)).convert("L")
     scaled = np.asarray(grey, np.float32) / np.float32(255)
-    assert np.array_equal(pixels(image, size), scaled)
-    assert encoding("article").encode(pixels(image, size)) == as_numpy_prints(scaled)
+    assert np.array_equal(to_pixels(image, size), scaled)
+    assert get_encoding("article").encode(to_pixels(image, size)) == as_numpy_prints(scaled)
 
 
 def test_printing_options_change_nothing() -> None:
     """How a program likes numpy to print has no influence on the text of the article."""
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
-    usual = encoding("article").encode(values)
+    usual = get_encoding("article").encode(values)
     with np.printoptions(precision=2, floatmode="fixed", linewidth=30, sign="+", threshold=3):
-        assert encoding("article").encode(values) == usual
+        assert get_encoding("article").encode(values) == usual
 
 
 @given(image=arrays.arrays(np.uint8, st.tuples(sides, sides)))
 def test_pixels_of_a_fitting_image(image: NDArray[np.uint8]) -> None:
     """An image that has the size asked for keeps every value, brightest and darkest included."""
     square = np.resize(image, (len(image), len(image)))
-    assert np.array_equal(np.rint(pixels(square, len(square)) * 255), square)
+    assert np.array_equal(np.rint(to_pixels(square, len(square)) * 255), square)
 
 
 def test_colour_is_resized_first() -> None:
@@ -121,20 +121,20 @@ def test_colour_is_resized_first() -> None:
     late = np.array(picture.resize((4, 4)).convert("L")) / np.float32(255)
     early = np.array(picture.convert("L").resize((4, 4))) / np.float32(255)
     assert not np.array_equal(late, early)
-    assert np.array_equal(pixels(image, 4), late)
+    assert np.array_equal(to_pixels(image, 4), late)
 
 
 @pytest.mark.parametrize("size", [-1, 0, MAX_SIDE + 1])
 def test_impossible_size(size: int) -> None:
     """A size below one pixel or beyond the largest side is refused, naming it."""
     with pytest.raises(InputError, match=f"got {size}"):
-        pixels(np.zeros((8, 8), np.uint8), size)
+        to_pixels(np.zeros((8, 8), np.uint8), size)
 
 
 def test_one_mark_a_pixel() -> None:
     """The texts of a small picture are what the encodings are described to write."""
     values = floats([0, 0.5, 1], [0, 0, 0], [1, 0, 0.25])
-    assert {name: each.encode(values) for name, each in WRITTEN_PICTURES.items()} == {
+    assert {name: each.encode(values) for name, each in PIXEL_TEXT_ENCODINGS.items()} == {
         "article": "[[0.  0.5 1. ],\n[0. 0. 0.],\n[1.  0.  0.2]]",
         "grid": "049\n000\n902",
         "spaced": "0 4 9\n0 0 0\n9 0 2",
@@ -147,7 +147,7 @@ def test_one_mark_a_pixel() -> None:
 @given(values=squares)
 def test_sparse_is_binary(values: Pixels) -> None:
     """Sparse and binary are two ways of writing the same ink."""
-    sparse, binary = encoding("sparse"), encoding("binary")
+    sparse, binary = get_encoding("sparse"), get_encoding("binary")
     read = binary.decode(binary.encode(values))
     assert np.array_equal(sparse.decode(sparse.encode(values)), read)
 
@@ -155,10 +155,10 @@ def test_sparse_is_binary(values: Pixels) -> None:
 def refused_or_written(name: str, text: str) -> bool:
     """Return whether `text` is refused; if it is not, it is exactly what is written."""
     try:
-        values = encoding(name).decode(text)
+        values = get_encoding(name).decode(text)
     except EncodingError:
         return True
-    assert encoding(name).encode(values) == text
+    assert get_encoding(name).encode(values) == text
     return False
 
 
@@ -177,7 +177,7 @@ def test_any_text(name: str, text: str) -> None:
 )
 def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) -> None:
     """A text altered anywhere is refused unless it is what another picture is written as."""
-    text = encoding(name).encode(values)
+    text = get_encoding(name).encode(values)
     start = at % (len(text) + 1)
     refused_or_written(name, text[:start] + put + text[start + cut :])
 
@@ -185,7 +185,7 @@ def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) ->
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        *((name, "") for name in WRITTEN_PICTURES),
+        *((name, "") for name in PIXEL_TEXT_ENCODINGS),
         ("article", "[[0.5 nan]]"),
         ("article", "[[0.5 1.1]]"),
         ("article", "[[0.5 -0. ]]"),
@@ -231,10 +231,10 @@ def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
     between = "],\n[" if name == "article" else "\n"
     text = between.join([row] * 20_000)
     with pytest.raises(EncodingError, match=str(MAX_SIDE)):
-        encoding(name).decode(f"[[{text}]]" if name == "article" else text)
+        get_encoding(name).decode(f"[[{text}]]" if name == "article" else text)
 
 
-@pytest.mark.parametrize("name", sorted(WRITTEN_PICTURES))
+@pytest.mark.parametrize("name", sorted(PIXEL_TEXT_ENCODINGS))
 @pytest.mark.parametrize(
     "values",
     [
@@ -252,16 +252,16 @@ def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
 def test_values_that_are_no_picture(name: str, values: NDArray[np.float64]) -> None:
     """What is not rows and columns of values from 0 to 1 is refused when it is written."""
     with pytest.raises(EncodingError, match=name):
-        encoding(name).encode(values.astype(np.float32))
+        get_encoding(name).encode(values.astype(np.float32))
 
 
 def test_sparse_refuses_rectangles() -> None:
     """Sparse, whose rows do not tell their length, refuses to write what is not square."""
     with pytest.raises(EncodingError, match=r"\(2, 3\)"):
-        encoding("sparse").encode(np.zeros((2, 3), np.float32))
+        get_encoding("sparse").encode(np.zeros((2, 3), np.float32))
 
 
 def test_unknown_encoding() -> None:
     """An unknown encoding is refused with the nearest name."""
     with pytest.raises(InputError, match="did you mean 'article'"):
-        encoding("artikel")
+        get_encoding("artikel")

@@ -86,7 +86,7 @@ def test_a_session_travels_light() -> None:
     made = one_of()
     assert len(pickle.dumps(made)) < 30_000
     assert made.dataset.sha256
-    assert made.task.ask(0).digest
+    assert made.task.question(0).digest
     assert len(pickle.dumps(made)) < 30_000
 
 

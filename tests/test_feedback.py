@@ -7,14 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
-from icl_loop.tasks.feedback import FEEDBACK, FeedbackRule, Phrase, ScoredAnswer, feedback_rule
+from icl_loop.tasks.feedback import (
+    FEEDBACK_RULES,
+    FeedbackRule,
+    Phrase,
+    ScoredAnswer,
+    feedback_rule,
+)
 from icl_loop.tasks.labels import LABEL_MAPS, label_map
 from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, shipped
 
 JUDGEMENTS = st.builds(ScoredAnswer, turn=st.integers(0, 10_000), correct=st.booleans())
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 HONEST = ("correctness", "label", "none")
-RULES = pytest.mark.parametrize("rule", FEEDBACK.values(), ids=FEEDBACK)
+RULES = pytest.mark.parametrize("rule", FEEDBACK_RULES.values(), ids=FEEDBACK_RULES)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +51,7 @@ def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: ScoredA
     assert rule(judgement) == rule(judgement)
 
 
-@pytest.mark.parametrize("rule", [FEEDBACK[kind] for kind in HONEST], ids=HONEST)
+@pytest.mark.parametrize("rule", [FEEDBACK_RULES[kind] for kind in HONEST], ids=HONEST)
 @pytest.mark.parametrize("prompts", shipped())
 @given(judgement=JUDGEMENTS)
 def test_honest_words(rule: FeedbackRule, prompts: str, judgement: ScoredAnswer) -> None:

@@ -119,7 +119,7 @@ def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, size: tuple[int
     path = tmp_path / "bomb.png"
     path.write_bytes(_png(*size, zlib.compress(bytes(MIB))))
     with taking_at_most(8), pytest.raises(DatasetError, match="pixels"):
-        folder.read_picture(path)
+        folder.read_image(path)
 
 
 def test_a_folder_of_too_many_pixels_is_refused(

@@ -25,14 +25,14 @@ from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import MAX_SIDE, Pixels, encoding, prepared
+from icl_loop.tasks.encodings import MAX_SIDE, Pixels, get_encoding, prepare_sample
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 from icl_loop.terminal.progress import draw
 from icl_loop.terminal.viewer import Replay
 from icl_loop.transcripts import compare, read
 
-PNG = encoding("png")
+PNG = get_encoding("png")
 EACH_WORDING = pytest.mark.parametrize(
     "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
 )
@@ -75,9 +75,9 @@ def test_the_bytes_never_change() -> None:
 def test_a_seen_sample_is_the_written_one() -> None:
     """What is seen of a sample is what the texts are made from: resized, grey, no other change."""
     sample = open_dataset("digits")[3]
-    seen = PNG.decode(PNG.encode(prepared(sample, PNG, 20)))
-    grid = encoding("grid")
-    assert grid.encode(seen) == grid.encode(prepared(sample, grid, 20))
+    seen = PNG.decode(PNG.encode(prepare_sample(sample, PNG, 20)))
+    grid = get_encoding("grid")
+    assert grid.encode(seen) == grid.encode(prepare_sample(sample, grid, 20))
 
 
 def _altered(start: int, new: bytes) -> bytes:
@@ -230,7 +230,7 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
     [path] = (await Run(made, tmp_path).play()).paths
     saved = read(path)
     [fresh] = made.sessions()
-    assert [turn.question for turn in saved.turns] == [fresh.task.ask(n) for n in range(12)]
+    assert [turn.question for turn in saved.turns] == [fresh.task.question(n) for n in range(12)]
     assert await verify(saved) == 12
     assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
     text = without_checksum(path.read_text())
@@ -247,7 +247,7 @@ async def test_replay_draws_what_was_seen(tmp_path: Path) -> None:
     [path] = (await Run(made, tmp_path).play()).paths
     saved = read(path)
     [fresh] = made.sessions()
-    drawn = draw(prepared(fresh.task.samples[1], PNG, 20), colour=False).plain
+    drawn = draw(prepare_sample(fresh.task.samples[1], PNG, 20), colour=False).plain
     console = Console(width=80, file=io.StringIO())
     with console.capture() as shown:
         console.print(Replay(saved, colour=False).turn(1))

@@ -23,8 +23,8 @@ from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, o
 from icl_loop.models.reference import NearestNeighbour
 from icl_loop.models.reference.distances import Distances
 from icl_loop.models.simulated import Chance
-from icl_loop.tasks.answers import read
-from icl_loop.tasks.encodings import WRITTEN_PICTURES, Pixels, fitting
+from icl_loop.tasks.answers import parse_answer
+from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, Pixels, encodings_for
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
 RANDOM = np.random.default_rng(0)
@@ -36,13 +36,13 @@ MAY_NOT_ANSWER = {"simulated/format-breaker", "simulated/refuser"}
 EACH_WORDING = pytest.mark.parametrize(
     "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
 )
-EACH_ENCODING = pytest.mark.parametrize("encoding", fitting("picture"))
+EACH_ENCODING = pytest.mark.parametrize("encoding", encodings_for("picture"))
 EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
 
 
 async def answers_of(model: ChatModel, request: Sequence[Message]) -> str:
     """Return the label that a model answers, which must be one of those it may answer."""
-    answer = read((await model.complete(request)).text, LABELS).answer
+    answer = parse_answer((await model.complete(request)).text, LABELS).answer
     assert answer is not None
     return answer
 
@@ -209,7 +209,7 @@ async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -
         Past(picture, truth, "revealed_correct", truth)
         for picture, truth in zip(pictures, truths, strict=True)
     ]
-    decode, encode = WRITTEN_PICTURES["grid"].decode, WRITTEN_PICTURES["grid"].encode
+    decode, encode = PIXEL_TEXT_ENCODINGS["grid"].decode, PIXEL_TEXT_ENCODINGS["grid"].encode
     seen = decode(encode(asked))
     distances = [float(np.square(decode(encode(picture)) - seen).sum()) for picture in pictures]
     nearest = {t for t, d in zip(truths, distances, strict=True) if d <= min(distances) + 1e-5}
@@ -242,7 +242,7 @@ async def answers_about_digits(
     """Return what a learner answers about each picture after the same turns."""
     model = open_model(name, seed=seed)
     requests = [conversation(picture, shown, labels=NUMERALS) for picture in asked]
-    return [read((await model.complete(each)).text, NUMERALS).answer for each in requests]
+    return [parse_answer((await model.complete(each)).text, NUMERALS).answer for each in requests]
 
 
 def revealed(pictures: Sequence[Pixels], truths: Sequence[str]) -> list[Past]:

@@ -16,7 +16,7 @@ from icl_loop.core.errors import ContextFull, ReplayMismatch
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.loop import play, recall
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
-from icl_loop.tasks.feedback import FEEDBACK
+from icl_loop.tasks.feedback import FEEDBACK_RULES
 from icl_loop.tasks.task import Task
 
 
@@ -35,7 +35,7 @@ class Tape:
 
 def perfect(task: Task) -> ScriptedModel:
     """Return a model that knows every label."""
-    return ScriptedModel([task.prompts.reply(task.truth(turn)) for turn in range(len(task))])
+    return ScriptedModel([task.prompts.reply(task.true_label(turn)) for turn in range(len(task))])
 
 
 async def test_a_request_is_frame_then_kept_turns_then_question() -> None:
@@ -92,10 +92,10 @@ async def test_what_is_told_never_moves_the_score(answers: list[str]) -> None:
             turn.feedback.correct
             for turn in await played(session(8, feedback=kind), ScriptedModel(replies))
         ]
-        for kind in FEEDBACK
+        for kind in FEEDBACK_RULES
     }
     truth = session(8).task
-    expected = [truth.truth(turn) == answer for turn, answer in enumerate(answers)]
+    expected = [truth.true_label(turn) == answer for turn, answer in enumerate(answers)]
     assert all(judgements == expected for judgements in judged.values())
 
 

@@ -383,6 +383,8 @@ def test_usage_counts_what_estimators_count() -> None:
     """The first request of a session takes its frame, its question and the request's own tokens."""
     made = experiment(streams=1, turns=1)
     (session,) = made.sessions()
-    counted = count_messages(ESTIMATORS["o200k_base"], [session.task.system, session.task.ask(0)])
+    counted = count_messages(
+        ESTIMATORS["o200k_base"], [session.task.system, session.task.question(0)]
+    )
     expense = planned(made).expense
     assert Usage(expense.prompt, expense.cached) == Usage(counted + REQUEST_TOKENS, 0)

@@ -19,7 +19,7 @@ from icl_loop.replay.branching import branches
 from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run
-from icl_loop.tasks.answers import AnswerRule, AnswerRuleName, read
+from icl_loop.tasks.answers import AnswerRule, AnswerRuleName, parse_answer
 from icl_loop.transcripts import identity, line_of, read_header, whole_lines
 from icl_loop.transcripts import read as read_transcript
 from icl_loop.transcripts.checksum import SEAL
@@ -70,7 +70,7 @@ READINGS = {
 @pytest.mark.parametrize("text", READINGS, ids=repr)
 def test_rules_read_as_they_say(text: str) -> None:
     """`stated` takes the surest form, `strict` the exact last line, `last` the last label named."""
-    found = [read(text, DIGITS, form=FORM, rule=AnswerRule(name)).answer for name in RULES]
+    found = [parse_answer(text, DIGITS, form=FORM, rule=AnswerRule(name)).answer for name in RULES]
     assert tuple(found) == READINGS[text]
 
 
@@ -78,17 +78,17 @@ def test_rules_read_as_they_say(text: str) -> None:
 def test_other_names_are_accepted(name: AnswerRuleName) -> None:
     """A label is read under its other names, by every rule; a cut reply is read by none."""
     rule = AnswerRule(name, (("trois", "3"), ("drei", "3")))
-    assert read("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
-    assert read("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
-    assert read("Answer: vier", DIGITS, form=FORM, rule=rule).answer is None
-    assert read("Answer: 3", DIGITS, "length", FORM, rule).outcome == "truncated"
+    assert parse_answer("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
+    assert parse_answer("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
+    assert parse_answer("Answer: vier", DIGITS, form=FORM, rule=rule).answer is None
+    assert parse_answer("Answer: 3", DIGITS, "length", FORM, rule).outcome == "truncated"
 
 
 def test_names_that_contradict_are_refused() -> None:
     """A name for what is no label, or for two labels, is refused."""
     for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "another label")):
         with pytest.raises(InputError, match=words):
-            read("", DIGITS, rule=AnswerRule("stated", names))
+            parse_answer("", DIGITS, rule=AnswerRule("stated", names))
     with pytest.raises(InputError, match="did you mean 'strict'"):
         parse({"name": "small", "answers": {"rule": "strickt"}})
 
@@ -125,7 +125,7 @@ async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: Answe
                 key: now[key] for key in now if key not in judged
             }
             if now["type"] == "turn":
-                reading = read(now["reply"], DIGITS, form=FORM, rule=AnswerRule(rule))
+                reading = parse_answer(now["reply"], DIGITS, form=FORM, rule=AnswerRule(rule))
                 assert (now["answer"], now["outcome"]) == (reading.answer, reading.outcome)
                 assert now["correct"] == (now["answer"] == now["label"])
         assert (old[1:] == new[1:]) == (rule == "stated")

@@ -197,7 +197,7 @@ async def test_one_session_that_stops_does_not_stop_the_others(tmp_path: Path) -
     """When a session cannot go on the others do; its turns are kept and the reason is told."""
     made = experiment(streams=3)
     stuck = list(made.sessions())[1]
-    playing = Run(made, tmp_path, open_model=lambda _: Fickle(stuck.task.ask(5).text))
+    playing = Run(made, tmp_path, open_model=lambda _: Fickle(stuck.task.question(5).text))
     result = await playing.play()
     (stop,) = result.stops
     assert (stop.session.file_name, str(stop.reason)) == (stuck.file_name, "no")

@@ -24,9 +24,8 @@ from icl_loop.models.simulated import (
     WinStayLoseShift,
 )
 from icl_loop.replay.verification import verify
-from icl_loop.tasks import answers
-from icl_loop.tasks.answers import ParsedAnswer
-from icl_loop.tasks.encodings import WRITTEN_PICTURES as ENCODINGS
+from icl_loop.tasks.answers import ParsedAnswer, parse_answer
+from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS as ENCODINGS
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 
@@ -42,7 +41,7 @@ async def reading_of(
     reply = await model.complete(request)
     form = (words or open_prompt_set("en")).answer
     labels = LABELS if "cat" in request[0].text else NUMERALS
-    return answers.read(reply.text, labels, reply.finish, form)
+    return parse_answer(reply.text, labels, reply.finish, form)
 
 
 async def answer_of(model: ChatModel, request: Sequence[Message]) -> str:

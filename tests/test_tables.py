@@ -20,12 +20,12 @@ from icl_loop.models.features import standardised
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.datasets.bundled import TABLES
 from icl_loop.tasks.datasets.table import Table
-from icl_loop.tasks.encodings import encoding, prepared
+from icl_loop.tasks.encodings import get_encoding, prepare_sample
 from icl_loop.tasks.encodings.table_text import MAX_COLUMNS, written
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 
 EACH_TABLE = pytest.mark.parametrize("name", TABLES)
-TABLE = encoding("table")
+TABLE = get_encoding("table")
 
 plain = st.text(
     st.characters(categories=["L", "N", "P", "S"]) | st.just(" "), min_size=1, max_size=9
@@ -133,7 +133,7 @@ def test_rows_keep_the_contract(values: Measurements) -> None:
 def test_a_row_reads_plainly() -> None:
     """A row is a line a column: its name, a colon, the number without needless digits."""
     iris = open_dataset("iris")[3]
-    assert TABLE.encode(prepared(iris, TABLE, 20)) == (
+    assert TABLE.encode(prepare_sample(iris, TABLE, 20)) == (
         "sepal length (cm): 4.6\nsepal width (cm): 3.1\npetal length (cm): 1.5\npetal width (cm): 0.2"
     )
     shown = [written(value) for value in (1065.0, 123456.0, 0.006399, 0.1 + 0.2, -0.0, 1e-9, 2e22)]

@@ -16,11 +16,11 @@ from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.features import TEXT_FEATURES, perceived
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
-from icl_loop.tasks.encodings import encoding
+from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 
-TEXT = encoding("text")
+TEXT = get_encoding("text")
 EACH_WORDING = pytest.mark.parametrize(
     "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
 )

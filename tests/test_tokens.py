@@ -33,7 +33,7 @@ from icl_loop.core.tokens import (
 )
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.datasets.published import PUBLISHED
-from icl_loop.tasks.encodings import ENCODINGS, WRITTEN_PICTURES, Encoding, Pixels, pixels
+from icl_loop.tasks.encodings import ENCODINGS, PIXEL_TEXT_ENCODINGS, Encoding, Pixels, to_pixels
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import Announcements, PromptSet, open_prompt_set, shipped
 
@@ -43,7 +43,9 @@ SLACK = {"ascii": 2.0, "binary": 2.0}
 """How far above the true count an encoding's estimate may be on average; a quarter for the others."""
 
 ESTIMATES = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
-EACH_ENCODING = pytest.mark.parametrize("encoding", WRITTEN_PICTURES.values(), ids=WRITTEN_PICTURES)
+EACH_ENCODING = pytest.mark.parametrize(
+    "encoding", PIXEL_TEXT_ENCODINGS.values(), ids=PIXEL_TEXT_ENCODINGS
+)
 EACH_WORDING = pytest.mark.parametrize(
     "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
 )
@@ -122,7 +124,7 @@ def test_the_estimate_of_mnist(
 
 def _texts(dataset: Dataset, encoding: Encoding, size: int) -> list[str]:
     samples = (dataset[index] for index in range(0, len(dataset), len(dataset) // 40))
-    return [encoding.encode(pixels(sample.image, size)) for sample in islice(samples, 40)]
+    return [encoding.encode(to_pixels(sample.image, size)) for sample in islice(samples, 40)]
 
 
 def _check_estimates(

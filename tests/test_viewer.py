@@ -28,7 +28,7 @@ from icl_loop.context import shown_in
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.loop import events
-from icl_loop.tasks.encodings import encoding, pixels
+from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.terminal.progress import RECENT, draw
 from icl_loop.terminal.viewer import Replay, Show, View, curve, keys_in, page, press
 from icl_loop.terminal.viewer.accuracy_plot import running
@@ -57,7 +57,7 @@ def saved() -> Transcript:
 
 def test_replay_shows_each_turn(saved: Transcript) -> None:
     """A turn is shown with picture, answer, truth, verdict, what was told, and the recent window."""
-    replay, grid = Replay(saved, colour=False), encoding("grid")
+    replay, grid = Replay(saved, colour=False), get_encoding("grid")
     samples = session(RECENT + 5).task.samples
     for index, turn in enumerate(saved.turns):
         text = shown(replay.turn(index))
@@ -67,7 +67,7 @@ def test_replay_shows_each_turn(saved: Transcript) -> None:
         assert f"told: {turn.feedback.told}\n" in text
         recent = [each.feedback.correct for each in saved.turns[: index + 1]][-RECENT:]
         assert f"shown {index} past turns; {sum(recent)} of the last {len(recent)} right" in text
-        picture = pixels(samples[index].image, 20)
+        picture = to_pixels(samples[index].image, 20)
         assert text.startswith(draw(grid.decode(grid.encode(picture)), colour=False).plain)
 
 

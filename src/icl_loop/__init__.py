@@ -35,7 +35,7 @@ from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.datasets import Dataset, open_dataset
-from icl_loop.tasks.encodings import ENCODINGS, encoding
+from icl_loop.tasks.encodings import ENCODINGS, get_encoding
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Task
 from icl_loop.transcripts import Transcript, TranscriptWriter, read
@@ -85,9 +85,9 @@ __all__ = [
     "Within",
     "arm_curves",
     "context_policy",
-    "encoding",
     "events",
     "frame",
+    "get_encoding",
     "load",
     "open_dataset",
     "open_model",

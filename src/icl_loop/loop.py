@@ -88,23 +88,23 @@ async def _play_turn(
     index: int, task: Task, model: ChatModel, keep: ContextPolicy, history: History
 ) -> tuple[Turn, Shown]:
     """Ask, read, judge and feed back one sample; return the turn, and what its request showed."""
-    question, calibration = task.ask(index), history.tally.calibration
+    question, calibration = task.question(index), history.tally.calibration
     asked = await _ask(task, model, keep, history, question)
-    reading = task.read(asked.reply)
+    reading = task.parse(asked.reply)
     turn = Turn(
         index=index,
         sample=task.samples[index].id,
-        label=task.truth(index),
+        label=task.true_label(index),
         question=question,
         kept=spans(asked.shown),
         request=asked.request.fingerprint,
         reply=asked.reply,
         answer=reading.answer,
         outcome=reading.outcome,
-        feedback=task.judge(index, reading.answer, history.turns),
+        feedback=task.score(index, reading.answer, history.turns),
         overflows=asked.overflows,
         calibration=calibration,
-        echo=task.echo(index, asked.reply, reading.answer),
+        echo=task.shown_reply(index, asked.reply, reading.answer),
         counted=asked.counted,
         prefix=asked.prefix,
     )
@@ -188,11 +188,11 @@ async def _probe(
 ) -> Probe:
     limit = history.tally.limit
     try:
-        asked = await _ask(task, model, keep, history, task.ask_about(sample))
+        asked = await _ask(task, model, keep, history, task.question_about(sample))
     finally:
         history.tally.limit = limit  # what a fork was refused binds neither another nor the session
     played = len(history.turns)
-    reading, label = task.read(asked.reply), task.name(sample, played)
+    reading, label = task.parse(asked.reply), task.label_of(sample, played)
     return Probe(
         after_turn=played,
         sample=sample.id,
@@ -212,7 +212,7 @@ def history_of(
 ) -> History:
     """Return the history of a session of this task that has played these already."""
     delay = task.feedback.delay
-    senses = MessageParser(task.prompts, task.encoding.name, task.names, delay, task.rule)
+    senses = MessageParser(task.prompts, task.encoding.name, task.labels, delay, task.rule)
     history = History.begun(window or Window(), task.system, senses, task.key)
     for event in begun:
         hear(history, keep, event)

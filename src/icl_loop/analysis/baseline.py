@@ -27,7 +27,7 @@ from icl_loop.core.messages import Message, Request, system, user
 from icl_loop.core.records import Turn
 from icl_loop.loop import recall
 from icl_loop.models import BUILT_IN, ChatModel, open_model
-from icl_loop.tasks import answers
+from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.loading import SavedSessions
@@ -64,7 +64,7 @@ async def _is_right(model: ChatModel, header: Header, transcript: Transcript, tu
     reply = await model.complete(request_of(transcript, turn))
     prompt_sets = _promptss(header)
     form = _form_of(prompt_sets[0]) if prompt_sets else None
-    reading = answers.read(reply.text, header.labels, reply.finish, form)
+    reading = parse_answer(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
 
 

@@ -9,7 +9,7 @@ import typer
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import ENCODINGS, encoding, fitting, prepared
+from icl_loop.tasks.encodings import ENCODINGS, encodings_for, get_encoding, prepare_sample
 from icl_loop.terminal.console import err
 from icl_loop.terminal.formatting import printable
 
@@ -33,9 +33,9 @@ def sample(
 ) -> None:
     """Print a sample as a model would be shown it, and nothing else."""
     chosen = open_dataset(dataset)[index]
-    usual = "grid" if chosen.modality == "picture" else fitting(chosen.modality)[0]
-    how = encoding(usual if encoding_name is None else encoding_name)
-    shown = how.encode(prepared(chosen, how, size))
+    usual = "grid" if chosen.modality == "picture" else encodings_for(chosen.modality)[0]
+    how = get_encoding(usual if encoding_name is None else encoding_name)
+    shown = how.encode(prepare_sample(chosen, how, size))
     if file is not None:
         _keep(shown, file)
     elif isinstance(shown, str):

@@ -20,7 +20,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
 from icl_loop.core.records import Event, Note, Turn
 from icl_loop.core.tokens import count_message
-from icl_loop.tasks import answers
+from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
 from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
 from icl_loop.tasks.question_decoding import eye
 
@@ -57,7 +57,7 @@ class MessageParser:
     encoding: str
     labels: tuple[str, ...]
     delay: int = 0
-    rule: answers.AnswerRule = answers.STATED
+    rule: AnswerRule = STATED
 
     def hear(self, told: str) -> ParsedFeedback | None:
         """Return what a told phrase means, or None if it is none."""
@@ -89,8 +89,8 @@ def _heard(prompts: PromptSet, told: str) -> ParsedFeedback | None:
 
 
 @lru_cache(1_024)
-def _read(form: str, labels: tuple[str, ...], said: str, rule: answers.AnswerRule) -> str | None:
-    return answers.read(said, labels, form=form, rule=rule).answer
+def _read(form: str, labels: tuple[str, ...], said: str, rule: AnswerRule) -> str | None:
+    return parse_answer(said, labels, form=form, rule=rule).answer
 
 
 @lru_cache(256)

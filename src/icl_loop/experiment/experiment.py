@@ -75,7 +75,7 @@ class Experiment:
         called after each of the sessions.
         """
         for session in self.sessions():
-            room = session.window.left_after(session.task.system, session.task.ask(0))
+            room = session.window.left_after(session.task.system, session.task.question(0))
             if room < 0:
                 raise InputError(
                     f"arm {session.arm!r}: model.context_window ="
@@ -102,7 +102,7 @@ def _check_policy(session: Session) -> None:
             f"{place} = {policy}: the prompt set {session.settings.task.prompts} has no table [notes]"
         )
     asking = user(task.prompts.notes.ask(notes.tokens))
-    room = session.window.left_after(task.system, task.ask(0), asking) - notes.tokens
+    room = session.window.left_after(task.system, task.question(0), asking) - notes.tokens
     if room < 0:
         raise InputError(
             f"{place} = {policy}: model.context_window = {session.window.tokens} leaves no room"

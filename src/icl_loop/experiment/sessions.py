@@ -16,7 +16,7 @@ from icl_loop.experiment.settings import LimitSettings, Settings
 from icl_loop.experiment.validation_errors import first_complaint
 from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset
-from icl_loop.tasks.encodings import encoding
+from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.labels import label_map, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Replies, Task
@@ -100,9 +100,9 @@ class Session:
         names = label_map(settings.labels, drawn.labels, key)
         return Task(
             samples=drawn.samples,
-            encoding=encoding(settings.encoding),
+            encoding=get_encoding(settings.encoding),
             size=settings.size,
-            labels=names,
+            label_map=names,
             prompts=drawn.prompts,
             feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
             key=key,
@@ -163,7 +163,7 @@ class Session:
             params=model.params,
             merge_roles=model.merge_roles,
             answer_format=model.answer_format,
-            labels=self.task.names,
+            labels=self.task.labels,
             timeout_s=timeout_s,
         )
 
@@ -176,7 +176,7 @@ class Session:
             seed=self.seed,
             turns=self.turns,
             settings=self.settings.recorded(),
-            labels=list(self.task.names),
+            labels=list(self.task.labels),
             system=self.task.system.text,
             dataset=DatasetIdentity(
                 name=self.dataset.name, sha256=self.dataset.sha256, size=len(self.dataset)

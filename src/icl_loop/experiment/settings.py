@@ -20,7 +20,7 @@ from icl_loop.experiment.validators import (
 from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 from icl_loop.tasks.encodings import ENCODINGS
-from icl_loop.tasks.feedback import KINDS, YOKED, FeedbackPolicy, Only
+from icl_loop.tasks.feedback import FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.tasks.task import Replies
@@ -104,7 +104,7 @@ class FeedbackSettings(_Table):
         only: Which verdicts are told.
     """
 
-    kind: Annotated[str, one_of(KINDS)] = "correctness"
+    kind: Annotated[str, one_of(FEEDBACK_KINDS)] = "correctness"
     donor: str | None = None
     noise: float = Field(default=0.0, ge=0, le=1)
     delay: int = Field(default=0, ge=0)

@@ -10,8 +10,8 @@ from icl_loop.core.errors import EncodingError, InputError, RequestRefused
 from icl_loop.core.messages import JOIN, Image, Message, Reply
 from icl_loop.core.records import Modality
 from icl_loop.models.features import Features, Perceived, perceived, standardised
-from icl_loop.tasks import answers
-from icl_loop.tasks.encodings import PngEncoding, encoding
+from icl_loop.tasks.answers import parse_answer
+from icl_loop.tasks.encodings import PngEncoding, get_encoding
 from icl_loop.tasks.prompts import Frame, ParsedFeedback, PromptSet, open_prompt_set, shipped
 
 
@@ -200,8 +200,8 @@ class _SystemParser:
         """
         self.prompts, self.frame = words, frame
         try:
-            self._encoding = encoding(frame.encoding)
-            answers.read("", frame.labels, form=words.answer)
+            self._encoding = get_encoding(frame.encoding)
+            parse_answer("", frame.labels, form=words.answer)
         except InputError as error:
             raise RequestRefused(str(error)) from None
         self._sentences = words.about(frame.encoding)
@@ -265,4 +265,4 @@ class _SystemParser:
         return heard if known else None
 
     def _answer(self, text: str) -> str | None:
-        return answers.read(text, self.frame.labels, form=self.prompts.answer).answer
+        return parse_answer(text, self.frame.labels, form=self.prompts.answer).answer

@@ -104,7 +104,7 @@ class Trials:
             usages = counting.usages
         if session.donor is None or len(session.donor.told) == session.turns:
             await self._play(session, model, turns)
-        asked = [turn.question for turn in turns] or [session.task.ask(0)]
+        asked = [turn.question for turn in turns] or [session.task.question(0)]
         return Trial(
             usages=tuple(usages),
             correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
@@ -113,7 +113,7 @@ class Trials:
             most_shown=max(map(_shown, turns), default=0),
             fits=_fits(session, turns),
             sample_tokens=mean(count_message(window.counter, each) for each in asked),
-            chance=1 / len(session.task.names),
+            chance=1 / len(session.task.labels),
         )
 
     async def _play(self, session: Session, model: ChatModel, turns: list[Turn]) -> None:

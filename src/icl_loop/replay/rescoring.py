@@ -10,8 +10,7 @@ from typing import Any
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
 from icl_loop.experiment import AnswerSettings, answering
-from icl_loop.tasks import answers
-from icl_loop.tasks.answers import AnswerRule, ParsedAnswer
+from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import (
     VERSION,
@@ -54,7 +53,7 @@ class Rescored:
 def read_again(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
     """Return what `rule` reads in a reply to a question asked under `header`."""
     form = open_prompt_set(prompts_of(header)).answer
-    return answers.read(reply.text, header.labels, reply.finish, form, rule)
+    return parse_answer(reply.text, header.labels, reply.finish, form, rule)
 
 
 def prompts_of(header: Header) -> str:
@@ -94,7 +93,7 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
         source.header, settings, sha256(b"".join(map(without_checksum, lines))).hexdigest()
     )
     rule = settings.as_rule()
-    answers.read("", header.labels, rule=rule)  # refuses names for what is no label
+    parse_answer("", header.labels, rule=rule)  # refuses names for what is no label
     judged = [_judged(line, header, rule) for line in lines[1:]]
     place = (out or path.resolve().parent.parent) / header.experiment / path.name
     _write(place, header, judged)

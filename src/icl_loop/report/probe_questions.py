@@ -6,7 +6,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.experiment import Session
 from icl_loop.report.experiment_settings import flat
-from icl_loop.tasks.datasets import is_at_hand
+from icl_loop.tasks.datasets import is_available_locally
 from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.transcripts import Header
 
@@ -25,11 +25,11 @@ def held_out(header: Header) -> Mapping[str, Message]:
     if how is None or how.modality != "picture" or not name.startswith(_OF_PICTURES):
         return {}
     try:
-        return _asked(header) if is_at_hand(name) else {}
+        return _asked(header) if is_available_locally(name) else {}
     except InputError:
         return {}  # they are shown without their pictures
 
 
 def _asked(header: Header) -> dict[str, Message]:
     task = Session.of(header).task
-    return {sample.id: task.ask_about(sample) for sample in task.probes}
+    return {sample.id: task.question_about(sample) for sample in task.probes}

@@ -130,7 +130,7 @@ class ModelPool:
 def model_key(session: Session) -> str:
     """Return what is the same for sessions that share a model."""
     task = session.settings.task
-    return f"{session.settings.model.model_dump_json()} {task.prompts} {session.task.names}"
+    return f"{session.settings.model.model_dump_json()} {task.prompts} {session.task.labels}"
 
 
 def uncounted(_: Sequence[Message]) -> int:

@@ -392,7 +392,7 @@ def _counted(session: Session, history: History, probe: Probe) -> int:
     """Return the tokens of a saved probe that no turn came after."""
     task, counter = session.task, session.window.counter
     sample = next((each for each in task.probes if each.id == probe.sample), None)
-    asked = 0 if sample is None else count_message(counter, task.ask_about(sample))
+    asked = 0 if sample is None else count_message(counter, task.question_about(sample))
     return history.counted(shown_in(probe.kept), asked)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icl_loop.core.messages import Reply
-from icl_loop.tasks import answers
+from icl_loop.tasks.answers import parse_answer
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 _WORD = re.compile(r"\S+\s*|\s+")
@@ -85,7 +85,7 @@ def chosen(reply: Reply, choice: tuple[str, tuple[str, ...]] | None) -> tuple[st
     if choice is None or reply.finish != "stop":
         return reply.text, False
     name, labels = choice
-    answer = answers.read(reply.text, labels).answer
+    answer = parse_answer(reply.text, labels).answer
     if answer is None:
         return reply.text, True
     return json.dumps({name: answer}, ensure_ascii=False), False

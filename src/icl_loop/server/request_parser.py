@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message, Part, Role, Text
 from icl_loop.server.responses import Refused
-from icl_loop.tasks import answers
+from icl_loop.tasks.answers import parse_answer
 
 T = TypeVar("T")
 
@@ -125,7 +125,7 @@ def asked_choice(table: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None
         said = "the only response_format served is a json_schema with one enum of strings"
         raise Refused(400, said, param="response_format")
     try:
-        answers.read("", found[0][1])
+        parse_answer("", found[0][1])
     except InputError as error:
         raise Refused(400, str(error), param="response_format") from None
     return found[0]

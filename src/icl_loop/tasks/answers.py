@@ -52,7 +52,7 @@ class AnswerRule:
 STATED = AnswerRule()
 
 
-def read(
+def parse_answer(
     text: str,
     labels: Sequence[str],
     finish: Finish = "stop",
@@ -79,7 +79,7 @@ def read(
         return ParsedAnswer(None, "truncated", "the reply was cut off at its length limit")
     if finish == "content_filter":
         return ParsedAnswer(None, "refusal", "the reply was withheld by a content filter")
-    return reader.read(text)
+    return reader.parse(text)
 
 
 # ---- plain text --------------------------------------------------------------------------
@@ -365,7 +365,7 @@ class _Reader:
         self._form = before.rpartition("\n")[2].strip(), after.partition("\n")[0].strip()
         self._patterns = _Patterns(tuple(known), tuple(spoken))
 
-    def read(self, text: str) -> ParsedAnswer:
+    def parse(self, text: str) -> ParsedAnswer:
         """Return the reading of `text`; thoughts that are marked as such are passed over."""
         plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
         parts = (part for line in plain.splitlines() for part in _SENTENCE.split(line))
@@ -498,7 +498,7 @@ class _StrictReader(_Reader):
         self._before, _, self._after = line.strip().partition("{label}")
         self._exact = {**dict(others), **{label: label for label in labels}}
 
-    def read(self, text: str) -> ParsedAnswer:
+    def parse(self, text: str) -> ParsedAnswer:
         """Return the label in the last line that is not blank."""
         line = text.rstrip()[-LONGEST:].rpartition("\n")[2].strip()
         value = line.removeprefix(self._before).removesuffix(self._after)
@@ -515,7 +515,7 @@ class _StrictReader(_Reader):
 class _LastReader(_Reader):
     """Reads the last label that is named anywhere, whatever is said of it."""
 
-    def read(self, text: str) -> ParsedAnswer:
+    def parse(self, text: str) -> ParsedAnswer:
         """Return the last label of `text`; thoughts that are marked as such are passed over."""
         plain = self._fold(text[-LONGEST:].rpartition(_THOUGHT)[2])[-LONGEST:]
         found = list(_compiled(self._patterns.every).finditer(plain))

@@ -60,7 +60,7 @@ def demonstrations(judgement: ScoredAnswer) -> Phrase:  # noqa: ARG001  the hist
     return "correct"
 
 
-FEEDBACK: Mapping[str, FeedbackRule] = {
+FEEDBACK_RULES: Mapping[str, FeedbackRule] = {
     "correctness": correctness,
     "label": label,
     "none": none,
@@ -69,15 +69,15 @@ FEEDBACK: Mapping[str, FeedbackRule] = {
 }
 YOKED = "yoked"
 """The kind that tells what a donor session was told; it has no rule, but words of its own."""
-KINDS = (*FEEDBACK, YOKED)
+FEEDBACK_KINDS = (*FEEDBACK_RULES, YOKED)
 
 
 def feedback_rule(kind: str) -> FeedbackRule:
     """Return the rule of this kind."""
     try:
-        return FEEDBACK[kind]
+        return FEEDBACK_RULES[kind]
     except KeyError:
-        raise InputError(f"unknown feedback {kind!r}: {nearest(kind, KINDS)}") from None
+        raise InputError(f"unknown feedback {kind!r}: {nearest(kind, FEEDBACK_KINDS)}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class FeedbackPolicy:
     """What a session is told: a kind, and what becomes of it on the way.
 
     Attributes:
-        kind: Of `KINDS`.
+        kind: Of `FEEDBACK_KINDS`.
         noise: Probability that a verdict is told as its opposite, drawn once for each turn.
         delay: Turns by which a verdict comes late; until the first one, answers are recorded.
         only: Which verdicts are told; an answer of the other kind is recorded.
@@ -112,7 +112,7 @@ class FeedbackPolicy:
             raise InputError(f"a delay is a number of turns, got {self.delay}")
 
     @property
-    def announced(self) -> str:
+    def announcement(self) -> str:
         """How the feedback is announced; what a model must not know of it is not."""
         if self.kind not in ("correctness", "flipped", YOKED):
             return self.kind

@@ -6,7 +6,7 @@ from typing import Any
 
 from icl_loop.core.errors import EncodingError, InputError
 from icl_loop.core.messages import Message
-from icl_loop.tasks.encodings import Pixels, PngEncoding, encoding
+from icl_loop.tasks.encodings import Pixels, PngEncoding, get_encoding
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 
 Eye = Callable[[Message], Pixels | None]
@@ -20,7 +20,7 @@ def eye(prompts: PromptSet, encoded: str) -> Eye:
     Raises:
         InputError: There is no such encoding, or there are no words for it.
     """
-    how, sentences = encoding(encoded), prompts.about(encoded)
+    how, sentences = get_encoding(encoded), prompts.about(encoded)
     if how.modality != "picture":
         return blind
     seen = isinstance(how, PngEncoding)

@@ -8,9 +8,8 @@ from typing import Literal
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
 from icl_loop.core.records import Feedback, Sample, Turn
-from icl_loop.tasks import answers
-from icl_loop.tasks.answers import STATED, AnswerRule, ParsedAnswer
-from icl_loop.tasks.encodings import Encoding, prepared
+from icl_loop.tasks.answers import STATED, AnswerRule, ParsedAnswer, parse_answer
+from icl_loop.tasks.encodings import Encoding, prepare_sample
 from icl_loop.tasks.feedback import YOKED, FeedbackPolicy
 from icl_loop.tasks.labels import LabelMap
 from icl_loop.tasks.prompts import PromptSet
@@ -28,7 +27,7 @@ class Task:
         samples: The stream, one sample a turn.
         encoding: Shows the samples.
         size: Side of the encoded images in pixels; rows and texts have none.
-        labels: The names by which the model is given the classes.
+        label_map: The names by which the model is given the classes.
         prompts: The sentences it reads.
         feedback: What it is told.
         key: Seed and stream: what random choices of this session are keyed by.
@@ -43,7 +42,7 @@ class Task:
     samples: Sequence[Sample]
     encoding: Encoding
     size: int
-    labels: LabelMap
+    label_map: LabelMap
     prompts: PromptSet
     feedback: FeedbackPolicy = field(default_factory=FeedbackPolicy)
     key: tuple[int, int] = (0, 0)
@@ -55,12 +54,12 @@ class Task:
     rule: AnswerRule = STATED
 
     def __post_init__(self) -> None:
-        self.read(Reply(""))  # refuses labels that would read the same
+        self.parse(Reply(""))  # refuses labels that would read the same
         if self.transform is not unchanged and self.encoding.modality != "picture":
             raise InputError(
                 f"the pixels of a {self.encoding.modality} cannot be moved: it has none"
             )
-        torn = [n for n in self.names if ", " in n or not n.strip() or not n.isprintable()]
+        torn = [n for n in self.labels if ", " in n or not n.strip() or not n.isprintable()]
         if torn:
             raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
 
@@ -68,40 +67,40 @@ class Task:
         return len(self.samples)
 
     @cached_property
-    def names(self) -> tuple[str, ...]:
+    def labels(self) -> tuple[str, ...]:
         """The labels that the model may answer, in an order that tells nothing of the classes."""
-        given = self.labels.values()
-        return tuple(self.labels if self.labels.keys() == set(given) else sorted(given))
+        given = self.label_map.values()
+        return tuple(self.label_map if self.label_map.keys() == set(given) else sorted(given))
 
     @cached_property
     def system(self) -> Message:
         """The message that opens every request."""
-        announced = self.feedback.announced
-        return system(self.prompts.frame(self.names, self.encoding.name, self.size, announced))
+        announced = self.feedback.announcement
+        return system(self.prompts.frame(self.labels, self.encoding.name, self.size, announced))
 
-    def ask(self, turn: int) -> Message:
+    def question(self, turn: int) -> Message:
         """Return the question of this turn."""
-        return self.ask_about(self.samples[turn])
+        return self.question_about(self.samples[turn])
 
-    def ask_about(self, sample: Sample) -> Message:
+    def question_about(self, sample: Sample) -> Message:
         """Return the question about a sample."""
         return _question(sample, self.encoding, self.size, self.transform, self.prompts)
 
-    def truth(self, turn: int) -> str:
+    def true_label(self, turn: int) -> str:
         """Return the right label of this turn, in the names the model is given."""
-        return self.name(self.samples[turn], turn)
+        return self.label_of(self.samples[turn], turn)
 
-    def name(self, sample: Sample, turn: int) -> str:
+    def label_of(self, sample: Sample, turn: int) -> str:
         """Return the name that the class of a sample has at `turn`."""
         swapped = self.swap is not None and turn >= self.swap[0]
-        names = self.swap[1] if self.swap is not None and swapped else self.labels
+        names = self.swap[1] if self.swap is not None and swapped else self.label_map
         return names[sample.label]
 
-    def read(self, reply: Reply) -> ParsedAnswer:
+    def parse(self, reply: Reply) -> ParsedAnswer:
         """Return the label that a reply answers, or why there is none."""
-        return answers.read(reply.text, self.names, reply.finish, self.prompts.answer, self.rule)
+        return parse_answer(reply.text, self.labels, reply.finish, self.prompts.answer, self.rule)
 
-    def judge(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
+    def score(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Judge the answer of this turn, then choose the words that are told of it.
 
         Args:
@@ -109,7 +108,7 @@ class Task:
             answer: What was answered.
             past: The turns before it, all of them; needed where verdicts come late.
         """
-        truth = self.truth(turn)
+        truth = self.true_label(turn)
         correct = answer == truth
         if self.feedback.kind == YOKED:
             return Feedback(correct, self._told_to_donor(turn))
@@ -118,10 +117,10 @@ class Task:
         phrase = self.feedback.phrase(about, self.key, correct=verdict)
         return Feedback(correct, self.prompts.tell(phrase, truth, self.feedback.delay))
 
-    def echo(self, turn: int, reply: Reply, answer: str | None) -> str | None:
+    def shown_reply(self, turn: int, reply: Reply, answer: str | None) -> str | None:
         """Return what later requests show in place of the reply, or None if it is shown itself."""
         if self.feedback.kind == "demonstrations":
-            shown = self.prompts.reply(self.truth(turn))
+            shown = self.prompts.reply(self.true_label(turn))
         elif self.replies == "answer" and answer is not None:
             shown = self.prompts.reply(answer)
         else:
@@ -141,7 +140,7 @@ def _question(
     sample: Sample, encoding: Encoding, size: int, transform: Transform, prompts: PromptSet
 ) -> Message:
     """Return the question about a sample: one object, since every arm asks the same ones."""
-    values = prepared(sample, encoding, size)
+    values = prepare_sample(sample, encoding, size)
     if transform is not unchanged:
         values = transform(values)
     return prompts.about(encoding.name).show(encoding.encode(values))

@@ -12,7 +12,7 @@ from icl_loop.core.errors import InputError, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply
 from icl_loop.models.simulated.simulated_model import STEPS, SimulatedModel, finite, share, text
 from icl_loop.tasks.datasets import Dataset, open_dataset
-from icl_loop.tasks.encodings import Encoding, encoding, prepared
+from icl_loop.tasks.encodings import Encoding, get_encoding, prepare_sample
 from icl_loop.tasks.prompts import PromptSection
 
 
@@ -46,7 +46,7 @@ class Oracle(SimulatedModel):
     def truth(self, messages: Sequence[Message]) -> str:
         """Return the right label of the sample asked about; see `complete`."""
         words, frame = self.listener.frame(messages)
-        how = encoding(frame.encoding)
+        how = get_encoding(frame.encoding)
         heard = self.listener.hear(messages)
         if how.modality == self._dataset.modality:
             side = math.isqrt(heard.features.size) if how.modality == "picture" else 0
@@ -75,7 +75,7 @@ def _answer_key(dataset: Dataset, how: Encoding, size: int) -> Mapping[bytes, st
     """Return the label of every sample of a data set by the digest of what is shown of it."""
     key: dict[bytes, str] = {}
     for sample in dataset:
-        key.setdefault(_digest(how.encode(prepared(sample, how, size))), sample.label)
+        key.setdefault(_digest(how.encode(prepare_sample(sample, how, size))), sample.label)
     return key
 
 

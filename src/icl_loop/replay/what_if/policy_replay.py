@@ -24,7 +24,7 @@ from icl_loop.core.tokens import count_message
 from icl_loop.core.validation_messages import complaint
 from icl_loop.experiment import Session, Settings
 from icl_loop.loop import hear, recall
-from icl_loop.tasks.encodings import encoding
+from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import End, Header, Transcript
 
@@ -123,7 +123,7 @@ def _check(policy: ContextPolicy, session: Session) -> None:
         raise InputError(
             f"{policy} needs the model: nobody knows what it would have written in other notes"
         )
-    modality = encoding(session.settings.task.encoding).modality
+    modality = get_encoding(session.settings.task.encoding).modality
     if looks(policy) and modality != "picture":
         raise InputError(f"{policy}: nearest compares pictures, and a {modality} is none")
 

@@ -14,7 +14,7 @@ from icl_loop.core.errors import DatasetError, nearest
 from icl_loop.tasks.datasets import bundled, csv_file, folder, idx, published
 from icl_loop.tasks.datasets.dataset import Dataset, is_text
 
-__all__ = ["Dataset", "given", "is_at_hand", "open_dataset"]
+__all__ = ["Dataset", "is_available_locally", "open_dataset", "override_datasets"]
 
 _NAMES = (
     "digits",
@@ -30,7 +30,7 @@ _GIVEN: ContextVar[Mapping[str, Dataset]] = ContextVar("datasets", default=Mappi
 
 
 @contextmanager
-def given(datasets: Mapping[str, Dataset]) -> Iterator[None]:
+def override_datasets(datasets: Mapping[str, Dataset]) -> Iterator[None]:
     """Within this, data sets of these names are those given, whatever files there are."""
     token = _GIVEN.set(datasets)
     try:
@@ -58,7 +58,7 @@ def open_dataset(name: str) -> Dataset:
     return _open(name, os.environ.get(published.DATA_VARIABLE), Path.cwd())
 
 
-def is_at_hand(name: str) -> bool:
+def is_available_locally(name: str) -> bool:
     """Whether the data set called `name` is opened, or refused, without a download."""
     kind, _, split = name.partition(":")
     return not (kind in published.PUBLISHED and split in published.SPLITS) or published.is_here(

@@ -58,7 +58,7 @@ def load(folder: Path) -> Found:
         if not files:
             raise DatasetError(f"the class folder {_shown(path)} is empty")
         for file in files:
-            images.append(read_picture(file))
+            images.append(read_image(file))
             size += images[-1].nbytes
             if size > MAX_BYTES:
                 raise DatasetError(
@@ -85,7 +85,7 @@ def _shown(path: Path) -> str:
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path) -> NDArray[np.uint8]:
     """Return the picture at `path` as uint8: (height, width) if grey, else (height, width, 3).
 
     It is turned as its camera noted; transparency is laid over white; 16-bit grey is scaled.

@@ -11,10 +11,10 @@ from icl_loop.tasks.encodings.encoding import Encoding
 from icl_loop.tasks.encodings.image_png import PngEncoding
 from icl_loop.tasks.encodings.image_text import (
     MAX_SIDE,
-    WRITTEN_PICTURES,
+    PIXEL_TEXT_ENCODINGS,
     Pixels,
     PixelTextEncoding,
-    pixels,
+    to_pixels,
 )
 from icl_loop.tasks.encodings.plain_text import TextEncoding
 from icl_loop.tasks.encodings.table_text import TableEncoding
@@ -22,25 +22,25 @@ from icl_loop.tasks.encodings.table_text import TableEncoding
 __all__ = [
     "ENCODINGS",
     "MAX_SIDE",
-    "WRITTEN_PICTURES",
+    "PIXEL_TEXT_ENCODINGS",
     "Encoding",
     "PixelTextEncoding",
     "Pixels",
     "PngEncoding",
-    "encoding",
-    "fitting",
-    "pixels",
-    "prepared",
+    "encodings_for",
+    "get_encoding",
+    "prepare_sample",
+    "to_pixels",
 ]
 
 ENCODINGS: dict[str, Encoding] = {
-    **WRITTEN_PICTURES,
+    **PIXEL_TEXT_ENCODINGS,
     **{each.name: each for each in (PngEncoding(), TableEncoding(), TextEncoding())},
 }
 """The encodings by name."""
 
 
-def encoding(name: str) -> Encoding:
+def get_encoding(name: str) -> Encoding:
     """Return the encoding called `name`."""
     try:
         return ENCODINGS[name]
@@ -48,12 +48,12 @@ def encoding(name: str) -> Encoding:
         raise InputError(f"unknown encoding {name!r}: {nearest(name, ENCODINGS)}") from None
 
 
-def fitting(modality: Modality) -> tuple[str, ...]:
+def encodings_for(modality: Modality) -> tuple[str, ...]:
     """Return the names of the encodings that show samples of a modality."""
     return tuple(name for name, each in ENCODINGS.items() if each.modality == modality)
 
 
-def prepared(sample: Sample, how: Encoding, size: int) -> Any:  # noqa: ANN401  what `how` encodes
+def prepare_sample(sample: Sample, how: Encoding, size: int) -> Any:  # noqa: ANN401  what `how` encodes
     """Return the values of `sample` that `how` encodes; pictures are brought to `size` pixels.
 
     Raises:
@@ -62,6 +62,6 @@ def prepared(sample: Sample, how: Encoding, size: int) -> Any:  # noqa: ANN401  
     if how.modality != sample.modality:
         raise InputError(
             f"the encoding {how.name!r} shows a {how.modality}, but {sample.id} is a"
-            f" {sample.modality}; encodings that fit: {', '.join(fitting(sample.modality))}"
+            f" {sample.modality}; encodings that fit: {', '.join(encodings_for(sample.modality))}"
         )
     return how.prepare(sample.content, size)

@@ -24,7 +24,7 @@ MAX_SIDE = 1024
 """Most rows or columns of a picture; a text that claims more is refused before it takes memory."""
 
 
-def pixels(image: Picture, size: int) -> Pixels:
+def to_pixels(image: Picture, size: int) -> Pixels:
     """Resize `image` to `size` x `size`, turn it to grey levels, scale it to 0..1.
 
     Args:
@@ -50,7 +50,7 @@ class PixelEncoding(Encoding):
 
     def prepare(self, content: Picture, size: int) -> Pixels:
         """Return a picture as `size` x `size` pixels."""
-        return pixels(content, size)
+        return to_pixels(content, size)
 
     def check_pixels(self, values: Pixels) -> None:
         """Raise EncodingError unless `values` are rows and columns from 0 to 1."""
@@ -220,7 +220,7 @@ def _square(rows: list[list[float]]) -> Pixels:
     return np.array(rows, dtype=np.float32)
 
 
-WRITTEN_PICTURES = {
+PIXEL_TEXT_ENCODINGS = {
     each.name: each
     for each in (
         PixelTextEncoding("article", _write_article, _read_article, 0.1),

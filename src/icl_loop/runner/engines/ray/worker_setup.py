@@ -52,7 +52,7 @@ class Kit:
         """
         for vocabulary in self.vocabularies:
             know(vocabulary)
-        with prompts.given(self.prompt_sets), datasets.given(self.datasets):
+        with prompts.given(self.prompt_sets), datasets.override_datasets(self.datasets):
             return {key: opening() for key, opening in self.openings.items()}
 
 
