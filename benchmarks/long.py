@@ -30,14 +30,8 @@ import numpy as np
 from icl_loop import Run, Session, Turn, parse
 from icl_loop.core.records import Turn as Record
 from icl_loop.models import ChatModel
-from icl_loop.models.limits import (
-    Budget,
-    PromptBound,
-    RateLimiter,
-    RequestPolicy,
-    RetryingModel,
-    RetryPolicy,
-)
+from icl_loop.models.limits import Budget, PromptBound, RateLimiter
+from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 
 POLICIES = ("block", "last(50)", "within")
 FAULTS = "429=0.03,500=0.02,503=0.01,reset=0.02,garbage=0.01,empty=0.01"
@@ -95,11 +89,11 @@ def sample(turns: int) -> Sample:
 def impatient(session: Session) -> ChatModel:
     """Return the model of a session, which asks again within milliseconds."""
     terms = RequestPolicy(
-        pace=RateLimiter(),
-        meter=Budget(),
-        patience=RetryPolicy(unproven_s=600.0, first_wait_s=0.005, longest_wait_s=0.02),
-        bound=PromptBound(lambda _: 0),
-        most_completion=100,
+        rate_limiter=RateLimiter(),
+        budget=Budget(),
+        retry=RetryPolicy(startup_allowance_s=600.0, first_wait_s=0.005, max_wait_s=0.02),
+        prompt_bound=PromptBound(lambda _: 0),
+        max_completion_tokens=100,
         cost=lambda _: 0.0,
     )
     return RetryingModel(session.open_model(), terms)

@@ -40,51 +40,47 @@ from icl_loop.core.messages import (
     user,
 )
 from icl_loop.models.limits import (
-    MARGIN,
-    UNTOLD,
+    INITIAL_RATIO,
+    SAFETY_MARGIN,
     Budget,
     ConcurrencyLimiter,
     PromptBound,
     RateLimiter,
-    RequestPolicy,
-    RetryingModel,
-    RetryPolicy,
 )
 from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
 from icl_loop.models.replay import ReplayModel
+from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
 
 ASKED = [system("s"), user("q0"), assistant("a0"), user("told"), user("q1")]
 
 
-FAST = RetryPolicy(allowance_s=20.0, unproven_s=2.0, first_wait_s=0.001, longest_wait_s=0.02)
+FAST = RetryPolicy(allowance_s=20.0, startup_allowance_s=2.0, first_wait_s=0.001, max_wait_s=0.02)
 
 
-def patient(
+def retrying(
     endpoint: Endpoint,
-    meter: Budget | None = None,
-    pace: RateLimiter | None = None,
+    budget: Budget | None = None,
+    rate_limiter: RateLimiter | None = None,
     count: Callable[[Sequence[Message]], int] = len,
-    patience: RetryPolicy | None = None,
+    retry: RetryPolicy = FAST,
 ) -> RetryingModel:
-    """Return a model that asks the endpoint with next to no wait between attempts."""
-    return RetryingModel(
-        OpenAIModel("tiny", base_url=endpoint.base_url),
-        RequestPolicy(
-            pace=pace or RateLimiter(),
-            meter=meter or Budget(),
-            patience=patience or FAST,
-            bound=PromptBound(count),
-            most_completion=10,
-            cost=lambda usage: usage.prompt / 1e6,
-        ),
+    """Return a model that retries after very short waits."""
+    policy = RequestPolicy(
+        rate_limiter=rate_limiter or RateLimiter(),
+        budget=budget or Budget(),
+        retry=retry,
+        prompt_bound=PromptBound(count),
+        max_completion_tokens=10,
+        cost=lambda usage: usage.prompt / 1e6,
     )
+    return RetryingModel(OpenAIModel("tiny", base_url=endpoint.base_url), policy)
 
 
 async def ask(endpoint: Endpoint) -> Reply:
     """Put the conversation to the endpoint."""
-    async with aclosing(patient(endpoint)) as model:
+    async with aclosing(retrying(endpoint)) as model:
         return await check_model(model, ASKED)
 
 
@@ -151,13 +147,13 @@ async def test_passing_faults_are_tried_again(fault: str) -> None:
 async def test_faults_that_stay_stop_the_session() -> None:
     """A fault that does not pass is given up once the allowance of the turn is used up."""
     with serving([error(500, "on fire")]) as endpoint:
-        meter = Budget()
-        start, brief = time.monotonic(), replace(FAST, unproven_s=0.3)
-        async with aclosing(patient(endpoint, meter, patience=brief)) as model:
+        budget = Budget()
+        start, brief = time.monotonic(), replace(FAST, startup_allowance_s=0.3)
+        async with aclosing(retrying(endpoint, budget, retry=brief)) as model:
             with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
                 await model.complete(ASKED)
         assert time.monotonic() - start < 2.0
-        assert len(endpoint.requests) == meter.retries.total() + 1 > 3
+        assert len(endpoint.requests) == budget.retries.total() + 1 > 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
@@ -318,7 +314,7 @@ async def test_a_session_trims_until_it_fits_and_replays() -> None:
     answers = [*[completion("Answer: 3", usage=None)] * 5, too_long, completion("Answer: 3")]
     chosen = session(9, policy="last(4)", model={"name": "t", "context_window": 3000})
     with serving(answers) as endpoint:
-        async with aclosing(patient(endpoint)) as model:
+        async with aclosing(retrying(endpoint)) as model:
             turns = await played(chosen, model)
     assert [turn.overflows for turn in turns] == [0, 0, 0, 0, 0, 1, 0, 0, 0]
     assert len(endpoint.requests) == 10
@@ -340,7 +336,7 @@ async def test_a_rate_limit_is_obeyed(headers: dict[str, str], least: float) -> 
     """After 429 nothing is asked before the time that the server named, by whichever header."""
     limited = Answer(429, b'{"error":{"message":"slow down"}}', headers=headers)
     with serving([completion("3"), limited, completion("3")]) as endpoint:
-        async with aclosing(patient(endpoint)) as model:
+        async with aclosing(retrying(endpoint)) as model:
             await model.complete(ASKED)
             start = time.monotonic()
             reply = await model.complete(ASKED)
@@ -354,7 +350,7 @@ async def test_an_endpoint_with_nothing_left_is_waited_for() -> None:
         "3", headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
     )
     with serving([last, completion("3")]) as endpoint:
-        async with aclosing(patient(endpoint)) as model:
+        async with aclosing(retrying(endpoint)) as model:
             await model.complete(ASKED)
             start = time.monotonic()
             await model.complete(ASKED)
@@ -363,41 +359,41 @@ async def test_an_endpoint_with_nothing_left_is_waited_for() -> None:
 
 async def test_a_rate_limit_halves_what_passes_at_once() -> None:
     """A 429 halves the requests at once; successes raise it again, never above where it began."""
-    pace = RateLimiter(at_once=4)
+    limiter = RateLimiter(max_concurrency=4)
     with serving([error(429), error(429), completion("3")]) as endpoint:
-        async with aclosing(patient(endpoint, pace=pace)) as model:
+        async with aclosing(retrying(endpoint, rate_limiter=limiter)) as model:
             await model.complete(ASKED)
-            assert pace.gate.limit == pytest.approx(2.0)
+            assert limiter.concurrency.limit == pytest.approx(2.0)
             for _ in range(9):
                 await model.complete(ASKED)
-    assert pace.gate.limit == 4
+    assert limiter.concurrency.limit == 4
 
 
-@given(at_once=st.integers(1, 5), asking=st.integers(1, 12))
-async def test_the_gate_lets_no_more_pass(at_once: int, asking: int) -> None:
-    """No more requests are in flight at once than the gate allows, and all get through."""
+@given(max_concurrency=st.integers(1, 5), requests=st.integers(1, 12))
+async def test_concurrency_is_limited(max_concurrency: int, requests: int) -> None:
+    """No more requests are in flight than the limit allows, and all finish."""
     most = 0
-    gate = ConcurrencyLimiter(at_once)
+    limiter = ConcurrencyLimiter(max_concurrency)
 
-    async def pass_through() -> None:
+    async def use_slot() -> None:
         nonlocal most
-        async with gate.passage():
-            most = max(most, gate.passing)
+        async with limiter.slot():
+            most = max(most, limiter.active)
             await asyncio.sleep(0)
 
-    await asyncio.gather(*(pass_through() for _ in range(asking)))
-    assert most == min(at_once, asking)
-    assert gate.passing == 0
+    await asyncio.gather(*(use_slot() for _ in range(requests)))
+    assert most == min(max_concurrency, requests)
+    assert limiter.active == 0
 
 
 @pytest.mark.parametrize(
-    ("meter", "says"),
+    ("budget", "says"),
     [(Budget(max_tokens=250), "tokens"), (Budget(max_usd=0.00025), r"\$0\.0003")],
 )
-async def test_a_budget_stops_before_it_is_passed(meter: Budget, says: str) -> None:
+async def test_a_budget_stops_before_it_is_passed(budget: Budget, says: str) -> None:
     """The request that could pass the budget is not made."""
     with serving([completion("3")]) as endpoint:
-        async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
+        async with aclosing(retrying(endpoint, budget, count=lambda _: 100)) as model:
             await model.complete(ASKED)
             await model.complete(ASKED)
             with pytest.raises(BudgetSpent, match=says):
@@ -406,32 +402,34 @@ async def test_a_budget_stops_before_it_is_passed(meter: Budget, says: str) -> N
 
 
 @pytest.mark.parametrize(
-    "meter", [Budget(max_tokens=900), Budget(max_usd=0.0009)], ids=["tokens", "usd"]
+    "budget", [Budget(max_tokens=900), Budget(max_usd=0.0009)], ids=["tokens", "usd"]
 )
-async def test_a_budget_holds_though_the_server_counts_more(meter: Budget) -> None:
+async def test_a_budget_holds_though_the_server_counts_more(budget: Budget) -> None:
     """A server that counts thrice what we count is sent nothing that could pass the budget."""
     thrice = completion("3", usage={"prompt_tokens": 300, "completion_tokens": 0})
     with serving([thrice]) as endpoint:
-        async with aclosing(patient(endpoint, meter, count=lambda _: 100)) as model:
+        async with aclosing(retrying(endpoint, budget, count=lambda _: 100)) as model:
             await model.complete(ASKED)
             await model.complete(ASKED)
             with pytest.raises(BudgetSpent, match="next request could"):
                 await model.complete(ASKED)
-    assert meter.spent.prompt == 600
+    assert budget.spent.prompt == 600
 
 
 @pytest.mark.parametrize(
-    "meter", [Budget(max_tokens=35), Budget(max_usd=0.000025)], ids=["tokens", "usd"]
+    "budget", [Budget(max_tokens=35), Budget(max_usd=0.000025)], ids=["tokens", "usd"]
 )
-async def test_a_budget_holds_though_the_server_reports_nothing(meter: Budget) -> None:
+async def test_a_budget_holds_though_the_server_reports_nothing(budget: Budget) -> None:
     """Where no usage is reported, what is counted here is taken for it."""
     with serving([completion("3", usage=None)]) as endpoint:
-        async with aclosing(patient(endpoint, meter, count=lambda asked: 2 * len(asked))) as model:
+        async with aclosing(
+            retrying(endpoint, budget, count=lambda asked: 2 * len(asked))
+        ) as model:
             await model.complete(ASKED)
             await model.complete(ASKED)
             with pytest.raises(BudgetSpent, match="next request could"):
                 await model.complete(ASKED)
-    assert (meter.spent.prompt, meter.spent.completion) == (20, 4)
+    assert (budget.spent.prompt, budget.spent.completion) == (20, 4)
 
 
 REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)
@@ -441,24 +439,24 @@ REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_
 def test_a_bound_is_not_below_any_reply(reports: list[tuple[int, int]], exact: bool) -> None:  # noqa: FBT001  drawn
     """No reply, counted again, is above the bound, nor is the bound ever below the count."""
     bound = PromptBound(len, exact=exact)
-    assert bound.over(100) == (100 if exact else 100 * UNTOLD)
+    assert bound.upper_bound(100) == (100 if exact else 100 * INITIAL_RATIO)
     for counted, reported in reports:
-        bound.learn(counted, reported)
+        bound.observe(counted, reported)
     for counted, reported in reports:
-        assert bound.over(counted) >= max(counted, reported)
-    worst = max(reported / counted for counted, reported in reports)
-    assert bound.scale <= max(1, MARGIN * worst)
+        assert bound.upper_bound(counted) >= max(counted, reported)
+    highest = max(reported / counted for counted, reported in reports)
+    assert bound.ratio <= max(1, SAFETY_MARGIN * highest)
 
 
 def test_an_exact_count_is_taken_at_its_word() -> None:
     """A count that the replies never exceed is not scaled, and no report is no reply."""
     bound = PromptBound(len)
     for reported in (100, 97, 0):
-        bound.learn(100, reported)
-        assert bound.over(1_000) == 1_000
+        bound.observe(100, reported)
+        assert bound.upper_bound(1_000) == 1_000
     estimated = PromptBound(len, exact=False)
-    estimated.learn(100, 0)
-    assert estimated.scale == UNTOLD
+    estimated.observe(100, 0)
+    assert estimated.ratio == INITIAL_RATIO
 
 
 async def test_what_is_asked_for_is_recorded() -> None:
@@ -522,7 +520,7 @@ async def test_the_window_is_calibrated_by_what_the_server_counts() -> None:
         return completion("Answer: 3", usage={"prompt_tokens": len(text), "completion_tokens": 4})
 
     with serving([counted]) as endpoint:
-        async with aclosing(patient(endpoint)) as model:
+        async with aclosing(retrying(endpoint)) as model:
             turns = await played(chosen, model)
     sizes = [turn.reply.usage.prompt for turn in turns]
     room = 9000 - chosen.window.reserve
@@ -571,7 +569,7 @@ async def test_a_flood_is_not_taken_in() -> None:
 
 async def test_no_key_is_no_secret() -> None:
     """Where no key is sent, what an endpoint says is told word by word."""
-    said = "none of the parameters is known"
+    said = "none of the parabudgets is known"
     with serving([error(400, said)]) as endpoint, pytest.raises(RequestRefused, match=said):
         await ask(endpoint)
 

@@ -9,16 +9,9 @@ from icl_loop.core.messages import Message
 from icl_loop.core.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel, Closable, is_built_in
-from icl_loop.models.limits import (
-    Budget,
-    Cost,
-    PromptBound,
-    RateLimiter,
-    RequestPolicy,
-    RetryingModel,
-    RetryPolicy,
-)
+from icl_loop.models.limits import Budget, Cost, PromptBound, RateLimiter
 from icl_loop.models.prices import cost_of, free
+from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 
 OpenModel = Callable[[Session], ChatModel]
 Opening = Callable[[], ChatModel]
@@ -93,11 +86,13 @@ class ModelPool:
         key = model_key(session)
         if key not in self._terms:
             self._terms[key] = RequestPolicy(
-                pace=self._pace(settings.base_url),
-                meter=self._meter,
-                patience=RetryPolicy(allowance_s=self._limits.allowance_s),
-                bound=_bound(session.window.counter) if self.is_counted else PromptBound(uncounted),
-                most_completion=_most_completion(session),
+                rate_limiter=self._pace(settings.base_url),
+                budget=self._meter,
+                retry=RetryPolicy(allowance_s=self._limits.allowance_s),
+                prompt_bound=_bound(session.window.counter)
+                if self.is_counted
+                else PromptBound(uncounted),
+                max_completion_tokens=_most_completion(session),
                 cost=self.cost(session),
             )
         return self._terms[key]
@@ -122,7 +117,7 @@ class ModelPool:
             self._paces[base_url] = RateLimiter(
                 requests_per_minute=self._limits.requests_per_minute,
                 tokens_per_minute=self._limits.tokens_per_minute,
-                at_once=self.at_once,
+                max_concurrency=self.at_once,
             )
         return self._paces[base_url]
 

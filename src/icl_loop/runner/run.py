@@ -30,7 +30,8 @@ from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, Session
 from icl_loop.loop import history_of
-from icl_loop.models.limits import Budget, RequestPolicy
+from icl_loop.models.limits import Budget
+from icl_loop.models.retrying import RequestPolicy
 from icl_loop.runner.engines import Engine, Play, Saved, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
 from icl_loop.runner.scheduler import Rank, Scheduler
@@ -381,11 +382,11 @@ def _used(
         if terms is None or each.reply.usage.prompt:
             yield each.reply.usage
         elif not isinstance(each, Probe):
-            yield terms.used(each.counted or longest, each.reply)
+            yield terms.usage(each.counted or longest, each.reply)
         elif each.after_turn in turns:
-            yield terms.used(turns[each.after_turn] or longest, each.reply)
+            yield terms.usage(turns[each.after_turn] or longest, each.reply)
         else:
-            yield terms.used(_counted(session, history(), each), each.reply)
+            yield terms.usage(_counted(session, history(), each), each.reply)
 
 
 def _counted(session: Session, history: History, probe: Probe) -> int:

@@ -11,7 +11,7 @@ from icl_loop.core.errors import ContextOverflow, StoppedShort
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Probe
 from icl_loop.experiment import Session
-from icl_loop.models.limits import RequestPolicy
+from icl_loop.models.retrying import RequestPolicy
 from icl_loop.runner.engines.ray.cluster import Lost
 from icl_loop.runner.engines.ray.worker import Greeting, Part
 from icl_loop.runner.engines.ray.worker_connection import Hand
@@ -113,5 +113,5 @@ class Driver:
             raise step.came or StoppedShort("a worker was given leave, but asked nothing")
 
         with suppress(ContextOverflow):  # the session goes on with a shorter request
-            await terms.ask(counted, once)
+            await terms.request(counted, once)
         return step
