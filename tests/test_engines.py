@@ -283,7 +283,7 @@ async def test_a_worker_without_the_key_says_so() -> None:
     """A worker that cannot open a model hands over why."""
     made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
     refused = await Worker().open(Kit({"key": made.opening(1.0)}, {}, {}))
-    assert str(refused) == "the environment variable NO holds no key"
+    assert str(refused) == "the environment variable NO is not set or empty"
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

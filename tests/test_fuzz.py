@@ -21,7 +21,7 @@ from icl_loop.context import context_policy
 from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
 from icl_loop.core.messages import user
 from icl_loop.experiment import load
-from icl_loop.models.openai import LONGEST_PAUSE_S, MAX_REPLY_BYTES, OpenAIModel
+from icl_loop.models.openai import MAX_PAUSE_S, MAX_RESPONSE_BYTES, OpenAIModel
 from icl_loop.tasks.datasets import csv_file, folder, idx
 from icl_loop.tasks.prompts import open_prompt_set
 
@@ -230,8 +230,8 @@ async def test_a_reply_of_100_mib_is_refused(reply: bytes) -> None:
     endpoint = Wire()
     endpoint.reply = reply
     try:
-        with taking_at_most(2.5 * MAX_REPLY_BYTES / MIB):
-            assert f"more than {MAX_REPLY_BYTES} bytes" in await asked(endpoint.base_url)
+        with taking_at_most(2.5 * MAX_RESPONSE_BYTES / MIB):
+            assert f"more than {MAX_RESPONSE_BYTES} bytes" in await asked(endpoint.base_url)
     finally:
         endpoint.close()
 
@@ -243,8 +243,8 @@ async def test_a_reply_that_unpacks_to_far_more_is_refused() -> None:
     endpoint.reply = HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     endpoint.reply += packed
     try:
-        with taking_at_most(4 * MAX_REPLY_BYTES / MIB):
-            assert f"more than {MAX_REPLY_BYTES} bytes" in await asked(endpoint.base_url)
+        with taking_at_most(4 * MAX_RESPONSE_BYTES / MIB):
+            assert f"more than {MAX_RESPONSE_BYTES} bytes" in await asked(endpoint.base_url)
     finally:
         endpoint.close()
 
@@ -255,7 +255,7 @@ async def test_a_reset_in_years_is_not_waited_for() -> None:
     with serving([completion("3", headers=nothing)]) as endpoint:
         async with aclosing(OpenAIModel("tiny", base_url=endpoint.base_url)) as model:
             await model.complete([user("which?")])
-            assert model._not_before - time.monotonic() <= LONGEST_PAUSE_S
+            assert model._not_before - time.monotonic() <= MAX_PAUSE_S
 
 
 async def test_the_endpoints_own_clock_tells_how_long_to_wait() -> None:

@@ -20,7 +20,7 @@ from icl_loop.core.errors import EncodingError, InputError, ReplayMismatch, Requ
 from icl_loop.core.messages import Image, Message, Text, merged, system, user
 from icl_loop.models import open_model
 from icl_loop.models.conversation_parser import ConversationParser, signature
-from icl_loop.models.openai import wire
+from icl_loop.models.openai import encode_messages
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
@@ -279,6 +279,6 @@ async def test_seen_and_written_over_the_wire(tmp_path: Path) -> None:
 
 def test_the_wire_holds_the_file() -> None:
     """A picture goes out as a data URL behind the words that ask about it."""
-    sent = wire([open_prompt_set("en").about("png").show(picture(1))])
+    sent = encode_messages([open_prompt_set("en").about("png").show(picture(1))])
     assert sent.startswith(b'{"role":"user","content":[{"type": "text", "text": "Picture:"}')
     assert b'"image_url": {"url": "data:image/png;base64,iVBORw0KGgo' in sent

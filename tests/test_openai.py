@@ -47,7 +47,7 @@ from icl_loop.models.limits import (
     PromptBound,
     RateLimiter,
 )
-from icl_loop.models.openai import JOIN_JSON, OpenAIModel, wire
+from icl_loop.models.openai import OpenAIModel, encode_messages
 from icl_loop.models.replay import ReplayModel
 from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 from icl_loop.runner.run import Run
@@ -193,7 +193,7 @@ async def test_an_endpoint_that_is_down_is_named() -> None:
     with serving([completion("3")]) as endpoint:
         pass
     async with aclosing(OpenAIModel("tiny", base_url=endpoint.base_url)) as model:
-        with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:\d+/v1/ cannot be reached"):
+        with pytest.raises(ModelUnavailable, match=r"127\.0\.0\.1:\d+/v1 cannot be reached"):
             await model.complete(ASKED)
 
 
@@ -253,8 +253,8 @@ CONVERSATIONS = st.lists(
 @given(CONVERSATIONS)
 def test_ready_pieces_make_the_same_body(messages: list[Message]) -> None:
     """The body joined from ready pieces means exactly the messages, merged or apart."""
-    for join, expected in ((JOIN_JSON, merged(messages)), (None, messages)):
-        sent = json.loads(b"[" + wire(messages, join) + b"]")
+    for merge_roles, expected in ((True, merged(messages)), (False, messages)):
+        sent = json.loads(b"[%b]" % encode_messages(messages, merge_roles=merge_roles))
         assert [each["role"] for each in sent] == [message.role for message in expected]
         for each, message in zip(sent, expected, strict=True):
             if not message.is_seen:
@@ -563,7 +563,7 @@ async def test_a_flood_is_not_taken_in() -> None:
     with serving([flood]) as endpoint:
         model = OpenAIModel("tiny", base_url=endpoint.base_url)
         async with aclosing(model):
-            with pytest.raises(RequestRefused, match="answered more than 16777216 bytes"):
+            with pytest.raises(RequestRefused, match="returned more than 16777216 bytes"):
                 await model.complete(ASKED)
 
 
@@ -598,7 +598,7 @@ async def test_a_proxy_is_asked(scheme: str, proxied: Callable[[str], None]) -> 
 
 @pytest.mark.parametrize(
     ("base_url", "says"),
-    [(AFAR, "the proxy cannot"), (AFAR.replace("http", "https"), "the proxy answered 501")],
+    [(AFAR, "the proxy is unreachable"), (AFAR.replace("http", "https"), "the proxy answered 501")],
 )
 async def test_a_proxy_that_fails_is_blamed(
     base_url: str, says: str, proxied: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
@@ -723,7 +723,7 @@ async def test_tls_where_there_is_none() -> None:
     async with listening(misunderstand) as base_url:
         secure = base_url.replace("http:", "https:")
         async with aclosing(OpenAIModel("tiny", base_url=secure)) as model:
-            with pytest.raises(ModelUnavailable, match="fails at the TLS handshake"):
+            with pytest.raises(ModelUnavailable, match="failed the TLS handshake"):
                 await model.complete(ASKED)
 
 

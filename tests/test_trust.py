@@ -73,7 +73,7 @@ def test_no_command_tells_a_key(tmp_path: Path, command_line: Command) -> None:
 CRASHING = """
 from icl_loop.models import openai
 def crash(self, content):
-    key, headers = self._secrets, self._headers
+    key, headers = self._credentials.secrets, self._headers
     raise RuntimeError("a fault of our own")
 openai.OpenAIModel._reply = crash
 from icl_loop.cli import main

@@ -8,7 +8,7 @@ from icl_loop.core.messages import Message, assistant, system, user
 from icl_loop.core.records import Event, Turn
 from icl_loop.export.note_messages import question
 from icl_loop.export.selection import Saved
-from icl_loop.models.openai import JOIN_JSON, wire
+from icl_loop.models.openai import encode_messages
 from icl_loop.transcripts import Transcript, read
 
 _VALUE_LENGTH = 512
@@ -39,9 +39,8 @@ def _said(transcript: Transcript, event: Event) -> list[Message]:
 
 
 def _line(transcript: Transcript, *, merge: bool) -> bytes:
-    join = JOIN_JSON if merge and _merges(transcript) else None
     about = json.dumps(metadata(transcript), ensure_ascii=False).encode()
-    said = wire(conversation(transcript), join)
+    said = encode_messages(conversation(transcript), merge_roles=merge and _merges(transcript))
     return b'{"messages":[%b],"metadata":%b}\n' % (said, about)
 
 

@@ -1,61 +1,61 @@
-"""Keys, and what is sent beside a body."""
+"""API keys: read from the environment, sent as headers, removed from error messages."""
 
 import os
 from collections.abc import Mapping
-
-import httpx2
-import openai
-from yarl import URL
+from dataclasses import dataclass, field
+from typing import Self
 
 from icl_loop.core.errors import InputError
 
-DEFAULT_KEY = "OPENAI_API_KEY"
-NO_KEY = "none"
-"""What the client, which insists on a key, is given where there is none."""
+DEFAULT_VARIABLE = "OPENAI_API_KEY"
 
 
-def key_variable_of(base_url: str | None, variable: str | None) -> str | None:
-    """Return the variable that holds the key; where none is named, only OpenAI's address has one."""
-    return variable or (DEFAULT_KEY if base_url is None else None)
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The API key and the secret headers of one endpoint.
+
+    Attributes:
+        variable: Environment variable that holds the API key, or None if no key is sent.
+        headers: Request headers that contain the secrets.
+        secrets: The secrets themselves.
+    """
+
+    variable: str | None
+    headers: Mapping[str, str] = field(repr=False)
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @classmethod
+    def from_environment(
+        cls, base_url: str | None, api_key_env: str | None, headers_env: Mapping[str, str]
+    ) -> Self:
+        """Read the secrets of the endpoint at `base_url`.
+
+        Without `api_key_env` only OpenAI's own address gets a key, so that an OpenAI key is never
+        sent to another endpoint by accident.
+
+        Raises:
+            InputError: A variable contains no valid key.
+        """
+        variable = api_key_env or (DEFAULT_VARIABLE if base_url is None else None)
+        headers = {name: _read_key(each) for name, each in headers_env.items()}
+        secrets = tuple(headers.values())
+        if variable:
+            key = _read_key(variable)
+            headers["Authorization"] = f"Bearer {key}"
+            secrets += (key,)
+        return cls(variable, headers, secrets)
+
+    def redact(self, text: str) -> str:
+        """Return `text` with every secret replaced by a placeholder."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[key]")
+        return text
 
 
-def key_in(variable: str) -> str:
-    """Return a key from the environment."""
+def _read_key(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise InputError(f"the environment variable {variable} holds no key")
+        raise InputError(f"the environment variable {variable} is not set or empty")
     if not key.isascii() or not key.isprintable():
-        raise InputError(f"the environment variable {variable} holds something that is no key")
+        raise InputError(f"the environment variable {variable} does not contain a valid API key")
     return key
-
-
-def client_of(
-    key: str,
-    base: URL,
-    organization: str | None,
-    headers: Mapping[str, str],
-    lister: httpx2.AsyncClient,
-) -> openai.AsyncOpenAI:
-    """Return the client, which lists models by `lister` and asks once."""
-    return openai.AsyncOpenAI(
-        api_key=key,
-        base_url=str(base),
-        organization=organization,
-        default_headers=headers,
-        max_retries=0,
-        http_client=lister,
-    )
-
-
-def headers_of(
-    client: openai.AsyncOpenAI, organization: str | None, own: Mapping[str, str], *, with_key: bool
-) -> dict[str, str]:
-    """Return what is sent with every request; of what has the same name, the key goes first."""
-    return {
-        "Accept": "application/json",
-        "Content-Type": "application/json",
-        "User-Agent": client.user_agent,
-        **({"OpenAI-Organization": organization} if organization else {}),
-        **own,
-        **(client.auth_headers if with_key else {}),
-    }

@@ -1,73 +1,81 @@
-"""The way to an endpoint and back: addresses, certificates, proxies, and what breaks on it."""
+"""Connections to an endpoint: its address, certificates, proxy, timeouts and failures."""
 
 import os
 import ssl
+import sys
 import urllib.request
 
 import aiohttp
-import httpx2
 from aiohttp import hdrs
 from yarl import URL
 
 from icl_loop.core.errors import InputError
-from icl_loop.models.openai.error_responses import in_one_line
 
-CONNECTIONS = 1_000
-CONNECT_S = 10.0
-"""The most seconds to wait for a connection."""
-HINT_S = 10.0
-"""The most seconds that an endpoint may take to list its models."""
-MAX_REPLY_BYTES = 16 * 2**20
-PROXY_SCHEMES = ("http", "https")
+OPENAI_URL = "https://api.openai.com/v1"
+MAX_CONNECTIONS = 1_000
+CONNECT_TIMEOUT_S = 10.0
+MAX_RESPONSE_BYTES = 16 * 2**20
 
 
-def base_of(base_url: str | None) -> URL:
-    """Return the address asked, by the client's own rule where none is given."""
-    if base_url is None:
-        base_url = os.environ.get("OPENAI_BASE_URL", "").strip() or "https://api.openai.com/v1"
-    return URL(base_url)
+def parse_base_url(base_url: str | None) -> URL:
+    """Return `base_url`, or else the value of OPENAI_BASE_URL, or else OpenAI's address."""
+    return URL(base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or OPENAI_URL)
 
 
-def timeout_of(reply_s: float) -> aiohttp.ClientTimeout:
-    """Bound connecting, each silence and the whole, so that no trickle is listened to for ever."""
-    connect_s = min(CONNECT_S, reply_s)
-    return aiohttp.ClientTimeout(
-        total=connect_s + reply_s, sock_connect=connect_s, sock_read=reply_s
+def open_session(
+    proxy: str | None, timeout_s: float, certificates: ssl.SSLContext
+) -> aiohttp.ClientSession:
+    """Return an HTTP session for the running event loop.
+
+    The timeout limits each silence and the whole request, so a slow trickle of bytes ends too.
+    """
+    connect_s = min(CONNECT_TIMEOUT_S, timeout_s)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, ssl=certificates),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(
+            total=connect_s + timeout_s, sock_connect=connect_s, sock_read=timeout_s
+        ),
+        proxy=proxy,
     )
 
 
 def trusted_certificates() -> ssl.SSLContext:
-    """Return the certificates to trust: the system's, or those that the environment names."""
+    """Return an SSL context with the system's certificates, or SSL_CERT_FILE's or SSL_CERT_DIR's.
+
+    Raises:
+        InputError: The certificates cannot be read.
+    """
+    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
+    if sys.platform == "darwin" and not (file or folder):
+        import truststore  # noqa: PLC0415  OpenSSL cannot read the system's certificates there
+
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
-        return httpx2.create_ssl_context()
+        return ssl.create_default_context(cafile=file or None, capath=folder or None)
     except OSError as error:
+        reason = error.strerror or type(error).__name__
         raise InputError(
-            "no certificates can be read where SSL_CERT_FILE or SSL_CERT_DIR point to"
-            f" ({in_one_line(error.strerror or type(error).__name__)})"
+            f"the certificates named by SSL_CERT_FILE or SSL_CERT_DIR cannot be read ({reason})"
         ) from None
 
 
-def lister_of(trusted: ssl.SSLContext, proxy: str | None) -> httpx2.AsyncClient:
-    """Return what lists models, by the way that requests go and no other."""
-    return httpx2.AsyncClient(verify=trusted, proxy=proxy, trust_env=False, timeout=HINT_S)
-
-
-def proxy_for(url: URL) -> str | None:
-    """Return the proxy that the environment names for `url`, if any.
+def find_proxy(url: URL) -> str | None:
+    """Return the HTTP proxy that the environment sets for `url`, or None.
 
     Raises:
-        InputError: It is no HTTP proxy.
+        InputError: The proxy is of another kind, such as SOCKS.
     """
     proxies = urllib.request.getproxies()
-    named = proxies.get(url.scheme) or proxies.get("all")
-    if not named or urllib.request.proxy_bypass(url.host or ""):
+    setting = proxies.get(url.scheme) or proxies.get("all")
+    if not setting or urllib.request.proxy_bypass(url.host or ""):
         return None
-    proxy = named if "://" in named else f"http://{named}"
+    proxy = setting if "://" in setting else f"http://{setting}"
     if not _is_http(proxy):
         raise InputError(
-            f"{url.scheme}_proxy or all_proxy names no HTTP proxy for {url.host}: it is to read"
-            " http://host:port or https://host:port, got one that begins with"
-            f" {proxy.partition('://')[0] + '://'!r}; or put the host into no_proxy"
+            f"{url.scheme}_proxy or all_proxy sets a proxy for {url.host} that is not an HTTP proxy"
+            f" (it begins with {proxy.partition('://')[0] + '://'!r}); use http://host:port or"
+            " https://host:port, or add the host to no_proxy"
         )
     return proxy
 
@@ -77,30 +85,36 @@ def _is_http(address: str) -> bool:
         url = URL(address)
     except ValueError:
         return False
-    return url.scheme in PROXY_SCHEMES and bool(url.host)
+    return url.scheme in ("http", "https") and bool(url.host)
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
-    """Return the body, of which no more than a little beyond `MAX_REPLY_BYTES` is ever taken in."""
-    if (response.content_length or MAX_REPLY_BYTES) < MAX_REPLY_BYTES and (
+    """Return the body, cut off shortly after `MAX_RESPONSE_BYTES`."""
+    if (response.content_length or MAX_RESPONSE_BYTES) < MAX_RESPONSE_BYTES and (
         hdrs.CONTENT_ENCODING not in response.headers
     ):
         return await response.read()
     content = bytearray()
     async for piece in response.content.iter_any():
         content += piece
-        if len(content) > MAX_REPLY_BYTES:
+        if len(content) > MAX_RESPONSE_BYTES:
             break
     return bytes(content)
 
 
-def what_broke(error: BaseException) -> str:
-    """Return what became of a connection."""
+def describe_failure(error: BaseException) -> str:
+    """Return what went wrong with a connection, as a predicate whose subject is the address."""
     match error:
+        case aiohttp.ClientConnectorCertificateError():
+            reason = getattr(error.certificate_error, "verify_message", "") or "no reason given"
+            return (
+                f"has a certificate that is not trusted: {reason} (check base_url; to trust a"
+                " private authority, set SSL_CERT_FILE to the file of its certificate)"
+            )
         case aiohttp.ClientConnectorSSLError():
-            return "fails at the TLS handshake (check whether base_url should begin with https)"
+            return "failed the TLS handshake (check whether base_url should begin with https)"
         case aiohttp.ClientProxyConnectionError():
-            return "cannot be reached: the proxy cannot"
+            return "cannot be reached: the proxy is unreachable"
         case aiohttp.ClientHttpProxyError():
             return f"cannot be reached: the proxy answered {error.status}"
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
@@ -108,13 +122,4 @@ def what_broke(error: BaseException) -> str:
         case TimeoutError():
             return "did not answer in time"
         case _:
-            return f"broke off its answer ({type(error).__name__})"
-
-
-def why_untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
-    """Return why a certificate is not trusted and what to check."""
-    why = getattr(error.certificate_error, "verify_message", "") or "no reason given"
-    return (
-        f"shows a certificate that is not trusted: {why} (check base_url; to trust an authority"
-        " of your own, set SSL_CERT_FILE to the file of its certificate)"
-    )
+            return f"broke off the connection ({type(error).__name__})"

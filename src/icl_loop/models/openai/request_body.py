@@ -1,4 +1,4 @@
-"""The body of a request."""
+"""The JSON body of a request, joined from messages that are each encoded once."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,60 +8,68 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Message, merged
 from icl_loop.models.chat import AnswerFormat
 
-OWN_PARAMS = frozenset({"model", "messages", "stream", "n"})
-"""Fields of a request that are ours to set."""
+RESERVED_FIELDS = frozenset({"model", "messages", "stream", "n"})
+"""Request fields that `params` may not set."""
 TOP_LOGPROBS = 20
-"""The most alternatives that OpenAI's endpoint lists for a token."""
-JOIN_JSON = json.dumps(JOIN)[1:-1].encode()
+"""The most alternatives per token that OpenAI returns."""
+_JOIN_JSON = json.dumps(JOIN)[1:-1].encode()
 
 
-def wire(messages: Sequence[Message], join: bytes | None = JOIN_JSON) -> bytes:
-    """Return the inside of the `messages` array of a request.
+def encode_body(fields: bytes, messages: Sequence[Message], *, merge_roles: bool) -> bytes:
+    """Return a request body made of encoded `fields` and messages."""
+    return b'%b,"messages":[%b]}' % (fields, encode_messages(messages, merge_roles=merge_roles))
 
-    Neighbours of one role become one message with `join` between them, or stay apart if None.
+
+def encode_fields(fields: Mapping[str, Any]) -> bytes:
+    """Return the fields of a body other than the messages, without the closing brace."""
+    return json.dumps(fields, ensure_ascii=False)[:-1].encode()
+
+
+def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) -> bytes:
+    """Return the elements of a request's `messages` array as JSON.
+
+    With `merge_roles`, consecutive messages of one role become one message.
     """
+    if any(message.is_seen for message in messages):
+        return _encode_with_images(merged(messages) if merge_roles else messages)
     pieces: list[bytes] = []
     role = ""
     for message in messages:
-        if message.is_seen:
-            return _wire_with_pictures(messages, join)
-        if message.role == role and join is not None:
-            pieces += (join, message.json_text)
+        if merge_roles and message.role == role:
+            pieces += (_JOIN_JSON, message.json_text)
         else:
             pieces += (b'"},' if role else b"", message.json_open)
             role = message.role
     return b"".join(pieces) + b'"}'
 
 
-def _wire_with_pictures(messages: Sequence[Message], join: bytes | None) -> bytes:
-    said = merged(messages) if join is not None else messages
+def _encode_with_images(messages: Sequence[Message]) -> bytes:
     return b",".join(
         b'{"role":"%b","content":[%b]}' % (message.role.encode(), message.json_parts)
         if message.is_seen
         else message.json_open + b'"}'
-        for message in said
+        for message in messages
     )
 
 
-def head_of(fields: Mapping[str, Any]) -> bytes:
-    """Return the beginning of every body, up to the messages."""
-    return json.dumps(fields, ensure_ascii=False)[:-1].encode() + b',"messages":['
+def parse_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the request fields that `params` sets; those in its `extra_body` take precedence.
 
-
-def own_fields(params: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the fields that `params` sets, those of `extra_body` on top; InputError for one of ours."""
-    given = dict(params or {})
-    extra = given.pop("extra_body", {})
+    Raises:
+        InputError: A field is reserved, or `extra_body` is not a table.
+    """
+    fields = dict(params)
+    extra = fields.pop("extra_body", {})
     if not isinstance(extra, Mapping):
-        raise InputError(f"model.params.extra_body is a table, got {extra!r}")
-    given |= extra
-    for key in sorted(given.keys() & OWN_PARAMS):
-        raise InputError(f"model.params.{key} is not for params to set")
-    return given
+        raise InputError(f"model.params.extra_body must be a table, got {extra!r}")
+    fields |= extra
+    for key in sorted(fields.keys() & RESERVED_FIELDS):
+        raise InputError(f"model.params.{key} is not allowed: the program sets {key} itself")
+    return fields
 
 
-def format_fields(answer_format: AnswerFormat, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the fields that ask for answers in a format."""
+def answer_format_fields(answer_format: AnswerFormat, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the request fields that ask for a reply in `answer_format`."""
     if answer_format == "logprobs":
         return {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
     if answer_format == "text":
