@@ -388,7 +388,7 @@ async def test_an_edited_probe_is_noticed(tmp_path: Path) -> None:
     for fields in ({"correct": not lines[place]["correct"]}, {"request": "0" * 32}):
         with pytest.raises(ReplayMismatch):
             await verify(read(edited(**fields)))
-    with pytest.raises(ReplayMismatch, match="is no probe of this session"):
+    with pytest.raises(ReplayMismatch, match="sample is 'digits/0x'"):
         await verify(read(edited(sample="digits/0x")))
     with pytest.raises(TranscriptError, match="expected a probe after turn 0"):
         read(edited(after_turn=3))

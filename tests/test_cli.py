@@ -159,8 +159,8 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
     edited.write_text("".join(lines))
     done = icl_loop("replay", "--verify", tmp_path)
     assert done.returncode == 1
-    assert "edited.jsonl, turn 7: outcome was 'refusal', is now 'ok': edited by hand" in done.stdout
-    assert "not replayed: 1 of 1 session (1 edited by hand)" in done.stderr
+    assert "edited.jsonl: content: turn 7: outcome is 'refusal'" in done.stdout
+    assert "sessions that do not replay: 1 of 1 (1 content)" in done.stderr
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)

@@ -204,7 +204,7 @@ async def test_a_mistake_of_ours_is_raised() -> None:
     "error",
     [
         ContextFull(5, 2),
-        ReplayMismatch(7, "told was 'a', is now 'b'", "told"),
+        ReplayMismatch(7, "told", "a", "b"),
         ModelUnavailable("busy", retry_after_s=1.5, limited=True),
     ],
     ids=lambda error: type(error).__name__,

@@ -234,7 +234,7 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
     assert await verify(saved) == 12
     assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
     text = without_checksum(path.read_text())
-    with pytest.raises(ReplayMismatch, match="picture was"):
+    with pytest.raises(ReplayMismatch, match="picture is"):
         compare(saved.turns[0], replace(saved.turns[0], question=user("Picture:")))
     path.write_text(text.replace(',"picture":"iVBORw0K', ',"picture":"iVBORw1K'))
     with pytest.raises(ReplayMismatch):

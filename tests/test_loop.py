@@ -149,7 +149,7 @@ async def test_resume_equals_never_cut(cut: int) -> None:
 async def test_a_changed_policy_makes_replay_refuse() -> None:
     """Under another policy, replay refuses at the first turn whose request differs, naming it."""
     turns = await played(session(9, policy="all"))
-    with pytest.raises(ReplayMismatch, match="turn 4 ") as caught:
+    with pytest.raises(ReplayMismatch, match="turn 4: ") as caught:
         await played(session(9, policy="last(3)"), ReplayModel(turns))
     assert caught.value.turn == 4
 
@@ -157,7 +157,7 @@ async def test_a_changed_policy_makes_replay_refuse() -> None:
 async def test_a_replay_ends_where_the_session_ends() -> None:
     """A replay asked for more turns than were saved refuses, naming the first one missing."""
     turns = await played(session(5))
-    with pytest.raises(ReplayMismatch, match="turn 5 "):
+    with pytest.raises(ReplayMismatch, match="turn 5: "):
         await played(session(6), ReplayModel(turns))
 
 

@@ -172,9 +172,10 @@ def test_errors_say_their_numbers() -> None:
     assert (full.needed, full.available) == (120, -5)
     assert "120 tokens" in str(full)
     assert "0 are left" in str(full)
-    differs = ReplayMismatch(7, "another question")
-    assert (differs.turn, differs.what) == (7, "another question")
-    assert str(differs) == "turn 7 differs from the saved session: another question"
+    differs = ReplayMismatch(7, "told", "a" * 500 + "b", "a" * 500 + "c")
+    assert str(differs).startswith("turn 7: told is …aaa")
+    assert str(differs).endswith("aab'")
+    assert len(str(differs)) < 200
 
 
 def test_examples_of_the_docstrings() -> None:

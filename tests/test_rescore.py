@@ -143,7 +143,7 @@ async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: P
         done.path.write_bytes(b"".join(map(line_of, lines)))
         found = (await examine(done.path)).difference
         assert found is not None
-        assert (found.turn, found.cause) == (lines[4]["turn"], "edited")
+        assert (found.turn, found.cause) == (lines[4]["turn"], "content")
 
 
 def test_the_source_is_named(sources: Path, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ async def test_replies_read_again_are_neither_resumed_nor_branched(
 ) -> None:
     """They are refused, in words, by a run, by a branch and by being read once more."""
     done = rescore(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path)
-    with pytest.raises(InputError, match="read again already"):
+    with pytest.raises(InputError, match="already rescored"):
         rescore(done.path, ["answers.rule=strict"], tmp_path)
     with pytest.raises(InputError, match="branch off its source"):
         branches([done.path], 5)
@@ -190,7 +190,7 @@ def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
     first = rescore(source, ["answers.rule=last"]).path.read_bytes()
     assert rescore(source, ["answers.rule=last"]).path.read_bytes() == first
     source.write_bytes(b"".join(lines))
-    with pytest.raises(InputError, match="holds another transcript"):
+    with pytest.raises(InputError, match="holds a different rescored transcript"):
         rescore(source, ["answers.rule=last"])
 
 

@@ -5,6 +5,7 @@
     │   ├── DatasetError      a data set is missing, corrupt or does not fit together
     │   ├── EncodingError     a text is not what an encoding writes
     │   ├── TranscriptError   a transcript cannot be read as one
+    │   │   └── ChecksumMismatch   it was changed after it was written
     │   └── SettingsMismatch    saved sessions were played under other settings
     └── StoppedShort          a run or a session could not go on (exit code 1)
         ├── ContextFull       the window has no room for the next request
@@ -13,7 +14,7 @@
         │   ├── ContextOverflow    the request is longer than it can read
         │   └── RequestRefused     it will not answer this: key, name or request is wrong
         ├── BudgetSpent       the next request could pass the money or tokens allowed
-        ├── ReplayMismatch    a request differs from the saved one
+        ├── ReplayMismatch    a replay differs from the saved session
         └── FolderLocked     another process is writing the same transcripts
 
 Errors of libraries are translated into these once, at the edge where they arise.
@@ -41,6 +42,10 @@ class EncodingError(InputError):
 
 class TranscriptError(InputError):
     """A transcript cannot be read as one; the message names file and line."""
+
+
+class ChecksumMismatch(TranscriptError):
+    """A transcript does not match one of its checksums."""
 
 
 class SettingsMismatch(InputError):
@@ -95,17 +100,42 @@ class BudgetSpent(StoppedShort):
 
 
 class ReplayMismatch(StoppedShort):
-    """A request differs from the one saved for the same turn."""
+    """A replay differs from the saved session.
 
-    def __init__(self, turn: int, what: str, field: str = "") -> None:
-        """Name the first `turn` that differs, `what` differs in it, and the name of its field."""
-        super().__init__(f"turn {turn} differs from the saved session: {what}")
+    Attributes:
+        turn: The first turn that differs, None if it is the header.
+        field: The field of the transcript.
+        expected: The value that the replay gives.
+        found: The value in the transcript.
+    """
+
+    def __init__(self, turn: int | None, field: str, expected: object, found: object) -> None:
+        super().__init__(turn, field, expected, found)
         self.turn = turn
-        self.what = what
         self.field = field
+        self.expected = expected
+        self.found = found
 
-    def __reduce__(self) -> tuple[type["ReplayMismatch"], tuple[int, str, str]]:
-        return ReplayMismatch, (self.turn, self.what, self.field)
+    def __str__(self) -> str:
+        where = "" if self.turn is None else f"turn {self.turn}: "
+        expected, found = repr(self.expected), repr(self.found)
+        pairs = enumerate(zip(expected, found, strict=False))
+        differs = next((place for place, (one, other) in pairs if one != other), 0)
+        found, expected = _excerpt(found, differs), _excerpt(expected, differs)
+        return f"{where}{self.field} is {found} in the transcript, expected {expected}"
+
+
+_EXCERPT = 120
+"""Longest value that an error message shows in full."""
+
+
+def _excerpt(text: str, place: int) -> str:
+    """Return `text` if it is short, else the part around the character at `place`."""
+    if len(text) <= _EXCERPT:
+        return text
+    start = max(0, place - _EXCERPT // 3)
+    part = text[start : start + _EXCERPT]
+    return ("…" if start else "") + part + ("…" if start + _EXCERPT < len(text) else "")
 
 
 class FolderLocked(StoppedShort):

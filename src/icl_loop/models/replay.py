@@ -35,14 +35,14 @@ class ReplayModel:
         self._next, self._refused = index + 1, 0
         if index < len(self._saved):
             saved = self._saved[index]
-            if fingerprint(messages) != saved.request:
-                raise ReplayMismatch(
-                    _turn_of(saved), "the request is not the one that was sent", "request"
-                )
+            request = fingerprint(messages)
+            if request != saved.request:
+                raise ReplayMismatch(_turn_of(saved), "request", request, saved.request)
             return saved.reply
         if self._then is None:
-            ended = 1 + _turn_of(self._saved[-1]) if self._saved else 0
-            raise ReplayMismatch(ended, "the saved session ends before it")
+            last = self._saved[-1] if self._saved else None
+            ended = 0 if last is None else _turn_of(last) + isinstance(last, Turn)
+            raise ReplayMismatch(ended, "type", expected="turn", found="end")
         return await self._then.complete(messages)
 
 

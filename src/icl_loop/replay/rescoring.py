@@ -1,14 +1,15 @@
-"""Saved replies read again by another rule, without any request; the source is never touched."""
+"""Rescoring: parse and score saved replies under another answer rule, without any request."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
+from icl_loop.core.records import Feedback, Probe, Turn
 from icl_loop.experiment import AnswerSettings, answering
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import open_prompt_set
@@ -29,16 +30,16 @@ from icl_loop.transcripts.checksum import without_checksum
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """A session whose replies were read again.
+    """A rescored session.
 
     Attributes:
-        source: The transcript that was read.
-        path: The transcript that was written, or was there already.
+        source: The transcript that was rescored.
+        path: The new transcript.
         arm: Name of the arm.
-        turns: How many turns there are.
-        changed: How many turns have another answer now.
-        right_before: How many were right in the source.
-        right_now: How many are right now.
+        turns: Number of turns.
+        changed: Number of turns whose answer changed.
+        right_before: Number of right answers in the source.
+        right_now: Number of right answers after rescoring.
     """
 
     source: Path
@@ -50,107 +51,109 @@ class Rescored:
     right_now: int
 
 
-def read_again(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
-    """Return what `rule` reads in a reply to a question asked under `header`."""
-    form = open_prompt_set(prompts_of(header)).answer
+def answer_rule(header: Header) -> AnswerRule:
+    """Return the rule by which the replies of a session are parsed."""
+    return AnswerSettings.model_validate(header.settings.get("answers", {})).as_rule()
+
+
+def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn | Probe:
+    """Return a turn or probe with its reply parsed and scored by `rule`; the told text stays."""
+    parsed = _parse(entry.reply, header, rule)
+    correct = parsed.answer == entry.label
+    if isinstance(entry, Probe):
+        return replace(entry, answer=parsed.answer, outcome=parsed.outcome, correct=correct)
+    feedback = Feedback(correct, entry.feedback.told)
+    return replace(entry, answer=parsed.answer, outcome=parsed.outcome, feedback=feedback)
+
+
+def _parse(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
+    prompts: Mapping[str, Any] = header.settings.get("task", {})
+    form = open_prompt_set(str(prompts.get("prompts", "en"))).answer
     return parse_answer(reply.text, header.labels, reply.finish, form, rule)
 
 
-def prompts_of(header: Header) -> str:
-    """Return the name or file of the prompt set of a session."""
-    return str(header.settings.get("task", {}).get("prompts", "en"))
-
-
-def rule_of(settings: Mapping[str, Any]) -> AnswerRule:
-    """Return the rule by which replies are read under recorded settings."""
-    return AnswerSettings.model_validate(settings.get("answers", {})).as_rule()
-
-
 def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Rescored:
-    """Read the replies in the transcript at `path` again, into a transcript of its own.
+    """Rescore the transcript at `path` and write the result as a new transcript.
 
-    It stands in the folder of an experiment that is called like the source's, with a digest of the
-    rule, beside the source's folder or in `out`.
+    The new experiment is named like the source's with `-rescored-` and a digest of the rule.
 
     Args:
-        path: The source.
-        changes: `answers.KEY=VALUE` laid over the settings it was read by.
-        out: The folder that holds the experiments' own folders.
+        path: The source; it is not changed.
+        changes: `answers.KEY=VALUE` overrides of the source's settings.
+        out: The folder for the new experiment's folder; by default, where the source's is.
 
     Raises:
-        InputError: The source cannot be read again, a change is wrong, or another transcript is in
-            the place of this one.
-        StoppedShort: It cannot be written.
+        InputError: The source is itself rescored, a change is invalid, or the new path holds a
+            different transcript.
+        StoppedShort: The new transcript cannot be written.
     """
     source, lines = read(path), whole_lines(path)
     if source.header.source is not None:
         raise InputError(
-            f"{path} holds replies that were read again already; read those of its source again,"
-            f" in {source.header.source.experiment}"
+            f"{path} is already rescored; rescore its source instead, in"
+            f" {source.header.source.experiment}"
         )
     settings = answering(source.header.settings, changes)
-    header = _header(
-        source.header, settings, sha256(b"".join(map(without_checksum, lines))).hexdigest()
-    )
-    rule = settings.as_rule()
-    parse_answer("", header.labels, rule=rule)  # refuses names for what is no label
-    judged = [_judged(line, header, rule) for line in lines[1:]]
-    place = (out or path.resolve().parent.parent) / header.experiment / path.name
-    _write(place, header, judged)
-    return _compared(source, read(place))
+    digest = sha256(b"".join(map(without_checksum, lines))).hexdigest()
+    header, rule = _header(source.header, settings, digest), settings.as_rule()
+    parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label
+    rescored = [_rescored_line(line, header, rule) for line in lines[1:]]
+    target = (out or path.resolve().parent.parent) / header.experiment / path.name
+    _write(target, header, rescored)
+    return _compared(source, read(target))
 
 
 def _header(source: Header, settings: AnswerSettings, digest: str) -> Header:
-    """Return the header of a source's replies read again."""
-    named = SourceIdentity(
-        id=source.id,
-        sha256=digest,
-        experiment=source.experiment,
-        settings=source.settings,
-        icl_loop=source.icl_loop,
-    )
     rule = sha256(settings.model_dump_json().encode()).hexdigest()[:6]
     return source.model_copy(
         update={
             "experiment": f"{source.experiment}-rescored-{rule}",
             "settings": {**source.settings, "answers": settings.model_dump(mode="json")},
-            "source": named,
+            "source": SourceIdentity(
+                id=source.id,
+                sha256=digest,
+                experiment=source.experiment,
+                settings=source.settings,
+                icl_loop=source.icl_loop,
+            ),
             "icl_loop": VERSION,
         }
     )
 
 
-def _judged(line: bytes, header: Header, rule: AnswerRule) -> bytes:
-    """Return the line of a turn or probe with its reply read again; other lines as they are."""
-    said = json.loads(without_checksum(line))
-    if said["type"] not in ("turn", "probe"):
+def _rescored_line(line: bytes, header: Header, rule: AnswerRule) -> bytes:
+    """Return the line of a turn or probe rescored, and any other line unchanged."""
+    fields = json.loads(without_checksum(line))
+    if fields["type"] not in ("turn", "probe"):
         return line
-    asked_under = header.at(said["turn" if said["type"] == "turn" else "after_turn"])
-    reply = Reply(said["reply"], finish=said.get("finish", "stop"))
-    reading = read_again(reply, asked_under, rule)
-    right = reading.answer == said["label"]
-    return line_of({**said, "answer": reading.answer, "outcome": reading.outcome, "correct": right})
+    turn = fields["turn" if fields["type"] == "turn" else "after_turn"]
+    reply = Reply(fields["reply"], finish=fields.get("finish", "stop"))
+    parsed = _parse(reply, header.at(turn), rule)
+    correct = parsed.answer == fields["label"]
+    return line_of(
+        {**fields, "answer": parsed.answer, "outcome": parsed.outcome, "correct": correct}
+    )
 
 
-def _write(place: Path, header: Header, lines: Sequence[bytes]) -> None:
-    """Write the transcript, unless it is there already."""
-    if not has_whole_line(place):
-        begin(place, header, lines)
-    elif read_header(place).id != header.born().id or [
-        *map(without_checksum, whole_lines(place)[1:])
-    ] != [*map(without_checksum, lines)]:
+def _write(path: Path, header: Header, lines: Sequence[bytes]) -> None:
+    """Write the transcript, unless the same one exists already."""
+    if not has_whole_line(path):
+        begin(path, header, lines)
+        return
+    existing = [without_checksum(line) for line in whole_lines(path)[1:]]
+    if read_header(path).id != header.born().id or existing != [*map(without_checksum, lines)]:
         raise InputError(
-            f"{place} holds another transcript: its source was another, or went on since; choose"
-            " another --out, or move it away"
+            f"{path} already holds a different rescored transcript; move it away, or choose another"
+            " --out"
         )
 
 
-def _compared(source: Transcript, now: Transcript) -> Rescored:
-    pairs = list(zip(source.turns, now.turns, strict=True))
+def _compared(source: Transcript, rescored: Transcript) -> Rescored:
+    pairs = list(zip(source.turns, rescored.turns, strict=True))
     return Rescored(
         source=source.path,
-        path=now.path,
-        arm=now.header.arm,
+        path=rescored.path,
+        arm=rescored.header.arm,
         turns=len(pairs),
         changed=sum(before.answer != after.answer for before, after in pairs),
         right_before=sum(before.feedback.correct for before, _ in pairs),

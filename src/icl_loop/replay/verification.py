@@ -1,38 +1,35 @@
-"""Verification: a saved session derived again from its settings, the data and the recorded replies.
+"""Verification: play saved sessions again from their settings, data and replies, and compare.
 
-What differs first is named, and why: what the file says of itself is held against itself, then
-against this version, these data and these settings.
+A session that does not replay is reported by its first difference: the turn and field with the
+expected and the found value, or the settings, data, donor or checksum that differ.
 """
 
 import asyncio
 import json
 import os
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from icl_loop.context.window import TokenTotals, Window, shown_in
 from icl_loop.core.errors import (
+    ChecksumMismatch,
     ContextFull,
     DatasetError,
     IclLoopError,
-    InputError,
     ReplayMismatch,
     TranscriptError,
 )
-from icl_loop.core.messages import Message, system, user
-from icl_loop.core.records import Event, Feedback, Note, Probe, Turn
-from icl_loop.experiment import DonorNotFound, Session, donor_of
-from icl_loop.loop import events, hear, history_of, probe, recall
+from icl_loop.core.records import Event, Note, Probe, Turn
+from icl_loop.experiment import Branch, DonorNotFound, Session, donor_of
 from icl_loop.models import ReplayModel
-from icl_loop.replay.rescoring import prompts_of, read_again, rule_of
-from icl_loop.tasks.answers import AnswerRule
-from icl_loop.tasks.prompts import open_prompt_set, shipped
+from icl_loop.replay.rescoring import answer_rule, score_again
+from icl_loop.runner.session import Saved, entries
 from icl_loop.transcripts import (
     VERSION,
     Header,
@@ -47,44 +44,54 @@ from icl_loop.transcripts import (
 )
 from icl_loop.transcripts.checksum import without_checksum
 
-Cause = Literal["settings", "data", "donor", "version", "edited"]
-"""Why a session does not replay."""
+Cause = Literal["content", "settings", "data", "donor", "checksum", "format"]
+"""Which part of a saved session differs."""
 
-IN_WORDS: Mapping[Cause, str] = {
-    "settings": "other settings",
-    "data": "other data",
-    "donor": "another donor",
-    "version": "another version",
-    "edited": "edited by hand",
-}
+_CAUSES: Sequence[tuple[type[IclLoopError], Cause]] = (
+    (ReplayMismatch, "content"),
+    (DonorNotFound, "donor"),
+    (DatasetError, "data"),
+    (ChecksumMismatch, "checksum"),
+    (TranscriptError, "format"),
+    (IclLoopError, "settings"),
+)
+"""The cause of each error, the most specific error first."""
+
+_PARALLEL_FROM = 40_000
+"""Turns from which several processes are faster than one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """The first thing in which a saved session is not what is derived again.
+    """The first difference between a saved session and its replay.
 
     Attributes:
-        turn: The turn, or None where it is no turn's.
-        what: What was saved, and what it is now.
-        cause: Why.
-        since: What tells so.
+        cause: Which part differs: `content` is a recorded turn, note or probe, `format` a line that
+            is missing, misplaced or malformed.
+        message: The difference as a sentence.
+        turn: The turn, or the number of turns before a note or probe; None if none is concerned.
+        field: The field of the transcript, None if the difference is not in one field.
+        expected: The value that the replay gives.
+        found: The value in the transcript.
     """
 
-    turn: int | None
-    what: str
     cause: Cause
-    since: str
+    message: str
+    turn: int | None = None
+    field: str | None = None
+    expected: object = None
+    found: object = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of verifying a transcript.
+    """The result of verifying one transcript.
 
     Attributes:
         path: The file.
-        turns: Whole turns in it.
-        ended: Whether it says how it ended.
-        difference: The first difference, None if it replays.
+        turns: Number of complete turns.
+        ended: Whether the transcript has an end line.
+        difference: The first difference, None if the session replays.
     """
 
     path: Path
@@ -93,375 +100,155 @@ class Finding:
     difference: Difference | None = None
 
     def fields(self) -> dict[str, Any]:
-        """Return it as the stable JSON of `replay --verify --json`."""
-        found = self.difference
+        """Return the finding as the JSON object that `replay --verify --json` prints."""
         return {
             "path": str(self.path),
             "turns": self.turns,
             "ended": self.ended,
-            "replays": found is None,
-            "difference": found
-            and {
-                "turn": found.turn,
-                "what": found.what,
-                "cause": found.cause,
-                "since": found.since,
-            },
+            "replays": self.difference is None,
+            "difference": self.difference and asdict(self.difference),
         }
 
 
 async def verify(transcript: Transcript) -> int:
-    """Derive every turn of a saved session again and return how many there are.
+    """Replay a saved session, compare every turn, note and probe, and return the number of turns.
 
-    Requests, questions, readings, judgements and told words are rebuilt from the recorded
-    settings, the data and the recorded replies; those that a branch shares, from the settings of
-    the session that they were played in.
+    The turns that a branch shares with its parent are replayed under the parent's settings.
 
     Raises:
-        ReplayMismatch: Something differs; names the first turn and the field.
-        InputError: The settings cannot be followed, or the data are not the same.
+        ReplayMismatch: Something differs; names the first turn and field.
+        InputError: The settings are not valid here, or the data or the donor differ.
     """
-    for header, part in _parts(transcript):
-        await _derive(transcript, header, part)
+    for header, segment in _segments(transcript):
+        await _replay(transcript, header, segment)
     end, played = transcript.end, len(transcript.turns)
     if end is not None and end.turns != played:
-        raise ReplayMismatch(
-            end.turns, f"the end line counts {end.turns} turns, there are {played}"
-        )
-    if end is not None and end.status == "complete" and played < transcript.header.turns:
-        raise ReplayMismatch(
-            played,
-            f"it is said to be complete, but has {played} of {transcript.header.turns} turns",
-        )
+        raise ReplayMismatch(played, "end.turns", expected=played, found=end.turns)
     return played
 
 
 async def examine(path: Path) -> Finding:
-    """Verify the transcript at `path`, and find out why it does not replay if it does not.
+    """Verify the transcript at `path` and return the finding.
 
     Raises:
-        TranscriptError: The file does not begin as a transcript does.
+        TranscriptError: The first line is not the header of a transcript.
     """
-    read_header(path)
+    header, transcript = read_header(path), None
     try:
         transcript = read(path)
-    except TranscriptError as error:
-        what = str(error).removeprefix(f"{path}, ")
-        since = "lines are only ever appended, each whole and in its order"
-        return Finding(path, 0, False, Difference(None, what, "edited", since))
-    difference = _misnamed(transcript) or await _difference(transcript)
+        _check_digests(transcript)
+        await verify(transcript)
+        difference = None
+    except IclLoopError as error:
+        difference = _difference(error, path, header)
+    if transcript is None:
+        return Finding(path, 0, ended=False, difference=difference)
     return Finding(path, len(transcript.turns), transcript.end is not None, difference)
 
 
-async def _difference(transcript: Transcript) -> Difference | None:
-    try:
-        await verify(transcript)
-    except ReplayMismatch as error:
-        return _explained(transcript, error)
-    except IclLoopError as error:
-        return _unfollowed(transcript, error)
-    return None
+def _difference(error: IclLoopError, path: Path, header: Header) -> Difference:
+    cause = next(cause for kind, cause in _CAUSES if isinstance(error, kind))
+    message = str(error).removeprefix(f"{path}, ")
+    version = header.source.icl_loop if header.source else header.icl_loop
+    if version != VERSION:
+        message += f" (played by icl_loop {version}, verified by {VERSION})"
+    if not isinstance(error, ReplayMismatch):
+        return Difference(cause, message)
+    if error.turn is None:
+        cause = "settings"
+    return Difference(cause, message, error.turn, error.field, error.expected, error.found)
 
 
-# ---- deriving again ----------------------------------------------------------------------
+def _check_digests(transcript: Transcript) -> None:
+    """Raise ChecksumMismatch if a header does not match its id, or shared turns their SHA-256."""
+    lines = whole_lines(transcript.path)
+    header, branch = json.loads(lines[0]), transcript.header.branch
+    while header is not None:
+        if header.get("id") != identity(header):
+            raise ChecksumMismatch(
+                f"the header does not match its id: expected {identity(header)},"
+                f" found {header.get('id')}"
+            )
+        header = (header.get("branch") or {}).get("parent")
+    if branch is None or transcript.header.source is not None:
+        return
+    shared = b"".join(map(without_checksum, shared_lines(lines, branch.at)))
+    if sha256(shared).hexdigest() != branch.sha256:
+        raise ChecksumMismatch(
+            f"the {branch.at} turns shared with the parent do not match their SHA-256"
+        )
 
 
-def _parts(transcript: Transcript) -> Iterator[tuple[Header, range]]:
-    """Yield the headers under which a session was played, the earliest first, each with its part.
+def _segments(transcript: Transcript) -> Iterator[tuple[Header, range]]:
+    """Yield each header that a session was played under, the oldest first, with its turns.
 
-    A part is of numbers of turns played: whatever was asked after so many was asked under its header.
+    Notes and probes belong to the segment that contains the number of turns before them.
     """
-    headers = [transcript.header]
-    while (parent := headers[-1].parent) is not None:
-        headers.append(parent)
-    starts = [header.branch.at if header.branch else 0 for header in headers]
-    for place in reversed(range(len(headers))):
-        stop = min([len(transcript.turns) + 1, *starts[:place]])
-        if starts[place] < stop or place == 0:
-            yield headers[place], range(starts[place], stop)
+    header: Header | None = transcript.header
+    stop, segments = len(transcript.turns) + 1, list[tuple[Header, range]]()
+    while header is not None:
+        start = header.branch.at if header.branch else 0
+        if start < stop or not segments:
+            segments.append((header, range(start, stop)))
+        stop, header = min(stop, start), header.parent
+    return reversed(segments)
 
 
-async def _derive(transcript: Transcript, header: Header, part: range) -> None:
-    """Derive the turns, notes and probes that were played under a header."""
-    session = _session_of(header, transcript)
-    begun = [event for event in transcript.events if turns_before(event) < part.start]
-    mine = [event for event in transcript.events if turns_before(event) in part]
-    playing = events(session.task, ReplayModel(mine), session.policy, session.window, begun=begun)
-    rule = _new_rule(transcript.header)
-    for saved in mine:
-        played = await _next_of(playing, saved)
-        compare(saved, played if rule is None else _turn_again(played, header, rule))
-        _check_usage(saved)
-    await _derive_probes(transcript, header, part, session)
+async def _replay(transcript: Transcript, header: Header, segment: range) -> None:
+    """Play a segment again with the saved replies, and compare it with what was saved."""
+    begun = tuple(event for event in transcript.events if turns_before(event) < segment.start)
+    saved = [entry for entry in _entries(transcript) if turns_before(entry) in segment]
+    session = _session(header, transcript, begun)
+    playing = entries(session, Saved(begun), ReplayModel(saved))
+    for _ in begun:
+        await anext(playing)
+    rule = answer_rule(transcript.header) if transcript.header.source else None
+    for entry in saved:
+        played = await _next_entry(playing, entry)
+        if rule is not None and not isinstance(played, Note):
+            played = score_again(played, header, rule)
+        compare(entry, played)
+        usage = entry.reply.usage
+        if min(usage.prompt, usage.cached, usage.completion, usage.reasoning) < 0:
+            raise ReplayMismatch(turns_before(entry), "usage", expected="counts >= 0", found=usage)
+    if transcript.end and transcript.end.status == "complete" and header is transcript.header:
+        async for _ in playing:  # raises ReplayMismatch where a saved reply is missing
+            pass
 
 
-def _check_usage(saved: Event) -> None:
-    """Raise ReplayMismatch if less than nothing was used; more cannot be known here."""
-    usage = saved.reply.usage
-    if min(usage.prompt, usage.cached, usage.completion, usage.reasoning) < 0:
-        raise ReplayMismatch(turns_before(saved), f"usage is {usage}", "usage")
+def _entries(transcript: Transcript) -> list[Event | Probe]:
+    """Return turns, notes and probes in the order in which they were played."""
+    return sorted(
+        [*transcript.probes, *transcript.events],
+        key=lambda entry: (turns_before(entry), isinstance(entry, Turn)),
+    )
 
 
-async def _next_of(playing: AsyncIterator[Event], saved: Event) -> Event:
-    """Return what is played next, which was saved."""
+async def _next_entry(playing: AsyncIterator[Event | Probe], saved: Event | Probe) -> Event | Probe:
     try:
         return await anext(playing)
-    except StopAsyncIteration:
-        raise ReplayMismatch(turns_before(saved), "the session is over before it") from None
-    except ContextFull as error:
-        raise ReplayMismatch(turns_before(saved), f"now {error}") from None
+    except (StopAsyncIteration, ContextFull) as error:
+        status = "context_full" if isinstance(error, ContextFull) else "complete"
+        kind = type(saved).__name__.lower()
+        expected = f"end ({status})"
+        raise ReplayMismatch(turns_before(saved), "type", expected=expected, found=kind) from None
 
 
-async def _derive_probes(
-    transcript: Transcript, header: Header, part: range, session: Session
-) -> None:
-    """Derive the probes that were asked under a header, and see that none that was due is missing."""
-    mine = [each for each in transcript.probes if each.after_turn in part]
-    rule = _new_rule(transcript.header)
-    history = history_of(session.task, session.policy, session.window)
-    coming = deque(transcript.events)
-    for saved in sorted(mine, key=lambda each: each.after_turn):
-        (sample,) = [each for each in session.task.probes if each.id == saved.sample] or (None,)
-        if sample is None:
-            raise ReplayMismatch(saved.after_turn, f"{saved.sample} is no probe of this session")
-        while coming and turns_before(coming[0]) < saved.after_turn:
-            hear(history, session.policy, coming.popleft())
-        replay = ReplayModel([saved])
-        again = await probe(session.task, replay, session.policy, history, sample, session.window)
-        if (again if rule is None else _probe_again(again, header, rule)) != saved:
-            what = f"the probe {saved.sample} is judged otherwise now"
-            raise ReplayMismatch(saved.after_turn, what, "probe")
-    _miss_none(session, transcript, part, {(each.after_turn, each.sample) for each in mine})
+def _session(header: Header, transcript: Transcript, begun: tuple[Event, ...]) -> Session:
+    """Return the session of a header; raise ReplayMismatch if its labels or system message differ.
 
-
-def _miss_none(
-    session: Session, transcript: Transcript, part: range, asked: set[tuple[int, str]]
-) -> None:
-    """Raise ReplayMismatch if a probe was not asked though the session went on after it.
-
-    Where the window is full at last, it may be a probe that it has no room for.
-    """
-    is_whole = transcript.end is not None and transcript.end.status == "complete"
-    due = part if is_whole else part[: len(transcript.turns) - part.start]
-    for after in session.task.checkpoints:
-        if after in due:
-            for sample in session.task.probes:
-                if (after, sample.id) not in asked:
-                    raise ReplayMismatch(after, f"the probe {sample.id} is missing", "probe")
-
-
-def _session_of(header: Header, transcript: Transcript) -> Session:
-    """Return the session that a header describes, whose frame must be what it says.
-
-    A transcript whose replies were read again was played under the settings of its source.
+    A rescored transcript was played under the settings of its source.
     """
     source = header.source
     played = header if source is None else header.model_copy(update={"settings": source.settings})
-    session = Session.of(played, donor_of(header, transcript.path))
-    rebuilt = replace(session, branch=None).header()
+    branch = None if header.branch is None else Branch(header.branch, (), begun)
+    session = replace(Session.of(played, donor_of(header, transcript.path)), branch=branch)
+    replayed = session.header()
     for name in ("labels", "system"):
-        was, now = getattr(header, name), getattr(rebuilt, name)
-        if was != now:
-            raise ReplayMismatch(0, f"{name} was {was!r}, is now {now!r}", name)
+        found, expected = getattr(header, name), getattr(replayed, name)
+        if found != expected:
+            raise ReplayMismatch(None, name, expected=expected, found=found)
     return session
-
-
-# ---- replies that were read again --------------------------------------------------------
-
-
-def _new_rule(header: Header) -> AnswerRule | None:
-    """Return the rule by which saved replies were read again, None if they were not."""
-    return None if header.source is None else rule_of(header.settings)
-
-
-def _turn_again(event: Event, header: Header, rule: AnswerRule) -> Event:
-    """Return a turn with its reply read by another rule; what was told stays as it was."""
-    if isinstance(event, Note):
-        return event
-    reading = read_again(event.reply, header, rule)
-    judged = Feedback(reading.answer == event.label, event.feedback.told)
-    return replace(event, answer=reading.answer, outcome=reading.outcome, feedback=judged)
-
-
-def _probe_again(asked: Probe, header: Header, rule: AnswerRule) -> Probe:
-    reading = read_again(asked.reply, header, rule)
-    right = reading.answer == asked.label
-    return replace(asked, answer=reading.answer, outcome=reading.outcome, correct=right)
-
-
-# ---- what the file says of itself --------------------------------------------------------
-
-
-def _misnamed(transcript: Transcript) -> Difference | None:
-    """Return the first difference between the first line and the digests that it holds."""
-    lines = whole_lines(transcript.path)
-    said, shared = json.loads(lines[0]), transcript.header.branch
-    while said is not None:
-        was, now = said.get("id"), identity(said)
-        if was != now:
-            since = "an id is the digest of what the first line says"
-            return Difference(None, f"the id was {was}, is now {now}", "edited", since)
-        said = (said.get("branch") or {}).get("parent")
-    if shared is None or transcript.header.source is not None:
-        return None
-    digest = sha256(b"".join(map(without_checksum, shared_lines(lines, shared.at)))).hexdigest()
-    if digest == shared.sha256:
-        return None
-    what = f"the {shared.at} turns shared with the parent are not those that it shared"
-    return Difference(None, what, "edited", "their SHA-256 is another")
-
-
-def _contradictions(transcript: Transcript) -> Iterator[str]:
-    """Yield in words where the file contradicts itself, whatever this version would play."""
-    for turn in transcript.turns:
-        if turn.feedback.correct != (turn.answer == turn.label):
-            yield (
-                f"turn {turn.index} has the label {turn.label!r} and the answer {turn.answer!r},"
-                f" and correct is {turn.feedback.correct}"
-            )
-    yield from _other_requests(transcript)
-    if transcript.header.branch is None:
-        yield from _other_calibrations(transcript.turns)
-
-
-def _other_requests(transcript: Transcript) -> Iterator[str]:
-    """Yield the turns whose fingerprint is not that of the texts their requests showed."""
-    vouched: set[int] = set()
-    for turn, notes in _with_notes(transcript):
-        header = transcript.header.at(turn.index)
-        if any(not 0 <= first <= last < turn.index for first, last in turn.kept):
-            yield f"the request of turn {turn.index} shows turns that were not played before it"
-            return
-        opening, shown = _opening(header, notes), shown_in(turn.kept)
-        if opening is None:
-            continue
-        frame = system(header.system)
-        request = recall(frame, transcript.turns, shown, turn.question, opening)
-        if request.fingerprint != turn.request:
-            fresh = sorted(set(shown) - vouched)
-            among = (
-                f"; of what it showed, none before vouches for turn {fresh[-1]}" if fresh else ""
-            )
-            yield (
-                f"the request of turn {turn.index} has another fingerprint than the texts that the"
-                f" file says it showed{among}"
-            )
-            return
-        vouched.update(shown)
-
-
-def _with_notes(transcript: Transcript) -> Iterator[tuple[Turn, list[Note]]]:
-    """Yield each turn with the notes that were taken before it."""
-    notes: list[Note] = []
-    for event in transcript.events:
-        if isinstance(event, Note):
-            notes.append(event)
-        else:
-            yield event, notes
-
-
-def _opening(header: Header, notes: Sequence[Note]) -> tuple[Message, ...] | None:
-    """Return how requests show the latest note, None if another version may do it otherwise."""
-    if not notes or not notes[-1].text.strip():
-        return ()
-    if header.icl_loop != VERSION:
-        return None
-    try:
-        words = open_prompt_set(prompts_of(header)).notes
-    except InputError:
-        return None
-    return None if words is None else (user(words.show(notes[-1].text)),)
-
-
-def _other_calibrations(turns: Sequence[Turn]) -> Iterator[str]:
-    """Yield the turn whose calibration does not follow from the tokens of the turns before it."""
-    tally = TokenTotals(Window(), 0)
-    for turn in turns:
-        if turn.counted is None:
-            return
-        if turn.calibration != tally.calibration:
-            yield f"the calibration of turn {turn.index} does not follow from the tokens before it"
-            return
-        if turn.reply.usage.prompt:
-            tally.ratios.append(turn.reply.usage.prompt / turn.counted)
-
-
-# ---- why ---------------------------------------------------------------------------------
-
-_TEXTS = frozenset({"question", "reply", "told", "echo", "text"})
-"""Fields whose texts are shown by requests."""
-
-
-def _explained(transcript: Transcript, found: ReplayMismatch) -> Difference:
-    """Return the difference with its cause: what the file says of itself is heard first."""
-    turn = None if found.field in ("labels", "system") else found.turn
-
-    def difference(cause: Cause, since: str) -> Difference:
-        return Difference(turn, found.what, cause, since)
-
-    header = transcript.header.at(found.turn)
-    contradiction = next(_contradictions(transcript), None)
-    if contradiction is not None:
-        return difference("edited", contradiction)
-    version = _version(header)
-    if version != VERSION:
-        since = f"it was played by icl_loop {version}, this is {VERSION}, and the file does not contradict itself"
-        return difference("version", since)
-    prompts = prompts_of(header)
-    vouched = found.field in ("labels", "system", "request") or _is_vouched_for(transcript, found)
-    if vouched and prompts not in shipped():
-        return difference(
-            "settings", f"the fingerprints agree, and {prompts} is a file that can change"
-        )
-    if found.field in ("labels", "system"):
-        return difference("settings", "the settings that were recorded give another frame now")
-    if vouched:
-        since = (
-            f"the fingerprints agree, and so does the version, {VERSION}: the program, or a library"
-            " it stands on, was changed"
-        )
-        return difference("version", since)
-    since = (
-        "version, data and settings are those it was played with, and no fingerprint vouches for it"
-    )
-    return difference("edited", since)
-
-
-def _version(header: Header) -> str:
-    return header.icl_loop if header.source is None else header.source.icl_loop
-
-
-def _is_vouched_for(transcript: Transcript, found: ReplayMismatch) -> bool:
-    """Whether the field that differs is a text that a request showed, its own or a later one."""
-    if found.field == "question":
-        return True
-    later = transcript.turns[found.turn + 1 :]
-    shows = (first <= found.turn <= last for each in later for first, last in each.kept)
-    return found.field in _TEXTS and any(shows)
-
-
-def _unfollowed(transcript: Transcript, error: IclLoopError) -> Difference:
-    """Return why a session cannot be derived again at all."""
-    contradiction = next(_contradictions(transcript), None)
-    if contradiction is not None:
-        return Difference(None, contradiction, "edited", "the file contradicts itself")
-    version = _version(transcript.header)
-    played_by = "this version" if version == VERSION else f"icl_loop {version}"
-    if isinstance(error, DonorNotFound):
-        since = "a yoked session is told what its donor was told"
-        return Difference(None, str(error), "donor", since)
-    if isinstance(error, DatasetError):
-        return Difference(None, str(error), "data", "the samples are not in the transcript")
-    if isinstance(error, InputError):
-        since = f"it was played by {played_by}; this is {VERSION}"
-        return Difference(None, str(error), "settings", since)
-    return Difference(None, str(error), "version", "the file does not contradict itself")
-
-
-# ---- many sessions -----------------------------------------------------------------------
-
-MANY = 40_000
-"""Turns from which on several processes take less time than one."""
 
 
 def examine_all(
@@ -470,45 +257,32 @@ def examine_all(
     *,
     jobs: int | None = None,
 ) -> list[Finding]:
-    """Verify the transcripts at `paths`, in several processes where that is worth it.
-
-    Those of one stream are verified one after another, since they ask the same questions.
+    """Verify transcripts, those of one stream in a row because they share cached questions.
 
     Args:
         paths: The files.
-        on_each: Called with each finding, in no order that matters.
-        jobs: Processes; as many as there are cores, up to four, for `MANY` turns, if None.
+        on_each: Called with each finding, in any order.
+        jobs: Number of processes; if None, one for fewer than 40,000 turns, else up to four.
 
     Raises:
-        TranscriptError: A file does not begin as a transcript does.
+        TranscriptError: The first line of a file is not the header of a transcript.
     """
     headers = {path: read_header(path) for path in paths}
-    groups = defaultdict(list)
-    for path, header in headers.items():
-        groups[header.dataset.name, header.seed, header.stream].append(path)
+    streams = {path: (each.dataset.name, each.seed, each.stream) for path, each in headers.items()}
     if jobs is None:
-        many = sum(header.turns for header in headers.values()) >= MANY
-        jobs = min(os.cpu_count() or 1, len(groups), 4) if many else 1
-    found: dict[Path, Finding] = {}
-
-    def take(findings: Iterable[Finding]) -> None:
-        for finding in findings:
-            found[finding.path] = finding
+        many = sum(header.turns for header in headers.values()) >= _PARALLEL_FROM
+        jobs = min(os.cpu_count() or 1, 4) if many else 1
+    findings: dict[Path, Finding] = {}
+    with ExitStack() as stack:
+        examine_each: Callable[..., Iterator[Finding]] = map
+        if jobs > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
+            examine_each = partial(pool.map, chunksize=-(-len(paths) // (4 * jobs)))
+        for finding in examine_each(_examine, sorted(paths, key=streams.__getitem__)):
+            findings[finding.path] = finding
             on_each(finding)
-
-    if jobs == 1:
-        for group in groups.values():
-            take(map(_examined, group))
-    else:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-            for findings in pool.map(_examined_group, groups.values()):
-                take(findings)
-    return [found[path] for path in paths]
+    return [findings[path] for path in paths]
 
 
-def _examined(path: Path) -> Finding:
+def _examine(path: Path) -> Finding:
     return asyncio.run(examine(path))
-
-
-def _examined_group(paths: Sequence[Path]) -> list[Finding]:
-    return [_examined(path) for path in paths]

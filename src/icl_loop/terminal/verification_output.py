@@ -9,15 +9,13 @@ import typer
 from rich.progress import Progress
 
 from icl_loop.core.errors import TranscriptError
-from icl_loop.replay.verification import IN_WORDS, Difference, Finding, examine_all
+from icl_loop.replay.verification import Finding, examine_all
 from icl_loop.terminal.console import STOPPED_SHORT, WRONG_INPUT, complain, err, out, print_json
 from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import read_header
 
-_OUTSIDE = ("data", "donor")
-"""Causes that lie outside the transcripts, and that many of them share."""
-_LONGEST = 300
-"""Most characters of a difference that are printed; `--json` has all of it."""
+_SHARED = ("data", "donor")
+"""Causes with a message that is often the same for many sessions."""
 
 
 def verify_all(files: Sequence[Path], *, as_json: bool) -> None:
@@ -61,34 +59,27 @@ def _unread_fields(path: Path, said: str) -> dict[str, Any]:
 
 
 def _line(finding: Finding) -> str:
-    """Return what was found in one session."""
-    found = finding.difference
-    if found is None:
-        unfinished = "" if finding.ended else ", and it can go on"
+    """Return the line for one session."""
+    difference = finding.difference
+    if difference is None:
+        unfinished = "" if finding.ended else " (unfinished)"
         return printable(f"{finding.path}: {finding.turns} turns replay{unfinished}")
-    if found.cause in _OUTSIDE:
-        return printable(f"{finding.path}: cannot be derived again: {_words(found)}")
-    turn = "" if found.turn is None else f", turn {found.turn}"
-    what = found.what if len(found.what) <= _LONGEST else f"{found.what[:_LONGEST]} …"
-    said = f"{finding.path}{turn}: {what}: {_words(found)}, since {found.since}"
-    return printable(said)
-
-
-def _words(found: Difference) -> str:
-    return IN_WORDS[found.cause]
+    if difference.cause in _SHARED:
+        return printable(f"{finding.path}: cannot be replayed: {difference.cause}")
+    return printable(f"{finding.path}: {difference.cause}: {difference.message}")
 
 
 def _sum_up(findings: Sequence[Finding]) -> None:
-    """Say once what several sessions have in common, and how many do not replay for which cause."""
+    """Print each message that sessions share once, and how many sessions do not replay."""
     different = [finding.difference for finding in findings if finding.difference]
     if not different:
         return
-    shared = Counter((each.what, _words(each)) for each in different if each.cause in _OUTSIDE)
-    for (what, words), count in shared.items():
-        complain(f"{words}, {_sessions(count)}: {what}")
-    causes = Counter(map(_words, different))
-    counted = ", ".join(f"{count} {words}" for words, count in causes.items())
-    complain(f"not replayed: {len(different)} of {_sessions(len(findings))} ({counted})")
+    shared = Counter((each.cause, each.message) for each in different if each.cause in _SHARED)
+    for (cause, message), count in shared.items():
+        complain(f"{cause}, {_sessions(count)}: {message}")
+    causes = Counter(each.cause for each in different)
+    counted = ", ".join(f"{count} {cause}" for cause, count in causes.items())
+    complain(f"sessions that do not replay: {len(different)} of {len(findings)} ({counted})")
 
 
 def _sessions(count: int) -> str:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from icl_loop.core.errors import TranscriptError
+from icl_loop.core.errors import ChecksumMismatch
 
 SEAL = "crc32"
 """Name of the last field of a sealed line."""
@@ -36,7 +36,7 @@ def _seal_of(body: bytes) -> bytes:
 
 
 def verify_checksums(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
-    """Raise TranscriptError, naming the first one, if a line is not as it was written.
+    """Raise ChecksumMismatch, naming the first one, if a line is not as it was written.
 
     Once a line is sealed, all that follow must be. What is `torn` off the end is not read, but it
     must have been torn: a whole line that is followed by anything but a line end was changed.
@@ -53,7 +53,7 @@ def verify_checksums(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> N
         raise _damaged(path, len(lines) + 1, "it does not end as a line does")
 
 
-def _damaged(path: Path, number: int, what: str) -> TranscriptError:
+def _damaged(path: Path, number: int, what: str) -> ChecksumMismatch:
     sound = number - 1
     kept = (
         f"the {sound} lines before it are sound: put back a copy of the file, or keep those alone"
@@ -61,4 +61,4 @@ def _damaged(path: Path, number: int, what: str) -> TranscriptError:
         if sound
         else "put back a copy of the file, or move it away and run again"
     )
-    return TranscriptError(f"{path}, line {number}: {what}, so it was changed; {kept}")
+    return ChecksumMismatch(f"{path}, line {number}: {what}, so it was changed; {kept}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import ReplayMismatch, SettingsMismatch
-from icl_loop.core.records import Event
+from icl_loop.core.records import Event, Probe
 from icl_loop.transcripts.checksum import SEAL
 from icl_loop.transcripts.fields import event_fields
 from icl_loop.transcripts.header import HEADER, Header
@@ -22,7 +22,7 @@ PLACE_KEYS = tuple(
 """Where a model is asked and who pays; a session may go on at another address."""
 
 
-def compare(saved: Event, played: Event) -> None:
+def compare(saved: Event | Probe, played: Event | Probe) -> None:
     """Raise ReplayMismatch, naming turn and field, if `played` is not what was saved.
 
     Fields that a session was saved without are left out.
@@ -32,9 +32,7 @@ def compare(saved: Event, played: Event) -> None:
     for name in [name for name in {**before, **now} if name not in TIME_FIELDS | unsaid]:
         was, is_now = before.get(name), now.get(name)
         if was != is_now:
-            raise ReplayMismatch(
-                turns_before(saved), f"{name} was {was!r}, is now {is_now!r}", name
-            )
+            raise ReplayMismatch(turns_before(saved), name, expected=is_now, found=was)
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:

@@ -86,8 +86,10 @@ def _picture_of(question: Message) -> dict[str, str]:
     return {"picture": base64.b64encode(seen[0]).decode()} if seen else {}
 
 
-def event_fields(event: Event) -> dict[str, Any]:
-    """Return the fields of the line of a turn or note."""
+def event_fields(event: Event | Probe) -> dict[str, Any]:
+    """Return the fields of the line of a turn, note or probe."""
+    if isinstance(event, Probe):
+        return probe_fields(event)
     return turn_fields(event) if isinstance(event, Turn) else note_fields(event)
 
 

@@ -49,8 +49,8 @@ class Transcript:
         return _in_order(self.turns, self.notes)
 
 
-def turns_before(event: Event) -> int:
-    """Return how many turns were played before a turn or note."""
+def turns_before(event: Event | Probe) -> int:
+    """Return how many turns were played before a turn, note or probe."""
     return event.index if isinstance(event, Turn) else event.after_turn
 
 
