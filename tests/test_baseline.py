@@ -7,7 +7,7 @@ import pytest
 
 from builders import experiment
 from icl_loop.analysis import frame, sessions
-from icl_loop.analysis.baseline import baseline, baselines, beside, request_of
+from icl_loop.analysis.baseline import baseline, baselines, compare_with_baseline, request_of
 from icl_loop.core.errors import InputError
 from icl_loop.models import ScriptedModel
 from icl_loop.runner.run import Run
@@ -61,8 +61,10 @@ async def test_a_learner_beside_itself(tmp_path: Path) -> None:
     made = experiment(turns=60, streams=2, arms=ARMS)
     result = await Run(made, tmp_path).play()
     turns = frame(result.paths)
-    baselineed = await baselines(map(Path, turns["path"].unique(maintain_order=True)))
-    rows = {row.arm: row for row in beside(turns, baselineed, sessions(result.paths))}
+    baseline_turns = await baselines(map(Path, turns["path"].unique(maintain_order=True)))
+    rows = {
+        row.arm: row for row in compare_with_baseline(turns, baseline_turns, sessions(result.paths))
+    }
     assert all(row.excess_regret.mean == 0 for row in rows.values())
     assert rows["label"].learning_efficiency == pytest.approx(1)
     assert rows["stateless"].learning_efficiency is None

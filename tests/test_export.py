@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 from builders import experiment, without_checksum
 from command_line import Command
-from icl_loop.analysis import frame, probes, sessions, summarize
+from icl_loop.analysis import frame, probes, sessions, summarise
 from icl_loop.analysis.baseline import request_of
 from icl_loop.context import shown_in
 from icl_loop.core.errors import InputError, TranscriptError
@@ -463,11 +463,11 @@ def test_hostile_texts_survive_inspect(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("ending", ["eval", "json"])
 def test_the_metrics_of_a_log_are_those_of_the_analysis(tmp_path: Path, ending: str) -> None:
-    """Means are those that `summarize` gives, in either of Inspect's formats."""
+    """Means are those that `summarise` gives, in either of Inspect's formats."""
     pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
     files = sorted(SAMPLE.glob("label-*.jsonl"))
     export(files, "inspect", tmp_path / f"out.{ending}")
-    (summary,), (log,) = summarize(frame(files)), inspect_logs(tmp_path)
+    (summary,), (log,) = summarise(frame(files)), inspect_logs(tmp_path)
     scores = {score.name: score.metrics for score in log.results.scores}
     for name in ("late", "accuracy", "early"):
         assert scores[name]["mean"].value == pytest.approx(getattr(summary, name).mean)

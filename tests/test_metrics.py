@@ -163,7 +163,7 @@ def test_excess_regret_is_of_wrong_answers(pairs: list[tuple[bool, bool]]) -> No
     mine, other = ([pair[side] for pair in pairs] for side in (0, 1))
     wanted = [mine[: n + 1].count(False) - other[: n + 1].count(False) for n in range(len(pairs))]
     assert excess_regret(mine, other).tolist() == wanted
-    with pytest.raises(InputError, match="one length"):
+    with pytest.raises(InputError, match="same length"):
         excess_regret([*mine, True], other)
 
 

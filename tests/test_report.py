@@ -392,7 +392,7 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert str(tmp_path / "r.html") in ran.stdout
     text = (tmp_path / "r.html").read_text("utf-8")
     assert f"<code>{LEARNER}</code>" in text
-    assert "This contrast was named after the fact." in text
+    assert "This contrast was chosen after the fact." in text
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@
 never change; whatever is learned is learned from what the context window shows.
 """
 
-from icl_loop.analysis import arm_curves, frame, session_curves, summarize, tabulate
+from icl_loop.analysis import arm_curves, frame, session_curves, summarise, tabulate
 from icl_loop.context import (
     All,
     Block,
@@ -97,7 +97,7 @@ __all__ = [
     "read",
     "recall",
     "session_curves",
-    "summarize",
+    "summarise",
     "tabulate",
     "verify",
 ]

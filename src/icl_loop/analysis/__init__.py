@@ -7,14 +7,14 @@ from icl_loop.analysis.curves import (
     arm_curves,
     as_json,
     session_curves,
-    summarize,
+    summarise,
     warnings,
 )
 from icl_loop.analysis.frame import frame, tabulate
 from icl_loop.analysis.image_neighbours import nearest_pictures
 from icl_loop.analysis.inference import (
     Conclusion,
-    Rung,
+    NullQuestion,
     Secondary,
     Verdict,
     conclude,
@@ -47,7 +47,7 @@ __all__ = [
     "Contrast",
     "Estimate",
     "Noted",
-    "Rung",
+    "NullQuestion",
     "Secondary",
     "Verdict",
     "arm_curves",
@@ -77,7 +77,7 @@ __all__ = [
     "sentence",
     "session_curves",
     "sessions",
-    "summarize",
+    "summarise",
     "tabulate",
     "warnings",
 ]

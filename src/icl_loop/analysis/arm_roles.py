@@ -1,4 +1,4 @@
-"""Which arm is the control of which: read from what their sessions were set to, not from names."""
+"""Which arm controls for which: derived from recorded settings, never from names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from icl_loop.core.errors import TranscriptError
 
 Pair = tuple[str, str]
 NO_CONTEXT = frozenset({"stateless", "last(n=0)", "last(0)"})
-"""The policies that show nothing of the past."""
+"""Context policies that show no past turns."""
 RENAMED = frozenset({"abstract", "deranged"})
-"""The label maps of which a model can know nothing beforehand."""
+"""Label maps that a model cannot know in advance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What matters of an arm's settings when it is compared; None where that is unknown."""
+    """The settings of an arm that matter in comparisons; None if unknown."""
 
     feedback: str | None
     donor: str | None
@@ -27,27 +27,27 @@ class Role:
 
     @property
     def stateless(self) -> bool:
-        """Whether every question stands alone."""
+        """Whether every question is asked without history."""
         return self.policy in NO_CONTEXT
 
     @property
     def is_control(self) -> bool:
-        """Whether the arm tells nothing, or nothing about its own answers."""
+        """Whether the arm gives no feedback, or none about its own answers."""
         return self.feedback in ("none", "yoked")
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """The roles of the arms of an experiment, and the contrast that was named beforehand.
+    """The roles of an experiment's arms and its recorded primary contrast.
 
     Attributes:
         arms: The role of each arm.
-        primary: The primary contrast that was recorded, None if there was none.
-        margin: The margin of equivalence that was recorded.
-        stopped_early: Whether its run stopped because the evidence of the streams played sufficed.
-        planned: The numbers of streams that were planned; several, if some were added.
+        primary: The recorded primary contrast, or None.
+        margin: The recorded equivalence margin.
+        stopped_early: Whether the run stopped early because the evidence sufficed.
         contradictory: Whether sessions recorded different primary contrasts or margins.
-        mismatches: What was recorded of donors that do not fit, by arm.
+        planned: Planned numbers of streams, ascending; more than one if streams were added later.
+        mismatches: Why a donor does not match, by arm.
     """
 
     arms: Mapping[str, Role] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Roles:
 
     @classmethod
     def of(cls, experiment: str, arms: Sequence[str], sessions: pl.DataFrame | None) -> "Roles":
-        """Return the roles of these arms of an experiment, from what `sessions` returns."""
+        """Return the roles of an experiment's arms from the result of `analysis.sessions`."""
         if sessions is None:
             return cls()
         mine = sessions.filter(experiment=experiment)
@@ -81,14 +81,14 @@ class Roles:
         )
 
     def is_stateless(self, arm: str) -> bool:
-        """Whether an arm is known to be shown nothing of the past."""
+        """Return whether an arm is known to show no past turns."""
         return arm in self.arms and self.arms[arm].stateless
 
     def controls(self, first: str) -> tuple[str, ...]:
-        """Return the arms that `first` must be above before it has learned from being told.
+        """Return the arms that `first` must beat to show that it learned from feedback.
 
-        They differ from it in feedback alone, which is none, or of a donor: of `first` itself, or
-        of one not recorded.
+        They differ from it only in feedback: none, or that of a donor session of `first` (or of an
+        unrecorded donor).
         """
         role = self.arms.get(first)
         if role is None or role.is_control:
@@ -102,9 +102,9 @@ class Roles:
         )
 
     def is_controlled(self, first: str, second: str) -> bool:
-        """Whether `first` is told of its own answers, and an arm that is not was played beside it.
+        """Return whether `first` gets feedback on its own answers and a control without it was played.
 
-        Where nothing is known of the arms, whoever named them is taken at their word.
+        True if the roles of the arms are unknown.
         """
         role, other = self.arms.get(first), self.arms.get(second)
         if role is None or other is None:
@@ -112,12 +112,12 @@ class Roles:
         return not role.is_control and (other.is_control or bool(self.controls(first)))
 
     def control(self, first: str, feedback: str) -> str | None:
-        """Return the control of `first` with this kind of feedback, None if there is none."""
+        """Return the control of `first` with this kind of feedback, or None."""
         found = (arm for arm in self.controls(first) if self.arms[arm].feedback == feedback)
         return next(found, None)
 
     def stateless_twin(self, arm: str) -> str | None:
-        """Return the arm that is asked the same without context, None if there is none."""
+        """Return the arm that asks the same questions without history, or None."""
         role = self.arms.get(arm)
         if role is None or role.stateless:
             return None
@@ -129,7 +129,7 @@ class Roles:
         return next(twins, None)
 
     def renamed(self) -> tuple[str, ...]:
-        """Return the arms that can learn label names of which nothing is known beforehand."""
+        """Return the arms that can learn label names unknown in advance."""
         return tuple(
             arm
             for arm, role in self.arms.items()
@@ -138,22 +138,22 @@ class Roles:
 
 
 def _refuse_mixed(columns: pl.DataFrame) -> None:
-    """Raise TranscriptError if sessions of one arm were set to different things."""
+    """Raise TranscriptError if the sessions of an arm differ in their settings."""
     for arm, *counts in columns.group_by("arm", maintain_order=True).n_unique().iter_rows():
         names = [name for name, count in zip(columns.columns[1:], counts, strict=True) if count > 1]
         if names:
             raise TranscriptError(
-                f"sessions of arm {arm!r} differ in their settings ({', '.join(names)}); they are no"
-                " one arm: analyse them apart"
+                f"sessions of arm {arm!r} differ in their settings ({', '.join(names)}); analyse them"
+                " separately"
             )
 
 
 def _mismatches(sessions: pl.DataFrame) -> Iterator[tuple[str, str]]:
-    """Yield the arms whose donors do not fit, and why."""
+    """Yield arms whose donor does not match, with the reason."""
     told = sessions.filter(pl.col("donor_stream").is_not_null())
     saved = sessions.select(donor="arm", donor_stream="stream", saved_id="id")
     for row in told.join(saved, on=["donor", "donor_stream"], how="left").iter_rows(named=True):
         if row["donor_stream"] == row["stream"]:
-            yield row["arm"], f"in stream {row['stream']} it is of the same stream"
+            yield row["arm"], f"in stream {row['stream']} the donor played the same stream"
         elif row["saved_id"] not in (None, row["donor_id"]):
-            yield row["arm"], f"in stream {row['stream']} it is another session than the one saved"
+            yield row["arm"], f"in stream {row['stream']} the donor is not the saved session"

@@ -1,6 +1,6 @@
-"""The baseline: what a reference learner answers from exactly the context that a model was shown.
+"""The baseline: a reference learner's answers from exactly the context the model was shown.
 
-It is computed from saved sessions alone; no request is made, and no data set is opened.
+It is computed from saved sessions alone, without requests or data sets.
 """
 
 from collections.abc import Iterable, Mapping
@@ -36,33 +36,32 @@ LEARNER = "reference/nearest"
 
 
 async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]:
-    """Return for each turn of a session whether `learner` answers it right in the model's place.
+    """Return, for each turn of a session, whether `learner` would answer it correctly.
 
-    The learner sees the system text, the turns that the request showed, replies and told words as
-    they were, and the question.
+    The learner receives the request that the model received.
 
     Raises:
-        InputError: There is no such learner, or it does not understand the session's prompt set.
-        RequestRefused: The session shows what the learner cannot read, such as pictures as pictures.
+        InputError: The learner is unknown or cannot read the session's prompt set.
+        RequestRefused: The learner cannot read the samples, such as images.
     """
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
     headers = [transcript.header.at(turn.index) for turn in transcript.turns]
-    prompt_sets = sorted({name for header in headers for name in _promptss(header)})
+    prompt_sets = sorted({name for header in headers for name in _prompt_sets(header)})
     model = open_model(learner, seed=transcript.header.seed, prompt_sets=prompt_sets)
     asked = zip(headers, transcript.turns, strict=True)
     return [await _is_right(model, header, transcript, turn) for header, turn in asked]
 
 
-def _promptss(header: Header) -> list[str]:
+def _prompt_sets(header: Header) -> list[str]:
     task = header.settings.get("task", {})
     return [task["prompts"]] if "prompts" in task else []
 
 
 async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(request_of(transcript, turn))
-    prompt_sets = _promptss(header)
+    prompt_sets = _prompt_sets(header)
     form = _form_of(prompt_sets[0]) if prompt_sets else None
     reading = parse_answer(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
@@ -70,36 +69,36 @@ async def _is_right(model: ChatModel, header: Header, transcript: Transcript, tu
 
 @lru_cache(16)
 def _form_of(prompts: str) -> str:
-    """Return the form of the final line; a file of sentences is read once."""
+    """Return the form of the answer line. Cached, so that a file is read once."""
     return open_prompt_set(prompts).answer
 
 
 def request_of(transcript: Transcript, turn: Turn) -> Request:
-    """Return the messages that the model was sent."""
+    """Return the messages that the model received."""
     header = transcript.header.at(turn.index)
     frame, opening = system(header.system), _opening(transcript, header, turn)
     return recall(frame, transcript.turns, shown_in(turn.kept), turn.question, opening)
 
 
 def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Message, ...]:
-    """Return the notes that stood before the turns shown, if there were any."""
+    """Return the message with the model's notes, if any were shown."""
     if not transcript.notes:
         return ()
     written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
-    text, words = written[-1] if written else "", _promptss(header)
+    text, words = written[-1] if written else "", _prompt_sets(header)
     book = open_prompt_set(words[0]).notes if words else None
     return (user(book.show(text)),) if book is not None and text.strip() else ()
 
 
 async def baselines(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
-    """Return the baseline of every turn of the transcripts or exports at `paths`, as `baseline_frame`."""
+    """Return the baseline of every turn of the transcripts or exports at `paths`; see `baseline_frame`."""
     return pl.concat([await baseline_frame(saved, learner) for saved in SavedSessions.at(paths)])
 
 
 async def baseline_frame(transcript: Transcript, learner: str = LEARNER) -> pl.DataFrame:
     """Return the baseline of every turn of a session.
 
-    Columns: `path`, `turn`, `baseline` (whether the learner is right).
+    Columns: `path`, `turn`, `baseline` (whether the learner is correct).
     """
     right = await baseline(transcript, learner)
     columns = {
@@ -115,12 +114,12 @@ _SCHEMA = {"path": pl.String, "turn": pl.Int64, "baseline": pl.Boolean}
 
 @dataclass(frozen=True, slots=True)
 class BaselineResult:
-    """The baseline of a frame of turns, as it is drawn.
+    """The baseline of a frame of turns, for plots and reports.
 
     Attributes:
-        learner: Whose baseline it is.
-        turns: What `baselines` returns, None where there is no baseline.
-        note: What is left out and why, empty if nothing is.
+        learner: Name of the reference learner.
+        turns: The result of `baselines`, or None if there is no baseline.
+        note: Which sessions are left out and why; empty if none are.
     """
 
     learner: str
@@ -130,18 +129,18 @@ class BaselineResult:
 
 @dataclass(frozen=True, slots=True)
 class ArmBaseline:
-    """An arm beside its baseline.
+    """An arm compared with its baseline.
 
     Attributes:
         experiment: Name of the experiment.
         arm: Name of the arm.
-        learner: Whose baseline it is.
-        late: Accuracy of the baseline over the second half of the turns planned.
-        excess_regret: Wrong answers of a session beyond those of its baseline.
-        learning_efficiency: The share of the baseline's gain over the arm's stateless twin that the
-            arm has, late; None without a twin, or a gain.
-        equivalent_examples: After how many turns the baseline's curve reaches the arm's late accuracy;
-            None where it never does.
+        learner: Name of the reference learner.
+        late: Late accuracy of the baseline.
+        excess_regret: Wrong answers of a session minus those of its baseline.
+        learning_efficiency: The arm's late gain over its stateless twin as a share of the baseline's
+            gain; None without a twin or a gain.
+        equivalent_examples: Number of turns after which the baseline's curve reaches the arm's late
+            accuracy; None if it never does.
     """
 
     experiment: str
@@ -153,7 +152,7 @@ class ArmBaseline:
     equivalent_examples: float | None
 
     def fields(self) -> dict[str, Any]:
-        """Return it as JSON; what is undefined is null."""
+        """Return the values as JSON; undefined values are null."""
         named = asdict(self)
         for name in ("late", "excess_regret"):
             estimate: Estimate = getattr(self, name)
@@ -162,21 +161,21 @@ class ArmBaseline:
         return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
 
 
-def beside(
-    turns: pl.DataFrame, baselineed: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
+def compare_with_baseline(
+    turns: pl.DataFrame, baseline_turns: pl.DataFrame, known: pl.DataFrame, learner: str = LEARNER
 ) -> list[ArmBaseline]:
-    """Return every arm of a frame of turns that has a baseline beside it, in the order of the frame.
+    """Return every arm that has a baseline, compared with it, in order of appearance.
 
     Args:
-        turns: What `frame` returns.
-        baselineed: What `baselines` returns for the same transcripts.
-        known: What `analysis.sessions` returns for them.
-        learner: Whose baseline it is.
+        turns: The result of `frame`.
+        baseline_turns: The result of `baselines` for the same transcripts.
+        known: The result of `analysis.sessions` for them.
+        learner: Name of the reference learner.
     """
     twins = _twins(turns, known)
-    both = turns.join(baselineed, on=["path", "turn"], how="left", maintain_order="left")
+    both = turns.join(baseline_turns, on=["path", "turn"], how="left", maintain_order="left")
     return [
-        _beside(
+        _comparison(
             str(experiment),
             str(arm),
             part,
@@ -203,7 +202,7 @@ def _twins(turns: pl.DataFrame, known: pl.DataFrame) -> Twins:
     }
 
 
-def _beside(
+def _comparison(
     experiment: str, arm: str, turns: pl.DataFrame, stateless: float | None, learner: str
 ) -> ArmBaseline:
     late = turns.filter(_is_late())
@@ -230,7 +229,7 @@ def _beside(
 
 
 def _stateless(turns: pl.DataFrame, experiment: str, arm: str, twins: Twins) -> float | None:
-    """Return the late accuracy of an arm's stateless twin; None without one."""
+    """Return the late accuracy of an arm's stateless twin, or None without one."""
     twin = twins.get((experiment, arm))
     if twin is None:
         return None

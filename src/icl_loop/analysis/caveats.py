@@ -1,4 +1,4 @@
-"""What a reader should know before believing a contrast."""
+"""Caveats: what a reader should know before believing a contrast."""
 
 from collections.abc import Iterator
 
@@ -8,42 +8,42 @@ from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
 
 TOLD_APART = 0.2
-"""Told lengths that differ by more than this share of the longer one are said."""
+"""Feedback lengths that differ by more than this share of the longer one are reported."""
 _TOO_SHORT = 5
-"""Orders of fewer samples may be the same by accident."""
+"""Shorter sample orders may coincide by chance."""
 
 
 def caveats(
     turns: pl.DataFrame, roles: Roles, *, named: Pair | None, contrast: Contrast | None
 ) -> Iterator[str]:
-    """Yield what to know of the turns of one experiment, each in a sentence.
+    """Yield one sentence per caveat about the turns of one experiment.
 
     Args:
-        turns: What `frame` returns, of one experiment.
+        turns: The result of `frame` for one experiment.
         roles: The roles of its arms.
-        named: The contrast that was asked for, None if the recorded one was taken.
-        contrast: What it came to, None if there is none.
+        named: The contrast requested by the user, or None if the recorded one was used.
+        contrast: The resulting contrast, if any.
     """
     yield from _recurring_orders(turns)
     yield from _missing_streams(turns)
     yield from (
-        f"arm {arm!r} was told of a donor that does not fit: {what}"
+        f"arm {arm!r} received feedback from a mismatched donor: {what}"
         for arm, what in roles.mismatches.items()
     )
     yield from _naming(turns, roles, named)
     if len(roles.planned) > 1:
         value = "" if contrast is None else f" (e-value {contrast.e_value:.1f})"
         yield (
-            f"{roles.planned[0]} streams were planned and more added, up to {roles.planned[-1]}: if"
-            f" that was decided after a look at the results, p is too small, and only the e-process"
-            f" holds{value}"
+            f"{roles.planned[0]} streams were planned and then extended to {roles.planned[-1]}. If the"
+            f" results were inspected before that, p is too small and only the e-process is"
+            f" valid{value}"
         )
     if contrast is not None:
         yield from _of_contrast(turns, roles, contrast)
 
 
 def _recurring_orders(turns: pl.DataFrame) -> Iterator[str]:
-    """Yield the arms of which two sessions were shown the same samples in the same order."""
+    """Yield arms in which two sessions share the same samples in the same order."""
     orders = turns.group_by("arm", "path", maintain_order=True).agg("sample")
     shortest = pl.col("sample").list.len().min().over("arm")
     heads = orders.filter(shortest >= _TOO_SHORT).with_columns(
@@ -55,8 +55,8 @@ def _recurring_orders(turns: pl.DataFrame) -> Iterator[str]:
     for arm, same in counts.iter_rows():
         if same:
             yield (
-                f"arm {arm!r}: {same} of its sessions repeat the samples of another in the same"
-                " order; they are no independent streams, and p is too small"
+                f"arm {arm!r}: {same} of its sessions repeat another session's samples in the same"
+                " order, so the streams are not independent and p is too small"
             )
 
 
@@ -69,15 +69,15 @@ def _missing_streams(turns: pl.DataFrame) -> Iterator[str]:
 
 
 def _naming(turns: pl.DataFrame, roles: Roles, named: Pair | None) -> Iterator[str]:
-    """Yield what is to be said of when and how the primary contrast was named."""
+    """Yield caveats about when and how the primary contrast was chosen."""
     if roles.contradictory:
-        yield "its sessions recorded different primary contrasts; the first one is taken"
+        yield "the sessions recorded different primary contrasts; the first one is used"
     if named is None and roles.primary is None:
-        yield "no primary contrast was recorded, so there is no verdict; name one with --primary"
+        yield "no primary contrast was recorded, so there is no verdict; choose one with --primary"
     elif named is not None and named != roles.primary:
         yield (
-            f"the contrast of {named[0]!r} with {named[1]!r} was named after the turns were played;"
-            " it explores, it does not confirm"
+            f"the contrast of {named[0]!r} with {named[1]!r} was chosen after the turns were played:"
+            " it is exploratory, not confirmatory"
         )
     elif roles.primary is not None:
         arms = set(turns["arm"].unique())
@@ -92,27 +92,31 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
     shared = pair.group_by("stream").agg(pl.col("arm").n_unique()).filter(arm=2).height
     if roles.stopped_early:
         yield (
-            "the run stopped when its evidence sufficed: p and intervals are of a number of streams"
-            " that was not fixed, and the verdict rests on e-values"
+            "the run stopped early, so the number of streams was not fixed in advance; the verdict"
+            " rests on e-values, and p and intervals are only descriptive"
         )
     if contrast.k < shared:
         yield (
-            f"{shared - contrast.k} of {shared} streams are left out of the contrast:"
-            " not played to their end in both arms"
+            f"{shared - contrast.k} of {shared} streams are excluded from the contrast because they"
+            " are not complete in both arms"
         )
     if contrast.k >= FEWEST_STREAMS and len(set(contrast.differences)) == 1:
         yield (
-            "the difference of the two arms is the same in every stream: its interval has no"
-            " width and says nothing of other streams"
+            "the difference is the same in every stream: its interval has zero width and says nothing"
+            " about other streams"
         )
     yield from _other_samples(pair, contrast)
-    if not any(roles.is_stateless(arm) for arm in contrast.arms):  # it is shown nothing it was told
+    if not any(
+        roles.is_stateless(arm) for arm in contrast.arms
+    ):  # a stateless arm never sees its feedback
         yield from _told_apart(pair, contrast)
     yield from _uncontrolled(roles, contrast)
 
 
 def _other_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
-    numbers = pl.col("sample").cast(pl.Categorical).to_physical()  # compared faster than names
+    numbers = (
+        pl.col("sample").cast(pl.Categorical).to_physical()
+    )  # integers compare faster than strings
     numbered = pair.with_columns(numbers)
     shown = numbered.group_by("stream", "turn").agg(
         first=pl.col("sample").min(), last=pl.col("sample").max()
@@ -128,16 +132,16 @@ def _told_apart(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
     first, second = (means[arm] for arm in contrast.arms)
     if None not in (first, second) and abs(first - second) > TOLD_APART * max(first, second):
         yield (
-            f"{contrast.arms[0]!r} was told {first:.1f} characters a turn, {contrast.arms[1]!r}"
-            f" {second:.1f}: what differs may be the length"
+            f"feedback averages {first:.1f} characters a turn in {contrast.arms[0]!r} and"
+            f" {second:.1f} in {contrast.arms[1]!r}: the difference may be due to its length"
         )
 
 
 def _uncontrolled(roles: Roles, contrast: Contrast) -> Iterator[str]:
-    """Yield the controls that a claim of learning would need and that were not played."""
+    """Yield the controls that a claim of learning needs but that were not played."""
     first, second = contrast.arms
     if first not in roles.arms or roles.arms[first].is_control:
         return
-    for kind, what in (("yoked", "feedback of a donor"), ("none", "no feedback")):
+    for kind in ("yoked", "none"):
         if roles.control(first, kind) is None:
-            yield f"no arm is like {first!r} with {what}: {first!r} is compared with {second!r} alone"
+            yield f"{first!r} has no matching {kind!r} control; it is compared with {second!r} only"

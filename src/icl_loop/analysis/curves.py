@@ -1,4 +1,4 @@
-"""Learning curves: accuracy in windows of turns, over sessions."""
+"""Learning curves: windowed accuracy against turn, averaged over sessions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,24 +7,24 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import scipy  # its parts are loaded where they are first used
+import scipy  # loads its submodules on first use
 from numpy.typing import ArrayLike, NDArray
 
 from icl_loop.core.errors import InputError
 
 EDGES = (0, 20, 50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000)
-"""Where the windows of the table begin, as turns counted from 0; the last one has no end."""
+"""Start turns (from 0) of the windows in the accuracy table; the last window is open-ended."""
 LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over sessions and its t interval.
+    """A mean over sessions with its t interval.
 
     Attributes:
-        mean: Mean of the sessions' own means, or None without sessions.
+        mean: Mean of the session means, or None without sessions.
         interval: 95 % t interval over sessions, or None with fewer than two.
-        sessions: How many sessions have turns in the window.
+        sessions: Number of sessions with turns in the window.
     """
 
     mean: float | None
@@ -33,9 +33,9 @@ class Estimate:
 
     @classmethod
     def of(cls, values: NDArray[np.float64]) -> "Estimate":
-        """Return the estimate from one value a session, shape (sessions,).
+        """Return the estimate from one value per session, shape (sessions,).
 
-        The interval is mean +- t(0.975, K - 1) * s / sqrt(K) (Student 1908).
+        The interval is mean ± t(0.975, K - 1) * s / sqrt(K) (Student 1908).
         """
         count = values.size
         if not count:
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
-    """Return half the widths of t intervals, NaN for a count of 1."""
+    """Return the half-widths of t intervals; NaN where the count is 1."""
     number = np.asarray(counts, dtype=np.float64)
     quantiles: NDArray[np.float64] = scipy.special.stdtrit(number - 1, (1 + LEVEL) / 2)
     return quantiles * np.asarray(deviations, dtype=np.float64) / np.sqrt(number)
@@ -56,7 +56,7 @@ def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Accuracy in the turns from `first` to `last`, both counted from 1."""
+    """Accuracy in turns `first` to `last`, counted from 1 and inclusive."""
 
     first: int
     last: int
@@ -65,20 +65,20 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ArmSummary:
-    """What the sessions of one arm came to.
+    """Accuracy and outcomes of one arm.
 
     Attributes:
         experiment: Name of the experiment.
         arm: Name of the arm.
-        sessions: How many there are.
-        complete: How many were played to their end, all planned turns.
-        turns: Turns played in all.
+        sessions: Number of sessions.
+        complete: Number of sessions that played all planned turns.
+        turns: Total number of turns.
         chance: Accuracy of guessing.
-        accuracy: Over all turns.
-        early: Over the first min(20, T / 10) turns.
-        late: Over the second half of the T turns planned.
-        blocks: Accuracy in consecutive windows.
-        outcomes: Turns by outcome.
+        accuracy: Accuracy over all turns.
+        early: Accuracy over the first min(20, T / 10) turns.
+        late: Accuracy over the second half of the T planned turns.
+        blocks: Accuracy in consecutive windows of turns.
+        outcomes: Number of turns by outcome.
     """
 
     experiment: str
@@ -94,11 +94,11 @@ class ArmSummary:
     outcomes: dict[str, int]
 
 
-def summarize(turns: pl.DataFrame) -> list[ArmSummary]:
-    """Return the summary of every arm in a frame of turns, in the order in which they appear."""
+def summarise(turns: pl.DataFrame) -> list[ArmSummary]:
+    """Return a summary of every arm in a frame of turns, in order of appearance."""
     numbered = turns.select(
         *("experiment", "arm", "turns", "chance", "complete", "turn", "outcome", "correct"),
-        pl.col("path").cast(pl.Categorical).to_physical(),  # numbers are compared faster
+        pl.col("path").cast(pl.Categorical).to_physical(),  # integers group faster than strings
     )
     return [
         _summary(str(experiment), str(arm), part)
@@ -131,7 +131,7 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
 
 
 def early_turns(planned: pl.Expr) -> pl.Expr:
-    """Return how many turns count as early in a session of so many planned turns."""
+    """Return the number of early turns in a session of `planned` turns."""
     return (planned // 10).clip(1, 20)
 
 
@@ -145,15 +145,15 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
     Args:
         turns: A frame of turns.
-        window: Turns in a window, at least 1. An arm of which no session is as long has windows
-            of its longest session; a session that was cut off before its first window has none.
+        window: Number of turns in a window, at least 1. If all sessions of an arm are shorter, its
+            window is the length of its longest session. A session shorter than its window has no curve.
 
     Returns:
-        Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`, `window` (turns in it);
-        `turn` is the middle of a whole window, counted from 1.
+        Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`, `window` (its number of
+        turns); `turn` is the middle of the window, counted from 1.
     """
     if window < 1:
-        raise InputError(f"a window has at least one turn, got window={window}")
+        raise InputError(f"window must be at least 1, got {window}")
     longest = 1 + pl.col("turn").max().over("experiment", "arm")
     right = pl.col("correct").cast(pl.Int64).cum_sum().over("path", order_by="turn")
     before = pl.col("right").shift(pl.col("window").first(), fill_value=0)
@@ -171,15 +171,15 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
 
 def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
-    """Return the mean over sessions of windowed accuracy, with its 95 % t interval.
+    """Return windowed accuracy averaged over sessions, with 95 % t intervals.
 
     Args:
-        sessions: What `session_curves` returns.
+        sessions: The result of `session_curves`.
 
     Returns:
-        Columns `experiment`, `arm`, `turn`, `accuracy`, `low`, `high`, `sessions`; arm by arm in
-        the order of `sessions`, turns rising. The interval is cut off at 0 and 1, and null where
-        only one session has the window.
+        Columns `experiment`, `arm`, `turn`, `accuracy`, `low`, `high`, `sessions`, ordered by arm
+        (as in `sessions`) and turn. The interval is clipped to 0..1, and null where only one session
+        has the window.
     """
     curves = (
         sessions.group_by("experiment", "arm", "turn", maintain_order=True)
@@ -201,7 +201,7 @@ def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
 
 
 def as_json(summary: ArmSummary) -> dict[str, Any]:
-    """Return a summary as the stable JSON of `analyze --json`; what is undefined is null."""
+    """Return a summary as JSON for `analyze --json`; undefined values are null."""
     return {
         "experiment": summary.experiment,
         "arm": summary.arm,
@@ -230,7 +230,7 @@ def _estimate_fields(name: str, estimate: Estimate) -> dict[str, Any]:
 
 
 def warnings(summaries: Sequence[ArmSummary]) -> list[str]:
-    """Return what a reader should know before believing the summaries."""
+    """Return warnings about arms with too few or unfinished sessions."""
     several = len({summary.experiment for summary in summaries}) > 1
     said = []
     for summary in summaries:

@@ -1,4 +1,4 @@
-"""Which past picture each turn was most like, read back from the questions of transcripts."""
+"""The nearest shown past image of every turn, decoded from the questions in transcripts."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,10 +25,10 @@ _TURNS: Schema = {
 
 
 def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
-    """Return, by the path of each session, the nearest of the past pictures shown to each turn.
+    """Return, by session path, the nearest past image shown to each turn.
 
-    A session with a question that is no picture written as text is left out. What was saved is taken to be
-    sound: `frame` is the one that checks.
+    Sessions whose questions are not images written as text are left out. Files are not validated here;
+    `frame` does that.
     """
     found = {}
     for source in sources(paths):
@@ -40,11 +40,11 @@ def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
 
 
 Lines = list[Mapping[str, Any]]
-"""Lines of a session: first its header, then those of turns, and others."""
+"""The lines of a session: its header, then turns and other lines."""
 
 
 def _saved(path: Path) -> Iterator[tuple[str, Lines]]:
-    """Yield the one session of a transcript."""
+    """Yield the session of a transcript."""
     yield str(path), [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
 
 
@@ -62,12 +62,12 @@ def _turns(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def _shown(turn: Mapping[str, Any]) -> list[int]:
-    """Return the past turns in the runs [first, last] that were kept."""
+    """Return the past turns in the ranges [first, last] that a request showed."""
     return [past for first, last in turn["kept"] for past in range(first, last + 1)]
 
 
 def _pictures(lines: Lines) -> NDArray[np.float32] | None:
-    """Return the pictures of all turns of one size, shape (turns, height, width), or None."""
+    """Return the images of all turns, shape (turns, height, width); None unless all have one size."""
     see = eye_of(lines[0].get("settings", {}))
     questions = [turn.get("question") for turn in _turns(lines)]
     seen = [_picture(see, text) if isinstance(text, str) else None for text in questions]
@@ -77,7 +77,7 @@ def _pictures(lines: Lines) -> NDArray[np.float32] | None:
     return np.stack(whole)
 
 
-@lru_cache(maxsize=10_000)  # the arms of a stream ask the same
+@lru_cache(maxsize=10_000)  # the arms of a stream ask the same questions
 def _picture(see: Eye, question: str) -> Pixels | None:
-    """Return the picture that a question shows in its text."""
+    """Return the image that a question shows as text."""
     return see(user(question))

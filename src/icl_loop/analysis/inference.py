@@ -1,4 +1,4 @@
-"""From the turns of an experiment to its verdict: one primary contrast, and what stands beside it."""
+"""From the turns of an experiment to its verdict: the primary contrast, its controls, secondaries."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,27 +13,27 @@ from icl_loop.core.errors import InputError, TranscriptError, nearest
 
 Verdict = Literal["learned", "equivalent", "no evidence", "descriptive only"]
 MOST_FREQUENT = "the most frequent label"
-"""Stands for an arm that answers always the label that is most frequent among its late turns."""
+"""Name of the constant answerer that always gives the most frequent label of the late turns."""
 
 
 @dataclass(frozen=True, slots=True)
 class Secondary:
-    """A contrast beside the primary one, and its p adjusted for the number of them."""
+    """A secondary contrast and its Holm-adjusted p-value."""
 
     contrast: Contrast
     p_holm: float | None
 
 
 @dataclass(frozen=True, slots=True)
-class Rung:
-    """A question of the ladder of nulls, and the contrast that answers it, None if not played."""
+class NullQuestion:
+    """A simpler explanation to rule out, and the contrast that does so; None if not played."""
 
     question: str
     contrast: Contrast | None
 
     @property
     def holds(self) -> bool | None:
-        """Whether the answer is yes; None if it was not tested."""
+        """Whether the explanation is ruled out; None if not tested."""
         if self.contrast is None or self.contrast.p is None:
             return None
         return self.contrast.above
@@ -41,22 +41,22 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What an experiment supports.
+    """The conclusion of an experiment.
 
     Attributes:
-        experiment: Its name.
-        primary: The primary contrast, None if none was named or one of its arms has no turns.
-        recorded: Whether it was recorded before the first request, rather than named afterwards.
-        needed: The contrasts that must hold besides before "learned" may be said.
-        verdict: The verdict of the primary contrast, None without one.
+        experiment: Name of the experiment.
+        primary: The primary contrast; None if none was named or one of its arms has no turns.
+        recorded: Whether the primary contrast was recorded before the first request.
+        needed: Further contrasts that must be significant for the verdict "learned".
+        verdict: The verdict on the primary contrast, or None without one.
         evidence: The e-process over the streams of the primary contrast.
-        controlled: Whether the first arm is told of its own answers, and an arm that is not was
-            played beside it.
-        stopped_early: Whether the run stopped because that evidence sufficed; the verdict then
-            rests on e-values, not on p.
+        controlled: Whether the first arm receives feedback on its own answers and a control arm
+            without it was played.
+        stopped_early: Whether the run stopped because the evidence sufficed. The verdict then rests
+            on e-values instead of p-values.
         secondary: The other contrasts.
-        ladder: The nulls, from the weakest to the strongest.
-        warnings: What a reader should know before believing it.
+        ladder: Questions about simpler explanations, from the weakest to the strongest.
+        warnings: Caveats for the reader.
     """
 
     experiment: str
@@ -68,15 +68,15 @@ class Conclusion:
     stopped_early: bool
     controlled: bool
     secondary: tuple[Secondary, ...]
-    ladder: tuple[Rung, ...]
+    ladder: tuple[NullQuestion, ...]
     warnings: tuple[str, ...]
 
 
 def conclude_each(
     turns: pl.DataFrame, primary: Pair | None = None, sessions: pl.DataFrame | None = None
 ) -> list[Conclusion]:
-    """Return the conclusion of every experiment in a frame, in the order in which they appear."""
-    alone = turns["experiment"].n_unique() == 1  # then nothing is copied
+    """Return the conclusion of every experiment in a frame, in order of appearance."""
+    alone = turns["experiment"].n_unique() == 1  # avoids a copy
     parts = [turns] if alone else turns.partition_by("experiment", maintain_order=True)
     return [conclude(part, primary, sessions) for part in parts]
 
@@ -84,21 +84,20 @@ def conclude_each(
 def conclude(
     turns: pl.DataFrame, primary: Pair | None = None, sessions: pl.DataFrame | None = None
 ) -> Conclusion:
-    """Return what the turns of one experiment support.
+    """Return the conclusion from the turns of one experiment.
 
     Args:
-        turns: What `frame` returns.
-        primary: The arm that is looked at, and the one that it is compared with; None takes what
-            was recorded before the first request.
-        sessions: What `analysis.sessions` returns. Without it arms have no roles: the primary
-            contrast needs no other, and most of the ladder is not tested.
+        turns: The result of `frame`.
+        primary: The arm of interest and the arm it is compared with; None uses the recorded contrast.
+        sessions: The result of `analysis.sessions`, from which the arms' roles are read. Without it,
+            the primary contrast stands alone and most questions are not tested.
 
     Raises:
-        InputError: The turns are of several experiments, or an arm of `primary` is not there.
+        InputError: The turns belong to several experiments, or an arm of `primary` does not exist.
     """
     names = turns["experiment"].unique().to_list()
     if len(names) != 1:
-        raise InputError(f"one experiment is concluded at a time, got {len(names)}")
+        raise InputError(f"expected the turns of one experiment, got {len(names)}")
     arms = turns["arm"].unique(maintain_order=True).to_list()
     _refuse_unknown(primary, arms)
     _refuse_lengths(turns)
@@ -136,12 +135,11 @@ def verdict(
     stopped_early: bool = False,
     controlled: bool = True,
 ) -> Verdict:
-    """Return the verdict of a primary contrast and of those that it needs.
+    """Return the verdict on a primary contrast and the further contrasts it needs.
 
-    "learned" asks that every one is shown to be above, by p or, in a run that stopped early, by its
-    e-value. Because it asks it of every one, no p is adjusted for their number (intersection-union
-    test, Berger 1982). It also asks that a control was played: without one, a difference is shown
-    and no learning.
+    "learned" requires that a control was played and that every contrast shows the first arm to be
+    better: by p, or by e-value if the run stopped early. Because all of them must hold, their p-values need no
+    adjustment (intersection-union test, Berger 1982).
     """
     if primary.p is None:
         return "descriptive only"
@@ -154,30 +152,30 @@ def verdict(
 def _refuse_unknown(primary: Pair | None, arms: Sequence[str]) -> None:
     for arm in primary or ():
         if arm not in arms:
-            raise InputError(f"there is no arm {arm!r} to compare: {nearest(arm, arms)}")
+            raise InputError(f"there is no arm {arm!r}: {nearest(arm, arms)}")
     if primary and primary[0] == primary[1]:
-        raise InputError(f"a contrast takes two arms, got {primary[0]!r} twice")
+        raise InputError(f"a contrast needs two different arms, got {primary[0]!r} twice")
 
 
 def _refuse_lengths(turns: pl.DataFrame) -> None:
-    """Raise TranscriptError if sessions of one arm were planned with different numbers of turns."""
+    """Raise TranscriptError if the sessions of an arm differ in their planned number of turns."""
     planned = turns.group_by("arm", maintain_order=True).agg(pl.col("turns").unique().sort())
     for arm, lengths in planned.iter_rows():
         if len(lengths) > 1:
             raise TranscriptError(
-                f"sessions of arm {arm!r} were planned with {lengths[0]} and with {lengths[-1]}"
-                " turns; they are no one arm: analyse them apart"
+                f"sessions of arm {arm!r} were planned with {lengths[0]} and {lengths[-1]} turns;"
+                " analyse them separately"
             )
 
 
 def _played(primary: Pair | None, arms: Sequence[str]) -> Pair | None:
-    """Return the contrast that was recorded, None as long as one of its arms has no turns."""
+    """Return the recorded contrast, or None while one of its arms has no turns."""
     return primary if primary and set(primary) <= set(arms) else None
 
 
 @dataclass(frozen=True, slots=True)
 class _Late:
-    """The second halves of an arm's whole sessions, by stream.
+    """The second halves of an arm's complete sessions, by stream.
 
     Attributes:
         accuracy: Share of right answers.
@@ -189,7 +187,7 @@ class _Late:
 
 
 def _late(turns: pl.DataFrame) -> dict[str, _Late]:
-    """Return the late turns of every arm; a session that is not whole has none."""
+    """Return the late accuracy of every arm, from complete sessions only."""
     half = pl.col("turns") // 2
     sessions = (
         turns.filter(pl.col("turn") >= half)
@@ -215,18 +213,18 @@ _NOTHING = _Late({}, {})
 
 @dataclass(frozen=True, slots=True)
 class _Comparison:
-    """Makes contrasts of late accuracies, all within one margin."""
+    """Compares late accuracies with a common equivalence margin."""
 
     late: Mapping[str, _Late]
     margin: float
 
     def __call__(self, first: str, second: str) -> Contrast:
-        """Return the contrast of two arms."""
+        """Return the contrast between two arms."""
         one, other = (self.late.get(arm, _NOTHING).accuracy for arm in (first, second))
         return Contrast.of((first, second), one, other, self.margin)
 
     def with_most_frequent(self, arm: str) -> Contrast:
-        """Return the contrast of an arm and the best answer that never changes, in hindsight."""
+        """Return the contrast between an arm and the best constant answer in hindsight."""
         late = self.late.get(arm, _NOTHING)
         return Contrast.of((arm, MOST_FREQUENT), late.accuracy, late.commonest, self.margin)
 
@@ -242,7 +240,7 @@ def _needed(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterato
 def _secondary(
     compare: _Comparison, roles: Roles, primary: Pair | None, arms: Sequence[str]
 ) -> tuple[Secondary, ...]:
-    """Return the first arm against all others, and arms with new names against their twins."""
+    """Return the first arm against all others, and renamed-label arms against their stateless twins."""
     if primary is None:
         return ()
     first = primary[0]
@@ -254,18 +252,20 @@ def _secondary(
     return tuple(map(Secondary, contrasts, adjusted))
 
 
-def _ladder(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterator[Rung]:
-    """Yield the nulls from the weakest to the strongest, those not tested included."""
+def _ladder(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterator[NullQuestion]:
+    """Yield the questions from the weakest to the strongest, including those not tested."""
     first = primary[0] if primary else None
 
-    def rung(question: str, arm: str | None, other: str | None) -> Rung:
-        return Rung(question, compare(arm, other) if arm and other else None)
+    def ask(question: str, arm: str | None, other: str | None) -> NullQuestion:
+        return NullQuestion(question, compare(arm, other) if arm and other else None)
 
-    yield rung("context matters?", first, first and roles.stateless_twin(first))
-    yield rung("content of feedback matters?", first, first and roles.control(first, "yoked"))
-    yield Rung("more than label frequencies?", compare.with_most_frequent(first) if first else None)
-    anew = "more than a re-awakened prior?"
+    yield ask("context matters?", first, first and roles.stateless_twin(first))
+    yield ask("content of feedback matters?", first, first and roles.control(first, "yoked"))
+    yield NullQuestion(
+        "more than label frequencies?", compare.with_most_frequent(first) if first else None
+    )
+    anew = "more than prior knowledge?"
     renamed = [arm for arm in roles.renamed() if roles.stateless_twin(arm)]
-    yield from (rung(anew, arm, roles.stateless_twin(arm)) for arm in renamed)
+    yield from (ask(anew, arm, roles.stateless_twin(arm)) for arm in renamed)
     if not renamed:
-        yield Rung(anew, None)
+        yield NullQuestion(anew, None)

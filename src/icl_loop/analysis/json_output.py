@@ -1,10 +1,10 @@
-"""The stable JSON of `analyze --json`; what is undefined is null, and nothing is NaN."""
+"""JSON for `analyze --json`; undefined values are null, never NaN."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from icl_loop.analysis.contrasts import Contrast
-from icl_loop.analysis.inference import Conclusion, Rung, Secondary
+from icl_loop.analysis.inference import Conclusion, NullQuestion, Secondary
 from icl_loop.analysis.verdict_sentences import sentence
 
 
@@ -19,7 +19,7 @@ def conclusion_fields(conclusion: Conclusion) -> dict[str, Any]:
         "primary": _primary(conclusion),
         "needed": [contrast_fields(each) for each in conclusion.needed],
         "secondary": [_secondary(each) for each in conclusion.secondary],
-        "ladder": [_rung(each) for each in conclusion.ladder],
+        "ladder": [_question(each) for each in conclusion.ladder],
         "sentence": sentence(conclusion),
         "warnings": list(conclusion.warnings),
     }
@@ -61,23 +61,23 @@ def _secondary(secondary: Secondary) -> dict[str, Any]:
     return {**contrast_fields(secondary.contrast), "p_holm": secondary.p_holm}
 
 
-def _rung(rung: Rung) -> dict[str, Any]:
-    contrast = rung.contrast
+def _question(asked: NullQuestion) -> dict[str, Any]:
+    contrast = asked.contrast
     return {
-        "question": rung.question,
+        "question": asked.question,
         "arms": contrast and list(contrast.arms),
         "theta": contrast and contrast.theta,
         "ci": contrast and contrast.interval and list(contrast.interval),
         "p": contrast and contrast.p,
-        "holds": rung.holds,
+        "holds": asked.holds,
     }
 
 
 def joined(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
     """Return the conclusions of all experiments as JSON.
 
-    The keys of the one experiment there is as a rule; of several, `experiments` holds a table each,
-    and `warnings` those of all, each with its experiment.
+    One experiment gives its own keys. Several give `experiments`, a list of them, and all their
+    `warnings`, each prefixed with its experiment.
     """
     tables = [conclusion_fields(each) for each in conclusions]
     if len(tables) == 1:

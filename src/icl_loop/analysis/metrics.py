@@ -1,4 +1,4 @@
-"""How an arm answered, beside how often it was right: balance, collapse, use of feedback, cost."""
+"""Metrics beyond accuracy: balance, collapse, use of feedback, tokens and latency."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,29 +12,29 @@ from icl_loop.analysis.curves import Estimate, early_turns
 from icl_loop.core.errors import InputError
 
 Nearest = Mapping[str, Sequence[int | None]]
-"""For each session's path, the past turn whose picture is nearest to each turn's, None if none."""
+"""By session path: for each turn, the shown past turn with the nearest image, or None."""
 _TOKENS = ("prompt", "cached", "completion", "reasoning")
 _SESSION = ("experiment", "arm", "path")
 
 
 @dataclass(frozen=True, slots=True)
 class ArmMetrics:
-    """How the sessions of one arm were answered.
+    """Metrics of one arm's answers.
 
     Attributes:
         experiment: Name of the experiment.
         arm: Name of the arm.
         recall: Share of right answers among the turns of each label.
         entropy_early: Entropy of a session's answers in its early turns, in bits.
-        entropy_late: The same in its late turns; it is low where answers collapsed onto few labels.
-        top_share_early: Share of a session's most frequent answer among its early turns.
-        top_share_late: The same among its late turns.
-        wrong: Wrong answers of a session, which is its regret.
-        exposure: Past turns shown, mean over a session's turns.
-        feedback_use: How much likelier it is to repeat an answer that was right than one that was
-            wrong; see the function of that name.
-        tokens: Tokens in all: of prompts, of these cached, of replies, of these for reasoning.
-        latency_s: Median seconds of a reply.
+        entropy_late: The same in its late turns; low if answers collapsed onto few labels.
+        top_share_early: Share of a session's most frequent answer in its early turns.
+        top_share_late: The same in its late turns.
+        wrong: Number of wrong answers in a session (its regret).
+        exposure: Number of past turns shown, averaged over a session's turns.
+        feedback_use: How much more likely an answer is repeated after "right" than after "wrong"; see
+            `feedback_use`.
+        tokens: Total tokens: `prompt`, `cached` (part of it), `completion`, `reasoning` (part of it).
+        latency_s: Median latency of a reply in seconds.
     """
 
     experiment: str
@@ -52,20 +52,22 @@ class ArmMetrics:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean of the recalls, in which every label counts alike."""
+        """Mean recall over labels."""
         return float(np.mean(list(self.recall.values())))
 
 
 def measure(turns: pl.DataFrame, nearest: Nearest | None = None) -> list[ArmMetrics]:
-    """Return the metrics of every arm in a frame of turns, in the order in which they appear.
+    """Return the metrics of every arm in a frame of turns, in order of appearance.
 
     Args:
-        turns: What `frame` returns.
-        nearest: For `feedback_use`.
+        turns: The result of `frame`.
+        nearest: The result of `nearest_pictures`; see `feedback_use`.
     """
     used = feedback_use(turns, nearest)
     numbered = turns.drop("sample", "told_length", strict=False).with_columns(
-        pl.col("path", "answer").cast(pl.Categorical).to_physical()  # numbers are compared faster
+        pl.col("path", "answer")
+        .cast(pl.Categorical)
+        .to_physical()  # integers compare faster than strings
     )
     return [
         _metrics(part, used.filter(experiment=experiment, arm=arm))
@@ -102,12 +104,12 @@ def _metrics(turns: pl.DataFrame, used: pl.DataFrame) -> ArmMetrics:
 
 
 def _spread(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return entropy (Shannon 1948, in bits) and top share of each session's readable answers."""
+    """Return entropy (Shannon 1948, in bits) and top share of each session's parsed answers."""
     shares = pl.col("answer").unique_counts() / pl.len()
     return (
         turns.drop_nulls("answer")
         .group_by("path", maintain_order=True)
-        .agg(entropy=0 - (shares * shares.log(2)).sum(), top=shares.max())  # 0 -: no -0.0
+        .agg(entropy=0 - (shares * shares.log(2)).sum(), top=shares.max())  # avoids -0.0
     )
 
 
@@ -116,11 +118,11 @@ def _estimate(values: pl.Series) -> Estimate:
 
 
 def confusion(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return how often each label got each answer.
+    """Return how often each label received each answer.
 
     Returns:
-        Columns `experiment`, `arm`, `label`, `answer` (null where there was none), `turns`, and
-        `share` of the label's turns; arms in the order of `turns`, labels and answers sorted.
+        Columns `experiment`, `arm`, `label`, `answer` (null if unparsed), `turns`, and `share` of the
+        label's turns; arms in the order of `turns`, labels and answers sorted.
     """
     arm = ("experiment", "arm")
     return (
@@ -134,21 +136,20 @@ def confusion(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.DataFrame:
-    """Return how much likelier sessions repeat the answer to a past turn that was right.
+    """Return how much more likely a session repeats a past answer that was right than a wrong one.
 
-    It is P(same answer | the past turn was right) - P(same answer | it was wrong), where the past
-    turn is the one shown whose picture is nearest. A turn that shows none, and a past turn without
-    an answer, are left out.
+    This is P(same answer | past turn right) - P(same answer | past turn wrong), where the past turn is
+    the shown one with the nearest image. Turns that show none and past turns without an answer are
+    excluded.
 
     Args:
-        turns: What `frame` returns.
-        nearest: What `nearest_pictures` returns; a session that is not in it has no use. None
-            takes the turn before, wherever past turns were shown: then it is about staying and
-            shifting only.
+        turns: The result of `frame`.
+        nearest: The result of `nearest_pictures`; sessions missing from it get null. None uses
+            the previous turn instead of the nearest, which measures staying and shifting only.
 
     Returns:
-        Columns `experiment`, `arm`, `path`, `feedback_use`; null where nothing shown was right, or
-        nothing was wrong.
+        Columns `experiment`, `arm`, `path`, `feedback_use`; null if no past turn was right, or none
+        was wrong.
     """
     pointed = turns.with_columns(past=_past(turns, nearest)).drop_nulls("past")
     past = turns.select(
@@ -177,15 +178,15 @@ def _past(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
 
 
 def nearest_shown(pictures: ArrayLike, shown: Sequence[Sequence[int]]) -> list[int | None]:
-    """Return, for each turn of a session, the past turn shown whose picture is nearest to its own.
+    """Return, for each turn of a session, the shown past turn with the nearest image.
 
     Args:
-        pictures: What each turn asked about, shape (turns, ...).
-        shown: The past turns that each request showed.
+        pictures: The image of each turn, shape (turns, ...).
+        shown: The past turns shown in each request.
 
     Returns:
-        The past turn at the least Euclidean distance, the newest of equally near ones; None where
-        nothing was shown.
+        The past turn at the smallest Euclidean distance (the latest one on ties), or None if no past
+        turn was shown.
     """
     flat = np.asarray(pictures, dtype=np.float64).reshape(len(shown), -1)
     return [_nearest(flat, turn, np.asarray(past, np.intp)) for turn, past in enumerate(shown)]
@@ -200,44 +201,43 @@ def _nearest(pictures: NDArray[np.float64], turn: int, past: NDArray[np.intp]) -
 
 
 def excess_regret(correct: ArrayLike, reference: ArrayLike) -> NDArray[np.int64]:
-    """Return by how many wrong answers a session exceeds a reference on the same stream.
+    """Return how many more wrong answers a session gave than a reference on the same stream.
 
     Args:
         correct: Whether each answer was right, shape (turns,).
-        reference: The same of the reference, under the same window and feedback, shape (turns,).
+        reference: The same for the reference, with the same window and feedback, shape (turns,).
 
     Returns:
-        The excess after each turn, shape (turns,); negative where the reference did worse.
+        The cumulative excess after each turn, shape (turns,); negative if the reference was worse.
     """
     mine, other = (np.asarray(each, dtype=np.int64) for each in (correct, reference))
     if mine.shape != other.shape:
         raise InputError(
-            f"regret takes two sessions of one length, got {mine.size} and {other.size}"
+            f"sessions must have the same length, got {mine.size} and {other.size} turns"
         )
     excess: NDArray[np.int64] = np.cumsum(other - mine)
     return excess
 
 
 def learning_efficiency(accuracy: float, stateless: float, reference: float) -> float | None:
-    """Return the share of what the reference gains over `stateless` that `accuracy` gains.
+    """Return (accuracy - stateless) / (reference - stateless), all of them late accuracies.
 
-    All three are late accuracies. It is None where the reference gains nothing.
+    None if the reference gains nothing over `stateless`.
     """
     gain = reference - stateless
     return (accuracy - stateless) / gain if gain > 0 else None
 
 
 def equivalent_examples(accuracy: float, turns: ArrayLike, reference: ArrayLike) -> float | None:
-    """Return after how many turns a reference curve first reaches `accuracy`.
+    """Return the number of turns after which a reference curve first reaches `accuracy`.
 
     Args:
-        accuracy: Of the model.
-        turns: Where the curve has its points, rising, shape (points,).
-        reference: Accuracy of the reference there, shape (points,); between points it is a line.
+        accuracy: Accuracy of the model.
+        turns: Turns at which the curve is known, ascending, shape (points,).
+        reference: Accuracy of the reference at those turns, shape (points,), interpolated linearly.
 
     Returns:
-        The number of turns, that of the first point if the curve begins above; None if the curve
-        never reaches it.
+        The number of turns (the first point if the curve starts above), or None if never reached.
     """
     at, curve = (np.asarray(each, dtype=np.float64) for each in (turns, reference))
     reached = np.flatnonzero(curve >= accuracy)
@@ -251,7 +251,7 @@ def equivalent_examples(accuracy: float, turns: ArrayLike, reference: ArrayLike)
 
 
 def metrics_fields(metrics: ArmMetrics) -> dict[str, Any]:
-    """Return metrics as stable JSON; what is undefined is null."""
+    """Return metrics as JSON; undefined values are null."""
     estimates = ("entropy_early", "entropy_late", "top_share_early", "top_share_late")
     more = ("wrong", "exposure", "feedback_use")
     return {

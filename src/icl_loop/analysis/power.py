@@ -1,16 +1,16 @@
-"""Power: what a number of streams can show, known before any is played."""
+"""Statistical power of a design, computed before any turn is played."""
 
 from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-import scipy  # its parts are loaded where they are first used
+import scipy  # loads its submodules on first use
 from numpy.typing import NDArray
 
 from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, POWER
 
 FEWEST_FOR_SIGN_FLIP = 6
-"""Streams below which no outcome of the sign-flip test is significant: 2 / 2**5 is above 5 %."""
+"""With fewer streams the sign-flip test is never significant: 2 / 2**5 exceeds 5 %."""
 STUDIES = 4_000
 _CHUNK = 500
 _SEED = 20_230_315
@@ -18,35 +18,35 @@ _LARGEST, _STEPS = 16.0, 14
 
 
 def deviation_of_difference(first: float, second: float, turns: int, spread: float = 0.0) -> float:
-    """Return the standard deviation over streams of a difference between two accuracies.
+    """Return the standard deviation, over streams, of the difference between two accuracies.
 
     Args:
-        first: Mean accuracy under one arm.
-        second: Mean accuracy under the other.
-        turns: Turns over which each accuracy is taken.
-        spread: Standard deviation between sessions of an arm; 0 leaves the binomial part alone.
+        first: Mean accuracy of one arm.
+        second: Mean accuracy of the other arm.
+        turns: Number of turns per accuracy.
+        spread: Standard deviation between sessions of an arm; 0 leaves only binomial noise.
     """
     chance = sum(max(mean * (1 - mean) - spread**2, 0.0) for mean in (first, second))
     return float(np.sqrt(2 * spread**2 + chance / turns))
 
 
 def is_significant(differences: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether each study is significant, as `Contrast` would say of one.
+    """Return whether each study is significant by the test that `Contrast` uses.
 
-    Up to `MOST_FOR_SIGN_FLIP` streams the exact sign-flip test decides (Fisher 1935), with more of them
-    Student's t test.
+    That is the exact sign-flip test (Fisher 1935) up to `MOST_FOR_SIGN_FLIP` streams, and Student's t
+    test above.
 
     Args:
-        differences: One a stream, shape (studies, streams), at least two streams.
+        differences: One difference per stream, shape (studies, streams), at least two streams.
     """
     test = _flipped if differences.shape[1] <= MOST_FOR_SIGN_FLIP else _student
     return test(differences) < ALPHA
 
 
 def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of sign patterns whose sum is as far from 0 as the one observed.
+    """Return the share of sign patterns whose sum is at least as far from 0 as the observed one.
 
-    A pattern and its opposite are equally far, so that half of them stand for all.
+    A pattern and its negation are equally far, so half of the patterns suffice.
     """
     streams = differences.shape[1]
     patterns = np.arange(2 ** (streams - 1))[:, None] >> np.arange(streams)
@@ -67,12 +67,12 @@ def _student(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def power(effect: float, deviation: float, streams: int) -> float:
-    """Return the share of studies that would find a difference of `effect`, by the deciding test.
+    """Return the probability that the deciding test detects a difference of `effect`.
 
     Args:
         effect: The true difference.
-        deviation: Standard deviation over streams of the difference.
-        streams: Number of streams, any.
+        deviation: Standard deviation of the difference over streams.
+        streams: Number of streams.
     """
     if streams < FEWEST_FOR_SIGN_FLIP:
         return 0.0
@@ -81,22 +81,22 @@ def power(effect: float, deviation: float, streams: int) -> float:
 
 
 def power_by_formula(effect: float, deviation: float, streams: int) -> float:
-    """Return the power of the two-sided t test, by the noncentral t distribution (Cohen 1988)."""
+    """Return the power of the two-sided t test from the noncentral t distribution (Cohen 1988)."""
     if streams < 2:
         return 0.0
     if deviation == 0:
         return float(effect != 0)
     freedom, shift = streams - 1, abs(effect) / deviation * np.sqrt(streams)
     least = scipy.special.stdtrit(freedom, 1 - ALPHA / 2)
-    # scipy gives NaN where a tail is too thin for a float.
+    # scipy returns NaN where a tail underflows.
     above, below = np.nan_to_num(scipy.special.nctdtr(freedom, shift, [least, -least]))
     return float(1 - above + below)
 
 
 def power_by_simulation(effect: float, deviation: float, streams: int) -> float:
-    """Return the share of `STUDIES` simulated studies in which the deciding test finds `effect`.
+    """Return the share of `STUDIES` simulated studies in which the deciding test detects `effect`.
 
-    The differences are drawn from a normal distribution; the same draws serve every call.
+    Differences are normally distributed; every call uses the same draws.
     """
     found = [
         is_significant(effect + deviation * noise).mean()
@@ -111,20 +111,20 @@ def _noise(streams: int) -> NDArray[np.float64]:
 
 
 def detectable(deviation: float, streams: int) -> float | None:
-    """Return the least difference that is found with a power of `POWER`, None if none is."""
+    """Return the smallest difference detected with power `POWER`, or None if there is none."""
     standardized = _detectable(streams, power)
     return None if standardized is None else standardized * deviation
 
 
 def detectable_by_formula(deviation: float, streams: int) -> float | None:
-    """Return the same for the t test alone."""
+    """Return the smallest difference that the t test detects with power `POWER`, or None."""
     standardized = _detectable(streams, power_by_formula)
     return None if standardized is None else standardized * deviation
 
 
 @lru_cache(64)
 def _detectable(streams: int, by: Callable[[float, float, int], float]) -> float | None:
-    """Return the least detectable difference in standard deviations, found by halving."""
+    """Return the smallest detectable difference in standard deviations, by bisection."""
     low, high = 0.0, _LARGEST
     if by(high, 1.0, streams) < POWER:
         return None

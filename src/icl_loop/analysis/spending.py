@@ -1,4 +1,4 @@
-"""What saved sessions took: requests, tokens, money, and what a prompt cache could have saved."""
+"""Usage and cost of saved sessions, and what a prompt cache could have saved."""
 
 import json
 from collections.abc import Iterable
@@ -18,30 +18,30 @@ from icl_loop.models.prices import list_price
 
 _TOKENS = ("prompt", "cached", "completion", "reasoning")
 _COLUMNS = ("path", "counted", "prefix", *_TOKENS)
-"""What is known of a request."""
+"""Columns of a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What the sessions of one arm took, probes and notes included.
+    """Usage and cost of one arm, including probes and notes.
 
-    What a branch shares with its parent was taken by the parent alone, and replies that were read
-    again by their source.
+    Turns that a branch shares with its parent count for the parent, and rescored replies count for
+    their source.
 
     Attributes:
         experiment: Name of the experiment.
         arm: Name of the arm.
-        requests: How many were answered.
-        prompt: Tokens of their prompts, as reported; as counted here where nothing was.
-        cached: How many of these the endpoint said it had served from its cache.
-        measured: How many of these belong to requests whose prefix was recorded; that of probes and
-            of older sessions was not.
-        prefix: How many of those formed an unbroken prefix of the request before, so that a cache of
-            prefixes could serve them; None where none was recorded.
-        completion: Tokens of the replies.
-        usd: US dollars without a cache; None if no price is known.
-        usd_reported: US dollars with what was reported as cached.
-        usd_prefix: US dollars if every such prefix is served from a cache.
+        requests: Number of answered requests.
+        prompt: Prompt tokens as reported by the endpoint, or estimated locally if it reports none.
+        cached: Prompt tokens that the endpoint reported as cached.
+        measured: Prompt tokens of requests whose prefix was recorded (not those of probes and of older
+            sessions).
+        prefix: The part of `measured` that repeats the beginning of the previous request, which a
+            prompt cache could serve; None if no prefix was recorded.
+        completion: Completion tokens.
+        usd: Cost in US dollars without a cache; None if the price is unknown.
+        usd_reported: Cost with the reported cache hits.
+        usd_prefix: Cost if a cache served every repeated prefix.
     """
 
     experiment: str
@@ -58,11 +58,11 @@ class Spending:
 
     @property
     def prefix_share(self) -> float | None:
-        """The share of what was measured that a cache of prefixes could serve."""
+        """Share of the measured prompt tokens that a prompt cache could serve."""
         return None if self.prefix is None or not self.measured else self.prefix / self.measured
 
     def fields(self) -> dict[str, Any]:
-        """Return it as JSON; what is unknown is null."""
+        """Return the values as JSON; unknown values are null."""
         named = asdict(self) | {"prefix_share": self.prefix_share}
         return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
 
@@ -72,15 +72,15 @@ def spending(
     price: Cost | None = None,
     paths: Iterable[Path] | None = None,
 ) -> list[Spending]:
-    """Return what every arm in a frame of turns took, in the order in which they appear.
+    """Return the usage and cost of every arm in a frame of turns, in order of appearance.
 
-    Prices are those of the model that was asked, at list price unless `price` is given. Where a price
-    steps with the length of prompts, it is that of the mean request.
+    Without `price`, the list price of the arm's model applies. Where a list price depends on the
+    length of the prompt, it is taken at the mean length.
 
     Args:
-        turns: What `frame` returns.
-        price: US dollars for a million tokens, also of a model that costs nothing.
-        paths: What `frame` was given; the transcripts that the turns name if None.
+        turns: The result of `frame`.
+        price: Cost of a request's usage in US dollars; also applied to built-in models.
+        paths: The paths given to `frame`; by default the transcripts that the turns come from.
     """
     named = list(paths or map(Path, turns["path"].unique(maintain_order=True)))
     models = dict(sessions(named).select("path", "model_settings").iter_rows())
@@ -101,7 +101,7 @@ def spending(
 
 
 def _bought(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
-    """Return the requests that were made for the sessions themselves, by the turns they were in."""
+    """Return the requests that the sessions made themselves."""
     known = asked.join(since, on="path", maintain_order="left")
     return known.filter(pl.col(turn) >= pl.col("bought_from")).select(_COLUMNS)
 
@@ -138,12 +138,12 @@ def _spending(
 
 
 _MANY = 10_000
-"""Tokens of a reply for which a price is asked, so that rounding is nothing."""
+"""Completion tokens in a price query; large, so that rounding does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """US dollars of a token: of the prompt, of the prompt from the cache, of the reply."""
+    """US dollars per token: uncached prompt, cached prompt, completion."""
 
     fresh: float
     cached: float
@@ -151,7 +151,7 @@ class _Rates:
 
     @classmethod
     def of(cls, cost: Cost, prompt: int) -> "_Rates":
-        """Return the rates of requests whose prompt has this many tokens."""
+        """Return the rates for requests with this number of prompt tokens."""
         size = max(prompt, 1)
         fresh = cost(Usage(size))
         return cls(
@@ -161,7 +161,7 @@ class _Rates:
         )
 
     def usd(self, prompt: int, cached: int, completion: int) -> float:
-        """Return the US dollars of these tokens."""
+        """Return the cost of these tokens in US dollars."""
         return self.fresh * (prompt - cached) + self.cached * cached + self.reply * completion
 
 

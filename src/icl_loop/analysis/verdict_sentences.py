@@ -1,4 +1,4 @@
-"""The verdict in plain words, with its numbers."""
+"""The verdict in words, with its numbers."""
 
 from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, STOP_AT, Contrast
 from icl_loop.analysis.inference import Conclusion
@@ -6,17 +6,17 @@ from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 
 
 def sentence(conclusion: Conclusion) -> str:
-    """Return what an experiment shows; a second sentence owns up to a contrast named afterwards."""
+    """Return the verdict in one sentence, and a second one if the contrast was chosen afterwards."""
     contrast = conclusion.primary
     if contrast is None:
-        return "No verdict: there is no primary contrast to judge."
+        return "No verdict: there is no primary contrast."
     said = {
         "learned": _learned,
         "equivalent": _equivalent,
         "no evidence": _no_evidence,
         "descriptive only": _descriptive,
     }[conclusion.verdict or "descriptive only"](conclusion, contrast)
-    return said if conclusion.recorded else f"{said} This contrast was named after the fact."
+    return said if conclusion.recorded else f"{said} This contrast was chosen after the fact."
 
 
 def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
@@ -30,8 +30,8 @@ def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
 
 def _equivalent(_: Conclusion, contrast: Contrast) -> str:
     return (
-        f"Equivalent: {contrast.arms[0]!r} is {_measured(contrast)}, and the two are shown to"
-        f" differ by less than {_number(contrast.margin)}."
+        f"Equivalent: {contrast.arms[0]!r} is {_measured(contrast)}, and the difference is shown"
+        f" to be smaller than {_number(contrast.margin)}."
     )
 
 
@@ -40,17 +40,15 @@ def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
     if contrast.shown(stopped_early=conclusion.stopped_early):
         return f"{measured}, but {_missing(conclusion) or _UNCONTROLLED}."
     if contrast.above:
-        return (
-            f"{measured}, but at {_e(contrast)}, and a run that stopped early asks {STOP_AT:.0f}."
-        )
+        return f"{measured}, but with {_e(contrast)}, and a run that stopped early needs {STOP_AT:.0f}."
     if contrast.significant:
         return f"{measured}, which is worse, not better."
     return f"{measured}; {_sensitivity(contrast)}."
 
 
 _UNCONTROLLED = (
-    "a difference is no learning from feedback: that takes an arm that is told of its own answers,"
-    " and beside it a like one that is not, told nothing or what a donor was told"
+    "without a matching control this does not show learning from feedback: the first arm must"
+    " receive feedback on its own answers, and the control none or a donor's"
 )
 
 
@@ -65,33 +63,31 @@ def _missing(conclusion: Conclusion) -> str:
 
 
 def _sensitivity(contrast: Contrast) -> str:
-    """Return what could have been found."""
+    """Return which difference could have been detected."""
     least = 2 ** (1 - contrast.k)
     if contrast.k <= MOST_FOR_SIGN_FLIP and least >= ALPHA:
         return (
-            f"with {contrast.k} streams the sign-flip p cannot be below {least:.4f}, so no"
-            f" difference at all could have been significant; it takes {contrast.k + 1} streams"
+            f"with {contrast.k} streams the smallest attainable p is {least:.4f}, so no difference"
+            f" could have been significant; {contrast.k + 1} streams are needed"
         )
     if contrast.mde is None:
-        return (
-            "the difference was the same in every stream, which says nothing of what can be found"
-        )
-    return f"a true difference of {_number(contrast.mde)} would have been found 4 times out of 5"
+        return "the difference was the same in every stream, so the detectable effect is unknown"
+    return f"a true difference of {_number(contrast.mde)} would have been found with 80 % power"
 
 
 def _descriptive(_: Conclusion, contrast: Contrast) -> str:
     if not contrast.k:
-        return "Descriptive only: no stream was played to its end in both arms."
+        return "Descriptive only: no stream is complete in both arms."
     first = contrast.arms[0]
     return (
         f"Descriptive only: {first!r} is {_points(contrast)} {_side(contrast)}"
         f" {contrast.arms[1]!r} in late accuracy, over {_streams(contrast.k)};"
-        f" a difference can be significant from {FEWEST_FOR_SIGN_FLIP} streams on."
+        f" significance needs at least {FEWEST_FOR_SIGN_FLIP} streams."
     )
 
 
 def _measured(contrast: Contrast) -> str:
-    """Return effect, interval, p and number of streams."""
+    """Return effect, interval, p-value and number of streams."""
     low, high = contrast.interval or (None, None)
     return (
         f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy (95 %"
@@ -113,12 +109,12 @@ def _signed(value: float | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Return a share in points of a hundred."""
+    """Return a share in percentage points."""
     return "an unknown number of points" if value is None else f"{100 * value:.1f} points"
 
 
 def _strength(conclusion: Conclusion, contrast: Contrast) -> str:
-    """Return the number that decides."""
+    """Return the deciding number."""
     return _e(contrast) if conclusion.stopped_early else _p(contrast)
 
 

@@ -20,10 +20,10 @@ from icl_loop.analysis import (
     metrics_fields,
     probes,
     sessions,
-    summarize,
+    summarise,
     warnings,
 )
-from icl_loop.analysis.baseline import baseline_frame, beside
+from icl_loop.analysis.baseline import baseline_frame, compare_with_baseline
 from icl_loop.analysis.spending import spending
 from icl_loop.cli.options import SavedPaths, pair_of_arms
 from icl_loop.core.errors import InputError
@@ -63,14 +63,18 @@ def analyze(
     """Print accuracy of each arm, the contrasts between them, the ladder of nulls, the verdict."""
     pair = pair_of_arms(primary)
     turns = frame(paths)
-    baselineed = None if learner is None else _baselines_of(turns, paths, learner)
-    shaded = [] if baselineed is None else beside(turns, baselineed, sessions(paths), str(learner))
+    baseline_turns = None if learner is None else _baselines_of(turns, paths, learner)
+    shaded = (
+        []
+        if baseline_turns is None
+        else compare_with_baseline(turns, baseline_turns, sessions(paths), str(learner))
+    )
     metrics = measured_arms(turns, paths)
     spent = spending(turns, _price(price), paths)
     if not as_json_text:
         print_summary(turns, pair, metrics, shaded, spent, paths)
         return
-    summaries = summarize(turns)
+    summaries = summarise(turns)
     asked = checkpoints(probes(paths))
     concluded = joined(conclude_each(turns, pair, sessions(paths)))
     report = {

@@ -26,10 +26,10 @@ from icl_loop.analysis import (
     probes,
     sentence,
     sessions,
-    summarize,
+    summarise,
     warnings,
 )
-from icl_loop.analysis.baseline import LEARNER, ArmBaseline, BaselineResult, beside
+from icl_loop.analysis.baseline import LEARNER, ArmBaseline, BaselineResult, compare_with_baseline
 from icl_loop.analysis.spending import spending
 from icl_loop.plots import (
     MAX_WITH_THIN,
@@ -107,7 +107,7 @@ def page(
         models=sorted({str(_model(header)) for header in headers}),
         conclusions=[_said(each) for each in conclusions],
         arms=_arms(turns, known, shaded, paths),
-        notes=warnings(summarize(turns)),
+        notes=warnings(summarise(turns)),
         windows=_windows(turns),
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
         answers=answer_tables(turns),
@@ -147,10 +147,12 @@ def _arms(
     turns: pl.DataFrame, known: pl.DataFrame, shaded: BaselineResult, paths: Sequence[Path]
 ) -> list[dict[str, Any]]:
     baselines: Sequence[ArmBaseline] = (
-        () if shaded.turns is None else beside(turns, shaded.turns, known, shaded.learner)
+        ()
+        if shaded.turns is None
+        else compare_with_baseline(turns, shaded.turns, known, shaded.learner)
     )
     spent = spending(turns, paths=paths)
-    return arm_rows(summarize(turns), _metrics(turns, paths), baselines, spent)
+    return arm_rows(summarise(turns), _metrics(turns, paths), baselines, spent)
 
 
 def _metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:

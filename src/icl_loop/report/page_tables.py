@@ -13,7 +13,7 @@ from icl_loop.analysis import (
     Contrast,
     Estimate,
     Noted,
-    Rung,
+    NullQuestion,
 )
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.spending import Spending
@@ -112,7 +112,7 @@ def rung_rows(conclusion: Conclusion) -> list[dict[str, str]]:
     return [_rung(each) for each in conclusion.ladder] if conclusion.primary else []
 
 
-def _rung(rung: Rung) -> dict[str, str]:
+def _rung(rung: NullQuestion) -> dict[str, str]:
     told = {"arms": "", "theta": "", "interval": "", "p": ""}
     if rung.contrast is not None:
         made = _contrast(rung.contrast)

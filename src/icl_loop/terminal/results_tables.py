@@ -13,7 +13,7 @@ from icl_loop.analysis import (
     Conclusion,
     Contrast,
     Estimate,
-    Rung,
+    NullQuestion,
     Secondary,
     sentence,
 )
@@ -157,7 +157,7 @@ def _cells(contrast: Contrast) -> list[str]:
     return [str(contrast.k), _points(contrast.theta), _interval(contrast), *ps, least, equal]
 
 
-def _ladder_table(rungs: Iterable[Rung]) -> Table:
+def _ladder_table(rungs: Iterable[NullQuestion]) -> Table:
     table = _table("ladder of nulls")
     table.add_column("question", overflow="fold")
     table.add_column("answer", no_wrap=True)

@@ -14,7 +14,7 @@ from icl_loop.analysis import (
     nearest_pictures,
     probes,
     sessions,
-    summarize,
+    summarise,
     warnings,
 )
 from icl_loop.analysis.baseline import ArmBaseline
@@ -52,7 +52,7 @@ def print_summary(
         spent: What every arm took.
         paths: What `frame` was given; the transcripts that the turns name if nothing.
     """
-    summaries, paths = summarize(turns), paths or transcripts_of(turns)
+    summaries, paths = summarise(turns), paths or transcripts_of(turns)
     conclusions = conclude_each(turns, primary, sessions(paths))
     out.print(progress.summary_table(summaries))
     out.print(metrics_table(metrics))
