@@ -1,13 +1,14 @@
 """Small real sessions for tests, made the way an experiment file makes them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_loop.core.records import Turn
+from icl_loop.context import History
+from icl_loop.core.records import Event, Turn
 from icl_loop.experiment import Experiment, Session, parse
-from icl_loop.loop import play
+from icl_loop.loop import play, play_events
 from icl_loop.models import ChatModel
 from icl_loop.transcripts import TIME_FIELDS
 
@@ -43,6 +44,14 @@ async def played(session: Session, model: ChatModel | None = None) -> list[Turn]
     """Return all turns of a session, by its own model or another."""
     turns = play(session.task, model or session.open_model(), session.policy, session.window)
     return [turn async for turn in turns]
+
+
+def play_on(
+    session: Session, model: ChatModel | None = None, events: Iterable[Event] = ()
+) -> AsyncIterator[Event]:
+    """Play the turns and notes of a session that follow `events`."""
+    history = History.for_task(session.task, session.window, events)
+    return play_events(session.task, model or session.open_model(), session.policy, history)
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:

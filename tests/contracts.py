@@ -11,12 +11,11 @@ from itertools import takewhile
 import numpy as np
 import pytest
 
-from icl_loop.context import ContextPolicy, History, MessageParser, Past, Shown, Window, spans
+from icl_loop.context import ContextPolicy, History, Shown, Window, choose_turns, to_spans
 from icl_loop.core.errors import ContextFull, RequestRefused
 from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.core.records import Content, Event, Feedback, Measurements, Note, Turn
-from icl_loop.core.tokens import REQUEST_TOKENS, count_message, count_messages
-from icl_loop.loop import recall
+from icl_loop.core.tokens import REQUEST_TOKENS, count_messages
 from icl_loop.models import ChatModel
 from icl_loop.tasks.datasets import Dataset
 from icl_loop.tasks.encodings import Encoding, Pixels
@@ -106,43 +105,36 @@ def check_policy(
     what was told. What is counted of a request is what it takes, and its prefix what it has in
     common with the one before.
     """
-    senses = MessageParser(task.prompts, task.encoding.name, task.labels, task.feedback.delay)
-    history, blind = (History.begun(window, task.system, senses, task.key) for _ in range(2))
+    history, blind = (History.for_task(task, window) for _ in range(2))
     so_far: list[Event] = []
     shown_before_each: list[Shown] = []
     before: Sequence[Message] = ()
     for event in played:
         if isinstance(event, Note):
-            history.take(event)
-            blind.take(event)
+            history.add(event)
+            blind.add(event)
             so_far.append(event)
             before = (task.system,)  # the rest of the request that asked for it is not shown again
             continue
-        asked = count_message(window.counter, event.question)
         try:
-            shown = policy(_past(history, event))
+            shown = choose_turns(policy, history, event.question)
         except ContextFull:
             break
-        anew = History.begun(window, task.system, senses, task.key, so_far)
+        anew = History.for_task(task, window, so_far)
         for other in (history, blind, anew):
-            assert list(policy(_past(other, event))) == list(shown)
+            assert list(choose_turns(policy, other, event.question)) == list(shown)
         assert len(set(shown)) == len(shown)
         assert all(0 <= each < event.index for each in shown)
-        assert history.tally.of(shown) <= max(history.tally.budget(asked), 0)
-        request = recall(task.system, history.turns, shown, event.question, history.opening)
-        _check_tokens(request, before, history, shown, asked)
+        assert history.tokens.of_turns(shown) <= history.tokens.available(event.question)
+        request = history.request(shown, event.question)
+        _check_tokens(request, before, history, shown)
         before = request
         shown_before_each.append(shown)
-        history.add(event, shown)
-        blind.add(_blinded(event), shown)
-        so_far.append(replace(event, kept=spans(shown)))
+        turn = replace(event, kept=to_spans(shown))
+        history.add(turn)
+        blind.add(_blinded(turn))
+        so_far.append(turn)
     return shown_before_each
-
-
-def _past(history: History, turn: Turn) -> Past:
-    asked = count_message(history.tally.window.counter, turn.question)
-    budget = history.tally.budget(asked)
-    return Past(history, range(len(history.turns)), budget, turn.question)
 
 
 def _blinded(turn: Turn) -> Turn:
@@ -156,13 +148,13 @@ def _check_tokens(
     before: Sequence[Message],
     history: History,
     shown: Shown,
-    asked: int,
 ) -> None:
     """A request is counted message by message, and so is what it has in common with `before`."""
-    window = history.tally.window
+    window = history.tokens.window
     sent = merged(request) if window.merged else request
     tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
-    counted, prefix = history.counted(shown, asked), history.prefix(shown)
+    counted = history.tokens.of_request(shown, request[-1])
+    prefix = history.prefix_tokens(shown)
     assert tokens <= counted <= window.tokens - window.reserve
     assert 0 <= prefix < counted
     if not window.merged:

@@ -31,7 +31,7 @@ from icl_loop.analysis import (
     summarise,
     warnings,
 )
-from icl_loop.context import spans
+from icl_loop.context import to_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn
@@ -315,7 +315,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
     """ContextUse is the number of past turns in the runs that a request kept."""
     played = [turn(index) for index in range(31)]
-    last = turn(31, kept=spans(sorted(shown)))
+    last = turn(31, kept=to_spans(sorted(shown)))
     assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
 
 

@@ -21,7 +21,7 @@ from builders import experiment, without_checksum
 from command_line import Command
 from icl_loop.analysis import frame, probes, sessions, summarise
 from icl_loop.analysis.baseline import request_of
-from icl_loop.context import shown_in
+from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
@@ -29,7 +29,6 @@ from icl_loop.export import export, note_messages, parquet_writer
 from icl_loop.export.chat_jsonl import conversation
 from icl_loop.export.note_messages import shown
 from icl_loop.export.selection import Saved
-from icl_loop.loop import recall
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
@@ -422,7 +421,7 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
             written = [note for note in saved.notes if note.after_turn < played.after_turn]
             standing = shown(saved, written[-1]) if written else ()
             (question,) = note_messages.question(saved)
-            request = recall(opening, turns, shown_in(played.kept), question, standing)
+            request = build_request(opening, turns, from_spans(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [
             (message.role, message.text, message.is_seen) for message in request
         ]

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from builders import played, session
-from icl_loop.context import Last, Window, shown_in
+from icl_loop.context import Last, Window, build_request, from_spans
 from icl_loop.core.errors import ContextFull, ReplayMismatch
 from icl_loop.core.messages import Message, Reply, fingerprint
-from icl_loop.loop import play, recall
+from icl_loop.loop import play
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
 from icl_loop.tasks.feedback import FEEDBACK_RULES
 from icl_loop.tasks.task import Task
@@ -202,7 +202,7 @@ async def test_recall_is_what_was_asked() -> None:
     chosen = session(10, policy="last(4)")
     turns = await played(chosen)
     for turn in turns:
-        request = recall(chosen.task.system, turns, shown_in(turn.kept), turn.question)
+        request = build_request(chosen.task.system, turns, from_spans(turn.kept), turn.question)
         assert fingerprint(request) == turn.request
 
 

@@ -91,6 +91,7 @@ def test_lines_are_those_of_the_format(saved: Path) -> None:
             "told",
             "echo",
             "overflows",
+            "limit",
             "calibration",
             "counted",
             "prefix",

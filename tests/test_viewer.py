@@ -23,11 +23,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from builders import played, session
-from icl_loop.context import shown_in
+from builders import play_on, played, session
+from icl_loop.context import from_spans
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
-from icl_loop.loop import events
 from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.terminal.progress import RECENT, draw
 from icl_loop.terminal.viewer import Replay, Show, View, curve, keys_in, page, press
@@ -159,7 +158,7 @@ def test_the_window_is_told(windowed: Transcript) -> None:
         assert found is not None
         runs = [run.split("-") for run in found[2].split()]
         shows = [index for run in runs for index in range(int(run[0]), int(run[-1]) + 1)]
-        assert shows == list(shown_in(turn.kept))
+        assert shows == list(from_spans(turn.kept))
         assert int(found[1]) == len(shows)
         assert found[3] == (
             f"{turn.counted:,} tokens, the first {turn.prefix:,} as in the request before;"
@@ -214,7 +213,7 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
 async def test_notes_are_shown_between_turns() -> None:
     """A note is shown in a line before the turn that first saw it, or whole with the replies."""
     chosen = session(9, policy="notes(4)")
-    playing = events(chosen.task, chosen.open_model(), chosen.policy, chosen.window)
+    playing = play_on(chosen)
     went = [event async for event in playing]
     turns = tuple(event for event in went if isinstance(event, Turn))
     notes = tuple(event for event in went if isinstance(event, Note))

@@ -12,14 +12,13 @@ import altair as alt
 import numpy as np
 import pytest
 
-from builders import experiment, session
-from icl_loop.context import POLICIES, context_policy, shown_in
+from builders import experiment, play_on, session
+from icl_loop.context import POLICIES, context_policy, from_spans
 from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Note, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
-from icl_loop.loop import events
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.plots import save, what_if_chart
 from icl_loop.replay.verification import verify
@@ -64,7 +63,7 @@ EACH_POLICY = pytest.mark.parametrize("text", POLICY_TEXTS)
 
 async def saved(chosen: Session, model: ChatModel | None = None) -> Transcript:
     """Return a session as it would be read once it was played."""
-    playing = events(chosen.task, model or chosen.open_model(), chosen.policy, chosen.window)
+    playing = play_on(chosen, model)
     went: list[Turn | Note] = []
     with suppress(ContextFull):
         async for event in playing:
@@ -268,7 +267,7 @@ async def test_classes_are_counted(feedback: str) -> None:
     played = await saved(session(TURNS, policy="last(7)", feedback=feedback))
     requests = await request_contents(played)
     for turn in played.turns:
-        past = [played.turns[index] for index in shown_in(turn.kept)]
+        past = [played.turns[index] for index in from_spans(turn.kept)]
         told = past if feedback == "label" else [each for each in past if each.feedback.correct]
         told = [] if feedback == "none" else told
         for counted, expected in ((requests.shown, past), (requests.told, told)):
@@ -276,7 +275,7 @@ async def test_classes_are_counted(feedback: str) -> None:
             assert counted[turn.index].tolist() == [
                 labels.count(label) for label in played.header.labels
             ]
-    assert requests.exposure.tolist() == [len(shown_in(turn.kept)) for turn in played.turns]
+    assert requests.exposure.tolist() == [len(from_spans(turn.kept)) for turn in played.turns]
     assert requests.tokens.tolist() == [turn.counted for turn in played.turns]
     assert requests.prefix.tolist() == [turn.prefix for turn in played.turns]
 

@@ -24,13 +24,14 @@ from icl_loop.context import (
     Stochastic,
     Window,
     Within,
+    build_request,
     context_policy,
 )
 from icl_loop.core.errors import IclLoopError, InputError, StoppedShort
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Feedback, Note, Sample, Turn
 from icl_loop.experiment import Experiment, Session, Settings, load, parse
-from icl_loop.loop import events, play, recall
+from icl_loop.loop import play, play_events
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel, open_model
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
@@ -84,8 +85,8 @@ __all__ = [
     "Window",
     "Within",
     "arm_curves",
+    "build_request",
     "context_policy",
-    "events",
     "frame",
     "get_encoding",
     "load",
@@ -94,8 +95,8 @@ __all__ = [
     "open_prompt_set",
     "parse",
     "play",
+    "play_events",
     "read",
-    "recall",
     "session_curves",
     "summarise",
     "tabulate",

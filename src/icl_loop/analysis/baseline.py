@@ -21,11 +21,10 @@ from icl_loop.analysis import (
     session_curves,
 )
 from icl_loop.analysis.arm_roles import Roles
-from icl_loop.context import shown_in
+from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import Message, Request, system, user
 from icl_loop.core.records import Turn
-from icl_loop.loop import recall
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.prompts import open_prompt_set
@@ -77,7 +76,7 @@ def request_of(transcript: Transcript, turn: Turn) -> Request:
     """Return the messages that the model received."""
     header = transcript.header.at(turn.index)
     frame, opening = system(header.system), _opening(transcript, header, turn)
-    return recall(frame, transcript.turns, shown_in(turn.kept), turn.question, opening)
+    return build_request(frame, transcript.turns, from_spans(turn.kept), turn.question, opening)
 
 
 def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Message, ...]:

@@ -1,58 +1,38 @@
 """Context policies: which past turns the next request shows, within the tokens of a window."""
 
-from icl_loop.context.held import Held
-from icl_loop.context.history import (
-    Growing,
-    History,
-    KnownFeedback,
-    MessageParser,
-    Past,
-)
+from icl_loop.context.history import History, Past, build_request
+from icl_loop.context.message_parser import MessageParser
+from icl_loop.context.notes import Notes, notes_policy, truncate
 from icl_loop.context.policies import (
     All,
     Block,
-    Chain,
-    ContextPolicy,
     First,
     Last,
     Nearest,
-    Notes,
     OnlyCorrect,
     OnlyIncorrect,
     PerClass,
-    Policy,
     Reservoir,
     Reset,
     Stateless,
     Stochastic,
     Within,
-    looks,
-    needed,
-    notes_in,
+    compares_images,
 )
-from icl_loop.context.policy_parser import (
-    POLICIES,
-    context_policy,
-)
-from icl_loop.context.window import (
-    Shown,
-    TokenTotals,
-    Window,
-    shown_in,
-    spans,
-)
+from icl_loop.context.policy import Chain, ContextPolicy, Policy, choose_turns
+from icl_loop.context.policy_parser import POLICIES, context_policy
+from icl_loop.context.token_budget import Calibration, TokenBudget
+from icl_loop.context.window import Shown, Window, from_spans, to_spans
 
 __all__ = [
     "POLICIES",
     "All",
     "Block",
+    "Calibration",
     "Chain",
     "ContextPolicy",
     "First",
-    "Growing",
-    "Held",
     "History",
-    "KnownFeedback",
     "Last",
     "MessageParser",
     "Nearest",
@@ -67,13 +47,15 @@ __all__ = [
     "Shown",
     "Stateless",
     "Stochastic",
-    "TokenTotals",
+    "TokenBudget",
     "Window",
     "Within",
+    "build_request",
+    "choose_turns",
+    "compares_images",
     "context_policy",
-    "looks",
-    "needed",
-    "notes_in",
-    "shown_in",
-    "spans",
+    "from_spans",
+    "notes_policy",
+    "to_spans",
+    "truncate",
 ]

@@ -1,64 +1,53 @@
-"""Context policies as they are written in an experiment file: names with arguments, joined by `|`."""
+"""Context policies as an experiment file writes them: names with arguments, joined by `|`."""
 
 import ast
 import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from icl_loop.context.notes import Notes
 from icl_loop.context.policies import (
     All,
     Block,
     First,
     Last,
     Nearest,
-    Notes,
     OnlyCorrect,
     OnlyIncorrect,
     PerClass,
-    Policy,
     Reservoir,
     Reset,
     Stateless,
     Stochastic,
     Within,
-    name_of,
 )
+from icl_loop.context.policy import Policy, name_of
 from icl_loop.core.errors import InputError, nearest
 
-POLICIES: Mapping[str, type[Policy]] = {
-    name_of(policy): policy
-    for policy in (
-        All,
-        Stateless,
-        Last,
-        Within,
-        Block,
-        First,
-        OnlyCorrect,
-        OnlyIncorrect,
-        Stochastic,
-        Reservoir,
-        PerClass,
-        Nearest,
-        Notes,
-        Reset,
-    )
-}
+_CLASSES = (
+    *(All, Stateless, Last, Within, Block, First, OnlyCorrect, OnlyIncorrect),
+    *(Stochastic, Reservoir, PerClass, Nearest, Notes, Reset),
+)
+POLICIES: Mapping[str, type[Policy]] = {name_of(policy): policy for policy in _CLASSES}
 
 
 def context_policy(text: str) -> Policy:
-    """Return the policy that `text` names: names with arguments, joined by `|`.
+    """Return the policy that `text` describes: names with arguments, joined by `|`.
 
     >>> str(context_policy("last(50) | within(4000)"))
     'last(n=50) | within(tokens=4000)'
 
     Raises:
-        InputError: `text` names no policy, or an argument is not one of its own.
+        InputError: `text` is malformed, or names an unknown policy or argument.
     """
     try:
         return _build(ast.parse(text.strip(), mode="eval").body, text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise InputError(f"context policy {text!r} is not written like last(50) | within") from None
+        raise _malformed(text) from None
+
+
+def _malformed(text: str) -> InputError:
+    return InputError(f"context policy {text!r} is malformed; write it like last(50) | within")
 
 
 def _build(node: ast.expr, text: str) -> Policy:
@@ -70,7 +59,7 @@ def _build(node: ast.expr, text: str) -> Policy:
         case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
             return _call(name, args, keywords, text)
         case _:
-            raise InputError(f"context policy {text!r} is not written like last(50) | within")
+            raise _malformed(text)
 
 
 def _call(
@@ -87,8 +76,8 @@ def _call(
     return POLICIES[name](*given, **named)
 
 
-def _number(node: ast.expr) -> Any:  # noqa: ANN401  the policy's own signature types it
+def _number(node: ast.expr) -> Any:  # noqa: ANN401  each policy's signature types it
     value = ast.literal_eval(node)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  one kind to catch above
+        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  the caller catches one kind
     return value

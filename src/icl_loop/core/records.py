@@ -97,6 +97,8 @@ class Exchange:
         request: Fingerprint of the request.
         reply: The model's reply.
         overflows: How many longer requests the model rejected before it answered this one.
+        limit: Most counted tokens of any later request, since longer ones were rejected; None if this
+            request was not preceded by a rejected one.
         counted: Tokens of the request, counted locally.
         prefix: How many of them the request shares with the beginning of the previous one, and a
             provider's prompt cache can therefore serve.
@@ -106,6 +108,7 @@ class Exchange:
     request: str
     reply: Reply
     overflows: int = 0
+    limit: int | None = None
     counted: int | None = None
     prefix: int | None = None
 

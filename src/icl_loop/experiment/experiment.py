@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from icl_loop.context import looks, notes_in
+from icl_loop.context import compares_images, notes_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import user
 from icl_loop.experiment.sessions import Session
@@ -90,11 +90,11 @@ class Experiment:
 def _check_policy(session: Session) -> None:
     """Raise InputError if the policy asks for what the session does not have."""
     policy, task, place = session.policy, session.task, f"arm {session.arm!r}, context.policy"
-    if looks(policy) and task.encoding.modality != "picture":
+    if compares_images(policy) and task.encoding.modality != "picture":
         raise InputError(
             f"{place} = {policy}: nearest compares pictures, and a {task.encoding.modality} is none"
         )
-    notes = notes_in(policy)
+    notes = notes_policy(policy)
     if notes is None:
         return
     if task.prompts.notes is None:

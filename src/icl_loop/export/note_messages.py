@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from icl_loop.context import context_policy, notes_in
+from icl_loop.context import context_policy, notes_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
 from icl_loop.core.records import Note
@@ -15,7 +15,7 @@ def question(transcript: Transcript) -> tuple[Message, ...]:
     """Return the message that asked for notes; nothing if the settings are not known here."""
     book, policy = _notebook(transcript), _table(transcript, "context").get("policy")
     try:
-        taking = notes_in(context_policy(str(policy)))
+        taking = notes_policy(context_policy(str(policy)))
     except InputError:
         taking = None
     return (user(book.ask(taking.tokens)),) if book and taking else ()

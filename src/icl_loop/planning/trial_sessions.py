@@ -8,12 +8,13 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
+from icl_loop.context import History
 from icl_loop.core.errors import ContextFull
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
-from icl_loop.loop import play, probe
+from icl_loop.loop import play_events, probe
 from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.usage_estimate import CountingModel
 from icl_loop.transcripts import DonorIdentity
@@ -118,18 +119,20 @@ class Trials:
 
     async def _play(self, session: Session, model: ChatModel, turns: list[Turn]) -> None:
         """Play a session with its probes, and add its turns to `turns`."""
-        task, policy, window = session.task, session.policy, session.window
+        task, policy = session.task, session.policy
+        history = History.for_task(task, session.window)
 
         async def ask_probes() -> None:
             for sample in task.probes if len(turns) in task.checkpoints else ():
-                await probe(task, model, policy, turns, sample, window)
+                await probe(task, model, policy, history, sample)
 
         with suppress(ContextFull):  # the session ends there, as its run would
             await ask_probes()
-            async for turn in play(task, model, policy, window):
-                turns.append(turn)
-                self._on_turn()
-                await ask_probes()
+            async for event in play_events(task, model, policy, history):
+                if isinstance(event, Turn):
+                    turns.append(event)
+                    self._on_turn()
+                    await ask_probes()
 
     def _model(self, session: Session) -> ChatModel:
         """Return the model of a session; those that listen alike share one, as in a run."""

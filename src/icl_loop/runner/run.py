@@ -16,7 +16,7 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME
-from icl_loop.context import History, shown_in
+from icl_loop.context import History, from_spans
 from icl_loop.core.errors import (
     ContextFull,
     FolderLocked,
@@ -27,9 +27,7 @@ from icl_loop.core.errors import (
 )
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Event, Probe, Turn
-from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, Session
-from icl_loop.loop import history_of
 from icl_loop.models.limits import Budget
 from icl_loop.models.retrying import RequestPolicy
 from icl_loop.runner.engines import Engine, Play, Saved, local
@@ -377,7 +375,7 @@ def _used(
     """Yield the tokens of saved requests; a probe is as long as the turn after it, if there is one."""
     turns = {turn.index: turn.counted or 0 for turn in saved.turns}
     longest = max(turns.values(), default=0)
-    history = cache(partial(history_of, session.task, session.policy, session.window, saved.events))
+    history = cache(partial(History.for_task, session.task, session.window, saved.events))
     for each in answered:
         if terms is None or each.reply.usage.prompt:
             yield each.reply.usage
@@ -391,10 +389,11 @@ def _used(
 
 def _counted(session: Session, history: History, probe: Probe) -> int:
     """Return the tokens of a saved probe that no turn came after."""
-    task, counter = session.task, session.window.counter
+    task, shown = session.task, from_spans(probe.kept)
     sample = next((each for each in task.probes if each.id == probe.sample), None)
-    asked = 0 if sample is None else count_message(counter, task.question_about(sample))
-    return history.counted(shown_in(probe.kept), asked)
+    if sample is None:
+        return history.tokens.of_turns(shown)
+    return history.tokens.of_request(shown, task.question_about(sample))
 
 
 class _DonorStopped(StoppedShort):

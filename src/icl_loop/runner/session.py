@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from icl_loop.context import History
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.experiment import Session
-from icl_loop.loop import events, hear, history_of, probes
+from icl_loop.loop import play_events, probe
 from icl_loop.models import ChatModel, ReplayModel
 
 Entry = Event | Probe
@@ -51,7 +51,7 @@ async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGene
         ReplayMismatch: A saved turn does not follow.
     """
     replay = ReplayModel(saved.events[len(session.begun) :], then=model)
-    history = history_of(session.task, session.policy, session.window)
+    history = History.for_task(session.task, session.window)
     async for probed in _probes(session, saved, model, history, 0):
         yield probed
     async for event in _with_shared(session, replay, history):
@@ -66,9 +66,9 @@ async def _with_shared(
 ) -> AsyncGenerator[Event, None]:
     """Yield what a session shares with its parent, then what is played."""
     for event in session.begun:
-        hear(history, session.policy, event)
+        history.add(event)
         yield event
-    async for event in events(session.task, model, session.policy, session.window, history):
+    async for event in play_events(session.task, model, session.policy, history):
         yield event
 
 
@@ -79,7 +79,6 @@ async def _probes(
     if turns not in session.task.checkpoints or turns < saved.turns:
         return
     asked = {each.sample for each in saved.probes if each.after_turn == turns}
-    due = [sample for sample in session.task.probes if sample.id not in asked]
-    asking = probes(session.task, model, session.policy, history, due, session.window)
-    async for probed in asking:
-        yield probed
+    for sample in session.task.probes:
+        if sample.id not in asked:
+            yield await probe(session.task, model, session.policy, history, sample)

@@ -14,7 +14,7 @@ from icl_loop.transcripts.reader import first_line, has_whole_line, parse, turns
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", SEAL})
 """The only fields in which a resumed session may differ from one that was never cut: times, and the
 checksum over them."""
-_ADDED = ("counted", "prefix")
+_ADDED = ("counted", "prefix", "limit")
 """Fields that sessions have not always been saved with."""
 PLACE_KEYS = tuple(
     f"settings.model.{key}" for key in ("base_url", "api_key_env", "organization", "headers")

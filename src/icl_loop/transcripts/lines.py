@@ -53,6 +53,7 @@ class TurnLine(Line):
     usage: _Usage
     served: _Served | None = None
     overflows: int = 0
+    limit: int | None = None
     calibration: float = 1.0
     counted: int | None = None
     prefix: int | None = None
@@ -73,6 +74,7 @@ class NoteLine(Line):
     finish: Finish = "stop"
     text: str
     overflows: int = 0
+    limit: int | None = None
     counted: int | None = None
     prefix: int | None = None
     usage: _Usage

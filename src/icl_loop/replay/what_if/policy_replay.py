@@ -1,6 +1,5 @@
 """A saved session as another context policy would have shown it."""
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,20 +9,19 @@ from icl_loop.context import (
     ContextPolicy,
     History,
     MessageParser,
-    Past,
     Shown,
-    looks,
-    notes_in,
-    shown_in,
-    spans,
+    build_request,
+    choose_turns,
+    compares_images,
+    from_spans,
+    notes_policy,
+    to_spans,
 )
 from icl_loop.core.errors import ContextFull, InputError
-from icl_loop.core.messages import Message, Usage, system
+from icl_loop.core.messages import Usage, system
 from icl_loop.core.records import Turn
-from icl_loop.core.tokens import count_message
 from icl_loop.core.validation_messages import complaint
 from icl_loop.experiment import Session, Settings
-from icl_loop.loop import hear, recall
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import End, Header, Transcript
@@ -44,9 +42,8 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
     history, limits = _begun(transcript, session), _limits(transcript, session)
     turns: list[Turn] = []
     for turn, limit in zip(transcript.turns, limits, strict=True):
-        history.tally.limit = limit
         try:
-            shown = _choice(history, policy, turn.question)
+            shown = choose_turns(policy, history, turn.question, limit)
         except ContextFull:
             break
         turns.append(_as_shown(turn, shown, history, transcript.header))
@@ -70,16 +67,14 @@ def as_played(transcript: Transcript) -> Transcript:
     for event in transcript.events:
         if isinstance(event, Turn):
             turns.append(_counted(event, history))
-            history.add(event, shown_in(event.kept))
-        else:
-            history.take(event)
+        history.add(event)
     return replace(transcript, turns=tuple(turns))
 
 
 def _counted(turn: Turn, history: History) -> Turn:
-    shown = shown_in(turn.kept)
-    counted = history.counted(shown, _tokens(history, turn.question))
-    return replace(turn, counted=counted, prefix=history.prefix(shown))
+    shown = from_spans(turn.kept)
+    counted = history.tokens.of_request(shown, turn.question)
+    return replace(turn, counted=counted, prefix=history.prefix_tokens(shown))
 
 
 def _session_of(transcript: Transcript) -> Session:
@@ -99,10 +94,7 @@ def history_of(transcript: Transcript) -> History:
     """Return the history of a saved session as it was at its end."""
     history = _begun(transcript, _session_of(transcript))
     for event in transcript.events:
-        if isinstance(event, Turn):
-            history.add(event, shown_in(event.kept))
-        else:
-            history.take(event)
+        history.add(event)
     return history
 
 
@@ -112,66 +104,54 @@ def _begun(transcript: Transcript, session: Session) -> History:
     labels = tuple(header.labels)
     prompts, delay = open_prompt_set(settings.task.prompts), settings.feedback.delay
     rule = settings.answers.as_rule()
-    senses = MessageParser(prompts, settings.task.encoding, labels, delay, rule)
+    parser = MessageParser(prompts, settings.task.encoding, labels, delay, rule)
     key = (session.seed, session.stream)
-    return History.begun(session.window, system(header.system), senses, key)
+    return History(session.window, system(header.system), parser, key)
 
 
 def _check(policy: ContextPolicy, session: Session) -> None:
     """Raise InputError if a policy asks for what the session does not have."""
-    if notes_in(policy) is not None:
+    if notes_policy(policy) is not None:
         raise InputError(
             f"{policy} needs the model: nobody knows what it would have written in other notes"
         )
     modality = get_encoding(session.settings.task.encoding).modality
-    if looks(policy) and modality != "picture":
+    if compares_images(policy) and modality != "picture":
         raise InputError(f"{policy}: nearest compares pictures, and a {modality} is none")
-
-
-def _choice(history: History, policy: ContextPolicy, question: Message) -> Shown:
-    """Return the turns that a policy shows beside a question."""
-    budget = history.tally.budget(_tokens(history, question))
-    if budget < 0:
-        raise ContextFull(0, budget)
-    return policy(Past(history, range(len(history.turns)), budget, question))
-
-
-def _tokens(history: History, question: Message) -> int:
-    return count_message(history.tally.window.counter, question)
 
 
 def _as_shown(turn: Turn, shown: Shown, history: History, header: Header) -> Turn:
     """Return a turn with the request that shows these turns."""
-    request = recall(system(header.system), history.turns, shown, turn.question)
+    request = build_request(system(header.system), history.turns, shown, turn.question)
     return replace(
         turn,
-        kept=spans(shown),
+        kept=to_spans(shown),
         request=request.fingerprint,
-        calibration=history.tally.calibration,
-        counted=history.counted(shown, _tokens(history, turn.question)),
-        prefix=history.prefix(shown),
+        calibration=history.tokens.calibration.value,
+        counted=history.tokens.of_request(shown, turn.question),
+        prefix=history.prefix_tokens(shown),
     )
 
 
 def _learn(history: History, turn: Turn, shown: Shown) -> None:
     """Add a turn; what the endpoint reported is set against the request that it was sent."""
     reported = turn.reply.usage.prompt
-    sent = turn.counted or history.counted(shown_in(turn.kept), _tokens(history, turn.question))
-    silent = replace(turn, reply=replace(turn.reply, usage=Usage())) if reported else turn
-    history.add(silent, shown)
+    sent = turn.counted or history.tokens.of_request(from_spans(turn.kept), turn.question)
+    silent = replace(turn.reply, usage=Usage())
+    history.add(replace(turn, kept=to_spans(shown), reply=silent))
     if reported:
-        history.tally.ratios.append(reported / sent)
+        history.tokens.calibration.add(reported, sent)
 
 
-def _limits(transcript: Transcript, session: Session) -> list[float]:
+def _limits(transcript: Transcript, session: Session) -> list[int | None]:
     """Return for each turn how many tokens the endpoint was known to refuse when it was asked."""
     if not any(event.overflows for event in transcript.events):
-        return [math.inf] * len(transcript.turns)
+        return [None] * len(transcript.turns)
     history, limits = _begun(transcript, session), []
     for event in transcript.events:
-        hear(history, session.policy, event)
+        history.add(event)
         if isinstance(event, Turn):
-            limits.append(history.tally.limit)
+            limits.append(history.tokens.limit)
     return limits
 
 

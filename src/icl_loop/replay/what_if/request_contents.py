@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from icl_loop.analysis.baseline import LEARNER, baseline
-from icl_loop.context import History, context_policy, shown_in
+from icl_loop.context import context_policy, from_spans
 from icl_loop.replay.what_if.policy_replay import history_of
 from icl_loop.transcripts import Header, Transcript
 
@@ -52,11 +52,11 @@ async def request_contents(
     turns, labels = transcript.turns, transcript.header.labels
     history = history_of(transcript)
     true = _places(labels, [turn.label for turn in turns])
-    told = _places(labels, [_told(history, index) for index in range(len(turns))])
-    shape, delay = (len(turns), len(labels)), history.senses.delay
+    told = _places(labels, [told.label for told in history.feedback])
+    shape, delay = (len(turns), len(labels)), history.parser.delay
     shown_by_class, told_by_class = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     for turn in turns:
-        shown = np.array(shown_in(turn.kept), np.intp)
+        shown = np.array(from_spans(turn.kept), np.intp)
         shown_by_class[turn.index] = _counts(true[shown], len(labels))
         known = shown[shown + delay < turn.index]
         told_by_class[turn.index] = _counts(told[known], len(labels))
@@ -70,11 +70,6 @@ async def request_contents(
         told=told_by_class,
         right=np.array(await baseline(transcript, learner), np.bool_),
     )
-
-
-def _told(history: History, index: int) -> str | None:
-    lesson = history.lesson(index)
-    return None if lesson is None else lesson.label
 
 
 def _places(labels: Sequence[str], named: Sequence[str | None]) -> NDArray[np.intp]:

@@ -1,0 +1,74 @@
+"""What the messages of a session say: the feedback on each answer, the image in each question."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.core.errors import InputError
+from icl_loop.core.messages import Message
+from icl_loop.core.records import Turn
+from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
+from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
+from icl_loop.tasks.question_decoding import eye
+from icl_loop.tasks.task import Task
+
+Pixels = NDArray[np.float32]
+NO_FEEDBACK = ParsedFeedback(correct=None, label=None)
+
+
+@dataclass(frozen=True)
+class MessageParser:
+    """Reads the messages of one session.
+
+    Attributes:
+        prompts: The prompt set.
+        encoding: Name of the encoding of the samples.
+        labels: The possible answers.
+        delay: Number of turns by which feedback is late.
+        rule: How replies are parsed.
+    """
+
+    prompts: PromptSet
+    encoding: str
+    labels: tuple[str, ...]
+    delay: int = 0
+    rule: AnswerRule = STATED
+
+    @classmethod
+    def for_task(cls, task: Task) -> "MessageParser":
+        """Return the parser of a session's messages."""
+        delay = task.feedback.delay
+        return cls(task.prompts, task.encoding.name, task.labels, delay, task.rule)
+
+    def feedback(self, turn: Turn, told: str) -> ParsedFeedback:
+        """Return what the feedback `told` says about `turn`; both fields are None if nothing.
+
+        If it only confirms the answer, the label is that answer.
+        """
+        parsed = self.prompts.hear_told(told)
+        if parsed is None or parsed.ago != self.delay:
+            return NO_FEEDBACK
+        if parsed.correct and parsed.label is None:
+            _, reply, _ = turn.messages
+            return replace(parsed, label=self._answer(reply.text))
+        return parsed
+
+    def _answer(self, reply: str) -> str | None:
+        return parse_answer(reply, self.labels, form=self.prompts.answer, rule=self.rule).answer
+
+    def image(self, question: Message) -> Pixels | None:
+        """Return the pixels that a question shows, row by row, or None if it shows no image."""
+        pixels = eye(self.prompts, self.encoding)(question)
+        return None if pixels is None else np.ravel(pixels)
+
+    @property
+    def note_prompts(self) -> NotePrompts:
+        """The prompts that ask for notes and show them.
+
+        Raises:
+            InputError: The prompt set has none.
+        """
+        if self.prompts.notes is None:
+            raise InputError("the prompt set has no [notes] table, which the notes policy needs")
+        return self.prompts.notes

@@ -1,0 +1,132 @@
+"""What a context policy is, and how policies combine.
+
+A context policy chooses the past turns that the next request shows, and their order. It is a value
+that is called with a `Past` and returns indices of turns. Policies combine from left to right:
+`only_correct | last(50)`. A policy knows only what the messages of the session say; it sees neither
+samples nor correct labels.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields, replace
+from typing import ClassVar, Protocol
+
+from icl_loop.context.history import History, Past
+from icl_loop.context.window import Shown
+from icl_loop.core.errors import ContextFull, InputError
+from icl_loop.core.messages import Message
+
+
+class ContextPolicy(Protocol):
+    """Chooses the past turns that the next request shows."""
+
+    def __call__(self, past: Past) -> Shown:
+        """Return some of `past.candidates` that take at most `past.budget` tokens.
+
+        Raises:
+            ContextFull: The policy requires turns that do not fit.
+        """
+        ...
+
+
+def choose_turns(
+    policy: ContextPolicy, history: History, question: Message, limit: int | None = None
+) -> Shown:
+    """Return the past turns that `policy` shows with `question` in at most `limit` tokens.
+
+    Raises:
+        ContextFull: The question or the turns that the policy requires do not fit.
+    """
+    budget = history.tokens.available(question, limit)
+    if budget < 0:
+        raise ContextFull(0, budget)
+    return policy(Past(history, range(len(history.turns)), budget, question))
+
+
+class Policy(ABC):
+    """A policy that combines with `|` and prints as it is written in an experiment file.
+
+    Attributes:
+        comes_last: Whether no policy may follow it, because it orders the turns or depends on the
+            turns shown before.
+        takes_notes: Whether it has the model write notes.
+        draws: Whether it draws turns at random.
+    """
+
+    comes_last: ClassVar[bool] = False
+    takes_notes: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+
+    @abstractmethod
+    def choose(self, past: Past) -> Shown:
+        """Return some of the candidates, whether or not they fit."""
+
+    def __call__(self, past: Past) -> Shown:
+        """Return the newest of the chosen turns that fit; see `ContextPolicy`."""
+        return replace(past, candidates=self.choose(past)).newest_within(past.budget)
+
+    def __or__(self, other: ContextPolicy) -> "Chain":
+        return Chain((*parts(self), *parts(other)))
+
+    def __str__(self) -> str:
+        given = [
+            f"{item.name}={getattr(self, item.name)!r}"
+            for item in fields(self)  # type: ignore[arg-type]  # every policy is a dataclass
+        ]
+        return name_of(type(self)) + (f"({', '.join(given)})" if given else "")
+
+
+def name_of(policy: type[Policy]) -> str:
+    """Return the name of a policy class in experiment files, such as `per_class` for `PerClass`."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", policy.__name__).lower()
+
+
+@dataclass(frozen=True)
+class Chain(Policy):
+    """Policies that each choose from the turns that the one before chose.
+
+    The last one makes the turns fit the budget.
+    """
+
+    policies: tuple[ContextPolicy, ...]
+
+    def __post_init__(self) -> None:
+        for policy in self.policies[:-1]:
+            if isinstance(policy, Policy) and policy.comes_last:
+                raise InputError(
+                    f"{policy} must be the last policy of a chain, but {self.policies[-1]} follows"
+                )
+        if sum(isinstance(each, Policy) and each.takes_notes for each in self.policies) > 1:
+            raise InputError(f"{self}: only one policy of a chain can take notes")
+
+    def choose(self, past: Past) -> Shown:
+        """Return the turns that the last policy chooses."""
+        return _choose(self.policies[-1], self._before_last(past))
+
+    def __call__(self, past: Past) -> Shown:
+        """Return the turns that the last policy shows."""
+        return self.policies[-1](self._before_last(past))
+
+    def _before_last(self, past: Past) -> Past:
+        for policy in self.policies[:-1]:
+            draws = past.draws + (isinstance(policy, Policy) and policy.draws)
+            past = replace(past, candidates=_choose(policy, past), draws=draws)
+        return past
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.policies))
+
+
+def _choose(policy: ContextPolicy, past: Past) -> Shown:
+    return policy.choose(past) if isinstance(policy, Policy) else policy(past)
+
+
+def parts(policy: ContextPolicy) -> tuple[ContextPolicy, ...]:
+    """Return the policies of a chain, or a policy that is none alone."""
+    return policy.policies if isinstance(policy, Chain) else (policy,)
+
+
+def check_at_least(policy: str, name: str, value: int | None, minimum: int) -> None:
+    """Raise InputError if an argument of a policy is less than `minimum`; None is allowed."""
+    if value is not None and value < minimum:
+        raise InputError(f"{policy}: {name} must be at least {minimum}, got {name}={value}")

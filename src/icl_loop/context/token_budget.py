@@ -1,0 +1,93 @@
+"""The tokens of the turns played so far, and how many of them fit the next request."""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from icl_loop.context.window import Shown, Window
+from icl_loop.core.messages import Message
+from icl_loop.core.records import Turn
+from icl_loop.core.tokens import REQUEST_TOKENS, count_message
+
+RECENT_REQUESTS = 16
+MARGIN = 1.02
+TOLERANCE = 0.002
+MINIMUM = 0.0001
+
+
+class Calibration:
+    """The number of tokens that the endpoint reports per token counted locally.
+
+    It is the largest ratio of the last 16 requests plus 2 %, because the next image may take more
+    tokens than those before. It is 1 if the two counts agree to 0.2 %.
+    """
+
+    def __init__(self) -> None:
+        self._ratios: deque[float] = deque(maxlen=RECENT_REQUESTS)
+
+    def add(self, reported: int, counted: int) -> None:
+        """Add a request for which the endpoint reported its tokens."""
+        self._ratios.append(reported / counted)
+
+    @property
+    def value(self) -> float:
+        """Reported tokens per counted token."""
+        ratio = max(self._ratios, default=1.0)
+        return 1.0 if abs(ratio - 1) <= TOLERANCE else max(round(ratio * MARGIN, 4), MINIMUM)
+
+
+@dataclass(slots=True)
+class TokenBudget:
+    """Token counts of a session, and the budget for past turns that follows from them.
+
+    Attributes:
+        window: The context window.
+        system: Tokens of the system message.
+        note: Tokens of the note that requests show.
+        turns: Tokens of each turn.
+        limit: Most counted tokens of a request since the model rejected a longer one.
+        calibration: Reported tokens per counted token.
+    """
+
+    window: Window
+    system: int
+    note: int = 0
+    turns: list[int] = field(default_factory=list)
+    limit: int | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def available(self, question: Message, limit: int | None = None) -> int:
+        """Return the tokens left for past turns in a request of at most `limit` tokens."""
+        fits = (self.window.tokens - self.window.reserve) / self.calibration.value
+        most = fits if limit is None else min(fits, limit)
+        return int(most) - self.of_request((), question)
+
+    def of_message(self, message: Message) -> int:
+        """Return the tokens of a message."""
+        return count_message(self.window.counter, message)
+
+    def of_request(self, shown: Shown, question: Message) -> int:
+        """Return the tokens of a request that shows these turns and asks `question`."""
+        extra = REQUEST_TOKENS + self.of_message(question)
+        return self.system + self.note + self.of_turns(shown) + extra
+
+    def of_turns(self, shown: Shown) -> int:
+        """Return the tokens of these turns."""
+        return sum(map(self.turns.__getitem__, shown))
+
+    def add(self, turn: Turn, shown: Shown) -> None:
+        """Add the next turn, whose request showed `shown`."""
+        if turn.reply.usage.prompt:
+            counted = self.of_request(shown, turn.question)
+            self.calibration.add(turn.reply.usage.prompt, counted)
+        self.turns.append(self.of_message(turn.question) + self.window.count_answered(turn))
+
+    def first_fitting(self, turns: Iterable[int], tokens: int) -> list[int]:
+        """Return the longest beginning of `turns` that takes at most `tokens` tokens."""
+        fitting = []
+        for index in turns:
+            tokens -= self.turns[index]
+            if tokens < 0:
+                break
+            fitting.append(index)
+        return fitting

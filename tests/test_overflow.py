@@ -1,0 +1,121 @@
+"""Windows as the endpoint counts them: calibration, and requests that it rejects as too long."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from builders import experiment, play_on
+from icl_loop.context import Calibration, from_spans
+from icl_loop.core.errors import ContextOverflow
+from icl_loop.core.messages import Message, Reply, Usage
+from icl_loop.core.records import Event, Probe, Turn
+from icl_loop.core.tokens import ESTIMATORS, count_messages
+from icl_loop.experiment import Session
+from icl_loop.runner.engines import Saved, entries
+
+
+@dataclass
+class Endpoint:
+    """Answers as a function of the request, counts in its own way, and rejects long requests.
+
+    About one request in thirty is counted `jump` times over.
+    """
+
+    rate: float = 1.0
+    limit: float = float("inf")
+    jump: float = 1.0
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply with the reported tokens."""
+        characters = sum(len(message.text) for message in messages)
+        tokens = self.rate * count_messages(ESTIMATORS["o200k_base"], messages)
+        if characters % 31 == 0:
+            tokens *= self.jump
+        if tokens > self.limit:
+            raise ContextOverflow("too long")
+        return Reply(f"Answer: {characters % 10}", usage=Usage(round(tokens)))
+
+
+def made(turns: int, policy: str, **changes: Any) -> Session:  # noqa: ANN401  settings
+    """Return a session in a small window."""
+    (chosen,) = experiment(
+        turns=turns,
+        streams=1,
+        model={"name": "simulated/chance", "context_window": 6_000},
+        context={"policy": policy, "reserve": 200},
+        feedback={"kind": "correctness"},
+        **changes,
+    ).sessions()
+    return chosen
+
+
+def untimed(entry: Event | Probe) -> Event | Probe:
+    """Return an entry without its time and latency."""
+    return replace(entry, reply=replace(entry.reply, at=None, latency_s=None))
+
+
+def test_calibration_stays_positive() -> None:
+    """Calibration is positive however few tokens an endpoint reports, and 1 if the counts agree."""
+    calibration = Calibration()
+    assert calibration.value == 1
+    calibration.add(1, 1_000_000)
+    assert 0 < calibration.value < 0.001
+    calibration.add(1_001, 1_000)
+    assert calibration.value == 1
+
+
+@pytest.mark.parametrize("policy", ["within", "block", "reservoir(None)", "notes(12, 60) | within"])
+async def test_the_limit_is_recorded_where_a_request_was_rejected(policy: str) -> None:
+    """After a rejection no request exceeds the limit recorded with it, in resumed sessions as well."""
+    chosen, model = made(24, policy), Endpoint(limit=1_800)
+    whole = [event async for event in play_on(chosen, model)]
+    assert [event.limit is not None for event in whole] == [event.overflows > 0 for event in whole]
+    limits = [event.limit for event in whole if event.limit is not None]
+    assert limits
+    last = max(place for place, event in enumerate(whole) if event.limit is not None)
+    assert all(event.counted and event.counted <= limits[-1] for event in whole[last:])
+    for cut in range(len(whole) + 1):
+        rest = [event async for event in play_on(chosen, model, whole[:cut])]
+        assert [untimed(event) for event in rest] == [untimed(event) for event in whole[cut:]]
+
+
+async def test_a_session_saved_without_limits_can_be_continued() -> None:
+    """If an older transcript records rejections but no limit, the accepted request sets it."""
+    chosen, model = made(24, "within"), Endpoint(limit=1_800)
+    whole = [event async for event in play_on(chosen, model)]
+    older = [replace(event, limit=None) for event in whole[:20]]
+    accepted = [event.counted or 0 for event in older if event.overflows]
+    rest = [event async for event in play_on(chosen, model, older)]
+    assert all(event.counted and event.counted <= accepted[-1] for event in rest)
+    assert not any(event.overflows for event in rest)
+
+
+@pytest.mark.parametrize("policy", ["within", "block", "block(1.0, 0.0)"])
+async def test_resume_equals_uninterrupted_if_reported_tokens_jump(policy: str) -> None:
+    """A resumed session equals the uninterrupted one even if its window shrinks to a tenth and grows."""
+    chosen, model = made(120, policy), Endpoint(rate=0.5, jump=10)
+    whole = [event async for event in play_on(chosen, model)]
+    shown = [len(from_spans(event.kept)) for event in whole]
+    assert max(shown) > 4 * min(shown[40:])
+    for cut in (0, 45, 90):
+        rest = [event.request async for event in play_on(chosen, model, whole[:cut])]
+        assert rest == [event.request for event in whole[cut:]]
+
+
+async def test_probes_keep_the_limit() -> None:
+    """Probes of a resumed session equal those of the uninterrupted one, and keep its limit."""
+    probing = {"count": 2, "at": [4, 14, 20]}
+    chosen, model = made(20, "within", probes=probing), Endpoint(limit=1_800)
+    whole = [entry async for entry in entries(chosen, Saved(), model)]
+    asked = [entry for entry in whole if isinstance(entry, Probe)]
+    assert len(asked) == 6
+    assert sum(entry.overflows for entry in whole if isinstance(entry, Turn)) > 0
+    for cut in range(0, len(whole) + 1, 5):
+        saved = Saved()
+        for entry in whole[:cut]:
+            saved = saved.and_then(entry)
+        again = [each async for each in entries(chosen, saved, model)]
+        probed = [each for each in again if isinstance(each, Probe)]
+        assert list(map(untimed, probed)) == list(map(untimed, asked[len(saved.probes) :]))
