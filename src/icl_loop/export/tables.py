@@ -26,6 +26,7 @@ _TEXTS: Schema = {
     "finish": pl.String,
     "echo": pl.String,
     "overflows": pl.Int64,
+    "limit": pl.Int64,
     "calibration": pl.Float64,
     "served": pl.Struct(dict.fromkeys(_SERVED, pl.String)),
     "label_logprobs": pl.String,

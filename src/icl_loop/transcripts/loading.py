@@ -55,7 +55,7 @@ _JUDGED: Schema = {
     "outcome": pl.String,
     "correct": pl.Boolean,
 }
-_MEASURED: Schema = {"counted": pl.Int64, "prefix": pl.Int64}
+_MEASURED: Schema = {"limit": pl.Int64, "counted": pl.Int64, "prefix": pl.Int64}
 _TABLES: Mapping[str, Schema] = {
     "turns": {
         "turn": pl.Int64,
