@@ -1,12 +1,14 @@
-"""Reading answers: what people and models really write, and that nothing is guessed."""
+"""Parsing answers: the replies that models write, and that nothing is guessed."""
 
 from itertools import product
+from typing import cast
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
+from icl_loop.core.records import Outcome
 from icl_loop.tasks.answers import ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
@@ -21,16 +23,15 @@ OUTCOMES = {"unreadable", "out_of_set", "refusal", "truncated"}
 
 
 def _check(text: str, labels: tuple[str, ...], expected: str) -> None:
-    """Check that `text` reads as `expected`: a label, or the outcome of a reading without one."""
-    reading = parse_answer(text, labels)
+    """Check that `text` is parsed as `expected`: a label, or the outcome where there is none."""
+    parsed = parse_answer(text, labels)
     if expected in OUTCOMES:
-        assert (reading.answer, reading.outcome) == (None, expected)
-        assert reading.reason
+        assert parsed == ParsedAnswer(None, cast("Outcome", expected))
     else:
-        assert reading == ParsedAnswer(expected, "ok")
+        assert parsed == ParsedAnswer(expected, "ok")
 
 
-# ---- what models write: the text, and the label or the outcome ----------------------------
+# ---- replies, each with its label or its outcome -------------------------------------------
 
 DIGITS: list[tuple[str, str]] = [
     ('There is no doubt: a "3".', "3"),
@@ -88,6 +89,10 @@ DIGITS: list[tuple[str, str]] = [
     ("Answer: Label: 3", "3"),
     ("Answer: 12", "out_of_set"),
     ("Answer: 3.5", "out_of_set"),
+    ("Answer: 3.0", "3"),
+    ("Respuesta: 3", "3"),
+    ("Option 3.", "3"),
+    ("It is not 3 but 5.", "5"),
     ("Answer: cat", "out_of_set"),
     ("Answer: <label>", "out_of_set"),
     ("Answer: <label>\nAnswer: 3", "3"),
@@ -99,7 +104,7 @@ DIGITS: list[tuple[str, str]] = [
     ("Answer: 3\nAnswer: 5", "unreadable"),
     ("Answer: 3\n\nWait, let me look again.\n\nAnswer: 5", "5"),
     ("Answer: not 3", "unreadable"),
-    ("Answer: not 3 but 5", "unreadable"),
+    ("Answer: not 3 but 5", "5"),
     ("Answer: I cannot tell.", "refusal"),
     ("Answer: unknown", "out_of_set"),
     ("Answer: I don't know", "unreadable"),
@@ -303,7 +308,10 @@ WORDS: list[tuple[str, str]] = [
     ("ｓｎｅａｋｅｒ", "Sneaker"),
     ("これは「Coat」です。", "Coat"),
     ("Answer: boot", "out_of_set"),
-    ("Answer: Ankle-boot", "out_of_set"),
+    ("Answer: ankle_boot", "Ankle boot"),
+    ("Answer: leather sandal", "Sandal"),
+    ("Answer: no dress", "unreadable"),
+    ("Answer: Ankle-boot", "Ankle boot"),
     ("My pick: the coat", "unreadable"),
 ]
 LETTERS: list[tuple[str, str]] = [
@@ -333,33 +341,64 @@ KANA_TEXTS = [
 ]
 
 
+THOUGHTS = [
+    ("<think>\nAnswer: 5", "unreadable"),
+    ("<think>Answer: 5</think>", "unreadable"),
+    ("Perhaps.\nAnswer: 5\n</think>\n\nAnswer: 3", "3"),
+    ("<think>first</think>Answer: 3\n<think>or 5", "3"),
+    ("<thinking>\nAnswer: 5\n</thinking>\n3", "3"),
+    ("[THINK]Answer: 5[/THINK]3", "3"),
+    ("<seed:think>Answer: 5</seed:think>It is a 3.", "3"),
+    ("<|START_THINKING|>Answer: 5<|END_THINKING|><|START_RESPONSE|>3<|END_RESPONSE|>", "3"),
+]
+INVENTED_TURNS = [
+    "Answer: 3\n\nYour answer was correct.\n\nArray:\n00110\n\nAnswer: 5",
+    "Answer: 3\nFeedback: incorrect.\nAnswer: 5",
+    "Answer: 3\nuser\nYour answer was incorrect.\nassistant\nAnswer: 7",
+    "Answer: 3<|im_end|>\n<|im_start|>user\nNo.\n<|im_start|>assistant\nAnswer: 7",
+    "答え：3\n\n配列：\n00110\n\n答え：5",
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), THOUGHTS)
+def test_thoughts(text: str, expected: str) -> None:
+    """Marked thoughts are ignored; thoughts that never end leave no answer."""
+    _check(text, NUMERALS, expected)
+
+
+@pytest.mark.parametrize("text", INVENTED_TURNS)
+def test_invented_turns(text: str) -> None:
+    """If the model goes on to invent the next turn, its first answer counts."""
+    _check(text, NUMERALS, "3")
+
+
 @pytest.mark.parametrize(("text", "expected"), [*DIGITS, *JAPANESE])
 def test_digits(text: str, expected: str) -> None:
-    """A digit is read where it is stated, named or set apart as the one answer, else nothing is."""
+    """A digit is the answer where it is stated, named or quoted, and no other digit is."""
     _check(text, NUMERALS, expected)
 
 
 @pytest.mark.parametrize(("text", "expected"), WORDS)
 def test_words(text: str, expected: str) -> None:
-    """A label of words is read whole, in any case and width, and never as a part of another."""
+    """A label of several words is matched as a whole, in any case and width."""
     _check(text, CLOTHES, expected)
 
 
 @pytest.mark.parametrize(("text", "expected"), LETTERS)
 def test_letters(text: str, expected: str) -> None:
-    """A letter that is also a word of the language is read only where no word can be meant."""
+    """The labels "A" and "I" count only where they cannot be words."""
     _check(text, CAPITALS, expected)
 
 
 @pytest.mark.parametrize(("text", "expected"), KANA_TEXTS)
 def test_kana(text: str, expected: str) -> None:
-    """A label in Japanese is not read out of a longer word, though no spaces part the words."""
+    """A Japanese label is not found inside a longer word, although there are no spaces."""
     _check(text, KANA, expected)
 
 
 @pytest.mark.parametrize("text", BACKGROUND)
 def test_background_values(text: str) -> None:
-    """A sentence that names the digit 2 and also mentions background values of 0 reads as 2."""
+    """The value of background pixels is not mistaken for the answer."""
     _check(text, NUMERALS, "2")
 
 
@@ -391,8 +430,8 @@ IN_FRONT_JA = ["背景の値は0で、", "背景は「0」ですが、", "背景
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_background_values_in_all_variants(mark: str) -> None:
-    """However the digit 2 is set apart and the background of 0 is put, the sentence reads as 2."""
+def test_background_values_in_all_combinations(mark: str) -> None:
+    """Background values are ignored in every combination of quotes and phrases."""
     sentences = [
         *(said + rest for said, rest in product(ENGLISH, ENGLISH_BACKGROUND)),
         *(said + rest for said, rest in product(NIHONGO, NIHONGO_BACKGROUND)),
@@ -406,8 +445,8 @@ def test_background_values_in_all_variants(mark: str) -> None:
 
 @pytest.mark.parametrize("prompts", shipped())
 @pytest.mark.parametrize("text", ["Answer: 3", "", "The digit is"])
-def test_replies_cut_or_withheld(prompts: str, text: str) -> None:
-    """A reply that was cut at its limit is truncated, one withheld is a refusal, whatever they hold."""
+def test_truncated_and_filtered_replies(prompts: str, text: str) -> None:
+    """A truncated or filtered reply has no answer, whatever its text."""
     form = open_prompt_set(prompts).answer
     assert parse_answer(text, NUMERALS, "length", form).outcome == "truncated"
     assert parse_answer(text, NUMERALS, "content_filter", form).outcome == "refusal"
@@ -416,123 +455,69 @@ def test_replies_cut_or_withheld(prompts: str, text: str) -> None:
 
 # ---- laws ---------------------------------------------------------------------------------
 
-WORDINGS = pytest.mark.parametrize(
+PROMPT_SETS = pytest.mark.parametrize(
     "words", [open_prompt_set(name) for name in shipped()], ids=shipped()
 )
-SETS = st.sampled_from([NUMERALS, CLOTHES, CAPITALS, KANA]) | st.lists(
+LABEL_SETS = st.sampled_from([NUMERALS, CLOTHES, CAPITALS, KANA]) | st.lists(
     st.text("abcdeiknorstyABI039éж", min_size=1, max_size=6), min_size=2, unique_by=str.casefold
 ).map(tuple)
+ALPHABET = "Answer: 037\n\"'()答えは。"
 SENTENCES = [text for text, _ in [*DIGITS, *JAPANESE, *WORDS, *LETTERS]] + BACKGROUND
 FRAGMENTS = [
-    *(
-        "answer",
-        "Answer:",
-        "答え",
-        "答えは",
-        "です",
-        "の",
-        "digit",
-        "the ",
-        "a ",
-        "is ",
-        "it is ",
-        "not ",
-    ),
-    *(
-        "values of ",
-        "背景",
-        "or ",
-        "か",
-        "\\boxed{",
-        "}",
-        '"',
-        "'",
-        "(",
-        ")",
-        "[",
-        "]",
-        "「",
-        "」",
-        "<",
-        ">",
-    ),
-    *(
-        "3",
-        "8",
-        "0.3",
-        "-",
-        ":",
-        "\n",
-        " ",
-        "*",
-        "_",
-        "`",
-        "$",
-        ".",
-        ",",
-        "one ",
-        "一",
-        "A",
-        "i ",
-        "Shirt",
-    ),
-    *(
-        "Ankle ",
-        "boot",
-        "name(array) -> ",
-        "</think>",
-        '{"label": ',
-        "ﾞ\u0301",
-        "İ",
-        "ı",
-        "ß",
-        "\u200b",
-    ),
+    *("answer", "Answer:", "答え", "答えは", "です", "の", "digit", "the ", "a ", "is ", "it is "),
+    *("not ", "values of ", "背景", "or ", "か", "\\boxed{", "}", '"', "'", "(", ")", "[", "]"),
+    *("「", "」", "<", ">", "3", "8", "0.3", "-", ":", "\n", " ", "*", "_", "`", "$", ".", ","),
+    *("one ", "一", "A", "i ", "Shirt", "Ankle ", "boot", "name(array) -> ", "<think>", "</think>"),
+    *('{"label": ', "ﾞ\u0301", "İ", "ı", "ß", "\u200b", "\nArray:"),
 ]
-HEAPS = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
+PRIOR = st.sampled_from([each for each in SENTENCES if "Array:" not in each]) | st.text(ALPHABET)
+FRAGMENTED_TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
 
 
-@WORDINGS
+@PROMPT_SETS
 @given(
-    labels=SETS,
-    prior=st.text()
-    | st.lists(st.sampled_from(SENTENCES)).map("\n".join).map("{}\nTo conclude.".format),
+    labels=LABEL_SETS,
+    prior=st.lists(PRIOR).map("\n".join).map("{}\nTo conclude.".format),
     data=st.data(),
 )
-def test_the_final_line_reads_as_itself(
+def test_the_final_line_counts(
     words: PromptSet, labels: tuple[str, ...], prior: str, data: st.DataObject
 ) -> None:
-    """Any label in the final line that was asked for reads as itself, whatever was said before."""
+    """A final line in the requested form is parsed, whatever the reply says before it."""
     label = data.draw(st.sampled_from(labels))
     for text in (words.reply(label), f"{prior}\n{words.reply(label)}", f"{words.reply(label)}.\n"):
         assert parse_answer(text, labels) == ParsedAnswer(label, "ok")
         assert parse_answer(text, labels, form=words.answer) == ParsedAnswer(label, "ok")
 
 
-@WORDINGS
-@given(labels=SETS, data=st.data())
-def test_full_width_forms(words: PromptSet, labels: tuple[str, ...], data: st.DataObject) -> None:
-    """A final line in full-width letters and digits reads like the plain one."""
+@PROMPT_SETS
+@given(labels=LABEL_SETS, data=st.data())
+def test_full_width_final_line(
+    words: PromptSet, labels: tuple[str, ...], data: st.DataObject
+) -> None:
+    """A final line in full-width characters is parsed like the plain one."""
     label = data.draw(st.sampled_from(labels))
     wide = {code: code + 0xFEE0 for code in range(0x21, 0x7F)}
     assert parse_answer(words.reply(label).translate(wide), labels) == ParsedAnswer(label, "ok")
 
 
 @given(
-    text=st.text() | HEAPS, labels=SETS, form=st.sampled_from([None, "Pick {label}.", "{label}"])
+    text=st.text() | FRAGMENTED_TEXTS,
+    labels=LABEL_SETS,
+    form=st.sampled_from([None, "Pick {label}.", "{label}"]),
 )
 @example(text="Answer: ı", labels=("i", "j"), form=None)
 @example(text="ﷺ" * 99, labels=NUMERALS, form=None)
-def test_any_text_can_be_read(text: str, labels: tuple[str, ...], form: str | None) -> None:
-    """Reading never fails: a text answers one of the labels, or None with the reason in words."""
-    reading = parse_answer(text, labels, form=form)
-    assert (reading.outcome == "ok") == (reading.answer is not None) == (not reading.reason)
-    assert reading.answer is None or reading.answer in labels
+def test_every_text_can_be_parsed(text: str, labels: tuple[str, ...], form: str | None) -> None:
+    """Every text has one of the labels as its answer, or None and an outcome."""
+    parsed = parse_answer(text, labels, form=form)
+    assert (parsed.outcome == "ok") == (parsed.answer is not None)
+    assert parsed.answer is None or parsed.answer in labels
 
 
-@given(text=HEAPS)
-def test_order_of_labels(text: str) -> None:
-    """What is read does not depend on the order in which the labels are listed."""
+@given(text=FRAGMENTED_TEXTS)
+def test_label_order(text: str) -> None:
+    """The order of the labels does not matter."""
     assert parse_answer(text, NUMERALS).answer == parse_answer(text, NUMERALS[::-1]).answer
 
 
@@ -541,8 +526,8 @@ def test_order_of_labels(text: str) -> None:
     second=st.sampled_from(NUMERALS),
     words=st.sampled_from(shipped()),
 )
-def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
-    """Two final lines in a row are an answer only if they agree; after other words, the last counts."""
+def test_consecutive_final_lines(first: str, second: str, words: str) -> None:
+    """Two consecutive final lines must agree; with text between them, the last one counts."""
     reply = open_prompt_set(words).reply
     expected = first if first == second else None
     assert parse_answer(f"{reply(first)}\n\n{reply(second)}", NUMERALS).answer == expected
@@ -568,30 +553,30 @@ def test_two_final_lines_in_a_row(first: str, second: str, words: str) -> None:
         ("{label} と答えます", "3 と答えます", "3"),
     ],
 )
-def test_a_form_of_ones_own(form: str, text: str, expected: str) -> None:
-    """The final line of a user's own prompt set is stated like the shipped ones, and beside them."""
-    reading = parse_answer(text, NUMERALS, form=form)
-    assert (reading.answer or reading.outcome) == expected
+def test_custom_form(form: str, text: str, expected: str) -> None:
+    """The final line of a user's prompt set is recognised besides the usual forms."""
+    parsed = parse_answer(text, NUMERALS, form=form)
+    assert (parsed.answer or parsed.outcome) == expected
 
 
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (("3", "３"), "two of these labels read the same: 3, ３"),
-        (("**cat**", "cat"), "two of these labels read the same"),
-        (("+", "-"), r"a label holds a letter or a digit, got '\+'"),
-        (("", "x"), "a label holds a letter or a digit, got ''"),
+        (("3", "３"), "'３' cannot be told from the label '3'"),
+        (("**cat**", "cat"), "cannot be told from"),
+        (("+", "-"), r"a label needs a letter or a digit, got '\+'"),
+        (("", "x"), "a label needs a letter or a digit, got ''"),
     ],
 )
-def test_labels_that_cannot_be_read(labels: tuple[str, ...], reason: str) -> None:
-    """Labels that read the same, or as nothing, are refused before anything is read."""
+def test_ambiguous_labels(labels: tuple[str, ...], reason: str) -> None:
+    """Labels that cannot be told apart, or that have no letter or digit, are rejected."""
     with pytest.raises(InputError, match=reason):
         parse_answer("", labels)
 
 
 @pytest.mark.parametrize("labels", [("a", "A"), ("-1", "1"), ("C", "C++", "C#"), ("U.S.", "U.K.")])
-def test_labels_that_differ_little(labels: tuple[str, ...]) -> None:
-    """Labels that differ in case or in a mark only are kept apart."""
+def test_similar_labels(labels: tuple[str, ...]) -> None:
+    """Labels that differ only in case or punctuation are told apart."""
     assert [parse_answer(f"Answer: {label}", labels).answer for label in labels] == list(labels)
     assert [parse_answer(f'It is "{label}".', labels).answer for label in labels] == list(labels)
 
@@ -627,7 +612,7 @@ def test_labels_that_differ_little(labels: tuple[str, ...]) -> None:
         ),
     ],
 )
-def test_hostile_texts_take_no_time(piece: str, before: str) -> None:
-    """A megabyte of anything is read at once, where a pattern that backtracks would take minutes."""
-    reading = parse_answer(before + piece * (1_000_000 // len(piece)) + " x", NUMERALS)
-    assert reading.answer in {None, "3"}
+def test_adversarial_text_takes_linear_time(piece: str, before: str) -> None:
+    """A megabyte of adversarial text is parsed in linear time, with no backtracking."""
+    parsed = parse_answer(before + piece * (1_000_000 // len(piece)) + " x", NUMERALS)
+    assert parsed.answer in {None, "3"}

@@ -86,7 +86,7 @@ def test_other_names_are_accepted(name: AnswerRuleName) -> None:
 
 def test_names_that_contradict_are_refused() -> None:
     """A name for what is no label, or for two labels, is refused."""
-    for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "another label")):
+    for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "the label '1'")):
         with pytest.raises(InputError, match=words):
             parse_answer("", DIGITS, rule=AnswerRule("stated", names))
     with pytest.raises(InputError, match="did you mean 'strict'"):

@@ -1,0 +1,214 @@
+"""Find labels in a text, and judge by the words around each whether it is given as the answer."""
+
+import re
+import unicodedata
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from icl_loop.core.errors import InputError, nearest
+
+MAX_MENTIONS = 500
+"""Labels mentioned before the last `MAX_MENTIONS` are ignored, to bound the time."""
+
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """Compile a pattern that ignores case."""
+    return re.compile(pattern, re.IGNORECASE)
+
+
+# ---- normalisation -----------------------------------------------------------------------
+
+_STRAIGHT = str.maketrans("“”„‟«»‘’‚‛‐‑‒–−", '"' * 6 + "'" * 4 + "-" * 5)
+_EMPHASIS = re.compile(
+    r"[`$*]|(?<!\w)_+(?=[^\W_])|(?<=[^\W_])_+(?!\w)|\\(?:text(?:bf)?|math(?:bf|rm)|[()\[\]])"
+)
+# NFKC sorts a run of combining marks in quadratic time, so runs are cut to 30 marks, as in the
+# Stream-Safe Text Format of Unicode Standard Annex 15.
+_MARK = r"(?:[^\w\s\x00-\x7f]|[ﾞﾟ])"
+_LONG_RUN = re.compile(rf"({_MARK}{{30}}){_MARK}+")
+_SEPARATOR = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
+_SPACE = re.compile(r"(?<=[^\W_])\s+(?=[^\W_])")
+ALPHANUMERIC = re.compile(r"[^\W_]")
+
+
+def plain(text: str) -> str:
+    """Apply NFKC, straighten quotes and dashes, and remove Markdown and LaTeX emphasis."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _LONG_RUN.sub(r"\1", text)).translate(_STRAIGHT)
+    return _EMPHASIS.sub("", text.replace("—", " - "))
+
+
+# ---- vocabulary --------------------------------------------------------------------------
+
+_ENGLISH_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_DIGIT_WORDS = {
+    word: str(n)
+    for words in (_ENGLISH_DIGITS, "〇一二三四五六七八九")
+    for n, word in enumerate(words)
+}
+_OPEN, _CLOSE = r"""["'「『【〈《\[(<{]""", r"""["'」』】〉》\])>}]"""
+NOUN = (
+    r"(?:\b(?:digit|numeral|number|class|category|label|letter|option|answer|prediction)\b"
+    r"|数字|文字|ラベル|番号|答え)"
+)
+IS = r"(?:\s+(?:is|was|must be|should be|would be)\b|\s*(?:は|:))"
+HEDGE = r"(?:most likely|likely|probably|clearly|definitely|maybe|simply|just)"
+COPULA = r"(?:です|だ|である|でしょう|になります|だ?と(?:思い|思われ|考えられ|判断し)ます)"
+
+# ---- context -----------------------------------------------------------------------------
+
+_CONTEXT = 60
+"""Characters on each side of a label that count."""
+_COUNTED = (
+    r"(?:background|values?|pixels?|cells?|zeros?|rows?|columns?|lines?|strokes?|loops?|times)"
+)
+_FILLER = r"(?:of|is|are|to|from|above|only|all|being|equal|range|as|\d+(?:\W{1,3}(?:and|or|to))?)"
+_DENIED_BEFORE = regex(
+    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike)\s+"
+    rf"(?:(?!but\b)\w+\s+){{0,2}}|\bno\s+|\b{_COUNTED}(?:[^\w.,;!?\n]*\b{_FILLER}\b)*[^\w.,;!?\n]*"
+    r"|(?:背景|値|画素|余白|周り|行|(?<!配)列)(?:(?!数字|文字|絵|画像|図|答|ラベル)[^。、\n\d]){0,10}"
+    rf"(?:\d(?:や|と|から|~))*|\d\W{{0,3}}(?:to|through|から)\s*){_OPEN}?\s*$"
+)
+_DENIED_AFTER = regex(
+    rf"{_CLOSE}?(?:\s*(?:で(?:は|も)?な[いく]|ではあり|じゃ|とは違|以外)"
+    r"|\s*(?:is|was) (?:not|wrong|incorrect)|'?s\b| of\b|\s*[x×]\s*\d"
+    rf"|\s*(?:to|through|から|~)\s*{_OPEN}?\d"
+    r"|(?: ?(?:\b(?:is|are|the|a|used|for|being|means|marks|stands|surrounding)\b|=))*"
+    rf" ?\b{_COUNTED}\b|\s*(?:の|は|が|を)?(?:背景|値|画素|余白|行目|列目))"
+)
+_CLAIM = (
+    r"(?:\b(?:it|this|image|picture|array|shape|drawing|digit|answer)(?: (?:shown|depicted|here))?"
+    rf"(?:'s|(?: {HEDGE})? (?:is|was|shows|depicts|represents|looks like|must be|appears to be))"
+    r"|\bi(?:'d| would|'ll| will)? (?:say|choose|pick|guess|think|believe|go with|see)"
+    r"|\b(?:classif\w+|identif\w+|recogni[sz]ed?)(?: it| this)? as)"
+    rf"(?: (?:it|this) is| it's)?(?: {HEDGE})?"
+)
+_TAG = rf"(?:{NOUN}|output|result)"
+_MARKED = regex(rf"(?:boxed\s*\{{+|<{_TAG}>|[\"']{_TAG}[\"']:[\s\"'\[]*)\s*$")
+_OPENED = regex(r"""(?:(?<![A-Za-z0-9])["'\[(<{]|[「『【〈《])\s*$""")  # not a subscript: row[3]
+_CLOSED = regex(rf"\s*{_CLOSE}")
+_NAMED = regex(
+    rf"(?:\bbut\s+|{NOUN}(?:{IS}|の)?\s*|{_CLAIM}\s+(?:(?:an?|the)\s+(?:\w{{1,30}}\s+)?)?)$"
+)
+_NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描かれ|のよう|と読)")
+_OR = regex(r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is)\b|または|もしくは|あるいは|か|や|と)*")
+_BUT = regex(r"\W*(?:but|although|though|however)\b[^.!?\n]*")
+_ARTICLES = {"a", "i"}
+"""Labels that are also common words: they count only alone, in quotes or after "letter"."""
+_LETTER_IS = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
+
+
+class Mention(NamedTuple):
+    """A label in a text.
+
+    Attributes:
+        start: Its position in the text.
+        end: The position after it.
+        label: The label.
+        spelt: Whether it is a digit spelt out, such as "one".
+        before: The text before it.
+        after: The text after it.
+    """
+
+    start: int
+    end: int
+    label: str
+    spelt: bool
+    before: str
+    after: str
+
+    @property
+    def quoted(self) -> bool:
+        """Whether it is in quotes or brackets."""
+        return bool(_OPENED.search(self.before) and _CLOSED.match(self.after))
+
+    @property
+    def denied(self) -> bool:
+        """Whether the text denies it or uses it as a number."""
+        return bool(_DENIED_BEFORE.search(self.before) or _DENIED_AFTER.match(self.after))
+
+    @property
+    def rank(self) -> int | None:
+        """How clearly the text gives it as the answer, 0 being clearest; None if it does not."""
+        if _MARKED.search(self.before):
+            return 0
+        if self.quoted:
+            return 1
+        named = _NAMED.search(self.before) or _NAMED_IN_JAPANESE.match(self.after)
+        return 2 if named and not self.spelt else None
+
+
+def candidates(text: str, mentions: Sequence[Mention], index: int) -> set[str]:
+    """Return the label of a mention, and any other that "or" or "but" sets beside it."""
+    this, labels = mentions[index], {mentions[index].label}
+    if index and _OR.fullmatch(text, mentions[index - 1].end, this.start):
+        labels.add(mentions[index - 1].label)
+    for other in mentions[index + 1 : index + 2]:
+        gap = this.end, other.start
+        if _OR.fullmatch(text, *gap) or (_BUT.fullmatch(text, *gap) and not other.spelt):
+            labels.add(other.label)
+    return labels
+
+
+class Labels:
+    """A set of labels that can be found in texts."""
+
+    def __init__(self, labels: Sequence[str], aliases: Sequence[tuple[str, str]] = ()) -> None:
+        """Raise InputError unless labels and aliases can be told apart."""
+        if len(set(labels)) < len(labels):
+            raise InputError(f"a label is listed twice: {', '.join(labels)}")
+        loose = {_SEPARATOR.sub(" ", plain(label).casefold()).strip() for label in labels}
+        self._loose = len(loose) == len(labels)
+        self._labels: dict[str, str] = {}
+        for name, label in [*zip(labels, labels, strict=True), *aliases]:
+            key = self._key(name)
+            if label not in labels:
+                raise InputError(f"{name!r} cannot stand for {label!r}: {nearest(label, labels)}")
+            if not ALPHANUMERIC.search(key):
+                raise InputError(f"a label needs a letter or a digit, got {name!r}")
+            if self._labels.setdefault(key, label) != label:
+                raise InputError(f"{name!r} cannot be told from the label {self._labels[key]!r}")
+        self._spelt = {
+            word: self._labels[digit]
+            for word, digit in _DIGIT_WORDS.items()
+            if digit in self._labels and word not in self._labels
+        }
+        self.pattern = self._compile()
+
+    def fold(self, text: str) -> str:
+        """Return the plain form of `text`, without case unless some labels differ only in case."""
+        return plain(text).casefold() if self._loose else plain(text)
+
+    def find(self, text: str) -> list[Mention]:
+        """Return the labels in a folded text; "a" and "I" count only where they cannot be words."""
+        mentions = []
+        for match in deque(self.pattern.finditer(text), MAX_MENTIONS):
+            name, (start, end) = self._spaced(match[0]), match.span()
+            before, after = text[max(0, start - _CONTEXT) : start], text[end : end + _CONTEXT]
+            label = self._labels.get(name) or self._spelt[name]
+            mention = Mention(start, end, label, name in self._spelt, before, after)
+            alone = not ALPHANUMERIC.search(before + after)
+            if name not in _ARTICLES or alone or mention.quoted or _LETTER_IS.search(before):
+                mentions.append(mention)
+        return mentions
+
+    def _compile(self) -> re.Pattern[str]:
+        """Return a pattern for the labels, longest first, that never matches part of a word."""
+        words, japanese = ["(?!)"], ["(?!)"]
+        for name in sorted({**self._labels, **self._spelt}, key=len, reverse=True):
+            separator = r"[\s_-]+" if self._loose else r"\s+"
+            group = japanese if "\u3005" <= name[0] <= "\u9fff" else words
+            group.append(separator.join(map(re.escape, _SPACE.split(name))))
+        wordy = "0-9A-Za-zÀ-ԯ"  # not Japanese, which has no spaces between words
+        return re.compile(
+            rf"(?<![_.\-{wordy}])(?:{'|'.join(words)})(?!_|-\w|\.\d|[{wordy}])"
+            rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{'|'.join(japanese)})"
+            rf"(?=\W|$|{COPULA}|[はがのをにとかや])"
+        )
+
+    def _key(self, name: str) -> str:
+        return self._spaced(self.fold(name).strip())
+
+    def _spaced(self, name: str) -> str:
+        return (_SEPARATOR if self._loose else _SPACE).sub(" ", name)
