@@ -72,7 +72,7 @@ def faulty(faults: Mapping[str, float], folder: Path, whole: Answers) -> str:
         result = asyncio.run(Run(experiment(base_url, TURNS_FAULTY), folder).play())
         seconds = time.perf_counter() - start
     if not result.complete:
-        raise RuntimeError(str(result.stops[0].reason))
+        raise RuntimeError(str(result.stopped[0].reason))
     played = answers(folder)
     twice = sum(times - 1 for times in log.answered.values())
     same = "same" if played == whole else "OTHER"

@@ -51,7 +51,7 @@ def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, st
     )
     result = asyncio.run(Run(made, folder).play())
     if not result.complete:
-        sys.exit(str(result.stops[0].reason))
+        sys.exit(str(result.stopped[0].reason))
     concluded = conclude(frame(result.paths), None, sessions(result.paths))
     contrast = concluded.primary
     if contrast is None or contrast.theta is None or contrast.interval is None:

@@ -127,7 +127,7 @@ def play_one(policy: str, base_url: str, dataset: str, sessions: int, turns: int
         written = sum(path.stat().st_size for path in result.paths)
         seconds = time.perf_counter() - start
         if not result.complete:
-            sys.exit(str(result.stops[0].reason))
+            sys.exit(str(result.stopped[0].reason))
     del result, run
     gc.collect()
     left = sum(isinstance(each, Record) for each in gc.get_objects())

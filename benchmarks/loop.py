@@ -71,7 +71,7 @@ async def play_through(made: Experiment, sessions: int, times: list[float]) -> N
     with tempfile.TemporaryDirectory() as folder:
         result = await Run(made, Path(folder), concurrency=sessions, on_turn=note).play()
     if not result.complete:
-        raise RuntimeError(str(result.stops[0].reason))
+        raise RuntimeError(str(result.stopped[0].reason))
 
 
 async def _sessions(

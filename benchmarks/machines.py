@@ -35,7 +35,7 @@ from endpoint import Answer, Endpoint, completion, serving
 from icl_loop import Run, parse
 from icl_loop.experiment import Experiment
 from icl_loop.runner.engines.ray import cluster, on_ray
-from icl_loop.runner.engines.ray.cluster import Machines
+from icl_loop.runner.engines.ray.cluster import ClusterResources
 from icl_loop.tasks import prompts
 
 PORT = 6391
@@ -75,10 +75,10 @@ class Machine:
 
     def join(self) -> None:
         """Start it, and wait until it has joined."""
-        before = Machines.now().processors
+        before = ClusterResources.now().cpus
         self.start()
         until = time.monotonic() + JOIN_S
-        while Machines.now().processors == before:
+        while ClusterResources.now().cpus == before:
             if time.monotonic() > until:
                 sys.exit(f"the machine {self.name} did not join in {JOIN_S:.0f} s")
             time.sleep(0.5)

@@ -275,7 +275,7 @@ async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
     made = experiment(streams=2, arms=[YOKED, {"name": "feedback"}])
     few = ["Answer: 1"] * 5
     broken = await Run(made, tmp_path, open_model=lambda _: Fails(few), concurrency=1).play()
-    assert any("its donor" in str(stop.reason) for stop in broken.stops)
+    assert any("its donor" in str(stop.reason) for stop in broken.stopped)
     assert not (tmp_path / "small" / "yoked-0.jsonl").exists()
 
 
@@ -307,7 +307,7 @@ async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
     assert result.complete
     donor = tmp_path / "small" / "feedback-1.jsonl"
     donor.write_text(without_checksum(donor.read_text()).replace(EN.incorrect, EN.correct, 1))
-    with pytest.raises(InputError, match="not the session, or not the words"):
+    with pytest.raises(InputError, match="told something else"):
         await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
     donor.unlink()
     with pytest.raises(InputError, match=r"its donor .*feedback-1\.jsonl is missing"):
@@ -433,22 +433,22 @@ async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
     run = Run(experiment(**CLEAR), tmp_path, concurrency=2, stop_early=True)
     result = await run.play()
     assert result.complete
-    assert result.early is not None
-    assert result.early.evidence[-1] >= 20
-    assert len(result.early.differences) <= 6
-    assert len(result.paths) <= 2 * len(result.early.differences) + 2
+    assert result.early_stop is not None
+    assert result.early_stop.evidence[-1] >= 20
+    assert len(result.early_stop.differences) <= 6
+    assert len(result.paths) <= 2 * len(result.early_stop.differences) + 2
     said = json.loads((run.folder / "stopped-early.json").read_text())
-    assert said["differences"] == list(result.early.differences)
+    assert said["differences"] == list(result.early_stop.differences)
     again = await Run(experiment(**CLEAR), tmp_path, stop_early=True, concurrency=1).play()
-    assert again.early is not None
-    assert again.early.differences[: len(said["differences"])] == result.early.differences
+    assert again.early_stop is not None
+    assert again.early_stop.differences[: len(said["differences"])] == result.early_stop.differences
 
 
 async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
     """Where both arms guess, every stream is played."""
     changes: dict[str, Any] = {**CLEAR, "model": {"name": "simulated/chance"}, "streams": 6}
     result = await Run(experiment(**changes), tmp_path, stop_early=True).play()
-    assert result.early is None
+    assert result.early_stop is None
     assert len(result.paths) == 12
 
 
@@ -512,7 +512,7 @@ async def test_stopping_early_saves_streams(tmp_path: Path, concurrency: int) ->
     run = Run(made, tmp_path, concurrency=concurrency, stop_early=True, on_turn=note)
     result = await run.play()
     assert result.complete
-    assert result.early is not None
+    assert result.early_stop is not None
     assert played <= 0.75 * 12 * 3 * 60
     turns = frame(result.paths)
     concluded = conclude(turns, sessions=sessions(result.paths))
@@ -525,8 +525,8 @@ async def test_a_run_that_was_over_anyway_did_not_stop_early(tmp_path: Path) -> 
     made = experiment(**{**LADDER, "streams": 5}, model={"name": "reference/propagation"})
     result = await Run(made, tmp_path, stop_early=True, concurrency=1).play()
     assert result.complete
-    assert result.early is None or len(result.paths) < 15
-    assert (tmp_path / "small" / "stopped-early.json").exists() == (result.early is not None)
+    assert result.early_stop is None or len(result.paths) < 15
+    assert (tmp_path / "small" / "stopped-early.json").exists() == (result.early_stop is not None)
 
 
 async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
@@ -537,7 +537,7 @@ async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
     lines = without_checksum(path.read_text()).splitlines(keepends=True)
     path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
     result = await Run(made, tmp_path).play()
-    assert ["no session that it can be told" in str(stop.reason) for stop in result.stops] == [True]
+    assert ["cannot be the donor" in str(stop.reason) for stop in result.stopped] == [True]
 
 
 async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ async def test_shared_turns_are_not_charged_again(tmp_path: Path) -> None:
     for _ in range(2):
         playing = Run(made, tmp_path, open_model=costly, max_tokens=100_000)
         (path,) = (await playing.play()).paths
-    assert playing.meter.spent.prompt == 4 * 100
+    assert playing.budget.spent.prompt == 4 * 100
     assert frame([path])["prompt"].sum() == 12 * 100
 
 

@@ -70,8 +70,8 @@ async def test_a_full_disk_loses_nothing_that_was_saved(tmp_path: Path) -> None:
     made = experiment(streams=3, turns=12, model={"name": "simulated/chance"})
     with files_of_at_most(8_000):
         result = await Run(made, tmp_path / "full").play()
-    assert {stop.session.stream for stop in result.stops} == {0, 1, 2}
-    assert all("cannot be written: File too large" in str(stop.reason) for stop in result.stops)
+    assert {stop.session.stream for stop in result.stopped} == {0, 1, 2}
+    assert all("cannot be written: File too large" in str(stop.reason) for stop in result.stopped)
     assert all(0 < len(read(path).turns) < 12 for path in result.paths)
     assert (await Run(made, tmp_path / "full").play()).complete
     assert all(len(read(path).turns) == 12 for path in result.paths)

@@ -27,11 +27,11 @@ from icl_loop.core.tokens import know, portable
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.models.limits import Budget
-from icl_loop.runner.engines import Entry, Saved, entries
-from icl_loop.runner.engines.ray import Kit, Worker, cluster, on_ray
-from icl_loop.runner.engines.ray.cluster import Machines
-from icl_loop.runner.engines.ray.worker_pool import is_crowded
-from icl_loop.runner.engines.session_steps import Stage, Step
+from icl_loop.runner.engines import Entry, Saved, play_session
+from icl_loop.runner.engines.ray import Worker, WorkerSetup, cluster, on_ray
+from icl_loop.runner.engines.ray.cluster import ClusterResources
+from icl_loop.runner.engines.ray.worker_pool import is_overloaded
+from icl_loop.runner.engines.session_steps import SessionStepper, StepResult
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.tasks import prompts
 
@@ -53,17 +53,17 @@ def timeless(event: Entry) -> Entry:
     return replace(event, reply=replace(event.reply, at=None, latency_s=None, attempts=1))
 
 
-async def all_of(stage: Stage) -> tuple[list[Entry], list[Step]]:
+async def all_of(stage: SessionStepper) -> tuple[list[Entry], list[StepResult]]:
     """Give leave until the session is over; return what it yielded, and the steps."""
-    steps = [await stage.go_on(1)]
-    while steps[-1].wants is not None:
-        steps.append(await stage.go_on(1))
+    steps = [await stage.step(1)]
+    while steps[-1].next_tokens is not None:
+        steps.append(await stage.step(1))
     return [timeless(event) for step in steps for event in step.entries], steps
 
 
 async def played_here(made: Session, saved: Saved | None = None) -> list[Entry]:
     """Return what a session yields in this process."""
-    playing = entries(made, saved or Saved(), made.open_model())
+    playing = play_session(made, saved or Saved(), made.open_model())
     return [timeless(event) async for event in playing]
 
 
@@ -92,7 +92,7 @@ def test_a_session_travels_light() -> None:
 
 @pytest.mark.parametrize("at_most", [0, 5])
 async def test_a_stage_yields_what_the_session_does(at_most: int) -> None:
-    """Step by step, with leave or freely, a session yields what it yields in one go."""
+    """StepResult by step, with leave or freely, a session yields what it yields in one go."""
     made = one_of(probes={"at": [0, 3, 12], "count": 2})
     whole = await played_here(made)
     turns = tuple(event for event in whole if isinstance(event, Turn))[:at_most]
@@ -100,22 +100,22 @@ async def test_a_stage_yields_what_the_session_does(at_most: int) -> None:
     saved = Saved(turns, tuple(each for each in probes if each.after_turn <= at_most))
     expected = await played_here(made, saved)
     for count in (None, len):
-        yielded, _ = await all_of(Stage(made, saved, made.open_model(), count))
+        yielded, _ = await all_of(SessionStepper(made, saved, made.open_model(), count))
         assert yielded == expected
 
 
 async def test_no_request_is_made_without_leave() -> None:
     """A stage asks once for each leave, and hands over each turn before it wants the next."""
     made, asked = session(4), Counting(session(4).open_model())
-    stage = Stage(made, Saved(), asked, len)
-    step = await stage.go_on(1)
-    assert (step.entries, step.came, step.wants, asked.count) == ((), None, 2, 0)
+    stage = SessionStepper(made, Saved(), asked, len)
+    step = await stage.step(1)
+    assert (step.entries, step.outcome, step.next_tokens, asked.count) == ((), None, 2, 0)
     for index in range(4):
-        step = await stage.go_on(1)
+        step = await stage.step(1)
         assert [event.index for event in step.entries if isinstance(event, Turn)] == [index]
-        assert isinstance(step.came, Reply)
+        assert isinstance(step.outcome, Reply)
         assert asked.count == index + 1
-    assert (step.wants, step.end) == (None, None)
+    assert (step.next_tokens, step.error) == (None, None)
 
 
 class Counting:
@@ -147,8 +147,8 @@ class Failing:
 async def test_what_may_pass_is_asked_again_by_leave() -> None:
     """A request that failed is handed over as failed, and made again with the next leave."""
     failed = ModelUnavailable("busy", retry_after_s=3.0, limited=True)
-    _, steps = await all_of(Stage(session(2), Saved(), Failing(failed), len))
-    came = [step.came for step in steps]
+    _, steps = await all_of(SessionStepper(session(2), Saved(), Failing(failed), len))
+    came = [step.outcome for step in steps]
     assert came[1] is failed
     assert steps[1].entries == ()
     assert [type(each) for each in came] == [type(None), ModelUnavailable, Reply, Reply]
@@ -156,20 +156,20 @@ async def test_what_may_pass_is_asked_again_by_leave() -> None:
 
 async def test_attempts_are_those_of_the_leave() -> None:
     """A turn records which attempt the leave was for."""
-    stage = Stage(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
-    await stage.go_on(1)
-    (turn,) = (await stage.go_on(4)).entries
+    stage = SessionStepper(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
+    await stage.step(1)
+    (turn,) = (await stage.step(4)).entries
     assert turn.reply.attempts == 4
 
 
 async def test_a_request_too_long_is_followed_by_a_shorter_one() -> None:
     """A stage goes on after a request that is too long, and ends where nothing is left to cut."""
     long = ContextOverflow("too long")
-    answered, steps = await all_of(Stage(session(1), Saved(), Failing(long), len))
+    answered, steps = await all_of(SessionStepper(session(1), Saved(), Failing(long), len))
     assert answered == []
-    assert (steps[-1].came, steps[-1].end) == (long, long)
+    assert (steps[-1].outcome, steps[-1].error) == (long, long)
     model = ScriptedModel(["Answer: 3"])
-    stage = Stage(session(2), Saved(), Later(model, long), len)
+    stage = SessionStepper(session(2), Saved(), Later(model, long), len)
     yielded, _ = await all_of(stage)
     assert [turn.overflows for turn in yielded] == [0, 1]
 
@@ -188,16 +188,16 @@ class Later:
 async def test_a_refusal_is_the_end() -> None:
     """A request refused for good ends the session, and says why."""
     refused = RequestRefused("no")
-    _, steps = await all_of(Stage(session(2), Saved(), Failing(refused), len))
-    assert (steps[-1].came, steps[-1].end) == (refused, refused)
+    _, steps = await all_of(SessionStepper(session(2), Saved(), Failing(refused), len))
+    assert (steps[-1].outcome, steps[-1].error) == (refused, refused)
 
 
 async def test_a_mistake_of_ours_is_raised() -> None:
     """An error that nobody raised on purpose is no end of a session."""
-    stage = Stage(session(2), Saved(), Failing(ZeroDivisionError()), len)
-    await stage.go_on(1)
+    stage = SessionStepper(session(2), Saved(), Failing(ZeroDivisionError()), len)
+    await stage.step(1)
     with pytest.raises(ZeroDivisionError):
-        await stage.go_on(1)
+        await stage.step(1)
 
 
 @pytest.mark.parametrize(
@@ -236,11 +236,11 @@ async def test_a_kit_holds_what_a_machine_lacks(
     settings = {"task": {"dataset": data, "encoding": "text", "prompts": "mine.toml"}}
     whole = experiment(**settings, model={"name": "simulated/perfect", "params": {"dataset": data}})
     made = next(whole.sessions())
-    sent = pickle.dumps((made, Kit.of(ModelPool(whole, Budget(), 1), [made])))
+    sent = pickle.dumps((made, WorkerSetup.of(ModelPool(whole, Budget(), 1), [made])))
     monkeypatch.chdir(elsewhere)
     arrived, kit = pickle.loads(sent)  # noqa: S301  we have just written it
-    (model,) = kit.models().values()
-    turns = [each async for each in entries(arrived, Saved(), model) if isinstance(each, Turn)]
+    (model,) = kit.open_models().values()
+    turns = [each async for each in play_session(arrived, Saved(), model) if isinstance(each, Turn)]
     assert [turn.feedback.told for turn in turns] == ["Indeed."] * 12
     with pytest.raises(InputError):
         made.open_model()
@@ -265,25 +265,25 @@ def test_sessions_move_until_shares_are_about_even(playing: list[int]) -> None:
     """Whoever joins late gets sessions, moving comes to an end, and then shares are about even."""
     total = sum(playing)
     for _ in range(total):
-        if is_crowded(max(playing), min(playing)):
+        if is_overloaded(max(playing), min(playing)):
             playing[playing.index(max(playing))] -= 1
             playing[playing.index(min(playing))] += 1
-    assert not is_crowded(max(playing), min(playing))
+    assert not is_overloaded(max(playing), min(playing))
     assert sum(playing) == total
     assert min(playing) > 0 or total < len(playing)
 
 
 def test_machines_are_named_in_words() -> None:
     """What a cluster consists of is said in a few words, one or many."""
-    assert str(Machines(frozenset("a"), 1, 0)) == "1 CPU on 1 machine, 0 of them free"
-    assert str(Machines(frozenset("ab"), 8, 3)) == "8 CPUs on 2 machines, 3 of them free"
+    assert str(ClusterResources(frozenset("a"), 1, 0)) == "1 CPU on 1 machine, 0 of them free"
+    assert str(ClusterResources(frozenset("ab"), 8, 3)) == "8 CPUs on 2 machines, 3 of them free"
 
 
 async def test_a_worker_without_the_key_says_so() -> None:
     """A worker that cannot open a model hands over why."""
     made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
-    refused = await Worker().open(Kit({"key": made.opening(1.0)}, {}, {}))
-    assert str(refused) == "the environment variable NO is not set or empty"
+    refused = await Worker().open(WorkerSetup({"key": made.model_factory(1.0)}, {}, {}))
+    assert "variable NO" in str(refused)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,8 +297,8 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     ("address", "said"),
     [
         ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: .*refused"),
-        ("ray://127.0.0.1:10001", "by HOST:PORT or auto"),
-        ("somewhere", "by HOST:PORT or auto"),
+        ("ray://127.0.0.1:10001", "use HOST:PORT or auto"),
+        ("somewhere", "use HOST:PORT or auto"),
         ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
     ],
 )

@@ -209,7 +209,7 @@ async def test_the_key_goes_to_the_endpoint_and_nowhere_else(
         model["base_url"] = endpoint.base_url
         result = await Run(experiment(streams=1, turns=3, model=model), tmp_path).play()
     assert endpoint.keys == [f"Bearer {canary}"] * 3
-    (stop,) = result.stops
+    (stop,) = result.stopped
     assert "401" in str(stop.reason)
     assert canary not in repr(stop)
     assert canary not in str(stop.reason)

@@ -19,7 +19,7 @@ from icl_loop.analysis.curves import Block
 from icl_loop.core.errors import ModelUnavailable
 from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
-from icl_loop.runner.run import Stop
+from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.progress import (
@@ -297,7 +297,7 @@ def test_tables_show_hostile_names_as_they_are() -> None:
     assert "other / " in text
     assert "[bold]x[/nope]" in text
     [stopped] = experiment(streams=1).sessions()
-    stops = shown(stops_table([Stop(stopped, ModelUnavailable(f"no answer {HOSTILE}"))]))
+    stops = shown(stops_table([StoppedSession(stopped, ModelUnavailable(f"no answer {HOSTILE}"))]))
     assert is_plain(stops)
     assert "feedback-0" in stops
     assert "[bold]x[/nope]" in stops

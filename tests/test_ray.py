@@ -29,7 +29,7 @@ from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
 from icl_loop.runner.engines import Saved
-from icl_loop.runner.engines.ray import Part, cluster, on_ray
+from icl_loop.runner.engines.ray import cluster, on_ray
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
@@ -127,11 +127,13 @@ def waited_for(tmp_path: Path) -> None:
     held = ray.util.placement_group([{"CPU": 2}])
     assert held.wait(30)
     try:
-        with pytest.raises(StoppedShort, match="came in 1 s; the cluster has 2 CPUs on 1 machine"):
+        with pytest.raises(
+            StoppedShort, match="started within 1 s; the cluster has 2 CPUs on 1 machine"
+        ):
             play(experiment(), tmp_path, engine=on_ray(wait_s=1.0))
         result = asyncio.run(stopped_soon(Run(experiment(), tmp_path, engine=on_ray())))
         assert result.interrupted
-        assert (result.paths, result.stops) == ((), ())
+        assert (result.paths, result.stopped) == ((), ())
     finally:
         ray.util.remove_placement_group(held)
 
@@ -155,13 +157,13 @@ def limits_kept(tmp_path: Path) -> None:
         made = asking(endpoint, turns=60, streams=6, limits=limits, context=context)
         playing = Run(made, tmp_path, engine=on_ray(), max_tokens=14_900)
         result = asyncio.run(playing.play())
-    assert {type(stop.reason) for stop in result.stops} == {BudgetSpent}
-    spent = playing.meter.spent.prompt + playing.meter.spent.completion
+    assert {type(stop.reason) for stop in result.stopped} == {BudgetSpent}
+    spent = playing.budget.spent.prompt + playing.budget.spent.completion
     assert spent == 107 * (len(arrived) - 1) <= 14_900
     assert PER_MINUTE + 1 < len(arrived) < 360
     beyond = len(arrived) - PER_MINUTE - 1
     assert arrived[-1] - arrived[0] > beyond * 60 / PER_MINUTE - 0.5
-    assert playing.meter.retries.total() == 1
+    assert playing.budget.retries.total() == 1
     attempts = [turn.reply.attempts for path in result.paths for turn in read(path).turns]
     assert sorted(attempts)[-2] == 1  # and the last is 2, unless no money was left to ask again
     assert max(attempts) <= 2
@@ -212,9 +214,7 @@ def key_unseen(tmp_path: Path) -> None:
         made = asking(endpoint)
         pool = ModelPool(made, Budget(), 1)
         for each in made.sessions():
-            sent = pickle.dumps(
-                (pool.opening(each), Part(each, Saved(), by_leave=True, counted=True))
-            )
+            sent = pickle.dumps((pool.factory(each), each, Saved()))
             assert CANARY.encode() not in sent
     folder = Path(ray._private.worker._global_node.get_session_dir_path())
     assert any(folder.rglob("*.log"))

@@ -199,7 +199,7 @@ async def test_one_session_that_stops_does_not_stop_the_others(tmp_path: Path) -
     stuck = list(made.sessions())[1]
     playing = Run(made, tmp_path, open_model=lambda _: Fickle(stuck.task.question(5).text))
     result = await playing.play()
-    (stop,) = result.stops
+    (stop,) = result.stopped
     assert (stop.session.file_name, str(stop.reason)) == (stuck.file_name, "no")
     turns = {path.name: len(read(path).turns) for path in result.paths}
     assert turns == {"feedback-0.jsonl": 12, "feedback-1.jsonl": 5, "feedback-2.jsonl": 12}
@@ -329,7 +329,7 @@ async def test_what_nobody_counted_counts_the_same_when_it_is_saved(
     for model in (_Silent(answers), _Silent(0)):
         playing = Run(made, tmp_path, open_model=partial(_same, model), max_tokens=10**6)
         await playing.play()
-        spent.append(playing.meter.spent)
+        spent.append(playing.budget.spent)
     assert spent[0].prompt > 300 * answers
     assert spent[1].completion == spent[0].completion
     assert spent[1].prompt == pytest.approx(spent[0].prompt, rel=0.01)

@@ -9,7 +9,7 @@ from icl_loop.runner.scheduler import Rank, Scheduler
 
 async def take(slots: Scheduler, rank: Rank, tape: list[Rank]) -> None:
     """Hold a place for a moment, noting when it was had."""
-    async with slots.place(rank):
+    async with slots.slot(rank):
         tape.append(rank)
         await asyncio.sleep(0)
 
@@ -26,13 +26,13 @@ async def test_the_first_in_rank_comes_first(most: int) -> None:
 
 async def test_streams_beyond_wait_until_they_are_opened() -> None:
     """A stream beyond those open has no place until it is let in, though places are free."""
-    slots = Scheduler(5, upto=0)
+    slots = Scheduler(5, last_stream=0)
     tape: list[Rank] = []
     waiting = asyncio.gather(*(take(slots, (stream, 0), tape) for stream in range(3)))
     for _ in range(10):
         await asyncio.sleep(0)
     assert tape == [(0, 0)]
-    slots.open(2)
+    slots.admit(2)
     await waiting
     assert tape == [(0, 0), (1, 0), (2, 0)]
 

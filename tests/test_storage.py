@@ -89,9 +89,9 @@ async def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, pages: int) -> N
     """On a disk that is full a run stops in words; given room, it ends as if there always was."""
     with small_disk(tmp_path / "disk", pages * 4096) as disk:
         stopped = await Run(chance(), disk.folder).play()
-        assert stopped.stops
-        assert all("cannot be written" in str(stop.reason) for stop in stopped.stops)
-        assert all("run again to go on" in str(stop.reason) for stop in stopped.stops)
+        assert stopped.stopped
+        assert all("cannot be written" in str(stop.reason) for stop in stopped.stopped)
+        assert all("run again to go on" in str(stop.reason) for stop in stopped.stopped)
         disk.grow()
         assert (await Run(chance(), disk.folder).play()).complete
         assert transcripts_of(disk.folder / "small") == await whole(tmp_path / "whole")
@@ -125,7 +125,7 @@ async def test_a_folder_removed_in_midrun_is_not_filled_again(tmp_path: Path) ->
             shutil.rmtree(tmp_path / "small")
 
     result = await Run(chance(), tmp_path, on_turn=remove, concurrency=2).play()
-    said = {stop.session.stream: str(stop.reason) for stop in result.stops}
+    said = {stop.session.stream: str(stop.reason) for stop in result.stopped}
     assert said.keys() == {0, 1, 2}
     assert all("was removed while" in reason for reason in said.values())
     assert not (tmp_path / "small").exists()

@@ -168,7 +168,7 @@ async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]
         for _ in range(2):
             result = await Run(made, tmp_path, **limit).play()
             assert not result.complete
-            assert all("next request could" in str(stop.reason) for stop in result.stops)
+            assert all("next request could" in str(stop.reason) for stop in result.stopped)
             used = sum(
                 turn.reply.usage.prompt + turn.reply.usage.completion
                 for path in result.paths
@@ -194,7 +194,7 @@ async def test_a_budget_holds_where_nothing_is_reported(
             playing = Run(made, tmp_path, **limit)
             assert not (await playing.play()).complete
             asked.append(len(there.requests))
-            spent = playing.meter.spent
+            spent = playing.budget.spent
             assert 10_000 < spent.prompt + spent.completion <= 20_000
     assert asked[0] <= asked[1] < asked[0] + 2
 
@@ -217,7 +217,7 @@ async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> Non
         model = {"name": "reference/nearest", "base_url": base_url}
         made = experiment(model=model, streams=1, turns=200)
         result = await Run(made, tmp_path, max_tokens=60_000).play()
-    (stop,), (path,) = result.stops, result.paths
+    (stop,), (path,) = result.stopped, result.paths
     assert "next request could" in str(stop.reason)
     usages = [turn.reply.usage for turn in read(path).turns]
     assert 40_000 < sum(usage.prompt + usage.completion for usage in usages) <= 60_000

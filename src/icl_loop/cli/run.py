@@ -96,9 +96,9 @@ def carry_out(playing: Run) -> None:
     """Check a run and play it, with its progress on the screen; print what came of it."""
     with checking(playing.experiment) as waiting:
         playing.check(waiting.step)
-    if playing.meter.is_limited and not _is_charged(playing.experiment):
+    if playing.budget.is_limited and not _is_charged(playing.experiment):
         err.print("note: the limit stops nothing: models of this program take no tokens, no money")
-    with progress.watch(playing.experiment, err, playing.meter) as watcher:
+    with progress.watch(playing.experiment, err, playing.budget) as watcher:
         playing.on_turn = watcher.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             result = runner.run(_until_interrupted(playing, watcher.say))
@@ -161,13 +161,13 @@ def _close(playing: Run, result: RunResult | None) -> None:
     with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
         turns = frame(paths)
         print_summary(turns, None, measured_arms(turns))
-    if result is not None and result.stops:
-        err.print(progress.stops_table(result.stops))
-    if result is not None and result.early is not None:
+    if result is not None and result.stopped:
+        err.print(progress.stops_table(result.stopped))
+    if result is not None and result.early_stop is not None:
         say(
-            f"stopped early: after {len(result.early.differences)} streams the evidence that"
-            f" {result.early.primary[0]} is above {result.early.primary[1]} is"
-            f" E = {result.early.evidence[-1]:.1f}, at least 20"
+            f"stopped early: after {len(result.early_stop.differences)} streams the evidence that"
+            f" {result.early_stop.primary[0]} is above {result.early_stop.primary[1]} is"
+            f" E = {result.early_stop.evidence[-1]:.1f}, at least 20"
         )
     say(saved_in(playing.folder, result))
     if result is not None and result.complete:
@@ -190,6 +190,6 @@ def saved_in(folder: Path, result: RunResult | None) -> str:
 
 def _way_on(result: RunResult | None) -> str:
     """Return how to go on; where a limit was reached the same command would stop at once."""
-    stops = result.stops if result else ()
+    stops = result.stopped if result else ()
     spent = any(isinstance(stop.reason, BudgetSpent) for stop in stops)
     return f"Go on {'under a higher limit ' if spent else ''}with: {this_command()}"

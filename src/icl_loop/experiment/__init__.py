@@ -1,6 +1,12 @@
 """Experiments: one TOML file of arms and streams, checked whole before the first request."""
 
-from icl_loop.experiment.donors import DonorNotFound, donor_of
+from icl_loop.experiment.donors import (
+    DonorNotFound,
+    DonorUnfinished,
+    donor_key,
+    find_donor,
+    read_donor,
+)
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.experiment_file import check_arm_name, load, parse, run_table
 from icl_loop.experiment.recorded_settings import answering, branched
@@ -21,6 +27,7 @@ __all__ = [
     "Branch",
     "Donor",
     "DonorNotFound",
+    "DonorUnfinished",
     "Experiment",
     "FeedbackSettings",
     "LimitSettings",
@@ -31,8 +38,10 @@ __all__ = [
     "answering",
     "branched",
     "check_arm_name",
-    "donor_of",
+    "donor_key",
+    "find_donor",
     "load",
     "parse",
+    "read_donor",
     "run_table",
 ]

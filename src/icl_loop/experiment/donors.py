@@ -1,29 +1,34 @@
-"""Where what the donor of a yoked session was told is found again."""
+"""Find the donor of a yoked session and the feedback it was told."""
 
 from pathlib import Path
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, StoppedShort, TranscriptError
+from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.sessions import Donor, Session
-from icl_loop.transcripts import Header, read
+from icl_loop.transcripts import Header, has_whole_line, read
 
 
 class DonorNotFound(InputError):
-    """What the donor of a yoked session was told cannot be had."""
+    """The feedback of a donor cannot be found."""
 
 
-def donor_of(header: Header, path: Path) -> Donor | None:
-    """Return what the donor of the session in the transcript at `path` was told, None without one.
+class DonorUnfinished(StoppedShort):
+    """The donor of a yoked session stopped before its end."""
 
-    It stands in the same folder, or, where this is a branch or was read again, in the folder of the
-    experiment that it was played in.
+
+def find_donor(header: Header, path: Path) -> Donor | None:
+    """Return the donor of the session saved at `path`, None if it is not yoked.
+
+    The donor's transcript is looked up in the same folder and, for branches and rescored
+    transcripts, in the folder of the original experiment.
 
     Raises:
-        DonorNotFound: It is missing, or was told something else.
+        DonorNotFound: The transcript is missing, or its feedback differs from the recorded one.
     """
-    named = header.donor
-    if named is None:
+    recorded = header.donor
+    if recorded is None:
         return None
-    name, home = Session.name_of(named.arm, named.stream), header.root.experiment
+    name, home = Session.name_of(recorded.arm, recorded.stream), header.root.experiment
     if header.source is not None and header.branch is None:
         home = header.source.experiment
     places = [path.parent / name, path.resolve().parent.parent / home / name]
@@ -34,8 +39,44 @@ def donor_of(header: Header, path: Path) -> Donor | None:
         transcript = read(place)
         donor, source = Donor.of(transcript), transcript.header.source
         ids = {transcript.header.id, source.id if source else None}
-        if donor.identity.told_sha256 == named.told_sha256 and named.id in ids:
-            return Donor(named, donor.told)
-    raise DonorNotFound(
-        f"its donor {found[0]} is not the session, or not the words, that it was told"
-    )
+        if donor.identity.told_sha256 == recorded.told_sha256 and recorded.id in ids:
+            return Donor(recorded, donor.told)
+    raise DonorNotFound(f"its donor {found[0]} is another session, or was told something else")
+
+
+def donor_key(experiment: Experiment, session: Session, path: Path) -> tuple[str, int] | None:
+    """Return arm and stream of the donor of a session about to be played, None if it needs none.
+
+    A session already saved at `path` keeps its donor, even if streams were added to the experiment.
+
+    Raises:
+        TranscriptError: The saved session names an impossible donor.
+    """
+    key = experiment.donor_of(session)
+    if key is None or not has_whole_line(path):
+        return key
+    recorded = read(path).header.donor
+    if recorded is None:
+        return key
+    if recorded.arm != key[0] or recorded.stream == session.stream:
+        raise TranscriptError(
+            f"{path}, line 1, donor: arm {recorded.arm!r}, stream {recorded.stream} cannot be the"
+            " donor of this session"
+        )
+    return recorded.arm, recorded.stream
+
+
+def read_donor(path: Path, turns: int) -> Donor:
+    """Return the donor saved at `path` for a session of `turns` turns.
+
+    Raises:
+        DonorUnfinished: It is missing or unfinished.
+        StoppedShort: It is too short.
+    """
+    transcript = read(path) if has_whole_line(path) else None
+    if transcript is None or transcript.end is None:
+        raise DonorUnfinished(f"its donor {path.name} is missing or unfinished")
+    played = len(transcript.turns)
+    if transcript.end.status != "context_full" and played < turns:
+        raise StoppedShort(f"its donor {path.name} ended after {played} of {turns} turns")
+    return Donor.of(transcript)

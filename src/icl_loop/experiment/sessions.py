@@ -145,9 +145,9 @@ class Session:
 
     def open_model(self, timeout_s: float = LimitSettings().timeout_s) -> ChatModel:
         """Return the model of the arm; a real one waits `timeout_s` seconds for a reply."""
-        return self.opening(timeout_s)()
+        return self.model_factory(timeout_s)()
 
-    def opening(self, timeout_s: float) -> Callable[[], ChatModel]:
+    def model_factory(self, timeout_s: float) -> Callable[[], ChatModel]:
         """Return what opens the model of the arm; it can be sent to where the model is asked."""
         model = self.settings.model
         return partial(

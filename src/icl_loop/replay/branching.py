@@ -18,7 +18,7 @@ from icl_loop.experiment import (
     Settings,
     branched,
     check_arm_name,
-    donor_of,
+    find_donor,
     run_table,
 )
 from icl_loop.models import is_built_in
@@ -174,7 +174,7 @@ def _digest(recorded: Mapping[str, Any], settings: Settings, turns: int | None) 
 
 def _donor(parent: Transcript, settings: Settings) -> Donor | None:
     """Return what the donor of a yoked parent was told, if the branch is yoked as well."""
-    return donor_of(parent.header, parent.path) if settings.feedback.donor else None
+    return find_donor(parent.header, parent.path) if settings.feedback.donor else None
 
 
 def _arms(

@@ -26,10 +26,10 @@ from icl_loop.core.errors import (
     TranscriptError,
 )
 from icl_loop.core.records import Event, Note, Probe, Turn
-from icl_loop.experiment import Branch, DonorNotFound, Session, donor_of
+from icl_loop.experiment import Branch, DonorNotFound, Session, find_donor
 from icl_loop.models import ReplayModel
 from icl_loop.replay.rescoring import answer_rule, score_again
-from icl_loop.runner.session import Saved, entries
+from icl_loop.runner.session import Saved, play_session
 from icl_loop.transcripts import (
     VERSION,
     Header,
@@ -199,7 +199,7 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
     begun = tuple(event for event in transcript.events if turns_before(event) < segment.start)
     saved = [entry for entry in _entries(transcript) if turns_before(entry) in segment]
     session = _session(header, transcript, begun)
-    playing = entries(session, Saved(begun), ReplayModel(saved))
+    playing = play_session(session, Saved(begun), ReplayModel(saved))
     for _ in begun:
         await anext(playing)
     rule = answer_rule(transcript.header) if transcript.header.source else None
@@ -242,7 +242,7 @@ def _session(header: Header, transcript: Transcript, begun: tuple[Event, ...]) -
     source = header.source
     played = header if source is None else header.model_copy(update={"settings": source.settings})
     branch = None if header.branch is None else Branch(header.branch, (), begun)
-    session = replace(Session.of(played, donor_of(header, transcript.path)), branch=branch)
+    session = replace(Session.of(played, find_donor(header, transcript.path)), branch=branch)
     replayed = session.header()
     for name in ("labels", "system"):
         found, expected = getattr(header, name), getattr(replayed, name)

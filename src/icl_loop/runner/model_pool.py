@@ -1,4 +1,4 @@
-"""The models of a run: each that its sessions need is opened once, and shared."""
+"""The models of a run, opened once and shared by its sessions."""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -14,28 +14,28 @@ from icl_loop.models.prices import cost_of, free
 from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 
 OpenModel = Callable[[Session], ChatModel]
-Opening = Callable[[], ChatModel]
+ModelFactory = Callable[[], ChatModel]
 
 
 class ModelPool:
-    """Opens models on demand and closes them all in the end.
+    """Opens models on demand and closes them at the end.
 
-    Real models are asked with patience, within the pace of their endpoint and the run's budget.
+    Requests to an endpoint are retried and stay within its rate limits and the budget of the run.
     """
 
     def __init__(
         self,
         experiment: Experiment,
-        meter: Budget,
-        at_once: int,
+        budget: Budget,
+        concurrency: int,
         open_model: OpenModel | None = None,
     ) -> None:
-        """Share `meter` among the models of `experiment`, `at_once` requests an endpoint."""
+        """Allow `concurrency` requests per endpoint at a time; `open_model` replaces the models."""
         self._limits, self._price = experiment.limits, experiment.price
-        self._meter, self.at_once, self._open_model = meter, at_once, open_model
-        self._paces: dict[str | None, RateLimiter] = {}
+        self._budget, self.concurrency, self._open_model = budget, concurrency, open_model
+        self._rate_limiters: dict[str | None, RateLimiter] = {}
         self._models: dict[str, ChatModel] = {}
-        self._terms: dict[str, RequestPolicy] = {}
+        self._policies: dict[str, RequestPolicy] = {}
 
     def __getitem__(self, session: Session) -> ChatModel:
         return self._models[model_key(session)]
@@ -53,97 +53,94 @@ class ModelPool:
         """Open the models of these sessions.
 
         Raises:
-            InputError: A key is missing, or money is limited and a price unknown.
+            InputError: An API key is missing, or the cost is limited and a price unknown.
         """
         for session in sessions:
             if model_key(session) not in self._models:
-                self._models[model_key(session)] = self._opened(session)
+                model, policy = self.factory(session)(), self.policy(session)
+                self._models[model_key(session)] = RetryingModel(model, policy) if policy else model
 
     def cost(self, session: Session) -> Cost:
-        """Return what the tokens of a session cost.
+        """Return the function that prices the tokens of a session.
 
         Raises:
-            InputError: Money is limited and the price of the model unknown.
+            InputError: The cost is limited and the price of the model unknown.
         """
         model = session.settings.model
         cost = cost_of(model.name, model.base_url, self._price)
-        if cost is None and self._meter.max_usd is not None:
+        if cost is None and self._budget.max_usd is not None:
             raise InputError(
-                f"money is limited, but no list price is known for the model {model.name!r};"
-                " state a [price] table in the experiment, or limit tokens instead"
+                f"the cost is limited, but no price is known for the model {model.name!r}: add a"
+                " [price] table to the experiment, or limit tokens instead"
             )
         return cost or free
 
-    def terms(self, session: Session) -> RequestPolicy | None:
-        """Return on what terms the model of a session is asked; one of ours is asked freely.
+    def policy(self, session: Session) -> RequestPolicy | None:
+        """Return the request policy of a session's model, None if the model is built in.
 
         Raises:
-            InputError: Money is limited and the price of the model unknown.
+            InputError: The cost is limited and the price of the model unknown.
         """
         settings = session.settings.model
         if is_built_in(settings.name, settings.base_url):
             return None
         key = model_key(session)
-        if key not in self._terms:
-            self._terms[key] = RequestPolicy(
-                rate_limiter=self._pace(settings.base_url),
-                budget=self._meter,
+        if key not in self._policies:
+            self._policies[key] = RequestPolicy(
+                rate_limiter=self._rate_limiter(settings.base_url),
+                budget=self._budget,
                 retry=RetryPolicy(allowance_s=self._limits.allowance_s),
-                prompt_bound=_bound(session.window.counter)
-                if self.is_counted
-                else PromptBound(uncounted),
-                max_completion_tokens=_most_completion(session),
+                prompt_bound=_prompt_bound(session.window.counter)
+                if self.counts_tokens
+                else PromptBound(count_nothing),
+                max_completion_tokens=_max_completion(session),
                 cost=self.cost(session),
             )
-        return self._terms[key]
+        return self._policies[key]
 
     @property
-    def is_counted(self) -> bool:
-        """Whether the tokens of a request are counted before it is made."""
-        return self._meter.is_limited or self._limits.tokens_per_minute is not None
+    def counts_tokens(self) -> bool:
+        """Whether a limit requires the tokens of a request to be counted before it is made."""
+        return self._budget.is_limited or self._limits.tokens_per_minute is not None
 
-    def opening(self, session: Session) -> Opening:
-        """Return what opens the model of a session, here or elsewhere, to be asked once a call."""
+    def factory(self, session: Session) -> ModelFactory:
+        """Return a function that opens the model of a session; it can be sent to other machines."""
         if self._open_model is not None:
             return partial(self._open_model, session)
-        return session.opening(self._limits.timeout_s)
+        return session.model_factory(self._limits.timeout_s)
 
-    def _opened(self, session: Session) -> ChatModel:
-        model, terms = self.opening(session)(), self.terms(session)
-        return model if terms is None else RetryingModel(model, terms)
-
-    def _pace(self, base_url: str | None) -> RateLimiter:
-        if base_url not in self._paces:
-            self._paces[base_url] = RateLimiter(
+    def _rate_limiter(self, base_url: str | None) -> RateLimiter:
+        if base_url not in self._rate_limiters:
+            self._rate_limiters[base_url] = RateLimiter(
                 requests_per_minute=self._limits.requests_per_minute,
                 tokens_per_minute=self._limits.tokens_per_minute,
-                max_concurrency=self.at_once,
+                max_concurrency=self.concurrency,
             )
-        return self._paces[base_url]
+        return self._rate_limiters[base_url]
 
 
 def model_key(session: Session) -> str:
-    """Return what is the same for sessions that share a model."""
+    """Return a key that is equal for sessions that share a model."""
     task = session.settings.task
     return f"{session.settings.model.model_dump_json()} {task.prompts} {session.task.labels}"
 
 
-def uncounted(_: Sequence[Message]) -> int:
-    """Return 0, where no limit needs to know more."""
+def count_nothing(_: Sequence[Message]) -> int:
+    """Return 0: the token count of a request if no limit needs it."""
     return 0
 
 
-def _bound(counter: TokenCounter) -> PromptBound:
-    return PromptBound(counting(counter), exact=not isinstance(counter, Estimator))
-
-
-def counting(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
+def request_counter(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
     """Return a function that counts the tokens of a request."""
     return lambda messages: REQUEST_TOKENS + count_messages(counter, messages)
 
 
-def _most_completion(session: Session) -> int:
-    """Return the tokens that a reply can have: as the request says, or what the window reserves."""
+def _prompt_bound(counter: TokenCounter) -> PromptBound:
+    return PromptBound(request_counter(counter), exact=not isinstance(counter, Estimator))
+
+
+def _max_completion(session: Session) -> int:
+    """Return the most tokens a reply can have: from `model.params`, else `context.reserve`."""
     params = session.settings.model.params
-    said = params.get("max_completion_tokens", params.get("max_tokens"))
-    return said if isinstance(said, int) else session.settings.context.reserve
+    limit = params.get("max_completion_tokens", params.get("max_tokens"))
+    return limit if isinstance(limit, int) else session.settings.context.reserve

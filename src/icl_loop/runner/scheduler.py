@@ -1,4 +1,4 @@
-"""Places in which sessions play: so many at once, the first in rank first."""
+"""Limit how many sessions play at the same time, and choose which plays next."""
 
 import asyncio
 import heapq
@@ -8,49 +8,49 @@ from contextlib import asynccontextmanager
 from itertools import count
 
 Rank = tuple[int, int]
-"""What is needed first comes first: the stream that needs a session, and its place there."""
+"""Priority of a session, lowest first: the stream that needs it, and its position in that stream."""
 
 
 class Scheduler:
-    """Lets so many sessions play at once, in the order of their ranks, up to a stream."""
+    """Hands out slots to sessions in the order of their ranks, up to a last stream."""
 
-    def __init__(self, most: int, *, upto: float = math.inf) -> None:
-        """Let `most` play at once, of the streams up to `upto` until told otherwise."""
-        self._free = most
-        self._upto = upto
-        self._numbers = count()
+    def __init__(self, slots: int, *, last_stream: float = math.inf) -> None:
+        """Start with this many free slots, for streams up to `last_stream`."""
+        self._free = slots
+        self._last_stream = last_stream
+        self._arrivals = count()
         self._waiting: list[tuple[Rank, int, asyncio.Future[None]]] = []
 
     @asynccontextmanager
-    async def place(self, rank: Rank) -> AsyncIterator[None]:
-        """Wait for a place, hold it."""
-        called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waiting, (rank, next(self._numbers), called))
-        asyncio.get_running_loop().call_soon(self._call)
+    async def slot(self, rank: Rank) -> AsyncIterator[None]:
+        """Wait for a slot and hold it."""
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[None] = loop.create_future()
+        heapq.heappush(self._waiting, (rank, next(self._arrivals), granted))
+        loop.call_soon(self._grant)  # once all sessions that start together are waiting
         try:
-            await called
+            await granted
         except asyncio.CancelledError:
-            if called.done() and not called.cancelled():  # it was called, and will not come
-                self._leave()
+            if granted.done() and not granted.cancelled():
+                self._release()
             raise
         try:
             yield
         finally:
-            self._leave()
+            self._release()
 
-    def _leave(self) -> None:
+    def admit(self, last_stream: float) -> None:
+        """Let sessions of all streams up to `last_stream` play."""
+        self._last_stream = max(self._last_stream, last_stream)
+        self._grant()
+
+    def _release(self) -> None:
         self._free += 1
-        self._call()
+        self._grant()
 
-    def open(self, upto: float) -> None:
-        """Let sessions of the streams up to `upto` play, too."""
-        self._upto = max(self._upto, upto)
-        self._call()
-
-    def _call(self) -> None:
-        """Call those whose turn it is; a session that was given up is passed over."""
-        while self._free and self._waiting and self._waiting[0][0][0] <= self._upto:
-            _, _, called = heapq.heappop(self._waiting)
-            if not called.done():
+    def _grant(self) -> None:
+        while self._free and self._waiting and self._waiting[0][0][0] <= self._last_stream:
+            _, _, granted = heapq.heappop(self._waiting)
+            if not granted.done():  # its session may have been cancelled
                 self._free -= 1
-                called.set_result(None)
+                granted.set_result(None)

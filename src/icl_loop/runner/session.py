@@ -1,4 +1,4 @@
-"""Playing one session: its turns and notes, and the probes where they are due."""
+"""Play one session: its turns and notes, and the probes at its checkpoints."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
@@ -10,15 +10,15 @@ from icl_loop.loop import play_events, probe
 from icl_loop.models import ChatModel, ReplayModel
 
 Entry = Event | Probe
-"""What a session yields and a transcript holds."""
+"""What a session yields and its transcript holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What is saved of a session.
+    """The saved part of a session.
 
     Attributes:
-        events: The turns, and the notes taken between them.
+        events: The turns, and the notes written between them.
         probes: The probes, in the order in which they were asked.
     """
 
@@ -30,52 +30,47 @@ class Saved:
         """How many turns are saved."""
         return sum(isinstance(event, Turn) for event in self.events)
 
-    def and_then(self, entry: Entry) -> "Saved":
-        """Return the same with one entry more."""
+    def with_entry(self, entry: Entry) -> "Saved":
+        """Return a copy with one more entry."""
         if isinstance(entry, Probe):
             return replace(self, probes=(*self.probes, entry))
         return replace(self, events=(*self.events, entry))
 
 
-async def entries(session: Session, saved: Saved, model: ChatModel) -> AsyncGenerator[Entry, None]:
-    """Play `session`; what is saved of it is derived again, and no request is made for it.
+async def play_session(
+    session: Session, saved: Saved, model: ChatModel
+) -> AsyncGenerator[Entry, None]:
+    """Play `session`, answering from what is saved before the first request to `model`.
 
-    What it shares with a parent is yielded as it is.
+    The turns that a branch shares with its parent are yielded unchanged.
 
     Yields:
         Every turn and note, and every probe that is not saved.
 
     Raises:
-        ContextFull: The window has no room for the next request.
+        ContextFull: The next request does not fit the context window.
         ModelError: The model did not answer.
-        ReplayMismatch: A saved turn does not follow.
+        ReplayMismatch: A saved turn differs from the one derived now.
     """
-    replay = ReplayModel(saved.events[len(session.begun) :], then=model)
     history = History.for_task(session.task, session.window)
-    async for probed in _probes(session, saved, model, history, 0):
-        yield probed
-    async for event in _with_shared(session, replay, history):
-        yield event
-        if isinstance(event, Turn):
-            async for probed in _probes(session, saved, model, history, event.index + 1):
-                yield probed
-
-
-async def _with_shared(
-    session: Session, model: ChatModel, history: History
-) -> AsyncGenerator[Event, None]:
-    """Yield what a session shares with its parent, then what is played."""
+    replay = ReplayModel(saved.events[len(session.begun) :], then=model)
     for event in session.begun:
         history.add(event)
         yield event
-    async for event in play_events(session.task, model, session.policy, history):
+    async for asked in _due_probes(session, saved, model, history):
+        yield asked
+    async for event in play_events(session.task, replay, session.policy, history):
         yield event
+        if isinstance(event, Turn):
+            async for asked in _due_probes(session, saved, model, history):
+                yield asked
 
 
-async def _probes(
-    session: Session, saved: Saved, model: ChatModel, history: History, turns: int
+async def _due_probes(
+    session: Session, saved: Saved, model: ChatModel, history: History
 ) -> AsyncGenerator[Probe, None]:
-    """Ask the probes that are due after so many turns, but for those saved already."""
+    """Ask the probes that are due after the turns in `history` and not saved."""
+    turns = len(history.turns)
     if turns not in session.task.checkpoints or turns < saved.turns:
         return
     asked = {each.sample for each in saved.probes if each.after_turn == turns}

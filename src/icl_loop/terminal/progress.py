@@ -27,7 +27,7 @@ from icl_loop.analysis import ArmSummary
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
-from icl_loop.runner.run import Stop
+from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.terminal.formatting import percent, printable
 
@@ -264,7 +264,7 @@ def summary_table(summaries: Iterable[ArmSummary]) -> Table:
     return table
 
 
-def stops_table(stops: Iterable[Stop]) -> Table:
+def stops_table(stops: Iterable[StoppedSession]) -> Table:
     """Return the table of sessions that could not go on, and why."""
     table = Table(title="sessions that could not go on", title_justify="left")
     table.add_column("session", overflow="fold")

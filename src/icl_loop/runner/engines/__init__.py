@@ -1,9 +1,4 @@
-"""Engines: where sessions are played, in this process or on the workers of a cluster.
-
-An engine is a value that can be called with the models and the sessions of a run, and with what says
-that it is to stop. It gives a way to play: from a session, and what is saved of it, to the entries
-that a recorder writes down.
-"""
+"""Engines: play sessions in this process or on the workers of a Ray cluster."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -12,14 +7,17 @@ from contextlib import AbstractAsyncContextManager
 from icl_loop.experiment import Session
 from icl_loop.runner.engines.local import local
 from icl_loop.runner.model_pool import ModelPool
-from icl_loop.runner.session import Entry, Saved, entries
+from icl_loop.runner.session import Entry, Saved, play_session
 
-__all__ = ["Engine", "Entry", "Play", "Saved", "entries", "local"]
+__all__ = ["Engine", "Entry", "PlaySession", "Saved", "local", "play_session"]
 
-Play = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
-"""Yields every turn and note of a session, saved ones included, and the probes that are not saved."""
-Engine = Callable[[ModelPool, Sequence[Session], asyncio.Event], AbstractAsyncContextManager[Play]]
-"""Opens the models of these sessions where they are to be asked; raises InputError if it cannot.
+PlaySession = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
+"""Yields the turns and notes of a session, saved ones included, and the probes not yet saved."""
+Engine = Callable[
+    [ModelPool, Sequence[Session], asyncio.Event], AbstractAsyncContextManager[PlaySession]
+]
+"""Opens the models of these sessions where they will be called and returns how to play a session.
 
-The event is set once the run is to stop: whatever else is waited for then, no turn is in flight.
+Raises InputError if a model cannot be opened. The event is set when the run is told to stop, so
+that an engine that is waiting for workers can give up.
 """

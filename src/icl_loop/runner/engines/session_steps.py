@@ -1,7 +1,7 @@
-"""Stages: where a worker plays a session in steps, one request each.
+"""Play a session on a worker in steps of one request each, as the driver permits.
 
-Whoever records a session says when it may go on. So no request is made before the turn before it is
-written down, and whoever gives leave keeps all limits: pace, gates and budget of a whole cluster.
+The driver permits the next request once the previous turn is on disk and the rate limits and the
+budget of the whole cluster allow it.
 """
 
 import asyncio
@@ -14,135 +14,129 @@ from icl_loop.core.errors import IclLoopError, ModelError, ModelUnavailable
 from icl_loop.core.messages import Message, Reply
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
-from icl_loop.runner.session import Entry, Saved, entries
+from icl_loop.runner.session import Entry, Saved, play_session
 
-Count = Callable[[Sequence[Message]], int]
+CountTokens = Callable[[Sequence[Message]], int]
 
-FREELY_S = 0.1
-"""Seconds that a session plays in one step where its requests need no leave."""
-FREELY = 64
+FREE_STEP_S = 0.1
+"""Longest step, in seconds, of a session whose requests need no permission."""
+FREE_STEP_ENTRIES = 64
 """Most entries of such a step."""
 
 
 @runtime_checkable
-class Pausing(Protocol):
+class ReportsPause(Protocol):
     """A model whose endpoint may ask for a pause."""
 
     @property
     def pause_s(self) -> float:
-        """Seconds until it may be asked again."""
+        """Seconds until the next request is welcome."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """What a session did since it was given leave.
+class StepResult:
+    """The result of one step of a session.
 
     Attributes:
-        entries: What it yielded.
-        came: What came of the request that it had leave for: a reply, or why there is none.
-        wants: Tokens of the request that it wants leave for, as counted; 0 if it only waits to go
-            on; None if it is over.
-        end: Why it cannot go on, if it is over and was not played to its end.
-        pause_s: Seconds for which the endpoint wants to be left alone.
+        entries: The entries the session yielded.
+        outcome: The outcome of the permitted request; None if no request was made.
+        next_tokens: Tokens of the request that now needs permission; 0 if none needs it but the
+            session can continue; None if the session has ended.
+        error: The error that ended the session, if any.
+        pause_s: Seconds for which the endpoint asks not to be called.
     """
 
     entries: tuple[Entry, ...] = ()
-    came: Reply | ModelError | None = None
-    wants: int | None = None
-    end: IclLoopError | None = None
+    outcome: Reply | ModelError | None = None
+    next_tokens: int | None = None
+    error: IclLoopError | None = None
     pause_s: float = 0.0
 
 
-class Stage:
-    """Plays one session, step by step."""
+class SessionStepper:
+    """Plays one session step by step."""
 
     def __init__(
-        self, session: Session, saved: Saved, model: ChatModel, count: Count | None
+        self, session: Session, saved: Saved, model: ChatModel, count: CountTokens | None
     ) -> None:
-        """Ask `model` with leave only, for as many tokens as `count` says; freely if None."""
+        """Ask permission for every request and state its tokens by `count`; for none if None."""
         self._model, self._is_free = model, count is None
-        asked = model if count is None else _ByLeave(self, model, count)
-        self._playing = entries(session, saved, asked)
+        gated = model if count is None else _GatedModel(self, model, count)
+        self._playing = play_session(session, saved, gated)
         self._task: asyncio.Task[None] | None = None
-        self._step: asyncio.Future[Step]
-        self._leave: asyncio.Future[int]
+        self._step: asyncio.Future[StepResult]
+        self._permission: asyncio.Future[int]
         self._entries: list[Entry] = []
-        self._came: Reply | ModelError | None = None
-        self._since = 0.0
+        self._started = 0.0
+        self.outcome: Reply | ModelError | None = None
 
-    async def go_on(self, attempt: int) -> Step:
-        """Play until leave is wanted; `attempt` numbers the attempts at the next request."""
-        self._since = time.monotonic()
+    async def step(self, attempt: int) -> StepResult:
+        """Play until permission is needed; `attempt` numbers the attempts at the next request."""
+        self._started = time.monotonic()
         self._step = asyncio.get_running_loop().create_future()
         if self._task is None:
             self._task = asyncio.create_task(self._play())
         else:
-            self._leave.set_result(attempt)
+            self._permission.set_result(attempt)
         await asyncio.wait((self._task, self._step), return_when=asyncio.FIRST_COMPLETED)
-        return self._step.result() if self._step.done() else self._over(self._task)
+        if self._step.done():
+            return self._step.result()
+        error = self._task.exception()
+        if error is not None and not isinstance(error, IclLoopError):
+            raise error
+        return self._result(error=error)
 
     def close(self) -> None:
-        """Drop what is being done."""
+        """Cancel the session."""
         if self._task is not None:
             self._task.cancel()
 
-    async def leave(self, counted: int) -> int:
-        """Say what was done, and wait until it may go on."""
-        self._leave = asyncio.get_running_loop().create_future()
-        self._step.set_result(self._done(wants=counted))
-        return await self._leave
-
-    def take(self, came: Reply | ModelError) -> None:
-        """Take note of what came of a request."""
-        self._came = came
+    async def permission(self, tokens: int) -> int:
+        """End the step, wait for permission and return the number of the attempt."""
+        self._permission = asyncio.get_running_loop().create_future()
+        self._step.set_result(self._result(next_tokens=tokens))
+        return await self._permission
 
     async def _play(self) -> None:
         async for entry in self._playing:
             self._entries.append(entry)
-            if self._is_free and self._is_long():
-                await self.leave(0)
+            elapsed = time.monotonic() - self._started
+            if self._is_free and (len(self._entries) >= FREE_STEP_ENTRIES or elapsed > FREE_STEP_S):
+                await self.permission(0)
 
-    def _is_long(self) -> bool:
-        return len(self._entries) >= FREELY or time.monotonic() - self._since > FREELY_S
-
-    def _over(self, task: asyncio.Task[None]) -> Step:
-        """Return the last step; what was not raised on purpose is raised here."""
-        error = task.exception()
-        if error is not None and not isinstance(error, IclLoopError):
-            raise error
-        return self._done(end=error)
-
-    def _done(self, wants: int | None = None, end: IclLoopError | None = None) -> Step:
-        done, came = tuple(self._entries), self._came
-        self._entries, self._came = [], None
-        pause_s = self._model.pause_s if isinstance(self._model, Pausing) else 0.0
-        return Step(done, came, wants, end, pause_s)
+    def _result(
+        self, next_tokens: int | None = None, error: IclLoopError | None = None
+    ) -> StepResult:
+        entries, outcome = tuple(self._entries), self.outcome
+        self._entries, self.outcome = [], None
+        pause_s = self._model.pause_s if isinstance(self._model, ReportsPause) else 0.0
+        return StepResult(entries, outcome, next_tokens, error, pause_s)
 
 
-class _ByLeave:
-    """A model that is asked as often as there is leave to."""
+class _GatedModel:
+    """A model that waits for permission before each request."""
 
-    def __init__(self, stage: Stage, model: ChatModel, count: Count) -> None:
-        self._stage, self._model, self._count = stage, model, count
+    def __init__(self, stepper: SessionStepper, model: ChatModel, count: CountTokens) -> None:
+        self._stepper, self._model, self._count = stepper, model, count
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the model's reply.
+        """Return the model's reply; retry, with permission, while the model is unavailable.
 
         Raises:
-            ModelError: It refused for good; where it may answer later, leave is wanted again.
+            ModelError: The model rejected the request.
         """
-        counted = self._count(messages)
+        tokens = self._count(messages)
         while True:
-            attempt = await self._stage.leave(counted)
+            attempt = await self._stepper.permission(tokens)
             start = time.perf_counter()
             try:
                 reply = await self._model.complete(messages)
             except ModelUnavailable as error:
-                self._stage.take(error)
+                self._stepper.outcome = error
             except ModelError as error:
-                self._stage.take(error)
+                self._stepper.outcome = error
                 raise
             else:
-                self._stage.take(reply)
+                self._stepper.outcome = reply
                 return replace(reply, attempts=attempt, latency_s=time.perf_counter() - start)

@@ -1,9 +1,8 @@
-"""The engine of a Ray cluster: sessions play on workers, and this process writes them down.
+"""The engine that plays sessions on the workers of a Ray cluster.
 
-A worker plays a session up to its next request and hands over what was answered; this process
-writes it down, waits until pace and budget allow the request, and gives leave. No disk is shared: a
-session travels with its samples, what its model reads from files is sent once, and its turns come
-back.
+A worker plays a session up to its next request and returns the finished turns. This process saves
+them, waits until rate limits and budget allow the request, and permits it. Machines share no disk:
+sessions are sent with their samples, and files that models read are sent once per worker.
 """
 
 import asyncio
@@ -12,45 +11,45 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from icl_loop.experiment import Session
-from icl_loop.runner.engines.ray.cluster import cluster, library
+from icl_loop.runner.engines.ray.cluster import cluster, import_ray
 from icl_loop.runner.engines.ray.driver import Driver
-from icl_loop.runner.engines.ray.worker import Part, Worker
-from icl_loop.runner.engines.ray.worker_pool import WAIT_S, Crew
-from icl_loop.runner.engines.ray.worker_setup import Kit
+from icl_loop.runner.engines.ray.worker import Worker
+from icl_loop.runner.engines.ray.worker_pool import WAIT_S, WorkerPool
+from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
 from icl_loop.runner.model_pool import ModelPool
 
 if TYPE_CHECKING:
-    from icl_loop.runner.engines import Engine, Play
+    from icl_loop.runner.engines import Engine, PlaySession
 
-__all__ = ["WAIT_S", "Kit", "Part", "Worker", "cluster", "on_ray"]
+__all__ = ["WAIT_S", "Worker", "WorkerSetup", "cluster", "on_ray"]
 
 
 def on_ray(address: str | None = None, wait_s: float = WAIT_S) -> "Engine":
-    """Return the engine that plays on the Ray cluster at `address`.
+    """Return the engine for the Ray cluster at `address`.
 
     Args:
-        address: HOST:PORT, or `auto` for the one that this machine belongs to. If None, what
-            RAY_ADDRESS says, or else a cluster of this machine's own for as long as the run takes.
-        wait_s: Seconds that the run waits while the cluster has no worker for it.
+        address: HOST:PORT, or `auto` for the cluster this machine belongs to. If None, the value
+            of RAY_ADDRESS, or else a temporary cluster on this machine.
+        wait_s: Seconds to wait while the cluster has no free processor.
 
     Raises:
         InputError: Ray is not installed.
     """
-    library()
+    import_ray()
 
     @asynccontextmanager
     async def engine(
         pool: ModelPool, sessions: Sequence[Session], stopping: asyncio.Event
-    ) -> AsyncIterator["Play"]:
-        kit = Kit.of(pool, sessions)
+    ) -> AsyncIterator["PlaySession"]:
+        setup = WorkerSetup.of(pool, sessions)
         for session in sessions:
-            pool.terms(session)
+            pool.policy(session)  # fail early if a price is unknown
         with cluster(address):
-            crew = Crew(kit, min(len(sessions), pool.at_once), wait_s, stopping)
+            workers = WorkerPool(setup, min(len(sessions), pool.concurrency), wait_s, stopping)
             try:
-                await crew.gather()
-                yield Driver(pool, crew).play
+                await workers.start()
+                yield Driver(pool, workers).play
             finally:
-                await crew.dismiss()
+                await workers.close()
 
     return engine

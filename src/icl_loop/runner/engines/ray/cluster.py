@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one, and what it consists of."""
+"""Join or start a Ray cluster and report its resources."""
 
 import os
 import signal
@@ -12,60 +12,60 @@ from typing import Any
 from icl_loop.core.errors import InputError
 
 OWN_CLUSTER = "local"
-"""What Ray calls a cluster of its own on this machine."""
-QUIET = {  # some are read when Ray is imported
-    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anybody
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # what Ray is going to do anyway, without a warning
-    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # it prints on our standard output; we say what is lost
+"""Ray's address of a new cluster on this machine."""
+RAY_ENVIRONMENT = {  # set before import, because Ray reads some of them then
+    "RAY_USAGE_STATS_ENABLED": "0",  # send no statistics
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # future default, without the warning
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # keep Ray's messages about lost nodes off our output
 }
 CONNECT_S = 10.0
-"""Seconds in which the machine of an address has to answer."""
+"""Seconds to wait for a connection to the address of a cluster."""
 
 
-class Lost(Exception):
-    """A worker is gone, and with it what it was doing."""
+class WorkerLost(Exception):
+    """A worker has died, and the result of its current task is lost."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machines:
-    """The machines that a cluster consists of now.
+class ClusterResources:
+    """The machines and processors of a cluster.
 
     Attributes:
-        nodes: Ray's names of them.
-        processors: How many they have together.
-        free: How many of those nobody has reserved.
+        nodes: Ray's ids of the machines.
+        cpus: Processors of all machines together.
+        free: Processors that nobody has reserved.
     """
 
     nodes: frozenset[str] = frozenset()
-    processors: int = 0
+    cpus: int = 0
     free: int = 0
 
     @classmethod
-    def now(cls) -> "Machines":
-        """Return what Ray says."""
-        ray = library()
+    def now(cls) -> "ClusterResources":
+        """Return the current resources."""
+        ray = import_ray()
         return cls(
             nodes=frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"]),
-            processors=int(ray.cluster_resources().get("CPU", 0)),
+            cpus=int(ray.cluster_resources().get("CPU", 0)),
             free=int(ray.available_resources().get("CPU", 0)),
         )
 
     def __str__(self) -> str:
-        processors = _many(self.processors, "CPU")
-        return f"{processors} on {_many(len(self.nodes), 'machine')}, {self.free} of them free"
+        cpus = _plural(self.cpus, "CPU")
+        return f"{cpus} on {_plural(len(self.nodes), 'machine')}, {self.free} of them free"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def library() -> Any:  # noqa: ANN401  a module that need not be installed
-    """Return Ray, which is not imported before it is asked for.
+def import_ray() -> Any:  # noqa: ANN401  an optional module
+    """Import Ray and return it.
 
     Raises:
         InputError: It is not installed.
     """
-    for name, value in QUIET.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         import ray  # noqa: PLC0415
@@ -78,27 +78,27 @@ def library() -> Any:  # noqa: ANN401  a module that need not be installed
 
 @contextmanager
 def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # noqa: ANN401  Ray's own
-    """Join a cluster, or start one, and leave it in the end; one joined before is stayed in.
+    """Join or start a cluster and leave it at the end; do nothing if this process is in one.
 
     Args:
         address: As for `on_ray`.
-        options: Of `ray.init`.
+        options: Further arguments of `ray.init`.
 
     Raises:
         InputError: There is no cluster at the address.
     """
-    ray = library()
+    ray = import_ray()
     if ray.is_initialized():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     _check(address)
     own = {"include_dashboard": False} if address == OWN_CLUSTER else {}
-    with _sigterm_kept():
+    with _sigterm_handler_kept():
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR", **own, **options)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            raise InputError(f"no Ray cluster at {address}: {one_line(error)}") from None
+            raise InputError(f"no Ray cluster at {address}: {last_line(error)}") from None
     try:
         yield
     finally:
@@ -106,13 +106,14 @@ def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # no
 
 
 def _check(address: str) -> None:
-    """Raise InputError if there can be no cluster at `address`; Ray would take minutes to see it."""
+    """Raise InputError if no cluster can be at `address`; Ray itself would try for minutes."""
     if address in (OWN_CLUSTER, "auto"):
         return
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or "/" in host:
         raise InputError(
-            f"a Ray cluster is joined from one of its machines, by HOST:PORT or auto, got {address!r}"
+            f"{address!r} is not an address of a Ray cluster: use HOST:PORT or auto, on one of its"
+            " machines"
         )
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
@@ -121,38 +122,37 @@ def _check(address: str) -> None:
 
 
 @contextmanager
-def _sigterm_kept() -> Iterator[None]:
-    """Put the handler of SIGTERM back, which Ray replaces by one that ends the process."""
+def _sigterm_handler_kept() -> Iterator[None]:
+    """Restore the SIGTERM handler, which Ray replaces by one that exits."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = signal.getsignal(signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         yield
     finally:
-        if held is not None:  # else it is no handler of Python's
-            signal.signal(signal.SIGTERM, held)
+        if handler is not None:  # None if it was not installed from Python
+            signal.signal(signal.SIGTERM, handler)
 
 
-def one_line(error: Exception) -> str:
-    """Return what an error of Ray's says, without the traceback that it begins with."""
+def last_line(error: Exception) -> str:
+    """Return the message of a Ray error without the traceback before it."""
     return str(error).strip().split("\n")[-1][:300]
 
 
-async def done(result: Awaitable[Any]) -> Any:  # noqa: ANN401  whatever the worker returns
-    """Return what a worker returns.
+async def result_of(call: Awaitable[Any]) -> Any:  # noqa: ANN401  whatever the worker returns
+    """Return the result of a call to a worker.
 
     Raises:
-        Lost: It is gone, or what it returned is.
+        WorkerLost: The worker or the result is lost.
     """
-    errors = library().exceptions
-    gone = (
+    errors = import_ray().exceptions
+    try:
+        return await call
+    except (
         errors.RayActorError,
         errors.ObjectLostError,
         errors.NodeDiedError,
         errors.OutOfMemoryError,
-    )
-    try:
-        return await result
-    except gone as error:
-        raise Lost(one_line(error)) from None
+    ) as error:
+        raise WorkerLost(last_line(error)) from None

@@ -1,4 +1,4 @@
-"""Has sessions played by the workers of a cluster, and gives leave for every request."""
+"""Play sessions on the workers of a cluster and permit each of their requests."""
 
 import asyncio
 import time
@@ -12,106 +12,116 @@ from icl_loop.core.messages import Reply
 from icl_loop.core.records import Probe
 from icl_loop.experiment import Session
 from icl_loop.models.retrying import RequestPolicy
-from icl_loop.runner.engines.ray.cluster import Lost
-from icl_loop.runner.engines.ray.worker import Greeting, Part
-from icl_loop.runner.engines.ray.worker_connection import Hand
-from icl_loop.runner.engines.ray.worker_pool import Crew
-from icl_loop.runner.engines.session_steps import Step
+from icl_loop.runner.engines.ray.cluster import WorkerLost
+from icl_loop.runner.engines.ray.worker import WorkerIdentity
+from icl_loop.runner.engines.ray.worker_connection import WorkerConnection
+from icl_loop.runner.engines.ray.worker_pool import WorkerPool
+from icl_loop.runner.engines.session_steps import StepResult
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.session import Entry, Saved
 
-MOST_LOSSES = 3
-"""Workers that a session may lose without a turn between; it may be what kills them."""
+MAX_LOSSES = 3
+"""Workers that a session may lose without finishing a turn; the session may be the cause."""
 
 
-class _Moved(Exception):
-    """A session is to go on on a worker that plays less."""
+class _MoveSession(Exception):
+    """The session should move to a worker that is less busy."""
 
 
 @dataclass
 class Driver:
-    """Has sessions played by a crew; gives leave for every request, within what the pool allows."""
+    """Plays sessions on workers and applies the request policies of the model pool.
+
+    Attributes:
+        pool: The request policies.
+        workers: The workers.
+    """
 
     pool: ModelPool
-    crew: Crew
-    _numbers: Iterator[int] = field(default_factory=count)
-    _not_before: dict[RequestPolicy, float] = field(default_factory=dict)
+    workers: WorkerPool
+    _ids: Iterator[int] = field(default_factory=count)
+    _paused_until: dict[RequestPolicy, float] = field(default_factory=dict)
 
     async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
-        """Yield what the session yields, on another worker where one is lost, or plays much less.
+        """Yield the entries of a session; move it if its worker is lost or much busier than others.
 
         Raises:
-            StoppedShort: It lost too many workers in one place.
-            IclLoopError: As the session itself.
+            StoppedShort: It lost too many workers without finishing a turn.
+            IclLoopError: The session itself stopped.
         """
-        known, yielded, losses = saved, 0, 0
-        after: Greeting | None = None
+        yielded = losses = 0
+        lost: WorkerIdentity | None = None
         while True:
-            hand = await self.crew.hand(after)
-            hand.playing += 1
+            worker = await self.workers.least_busy(lost)
+            worker.playing += 1
             try:
-                async with aclosing(self._on(hand, session, known)) as entries:
-                    place = 0
+                async with aclosing(self._play_on(worker, session, saved)) as entries:
+                    position = 0
                     async for entry in entries:
-                        place += not isinstance(entry, Probe)
-                        if isinstance(entry, Probe) or place > len(known.events):
-                            known = known.and_then(entry)
-                        elif place <= yielded:
-                            continue  # it was yielded on another worker
-                        yielded, losses = place, 0
+                        position += not isinstance(entry, Probe)
+                        if isinstance(entry, Probe) or position > len(saved.events):
+                            saved = saved.with_entry(entry)
+                        elif position <= yielded:
+                            continue  # another worker yielded it before
+                        yielded, losses = position, 0
                         yield entry
-            except _Moved:
-                after = None
-            except Lost as error:
-                self.crew.replace(hand)
-                after, losses = hand.greeting, losses + 1
-                if losses == MOST_LOSSES:
+            except _MoveSession:
+                lost = None
+            except WorkerLost as error:
+                self.workers.replace(worker)
+                lost, losses = worker.identity, losses + 1
+                if losses == MAX_LOSSES:
                     raise StoppedShort(
-                        f"{losses} workers were lost in one place, the last one so: {error}"
+                        f"{losses} workers were lost without finishing a turn; the last error: {error}"
                     ) from None
             else:
                 return
             finally:
-                hand.playing -= 1
+                worker.playing -= 1
 
-    async def _on(self, hand: Hand, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
-        """Yield what the session yields on one worker, the saved turns again."""
-        number, terms = next(self._numbers), self.pool.terms(session)
-        part = Part(session, saved, by_leave=terms is not None, counted=self.pool.is_counted)
+    async def _play_on(
+        self, worker: WorkerConnection, session: Session, saved: Saved
+    ) -> AsyncGenerator[Entry, None]:
+        """Yield the entries of a session on one worker, saved turns and notes included."""
+        number, policy = next(self._ids), self.pool.policy(session)
         try:
-            step: Step = await hand.begin(number, part)
+            step = await worker.begin(
+                number, session, saved, gated=policy is not None, counted=self.pool.counts_tokens
+            )
             while True:
                 for entry in step.entries:
                     yield entry
-                if (wants := step.wants) is None:
+                if (tokens := step.next_tokens) is None:
                     break
-                if step.entries and self.crew.has_room_beside(hand):
-                    raise _Moved
-                if terms is None:
-                    step = await hand.go_on(number, 1)
+                if step.entries and self.workers.is_overloaded(worker):
+                    raise _MoveSession
+                if policy is None:
+                    step = await worker.step(number, 1)
                 else:
-                    step = await self._asked(hand, number, terms, wants)
-            if step.end is not None:
-                raise step.end
+                    step = await self._permit(worker, number, policy, tokens)
+            if step.error is not None:
+                raise step.error
         finally:
-            hand.drop(number)
+            worker.drop(number)
 
-    async def _asked(self, hand: Hand, number: int, terms: RequestPolicy, counted: int) -> Step:
-        """Give leave for a request as soon as the terms allow; return the step that it led to."""
+    async def _permit(
+        self, worker: WorkerConnection, number: int, policy: RequestPolicy, tokens: int
+    ) -> StepResult:
+        """Permit a request, and its retries, as soon as the policy allows; return the step."""
         attempts = count(1)
-        step = Step()
+        step = StepResult()
 
-        async def once() -> Reply:
+        async def attempt() -> Reply:
             nonlocal step
-            await asyncio.sleep(self._not_before.get(terms, 0.0) - time.monotonic())
-            step = await hand.go_on(number, next(attempts))
-            self._not_before[terms] = max(
-                self._not_before.get(terms, 0.0), time.monotonic() + step.pause_s
+            await asyncio.sleep(self._paused_until.get(policy, 0.0) - time.monotonic())
+            step = await worker.step(number, next(attempts))
+            self._paused_until[policy] = max(
+                self._paused_until.get(policy, 0.0), time.monotonic() + step.pause_s
             )
-            if isinstance(step.came, Reply):
-                return step.came
-            raise step.came or StoppedShort("a worker was given leave, but asked nothing")
+            if isinstance(step.outcome, Reply):
+                return step.outcome
+            raise step.outcome or StoppedShort("a worker did not make the permitted request")
 
-        with suppress(ContextOverflow):  # the session goes on with a shorter request
-            await terms.request(counted, once)
+        with suppress(ContextOverflow):  # the session continues with a shorter request
+            await policy.request(tokens, attempt)
         return step

@@ -1,4 +1,4 @@
-"""What runs on the machines of a cluster: a worker plays parts, each step when it is told to."""
+"""The Ray actor that plays sessions, one step per permission."""
 
 import asyncio
 import os
@@ -8,114 +8,102 @@ from dataclasses import dataclass
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
-from icl_loop.runner.engines.ray.cluster import library
-from icl_loop.runner.engines.ray.worker_setup import Kit
-from icl_loop.runner.engines.session_steps import Count, Stage, Step
-from icl_loop.runner.model_pool import counting, model_key, uncounted
+from icl_loop.runner.engines.ray.cluster import import_ray
+from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
+from icl_loop.runner.engines.session_steps import SessionStepper, StepResult
+from icl_loop.runner.model_pool import count_nothing, model_key, request_counter
 from icl_loop.runner.session import Saved
 from icl_loop.transcripts import VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class Greeting:
-    """Who answers.
+class WorkerIdentity:
+    """Identifies a worker.
 
     Attributes:
-        version: Of this program.
-        node: Ray's name of its machine.
-        machine: The address of its machine.
-        process: Its number there.
+        version: Its version of icl_loop.
+        node: Ray's id of its machine.
+        address: The address of its machine.
+        pid: Its process id.
     """
 
     version: str
     node: str
-    machine: str
-    process: int
+    address: str
+    pid: int
 
     def __str__(self) -> str:
-        return f"the worker on {self.machine}, process {self.process}"
+        return f"the worker on {self.address}, process {self.pid}"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a worker is to play.
-
-    Attributes:
-        session: The session, with its samples.
-        saved: What is saved of it.
-        by_leave: Whether its requests need leave.
-        counted: Whether their tokens are to be counted.
-    """
-
-    session: Session
-    saved: Saved
-    by_leave: bool
-    counted: bool
-
-
-Order = tuple[int, int]
-"""The number of a part that is to go on, and of the attempt at its next request."""
+Permission = tuple[int, int]
+"""The number of a session that may continue, and of the attempt at its next request."""
 
 
 class Worker:
-    """Plays parts in a process of its own, each step when it is told to."""
+    """Plays any number of sessions in its own process, each step when it is permitted."""
 
     def __init__(self) -> None:
         self._models: dict[str, ChatModel] = {}
-        self._stages: dict[int, Stage] = {}
-        self._under_way: dict[asyncio.Task[Step], int] = {}
-        self._finished: list[tuple[int, Step | BaseException]] = []
-        self._news = asyncio.Event()
+        self._sessions: dict[int, SessionStepper] = {}
+        self._running: dict[asyncio.Task[StepResult], int] = {}
+        self._finished: list[tuple[int, StepResult | BaseException]] = []
+        self._any_finished = asyncio.Event()
 
-    async def greet(self) -> Greeting:
-        """Return who this is."""
-        ray = library()
+    async def identify(self) -> WorkerIdentity:
+        """Return the identity of this worker."""
+        ray = import_ray()
         node = ray.get_runtime_context().get_node_id()
-        return Greeting(VERSION, node, ray.util.get_node_ip_address(), os.getpid())
+        return WorkerIdentity(VERSION, node, ray.util.get_node_ip_address(), os.getpid())
 
-    async def open(self, kit: Kit) -> InputError | None:
-        """Open the models; return why it failed if it did."""
+    async def open(self, setup: WorkerSetup) -> InputError | None:
+        """Open the models; return the error if one cannot be opened."""
         try:
-            self._models = kit.models()
+            self._models = setup.open_models()
         except InputError as error:
             return error
         return None
 
-    async def begin(self, number: int, part: Part) -> Step:
-        """Begin to play a part under a number."""
-        model = self._models[model_key(part.session)]
-        self._stages[number] = Stage(part.session, part.saved, model, _count_of(part))
-        return await self._stages[number].go_on(1)
+    async def begin(
+        self, number: int, session: Session, saved: Saved, *, gated: bool, counted: bool
+    ) -> StepResult:
+        """Begin a session and play it up to its first request.
 
-    async def go_on(self, orders: Sequence[Order]) -> None:
-        """Let these parts go on."""
-        for number, attempt in orders:
-            if stage := self._stages.get(number):  # it may have been dropped since
-                task = asyncio.create_task(stage.go_on(attempt))
-                self._under_way[task] = number
+        Args:
+            number: Identifies the session in later calls.
+            session: The session, with its samples.
+            saved: The part of it that is saved.
+            gated: Whether its requests need permission.
+            counted: Whether their tokens are counted.
+        """
+        count = request_counter(session.window.counter) if counted else count_nothing
+        self._sessions[number] = SessionStepper(
+            session, saved, self._models[model_key(session)], count if gated else None
+        )
+        return await self._sessions[number].step(1)
+
+    async def step(self, permissions: Sequence[Permission]) -> None:
+        """Let these sessions continue; `finished` returns their steps."""
+        for number, attempt in permissions:
+            if session := self._sessions.get(number):  # it may have been dropped
+                task = asyncio.create_task(session.step(attempt))
+                self._running[task] = number
                 task.add_done_callback(self._finish)
 
-    async def done(self) -> list[tuple[int, Step | BaseException]]:
-        """Return the steps that were finished since this was last asked, at least one."""
-        await self._news.wait()
-        self._news.clear()
+    async def finished(self) -> list[tuple[int, StepResult | BaseException]]:
+        """Wait for at least one step and return all steps finished since the last call."""
+        await self._any_finished.wait()
+        self._any_finished.clear()
         finished, self._finished = self._finished, []
         return finished
 
-    def _finish(self, task: asyncio.Task[Step]) -> None:
-        number = self._under_way.pop(task)
+    async def drop(self, number: int) -> None:
+        """Cancel a session."""
+        if session := self._sessions.pop(number, None):
+            session.close()
+
+    def _finish(self, task: asyncio.Task[StepResult]) -> None:
+        number = self._running.pop(task)
         if not task.cancelled():
             self._finished.append((number, task.exception() or task.result()))
-            self._news.set()
-
-    async def drop(self, number: int) -> None:
-        """Forget the part of this number."""
-        if stage := self._stages.pop(number, None):
-            stage.close()
-
-
-def _count_of(part: Part) -> Count | None:
-    """Return what counts the tokens of the requests that a part needs leave for."""
-    if not part.by_leave:
-        return None
-    return counting(part.session.window.counter) if part.counted else uncounted
+            self._any_finished.set()

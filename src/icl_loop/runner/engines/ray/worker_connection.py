@@ -1,80 +1,90 @@
-"""The line to one worker, on which orders and steps go in groups."""
+"""The connection to one worker; permissions and steps travel in batches."""
 
 import asyncio
 from typing import Any
 
-from icl_loop.runner.engines.ray.cluster import Lost, done, library
-from icl_loop.runner.engines.ray.worker import Greeting, Order, Part
-from icl_loop.runner.engines.session_steps import Step
+from icl_loop.experiment import Session
+from icl_loop.runner.engines.ray.cluster import WorkerLost, import_ray, result_of
+from icl_loop.runner.engines.ray.worker import Permission, WorkerIdentity
+from icl_loop.runner.engines.session_steps import StepResult
+from icl_loop.runner.session import Saved
 
 
-class Hand:
-    """A worker that answers, and the line to it."""
+class WorkerConnection:
+    """Sends sessions and permissions to a worker and receives their steps.
 
-    def __init__(self, actor: Any, greeting: Greeting) -> None:  # noqa: ANN401  a handle of Ray's
-        """Listen to the worker that greeted so."""
-        self.greeting = greeting
+    Attributes:
+        identity: The worker.
+        playing: How many sessions it is playing.
+    """
+
+    def __init__(self, actor: Any, identity: WorkerIdentity) -> None:  # noqa: ANN401  a Ray handle
+        """Connect to the worker behind `actor`."""
+        self.identity = identity
         self.playing = 0
         self._actor = actor
-        self._orders: list[Order] = []
-        self._awaited: dict[int, asyncio.Future[Step]] = {}
-        self._listening = asyncio.create_task(self._listen())
-        self._listening.add_done_callback(self._give_up)
+        self._permissions: list[Permission] = []
+        self._awaited: dict[int, asyncio.Future[StepResult]] = {}
+        self._receiving = asyncio.create_task(self._receive())
+        self._receiving.add_done_callback(self._fail_awaited)
 
-    async def begin(self, number: int, part: Part) -> Step:
-        """Have a part played up to its first request.
+    async def begin(
+        self, number: int, session: Session, saved: Saved, *, gated: bool, counted: bool
+    ) -> StepResult:
+        """Begin a session; see `Worker.begin`.
 
         Raises:
-            Lost: The worker is gone.
+            WorkerLost: The worker is lost.
         """
-        step: Step = await done(self._actor.begin.remote(number, part))
+        call = self._actor.begin.remote(number, session, saved, gated=gated, counted=counted)
+        step: StepResult = await result_of(call)
         return step
 
-    async def go_on(self, number: int, attempt: int) -> Step:
-        """Have a part played on.
+    async def step(self, number: int, attempt: int) -> StepResult:
+        """Let a session continue.
 
         Raises:
-            Lost: The worker is gone.
+            WorkerLost: The worker is lost.
         """
-        if self._listening.done():
-            raise Lost("it had ended before")
-        awaited: asyncio.Future[Step] = asyncio.get_running_loop().create_future()
+        if self._receiving.done():
+            raise WorkerLost("the connection is closed")
+        loop = asyncio.get_running_loop()
+        awaited: asyncio.Future[StepResult] = loop.create_future()
         self._awaited[number] = awaited
-        if not self._orders:
-            asyncio.get_running_loop().call_soon(self._send)
-        self._orders.append((number, attempt))
+        if not self._permissions:
+            loop.call_soon(self._send)
+        self._permissions.append((number, attempt))
         try:
             return await awaited
         finally:
             del self._awaited[number]
 
     def drop(self, number: int) -> None:
-        """Have a part forgotten."""
+        """Cancel a session on the worker."""
         self._actor.drop.remote(number)
 
-    def end(self) -> None:
-        """End the worker, whatever it is doing."""
-        self._listening.cancel()
-        library().kill(self._actor)
+    def close(self) -> None:
+        """Kill the worker."""
+        self._receiving.cancel()
+        import_ray().kill(self._actor)
 
     def _send(self) -> None:
-        orders, self._orders = self._orders, []
-        self._actor.go_on.remote(orders)
+        permissions, self._permissions = self._permissions, []
+        self._actor.step.remote(permissions)
 
-    async def _listen(self) -> None:
+    async def _receive(self) -> None:
         while True:
-            for number, step in await done(self._actor.done.remote()):
+            for number, step in await result_of(self._actor.finished.remote()):
                 awaited = self._awaited.get(number)
                 if awaited is None or awaited.done():
                     continue
-                if isinstance(step, Step):
+                if isinstance(step, StepResult):
                     awaited.set_result(step)
                 else:
                     awaited.set_exception(step)
 
-    def _give_up(self, listening: asyncio.Task[None]) -> None:
-        """Let nobody wait for a worker that is not listened to any more."""
-        error = None if listening.cancelled() else listening.exception()
+    def _fail_awaited(self, receiving: asyncio.Task[None]) -> None:
+        error = None if receiving.cancelled() else receiving.exception()
         for awaited in self._awaited.values():
             if not awaited.done():
-                awaited.set_exception(error or Lost("it was ended"))
+                awaited.set_exception(error or WorkerLost("the connection was closed"))

@@ -1,238 +1,230 @@
-"""The workers of a run: as many as the cluster has processors, while it grows and shrinks."""
+"""The workers of a run: one per processor of the cluster, while it grows and shrinks."""
 
 import asyncio
 import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from icl_loop.core.errors import InputError, StoppedShort
-from icl_loop.runner.engines.ray.cluster import Lost, Machines, done, library, one_line
-from icl_loop.runner.engines.ray.worker import Greeting, Worker
-from icl_loop.runner.engines.ray.worker_connection import Hand
-from icl_loop.runner.engines.ray.worker_setup import Kit
+from icl_loop.runner.engines.ray.cluster import (
+    ClusterResources,
+    WorkerLost,
+    import_ray,
+    last_line,
+    result_of,
+)
+from icl_loop.runner.engines.ray.worker import Worker, WorkerIdentity
+from icl_loop.runner.engines.ray.worker_connection import WorkerConnection
+from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
 from icl_loop.transcripts import VERSION
 
 _log = logging.getLogger(__name__)
 
 WAIT_S = 600.0
-"""Seconds that a run waits while it has no worker; a cluster that grows by machines takes minutes."""
-GATHER_S = 10.0
-"""Seconds that it waits for more workers once there is one; those that come later join it."""
-LOOK_S = 1.0
-"""Seconds between looks at what the cluster consists of."""
+"""Seconds that a run waits while it has no worker; adding a machine to a cluster takes minutes."""
+START_S = 10.0
+"""Seconds to wait for further workers after the first; later ones join during the run."""
+REFRESH_S = 1.0
+"""Seconds between queries of the cluster's resources."""
 POLL_S = 0.1
-"""Seconds between looks at whether there is a worker."""
-FIRST_WORD_S = 5.0
-"""Seconds of waiting after which the first word is said about it."""
-NEXT_WORD_S = 30.0
-"""Seconds until the next."""
-MOST_STARTS = 3
-"""Workers in a row that may be lost while they start."""
-AT_ONCE = 100_000
-"""Steps that may be under way on a worker; the run's own concurrency is the limit."""
+"""Seconds between checks for a worker."""
+FIRST_NOTICE_S = 5.0
+"""Seconds without a worker before the first message about it."""
+NOTICE_EVERY_S = 30.0
+"""Seconds between further messages."""
+MAX_FAILED_STARTS = 3
+"""Workers in a row that may die while they start."""
+MAX_STEPS = 100_000
+"""Concurrent calls per worker; in effect unlimited, since the run limits concurrency itself."""
 
 
-def is_crowded(playing: int, least: int) -> bool:
-    """Return whether a session should move from a worker to the one that plays the least."""
+def is_overloaded(playing: int, least: int) -> bool:
+    """Return whether a worker that plays so many sessions should hand one to the least busy."""
     return playing - least > 1 + playing // 4
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """Why a worker cannot be used, and Ray's name of the machine if that is known."""
+class _Rejection(NamedTuple):
+    """Why a worker cannot be used, and Ray's id of its machine if known."""
 
     reason: InputError
-    node: str | None = None
+    node: str | None
 
 
 @dataclass
-class Crew:
-    """The workers of a run: one for each processor of the cluster, as long as it is there.
+class WorkerPool:
+    """Keeps one worker per processor of the cluster.
 
     Attributes:
-        kit: What they are sent once.
-        most: How many can be of use.
-        wait_s: Seconds that may pass without any.
-        stopping: Set once the run is to stop.
+        setup: Sent to each worker.
+        max_workers: Most workers that are useful.
+        wait_s: Longest time without any worker, in seconds.
+        stopping: Set when the run is told to stop.
     """
 
-    kit: Kit
-    most: int
+    setup: WorkerSetup
+    max_workers: int
     wait_s: float
     stopping: asyncio.Event
-    _kit_sent: Any = None
-    _machines: Machines = field(default_factory=Machines)
-    _hands: list[Hand] = field(default_factory=list)
-    _joining: dict[asyncio.Task[None], Any] = field(default_factory=dict)
-    _refusals: list[_Refusal] = field(default_factory=list)
-    _lost_starts: int = 0
-    _gathered: bool = False
-    _alone_since: float = field(default_factory=time.monotonic)
-    _word_after_s: float = FIRST_WORD_S
-    _tending: asyncio.Task[None] | None = None
-    _looking: asyncio.Future[Machines] | None = None
+    _shared_setup: Any = None
+    _resources: ClusterResources = field(default_factory=ClusterResources)
+    _workers: list[WorkerConnection] = field(default_factory=list)
+    _starting: dict[asyncio.Task[None], Any] = field(default_factory=dict)
+    _rejections: list[_Rejection] = field(default_factory=list)
+    _failed_starts: int = 0
+    _started: bool = False
+    _idle_since: float = field(default_factory=time.monotonic)
+    _notice_after_s: float = FIRST_NOTICE_S
+    _monitor: asyncio.Task[None] | None = None
+    _query: asyncio.Future[ClusterResources] | None = None
 
-    async def gather(self) -> None:
-        """Start the workers, wait for the first, and a little for the others.
+    async def start(self) -> None:
+        """Start the workers; wait for the first one, and up to `START_S` for the others.
 
         Raises:
-            InputError: A model cannot be opened there.
-            StoppedShort: There is none.
+            InputError: A worker cannot open a model.
+            StoppedShort: No worker started in time.
         """
-        self._kit_sent = library().put(self.kit)
-        self._tending = asyncio.create_task(self._tend())
-        await self._some()
-        until = time.monotonic() + GATHER_S
-        while self._is_incomplete() and time.monotonic() < until:  # noqa: ASYNC110  it may end by much
+        self._shared_setup = import_ray().put(self.setup)
+        self._monitor = asyncio.create_task(self._watch_cluster())
+        await self._wait_for_worker()
+        deadline = time.monotonic() + START_S
+        while self._is_starting() and time.monotonic() < deadline:  # noqa: ASYNC110  several things end it
             await asyncio.sleep(POLL_S)
-        if self._refusals and not self.stopping.is_set():
-            raise self._refusals[0].reason
-        self._gathered = True
+        if self._rejections and not self.stopping.is_set():
+            raise self._rejections[0].reason
+        self._started = True
 
-    async def hand(self, after: Greeting | None = None) -> Hand:
+    async def least_busy(self, lost: WorkerIdentity | None = None) -> WorkerConnection:
         """Return the worker that plays the fewest sessions; wait if there is none.
 
         Args:
-            after: The worker that the session lost; one on another machine is the better choice,
-                since what was lost may be all of a machine.
+            lost: The worker that the session has lost; other machines are preferred, because the
+                whole machine may be down.
 
         Raises:
-            InputError: A model cannot be opened on any.
-            StoppedShort: None came in time, or the run is to stop.
+            InputError: No worker can open the models.
+            StoppedShort: No worker started in time, or the run was told to stop.
         """
-        await self._some()
-        if not self._hands:
-            raise StoppedShort("the run was stopped while the cluster had no worker for it")
-        node = after.node if after else None
-        return min(self._hands, key=lambda each: (each.greeting.node == node, each.playing))
+        await self._wait_for_worker()
+        if not self._workers:
+            raise StoppedShort("the run was stopped while it waited for a worker")
+        node = lost.node if lost else None
+        return min(self._workers, key=lambda each: (each.identity.node == node, each.playing))
 
-    def has_room_beside(self, hand: Hand) -> bool:
-        """Return whether another worker plays so much less that a session should move to it."""
-        least = min((each.playing for each in self._hands), default=hand.playing)
-        return is_crowded(hand.playing, least)
+    def is_overloaded(self, worker: WorkerConnection) -> bool:
+        """Return whether a session of this worker should move to a less busy one."""
+        least = min((each.playing for each in self._workers), default=worker.playing)
+        return is_overloaded(worker.playing, least)
 
-    def replace(self, hand: Hand) -> None:
-        """Take a lost worker off the list, and call another; the first to miss it does."""
-        if hand in self._hands:
-            self._hands.remove(hand)
-            self._alone_since = time.monotonic()
-            hand.end()
-            _log.warning("%s is gone; its sessions go on elsewhere", hand.greeting)
-            self._grow()
+    def replace(self, worker: WorkerConnection) -> None:
+        """Remove a lost worker, unless that was done, and start another."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            self._idle_since = time.monotonic()
+            worker.close()
+            _log.warning("%s was lost; its sessions continue on other workers", worker.identity)
+            self._start_missing()
 
-    async def dismiss(self) -> None:
-        """End all workers, whatever they are doing."""
-        if self._tending is not None:
-            self._tending.cancel()
-        if self._looking is not None:  # Ray must not be left while it is asked
-            await asyncio.wait((self._looking,), timeout=LOOK_S)
-        joining = dict(self._joining)
-        for task, actor in joining.items():
+    async def close(self) -> None:
+        """Kill all workers."""
+        if self._monitor is not None:
+            self._monitor.cancel()
+        if self._query is not None:  # Ray must not be shut down during a query
+            await asyncio.wait((self._query,), timeout=REFRESH_S)
+        starting = dict(self._starting)
+        for task, actor in starting.items():
             task.cancel()
-            library().kill(actor)
-        await asyncio.gather(*joining, return_exceptions=True)
-        for hand in self._hands:
-            hand.end()
+            import_ray().kill(actor)
+        await asyncio.gather(*starting, return_exceptions=True)
+        for worker in self._workers:
+            worker.close()
 
-    async def _some(self) -> None:
-        """Wait until there is a worker, or the run is to stop."""
-        while not self._hands and not self.stopping.is_set():
-            if self._refusals and not self._joining:
-                raise self._refusals[0].reason
-            if time.monotonic() - self._alone_since > self.wait_s:
+    async def _wait_for_worker(self) -> None:
+        """Wait until there is a worker or the run is told to stop."""
+        while not self._workers and not self.stopping.is_set():
+            if self._rejections and not self._starting:
+                raise self._rejections[0].reason
+            if time.monotonic() - self._idle_since > self.wait_s:
                 raise StoppedShort(
-                    f"no worker of the Ray cluster came in {self.wait_s:.0f} s;"
-                    f" the cluster has {self._machines}"
+                    f"no worker started within {self.wait_s:.0f} s; the Ray cluster has"
+                    f" {self._resources}"
                 )
             await asyncio.sleep(POLL_S)
 
-    async def _tend(self) -> None:
-        """Call a worker for every processor that joins the cluster."""
+    async def _watch_cluster(self) -> None:
+        """Start a worker for every processor that joins the cluster."""
         while True:
-            await self._look()
-            self._grow()
-            self._say_if_waiting()
-            await asyncio.sleep(LOOK_S)
+            self._query = asyncio.ensure_future(asyncio.to_thread(ClusterResources.now))
+            with suppress(import_ray().exceptions.RayError, RuntimeError, OSError):
+                self._resources = await asyncio.shield(self._query)  # else assume no change
+            self._start_missing()
+            self._log_waiting()
+            await asyncio.sleep(REFRESH_S)
 
-    async def _look(self) -> None:
-        """Look at the cluster; where its head does not answer, it is as it was."""
-        self._looking = asyncio.ensure_future(asyncio.to_thread(Machines.now))
-        with suppress(library().exceptions.RayError, RuntimeError, OSError):
-            self._machines = await asyncio.shield(self._looking)
+    def _start_missing(self) -> None:
+        """Start the workers that are missing: at least one, and at most one per usable processor.
 
-    def _grow(self) -> None:
-        """Call as many workers as there are processors for; one at least, which waits for one."""
-        while len(self._hands) + len(self._joining) < self._wanted():
-            self._call()
+        A processor whose worker was rejected is not usable.
+        """
+        nodes = self._resources.nodes
+        rejected = sum(each.node is None or each.node in nodes for each in self._rejections)
+        wanted = max(0 if rejected else 1, self._resources.cpus - rejected)
+        for _ in range(min(self.max_workers, wanted) - len(self._workers) - len(self._starting)):
+            self._start_one()
 
-    def _wanted(self) -> int:
-        """Return how many workers there should be; where one was refused there is room for none."""
-        known = self._machines.nodes
-        barred = sum(each.node is None or each.node in known for each in self._refusals)
-        return min(self.most, max(0 if barred else 1, self._machines.processors - barred))
+    def _is_starting(self) -> bool:
+        return bool(self._starting) and not self._rejections and not self.stopping.is_set()
 
-    def _is_incomplete(self) -> bool:
-        return not self.stopping.is_set() and bool(self._joining) and not self._refusals
-
-    def _say_if_waiting(self) -> None:
-        """Say what is waited for if it takes long."""
-        if self._hands:
-            self._word_after_s = FIRST_WORD_S
-        elif time.monotonic() - self._alone_since > self._word_after_s:
-            self._word_after_s += NEXT_WORD_S
+    def _log_waiting(self) -> None:
+        """Log a message now and then while there is no worker."""
+        if self._workers:
+            self._notice_after_s = FIRST_NOTICE_S
+        elif time.monotonic() - self._idle_since > self._notice_after_s:
+            self._notice_after_s += NOTICE_EVERY_S
             _log.warning(
-                "waiting for a worker with 1 CPU to start, %.0f s at most; the cluster has %s",
+                "waiting up to %.0f s for a free CPU; the Ray cluster has %s",
                 self.wait_s,
-                self._machines,
+                self._resources,
             )
 
-    def _call(self) -> None:
-        """Start a worker; it is on the list once it has opened the models."""
-        actor = (
-            library()
-            .remote(Worker)
-            .options(
-                num_cpus=1, max_restarts=0, max_concurrency=AT_ONCE, scheduling_strategy="SPREAD"
-            )
-            .remote()
-        )
-        task = asyncio.create_task(self._join(actor))
-        self._joining[task] = actor
-        task.add_done_callback(self._joining.pop)
+    def _start_one(self) -> None:
+        """Start a worker; it is available once it has opened the models."""
+        actor_class = import_ray().remote(Worker)
+        actor = actor_class.options(
+            num_cpus=1, max_restarts=0, max_concurrency=MAX_STEPS, scheduling_strategy="SPREAD"
+        ).remote()
+        task = asyncio.create_task(self._connect(actor))
+        self._starting[task] = actor
+        task.add_done_callback(self._starting.pop)
 
-    async def _join(self, actor: Any) -> None:  # noqa: ANN401  a handle of Ray's
-        """Take a worker in, or note why not."""
+    async def _connect(self, actor: Any) -> None:  # noqa: ANN401  a Ray handle
+        """Add a worker once it is ready; otherwise kill it and note why it cannot be used."""
         try:
-            greeting: Greeting = await done(actor.greet.remote())
-            refused = await self._opened(actor, greeting)
-        except (Lost, library().exceptions.RayError) as error:
-            self._note_lost(actor, error)
+            identity: WorkerIdentity = await result_of(actor.identify.remote())
+            error = await self._open_models(actor, identity)
+        except (WorkerLost, import_ray().exceptions.RayError) as lost:
+            import_ray().kill(actor)
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                self._reject(InputError(f"a worker did not start: {last_line(lost)}"))
             return
-        if refused is None:
-            self._lost_starts = 0
-            self._hands.append(Hand(actor, greeting))
+        if error is None:
+            self._failed_starts = 0
+            self._workers.append(WorkerConnection(actor, identity))
         else:
-            self._refuse(actor, InputError(f"{greeting}: {refused}"), greeting.node)
+            import_ray().kill(actor)
+            self._reject(InputError(f"{identity}: {error}"), identity.node)
 
-    async def _opened(self, actor: Any, greeting: Greeting) -> InputError | None:  # noqa: ANN401  a handle of Ray's
-        """Send a worker what it needs; return why it cannot be used."""
-        if greeting.version != VERSION:
-            return InputError(f"it has icl_loop {greeting.version}, this is {VERSION}")
-        refused: InputError | None = await done(actor.open.remote(self._kit_sent))
-        return refused
+    async def _open_models(self, actor: Any, identity: WorkerIdentity) -> InputError | None:  # noqa: ANN401  a Ray handle
+        """Send a worker its setup; return why it cannot be used, if so."""
+        if identity.version != VERSION:
+            return InputError(f"it runs icl_loop {identity.version}, this machine {VERSION}")
+        error: InputError | None = await result_of(actor.open.remote(self._shared_setup))
+        return error
 
-    def _note_lost(self, actor: Any, error: Exception) -> None:  # noqa: ANN401  a handle of Ray's
-        """Let another start in place of a worker that was lost at its start, unless that is usual."""
-        self._lost_starts += 1
-        if self._lost_starts < MOST_STARTS:
-            library().kill(actor)
-        else:
-            self._refuse(actor, InputError(f"a worker did not start: {one_line(error)}"))
-
-    def _refuse(self, actor: Any, reason: InputError, node: str | None = None) -> None:  # noqa: ANN401  a handle of Ray's
-        self._refusals.append(_Refusal(reason, node))
-        library().kill(actor)
-        if self._gathered:
-            _log.warning("a worker is not used: %s", reason)
+    def _reject(self, reason: InputError, node: str | None = None) -> None:
+        self._rejections.append(_Rejection(reason, node))
+        if self._started:
+            _log.warning("a worker cannot be used: %s", reason)

@@ -1,4 +1,4 @@
-"""What every worker is sent once: all that its models need and that may not be on its machine."""
+"""Everything that models read from files, sent once to each worker."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,61 +8,57 @@ import tiktoken
 from icl_loop.core.tokens import VOCABULARIES, know, portable
 from icl_loop.experiment import ModelSettings, Session
 from icl_loop.models import ChatModel, is_built_in
-from icl_loop.runner.model_pool import ModelPool, Opening, model_key
+from icl_loop.runner.model_pool import ModelFactory, ModelPool, model_key
 from icl_loop.tasks import datasets, prompts
 
 
 @dataclass(frozen=True, slots=True)
-class Kit:
-    """What the sessions of a run are played with.
+class WorkerSetup:
+    """What a worker needs to open the models of a run.
 
     Attributes:
-        openings: What opens each model, by its key.
-        prompt sets: The sentences that models of our own listen for, by name.
-        datasets: The data sets that simulated models know, by name.
-        vocabularies: Those by which tokens are counted.
+        model_factories: Functions that open the models, by `model_key`.
+        prompt_sets: Prompt sets that built-in models parse, by name.
+        datasets: Data sets that simulated models know, by name.
+        vocabularies: Vocabularies of the token counters.
     """
 
-    openings: Mapping[str, Opening]
+    model_factories: Mapping[str, ModelFactory]
     prompt_sets: Mapping[str, prompts.PromptSet]
     datasets: Mapping[str, datasets.Dataset]
     vocabularies: Sequence[tiktoken.Encoding] = ()
 
     @classmethod
-    def of(cls, pool: ModelPool, sessions: Sequence[Session]) -> "Kit":
-        """Return what these sessions are played with, read from the files of this machine.
+    def of(cls, pool: ModelPool, sessions: Sequence[Session]) -> "WorkerSetup":
+        """Return the setup for these sessions, read from files of this machine.
 
         Raises:
-            InputError: One of the files is not here.
+            InputError: A file is missing.
         """
-        known = {_known_to(each.settings.model) for each in sessions}
+        known = {_known_dataset(each.settings.model) for each in sessions}
         counters = {each.settings.context.counter for each in sessions}
         return cls(
-            openings={model_key(each): pool.opening(each) for each in sessions},
+            model_factories={model_key(each): pool.factory(each) for each in sessions},
             prompt_sets={each.settings.task.prompts: each.drawn.prompts for each in sessions},
-            datasets={name: _bare(name) for name in known if name is not None},
+            # `replace` makes a copy without cached samples
+            datasets={name: replace(datasets.open_dataset(name)) for name in known if name},
             vocabularies=[portable(name) for name in VOCABULARIES if name in counters],
         )
 
-    def models(self) -> dict[str, ChatModel]:
+    def open_models(self) -> dict[str, ChatModel]:
         """Open the models.
 
         Raises:
-            InputError: A key is missing.
+            InputError: An API key is missing.
         """
         for vocabulary in self.vocabularies:
             know(vocabulary)
         with prompts.given(self.prompt_sets), datasets.override_datasets(self.datasets):
-            return {key: opening() for key, opening in self.openings.items()}
+            return {key: open_model() for key, open_model in self.model_factories.items()}
 
 
-def _known_to(model: ModelSettings) -> str | None:
-    """Return the name of the data set that a model of ours is told to know, None without one."""
+def _known_dataset(model: ModelSettings) -> str | None:
+    """Return the name of the data set that a simulated model knows, None if it knows none."""
     name = model.params.get("dataset")
-    ours = is_built_in(model.name, model.base_url)
-    return name if ours and isinstance(name, str) else None
-
-
-def _bare(name: str) -> datasets.Dataset:
-    """Return a data set without the samples that it has given out."""
-    return replace(datasets.open_dataset(name))
+    built_in = is_built_in(model.name, model.base_url)
+    return name if built_in and isinstance(name, str) else None
