@@ -128,7 +128,7 @@ def waited_for(tmp_path: Path) -> None:
     assert held.wait(30)
     try:
         with pytest.raises(
-            StoppedShort, match="started within 1 s; the cluster has 2 CPUs on 1 machine"
+            StoppedShort, match="started within 1 s; the Ray cluster has 2 CPUs on 1 machine"
         ):
             play(experiment(), tmp_path, engine=on_ray(wait_s=1.0))
         result = asyncio.run(stopped_soon(Run(experiment(), tmp_path, engine=on_ray())))
