@@ -107,7 +107,7 @@ async def test_a_disk_that_may_not_be_written_is_said_to_be(tmp_path: Path) -> N
         await Run(experiment(streams=2), folder).play()
         before = transcripts_of(folder / "small")
         assert mounted(folder, "remount,ro")
-        with pytest.raises(StoppedShort, match="cannot write to .*: Read-only file system"):
+        with pytest.raises(StoppedShort, match=r"cannot write to .*: Read-only file system"):
             await Run(experiment(streams=3), folder).play()
         assert frame([folder]).height == 24
         assert transcripts_of(folder / "small") == before
