@@ -13,7 +13,7 @@ from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
-from icl_loop.runner.engines import Saved, entries
+from icl_loop.runner.engines import Saved, play_session
 
 
 @dataclass
@@ -108,14 +108,14 @@ async def test_probes_keep_the_limit() -> None:
     """Probes of a resumed session equal those of the uninterrupted one, and keep its limit."""
     probing = {"count": 2, "at": [4, 14, 20]}
     chosen, model = made(20, "within", probes=probing), Endpoint(limit=1_800)
-    whole = [entry async for entry in entries(chosen, Saved(), model)]
+    whole = [entry async for entry in play_session(chosen, Saved(), model)]
     asked = [entry for entry in whole if isinstance(entry, Probe)]
     assert len(asked) == 6
     assert sum(entry.overflows for entry in whole if isinstance(entry, Turn)) > 0
     for cut in range(0, len(whole) + 1, 5):
         saved = Saved()
         for entry in whole[:cut]:
-            saved = saved.and_then(entry)
-        again = [each async for each in entries(chosen, saved, model)]
+            saved = saved.with_entry(entry)
+        again = [each async for each in play_session(chosen, saved, model)]
         probed = [each for each in again if isinstance(each, Probe)]
         assert list(map(untimed, probed)) == list(map(untimed, asked[len(saved.probes) :]))
