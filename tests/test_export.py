@@ -25,9 +25,8 @@ from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
-from icl_loop.export import export, note_messages, parquet_writer
-from icl_loop.export.chat_jsonl import conversation
-from icl_loop.export.note_messages import shown
+from icl_loop.export import export, parquet_writer
+from icl_loop.export.conversation import conversation, note_request, shown_note
 from icl_loop.export.selection import Saved
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
@@ -59,7 +58,7 @@ TIME = "2026-01-02T03:04:05.678+00:00"
 
 @pytest.fixture(autouse=True)
 def event_loops_do_not_nest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep Inspect from patching the event loops of this process for good, and of other tests."""
+    """Keep Inspect from patching the event loops of this process, which other tests share."""
     if importlib.util.find_spec("nest_asyncio2") is not None:
         monkeypatch.setattr("nest_asyncio2.apply", lambda *_, **__: None)
 
@@ -305,12 +304,12 @@ def test_csv_holds_what_parquet_holds(
 
 
 @given(drawn=transcripts(), merge=st.booleans())
-def test_a_line_is_the_conversation(
+def test_chat_jsonl_holds_the_conversation(
     tmp_path_factory: pytest.TempPathFactory,
     drawn: Transcript,
     merge: bool,  # noqa: FBT001  hypothesis fills it
 ) -> None:
-    """The messages of a line are those of the session, in order, merged only as the wire did."""
+    """A line holds the messages of a session in order, merged only where the requests were."""
     folder = tmp_path_factory.mktemp("any")
     saved = save([drawn], folder / "saved")
     export([saved], "openai-jsonl", folder / "out.jsonl", merge=merge)
@@ -365,8 +364,8 @@ def test_what_a_later_version_writes_is_kept(tmp_path: Path) -> None:
 
 
 def inspect_logs(place: Path) -> Iterator[Any]:
-    """Yield the logs of a folder as Inspect's own reader gives them."""
-    log = pytest.importorskip("inspect_ai.log", reason="the extra [inspect] is not installed")
+    """Yield the logs in a folder, read by Inspect."""
+    log = pytest.importorskip("inspect_ai.log", reason="needs the extra [inspect]")
     for file in sorted(place.iterdir()):
         yield log.read_eval_log(str(file), resolve_attachments=True)
 
@@ -376,8 +375,8 @@ def inspect_logs(place: Path) -> Iterator[Any]:
 def test_inspect_reads_every_session(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript]
 ) -> None:
-    """Logs of the arms hold each session's messages, requests, judgements, accuracy and tokens."""
-    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    """Inspect reads the messages, requests, scores and tokens of every session from the logs."""
+    pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     folder = tmp_path_factory.mktemp("any")
     saved = save(drawn, folder / "saved")
     export([saved], "inspect", folder / "logs")
@@ -407,7 +406,7 @@ def _any(usages: Mapping[str, Any]) -> Any:  # noqa: ANN401  a class of an extra
 
 
 def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a class of an extra
-    """Assert that a sample holds the messages, requests and judgements of a session."""
+    """Assert that a sample holds the messages, requests and scores of a session."""
     turns, opening = saved.turns, system(saved.header.system)
     assert [_said(message) for message in sample.messages] == [
         (message.role, message.text, message.is_seen) for message in conversation(saved)
@@ -419,8 +418,8 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
             request = request_of(saved, played)
         else:
             written = [note for note in saved.notes if note.after_turn < played.after_turn]
-            standing = shown(saved, written[-1]) if written else ()
-            (question,) = note_messages.question(saved)
+            standing = shown_note(saved, written[-1]) if written else ()
+            (question,) = note_request(saved)
             request = build_request(opening, turns, from_spans(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [
             (message.role, message.text, message.is_seen) for message in request
@@ -448,8 +447,8 @@ def _said(message: Any) -> tuple[str, str, bool]:  # noqa: ANN401  a class of an
     "text", ["attachment://0123", "data:image/png;base64,AAAA", "</script>", "x" * 500]
 )
 def test_hostile_texts_survive_inspect(tmp_path: Path, text: str) -> None:
-    """What means something to Inspect's own writer is a text like any other."""
-    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    """Texts with a meaning to Inspect's own format survive unchanged."""
+    pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     kept = read(SAMPLE / "label-0.jsonl")
     turn = replace(
         kept.turns[0], reply=replace(kept.turns[0].reply, text=text), question=user(text)
@@ -462,8 +461,8 @@ def test_hostile_texts_survive_inspect(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("ending", ["eval", "json"])
 def test_the_metrics_of_a_log_are_those_of_the_analysis(tmp_path: Path, ending: str) -> None:
-    """Means are those that `summarise` gives, in either of Inspect's formats."""
-    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    """The means in a log are those that `summarise` returns, in both of Inspect's formats."""
+    pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     files = sorted(SAMPLE.glob("label-*.jsonl"))
     export(files, "inspect", tmp_path / f"out.{ending}")
     (summary,), (log,) = summarise(frame(files)), inspect_logs(tmp_path)
@@ -480,13 +479,13 @@ from inspect_ai.analysis import evals_df, messages_df, samples_df
 tables = [made(sys.argv[1]) for made in (evals_df, samples_df, messages_df)]
 print(json.dumps([[len(table) for table in tables], list(tables[1].columns)]))
 """
-"""A program, since Inspect leaves the event loops that it opens for this unclosed."""
+"""Runs in its own process, because Inspect does not close the event loops that it opens."""
 
 
 def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
-    """Inspect's data frames have a row a log, a row a session, and a row a message.
+    """Inspect's data frames have a row per log, per session and per message.
 
-    Of messages Inspect leaves out the frame, and told words that no request ever showed.
+    Inspect leaves out the system message, and told texts that no request showed.
     """
     for needed in ("inspect_ai", "pandas", "pyarrow"):
         pytest.importorskip(needed, reason=f"Inspect's data frames need {needed}")
@@ -503,23 +502,24 @@ def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
 
 
 def test_two_arms_are_two_logs(tmp_path: Path) -> None:
-    """Several arms do not go into one log; nothing is written then."""
-    pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+    """Several arms cannot be written to one log; nothing is written."""
+    pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     with pytest.raises(InputError, match="there are 4: feedback, label, none, stateless"):
         export([SAMPLE], "inspect", tmp_path / "out.eval")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_extra_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Inspect, its logs are refused in words, and nothing is written."""
+def test_a_missing_extra_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Inspect, the error says what to install, and nothing is written."""
     monkeypatch.setitem(sys.modules, "inspect_ai.log", None)
+    monkeypatch.delitem(sys.modules, "icl_loop.export.inspect_log", raising=False)
     with pytest.raises(InputError, match=r"pip install 'icl-loop\[inspect\]'"):
         export([SAMPLE], "inspect", tmp_path / "logs")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_export_says_what_it_wrote(icl_loop: Command, tmp_path: Path) -> None:
-    """Unfinished sessions and torn lines are said; a file is written over only by force."""
+def test_unfinished_and_torn_transcripts_are_mentioned(icl_loop: Command, tmp_path: Path) -> None:
+    """Unfinished sessions and torn lines are mentioned; files are overwritten only with --force."""
     cut = tmp_path / "cut"
     cut.mkdir()
     whole = (SAMPLE / "label-0.jsonl").read_bytes()
@@ -527,12 +527,12 @@ def test_export_says_what_it_wrote(icl_loop: Command, tmp_path: Path) -> None:
     arguments = ["export", SAMPLE, cut, "--to", "csv", "-o", tmp_path / "out.csv"]
     done = icl_loop(*arguments)
     assert done.returncode == 0
-    assert "there as far as they went: 1 of 9 sessions" in done.stderr
-    assert "the last line is torn and was left out" in done.stderr
+    assert "unfinished sessions: 1 of 9 sessions" in done.stderr
+    assert "torn last line" in done.stderr
     assert done.stdout.splitlines()[-1] == f"written: {tmp_path / 'out.csv'}"
     again = icl_loop(*arguments)
     assert (again.returncode, again.stdout) == (2, "")
-    assert "exists; --force writes over it" in again.stderr
+    assert "already exists" in again.stderr
     assert icl_loop(*arguments, "--force").returncode == 0
 
 
@@ -540,16 +540,19 @@ def test_export_says_what_it_wrote(icl_loop: Command, tmp_path: Path) -> None:
     ("arguments", "complaint"),
     [
         (["--to", "parqet"], "did you mean 'parquet'?"),
-        (["--to", "csv", "--merge"], "that is for openai-jsonl"),
+        (["--to", "csv", "--merge"], "needs a format with messages: openai-jsonl"),
         (["--to", "csv", "-o", "nowhere/x.csv"], "there is no folder nowhere"),
-        (["--to", "openai-jsonl", "-o", "FOLDER/x.jsonl"], "would be taken for a transcript"),
-        (["--to", "csv", "-o", "FOLDER/label-0.jsonl", "--force"], "is among what is exported"),
+        (["--to", "openai-jsonl", "-o", "FOLDER/x.jsonl"], "mistaken for a transcript"),
+        (
+            ["--to", "csv", "-o", "FOLDER/label-0.jsonl", "--force"],
+            "is one of the transcripts to export",
+        ),
     ],
 )
-def test_what_is_wrong_is_said(
+def test_wrong_input_is_refused(
     icl_loop: Command, tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
-    """Wrong input is an exit code of 2 and one sentence; nothing is written."""
+    """Wrong input gives one error and exit code 2; nothing is written."""
     for file in SAMPLE.glob("label-*.jsonl"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     given = [argument.replace("FOLDER", str(tmp_path)) for argument in arguments]
@@ -561,10 +564,10 @@ def test_what_is_wrong_is_said(
 
 
 @pytest.mark.parametrize("to", ["parquet", "csv", "openai-jsonl", "inspect"])
-def test_whole_or_not_at_all(tmp_path: Path, to: str) -> None:
-    """Where a transcript turns out to be damaged, nothing is left of the export."""
+def test_a_failed_export_leaves_nothing(tmp_path: Path, to: str) -> None:
+    """If a transcript turns out to be damaged, nothing is left of the export."""
     if to == "inspect":
-        pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+        pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     saved = tmp_path / "saved"
     saved.mkdir()
     for file in SAMPLE.glob("label-*.jsonl"):
@@ -578,9 +581,9 @@ def test_whole_or_not_at_all(tmp_path: Path, to: str) -> None:
 
 @pytest.mark.parametrize("to", ["parquet", "csv", "openai-jsonl", "inspect"])
 def test_no_key_is_in_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str) -> None:
-    """The key that a run was played with is in nothing that is exported of it."""
+    """No export of a run contains its API key."""
     if to == "inspect":
-        pytest.importorskip("inspect_ai", reason="the extra [inspect] is not installed")
+        pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     monkeypatch.setenv("CANARY_KEY", CANARY)
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     with serving(build_app(models, settings=ServerSettings(api_key=CANARY))) as base_url:
@@ -598,7 +601,7 @@ def test_no_key_is_in_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_pictures_stay_pictures(tmp_path: Path) -> None:
-    """A picture that was seen is bytes in Parquet and a data URL in a conversation."""
+    """The Parquet export holds the PNG bytes of images."""
     made = experiment(turns=2, streams=1, task={"encoding": "png"})
     (path,) = asyncio.run(Run(made, tmp_path).play()).paths
     export([path], "parquet", tmp_path / "out.parquet")

@@ -8,20 +8,20 @@ from tempfile import TemporaryDirectory
 from polars.exceptions import PolarsError
 
 from icl_loop.core.errors import InputError, StoppedShort, nearest
-from icl_loop.export import chat_jsonl, csv_writer, inspect_log, parquet_writer
+from icl_loop.export import chat_jsonl, csv_writer, parquet_writer
 from icl_loop.export.selection import Saved, Went
 from icl_loop.transcripts.exported_tables import TABLES, beside
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format to export to.
+    """An export format.
 
     Attributes:
-        ending: What its file or folder is called by default, after the name of the transcripts.
-        write: Writes the transcripts to a place.
-        beside: Tables that get a file of their own beside the place.
-        merges: Whether it can merge messages as the wire did.
+        ending: Ending of the default name of the file or folder.
+        write: Writes transcripts to a path; the flag asks to merge messages.
+        beside: Tables that get a file of their own beside the path.
+        merges: Whether the format has messages to merge.
     """
 
     ending: str
@@ -29,39 +29,55 @@ class Format:
     beside: tuple[str, ...] = ()
     merges: bool = False
 
-    def places(self, place: Path) -> list[Path]:
-        """Return all that is written where the format is written to `place`; `place` is last."""
+    def paths(self, place: Path) -> list[Path]:
+        """Return every path that an export to `place` writes; `place` is the last."""
         return [*(beside(place, table) for table in self.beside), place]
 
 
-def _tables(place: Path) -> dict[str, Path]:
+def _table_paths(place: Path) -> dict[str, Path]:
     return {table: place if table == "turns" else beside(place, table) for table in TABLES}
+
+
+def _write_parquet(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  one type for all formats
+    parquet_writer.write(saved, _table_paths(place))
+
+
+def _write_csv(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  as above
+    csv_writer.write(saved, _table_paths(place))
+
+
+def _write_chat(saved: Saved, place: Path, merge: bool) -> None:  # noqa: FBT001  as above
+    chat_jsonl.write(saved, place, merge=merge)
+
+
+def _write_inspect(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  as above
+    try:
+        from icl_loop.export.inspect_log import write  # noqa: PLC0415  an optional dependency
+    except ImportError:
+        raise InputError(
+            "inspect_ai is not installed: pip install 'icl-loop[inspect]', or inspect-ai itself"
+        ) from None
+    write(saved, place)
 
 
 _BESIDE = tuple(table for table in TABLES if table != "turns")
 FORMATS: Mapping[str, Format] = {
-    "parquet": Format(
-        ".parquet", lambda saved, place, _: parquet_writer.write(saved, _tables(place)), _BESIDE
-    ),
-    "csv": Format(".csv", lambda saved, place, _: csv_writer.write(saved, _tables(place)), _BESIDE),
-    "openai-jsonl": Format(
-        ".openai.jsonl",
-        lambda saved, place, merge: chat_jsonl.write(saved, place, merge=merge),
-        merges=True,
-    ),
-    "inspect": Format(".inspect", lambda saved, place, _: inspect_log.write(saved, place)),
+    "parquet": Format(".parquet", _write_parquet, _BESIDE),
+    "csv": Format(".csv", _write_csv, _BESIDE),
+    "openai-jsonl": Format(".openai.jsonl", _write_chat, merges=True),
+    "inspect": Format(".inspect", _write_inspect),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        places: The files, or the folder; the last is the one that was asked for.
-        sessions: How many sessions.
-        unfinished: Transcripts of sessions that have not ended; they are there as far as they went.
-        torn: Transcripts whose last line is torn and was left out.
+        places: The files, or the folder; the last is the path that was asked for.
+        sessions: Number of sessions.
+        unfinished: Transcripts of sessions that have not ended; their turns so far are exported.
+        torn: Transcripts with a torn last line, which is left out.
     """
 
     places: tuple[Path, ...]
@@ -70,24 +86,23 @@ class Exported:
     torn: tuple[Path, ...]
 
     def notes(self) -> Iterator[str]:
-        """Yield what should be said of it, a line each."""
+        """Yield a sentence about unfinished sessions, and one about torn lines."""
         if self.unfinished:
             count = f"{len(self.unfinished)} of {self.sessions} sessions"
-            yield f"not ended, and there as far as they went: {count}: {_some(self.unfinished)}"
+            yield f"exported up to the last turn of unfinished sessions: {count}: {_first(self.unfinished)}"
         if self.torn:
-            yield f"the last line is torn and was left out: {_some(self.torn)}"
+            yield f"left out the torn last line: {_first(self.torn)}"
 
 
-def _some(paths: Sequence[Path]) -> str:
-    """Return the first few of these paths."""
+def _first(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
 
 
 def format_named(name: str) -> Format:
-    """Return the format of this name.
+    """Return a format by name.
 
     Raises:
-        InputError: There is none; names the nearest.
+        InputError: There is no such format; suggests the nearest name.
     """
     if name not in FORMATS:
         raise InputError(f"unknown format {name!r}: {nearest(name, FORMATS)}")
@@ -105,35 +120,39 @@ def export(
 ) -> Exported:
     """Write the transcripts at `paths` in another format.
 
-    Everything is written beside its place first and then moved there whole.
+    Everything is written to a temporary folder first and then moved, so a failed export leaves
+    nothing behind.
 
     Args:
-        paths: Transcripts, or folders that hold them.
+        paths: Transcripts, or folders that contain them.
         to: Name of the format, one of `FORMATS`.
-        place: The file, or for Inspect the folder; called after the first path if None.
-        force: Write over what is there.
-        merge: Merge messages as the wire did; only where conversations are written.
-        went: Is told how many more sessions are written.
+        place: The file, or the folder for Inspect; by default, named after the first path.
+        force: Overwrite existing files.
+        merge: Merge neighbouring messages of one role, as the requests did.
+        went: Called with the number of sessions written since the last call.
 
     Raises:
-        InputError: Something given is wrong, or there is something at `place`; nothing was written.
-        StoppedShort: It cannot be written.
+        InputError: An argument is wrong, or `place` exists; nothing was written.
+        StoppedShort: `place` cannot be written.
     """
     form, named = format_named(to), list(paths)
     if merge and not form.merges:
         able = ", ".join(name for name, each in FORMATS.items() if each.merges)
-        raise InputError(f"{to} has no messages to merge; that is for {able}")
+        raise InputError(f"--merge needs a format with messages: {able}, not {to}")
     saved = Saved.at(named, went or (lambda _: None))
     place = place or Path(named[0].resolve().name.removesuffix(".jsonl") + form.ending)
-    places = form.places(place)
-    _refuse(saved, places, force=force)
-    if place.suffix == ".jsonl" and _is_below(place, named):
-        raise InputError(f"{place} would be taken for a transcript; name a place elsewhere")
+    places = form.paths(place)
+    _check_paths(saved, places, force=force)
+    folders = [folder.resolve() for folder in named]
+    if place.suffix == ".jsonl" and any(each in place.resolve().parents for each in folders):
+        raise InputError(
+            f"{place} would be mistaken for a transcript there; choose a path in another folder"
+        )
     try:
-        _write_whole(form, saved, place, merge=merge)
+        _write_and_move(form, saved, place, merge=merge)
     except (OSError, PolarsError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise StoppedShort(f"{place} cannot be written: {why}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise StoppedShort(f"{place} cannot be written: {reason}") from None
     seen = list(zip(saved.files, saved.glimpses, strict=True))
     return Exported(
         places=tuple(places),
@@ -143,33 +162,28 @@ def export(
     )
 
 
-def _refuse(saved: Saved, places: Iterable[Path], *, force: bool) -> None:
-    """Raise InputError where something stands in the way."""
+def _check_paths(saved: Saved, places: Iterable[Path], *, force: bool) -> None:
+    """Raise InputError if a path cannot be written or may not be overwritten."""
     sources = {file.resolve() for file in saved.files}
     for place in places:
         if place.resolve() in sources:
-            raise InputError(f"{place} is among what is exported; name another place")
+            raise InputError(f"{place} is one of the transcripts to export; choose another path")
         if place.exists() and not force:
-            raise InputError(f"{place} exists; --force writes over it")
+            raise InputError(f"{place} already exists; overwrite it with --force")
         if not place.parent.is_dir():
             raise InputError(f"{place} cannot be written: there is no folder {place.parent}")
 
 
-def _is_below(place: Path, folders: Iterable[Path]) -> bool:
-    return any(folder.resolve() in place.resolve().parents for folder in folders)
-
-
-def _write_whole(form: Format, saved: Saved, place: Path, *, merge: bool) -> None:
-    """Write to a folder beside `place`, then move what was written; a kill leaves no half file."""
+def _write_and_move(form: Format, saved: Saved, place: Path, *, merge: bool) -> None:
     with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
-        unseen = Path(name) / place.name
-        form.write(saved, unseen, merge)
-        for written, target in zip(form.places(unseen), form.places(place), strict=True):
+        temporary = Path(name) / place.name
+        form.write(saved, temporary, merge)
+        for written, target in zip(form.paths(temporary), form.paths(place), strict=True):
             _move(written, target)
 
 
 def _move(written: Path, place: Path) -> None:
-    """Move a file, or all files of a folder, to its place."""
+    """Move a file or folder to its path; files of a folder replace those of an existing one."""
     if not written.is_dir() or not place.exists():
         written.replace(place)
         return
