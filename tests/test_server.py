@@ -44,7 +44,8 @@ from icl_loop.server import (
     serve,
     serving,
 )
-from icl_loop.server.app import MAX_BODY, UNSOUND
+from icl_loop.server.app import MAX_BODY_BYTES
+from icl_loop.server.faults import INVALID_BODIES
 
 NAME = "reference/nearest"
 LAST_WORDS = CallableModel(lambda messages: f"You said: {messages[-1].text}\n\n So be it. ")
@@ -387,7 +388,7 @@ async def test_a_reset_connection() -> None:
     assert (log.total, log.unanswered, log.statuses) == (2, 2, {})
 
 
-@pytest.mark.parametrize("fault", sorted(UNSOUND))
+@pytest.mark.parametrize("fault", sorted(INVALID_BODIES))
 def test_unsound_bodies(fault: str) -> None:
     """Garbage, nothing and half a body come with status 200 and their length, and hold no answer."""
     log = RequestLog()
@@ -676,7 +677,7 @@ def test_other_addresses_and_methods_are_refused(plain: str) -> None:
 def test_a_body_that_is_too_long_is_refused(plain: str) -> None:
     """A body beyond the limit is 413, and the connection stays usable."""
     with Line(plain) as line:
-        status, _, body = line.send(b" " * (MAX_BODY + 1))
+        status, _, body = line.send(b" " * (MAX_BODY_BYTES + 1))
         assert (status, error_of(body)["type"]) == (413, "invalid_request_error")
         assert line.send()[0] == 200
 
@@ -784,7 +785,7 @@ def test_it_listens_on_loopback_unless_told_otherwise() -> None:
     with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached by other machines"):
         serve(app, "0.0.0.0")  # noqa: S104  refused
     for nowhere in ("no such host", "a" * 70 + ".example", "256.1.1.1"):
-        with pytest.raises(InputError, match="impossible to listen"):
+        with pytest.raises(InputError, match="cannot listen on"):
             serve(app, nowhere)
     with pytest.raises(InputError, match="from 0 to 65535, got 70000"):
         serve(app, port=70_000)

@@ -1,11 +1,13 @@
-"""An OpenAI-compatible endpoint over any model of ours, so that the whole path runs without a key.
+"""An OpenAI-compatible endpoint over any `ChatModel`, for tests and trials without a key.
 
-It counts tokens, pretends to have a prefix cache, takes its time and fails at the rates it is told.
+It counts tokens, simulates a prefix cache, and adds latency and faults on request.
 """
 
 from icl_loop.server.app import build_app
+from icl_loop.server.faults import FAULTS, parse_faults
 from icl_loop.server.http_server import serve, serving
-from icl_loop.server.server_settings import FAULTS, RequestLog, ServerSettings, parse_faults
+from icl_loop.server.request_log import RequestLog
+from icl_loop.server.server_settings import ServerSettings
 
 __all__ = [
     "FAULTS",

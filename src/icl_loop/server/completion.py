@@ -1,4 +1,4 @@
-"""Completions in the two shapes that they take on the wire, whole and streamed."""
+"""A chat completion as a JSON body or as a stream of events."""
 
 import json
 import re
@@ -8,62 +8,69 @@ from dataclasses import dataclass
 from typing import Any
 
 from icl_loop.core.messages import Reply
+from icl_loop.server.request_parser import Choice
 from icl_loop.tasks.answers import parse_answer
 
-_json = json.JSONEncoder(separators=(",", ":")).encode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 _WORD = re.compile(r"\S+\s*|\s+")
-_IMPROBABLE = -9999.0
-"""What OpenAI states for a log probability that is minus infinity or out of sight."""
+_MIN_LOGPROB = -9999.0
+"""What OpenAI returns for a probability of zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is answered to one request, in the two shapes it may take on the wire."""
+    """A reply with everything that OpenAI's completions contain.
+
+    Attributes:
+        id: Id of the completion.
+        model: Name of the model.
+        text: The reply.
+        finish: The finish reason.
+        is_refusal: Whether `text` is a refusal rather than content.
+        tokens: Tokens of the reply with log probabilities, or None.
+        usage: Token counts, as in `usage_fields`.
+    """
 
     id: str
     model: str
     text: str
     finish: str
-    refused: bool
+    is_refusal: bool
     tokens: Sequence[Mapping[str, Any]] | None
     usage: Mapping[str, Any]
 
-    def whole(self) -> bytes:
-        """Return the body of an answer that is not streamed."""
-        said, refusal = (None, self.text) if self.refused else (self.text, None)
+    def body(self) -> bytes:
+        """Return the body of a response that is not streamed."""
+        content, refusal = (None, self.text) if self.is_refusal else (self.text, None)
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": said, "refusal": refusal},
-            "logprobs": self._logprobs(self.tokens),
+            "message": {"role": "assistant", "content": content, "refusal": refusal},
+            "logprobs": _logprobs(self.tokens),
             "finish_reason": self.finish,
         }
         body = {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
-        return _json(body).encode()
+        return _encode(body).encode()
 
-    def events(self, *, usage: bool) -> list[bytes]:
-        """Return the events of a streamed answer, stating the usage in the last if asked to."""
-        deltas: list[tuple[Mapping[str, Any], object, str | None]] = [
-            ({"role": "assistant", "content": "", "refusal": None}, None, None)
-        ]
-        kind = "refusal" if self.refused else "content"
-        if self.tokens is None:
-            deltas += [({kind: word}, None, None) for word in _WORD.findall(self.text)]
-        else:
-            deltas += [({kind: t["token"]}, self._logprobs([t]), None) for t in self.tokens]
-        deltas.append(({}, None, self.finish))
-        head = self._head("chat.completion.chunk") | ({"usage": None} if usage else {})
+    def events(self, *, include_usage: bool) -> list[bytes]:
+        """Return the server-sent events of a streamed response."""
+        head = self._head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
         chunks = [
-            {
-                **head,
-                "choices": [
-                    {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish}
-                ],
-            }
-            for delta, logprobs, finish in deltas
+            {**head, "choices": [{"index": 0, **choice}]}
+            for choice in (
+                _delta({"role": "assistant", "content": "", "refusal": None}),
+                *self._text_deltas(),
+                _delta({}, finish=self.finish),
+            )
         ]
-        if usage:
+        if include_usage:
             chunks.append({**head, "choices": [], "usage": self.usage})
-        return [f"data: {each}\n\n".encode() for each in (*map(_json, chunks), "[DONE]")]
+        return [f"data: {each}\n\n".encode() for each in (*map(_encode, chunks), "[DONE]")]
+
+    def _text_deltas(self) -> list[dict[str, Any]]:
+        kind = "refusal" if self.is_refusal else "content"
+        if self.tokens is None:
+            return [_delta({kind: word}) for word in _WORD.findall(self.text)]
+        return [_delta({kind: each["token"]}, _logprobs([each])) for each in self.tokens]
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -75,31 +82,61 @@ class Completion:
             "system_fingerprint": "fp_icl_loop",
         }
 
-    @staticmethod
-    def _logprobs(tokens: object) -> Mapping[str, Any] | None:
-        return None if tokens is None else {"content": tokens, "refusal": None}
+
+def _delta(
+    delta: Mapping[str, Any], logprobs: object = None, finish: str | None = None
+) -> dict[str, Any]:
+    return {"delta": delta, "logprobs": logprobs, "finish_reason": finish}
 
 
-def chosen(reply: Reply, choice: tuple[str, tuple[str, ...]] | None) -> tuple[str, bool]:
-    """Return what is said, and whether it is a refusal: of a schema that the reply cannot fill."""
+def _logprobs(tokens: object) -> Mapping[str, Any] | None:
+    return None if tokens is None else {"content": tokens, "refusal": None}
+
+
+def usage_fields(prompt: int, cached: int, completion: int, reasoning: int) -> dict[str, Any]:
+    """Return token counts in OpenAI's format; `completion` does not include `reasoning`."""
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion + reasoning,
+        "total_tokens": prompt + completion + reasoning,
+        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
+        "completion_tokens_details": {
+            "reasoning_tokens": reasoning,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def apply_schema(reply: Reply, choice: Choice | None) -> tuple[str, bool]:
+    """Return the text of a reply as JSON if a schema asks for it, and whether it is a refusal.
+
+    A reply without an answer that the schema allows becomes a refusal.
+    """
     if choice is None or reply.finish != "stop":
         return reply.text, False
-    name, labels = choice
-    answer = parse_answer(reply.text, labels).answer
+    answer = parse_answer(reply.text, choice.values).answer
     if answer is None:
         return reply.text, True
-    return json.dumps({name: answer}, ensure_ascii=False), False
+    return json.dumps({choice.name: answer}, ensure_ascii=False), False
 
 
 def label_tokens(text: str, logprobs: Mapping[str, float], top: int) -> list[dict[str, Any]] | None:
-    """Return the label named last in `text` as a token among its alternatives, the rest as certain.
+    """Split `text` at the last label in it, and give that token's log probability.
 
-    The tokens joined are `text`. There are none if it names no label.
+    Args:
+        text: The text of a reply.
+        logprobs: Log probability of each label.
+        top: Number of alternatives to list.
+
+    Returns:
+        Tokens whose concatenation is `text`, or None if it contains no label.
     """
-    named = [label for label in logprobs if label and label in text]
-    if not named:
+    present = [label for label in logprobs if label and label in text]
+    if not present:
         return None
-    label = max(named, key=lambda each: (text.rfind(each) + len(each), len(each)))
+    label = max(present, key=lambda each: (text.rfind(each) + len(each), len(each)))
     before, _, after = text.rpartition(label)
     ranked = sorted(logprobs.items(), key=lambda item: -item[1])[:top]
     tokens = [
@@ -111,8 +148,4 @@ def label_tokens(text: str, logprobs: Mapping[str, float], top: int) -> list[dic
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
-    return {
-        "token": text,
-        "logprob": max(logprob, _IMPROBABLE),
-        "bytes": list(text.encode()),
-    }
+    return {"token": text, "logprob": max(logprob, _MIN_LOGPROB), "bytes": list(text.encode())}

@@ -1,4 +1,4 @@
-"""Serving an application at an address, in the foreground or in a thread."""
+"""Runs an application with uvicorn, in the foreground or in a thread."""
 
 import asyncio
 import ipaddress
@@ -20,13 +20,13 @@ else:
     from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 KEEP_ALIVE_S = 75
-"""How long an idle connection stays open: longer than clients keep theirs, so that they end it."""
-GRACE_S = 1
-"""How long requests in flight may still take once the server is told to stop."""
+"""How long an idle connection stays open: longer than clients keep theirs, so that they close it."""
+SHUTDOWN_GRACE_S = 1
+"""How long requests in flight may take after the server is told to stop."""
 
 
 class _Protocol(AutoHTTPProtocol):
-    """Lets the application have the transport of a request, to break it."""
+    """Gives the application access to the transport, so that it can reset the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
         self.app_state = {**self.app_state, TRANSPORT: transport}
@@ -34,14 +34,14 @@ class _Protocol(AutoHTTPProtocol):
 
 
 class _Server(uvicorn.Server):
-    """Breaks what is still in flight a moment after it was told to stop."""
+    """Aborts the remaining connections shortly after the server is told to stop."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        breaking = asyncio.get_running_loop().call_later(GRACE_S, self._break)
+        abort = asyncio.get_running_loop().call_later(SHUTDOWN_GRACE_S, self._abort_connections)
         await super().shutdown(sockets)
-        breaking.cancel()
+        abort.cancel()
 
-    def _break(self) -> None:
+    def _abort_connections(self) -> None:
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 
@@ -57,30 +57,30 @@ def serve(
     """Serve `app` until interrupted.
 
     Args:
-        app: What `build_app` made.
-        host: Address to listen at.
-        port: Port to listen at; 0 takes a free one.
-        expose: Listen at an address that other machines can reach, if `host` is one.
-        ready: Called with the base URL for clients, once connections are accepted.
+        app: The application from `build_app`.
+        host: Address to listen on.
+        port: Port to listen on; 0 picks a free one.
+        expose: Allow an address that other machines can reach.
+        ready: Called with the base URL once the server accepts connections.
 
     Raises:
-        InputError: It is impossible to listen there, or other machines could and `expose` is not set.
+        InputError: The address cannot be used, or other machines can reach it without `expose`.
     """
-    with _listening(host, port, expose=expose) as listener, suppress(KeyboardInterrupt):
+    with _listen(host, port, expose=expose) as listener, suppress(KeyboardInterrupt):
         if ready:
-            ready(_url(listener))
+            ready(_base_url(listener))
         _server(app).run(sockets=[listener])
 
 
 @contextmanager
 def serving(app: Starlette) -> Iterator[str]:
-    """Serve `app` in a thread at a free port of 127.0.0.1; the value is the base URL for clients."""
-    with _listening("127.0.0.1", 0, expose=False) as listener:
+    """Serve `app` in a thread on a free port of 127.0.0.1, and give its base URL."""
+    with _listen("127.0.0.1", 0, expose=False) as listener:
         server = _server(app)
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            yield _url(listener)
+            yield _base_url(listener)
         finally:
             server.should_exit = True
             thread.join()
@@ -98,25 +98,25 @@ def _server(app: Starlette) -> _Server:
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S + 1,
+        timeout_graceful_shutdown=SHUTDOWN_GRACE_S + 1,
     )
     return _Server(config)
 
 
-def _listening(host: str, port: int, *, expose: bool) -> socket.socket:
-    """Return a socket that listens at `host` and `port`.
+def _listen(host: str, port: int, *, expose: bool) -> socket.socket:
+    """Return a listening socket.
 
-    Its protocol is stated, as by `getaddrinfo`: asyncio turns Nagle's algorithm off only then.
+    The socket states its protocol, because asyncio turns off Nagle's algorithm only then.
     """
-    if not 0 <= port < 2**16:  # getaddrinfo would drop the higher bits
-        raise InputError(f"a port is a number from 0 to 65535, got {port}")
+    if not 0 <= port < 2**16:  # getaddrinfo would ignore the higher bits
+        raise InputError(f"a port must be a number from 0 to 65535, got {port}")
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         if not expose and not ipaddress.ip_address(address[0]).is_loopback:
-            raise InputError(f"{host} can be reached by other machines, which was not asked for")
+            raise InputError(f"{host} can be reached by other machines; set expose to allow that")
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
@@ -124,10 +124,10 @@ def _listening(host: str, port: int, *, expose: bool) -> socket.socket:
     except (OSError, UnicodeError) as error:
         if listener:
             listener.close()
-        raise InputError(f"it is impossible to listen at {host}:{port}: {error}") from None
+        raise InputError(f"cannot listen on {host}:{port}: {error}") from None
     return listener
 
 
-def _url(listener: socket.socket) -> str:
+def _base_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"

@@ -1,18 +1,27 @@
-"""What a request asks, understood or refused in words."""
+"""Parses and validates the body of a chat request."""
 
 import base64
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message, Part, Role, Text
-from icl_loop.server.responses import Refused
+from icl_loop.core.validation_messages import complaint, place
+from icl_loop.server.responses import ApiError
 from icl_loop.tasks.answers import parse_answer
 
-T = TypeVar("T")
+MAX_CACHED_MESSAGES = 2**15
 
 _ROLES: Mapping[str, Role] = {
     "system": "system",
@@ -20,121 +29,147 @@ _ROLES: Mapping[str, Role] = {
     "user": "user",
     "assistant": "assistant",
 }
-_JSON_TYPES = {bool: "a boolean", int: "an integer", str: "a string", list: "an array"}
-OBJECT: dict[str, Any] = {}
-ARRAY: list[Any] = []
-_PNG_URL, _PNG = "data:image/png;base64,", b"\x89PNG\r\n\x1a\n"
+_PNG_URL, _PNG_HEADER = "data:image/png;base64,", b"\x89PNG\r\n\x1a\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One message of a request, its digest and its tokens."""
-
-    message: Message
-    digest: bytes
-    tokens: int
+class _Object(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request as understood.
+class _ChatMessage(_Object):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | tuple[Part, ...]
+
+    @field_validator("content", mode="plain")
+    @classmethod
+    def _parse_content(cls, content: object) -> str | tuple[Part, ...]:
+        if isinstance(content, str):
+            return content
+        if isinstance(content, list) and content:
+            return tuple(_parse_part(part) for part in content)
+        raise ValueError("must be a string or a list of parts")
+
+    def to_message(self) -> Message:
+        """Return the message, the same object each time so that it is counted only once."""
+        return _message(_ROLES[self.role], self.content)
+
+
+class _StreamOptions(_Object):
+    include_usage: bool | None = None
+
+
+class _Schema(_Object):
+    properties: dict[str, Any] = {}
+
+
+class _JsonSchema(_Object):
+    schema_: _Schema = Field(_Schema(), alias="schema")
+
+
+class Choice(NamedTuple):
+    """The property that a reply must fill, and its possible values."""
+
+    name: str
+    values: tuple[str, ...]
+
+
+class _ResponseFormat(_Object):
+    type: str | None = None
+    json_schema: _JsonSchema = _JsonSchema()
+
+    @property
+    def choice(self) -> Choice | None:
+        """The only enum of the schema, or None if the format is text.
+
+        Raises:
+            ValueError: The format is neither text nor a schema with exactly one enum of labels.
+        """
+        if self.type in (None, "text"):
+            return None
+        choices = [
+            Choice(name, tuple(each["enum"]))
+            for name, each in self.json_schema.schema_.properties.items()
+            if isinstance(each, dict) and isinstance(each.get("enum"), list)
+        ]
+        if len(choices) != 1 or not all(isinstance(value, str) for value in choices[0].values):
+            raise ValueError("must be text, or a json_schema with exactly one enum of strings")
+        try:
+            parse_answer("", choices[0].values)
+        except InputError as error:
+            raise ValueError(f"cannot be used: {error}") from None
+        return choices[0]
+
+
+class ChatRequest(_Object):
+    """A chat request. Fields that are null count as missing.
 
     Attributes:
-        model: Who is asked.
-        said: The conversation.
-        prompt: Its tokens.
-        stream: Whether the answer comes in pieces.
-        stream_usage: Whether the last piece states the usage.
-        top_logprobs: How many alternatives are wanted with log probabilities, which are not if None.
-        choice: The one property that the schema asks for, and the values it may have.
+        model: Name of the model.
+        messages: The conversation.
+        n: Number of completions, always 1.
+        stream: Whether to stream the completion.
+        stream_options: Whether the last event reports the usage.
+        logprobs: Whether to return log probabilities.
+        top_logprobs: Number of alternatives for each token.
+        response_format: Text, or JSON that follows a schema with one enum.
     """
 
-    model: str
-    said: Sequence[Said]
-    prompt: int
-    stream: bool
-    stream_usage: bool
-    top_logprobs: int | None
-    choice: tuple[str, tuple[str, ...]] | None
+    model: str | None = None
+    messages: list[_ChatMessage] = Field(min_length=1)
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    stream_options: _StreamOptions | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    response_format: _ResponseFormat | None = None
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _check_top_logprobs(cls, top: int | None, info: ValidationInfo) -> int | None:
+        if top and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs to be true")
+        return top
+
+    @field_validator("response_format")
+    @classmethod
+    def _check_response_format(cls, form: _ResponseFormat | None) -> _ResponseFormat | None:
+        if form:
+            _ = form.choice  # raises if it cannot be served
+        return form
+
+    @property
+    def choice(self) -> Choice | None:
+        """The choice that the response format asks for."""
+        return self.response_format.choice if self.response_format else None
 
 
-def parsed(body: bytes) -> dict[str, Any]:
-    """Return the JSON object that a body holds."""
+def parse_request(body: bytes) -> ChatRequest:
+    """Return the chat request in a body.
+
+    Raises:
+        ApiError: It is not a valid request.
+    """
     try:
-        text = body.decode()
-        table = json.loads(text)
-        if "\\ud" in text or "\\uD" in text:
-            json.dumps(table, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError):
-        raise Refused(400, "the body of the request is not JSON in UTF-8") from None
-    if not isinstance(table, dict):
-        raise Refused(400, "the body of the request is not a JSON object")
-    return table
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if not first["loc"]:
+            raise ApiError(400, "the request body must be a JSON object in UTF-8") from None
+        raise ApiError(400, complaint(error), param=place(first["loc"])) from None
 
 
-def take(table: Mapping[str, Any], name: str, default: T) -> T:
-    """Return a field, which has the type of `default`, or `default` if there is none or null."""
-    value = table.get(name)
-    if value is None:
-        return default
-    if type(value) is not type(default):
-        kind = _JSON_TYPES.get(type(default), "an object")
-        raise Refused(400, f"{name} must be {kind}", param=name)
-    return value
+@lru_cache(MAX_CACHED_MESSAGES)
+def _message(role: Role, content: str | tuple[Part, ...]) -> Message:
+    return Message(role, (Text(content),) if isinstance(content, str) else content)
 
 
-def spoken(index: int, item: object) -> tuple[Role, str | tuple[Part, ...]]:
-    """Return the role and the content of the message at `index`."""
-    param = f"messages[{index}]"
-    if not isinstance(item, dict):
-        raise Refused(400, f"{param} must be an object", param=param)
-    role, content = item.get("role"), item.get("content")
-    if not isinstance(role, str) or role not in _ROLES:
-        raise Refused(400, f"{param}.role must be one of {', '.join(_ROLES)}", param=param)
-    if isinstance(content, str):
-        return _ROLES[role], content
-    if isinstance(content, list) and content:
-        return _ROLES[role], tuple(_part(param, part) for part in content)
-    raise Refused(400, f"{param}.content must be a string or a list of parts", param=param)
-
-
-def _part(param: str, part: object) -> Part:
+def _parse_part(part: object) -> Part:
     match part:
         case {"type": "text", "text": str(text)}:
             return Text(text)
         case {"type": "image_url", "image_url": {"url": str(url)}} if url.startswith(_PNG_URL):
             with suppress(ValueError):
                 png = base64.b64decode(url[len(_PNG_URL) :], validate=True)
-                if png.startswith(_PNG):
+                if png.startswith(_PNG_HEADER):
                     return Image(png)
-    raise Refused(400, f"{param}: a part is a text, or a PNG image as {_PNG_URL}...", param=param)
-
-
-def asked_choice(table: Mapping[str, Any]) -> tuple[str, tuple[str, ...]] | None:
-    """Return the property with an enum that the response format asks for, and its values."""
-    form = take(table, "response_format", OBJECT)
-    if take(form, "type", "text") == "text":
-        return None
-    schema = take(take(form, "json_schema", OBJECT), "schema", OBJECT)
-    found = [
-        (name, tuple(each["enum"]))
-        for name, each in take(schema, "properties", OBJECT).items()
-        if isinstance(each, dict) and isinstance(each.get("enum"), list)
-    ]
-    if len(found) != 1 or not all(isinstance(value, str) for value in found[0][1]):
-        said = "the only response_format served is a json_schema with one enum of strings"
-        raise Refused(400, said, param="response_format")
-    try:
-        parse_answer("", found[0][1])
-    except InputError as error:
-        raise Refused(400, str(error), param="response_format") from None
-    return found[0]
-
-
-def asked_logprobs(table: Mapping[str, Any]) -> int | None:
-    """Return how many alternatives are wanted with log probabilities; None if these are not."""
-    wanted, top = take(table, "logprobs", False), take(table, "top_logprobs", 0)
-    if not 0 <= top <= 20 or (top and not wanted):
-        said = "top_logprobs must be from 0 to 20, and needs logprobs to be true"
-        raise Refused(400, said, param="top_logprobs")
-    return top if wanted else None
+    raise ValueError(f"must be a string or parts: texts, or PNG images as {_PNG_URL}...")

@@ -1,18 +1,19 @@
-"""Answers that are not completions: an error in OpenAI's shape, a stream, a connection reset."""
+"""Responses other than completions: errors in OpenAI's format, and reset connections."""
 
 import socket
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 TRANSPORT = "icl_loop.transport"
-"""Where in a request's state its transport is."""
+"""Key of a request's transport in its state."""
 
 
-class Refused(Exception):
-    """A request that is answered with an error, in OpenAI's shape."""
+class ApiError(HTTPException):
+    """An error that the client receives in OpenAI's format."""
 
     def __init__(
         self,
@@ -23,46 +24,31 @@ class Refused(Exception):
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(message)
-        kind = "invalid_request_error" if status < 500 else "server_error"
-        error = {"message": message, "type": kind, "param": param, "code": code}
-        self.response = JSONResponse({"error": error}, status, headers)
+        super().__init__(status, message, headers)
+        self.code, self.param = code, param
+
+    def response(self) -> Response:
+        """Return the error as an HTTP response."""
+        kind = "invalid_request_error" if self.status_code < 500 else "server_error"
+        error = {"message": self.detail, "type": kind, "param": self.param, "code": self.code}
+        return JSONResponse({"error": error}, self.status_code, self.headers)
 
 
-class Events(Response):
-    """A body sent piece by piece, of no stated length."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, pieces: Sequence[bytes]) -> None:
-        super().__init__(b"".join(pieces))
-        del self.headers["content-length"]
-        self._pieces = pieces
+class ResetConnection(Response):
+    """No response: the connection is reset."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Send the head, then each piece, then the end."""
-        head = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-        await send(head)
-        for piece in self._pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-class HangUp(Response):
-    """No answer: the connection is reset."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
-        """Reset the connection, and wait until the server has noticed, so that it stays calm."""
+        """Reset the connection, and wait until the server has noticed, so that it logs no error."""
         transport = scope["state"][TRANSPORT]
         if not transport.is_closing():
-            linger = struct.pack("ii", 1, 0)  # for no time: what follows is RST rather than FIN
+            linger = struct.pack("ii", 1, 0)  # a zero timeout makes the socket send RST, not FIN
             connection = transport.get_extra_info("socket")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             transport.abort()
-        await until_gone(receive)
+        await wait_for_disconnect(receive)
 
 
-async def until_gone(receive: Receive) -> None:
-    """Wait until the client is no longer there."""
+async def wait_for_disconnect(receive: Receive) -> None:
+    """Wait until the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
