@@ -29,7 +29,7 @@ PLAYERS: Mapping[str, tuple[dict[str, object], bool]] = {
     "reference/propagation": ({}, True),
     "reference/nearest": ({}, True),
     "simulated/chance": ({}, False),
-    "simulated/decreed": (WANDERING, False),
+    "simulated/scheduled-accuracy": (WANDERING, False),
     "simulated/win-stay-lose-shift": ({}, False),
 }
 """Who plays, with what parameters, and whether anything is learned."""

@@ -181,7 +181,7 @@ async def check_built_in(
         assert await check_model(other, merged(conversation)) == reply
         assert await check_model(other, empty) == at_first
     unknown = [system(conversation[0].text + "!"), *conversation[1:]]
-    with pytest.raises(RequestRefused, match="only conversations in its own prompt sets"):
+    with pytest.raises(RequestRefused, match="does not begin with the system text"):
         await check_model(model, unknown)
     return reply
 

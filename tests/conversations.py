@@ -38,9 +38,9 @@ def conversation(
     labels: Sequence[str] = LABELS,
 ) -> list[Message]:
     """Return the request that asks about a picture after these turns."""
-    words = words or open_prompt_set("en")
-    show, encode = words.about(encoding).show, ENCODINGS[encoding].encode
-    messages = [system(words.frame(labels, encoding, len(asked), "label"))]
+    words = words or open_prompt_set("plain")
+    show, encode = words.section_for(encoding).ask, ENCODINGS[encoding].encode
+    messages = [system(words.system_text(labels, encoding, len(asked), "label"))]
     for turn in past:
         messages += [
             show(encode(turn.picture)),

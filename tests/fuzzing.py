@@ -289,7 +289,7 @@ def files(folder: Path) -> list[Kind]:
             ".toml",
             [
                 (resources.files("icl_loop.tasks.prompts") / f"{name}.toml").read_bytes()
-                for name in ("en", "ja")
+                for name in ("plain", "plain-ja")
             ],
             _ANY + deep + toml_pieces + (b"{label}", b"{", b"}"),
             lambda path: open_prompt_set(str(path)),

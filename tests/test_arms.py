@@ -25,7 +25,7 @@ from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.tasks.encodings.image_text import PixelEncoding
 from icl_loop.tasks.feedback import FEEDBACK_KINDS, FeedbackPolicy
 from icl_loop.tasks.labels import NAMES, abstract, deranged, swapped
-from icl_loop.tasks.prompts import open_prompt_set, shipped
+from icl_loop.tasks.prompts import open_prompt_set, parser, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED, transform
 from icl_loop.transcripts import read
 
@@ -153,7 +153,7 @@ def right(turns: list[Turn]) -> list[bool]:
     return [turn.feedback.correct for turn in turns]
 
 
-EN = open_prompt_set("en").told
+EN = open_prompt_set("plain").told
 
 
 async def test_flipped_feedback() -> None:
@@ -189,10 +189,10 @@ async def test_noise_of_one_is_flipped() -> None:
 async def test_delayed_feedback(delay: int) -> None:
     """Delayed, each verdict is told so many turns late, and says of which answer it is."""
     turns = await played(one(20, feedback={"delay": delay}))
-    words = open_prompt_set("en")
+    words = open_prompt_set("plain")
     assert told(turns)[:delay] == [EN.recorded] * delay
     for turn in turns[delay:]:
-        heard = words.hear_told(turn.feedback.told)
+        heard = parser(words).parse_feedback(turn.feedback.told)
         assert heard is not None
         assert (heard.correct, heard.ago) == (right(turns)[turn.index - delay], delay)
 
@@ -202,7 +202,8 @@ async def test_a_learner_hears_late() -> None:
     late = await played(one(60, feedback={"delay": 1}, task={"labels": "deranged"}))
     at_once = await played(one(60, task={"labels": "deranged"}))
     assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
-    assert "".join(told(late)).count("1 questions before") == 59
+    feedback = [parser(open_prompt_set("plain")).parse_feedback(each) for each in told(late)]
+    assert sum(each is not None and each.ago == 1 for each in feedback) == 59
 
 
 @pytest.mark.parametrize(("only", "said"), [("positive", EN.correct), ("negative", EN.incorrect)])
@@ -218,7 +219,7 @@ async def test_demonstrations_show_right_answers() -> None:
     """Demonstrations put the right label where the answer was; the score is of the model's own."""
     session = one(20, feedback={"kind": "demonstrations"})
     turns = await played(session, ScriptedModel(["Answer: 0, I think"] * 20))
-    words = open_prompt_set("en")
+    words = open_prompt_set("plain")
     for turn in turns:
         assert turn.messages[1] == assistant(words.reply(turn.label))
         assert turn.feedback.correct == (turn.label == turn.answer)
@@ -286,7 +287,7 @@ async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "names the arm of its donors"),
         ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "names the arm of its donors"),
         ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "is not told correct or incorrect"),
-        ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "ja"}}]}, "in other words, 'ja'"),
+        ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "in other words, 'plain-ja'"),
         ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "from another stream; there is one"),
         ({"task": {"swap_at": 12}}, "task.swap_at = 12: the session has 12 turns"),
         ({"probes": {"at": [13]}}, "probes.at = 13: the session has 12 turns"),
@@ -407,7 +408,7 @@ def test_every_encoding_takes_permuted_pixels(name: str) -> None:
     how = get_encoding(name)
     assert isinstance(how, PixelEncoding)
     moved = task.transform(to_pixels(task.samples[0].image, 20))
-    assert task.question(0) == task.prompts.about(name).show(how.encode(moved))
+    assert task.question(0) == task.prompts.section_for(name).ask(how.encode(moved))
     assert np.abs(how.decode(how.encode(moved)) - moved).max() <= 0.5
 
 

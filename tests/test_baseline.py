@@ -19,7 +19,7 @@ ARMS = [
     {"name": "stateless", "context": {"policy": "stateless"}},
     {"name": "brief", "feedback": {"kind": "demonstrations"}},
     {"name": "notes", "context": {"policy": "notes(7, 60)"}},
-    {"name": "japanese", "feedback": {"kind": "label"}, "task": {"prompts": "ja"}},
+    {"name": "japanese", "feedback": {"kind": "label"}, "task": {"prompts": "plain-ja"}},
 ]
 
 

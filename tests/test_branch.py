@@ -104,7 +104,7 @@ async def test_a_branch_shares_bytes_and_goes_on_otherwise(parents: Path, tmp_pa
 CHANGES = [
     ["context.policy=stateless"],
     ["context.policy=last(3)", "context.replies=answer"],
-    ["task.prompts=ja"],
+    ["task.prompts=plain-ja"],
     ["task.labels=abstract", "feedback.kind=label"],
     ["model.name=reference/prototype", "feedback.kind=label"],
     ["probes.at=[3, 7, 12]", "probes.count=3"],
@@ -240,7 +240,7 @@ async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
 
 async def test_the_baseline_of_a_branch_hears_both_promptss(parents: Path, tmp_path: Path) -> None:
     """A reference learner stands in for a branch as it does for the parent, in the turns they share."""
-    path = (await run(off(parents, 6, "task.prompts=ja", arm="feedback"), tmp_path)).paths[0]
+    path = (await run(off(parents, 6, "task.prompts=plain-ja", arm="feedback"), tmp_path)).paths[0]
     mine, parent = [await baseline(read(each)) for each in (path, parents / "feedback-0.jsonl")]
     assert (len(mine), mine[:6]) == (12, parent[:6])
 

@@ -127,7 +127,7 @@ def test_replay_shows_every_turn(icl_loop: Command) -> None:
     later = icl_loop("replay", SAMPLE / "label-0.jsonl", "--from", 20)
     assert later.stdout.count("  told: ") == 5
     wrong = icl_loop("replay", SAMPLE, "--session", "label-0", "--from", 20, "--errors", "--text")
-    assert wrong.stdout.count(": wrong\n") == wrong.stdout.count("Array:") == 3
+    assert wrong.stdout.count(": wrong\n") == wrong.stdout.count("Image:") == 3
     assert ": right\n" not in wrong.stdout
 
 

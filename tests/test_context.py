@@ -256,7 +256,7 @@ class NoteTaker:
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Write notes if they are asked for."""
         self.requests.append(list(messages))
-        if "take notes" not in messages[-1].text:
+        if "Write notes" not in messages[-1].text:
             return Reply("Answer: 1")
         self.written += 1
         return Reply(f"note {self.written} " + "word " * 100)

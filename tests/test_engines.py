@@ -4,7 +4,6 @@ import pickle
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,6 @@ from icl_loop.runner.engines.ray.cluster import ClusterResources
 from icl_loop.runner.engines.ray.worker_pool import is_overloaded
 from icl_loop.runner.engines.session_steps import SessionStepper, StepResult
 from icl_loop.runner.model_pool import ModelPool
-from icl_loop.tasks import prompts
 
 
 def one_of(**changes: object) -> Session:
@@ -223,18 +221,13 @@ async def test_a_kit_holds_what_a_machine_lacks(
     here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
     here.mkdir()
     elsewhere.mkdir()
-    (here / "mine.toml").write_text(
-        resources.files(prompts)
-        .joinpath("en.toml")
-        .read_text()
-        .replace("Your answer was correct.", "Indeed.")
-    )
+    (here / "mine.toml").write_text('extend = "plain"\ntold.correct = "Indeed."')
     lines = [f"{'ab'[row % 2]},word {row}" for row in range(40)]
     (here / "rows.csv").write_text("\n".join(["label,text", *lines, ""]))
     data = "csv:rows.csv?label=label&text=text"
     monkeypatch.chdir(here)
     settings = {"task": {"dataset": data, "encoding": "text", "prompts": "mine.toml"}}
-    whole = experiment(**settings, model={"name": "simulated/perfect", "params": {"dataset": data}})
+    whole = experiment(**settings, model={"name": "simulated/oracle", "params": {"dataset": data}})
     made = next(whole.sessions())
     sent = pickle.dumps((made, WorkerSetup.of(ModelPool(whole, Budget(), 1), [made])))
     monkeypatch.chdir(elsewhere)
@@ -282,7 +275,7 @@ def test_machines_are_named_in_words() -> None:
 async def test_a_worker_without_the_key_says_so() -> None:
     """A worker that cannot open a model hands over why."""
     made = one_of(model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1", "api_key_env": "NO"})
-    refused = await Worker().open(WorkerSetup({"key": made.model_factory(1.0)}, {}, {}))
+    refused = await Worker().open(WorkerSetup({"key": made.model_factory(1.0)}, {}))
     assert "variable NO" in str(refused)
 
 

@@ -63,7 +63,7 @@ WRONG = {
     'name = "e"\n[task]\nencoding = "gird"': ("task.encoding", "did you mean 'grid'"),
     'name = "e"\n[task]\nsize = 0': ("task.size", "0"),
     'name = "e"\n[task]\nsize = "big"': ("task.size", "'big'"),
-    'name = "e"\n[task]\nprompts = "jp"': ("task.prompts", "did you mean 'ja'"),
+    'name = "e"\n[task]\nprompts = "ja"': ("task.prompts", "did you mean 'plain-ja'"),
     'name = "e"\n[task]\nlabels = "nativ"': ("task.labels", "did you mean 'native'"),
     'name = "e"\n[feedback]\nkind = "correctnes"': ("feedback.kind", "'correctness'"),
     'name = "e"\n[context]\npolicy = "blok"': ("context.policy", "did you mean 'block'"),
@@ -199,7 +199,7 @@ def test_a_policy_reads_as_it_is_written(name: str) -> None:
 
 def test_a_session_is_made_again_from_its_header() -> None:
     """The header of a transcript is enough to make the session again."""
-    chosen = session(9, 1, policy="last(2)", encoding="sparse", prompts="ja")
+    chosen = session(9, 1, policy="last(2)", encoding="sparse", prompts="plain-ja")
     again = Session.of(chosen.header().born())
     assert again == chosen
     assert again.task.system == chosen.task.system

@@ -162,7 +162,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         settings={
             "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
             "probes": {"at": [len(turns)]},
-            "task": {"prompts": "en"},
+            "task": {"prompts": "plain"},
             "context": {"policy": "notes(every=1, tokens=60)"},
         },
         labels=list(LABELS),

@@ -15,7 +15,7 @@ from icl_loop.tasks.feedback import (
     feedback_rule,
 )
 from icl_loop.tasks.labels import LABEL_MAPS, label_map
-from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, shipped
+from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, parser, shipped
 
 JUDGEMENTS = st.builds(ScoredAnswer, turn=st.integers(0, 10_000), correct=st.booleans())
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
@@ -57,7 +57,7 @@ def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: ScoredA
 def test_honest_words(rule: FeedbackRule, prompts: str, judgement: ScoredAnswer) -> None:
     """The words of every honest rule say nothing, or what was judged; a label said is the right one."""
     words = open_prompt_set(prompts)
-    heard = words.hear_told(words.tell(rule(judgement), "7"))
+    heard = parser(words).parse_feedback(words.tell(rule(judgement), "7"))
     assert heard is not None
     assert heard.correct in {None, judgement.correct}
     assert heard.label in {None, "7"}

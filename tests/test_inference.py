@@ -720,8 +720,8 @@ LADDER = [
     [
         ("reference/nearest", True),
         ("simulated/chance", False),
-        ("simulated/counter", False),
-        ("simulated/format-breaker", False),
+        ("simulated/label-counter", False),
+        ("simulated/bad-format", False),
     ],
 )
 async def test_who_learns_is_told_from_who_does_not(

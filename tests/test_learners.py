@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import resources
 from itertools import product
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from conversations import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
+from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.reference import NearestNeighbour
-from icl_loop.models.reference.distances import Distances
+from icl_loop.models.reference.distances import DistanceCache
 from icl_loop.models.simulated import Chance
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, Pixels, encodings_for
@@ -31,7 +31,7 @@ RANDOM = np.random.default_rng(0)
 PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _ in range(8)]
 """Pictures in black and white, no two alike, that every encoding writes without loss."""
 
-MAY_NOT_ANSWER = {"simulated/format-breaker", "simulated/refuser"}
+MAY_NOT_ANSWER = {"simulated/bad-format", "simulated/refuser"}
 
 EACH_WORDING = pytest.mark.parametrize(
     "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
@@ -60,7 +60,8 @@ async def test_built_in_models_keep_the_contract(
     past = [Past(DIGITS[1], "4", "correct"), Past(DIGITS[2], "7", "recorded")]
     request = conversation(DIGITS[0], past, words=words, encoding=encoding, labels=NUMERALS)
     reply = await check_built_in(lambda seed: open_model(name, seed=seed), request)
-    assert await open_model(name, seed=1, prompt_sets=shipped()).complete(request) == reply
+    expecting = open_model(name, seed=1, prompts=words, encoding=encoding)
+    assert await expecting.complete(request) == reply
     if reply.text and name not in MAY_NOT_ANSWER:
         assert reply.text.split("\n")[-1] in {words.reply(label) for label in NUMERALS}
 
@@ -84,7 +85,7 @@ async def test_a_script_is_followed_to_its_end() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(BUILT_IN.keys() - {"simulated/constant", "simulated/perfect"})
+    "name", sorted(BUILT_IN.keys() - {"simulated/constant", "simulated/oracle"})
 )
 async def test_another_seed_has_its_own_answers(name: str) -> None:
     """The same requests have the same replies by the same seed, and others by another."""
@@ -340,11 +341,11 @@ def test_distances_depend_on_the_pair_alone(
     samples: NDArray[np.float32], requests: list[list[int]]
 ) -> None:
     """What was measured before never changes a distance, which is that of the two samples."""
-    distances = Distances()
+    distances = DistanceCache()
     for chosen in requests:
         shown = samples[chosen]
-        measured = distances.among(shown)
-        assert np.array_equal(measured, Distances().among(shown))
+        measured = distances.pairwise(shown)
+        assert np.array_equal(measured, DistanceCache().pairwise(shown))
         assert np.allclose(measured, np.square(shown[:, None] - shown).sum(axis=2))
         measured[:] = -1  # whoever asks may write into what is given
 
@@ -360,24 +361,26 @@ async def test_propagation_learns_from_right_and_wrong_alone() -> None:
 
 async def test_a_prompts_of_ones_own(tmp_path: Path) -> None:
     """A learner that listens for a user's own file understands its sentences, others do not."""
-    shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
     path = tmp_path / "own.toml"
-    own = shipped_set.replace('"Array:\\n{image}"', '"{image}"').replace("Answer: ", "I pick ")
-    path.write_text(own.replace("was correct. The right label is {label}.", "is {label}"), "utf-8")
+    path.write_text(
+        'extend = "plain"\nanswer = "I pick {label}"\nimage_text.question = "{sample}"\n'
+        'told.revealed_correct = "{label}"'
+    )
     words = open_prompt_set(str(path))
     past = [Past(PICTURES[0], "dog", "correct"), Past(PICTURES[1], "3", "revealed_correct", "3")]
     request = conversation(PICTURES[0], past, words=words)
-    reply = await check_model(NearestNeighbour(0, [str(path)]), request)
-    assert reply.text == "I pick dog"
-    for others in ([], ["ja"]):
-        with pytest.raises(RequestRefused, match="only conversations in its own prompt sets"):
-            await check_model(NearestNeighbour(0, others), request)
+    for wired in (request, merged(request)):
+        reply = await check_model(NearestNeighbour(0, ConversationParser(words)), wired)
+        assert reply.text == "I pick dog"
+    for other in (None, open_prompt_set("plain-ja")):
+        with pytest.raises(RequestRefused, match="does not begin with the system text"):
+            await check_model(NearestNeighbour(0, ConversationParser(other)), request)
 
 
 # ---- what is not understood -----------------------------------------------------------------
 
-FRAME = system(open_prompt_set("en").frame(LABELS, "grid", 6, "label"))
-SAME_LABELS = system(open_prompt_set("en").frame(("3", "３"), "grid", 6, "label"))
+FRAME = system(open_prompt_set("plain").system_text(LABELS, "grid", 6, "label"))
+SAME_LABELS = system(open_prompt_set("plain").system_text(("3", "３"), "grid", 6, "label"))
 ASKED = conversation(PICTURES[0])[1]
 PNG = Message("user", (Image(b"\x89PNG"),))
 
@@ -385,19 +388,19 @@ PNG = Message("user", (Image(b"\x89PNG"),))
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        ([], "does not begin like any of them"),
-        ([ASKED], "does not begin like any of them"),
-        ([system("You are a helpful assistant."), ASKED], "does not begin like any of them"),
-        ([system(FRAME.text + " "), ASKED], "does not begin like any of them"),
-        ([FRAME], "asks about no picture"),
-        ([FRAME, user("Array: none")], "asks about no picture"),
-        ([FRAME, user(open_prompt_set("en").tell("correct", ""))], "asks about no picture"),
-        ([FRAME, PNG], "asks about no picture"),
-        ([FRAME, user("Array:\n0 1\n2 3")], "not a text of the grid encoding"),
-        ([FRAME, user("Array:\n000\n00")], "not a text of the grid encoding"),
-        ([FRAME, user("Array:\n00\n00"), ASKED], "the pictures of this request differ in size"),
-        ([FRAME, user("Array:\n000000000\n" + "000000000\n" * 2 + "000000000"), ASKED], "in size"),
-        ([SAME_LABELS, ASKED], "two of these labels read the same"),
+        ([], "does not begin with the system text"),
+        ([ASKED], "does not begin with the system text"),
+        ([system("You are a helpful assistant."), ASKED], "does not begin with the system text"),
+        ([system(FRAME.text + " "), ASKED], "does not begin with the system text"),
+        ([FRAME], "asks no question"),
+        ([FRAME, user("Image: none")], "asks no question"),
+        ([FRAME, user(open_prompt_set("plain").tell("correct", ""))], "asks no question"),
+        ([FRAME, PNG], "asks no question"),
+        ([FRAME, user("Image:\n0 1\n2 3")], "not a text of the grid encoding"),
+        ([FRAME, user("Image:\n000\n00")], "not a text of the grid encoding"),
+        ([FRAME, user("Image:\n00\n00"), ASKED], "differ in size"),
+        ([FRAME, user("Image:\n000000000\n" + "000000000\n" * 2 + "000000000"), ASKED], "in size"),
+        ([SAME_LABELS, ASKED], "cannot be told from"),
     ],
 )
 async def test_what_is_not_understood_is_refused(request_: list[Message], reason: str) -> None:
@@ -407,25 +410,18 @@ async def test_what_is_not_understood_is_refused(request_: list[Message], reason
             await check_model(NearestNeighbour(), request_)
 
 
-async def test_an_encoding_that_is_not_ours(tmp_path: Path) -> None:
-    """A prompt set may describe an encoding of its own, which no learner can decode: it refuses."""
-    path = tmp_path / "own.toml"
-    shipped_set = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text("utf-8")
-    path.write_text(shipped_set.replace("\nsparse =", '\nrunes = "runes"\nsparse ='), "utf-8")
-    frame = system(open_prompt_set(str(path)).frame(LABELS, "runes", 6, "label"))
-    with pytest.raises(RequestRefused, match="unknown encoding 'runes'"):
-        await check_model(NearestNeighbour(0, [str(path)]), [frame, ASKED])
-
-
 def _messages() -> st.SearchStrategy[list[Message]]:
     """Return requests put together from what is understood, pieces of it, and anything else."""
     texts = st.text() | st.sampled_from(
         [
-            *(open_prompt_set(name).frame(LABELS, "grid", 6, "label") for name in shipped()),
-            *(open_prompt_set(name).frame(("3", "３"), "sparse", 6, "none") for name in shipped()),
+            *(open_prompt_set(name).system_text(LABELS, "grid", 6, "label") for name in shipped()),
+            *(
+                open_prompt_set(name).system_text(("3", "３"), "sparse", 6, "none")
+                for name in shipped()
+            ),
             *(open_prompt_set(name).tell("revealed_correct", "dog") for name in shipped()),
-            *(f"Array:\n{text}" for text in ("", "0", "000\n000", "0-9", ".", "[[0.]]", "x" * 99)),
-            *("Answer: dog", "Array:", "配列：\n00\n00", ASKED.text, FRAME.text + ASKED.text),
+            *(f"Image:\n{text}" for text in ("", "0", "000\n000", "0-9", ".", "[[0.]]", "x" * 99)),
+            *("Answer: dog", "Image:", "画像：\n00\n00", ASKED.text, FRAME.text + ASKED.text),
         ]
     )
     made = st.builds(
@@ -438,7 +434,7 @@ def _messages() -> st.SearchStrategy[list[Message]]:
 
 @EACH_BUILT_IN
 @given(request_=_messages())
-@example(request_=[FRAME, user("Array:\n0"), user("Array:\n00"), ASKED])
+@example(request_=[FRAME, user("Image:\n0"), user("Image:\n00"), ASKED])
 async def test_whatever_is_said_is_answered_or_refused(name: str, request_: list[Message]) -> None:
     """Any messages at all have a reply or are refused, and never make a learner fail otherwise."""
     with suppress(RequestRefused):

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -209,10 +208,7 @@ async def test_recall_is_what_was_asked() -> None:
 async def test_the_final_line_of_ones_own_prompts_is_read(tmp_path: Path) -> None:
     """A prompt set whose final line is like no other is asked in, answered in and read."""
     path = tmp_path / "mine.toml"
-    shipped = resources.files("icl_loop.tasks.prompts").joinpath("en.toml").read_text()
-    path.write_text(
-        shipped.replace('answer = "Answer: {label}"', 'answer = "It has to be {label}!"')
-    )
+    path.write_text('extend = "plain"\nanswer = "It has to be {label}!"')
     turns = await played(session(12, prompts=str(path)))
     assert [turn.outcome for turn in turns] == ["ok"] * 12
     assert turns[0].reply.text.startswith("It has to be ")

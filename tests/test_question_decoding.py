@@ -1,4 +1,4 @@
-"""The laws of the way back from a question to its picture."""
+"""Questions give back the image they show."""
 
 from typing import Any
 
@@ -8,26 +8,28 @@ import pytest
 from icl_loop.core.messages import Message, Text, user
 from icl_loop.tasks.encodings import encodings_for, get_encoding
 from icl_loop.tasks.prompts import open_prompt_set, shipped
-from icl_loop.tasks.question_decoding import eye, eye_of
+from icl_loop.tasks.question_decoding import question_decoder, recorded_question_decoder
 
-PICTURE = np.eye(4, dtype=np.float32)
+IMAGE = np.eye(4, dtype=np.float32)
 
 
-def asked(prompts: str, encoded: str) -> Message:
-    """Return the question that shows `PICTURE`."""
-    return open_prompt_set(prompts).about(encoded).show(get_encoding(encoded).encode(PICTURE))
+def question(prompts: str, encoding: str) -> Message:
+    """Return the question that shows `IMAGE`."""
+    encoded = get_encoding(encoding).encode(IMAGE)
+    return open_prompt_set(prompts).section_for(encoding).ask(encoded)
 
 
 @pytest.mark.parametrize("prompts", shipped())
-@pytest.mark.parametrize("encoded", encodings_for("picture"))
-def test_what_was_asked_is_seen(prompts: str, encoded: str) -> None:
-    """A question shows its picture again, alone or behind what was told; an edited one shows none."""
-    question = asked(prompts, encoded)
-    behind = Message("user", (Text("told\n\n"), *question.parts))
-    see = eye_of({"task": {"prompts": prompts, "encoding": encoded}})
-    for each in (question, behind):
-        np.testing.assert_array_equal(see(each), PICTURE)
-    assert see(user(f"{question.text}!")) is None
+@pytest.mark.parametrize("encoding", encodings_for("picture"))
+def test_images_are_recovered(prompts: str, encoding: str) -> None:
+    """A question gives back its image, alone or after feedback; an edited question gives none."""
+    asked = question(prompts, encoding)
+    told = open_prompt_set(prompts).tell("correct", "")
+    after_feedback = Message("user", (Text(f"{told}\n\n{asked.text}"), *asked.parts[1:]))
+    decode = recorded_question_decoder({"task": {"prompts": prompts, "encoding": encoding}})
+    for each in (asked, after_feedback):
+        np.testing.assert_array_equal(decode(each), IMAGE)
+    assert decode(user(f"{asked.text}!")) is None
 
 
 @pytest.mark.parametrize(
@@ -35,12 +37,13 @@ def test_what_was_asked_is_seen(prompts: str, encoded: str) -> None:
     [{}, {"task": None}, {"task": {"prompts": "?", "encoding": "grid"}}],
     ids=["no task", "no table", "no such prompt set"],
 )
-def test_strange_settings_show_nothing(settings: dict[str, Any]) -> None:
-    """A session whose settings are not of this version shows no picture, and is no error."""
-    assert eye_of(settings)(asked("en", "grid")) is None
+def test_unknown_settings_show_no_image(settings: dict[str, Any]) -> None:
+    """A session whose settings are unknown to this version shows no image and raises no error."""
+    assert recorded_question_decoder(settings)(question("plain", "grid")) is None
 
 
-@pytest.mark.parametrize("encoded", [*encodings_for("table"), *encodings_for("text")])
-def test_what_is_no_picture_is_not_seen(encoded: str) -> None:
-    """Samples that are no pictures are not seen, even where their words show one."""
-    assert eye(open_prompt_set("en"), encoded)(asked("en", "grid")) is None
+@pytest.mark.parametrize("encoding", [*encodings_for("table"), *encodings_for("text")])
+def test_other_samples_show_no_image(encoding: str) -> None:
+    """Table rows and texts show no image, even if their text looks like one."""
+    decode = question_decoder(open_prompt_set("plain"), encoding)
+    assert decode(question("plain", "grid")) is None

@@ -354,7 +354,7 @@ def test_a_baseline_that_takes_long_is_asked_for() -> None:
 def test_what_has_no_baseline_is_said(tmp_path: Path) -> None:
     """A session that the learner cannot read has no baseline, the page says so, and is sound."""
     data = without_checksum((SAMPLE / "label-0.jsonl").read_text())
-    (tmp_path / "edited.jsonl").write_text(data.replace('"question":"Array:', '"question":"Look:'))
+    (tmp_path / "edited.jsonl").write_text(data.replace('"question":"Image:', '"question":"Look:'))
     turns = frame([tmp_path])
     left_out = shaded(turns, None, wanted=True)
     assert left_out.turns is None

@@ -26,7 +26,7 @@ async def test_shipped_experiments_play(path: Path, request: pytest.FixtureReque
             request.getfixturevalue("mnist")
         name = session.settings.model.name
         own = session.open_model() if is_built_in(name) else None
-        model = own or open_model("reference/nearest", prompt_sets=[session.settings.task.prompts])
+        model = own or open_model("reference/nearest", prompts=session.task.prompts)
         task = told_by_anyone(session).task
         turns = play(task, model, session.policy, session.window)
         assert [(await anext(turns)).outcome for _ in range(3)] == ["ok"] * 3
@@ -36,7 +36,9 @@ async def test_shipped_experiments_play(path: Path, request: pytest.FixtureReque
 def told_by_anyone(session: Session) -> Session:
     """Return a session that need not wait for its donor."""
     identity = DonorIdentity(arm="any", stream=0, id="", told_sha256="")
-    return replace(session, donor=Donor(identity, ("Your answer was correct.",) * session.turns))
+    return replace(
+        session, donor=Donor(identity, (session.drawn.prompts.told.correct,) * session.turns)
+    )
 
 
 def test_every_experiment_is_explained() -> None:

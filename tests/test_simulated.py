@@ -1,4 +1,4 @@
-"""Participants are what they are said to be, whatever they are asked."""
+"""Simulated models behave as documented, whatever they are asked."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,8 +15,8 @@ from icl_loop.core.errors import DatasetError, InputError, RequestRefused
 from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
 from icl_loop.models.simulated import (
+    BadFormat,
     Constant,
-    FormatBreaker,
     LabelCounter,
     Oracle,
     Refuser,
@@ -29,51 +29,49 @@ from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS as ENCODINGS
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 
-EACH_WORDING = pytest.mark.parametrize(
-    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
-)
+EACH_SET = pytest.mark.parametrize("words", [open_prompt_set(n) for n in shipped()], ids=shipped())
 
 
 async def reading_of(
     model: ChatModel, request: Sequence[Message], words: PromptSet | None = None
 ) -> ParsedAnswer:
-    """Return how the reply to a request is read."""
+    """Return the parsed answer of the reply to a request."""
     reply = await model.complete(request)
-    form = (words or open_prompt_set("en")).answer
+    form = (words or open_prompt_set("plain")).answer
     labels = LABELS if "cat" in request[0].text else NUMERALS
     return parse_answer(reply.text, labels, reply.finish, form)
 
 
 async def answer_of(model: ChatModel, request: Sequence[Message]) -> str:
-    """Return the label that is answered to a request."""
+    """Return the label that a model answers."""
     answer = (await reading_of(model, request)).answer
     assert answer is not None
     return answer
 
 
-# ---- those that look at nothing ------------------------------------------------------------
+# ---- models that ignore samples and feedback -----------------------------------------------
 
 
 async def test_constant_never_changes() -> None:
-    """The constant participant answers its label, the first one if it was given none."""
+    """The constant model answers its label, or the first one if it has none."""
     past = [Past(DIGITS[0], "dog", "revealed_incorrect", "3")]
     for shown in ([], past):
         assert await answer_of(Constant(), conversation(DIGITS[1], shown)) == "cat"
         assert await answer_of(Constant(label="3"), conversation(DIGITS[1], shown)) == "3"
 
 
-async def test_constant_names_the_label_it_cannot_answer() -> None:
-    """A label that is not one of the session's is refused with the nearest."""
-    with pytest.raises(RequestRefused, match=r"label 'dgo' may not be .* did you mean 'dog'"):
+async def test_constant_refuses_an_unknown_label() -> None:
+    """A label that the session does not have is refused with the nearest one."""
+    with pytest.raises(RequestRefused, match=r"no label 'dgo': did you mean 'dog'"):
         await Constant(label="dgo").complete(conversation(DIGITS[0]))
 
 
-# ---- those that look at no picture ----------------------------------------------------------
+# ---- models that ignore samples --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phrase", ["correct", "revealed_correct"])
 async def test_win_stays(phrase: str) -> None:
-    """After an answer that was told correct, the same answer comes again, whatever was before."""
+    """After a correct answer, the same answer follows, whatever came before."""
     past = [Past(DIGITS[0], "cat", "incorrect"), Past(DIGITS[1], "dog", phrase, "dog")]  # type: ignore[arg-type]  # parametrized
     for seed in range(20):
         assert await answer_of(WinStayLoseShift(seed), conversation(DIGITS[2], past)) == "dog"
@@ -81,15 +79,15 @@ async def test_win_stays(phrase: str) -> None:
 
 @pytest.mark.parametrize("phrase", ["incorrect", "revealed_incorrect", "recorded"])
 async def test_lose_shifts(phrase: str) -> None:
-    """After an answer that was not told correct, every other label may come, but never that one."""
+    """After any other answer, every label but that one can follow."""
     past = [Past(DIGITS[0], "cat", "correct"), Past(DIGITS[1], "dog", phrase)]  # type: ignore[arg-type]  # parametrized
     request = conversation(DIGITS[2], past)
     given = {await answer_of(WinStayLoseShift(seed), request) for seed in range(60)}
     assert given == {*LABELS} - {"dog"}
 
 
-async def test_counter_prefers_what_was_right_least_often() -> None:
-    """The counter answers a label that was right least often, or most often if it prefers that."""
+async def test_counter_prefers_the_rarest_label() -> None:
+    """The counter answers the label that was correct least often, or most often if so set."""
     right = ["cat", "dog", "dog", "3", "3", "き", "き"]
     past = [Past(DIGITS[0], "cat", "revealed_incorrect", label) for label in right]
     request = conversation(DIGITS[1], past)
@@ -99,19 +97,19 @@ async def test_counter_prefers_what_was_right_least_often() -> None:
     assert {await answer_of(model, request) for model in commonest} == {"dog", "3", "き"}
 
 
-async def test_counter_counts_confirmed_answers_alone() -> None:
-    """Where no label is revealed, an answer counts if it was told correct."""
+async def test_counter_counts_confirmed_answers() -> None:
+    """If no label is revealed, an answer counts if it was correct."""
     past = [Past(DIGITS[0], label, "correct") for label in LABELS[:-1]]
     past += [Past(DIGITS[0], "き", "incorrect"), Past(DIGITS[0], "き", "recorded")]
     assert await answer_of(LabelCounter(), conversation(DIGITS[1], past)) == "き"
 
 
-@pytest.mark.parametrize("name", ["counter", "win-stay-lose-shift", "constant", "chance"])
+@pytest.mark.parametrize("name", ["label-counter", "win-stay-lose-shift", "constant", "chance"])
 @pytest.mark.parametrize("feedback", ["label", "correctness"])
-async def test_who_looks_at_no_picture_stays_at_chance(name: str, feedback: str) -> None:
-    """Labels are drawn evenly and independently, so no habit is better than chance.
+async def test_models_that_ignore_samples_stay_at_chance(name: str, feedback: str) -> None:
+    """Labels are drawn uniformly and independently, so no habit beats chance.
 
-    1,000 turns at 10 %: the standard error is 0.95 points, the bounds are five of them away.
+    1,000 turns at 10 %: the bounds are five standard errors of 0.95 points away.
     """
     correct = [
         turn.feedback.correct
@@ -123,21 +121,21 @@ async def test_who_looks_at_no_picture_stays_at_chance(name: str, feedback: str)
     assert 0.05 < np.mean(correct) < 0.15
 
 
-# ---- those whose replies are faulty ---------------------------------------------------------
+# ---- models with faulty replies --------------------------------------------------------------
 
 
-@EACH_WORDING
+@EACH_SET
 @pytest.mark.parametrize("rate", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize(
     ("kind", "outcomes"),
-    [(FormatBreaker, {"unreadable", "out_of_set", "truncated"}), (Refuser, {"refusal"})],
+    [(BadFormat, {"unreadable", "out_of_set", "truncated"}), (Refuser, {"refusal"})],
 )
-async def test_faults_come_at_their_rate(
-    kind: type[FormatBreaker | Refuser], outcomes: set[str], rate: float, words: PromptSet
+async def test_faults_occur_at_their_rate(
+    kind: type[BadFormat | Refuser], outcomes: set[str], rate: float, words: PromptSet
 ) -> None:
-    """The share of replies without an answer is the one given, and each is read as what it is.
+    """The share of replies without an answer is the rate, and each is parsed as its kind of fault.
 
-    300 replies: five standard errors of a share of one half are 14 points.
+    300 replies: five standard errors of a share of 1/2 are 14 points.
     """
     request = conversation(DIGITS[0], words=words)
     readings = [await reading_of(kind(seed, rate=rate), request, words) for seed in range(300)]
@@ -147,13 +145,13 @@ async def test_faults_come_at_their_rate(
     assert {reading.answer for reading in readings if reading.answer} <= set(LABELS)
 
 
-# ---- those who know ------------------------------------------------------------------------
+# ---- models that know the answers ------------------------------------------------------------
 
 
-@EACH_WORDING
+@EACH_SET
 @pytest.mark.parametrize("encoding", ENCODINGS)
-async def test_perfect_is_always_right(words: PromptSet, encoding: str) -> None:
-    """Whoever knows the data set is right about every picture, in any words and encoding."""
+async def test_the_oracle_is_always_right(words: PromptSet, encoding: str) -> None:
+    """The oracle is right about every image, in any prompt set and encoding."""
     model = Oracle()
     for picture, truth in zip(DIGITS, TRUTHS, strict=True):
         request = conversation(picture, words=words, encoding=encoding, labels=NUMERALS)
@@ -164,30 +162,30 @@ async def test_perfect_is_always_right(words: PromptSet, encoding: str) -> None:
     ("dataset", "encoding"), [("digits", "grid"), ("digits", "png"), ("wine", "table")]
 )
 @pytest.mark.parametrize("wire", [list, merged])
-async def test_perfect_plays_perfectly(dataset: str, encoding: str, wire: type) -> None:
-    """A session of whoever knows the data set has no wrong answer, whatever the samples are."""
+async def test_the_oracle_plays_perfectly(dataset: str, encoding: str, wire: type) -> None:
+    """A session of the oracle has no wrong answer, for every kind of sample."""
     params = {"dataset": dataset}
-    perfect = open_model("simulated/perfect", params=params)
+    oracle = open_model("simulated/oracle", params=params)
     for feedback in ("label", "none"):
         chosen = session(20, feedback=feedback, dataset=dataset, encoding=encoding)
-        turns = await played(chosen, Wired(perfect, wire))
+        turns = await played(chosen, Wired(oracle, wire))
         assert all(turn.feedback.correct for turn in turns)
 
 
 @dataclass(frozen=True)
 class Wired:
-    """A model that is asked in another form of the same messages."""
+    """Passes the messages on in another form."""
 
     model: ChatModel
     wire: Callable[[Sequence[Message]], list[Message]]
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the reply of the model within."""
+        """Return the reply of the wrapped model."""
         return await self.model.complete(self.wire(messages))
 
 
-async def test_what_is_not_known_is_refused() -> None:
-    """A picture that is not in the data set is refused, and so is one that has another name here."""
+async def test_the_oracle_refuses_unknown_samples() -> None:
+    """A sample that is not in the data set, or whose label has another name, is refused."""
     strange = np.eye(8, dtype=np.float32)
     oblong = np.zeros((2, 8), dtype=np.float32)
     for request in (
@@ -195,22 +193,20 @@ async def test_what_is_not_known_is_refused() -> None:
         conversation(oblong, labels=NUMERALS),
         conversation(DIGITS[0], labels=("zero", "one")),
     ):
-        with pytest.raises(RequestRefused, match="knows what is in digits by its own labels"):
+        with pytest.raises(RequestRefused, match="not in the data set digits"):
             await Oracle().complete(request)
 
 
 @pytest.mark.parametrize(
     ("start", "end", "expected"), [(0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.2, 0.8, 0.5)]
 )
-async def test_decreed_is_right_as_often_as_decreed(
-    start: float, end: float, expected: float
-) -> None:
-    """Its accuracy is that of the decree, whatever is told.
+async def test_accuracy_follows_the_schedule(start: float, end: float, expected: float) -> None:
+    """The accuracy is the scheduled one, whatever the feedback.
 
-    800 turns: five standard errors of a share of one half are 9 points.
+    800 turns: five standard errors of a share of 1/2 are 9 points.
     """
     params = {"start": start, "end": end, "turns": 100}
-    model = {"name": "simulated/decreed", "params": params}
+    model = {"name": "simulated/scheduled-accuracy", "params": params}
     correct = [
         turn.feedback.correct
         for stream in range(8)
@@ -221,43 +217,47 @@ async def test_decreed_is_right_as_often_as_decreed(
     assert abs(np.mean(correct) - expected) <= (0.09 if 0 < expected < 1 else 0)
 
 
-async def test_decreed_counts_its_turns_through_any_window() -> None:
-    """Where the turn before is shown, the turn is known, however few others are.
+async def test_turns_are_counted_in_any_window() -> None:
+    """The turn is known if the previous one is shown, or from the replies if they lack the state.
 
-    Where replies are shown without their notes, the answers are counted.
+    If nothing is shown, every turn is turn 0.
     """
     sessions = [
-        session(30, model={"name": "simulated/decreed", "params": {"drift": 0.5}}, policy=policy)
+        session(
+            30,
+            model={"name": "simulated/scheduled-accuracy", "params": {"drift": 0.5}},
+            policy=policy,
+        )
         for policy in ("all", "last(1)", "block")
     ]
     notes = [[turn.reply.text.split(",")[0] for turn in await played(each)] for each in sessions]
     assert notes == [[f"Turn {turn}" for turn in range(30)]] * 3
     bare = conversation(DIGITS[2], [Past(DIGITS[0], "0", "correct")] * 7, labels=NUMERALS)
     assert (await ScheduledAccuracy().complete(bare)).text.startswith("Turn 7,")
-    blind = await played(session(3, model="simulated/decreed", policy="stateless"))
+    blind = await played(session(3, model="simulated/scheduled-accuracy", policy="stateless"))
     assert {turn.reply.text.split(",")[0] for turn in blind} == {"Turn 0"}
 
 
-async def test_the_wander_is_as_wide_and_as_slow_as_decreed() -> None:
-    """Its standard deviation is `drift` at any turn; neighbours are correlated by `memory`."""
+async def test_the_drift_has_its_deviation_and_memory() -> None:
+    """The standard deviation is `drift`; neighbouring turns are correlated by `memory`."""
     params = {"drift": 0.8, "memory": 0.9}
     walks = []
     for stream in range(30):
-        model = {"name": "simulated/decreed", "params": params}
+        model = {"name": "simulated/scheduled-accuracy", "params": params}
         turns = await played(session(30, stream, model=model, policy="last(1)"))
         walks.append([float(turn.reply.text.split()[3].rstrip(".")) for turn in turns])
     walked = np.array(walks)
-    # 900 values, worth some 47 independent ones: five standard errors are about 0.4.
+    # 900 values, as informative as 47 independent ones: five standard errors are about 0.4.
     assert abs(walked.std() - 0.8) < 0.4
     before, after = walked[:, :-1].ravel(), walked[:, 1:].ravel()
     assert abs(np.corrcoef(before, after)[0, 1] - 0.9) < 0.1
-    still = await played(session(5, model="simulated/decreed", policy="last(1)"))
-    assert all("wander 0.0000." in turn.reply.text for turn in still)
+    still = await played(session(5, model="simulated/scheduled-accuracy", policy="last(1)"))
+    assert all("drift 0.0000." in turn.reply.text for turn in still)
 
 
-async def test_a_note_of_any_size_is_read_or_left() -> None:
-    """A note as no decreed participant writes it leads to an answer all the same."""
-    for note in ("Turn 999999999, wander 99.9999.", "Turn 1, wander 1e9.", "Turn " + "9" * 5000):
+async def test_an_odd_state_is_parsed_or_ignored() -> None:
+    """A state that the model would never write still leads to an answer."""
+    for note in ("Turn 999999999, drift 99.9999.", "Turn 1, drift 1e9.", "Turn " + "9" * 5000):
         request = conversation(DIGITS[0], [Past(DIGITS[1], "1", "correct")], labels=NUMERALS)
         request[2] = assistant(f"{note}\nAnswer: 1")
         assert await answer_of(ScheduledAccuracy(drift=10.0), request) in NUMERALS
@@ -269,41 +269,85 @@ async def test_a_note_of_any_size_is_read_or_left() -> None:
 @pytest.mark.parametrize(
     ("name", "params", "reason"),
     [
-        ("simulated/decreed", {"strat": 0.1}, "no parameter 'strat': did you mean 'start'"),
+        (
+            "simulated/scheduled-accuracy",
+            {"strat": 0.1},
+            "no parameter 'strat': did you mean 'start'",
+        ),
         ("simulated/chance", {"temperature": 0}, "no parameter 'temperature': it takes none"),
         ("simulated/chance", {"seed": 1}, "no parameter 'seed': it takes none"),
-        ("simulated/decreed", {"start": 1.5}, "start is a share from 0 to 1, got 1.5"),
-        ("simulated/decreed", {"end": True}, "end is a number, got True"),
-        ("simulated/decreed", {"drift": -1}, "drift is a finite number of at least 0, got -1"),
-        ("simulated/decreed", {"memory": float("nan")}, "memory is a finite number"),
-        ("simulated/decreed", {"turns": 0}, "turns is a whole number of at least 1, got 0"),
-        ("simulated/decreed", {"dataset": 3}, "dataset is a text, got 3"),
-        ("simulated/counter", {"prefer": "rarst"}, "'rarst': did you mean 'rarest'"),
-        ("simulated/refuser", {"rate": "0.5"}, "rate is a number, got '0.5'"),
-        ("simulated/constant", {"label": 3}, "label is a text, got 3"),
+        (
+            "simulated/scheduled-accuracy",
+            {"start": 1.5},
+            "start must be a number from 0 to 1, got 1.5",
+        ),
+        (
+            "simulated/scheduled-accuracy",
+            {"end": True},
+            "end must be a finite number of at least 0, got True",
+        ),
+        (
+            "simulated/scheduled-accuracy",
+            {"drift": -1},
+            "drift must be a finite number of at least 0, got -1",
+        ),
+        (
+            "simulated/scheduled-accuracy",
+            {"memory": float("nan")},
+            "memory must be a finite number",
+        ),
+        (
+            "simulated/scheduled-accuracy",
+            {"turns": 0},
+            "turns must be a whole number of at least 1, got 0",
+        ),
+        ("simulated/scheduled-accuracy", {"dataset": 3}, "dataset must be a string, got 3"),
+        ("simulated/label-counter", {"prefer": "rarst"}, "'rarst': did you mean 'rarest'"),
+        (
+            "simulated/refuser",
+            {"rate": "0.5"},
+            "rate must be a finite number of at least 0, got '0.5'",
+        ),
+        ("simulated/constant", {"label": 3}, "label must be a string, got 3"),
     ],
 )
 def test_parameters_are_checked(name: str, params: dict[str, object], reason: str) -> None:
-    """A parameter that a model does not take, or cannot use, is refused before the first turn."""
+    """An unknown parameter or an invalid value is refused before the first turn."""
     with pytest.raises(InputError, match=reason):
         open_model(name, params=params)
 
 
-def test_a_file_that_gives_a_parameter_too_many() -> None:
-    """An experiment is refused with arm, key and the nearest parameter before anything is opened."""
+def test_an_experiment_with_an_unknown_parameter() -> None:
+    """The error names the arm, the key and the nearest parameter."""
     reason = "arm 'feedback', model: params: simulated/refuser .* 'rat': did you mean 'rate'"
     with pytest.raises(InputError, match=reason):
         experiment(model={"name": "simulated/refuser", "params": {"rat": 0.5}})
 
 
-async def test_a_session_of_a_participant_replays(tmp_path: Path) -> None:
-    """What a participant with parameters answered is derived again from its transcript."""
-    model = {"name": "simulated/decreed", "params": {"drift": 0.5}}
+async def test_a_session_of_a_simulated_model_replays(tmp_path: Path) -> None:
+    """A session of a model with parameters can be verified from its transcript."""
+    model = {"name": "simulated/scheduled-accuracy", "params": {"drift": 0.5}}
     result = await Run(experiment(model=model, streams=1), tmp_path).play()
     assert [await verify(read(path)) for path in result.paths] == [12]
 
 
-def test_a_data_set_that_is_not_there() -> None:
-    """Whoever should know a data set needs it from the start."""
+def test_an_unknown_data_set() -> None:
+    """A model that looks samples up needs its data set when it is opened."""
     with pytest.raises(DatasetError, match="did you mean 'digits'"):
-        open_model("simulated/perfect", params={"dataset": "digit"})
+        open_model("simulated/oracle", params={"dataset": "digit"})
+
+
+@pytest.mark.parametrize(
+    ("name", "choice"),
+    [
+        ("simulated/chanse", "simulated/chance"),
+        ("reference/nearset", "reference/nearest"),
+        ("participant/chance", "simulated/chance"),
+        ("participant/decreed", "simulated/scheduled-accuracy"),
+        ("participant/perfect", "simulated/oracle"),
+    ],
+)
+def test_unknown_and_old_names(name: str, choice: str) -> None:
+    """An unknown name of a built-in model, or one of an earlier version, is met with the nearest."""
+    with pytest.raises(InputError, match=f"unknown model '{name}': did you mean '{choice}'"):
+        open_model(name)

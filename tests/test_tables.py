@@ -12,7 +12,7 @@ from sklearn.datasets import load_breast_cancer, load_iris, load_wine
 import contracts
 from builders import experiment, played
 from icl_loop.core.errors import DatasetError, EncodingError, InputError, RequestRefused
-from icl_loop.core.messages import system, user
+from icl_loop.core.messages import system
 from icl_loop.core.records import LARGEST, Measurements
 from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, token_counter
 from icl_loop.models import BUILT_IN, open_model
@@ -254,12 +254,12 @@ async def test_learners_climb_on_tables(name: str, model: str) -> None:
 async def test_records_of_other_things(name: str) -> None:
     """A request whose records name different things is refused, and so is one without a record."""
     words = open_prompt_set(name)
-    frame = system(words.frame(("x", "y"), "table", 20, "label"))
-    ask = words.about("table").ask
+    frame = system(words.system_text(("x", "y"), "table", 20, "label"))
+    ask = words.section_for("table").ask
     model = open_model("reference/nearest")
-    with pytest.raises(RequestRefused, match="differ in what was measured"):
-        await model.complete([frame, user(ask("a: 1")), user(ask("b: 1"))])
-    with pytest.raises(RequestRefused, match="asks about no record"):
+    with pytest.raises(RequestRefused, match="differ in size or columns"):
+        await model.complete([frame, ask("a: 1"), ask("b: 1")])
+    with pytest.raises(RequestRefused, match="asks no question"):
         await model.complete([frame])
     with pytest.raises(RequestRefused, match="not a text of the table encoding"):
-        await model.complete([frame, user(ask("0123\n0123"))])
+        await model.complete([frame, ask("0123\n0123")])

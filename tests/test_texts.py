@@ -13,11 +13,11 @@ from builders import experiment, played
 from icl_loop.core.errors import DatasetError, EncodingError
 from icl_loop.core.messages import merged, system, user
 from icl_loop.models.conversation_parser import ConversationParser
-from icl_loop.models.features import TEXT_FEATURES, perceived
+from icl_loop.models.features import TEXT_FEATURES, sample_features
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.encodings import get_encoding
-from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, parser, shipped
 from icl_loop.transcripts import read
 
 TEXT = get_encoding("text")
@@ -62,24 +62,24 @@ def test_a_blank_text_is_refused(text: str) -> None:
 @EACH_WORDING
 @given(text=texts)
 @example(text="Text:\nText:\n")
-@example(text="Your answer was correct.")
-@example(text="文章：\n{image}")
+@example(text="Correct.")
+@example(text="文章：\n{sample}")
 def test_texts_are_heard(words: PromptSet, text: str) -> None:
     """A question tells its text again, whatever it says, alone or behind what was told."""
-    sentences = words.about("text")
-    asked = sentences.show(text)
-    assert sentences.hear_question(asked.text) == ("", text)
+    asked, reads = words.section_for("text").ask(text), parser(words)
+    assert reads.parse_question(asked.text, "text") == ("", text)
     told = words.tell("revealed_incorrect", "sums")
     [both] = merged([user(told), asked])
-    assert sentences.hear_question(both.text) == (told, text)
-    heard = ConversationParser().hear([system(words.frame(("a", "b"), "text", 20, "label")), asked])
-    assert (heard.features.shape, heard.shown) == ((TEXT_FEATURES,), text)
+    assert reads.parse_question(both.text, "text") == (told, text)
+    request = [system(words.system_text(("a", "b"), "text", 20, "label")), asked]
+    sample = ConversationParser().parse(request).asked
+    assert (sample.features.shape, sample.shown) == ((TEXT_FEATURES,), text)
 
 
 def test_texts_are_compared_by_their_letters() -> None:
     """A text is nearest to itself, then to one with the same words, then to others; length is no matter."""
     said = ["the anchor drags", "the anchor drags the anchor drags", "the dragging anchor", "3 + 4"]
-    vectors = [perceived(each, each).features for each in said]
+    vectors = [sample_features(each, each).features for each in said]
     distances = [float(np.square(vectors[0] - each).sum()) for each in vectors]
     assert distances[0] == 0
     assert distances == sorted(distances)

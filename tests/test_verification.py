@@ -234,19 +234,15 @@ async def test_a_donor_that_is_missing_or_changed_is_reported(folder: Path) -> N
     assert "feedback-1.jsonl is missing" in found.message
 
 
-PROMPTS = Path(__file__).parent.parent / "src/icl_loop/tasks/prompts/en.toml"
-
-
 async def test_a_prompt_set_file_must_stay_as_it_was(tmp_path: Path) -> None:
     """A session played with a prompt set file does not replay once the file is changed or missing."""
     own = tmp_path / "own.toml"
-    text = PROMPTS.read_text()
-    own.write_text(text)
+    own.write_text('extend = "plain"')
     context = {"policy": "notes(every=4, tokens=40)"}
     made = experiment(task={"prompts": str(own)}, context=context, streams=1)
     (path,) = (await played(made, tmp_path)).glob("*.jsonl")
     assert (await examine(path)).difference is None
-    own.write_text(text.replace('correct = "', 'correct = "Yes! ', 1))
+    own.write_text('extend = "plain"\ntold.correct = "Yes!"\ntold.incorrect = "No!"')
     found = await difference(path)
     assert (found.cause, found.field) == ("content", "told")
     own.unlink()

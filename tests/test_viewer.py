@@ -111,9 +111,9 @@ def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
         {"task": []},
         {"task": {}, "model": "gpt"},
         {"task": {"prompts": "nowhere.toml", "encoding": "grid"}},
-        {"task": {"prompts": "en", "encoding": "unheard-of"}},
-        {"task": {"prompts": "en", "encoding": "sparse"}},
-        {"task": {"prompts": "ja", "encoding": "grid"}},
+        {"task": {"prompts": "plain", "encoding": "unheard-of"}},
+        {"task": {"prompts": "plain", "encoding": "sparse"}},
+        {"task": {"prompts": "plain-ja", "encoding": "grid"}},
     ],
 )
 def test_a_question_that_cannot_be_drawn_is_shown(
@@ -524,7 +524,7 @@ def test_a_session_is_steered_by_keys() -> None:
         there.press(b"\x1b[C").until("turn 2 of 0 to 24")
         there.press(b"p").until("turn 1 of 0 to 24")
         there.press(b"e").until("only errors")
-        there.press(b"t").until("Array:")
+        there.press(b"t").until("Image:")
         there.press(b"tw").until("window: 1 turn: 0;")
         there.press(b"r").until("reply:  ")
         there.press(b"g12").until("go to turn 12")

@@ -135,7 +135,7 @@ async def test_refusals_are_met_again() -> None:
         {"feedback": "none"},
         {"feedback": "demonstrations"},
         {"encoding": "png"},
-        {"prompts": "ja"},
+        {"prompts": "plain-ja"},
         {"labels": "abstract"},
         {"swap_at": 7},
     ],

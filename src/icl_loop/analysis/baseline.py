@@ -27,7 +27,7 @@ from icl_loop.core.messages import Message, Request, system, user
 from icl_loop.core.records import Turn
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.tasks.answers import parse_answer
-from icl_loop.tasks.prompts import open_prompt_set
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.loading import SavedSessions
 
@@ -46,30 +46,36 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
     names = [name for name in BUILT_IN if name.startswith("reference/")]
     if learner not in names:
         raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
-    headers = [transcript.header.at(turn.index) for turn in transcript.turns]
-    prompt_sets = sorted({name for header in headers for name in _prompt_sets(header)})
-    model = open_model(learner, seed=transcript.header.seed, prompt_sets=prompt_sets)
-    asked = zip(headers, transcript.turns, strict=True)
-    return [await _is_right(model, header, transcript, turn) for header, turn in asked]
+    seed, right = transcript.header.seed, []
+    models: dict[tuple[str | None, str | None], ChatModel] = {}
+    for turn in transcript.turns:
+        header = transcript.header.at(turn.index)
+        task = header.settings.get("task", {})
+        key = task.get("prompts"), task.get("encoding")
+        if key not in models:
+            models[key] = open_model(learner, seed=seed, prompts=_prompts(header), encoding=key[1])
+        right.append(await _is_right(models[key], header, transcript, turn))
+    return right
 
 
-def _prompt_sets(header: Header) -> list[str]:
-    task = header.settings.get("task", {})
-    return [task["prompts"]] if "prompts" in task else []
+def _prompts(header: Header) -> PromptSet | None:
+    """Return the prompt set of a session, or None if the header does not name one."""
+    name = header.settings.get("task", {}).get("prompts")
+    return _opened(name) if name else None
+
+
+@lru_cache(16)
+def _opened(prompts: str) -> PromptSet:
+    """Return a prompt set, whose file is read once."""
+    return open_prompt_set(prompts)
 
 
 async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
     reply = await model.complete(request_of(transcript, turn))
-    prompt_sets = _prompt_sets(header)
-    form = _form_of(prompt_sets[0]) if prompt_sets else None
+    prompts = _prompts(header)
+    form = prompts.answer if prompts else None
     reading = parse_answer(reply.text, header.labels, reply.finish, form)
     return reading.answer == turn.label
-
-
-@lru_cache(16)
-def _form_of(prompts: str) -> str:
-    """Return the form of the answer line. Cached, so that a file is read once."""
-    return open_prompt_set(prompts).answer
 
 
 def request_of(transcript: Transcript, turn: Turn) -> Request:
@@ -84,9 +90,10 @@ def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Messag
     if not transcript.notes:
         return ()
     written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
-    text, words = written[-1] if written else "", _prompt_sets(header)
-    book = open_prompt_set(words[0]).notes if words else None
-    return (user(book.show(text)),) if book is not None and text.strip() else ()
+    text, prompts = written[-1] if written else "", _prompts(header)
+    if prompts is None or prompts.notes is None or not text.strip():
+        return ()
+    return (user(prompts.notes.show(text)),)
 
 
 async def baselines(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from icl_loop.analysis.metrics import nearest_shown
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
-from icl_loop.tasks.question_decoding import Eye, eye_of
+from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
 from icl_loop.transcripts.exported_tables import Schema, is_exported, table
 from icl_loop.transcripts.files import sources
 
@@ -68,7 +68,7 @@ def _shown(turn: Mapping[str, Any]) -> list[int]:
 
 def _pictures(lines: Lines) -> NDArray[np.float32] | None:
     """Return the images of all turns, shape (turns, height, width); None unless all have one size."""
-    see = eye_of(lines[0].get("settings", {}))
+    see = recorded_question_decoder(lines[0].get("settings", {}))
     questions = [turn.get("question") for turn in _turns(lines)]
     seen = [_picture(see, text) if isinstance(text, str) else None for text in questions]
     whole = [picture for picture in seen if picture is not None]
@@ -78,6 +78,6 @@ def _pictures(lines: Lines) -> NDArray[np.float32] | None:
 
 
 @lru_cache(maxsize=10_000)  # the arms of a stream ask the same questions
-def _picture(see: Eye, question: str) -> Pixels | None:
+def _picture(see: QuestionDecoder, question: str) -> Pixels | None:
     """Return the image that a question shows as text."""
     return see(user(question))

@@ -7,6 +7,7 @@ import typer
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.models import BUILT_IN, is_built_in, open_model
+from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.terminal.console import complain, out
 
 
@@ -23,6 +24,12 @@ def serve(
     seed: Annotated[int, typer.Option(min=0, help="Keys answers and faults.")] = 0,
     context_window: Annotated[
         int | None, typer.Option(min=1, help="Tokens of the longest prompt that is answered.")
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Prompt set of the sessions, a name or a file; any shipped one if omitted."
+        ),
     ] = None,
     api_key_env: Annotated[
         str | None, typer.Option(help="Variable that holds the key to ask for.")
@@ -44,7 +51,9 @@ def serve(
         raise InputError(
             f"only models of ours are served, not {model!r}: {nearest(model, BUILT_IN)}"
         )
-    app = server.build_app({model: open_model(model, seed=seed)}, settings=settings)
+    expected = open_prompt_set(prompts) if prompts else None
+    built_in = open_model(model, seed=seed, prompts=expected)
+    app = server.build_app({model: built_in}, settings=settings)
     exposed = host not in ("127.0.0.1", "::1", "localhost")
     if exposed:
         complain(f"warning: {host} can be reached by other machines")

@@ -9,8 +9,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
 from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
-from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
-from icl_loop.tasks.question_decoding import eye
+from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet, parser
+from icl_loop.tasks.question_decoding import question_decoder
 from icl_loop.tasks.task import Task
 
 Pixels = NDArray[np.float32]
@@ -46,7 +46,7 @@ class MessageParser:
 
         If it only confirms the answer, the label is that answer.
         """
-        parsed = self.prompts.hear_told(told)
+        parsed = parser(self.prompts).parse_feedback(told)
         if parsed is None or parsed.ago != self.delay:
             return NO_FEEDBACK
         if parsed.correct and parsed.label is None:
@@ -59,7 +59,7 @@ class MessageParser:
 
     def image(self, question: Message) -> Pixels | None:
         """Return the pixels that a question shows, row by row, or None if it shows no image."""
-        pixels = eye(self.prompts, self.encoding)(question)
+        pixels = question_decoder(self.prompts, self.encoding)(question)
         return None if pixels is None else np.ravel(pixels)
 
     @property

@@ -22,7 +22,7 @@ from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.feedback import FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
-from icl_loop.tasks.prompts import open_prompt_set
+from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.tasks.task import Replies
 from icl_loop.tasks.transforms import TRANSFORMS
 
@@ -48,8 +48,18 @@ class TaskSettings(_Table):
     size: int = Field(default=20, ge=1, le=256)
     labels: Annotated[str, one_of(LABEL_MAPS)] = "native"
     pixels: Annotated[str, one_of(TRANSFORMS)] = "identity"
-    prompts: Annotated[str, checked_by(open_prompt_set)] = "en"
+    prompts: Annotated[str, checked_by(open_prompt_set)] = DEFAULT
     swap_at: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _prompts_describe_the_encoding(self) -> Self:
+        try:
+            open_prompt_set(self.prompts).section_for(self.encoding)
+        except InputError as error:
+            raise ValueError(
+                f"prompts = {self.prompts!r} with data set {self.dataset!r}: {error}"
+            ) from None
+        return self
 
 
 class ModelSettings(_Table):

@@ -1,7 +1,7 @@
-"""Models: whatever answers a conversation, real, simulated, scripted or saved."""
+"""Models: anything that replies to a conversation, real, simulated, scripted or saved."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
@@ -12,18 +12,25 @@ from icl_loop.models.chat import (
     Closable,
     ScriptedModel,
 )
-from icl_loop.models.reference import KernelRidge, NearestNeighbour, Propagation, Prototype
+from icl_loop.models.conversation_parser import ConversationParser
+from icl_loop.models.reference import (
+    KernelRidge,
+    LabelPropagation,
+    NearestMean,
+    NearestNeighbour,
+)
 from icl_loop.models.replay import ReplayModel
 from icl_loop.models.simulated import (
+    BadFormat,
     Chance,
     Constant,
-    FormatBreaker,
     LabelCounter,
     Oracle,
     Refuser,
     ScheduledAccuracy,
     WinStayLoseShift,
 )
+from icl_loop.tasks.prompts import PromptSet
 
 __all__ = [
     "BUILT_IN",
@@ -40,34 +47,40 @@ __all__ = [
 
 BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
     "reference/nearest": NearestNeighbour,
-    "reference/prototype": Prototype,
+    "reference/prototype": NearestMean,
     "reference/ridge": KernelRidge,
-    "reference/propagation": Propagation,
+    "reference/propagation": LabelPropagation,
+    "simulated/bad-format": BadFormat,
     "simulated/chance": Chance,
     "simulated/constant": Constant,
-    "simulated/counter": LabelCounter,
-    "simulated/decreed": ScheduledAccuracy,
-    "simulated/format-breaker": FormatBreaker,
-    "simulated/perfect": Oracle,
+    "simulated/label-counter": LabelCounter,
+    "simulated/oracle": Oracle,
     "simulated/refuser": Refuser,
+    "simulated/scheduled-accuracy": ScheduledAccuracy,
     "simulated/win-stay-lose-shift": WinStayLoseShift,
 }
-"""Models that need no endpoint: each is made from a seed, the prompt sets it listens for, and
-parameters of its own, given by keyword."""
+"""Models that need no endpoint. Each takes a seed, a conversation parser, and its own parameters."""
 
-_FAMILIES = {name.partition("/")[0] for name in BUILT_IN}
+_RENAMED = {
+    "participant/counter": "simulated/label-counter",
+    "participant/decreed": "simulated/scheduled-accuracy",
+    "participant/format-breaker": "simulated/bad-format",
+    "participant/perfect": "simulated/oracle",
+}
+_FAMILIES = ("reference", "simulated", "participant")
 
 
 def is_built_in(name: str, base_url: str | None = None) -> bool:
-    """Return whether a model is one of ours, played in this process; one at an address is not.
+    """Return whether a model is built in; a model at an address is not.
 
     Raises:
-        InputError: The name is of one of our families, but there is no such model in it.
+        InputError: The name looks like a built-in model, but there is none of that name.
     """
     if base_url is not None or name.partition("/")[0] not in _FAMILIES:
         return False
     if name not in BUILT_IN:
-        raise InputError(f"unknown model {name!r}: {nearest(name, BUILT_IN)}")
+        current = _RENAMED.get(name, name.replace("participant/", "simulated/"))
+        raise InputError(f"unknown model {name!r}: {nearest(current, BUILT_IN)}")
     return True
 
 
@@ -76,39 +89,36 @@ def check_params(name: str, params: Iterable[str]) -> None:
     known = list(inspect.signature(BUILT_IN[name]).parameters)[2:]
     for key in params:
         if key not in known:
-            instead = nearest(key, known) if known else "it takes none"
-            raise InputError(f"{name} takes no parameter {key!r}: {instead}")
+            hint = nearest(key, known) if known else "it takes none"
+            raise InputError(f"{name} has no parameter {key!r}: {hint}")
 
 
 def open_model(
     name: str,
     *,
     seed: int = 0,
-    prompt_sets: Sequence[str] = (),
+    prompts: PromptSet | None = None,
+    encoding: str | None = None,
     **endpoint: Any,  # noqa: ANN401  the keyword arguments of OpenAIModel, typed there
 ) -> ChatModel:
     """Return the model called `name`.
 
     Args:
-        name: One of `BUILT_IN`, or the name under which an OpenAI-compatible endpoint serves it.
-        seed: Keys the randomness of built-in models.
-        prompt_sets: Names or files of the prompt sets that built-in models listen for.
-        endpoint: How a real model is asked: the keyword arguments of `OpenAIModel`. A built-in
-            model takes only `params` of these: parameters of its own.
+        name: One of `BUILT_IN`, or the name of a model at an OpenAI-compatible endpoint.
+        seed: Seed of a built-in model.
+        prompts: The prompt set that a built-in model parses; any shipped set if None.
+        encoding: The encoding that a built-in model parses; any if None.
+        endpoint: The keyword arguments of `OpenAIModel`. A built-in model uses only `params`, for
+            its own parameters.
 
     Raises:
-        InputError: There is no such built-in model, it takes no such parameter, or the key is not
-            in the environment.
+        InputError: There is no such built-in model, it has no such parameter, or the API key is
+            not in the environment.
     """
     if is_built_in(name, endpoint.get("base_url")):
-        return _built_in(name, seed, prompt_sets, endpoint.get("params") or {})
+        params = endpoint.get("params") or {}
+        check_params(name, params)
+        return BUILT_IN[name](seed, ConversationParser(prompts, encoding), **params)
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
     return OpenAIModel(name, **endpoint)
-
-
-def _built_in(
-    name: str, seed: int, prompt_sets: Sequence[str], params: Mapping[str, object]
-) -> ChatModel:
-    check_params(name, params)
-    return BUILT_IN[name](seed, prompt_sets, **params)

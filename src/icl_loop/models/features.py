@@ -1,4 +1,4 @@
-"""What an ordinary learner compares samples by: one vector a sample, whatever it is."""
+"""Feature vectors by which reference learners compare samples of any kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ TEXT_FEATURES = 1_024
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Perceived:
-    """A sample as it was shown, for comparing it with others.
+class SampleFeatures:
+    """A sample as it was shown, and its feature vector.
 
     Attributes:
-        shown: The text or picture that its encoding made of it.
-        features: Pixels row by row; measured values; or a text's pieces of words, counted.
-        form: What is alike in samples that can be compared: the shape of a picture, the names of
-            what was measured; None for texts.
+        shown: The encoded sample.
+        features: Pixels row by row, the values of a table row, or character n-gram counts of a text.
+        form: Equal for samples that can be compared: the shape of an image or the columns of a row;
+            None for texts.
     """
 
     shown: str | Image
@@ -33,20 +33,22 @@ class Perceived:
     form: tuple[object, ...] | None
 
 
-def perceived(shown: str | Image, values: NDArray[np.float32] | Measurements | str) -> Perceived:
-    """Return what is compared of a sample that is shown so, and decoded to `values`."""
+def sample_features(
+    shown: str | Image, values: NDArray[np.float32] | Measurements | str
+) -> SampleFeatures:
+    """Return the features of a sample that was shown as `shown` and decodes to `values`."""
     if isinstance(values, str):
-        return Perceived(shown, _counts(values), None)
+        return SampleFeatures(shown, _ngram_counts(values), None)
     if isinstance(values, Measurements):
-        return Perceived(shown, values.values.astype(np.float32), values.names)
-    return Perceived(shown, values.ravel(), values.shape)
+        return SampleFeatures(shown, values.values.astype(np.float32), values.names)
+    return SampleFeatures(shown, values.ravel(), values.shape)
 
 
 def standardised(vectors: Sequence[Features]) -> list[Features]:
-    """Return vectors whose features each have mean 0 and deviation 1, or 0 where all are alike.
+    """Return the vectors with each feature scaled to mean 0 and standard deviation 1.
 
-    What was measured in metres and in grams has no common scale but this one. It is taken over the
-    samples of one request alone, since a learner knows no others.
+    Features that are equal in all vectors become 0. Only the samples of one request are used,
+    because a learner knows no others.
     """
     stacked = np.stack(vectors).astype(np.float64)
     deviation = stacked.std(axis=0)
@@ -54,11 +56,11 @@ def standardised(vectors: Sequence[Features]) -> list[Features]:
     return list(scaled.astype(np.float32))
 
 
-def _counts(text: str) -> Features:
-    """Return how often a text has each run of 2 to 4 letters, hashed, at length 1.
+def _ngram_counts(text: str) -> Features:
+    """Return hashed counts of the character 2- to 4-grams of a text, scaled to length 1.
 
-    At length 1 the order by Euclidean distance is that by cosine (Weinberger et al. 2009 for the
-    hashing, Cavnar and Trenkle 1994 for runs of letters).
+    At length 1, Euclidean distance orders samples as cosine similarity does. Weinberger et al.
+    (2009) for the hashing, Cavnar and Trenkle (1994) for n-grams.
     """
     counts = _vectorizer().transform([text]).toarray()[0]
     return np.asarray(counts, dtype=np.float32)
@@ -66,6 +68,6 @@ def _counts(text: str) -> Features:
 
 @lru_cache(1)
 def _vectorizer() -> Any:  # noqa: ANN401  scikit-learn ships no types
-    from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415  it takes seconds
+    from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415  slow to import
 
     return HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=TEXT_FEATURES)

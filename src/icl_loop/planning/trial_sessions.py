@@ -136,8 +136,8 @@ class Trials:
 
     def _model(self, session: Session) -> ChatModel:
         """Return the model of a session; those that listen alike share one, as in a run."""
-        model = session.settings.model
-        key = f"{model.name} {model.params} {session.seed} {session.settings.task.prompts}"
+        model, task = session.settings.model, session.settings.task
+        key = f"{model.name} {model.params} {session.seed} {task.prompts} {task.encoding}"
         if key not in self._models:
             self._models[key] = session.open_model()
         return self._models[key]

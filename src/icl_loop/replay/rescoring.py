@@ -12,7 +12,7 @@ from icl_loop.core.messages import Reply
 from icl_loop.core.records import Feedback, Probe, Turn
 from icl_loop.experiment import AnswerSettings, answering
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
-from icl_loop.tasks.prompts import open_prompt_set
+from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.transcripts import (
     VERSION,
     Header,
@@ -68,7 +68,7 @@ def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn |
 
 def _parse(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
     prompts: Mapping[str, Any] = header.settings.get("task", {})
-    form = open_prompt_set(str(prompts.get("prompts", "en"))).answer
+    form = open_prompt_set(str(prompts.get("prompts", DEFAULT))).answer
     return parse_answer(reply.text, header.labels, reply.finish, form, rule)
 
 

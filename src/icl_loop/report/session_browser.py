@@ -14,7 +14,7 @@ from icl_loop.report.branch_history import Part, beginnings, parts_of, place_of
 from icl_loop.report.image_data import Drawn, drawn
 from icl_loop.report.page_data import packed
 from icl_loop.report.probe_questions import held_out
-from icl_loop.tasks.question_decoding import Eye, eye_of
+from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
 from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import Transcript
 
@@ -47,7 +47,7 @@ class _Pool:
     def text(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))
 
-    def picture(self, question: Message, see: Eye) -> int | None:
+    def picture(self, question: Message, see: QuestionDecoder) -> int | None:
         if question not in self.seen:
             pixels = see(question)
             self.seen[question] = (
@@ -104,7 +104,7 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
     """Return the turns of a session, a list for each of their fields; texts by their place."""
     turns = session.transcript.turns
     parts = parts_of(session.transcript.header)
-    eyes = [eye_of(part.header.settings) for part in parts]
+    eyes = [recorded_question_decoder(part.header.settings) for part in parts]
     see = [eyes[place_of(parts, turn.index)] for turn in turns]
     return {
         "systems": [pool.text(part.header.system) for part in parts],
@@ -131,7 +131,7 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
 
 
 def _beside(
-    transcript: Transcript, parts: Sequence[Part], eyes: Sequence[Eye], pool: _Pool
+    transcript: Transcript, parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
 ) -> dict[str, list[dict[str, Any]]]:
     """Return what a session holds besides its turns: where branches begin, notes, and probes."""
     found = {
@@ -155,7 +155,7 @@ def _note(note: Note, pool: _Pool) -> dict[str, Any]:
 
 
 def _checkpoints(
-    probes: Sequence[Probe], parts: Sequence[Part], eyes: Sequence[Eye], pool: _Pool
+    probes: Sequence[Probe], parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
 ) -> Iterator[dict[str, Any]]:
     """Yield the probes of a session, checkpoint by checkpoint."""
     places = {place_of(parts, probe.after_turn) for probe in probes}

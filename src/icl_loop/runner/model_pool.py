@@ -121,8 +121,9 @@ class ModelPool:
 
 def model_key(session: Session) -> str:
     """Return a key that is equal for sessions that share a model."""
-    task = session.settings.task
-    return f"{session.settings.model.model_dump_json()} {task.prompts} {session.task.labels}"
+    task, model = session.settings.task, session.settings.model
+    parsed = f"{task.prompts} {task.encoding}" if is_built_in(model.name, model.base_url) else ""
+    return f"{model.model_dump_json()} {parsed} {session.task.labels}"
 
 
 def count_nothing(_: Sequence[Message]) -> int:

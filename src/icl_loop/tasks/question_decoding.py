@@ -1,53 +1,58 @@
-"""The way back from a question to the picture that it shows."""
+"""Recovers the image that a question shows."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from icl_loop.core.errors import EncodingError, InputError
-from icl_loop.core.messages import Message
+from icl_loop.core.messages import Image, Message
 from icl_loop.tasks.encodings import Pixels, PngEncoding, get_encoding
-from icl_loop.tasks.prompts import PromptSet, open_prompt_set
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, parser
 
-Eye = Callable[[Message], Pixels | None]
-"""From a question to its picture; None if it shows none, as where it was edited."""
+QuestionDecoder = Callable[[Message], Pixels | None]
+"""Returns the pixels that a question shows, or None if it shows no image or was edited."""
 
 
 @lru_cache(maxsize=16)
-def eye(prompts: PromptSet, encoded: str) -> Eye:
-    """Return how to see what questions show in these words and the encoding called `encoded`.
+def question_decoder(prompts: PromptSet, encoding_name: str) -> QuestionDecoder:
+    """Return the decoder for questions in this prompt set and encoding.
 
     Raises:
-        InputError: There is no such encoding, or there are no words for it.
+        InputError: There is no such encoding, or the prompt set does not describe it.
     """
-    how, sentences = get_encoding(encoded), prompts.about(encoded)
+    how, reader = get_encoding(encoding_name), parser(prompts)
+    prompts.section_for(encoding_name)
     if how.modality != "picture":
-        return blind
-    seen = isinstance(how, PngEncoding)
+        return no_image
 
-    def see(question: Message) -> Pixels | None:
-        heard = sentences.hear_picture(question) if seen else sentences.hear_question(question.text)
+    def decode(question: Message) -> Pixels | None:
+        found: tuple[str, str | Image] | None
+        if isinstance(how, PngEncoding):
+            found = reader.parse_image_question(question, encoding_name)
+        else:
+            found = reader.parse_question(question.text, encoding_name)
         try:
-            pixels: Pixels | None = None if heard is None else how.decode(heard[1])
+            pixels: Pixels | None = None if found is None else how.decode(found[1])
         except EncodingError:
             return None
         return pixels
 
-    return see
+    return decode
 
 
-def eye_of(settings: Mapping[str, Any]) -> Eye:
-    """Return how to see what the questions of a session show, by its recorded settings.
+def recorded_question_decoder(settings: Mapping[str, Any]) -> QuestionDecoder:
+    """Return the decoder for a session with these recorded settings.
 
-    Where they are not of this version, nothing is seen.
+    If the settings are unknown to this version, it finds no image.
     """
     task = settings.get("task")
-    said = task if isinstance(task, dict) else {}
+    task = task if isinstance(task, dict) else {}
     try:
-        return eye(open_prompt_set(str(said.get("prompts"))), str(said.get("encoding")))
+        prompts = open_prompt_set(str(task.get("prompts")))
+        return question_decoder(prompts, str(task.get("encoding")))
     except InputError:
-        return blind
+        return no_image
 
 
-def blind(_: Message) -> None:
-    """See nothing."""
+def no_image(_: Message) -> None:
+    """Return None: there is no image."""

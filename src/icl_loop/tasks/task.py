@@ -76,7 +76,9 @@ class Task:
     def system(self) -> Message:
         """The message that opens every request."""
         announced = self.feedback.announcement
-        return system(self.prompts.frame(self.labels, self.encoding.name, self.size, announced))
+        return system(
+            self.prompts.system_text(self.labels, self.encoding.name, self.size, announced)
+        )
 
     def question(self, turn: int) -> Message:
         """Return the question of this turn."""
@@ -143,4 +145,4 @@ def _question(
     values = prepare_sample(sample, encoding, size)
     if transform is not unchanged:
         values = transform(values)
-    return prompts.about(encoding.name).show(encoding.encode(values))
+    return prompts.section_for(encoding.name).ask(encoding.encode(values))

@@ -1,4 +1,4 @@
-"""Distances among the samples of a request, where most requests begin like the one before."""
+"""Squared Euclidean distances between samples, reused from one request to the next."""
 
 from collections import OrderedDict
 
@@ -11,44 +11,43 @@ Samples = NDArray[np.float32]
 """Shape (samples, features)."""
 Values = NDArray[np.float64]
 
-_KEPT = 16
+_CACHED_REQUESTS = 16
 
 
-class Distances:
-    """Measures squared Euclidean distances, and no pair twice while a session goes on.
+class DistanceCache:
+    """Computes pairwise distances, each pair once while a session goes on.
 
-    What was measured for a request is kept for the next that begins with the same samples. The
-    distance of a pair is the same number whatever else is measured with it, so that nothing
-    depends on what is kept; samples that are alike have none.
+    Most requests begin with the samples of the request before, so its distances are reused. The
+    distance of a pair never depends on what is cached.
     """
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[bytes, tuple[Samples, Values]] = OrderedDict()
+        self._cached: OrderedDict[bytes, tuple[Samples, Values]] = OrderedDict()
 
-    def among(self, samples: Samples) -> Values:
-        """Return the distance of each sample to each other, shape (samples, samples)."""
+    def pairwise(self, samples: Samples) -> Values:
+        """Return the distance between each two samples, shape (samples, samples)."""
         first = samples[0].tobytes()
-        before, known = self._kept.pop(first, (samples[:0], np.empty((0, 0))))
-        begun = _common(before, samples)
+        before, known = self._cached.pop(first, (samples[:0], np.empty((0, 0))))
+        reused = _common_prefix(before, samples)
         distances = np.empty((len(samples), len(samples)))
-        distances[:begun, :begun] = known[:begun, :begun]
-        for row in range(begun, len(samples)):
-            distances[row, : row + 1] = to_each(samples[: row + 1], samples[row])
+        distances[:reused, :reused] = known[:reused, :reused]
+        for row in range(reused, len(samples)):
+            distances[row, : row + 1] = distances_to(samples[: row + 1], samples[row])
             distances[: row + 1, row] = distances[row, : row + 1]
-        self._kept[first] = samples, distances
-        if len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._cached[first] = samples, distances
+        if len(self._cached) > _CACHED_REQUESTS:
+            self._cached.popitem(last=False)
         return distances.copy()
 
 
-def to_each(samples: Samples, asked: Features) -> Values:
-    """Return the squared Euclidean distance of `asked` to each sample."""
+def distances_to(samples: Samples, asked: Features) -> Values:
+    """Return the distance of each sample to `asked`."""
     distances: Values = np.square(samples - asked).sum(axis=1).astype(np.float64)
     return distances
 
 
-def _common(before: Samples, samples: Samples) -> int:
-    """Return with how many of the same samples both begin."""
+def _common_prefix(before: Samples, samples: Samples) -> int:
+    """Return how many leading samples are the same."""
     count = min(len(before), len(samples))
     if before.shape[1:] != samples.shape[1:]:
         return 0

@@ -1,6 +1,7 @@
-"""What reference learners have in common: they hear a conversation, weigh it, choose a label."""
+"""The base classes of reference learners: parse the conversation, choose a label, reply."""
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,53 +10,53 @@ from numpy.typing import NDArray
 
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_order
-from icl_loop.models.conversation_parser import (
-    Conversation,
-    ConversationParser,
-    known_label,
-    signature,
-)
+from icl_loop.models.conversation_parser import Conversation, ConversationParser, request_key
 from icl_loop.models.features import Features
-from icl_loop.models.reference.distances import Distances, Values
+from icl_loop.models.reference.distances import DistanceCache, Values
 
-_SAME = 6
-"""Decimals to which scores must agree to be a tie; what differs beyond them is rounding."""
+_DECIMALS = 6
+"""Scores that agree to this many decimals are tied; smaller differences are rounding errors."""
 
 
 class Learner(ABC):
-    """Answers the label it chooses; ties and ignorance are settled by the seed and the request."""
+    """A model that answers from the examples in the request, with a seed for ties and guesses."""
 
-    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
+    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
         self.seed = seed
-        self._listener = ConversationParser(prompt_sets)
+        self._parser = parser or ConversationParser()
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with the label chosen; the notes, where they are asked for."""
-        notes = self._listener.notes(messages)
-        if notes is not None:
-            return notes
-        heard = self._listener.hear(messages)
-        return Reply(heard.prompts.reply(self.choose(heard, signature(messages))))
+        """Return the final line with the chosen label, or notes if the request asks for them.
+
+        The notes state how often each label was known to be correct.
+        """
+        examples = self._parser.parse_notes_request(messages)
+        if examples is not None:
+            counts = Counter(example.known_label for example in examples)
+            labels = self._parser.system(messages)[1].labels
+            return Reply("\n".join(f"{label}: {counts[label]}" for label in labels))
+        conversation = self._parser.parse(messages)
+        label = self.choose(conversation, request_key(messages))
+        return Reply(conversation.prompts.reply(label))
 
     @abstractmethod
-    def choose(self, heard: Conversation, request: str) -> str:
-        """Return the label answered; `request` keys what is random about it."""
+    def choose(self, conversation: Conversation, key: str) -> str:
+        """Return the label to answer; `key` identifies the request for random choices."""
 
 
-class Scorer(Learner):
-    """Answers the label of the highest score."""
+class ScoringLearner(Learner):
+    """A learner that answers the label with the highest score."""
 
-    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
-        super().__init__(seed, prompt_sets)
-        self.distances = Distances()
+    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
+        super().__init__(seed, parser)
+        self.distances = DistanceCache()
 
-    def choose(self, heard: Conversation, request: str) -> str:
-        """Return a label than which none scores higher."""
-        scores = np.round(self.scores(weighed(heard), heard.features), _SAME)
-        order = keyed_order(len(scores), self.seed, "score ties", request)
-        return heard.labels[int(order[np.argmax(scores[order])])]
+    def choose(self, conversation: Conversation, key: str) -> str:
+        """Return a label with the highest score."""
+        evidence = Evidence.of(conversation)
+        scores = np.round(self.scores(evidence, conversation.asked.features), _DECIMALS)
+        order = keyed_order(len(scores), self.seed, "score ties", key)
+        return conversation.labels[int(order[np.argmax(scores[order])])]
 
     @abstractmethod
     def scores(self, evidence: "Evidence", asked: Features) -> Values:
@@ -64,48 +65,45 @@ class Scorer(Learner):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What a conversation says about the samples it shows, as arrays.
+    """The examples of a conversation as arrays.
 
     Attributes:
-        features: What samples are compared by, float32, shape (examples, features).
-        possible: Whether a sample may bear a label: true for one label where that was revealed or
-            confirmed, for all but the one refuted, or for all; shape (examples, labels).
+        features: Float32, shape (examples, features).
+        possible: Whether an example can have a label, shape (examples, labels): only the known one,
+            all but the refuted one, or all if nothing was told.
     """
 
     features: NDArray[np.float32]
     possible: NDArray[np.bool_]
 
+    @classmethod
+    def of(cls, conversation: Conversation) -> "Evidence":
+        """Return the evidence in a conversation."""
+        labels, examples = conversation.labels, conversation.examples
+        position = {label: index for index, label in enumerate(labels)}
+        possible = np.ones((len(examples), len(labels)), dtype=np.bool_)
+        for row, example in zip(possible, examples, strict=True):
+            if example.known_label is not None:
+                row[:] = False
+                row[position[example.known_label]] = True
+            elif example.refuted is not None and len(labels) > 1:
+                row[position[example.refuted]] = False
+        features = np.array([example.sample.features for example in examples], dtype=np.float32)
+        return cls(features.reshape(len(examples), conversation.asked.features.size), possible)
+
     @property
     def is_known(self) -> NDArray[np.bool_]:
-        """Whether a sample may bear one label only; shape (examples,)."""
+        """Whether only one label is possible, shape (examples,)."""
         one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
         return one
 
     @property
-    def shares(self) -> Values:
-        """The labels that a sample may bear, each as likely as the others; rows sum to one."""
-        return normalized(self.possible)
+    def probabilities(self) -> Values:
+        """The possible labels of each example, equally likely; rows sum to one."""
+        return normalised(self.possible)
 
 
-def weighed(heard: Conversation) -> Evidence:
-    """Return what the conversation says about its samples.
-
-    A sample may bear any label if its turn tells nothing, and if all labels are refuted.
-    """
-    position = {label: number for number, label in enumerate(heard.labels)}
-    possible = np.ones((len(heard.examples), len(heard.labels)), dtype=np.bool_)
-    for row, example in zip(possible, heard.examples, strict=True):
-        known = known_label(example)
-        if known is not None:
-            row[:] = False
-            row[position[known]] = True
-        elif example.heard.correct is False and example.answer is not None and len(row) > 1:
-            row[position[example.answer]] = False
-    features = [example.features for example in heard.examples]
-    return Evidence(np.array(features).reshape(len(features), heard.features.size), possible)
-
-
-def normalized(rows: NDArray[np.bool_] | Values) -> Values:
+def normalised(rows: NDArray[np.bool_] | Values) -> Values:
     """Return each row divided by its sum."""
     shares: Values = rows / rows.sum(axis=1, keepdims=True)
     return shares

@@ -3,36 +3,37 @@
 import numpy as np
 
 from icl_loop.core.records import keyed_index, keyed_order
-from icl_loop.models.conversation_parser import Conversation, Example, known_label
+from icl_loop.models.conversation_parser import Conversation, Example
+from icl_loop.models.reference.distances import distances_to
 from icl_loop.models.reference.learner import Learner
 
 
 class NearestNeighbour(Learner):
-    """Answers the label of the nearest picture it knows something about (Cover and Hart 1967).
+    """Answers the label of the nearest sample whose label is known (Cover and Hart 1967).
 
-    The pictures shown are visited from the nearest to the farthest, by Euclidean distance. One
-    whose label is known, revealed or confirmed, decides; one of which only a wrong answer is
-    known rules that answer out. Ties and ignorance are settled by randomness keyed by the seed
-    and the request.
+    Samples are visited from the nearest to the farthest. One with a known label decides; one with a
+    refuted answer rules that label out.
     """
 
-    def choose(self, heard: Conversation, request: str) -> str:
-        """Return the label of the nearest picture, or a guess among those not ruled out."""
+    def choose(self, conversation: Conversation, key: str) -> str:
+        """Return the label of the nearest sample, or a guess among the labels not ruled out."""
         ruled_out: set[str] = set()
-        for example in self._by_distance(heard, request):
-            known = known_label(example)
+        for example in self._by_distance(conversation, key):
+            known = example.known_label
             if known is not None and known not in ruled_out:
                 return known
-            if example.heard.correct is False and example.answer is not None:
-                ruled_out.add(example.answer)
-        left = [label for label in heard.labels if label not in ruled_out] or heard.labels
-        return left[keyed_index(len(left), self.seed, "nearest guess", request)]
+            if example.refuted is not None:
+                ruled_out.add(example.refuted)
+        labels = conversation.labels
+        left = [label for label in labels if label not in ruled_out] or labels
+        return left[keyed_index(len(left), self.seed, "nearest guess", key)]
 
-    def _by_distance(self, heard: Conversation, request: str) -> list[Example]:
-        if not heard.examples:
+    def _by_distance(self, conversation: Conversation, key: str) -> list[Example]:
+        examples = conversation.examples
+        if not examples:
             return []
-        shown = np.stack([example.features for example in heard.examples])
-        distances = np.square(shown - heard.features).sum(axis=1)
-        shuffle = keyed_order(len(distances), self.seed, "nearest ties", request)
-        order = shuffle[np.argsort(distances[shuffle], kind="stable")]
-        return [heard.examples[index] for index in order]
+        samples = np.stack([example.sample.features for example in examples])
+        distances = distances_to(samples, conversation.asked.features)
+        shuffled = keyed_order(len(distances), self.seed, "nearest ties", key)
+        order = shuffled[np.argsort(distances[shuffled], kind="stable")]
+        return [examples[index] for index in order]

@@ -1,19 +1,17 @@
-"""Class means."""
+"""Nearest class mean."""
 
 import numpy as np
 
 from icl_loop.models.features import Features
-from icl_loop.models.reference.distances import Values, to_each
-from icl_loop.models.reference.learner import Evidence, Scorer
+from icl_loop.models.reference.distances import Values, distances_to
+from icl_loop.models.reference.learner import Evidence, ScoringLearner
 
 
-class Prototype(Scorer):
+class NearestMean(ScoringLearner):
     """Answers the label whose mean sample is nearest.
 
-    A mean is taken of the samples whose label was revealed or confirmed, and of the mean of all
-    samples shown besides, counted as one sample. So a label of which nothing is known stands for
-    the average sample: it is guessed where the one asked about is less like every known class than
-    like that. Refuted answers are not used.
+    The mean of all samples counts as one more member of every class, so a label without known
+    samples is answered if the sample resembles no known class. Refuted answers are not used.
     """
 
     def scores(self, evidence: Evidence, asked: Features) -> Values:
@@ -23,4 +21,4 @@ class Prototype(Scorer):
         members = (evidence.possible & evidence.is_known[:, None]).astype(np.float32)
         sums = members.T @ evidence.features + evidence.features.mean(axis=0)
         means = sums / (members.sum(axis=0)[:, None] + 1)
-        return -to_each(means, asked)
+        return -distances_to(means, asked)

@@ -1,41 +1,42 @@
-"""Participants that look at no picture and listen to no feedback."""
+"""Simulated models that ignore both the samples and the feedback."""
 
 from collections.abc import Sequence
 
 from icl_loop.core.errors import RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply
+from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.simulated.simulated_model import SimulatedModel, text
 
 
 class Chance(SimulatedModel):
-    """Answers any label, each as likely as the others, whatever it is shown."""
+    """Answers a random label, each equally likely."""
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with a random label."""
-        words, frame = self.listener.frame(messages)
-        return Reply(words.reply(self.one_of(frame.labels, "chance", messages)))
+        """Return the final line with a random label."""
+        prompts, system = self.parser.system(messages)
+        return Reply(prompts.reply(self.choice(system.labels, "chance", messages)))
 
 
 class Constant(SimulatedModel):
-    """Answers one and the same label."""
+    """Always answers the same label."""
 
     def __init__(
-        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, label: str | None = None
+        self, seed: int = 0, parser: ConversationParser | None = None, *, label: str | None = None
     ) -> None:
-        """Answer `label`, or the first that may be answered if None."""
-        super().__init__(seed, prompt_sets)
+        """Answer `label`, or the session's first label if None."""
+        super().__init__(seed, parser)
         self._label = None if label is None else text("label", label)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with the label.
+        """Return the final line with the label.
 
         Raises:
-            RequestRefused: The label is not one of those that may be answered.
+            RequestRefused: The session does not have this label.
         """
-        words, frame = self.listener.frame(messages)
-        label = frame.labels[0] if self._label is None else self._label
-        if label not in frame.labels:
+        prompts, system = self.parser.system(messages)
+        label = system.labels[0] if self._label is None else self._label
+        if label not in system.labels:
             raise RequestRefused(
-                f"label {label!r} may not be answered here: {nearest(label, frame.labels)}"
+                f"the session has no label {label!r}: {nearest(label, system.labels)}"
             )
-        return Reply(words.reply(label))
+        return Reply(prompts.reply(label))

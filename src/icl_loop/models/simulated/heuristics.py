@@ -1,53 +1,53 @@
-"""Participants that listen to what is told but look at no picture: none of them can learn."""
+"""Simulated models that use the feedback but ignore the samples, so none of them can learn."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import Message, Reply
-from icl_loop.models.reference import known_label
+from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.simulated.simulated_model import SimulatedModel, text
 
 
 class WinStayLoseShift(SimulatedModel):
-    """Repeats its last answer if that was told correct, else answers any other label.
+    """Repeats its last answer if that was correct, and switches to another label otherwise.
 
-    With nothing to go on, no answer shown or none that can be read, any label may come.
+    If the request shows no answer that can be parsed, it answers any label.
     """
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with the label kept or changed."""
-        heard = self.listener.hear(messages)
-        last = heard.examples[-1] if heard.examples else None
-        if last and last.answer and last.heard.correct:
-            return Reply(heard.prompts.reply(last.answer))
-        others = [label for label in heard.labels if last is None or label != last.answer]
-        return Reply(heard.prompts.reply(self.one_of(others or heard.labels, "shift", messages)))
+        """Return the final line with the last label or another one."""
+        conversation = self.parser.parse(messages)
+        labels, reply = conversation.labels, conversation.prompts.reply
+        last = conversation.examples[-1] if conversation.examples else None
+        if last and last.answer and last.feedback.correct:
+            return Reply(reply(last.answer))
+        others = [label for label in labels if last is None or label != last.answer]
+        return Reply(reply(self.choice(others or labels, "shift", messages)))
 
 
 _PREFERENCES = {"rarest": min, "commonest": max}
 
 
 class LabelCounter(SimulatedModel):
-    """Answers the label that was right least often so far, as far as it was told.
+    """Answers the label that was correct least often so far, or most often.
 
-    It is right more often than by chance wherever the labels of a session are balanced, and only
-    there.
+    It beats chance only if the labels of a session are balanced.
     """
 
     def __init__(
-        self, seed: int = 0, prompt_sets: Sequence[str] = (), *, prefer: str = "rarest"
+        self, seed: int = 0, parser: ConversationParser | None = None, *, prefer: str = "rarest"
     ) -> None:
         """Prefer the `rarest` label or the `commonest`."""
-        super().__init__(seed, prompt_sets)
+        super().__init__(seed, parser)
         if text("prefer", prefer) not in _PREFERENCES:
             raise InputError(f"unknown preference {prefer!r}: {nearest(prefer, _PREFERENCES)}")
         self._prefer = _PREFERENCES[prefer]
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the stated final line with one of the labels preferred."""
-        heard = self.listener.hear(messages)
-        counts = Counter(known_label(example) for example in heard.examples)
-        preferred = self._prefer(counts[label] for label in heard.labels)
-        equals = [label for label in heard.labels if counts[label] == preferred]
-        return Reply(heard.prompts.reply(self.one_of(equals, "count", messages)))
+        """Return the final line with one of the preferred labels."""
+        conversation = self.parser.parse(messages)
+        counts = Counter(example.known_label for example in conversation.examples)
+        wanted = self._prefer(counts[label] for label in conversation.labels)
+        tied = [label for label in conversation.labels if counts[label] == wanted]
+        return Reply(conversation.prompts.reply(self.choice(tied, "count", messages)))

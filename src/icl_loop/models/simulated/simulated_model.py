@@ -1,57 +1,55 @@
-"""What simulated models have in common: they listen, and all that is random is keyed by the request."""
+"""The base class of simulated models, and the checks of their parameters."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_index
-from icl_loop.models.conversation_parser import ConversationParser, signature
+from icl_loop.models.conversation_parser import ConversationParser, request_key
 
 STEPS = 2**32
-"""Equal steps into which a uniform number divides [0, 1)."""
+"""Equal steps into which a uniform random number divides [0, 1)."""
 
 
 class SimulatedModel(ABC):
-    """A simulated model of known behaviour."""
+    """A model with known behaviour; its random choices depend on the seed and the request only."""
 
-    def __init__(self, seed: int = 0, prompt_sets: Sequence[str] = ()) -> None:
-        """Key the randomness by `seed`; listen for these prompt sets, all shipped ones if none."""
+    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
         self.seed = seed
-        self.listener = ConversationParser(prompt_sets)
+        self.parser = parser or ConversationParser()
 
     @abstractmethod
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the reply that the participant's nature gives."""
+        """Return the simulated reply."""
 
-    def one_of(self, choices: Sequence[str], purpose: str, messages: Sequence[Message]) -> str:
-        """Return one of `choices`, each as likely as the others, for this purpose in this request."""
-        return choices[keyed_index(len(choices), self.seed, purpose, signature(messages))]
+    def choice(self, options: Sequence[str], purpose: str, messages: Sequence[Message]) -> str:
+        """Return one of `options` at random; `purpose` separates the choices about a request."""
+        return options[keyed_index(len(options), self.seed, purpose, request_key(messages))]
 
     def uniform(self, purpose: str, messages: Sequence[Message]) -> float:
-        """Return a number drawn evenly from [0, 1) for this purpose in this request."""
-        return keyed_index(STEPS, self.seed, purpose, signature(messages)) / STEPS
+        """Return a random number from [0, 1); `purpose` separates the numbers for a request."""
+        return keyed_index(STEPS, self.seed, purpose, request_key(messages)) / STEPS
 
 
-def share(name: str, value: object) -> float:
-    """Return `value`, which must be a share from 0 to 1; `name` is what it is of."""
-    number = finite(name, value)
-    if not 0 <= number <= 1:
-        raise InputError(f"{name} is a share from 0 to 1, got {value!r}")
+def probability(name: str, value: object) -> float:
+    """Return the parameter called `name`, which must be a number from 0 to 1."""
+    number = non_negative(name, value)
+    if number > 1:
+        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
     return number
 
 
-def finite(name: str, value: object) -> float:
-    """Return `value`, which must be a finite number of at least 0; `name` is what it is of."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} is a number, got {value!r}")
-    if not 0 <= value < float("inf"):
-        raise InputError(f"{name} is a finite number of at least 0, got {value!r}")
-    return float(value)
+def non_negative(name: str, value: object) -> float:
+    """Return the parameter called `name`, which must be a finite number of at least 0."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        return float(value)
+    raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
 
 
 def text(name: str, value: object) -> str:
-    """Return `value`, which must be a text; `name` is what it is of."""
+    """Return the parameter called `name`, which must be a string."""
     if not isinstance(value, str):
-        raise InputError(f"{name} is a text, got {value!r}")
+        raise InputError(f"{name} must be a string, got {value!r}")
     return value

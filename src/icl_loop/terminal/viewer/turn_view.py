@@ -9,7 +9,7 @@ from rich.text import Text
 
 from icl_loop.core.messages import Image
 from icl_loop.core.records import Span, Turn
-from icl_loop.tasks.question_decoding import eye_of
+from icl_loop.tasks.question_decoding import recorded_question_decoder
 from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.progress import RECENT, draw
 from icl_loop.terminal.viewer.accuracy_plot import curve, running
@@ -41,7 +41,7 @@ class Replay:
         """Take the way back from question to picture from the recorded settings, if it is known."""
         self._transcript = transcript
         self._colour = colour
-        self._see = eye_of(transcript.header.settings)
+        self._see = recorded_question_decoder(transcript.header.settings)
         self.right = tuple(turn.feedback.correct for turn in transcript.turns)
         self._running = running(self.right)
 

@@ -9,7 +9,7 @@ from icl_loop.core.tokens import VOCABULARIES, know, portable
 from icl_loop.experiment import ModelSettings, Session
 from icl_loop.models import ChatModel, is_built_in
 from icl_loop.runner.model_pool import ModelFactory, ModelPool, model_key
-from icl_loop.tasks import datasets, prompts
+from icl_loop.tasks import datasets
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,11 @@ class WorkerSetup:
 
     Attributes:
         model_factories: Functions that open the models, by `model_key`.
-        prompt_sets: Prompt sets that built-in models parse, by name.
         datasets: Data sets that simulated models know, by name.
         vocabularies: Vocabularies of the token counters.
     """
 
     model_factories: Mapping[str, ModelFactory]
-    prompt_sets: Mapping[str, prompts.PromptSet]
     datasets: Mapping[str, datasets.Dataset]
     vocabularies: Sequence[tiktoken.Encoding] = ()
 
@@ -39,7 +37,6 @@ class WorkerSetup:
         counters = {each.settings.context.counter for each in sessions}
         return cls(
             model_factories={model_key(each): pool.factory(each) for each in sessions},
-            prompt_sets={each.settings.task.prompts: each.drawn.prompts for each in sessions},
             # `replace` makes a copy without cached samples
             datasets={name: replace(datasets.open_dataset(name)) for name in known if name},
             vocabularies=[portable(name) for name in VOCABULARIES if name in counters],
@@ -53,7 +50,7 @@ class WorkerSetup:
         """
         for vocabulary in self.vocabularies:
             know(vocabulary)
-        with prompts.given(self.prompt_sets), datasets.override_datasets(self.datasets):
+        with datasets.override_datasets(self.datasets):
             return {key: open_model() for key, open_model in self.model_factories.items()}
 
 
