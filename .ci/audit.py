@@ -1,8 +1,9 @@
-"""Look the pinned versions up among known vulnerabilities; fail where one is known and mended.
+"""Check the pinned versions for known vulnerabilities.
 
     python .ci/audit.py constraints.txt
 
-Without a network nothing can be looked up: that is said, and is no failure.
+Fails if a vulnerability is known and a fixed version exists. Without a network it says that
+nothing could be checked, and does not fail.
 """
 
 import json
@@ -11,46 +12,48 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-MOST_S = 300
+TIMEOUT_S = 300
 
 
-def asked(constraints: str) -> Mapping[str, Any]:
-    """Return what pip-audit reports as JSON, an empty table if it could not report."""
+def audit(constraints: str) -> Mapping[str, Any]:
+    """Return pip-audit's JSON report, or an empty one if it could not run."""
     options = ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json"]
     command = [sys.executable, "-m", "pip_audit", "--requirement", constraints, *options]
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=MOST_S)
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=TIMEOUT_S
+        )
         report: Mapping[str, Any] = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):
         return {}
     return report
 
 
-def said(report: Mapping[str, Any]) -> tuple[list[str], bool]:
-    """Return what a report comes to, line by line, and whether a vulnerability has a remedy."""
+def summarise(report: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """Return the lines to print, and whether any vulnerability has a fixed version."""
     packages = report.get("dependencies", [])
-    looked_up = [package for package in packages if "skip_reason" not in package]
-    found = [(package, each) for package in looked_up for each in package.get("vulns", [])]
+    checked = [package for package in packages if "skip_reason" not in package]
+    if not checked:
+        return ["audit: no package could be checked; is there a network connection?"], False
+    found = [(package, each) for package in checked for each in package.get("vulns", [])]
     lines = [
         f"{package['name']} {package['version']}: {each['id']},"
-        f" mended in {', '.join(each['fix_versions']) or 'no version yet'}"
+        f" fixed in {', '.join(each['fix_versions']) or 'no version yet'}"
         for package, each in found
     ]
-    if not looked_up:
-        return ["audit: no package could be looked up; is there no network?"], False
-    unseen = len(packages) - len(looked_up)
+    skipped = len(packages) - len(checked)
     lines.append(
-        f"audit: {len(looked_up)} packages looked up, {len(found)} vulnerabilities known"
-        + (f"; {unseen} packages could not be looked up" if unseen else "")
+        f"audit: {len(checked)} packages checked, {len(found)} known vulnerabilities"
+        + (f"; {skipped} packages could not be checked" if skipped else "")
     )
     return lines, any(each["fix_versions"] for _, each in found)
 
 
 def main() -> None:
-    """Print what was found; exit with 1 where an update would mend it."""
-    lines, failed = said(asked(sys.argv[1]))
+    """Print the report; exit with 1 if an update would fix a vulnerability."""
+    lines, fixable = summarise(audit(sys.argv[1]))
     print("\n".join(lines))
-    sys.exit(failed)
+    sys.exit(fixable)
 
 
 if __name__ == "__main__":

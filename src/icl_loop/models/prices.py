@@ -1,6 +1,5 @@
-"""What tokens cost: list prices, or the user's own."""
+"""Prices of tokens: list prices, or the user's own."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,13 +12,13 @@ from icl_loop.models.limits import Cost
 
 @dataclass(frozen=True, slots=True)
 class ListPrice:
-    """The price that the `genai-prices` package lists for a model of a provider."""
+    """The price that the package `genai-prices` lists for a model of a provider."""
 
     model: str
     base_url: str | None
 
     def __call__(self, usage: Usage) -> float:
-        """Return the US dollars of these tokens.
+        """Return the price of `usage` in US dollars.
 
         Raises:
             LookupError: The package does not know the model or the provider.
@@ -30,22 +29,19 @@ class ListPrice:
             output_tokens=usage.completion,
         )
         if self.base_url is None:
-            found = genai_prices.calc_price(tokens, self.model, provider_id="openai")
+            price = genai_prices.calc_price(tokens, self.model, provider_id="openai")
         else:
-            found = genai_prices.calc_price(tokens, self.model, provider_api_url=self.base_url)
-        return float(found.total_price)
+            price = genai_prices.calc_price(tokens, self.model, provider_api_url=self.base_url)
+        return float(price.total_price)
 
 
 def free(_: Usage) -> float:
-    """Return 0: the price of a model that runs in this process."""
+    """Return 0, the price of a model that runs in this process."""
     return 0.0
 
 
 def cost_of(name: str, base_url: str | None, price: Cost | None = None) -> Cost | None:
-    """Return the price of a model's tokens: `price` if given, else the list price; None if unknown.
-
-    A built-in model costs nothing.
-    """
+    """Return the price of a model: 0 if built in, else `price`, else the list price if known."""
     if is_built_in(name, base_url):
         return free
     return price or list_price(name, base_url)
@@ -53,8 +49,8 @@ def cost_of(name: str, base_url: str | None, price: Cost | None = None) -> Cost 
 
 @lru_cache(64)
 def list_price(model: str, base_url: str | None) -> Cost | None:
-    """Return the list price of a model at an endpoint, or None if there is none."""
-    price: Callable[[Usage], float] = ListPrice(model, base_url)
+    """Return the list price of a model at an endpoint, or None if it is unknown."""
+    price = ListPrice(model, base_url)
     try:
         price(Usage(prompt=1, completion=1))
     except LookupError:
