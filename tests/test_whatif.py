@@ -1,4 +1,4 @@
-"""The laws of what-if: it shows what a policy would have shown, and asks nobody."""
+"""What-if shows what a policy would have shown, without any request."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ EACH_POLICY = pytest.mark.parametrize("text", POLICY_TEXTS)
 
 
 async def saved(chosen: Session, model: ChatModel | None = None) -> Transcript:
-    """Return a session as it would be read once it was played."""
+    """Play a session and return its transcript."""
     playing = play_on(chosen, model)
     went: list[Turn | Note] = []
     with suppress(ContextFull):
@@ -75,31 +75,31 @@ async def saved(chosen: Session, model: ChatModel | None = None) -> Transcript:
 
 @dataclass
 class Endpoint:
-    """Answers as another model does, counts tokens in its own way and refuses what is too long."""
+    """Answers like another model, counts tokens differently and rejects long requests."""
 
     model: ChatModel
     limit: int = 1_000_000
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the reply with the tokens that are reported."""
+        """Return the reply with the reported tokens."""
         tokens = round(1.17 * count_messages(ESTIMATORS["o200k_base"], messages))
         if tokens > self.limit:
             raise ContextOverflow("too long")
         return replace(await self.model.complete(messages), usage=Usage(tokens))
 
 
-def test_every_policy_is_tried() -> None:
-    """These laws are stated of every policy that does not need the model."""
+def test_every_policy_is_tested() -> None:
+    """Every policy that does not need the model is among those tested here."""
     named = {part.split("(")[0].strip() for text in POLICY_TEXTS for part in text.split("|")}
     assert named == POLICIES.keys() - {"notes"}
 
 
-# ---- what was played ---------------------------------------------------------------------
+# ---- the policy that was played ----------------------------------------------------------
 
 
 @EACH_POLICY
-async def test_what_was_played_is_what_would_have_been(text: str) -> None:
-    """The policy that was played, given as what-if, shows exactly what was shown at every turn."""
+async def test_the_played_policy_shows_what_was_shown(text: str) -> None:
+    """Under the policy it was played with, a session is unchanged."""
     kinds: list[dict[str, Any]] = [{}, {"model": SMALL, "feedback": "correctness"}]
     for changes in kinds:
         played = await saved(session(TURNS, policy=text, **changes))
@@ -109,16 +109,16 @@ async def test_what_was_played_is_what_would_have_been(text: str) -> None:
 
 
 @EACH_POLICY
-async def test_what_an_endpoint_says_of_its_window_is_kept(text: str) -> None:
-    """What was played is met again where an endpoint counts otherwise and refuses requests."""
+async def test_an_endpoint_with_its_own_token_counts(text: str) -> None:
+    """A session is unchanged also if the endpoint counts differently and rejects requests."""
     chosen = session(TURNS, policy=text, model=SMALL)
     played = await saved(chosen, Endpoint(chosen.open_model(), 2_600))
     assert shown_under(played, context_policy(text)).turns == played.turns
     assert len({turn.calibration for turn in played.turns}) > 1
 
 
-async def test_refusals_are_met_again() -> None:
-    """A request that was refused as too long is refused again, and later ones are as short."""
+async def test_rejected_requests_limit_other_policies() -> None:
+    """After a rejected request, no other policy shows a longer request than was accepted."""
     chosen = session(TURNS, policy="last(20)", model=SMALL)
     played = await saved(chosen, Endpoint(chosen.open_model(), 2_600))
     assert any(turn.overflows for turn in played.turns)
@@ -141,15 +141,15 @@ async def test_refusals_are_met_again() -> None:
     ],
     ids=str,
 )
-async def test_it_holds_in_every_kind_of_session(changes: dict[str, Any]) -> None:
-    """In whatever words and pictures a session was played, what was played is met again."""
+async def test_every_kind_of_session(changes: dict[str, Any]) -> None:
+    """A session is unchanged under its own policy for any feedback, encoding, prompts or labels."""
     for text in ("per_class(2)", "nearest(5)", "only_correct | block"):
         played = await saved(session(TURNS, policy=text, **changes))
         assert shown_under(played, context_policy(text)).turns == played.turns
 
 
-async def test_answers_are_read_by_the_rule_that_was_played() -> None:
-    """An answer is confirmed as it was read when it was played, also if it was read again since."""
+async def test_rescored_sessions_keep_their_rule() -> None:
+    """A rescored session is replayed with the answer rule that it was played with."""
     (chosen,) = experiment(
         turns=TURNS,
         streams=1,
@@ -168,12 +168,12 @@ async def test_answers_are_read_by_the_rule_that_was_played() -> None:
     assert shown_under(replace(played, header=header), chosen.policy).turns == played.turns
 
 
-# ---- what was not ------------------------------------------------------------------------
+# ---- other policies ----------------------------------------------------------------------
 
 
 @EACH_POLICY
-async def test_it_is_what_playing_would_have_shown(text: str) -> None:
-    """For a model that says the same whatever it is shown, what-if is what playing would have been."""
+async def test_it_equals_playing_under_the_policy(text: str) -> None:
+    """For a model that ignores the context, what-if equals playing under the other policy."""
     lines = [f"Answer: {turn * 7 % 10}" for turn in range(TURNS)]
     before = await saved(session(TURNS, policy="last(2)", model=SMALL), ScriptedModel(lines))
     other = await saved(session(TURNS, policy=text, model=SMALL), ScriptedModel(lines))
@@ -181,15 +181,15 @@ async def test_it_is_what_playing_would_have_shown(text: str) -> None:
 
 
 def without_times(transcript: Transcript) -> list[Turn]:
-    """Return the turns without what no two plays have in common."""
+    """Return the turns without their times."""
     return [
         replace(turn, reply=replace(turn.reply, latency_s=None, at=None))
         for turn in transcript.turns
     ]
 
 
-async def test_what_would_have_been_replays() -> None:
-    """A session under another policy is a session: every request of it can be derived again."""
+async def test_the_result_verifies() -> None:
+    """A session under another policy can be verified like a saved one."""
     played = await saved(session(TURNS, feedback="correctness"))
     for text in POLICY_TEXTS:
         other = shown_under(played, context_policy(text))
@@ -198,7 +198,7 @@ async def test_what_would_have_been_replays() -> None:
 
 
 async def test_it_ends_where_the_window_is_full() -> None:
-    """Under a policy that insists on what does not fit, a session ends there and says so."""
+    """Where the turns that a policy requires do not fit, the session ends as context_full."""
     played = await saved(session(TURNS, model=SMALL))
     full = shown_under(played, context_policy("all"))
     assert 5 < len(full.turns) < TURNS
@@ -207,8 +207,8 @@ async def test_it_ends_where_the_window_is_full() -> None:
     assert shown_under(played, context_policy("last(3)")).end == played.end
 
 
-async def test_tokens_that_were_not_saved_are_counted() -> None:
-    """A session saved before tokens were counted is counted again; others stay as they are."""
+async def test_missing_token_counts_are_added() -> None:
+    """A session saved without token counts gets them; others stay as they are."""
     played = await saved(session(9, policy="last(3)"))
     assert as_played(played) is played
     old = replace(
@@ -217,8 +217,8 @@ async def test_tokens_that_were_not_saved_are_counted() -> None:
     assert as_played(old).turns == played.turns
 
 
-async def test_what_was_shown_is_not_chosen_anew_to_be_counted() -> None:
-    """Turns that were shown under another policy, as a branch shares them, are counted as shown."""
+async def test_token_counts_are_of_the_turns_shown() -> None:
+    """Token counts follow the turns that were shown, even if the policy would choose others."""
     played = await saved(session(TURNS, policy="last(5)"))
     uncounted = tuple(replace(turn, counted=None, prefix=None) for turn in played.turns)
     context = {**played.header.settings["context"], "policy": "stateless"}
@@ -228,21 +228,21 @@ async def test_what_was_shown_is_not_chosen_anew_to_be_counted() -> None:
 
 
 async def test_notes_need_the_model() -> None:
-    """A policy that has the model take notes is refused in words."""
+    """A policy with notes is refused, because only the model can write them."""
     played = await saved(session(3))
     with pytest.raises(InputError, match=r"notes\(every=5, tokens=500\) \| last.*needs the model"):
         shown_under(played, context_policy("notes(5) | last"))
 
 
-async def test_likeness_needs_pictures() -> None:
-    """A policy that compares pictures is refused for a session without them."""
+async def test_nearest_needs_images() -> None:
+    """A policy that compares images is refused for a session without images."""
     played = await saved(session(3, dataset="iris", encoding="table"))
-    with pytest.raises(InputError, match="compares pictures, and a table is none"):
+    with pytest.raises(InputError, match="compares images, but the samples are of kind table"):
         shown_under(played, context_policy("nearest(3)"))
 
 
-async def test_settings_of_another_version_are_refused() -> None:
-    """Settings that cannot be followed are refused, and the key is named."""
+async def test_unknown_settings_are_refused() -> None:
+    """An unknown recorded setting gives an error that names file and key."""
     played = await saved(session(2))
     task = {**played.header.settings["task"], "size": "large"}
     header = played.header.model_copy(update={"settings": {**played.header.settings, "task": task}})
@@ -250,12 +250,12 @@ async def test_settings_of_another_version_are_refused() -> None:
         shown_under(replace(played, header=header), context_policy("last"))
 
 
-# ---- what the requests held --------------------------------------------------------------
+# ---- contents of requests ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["block", "last(4)", "reservoir(6)", "notes(5)", "stateless"])
-async def test_the_learner_sees_what_was_shown(text: str) -> None:
-    """What a reference learner answered when it played is what its baseline answers."""
+async def test_the_baseline_equals_playing_the_learner(text: str) -> None:
+    """The baseline of a session that its learner played is the session's own score."""
     played = await saved(session(TURNS, policy=text))
     requests = await request_contents(played, played=True)
     assert requests.right.tolist() == [turn.feedback.correct for turn in played.turns]
@@ -263,7 +263,7 @@ async def test_the_learner_sees_what_was_shown(text: str) -> None:
 
 @pytest.mark.parametrize("feedback", ["label", "correctness", "none"])
 async def test_classes_are_counted(feedback: str) -> None:
-    """Every turn shown counts for its right class, and for the class that was told, if any was."""
+    """Turns shown are counted by correct label and by told label."""
     played = await saved(session(TURNS, policy="last(7)", feedback=feedback))
     requests = await request_contents(played)
     for turn in played.turns:
@@ -280,7 +280,7 @@ async def test_classes_are_counted(feedback: str) -> None:
     assert requests.prefix.tolist() == [turn.prefix for turn in played.turns]
 
 
-# ---- arms under policies -----------------------------------------------------------------
+# ---- summaries ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -300,7 +300,7 @@ def several() -> list[RequestContents]:
 
 
 def test_sessions_of_an_arm_are_averaged(several: list[RequestContents]) -> None:
-    """An arm under a policy is the mean over its sessions, each counting once."""
+    """A summary is the mean over the sessions of an arm."""
     rows = policy_summaries(several)
     assert [(row.played, row.policy, row.sessions) for row in rows] == [
         (True, "block(high=1.0, low=0.5)", 2),
@@ -321,16 +321,16 @@ def test_sessions_of_an_arm_are_averaged(several: list[RequestContents]) -> None
     assert rows[1].exposure == pytest.approx((0 + 1 + 2 + 27 * 3) / TURNS)
 
 
-def test_outlooks_are_json(several: list[RequestContents]) -> None:
-    """Outlooks are written as JSON of plain values."""
+def test_summaries_are_json(several: list[RequestContents]) -> None:
+    """Summaries can be written as JSON."""
     report = json.loads(json.dumps(as_json(policy_summaries(several), "reference/nearest")))
     assert report["learner"] == "reference/nearest"
     assert [row["policy"] for row in report["policy_summaries"]][1:] == ["last(n=3)", "stateless"]
     assert len(report["policy_summaries"][0]["baseline_late_ci"]) == 2
 
 
-def test_the_table_has_a_row_a_policy(several: list[RequestContents]) -> None:
-    """The table has a row for each policy, what was played marked, and hostile names steer nothing."""
+def test_the_table_has_a_row_per_policy(several: list[RequestContents]) -> None:
+    """The table marks the policy that was played, and prints control characters harmlessly."""
     rows = policy_summaries(several)
     text = shown(what_if_table([*rows, replace(rows[0], arm=HOSTILE)], "reference/nearest"), 160)
     assert is_plain(text)
@@ -341,8 +341,8 @@ def test_the_table_has_a_row_a_policy(several: list[RequestContents]) -> None:
     assert f"{rows[1].prefix_share:.0%}" in last.split()
 
 
-def test_a_narrow_table_loses_no_number(several: list[RequestContents]) -> None:
-    """In eighty columns every number of the table is there, uncut."""
+def test_a_narrow_table_shows_every_number(several: list[RequestContents]) -> None:
+    """A table of eighty columns shows every number in full."""
     rows = [replace(row, tokens=31_234.0, largest=131_072) for row in policy_summaries(several)]
     text = shown(what_if_table(rows, "reference/nearest"), 80)
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -355,7 +355,7 @@ def test_a_narrow_table_loses_no_number(several: list[RequestContents]) -> None:
 def test_the_chart_names_its_policies(
     several: list[RequestContents], tmp_path: Path, ending: str
 ) -> None:
-    """The chart has a line for each policy in each of its four panels, and names them."""
+    """The chart names its policies and panels."""
     chart = what_if_chart(turns_of(several), "reference/nearest", window=5)
     file = tmp_path / f"chart.{ending}"
     save(cast("alt.LayerChart", chart), file)
@@ -365,7 +365,7 @@ def test_the_chart_names_its_policies(
 
 
 def test_the_chart_draws_means(several: list[RequestContents]) -> None:
-    """A line is the mean over sessions at every turn; a share is of a window, in its middle."""
+    """Lines are means over sessions per turn, or shares of a window, placed at its middle."""
     chart = what_if_chart(turns_of(several), "reference/nearest", 10).to_dict()
     [panels] = [row["hconcat"] for row in chart["vconcat"]]
     drawn = [panel.get("data") or panel["layer"][0]["data"] for panel in panels]
@@ -388,8 +388,8 @@ def test_the_chart_draws_means(several: list[RequestContents]) -> None:
             assert point["value"] == pytest.approx(over / under)
 
 
-def test_nothing_cannot_be_drawn(several: list[RequestContents]) -> None:
-    """No turns, or a window of none, is refused in words."""
+def test_an_empty_chart_is_refused(several: list[RequestContents]) -> None:
+    """A chart without turns, or with an empty window, is refused."""
     with pytest.raises(InputError, match="no turns"):
         what_if_chart(turns_of(several).clear(), "reference/nearest")
     with pytest.raises(InputError, match="window=0"):

@@ -1,4 +1,4 @@
-"""A saved session as another context policy would have shown it."""
+"""Replay saved sessions under another context policy."""
 
 from dataclasses import replace
 from typing import Any
@@ -10,7 +10,6 @@ from icl_loop.context import (
     History,
     MessageParser,
     Shown,
-    build_request,
     choose_turns,
     compares_images,
     from_spans,
@@ -19,7 +18,7 @@ from icl_loop.context import (
 )
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, system
-from icl_loop.core.records import Turn
+from icl_loop.core.records import Event, Turn
 from icl_loop.core.validation_messages import complaint
 from icl_loop.experiment import Session, Settings
 from icl_loop.tasks.encodings import get_encoding
@@ -28,61 +27,77 @@ from icl_loop.transcripts import End, Header, Transcript
 
 
 def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
-    """Return a saved session with its past shown as `policy` would have shown it.
+    """Return a saved session with the requests that `policy` would have made.
 
-    Questions, replies and told words stay as they were. `kept`, `counted`, `prefix` and `request` are
-    those of the requests that the policy would have made, up to where it would have found the window
-    full. What the endpoint counted, and what it refused as too long, is taken as it was.
+    Questions, replies and told texts stay; `kept`, `request`, `calibration`, `counted` and `prefix`
+    are new. The session ends where the policy finds the context window full. The endpoint's token
+    counts and rejected requests are taken from the transcript.
 
     Raises:
-        InputError: The policy needs the model or a picture, or the settings cannot be followed.
+        InputError: The policy needs the model or images, or the settings are not valid here.
     """
-    session = _session_of(transcript)
-    _check(policy, session)
-    history, limits = _begun(transcript, session), _limits(transcript, session)
-    turns: list[Turn] = []
-    for turn, limit in zip(transcript.turns, limits, strict=True):
-        try:
-            shown = choose_turns(policy, history, turn.question, limit)
-        except ContextFull:
-            break
-        turns.append(_as_shown(turn, shown, history, transcript.header))
-        _learn(history, turn, shown)
-    whole = len(turns) == len(transcript.turns)
+    _check_policy(policy, _session(transcript).settings)
+    history, turns, limit = _history(transcript), list[Turn](), None
+    for event in transcript.events:
+        if event.overflows:
+            limit = event.counted if event.limit is None else event.limit
+        if isinstance(event, Turn):
+            try:
+                shown = choose_turns(policy, history, event.question, limit)
+            except ContextFull:
+                break
+            turns.append(_with_request(event, shown, history))
+            _add(history, event, shown)
+    is_whole = len(turns) == len(transcript.turns)
     return replace(
         transcript,
-        header=_under(transcript.header, policy),
+        header=_with_policy(transcript.header, policy),
         turns=tuple(turns),
-        end=transcript.end if whole else End(status="context_full", turns=len(turns), at=""),
+        end=transcript.end if is_whole else End(status="context_full", turns=len(turns), at=""),
         probes=(),
         notes=(),
     )
 
 
 def as_played(transcript: Transcript) -> Transcript:
-    """Return a saved session as it was shown; tokens that were not saved are counted."""
+    """Return a saved session with its requests as played, counting tokens that were not saved."""
     if all(turn.counted is not None for turn in transcript.turns):
         return transcript
-    history, turns = _begun(transcript, _session_of(transcript)), list[Turn]()
+    history, turns = _history(transcript), list[Turn]()
     for event in transcript.events:
         if isinstance(event, Turn):
-            turns.append(_counted(event, history))
+            shown = from_spans(event.kept)
+            counted = history.tokens.of_request(shown, event.question)
+            turns.append(replace(event, counted=counted, prefix=history.prefix_tokens(shown)))
         history.add(event)
     return replace(transcript, turns=tuple(turns))
 
 
-def _counted(turn: Turn, history: History) -> Turn:
-    shown = from_spans(turn.kept)
-    counted = history.tokens.of_request(shown, turn.question)
-    return replace(turn, counted=counted, prefix=history.prefix_tokens(shown))
+def played_history(transcript: Transcript) -> History:
+    """Return the history of a saved session after its last turn."""
+    return _history(transcript, transcript.events)
 
 
-def _session_of(transcript: Transcript) -> Session:
-    """Return the session that a transcript was played as; its data are not opened."""
+def _history(transcript: Transcript, events: tuple[Event, ...] = ()) -> History:
+    """Return the history of a session after `events`, without opening its data set."""
+    header, session = transcript.header, _session(transcript)
+    settings = session.settings
+    parser = MessageParser(
+        open_prompt_set(settings.task.prompts),
+        settings.task.encoding,
+        tuple(header.labels),
+        settings.feedback.delay,
+        settings.answers.as_rule(),
+    )
+    key = (header.seed, header.stream)
+    return History(session.window, system(header.system), parser, key, events)
+
+
+def _session(transcript: Transcript) -> Session:
+    """Return the session that was played, under its source's settings if it is rescored."""
     header = transcript.header
-    played_under = header.settings if header.source is None else header.source.settings
     try:
-        settings = Settings.model_validate(played_under)
+        settings = Settings.model_validate((header.source or header).settings)
     except ValidationError as error:
         raise InputError(f"{transcript.path}: recorded settings, {complaint(error)}") from None
     return Session(
@@ -90,51 +105,31 @@ def _session_of(transcript: Transcript) -> Session:
     )
 
 
-def history_of(transcript: Transcript) -> History:
-    """Return the history of a saved session as it was at its end."""
-    history = _begun(transcript, _session_of(transcript))
-    for event in transcript.events:
-        history.add(event)
-    return history
-
-
-def _begun(transcript: Transcript, session: Session) -> History:
-    """Return the history of a session before its first turn."""
-    header, settings = transcript.header, session.settings
-    labels = tuple(header.labels)
-    prompts, delay = open_prompt_set(settings.task.prompts), settings.feedback.delay
-    rule = settings.answers.as_rule()
-    parser = MessageParser(prompts, settings.task.encoding, labels, delay, rule)
-    key = (session.seed, session.stream)
-    return History(session.window, system(header.system), parser, key)
-
-
-def _check(policy: ContextPolicy, session: Session) -> None:
-    """Raise InputError if a policy asks for what the session does not have."""
+def _check_policy(policy: ContextPolicy, settings: Settings) -> None:
+    """Raise InputError if a policy needs the model, or images that the session does not have."""
     if notes_policy(policy) is not None:
-        raise InputError(
-            f"{policy} needs the model: nobody knows what it would have written in other notes"
-        )
-    modality = get_encoding(session.settings.task.encoding).modality
+        raise InputError(f"{policy} needs the model, which would have written other notes")
+    modality = get_encoding(settings.task.encoding).modality
     if compares_images(policy) and modality != "picture":
-        raise InputError(f"{policy}: nearest compares pictures, and a {modality} is none")
+        raise InputError(
+            f"{policy}: nearest compares images, but the samples are of kind {modality}"
+        )
 
 
-def _as_shown(turn: Turn, shown: Shown, history: History, header: Header) -> Turn:
-    """Return a turn with the request that shows these turns."""
-    request = build_request(system(header.system), history.turns, shown, turn.question)
+def _with_request(turn: Turn, shown: Shown, history: History) -> Turn:
+    """Return a turn whose request shows the turns `shown`."""
     return replace(
         turn,
         kept=to_spans(shown),
-        request=request.fingerprint,
+        request=history.request(shown, turn.question).fingerprint,
         calibration=history.tokens.calibration.value,
         counted=history.tokens.of_request(shown, turn.question),
         prefix=history.prefix_tokens(shown),
     )
 
 
-def _learn(history: History, turn: Turn, shown: Shown) -> None:
-    """Add a turn; what the endpoint reported is set against the request that it was sent."""
+def _add(history: History, turn: Turn, shown: Shown) -> None:
+    """Add a turn that showed `shown`, but calibrate by the request that was really sent."""
     reported = turn.reply.usage.prompt
     sent = turn.counted or history.tokens.of_request(from_spans(turn.kept), turn.question)
     silent = replace(turn.reply, usage=Usage())
@@ -143,19 +138,6 @@ def _learn(history: History, turn: Turn, shown: Shown) -> None:
         history.tokens.calibration.add(reported, sent)
 
 
-def _limits(transcript: Transcript, session: Session) -> list[int | None]:
-    """Return for each turn how many tokens the endpoint was known to refuse when it was asked."""
-    if not any(event.overflows for event in transcript.events):
-        return [None] * len(transcript.turns)
-    history, limits = _begun(transcript, session), []
-    for event in transcript.events:
-        history.add(event)
-        if isinstance(event, Turn):
-            limits.append(history.tokens.limit)
-    return limits
-
-
-def _under(header: Header, policy: ContextPolicy) -> Header:
-    """Return the header of the same session under another policy."""
+def _with_policy(header: Header, policy: ContextPolicy) -> Header:
     context: dict[str, Any] = {**header.settings.get("context", {}), "policy": str(policy)}
     return header.model_copy(update={"settings": {**header.settings, "context": context}})

@@ -1,15 +1,108 @@
-"""What the sessions of an arm come to under a policy, each session counting once."""
+"""What requests contain under a policy, per session and averaged over the sessions of an arm."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from icl_loop.analysis import Estimate
-from icl_loop.replay.what_if.request_contents import Numbers, RequestContents
+from icl_loop.analysis.baseline import LEARNER, baseline
+from icl_loop.context import context_policy, from_spans
+from icl_loop.replay.what_if.policy_replay import played_history
+from icl_loop.transcripts import Header, Transcript
+
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RequestContents:
+    """What the requests of one session contain under one policy, turn by turn.
+
+    Attributes:
+        header: The session.
+        policy: The policy.
+        played: Whether the session was played under it.
+        tokens: Tokens of each request, counted locally, shape (turns,).
+        prefix: How many of them a prefix cache can serve, shape (turns,).
+        shown: Number of past turns shown, by their correct label, shape (turns, labels).
+        told: Number of past turns shown whose label had been told, by that label, same shape.
+        right: Whether the baseline learner answers correctly, shape (turns,).
+    """
+
+    header: Header
+    policy: str
+    played: bool
+    tokens: Counts
+    prefix: Counts
+    shown: Counts
+    told: Counts
+    right: NDArray[np.bool_]
+
+    @property
+    def exposure(self) -> Counts:
+        """Number of past turns shown, shape (turns,)."""
+        return np.asarray(self.shown.sum(axis=1))
+
+
+async def request_contents(
+    transcript: Transcript, learner: str = LEARNER, *, played: bool = False
+) -> RequestContents:
+    """Return what the requests of a session contain, and how well `learner` answers them."""
+    turns, labels = transcript.turns, transcript.header.labels
+    history, shown, told = played_history(transcript), list[list[int]](), list[list[int]]()
+    for turn in turns:
+        past = from_spans(turn.kept)
+        known = [index for index in past if index + history.parser.delay < turn.index]
+        shown.append(_count(labels, (turns[index].label for index in past)))
+        told.append(_count(labels, (history.feedback[index].label for index in known)))
+    shape = len(turns), len(labels)
+    return RequestContents(
+        header=transcript.header,
+        policy=str(context_policy(transcript.header.settings["context"]["policy"])),
+        played=played,
+        tokens=np.array([turn.counted or 0 for turn in turns], np.int64),
+        prefix=np.array([turn.prefix or 0 for turn in turns], np.int64),
+        shown=np.array(shown, np.int64).reshape(shape),
+        told=np.array(told, np.int64).reshape(shape),
+        right=np.array(await baseline(transcript, learner), np.bool_),
+    )
+
+
+def _count(labels: Sequence[str], found: Iterable[str | None]) -> list[int]:
+    """Return how often each label was found."""
+    counts = Counter(found)
+    return [counts[label] for label in labels]
+
+
+def turns_of(contents: Sequence[RequestContents]) -> pl.DataFrame:
+    """Return a frame with a row for each turn of each session under each policy."""
+    return pl.concat([_rows(each, number) for number, each in enumerate(contents)])
+
+
+def _rows(contents: RequestContents, number: int) -> pl.DataFrame:
+    header = contents.header
+    return pl.DataFrame(
+        {
+            "turn": np.arange(len(contents.tokens)),
+            "tokens": contents.tokens,
+            "prefix": contents.prefix,
+            "shown": contents.exposure,
+            "baseline": contents.right,
+        }
+    ).with_columns(
+        requests=pl.lit(number),
+        experiment=pl.lit(header.experiment),
+        arm=pl.lit(header.arm),
+        policy=pl.lit(contents.policy),
+        played=pl.lit(contents.played),
+        turns=pl.lit(header.turns),
+        chance=pl.lit(1 / max(1, len(header.labels))),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +113,18 @@ class PolicySummary:
         experiment: Name of the experiment.
         arm: Name of the arm.
         policy: The policy.
-        played: Whether the arm was really played under it.
-        sessions: How many sessions there are.
-        turns: Turns of a session until its window is full.
-        tokens: Tokens of a request, as counted here.
-        largest: Tokens of the largest request of all.
-        prefix_share: Share of all tokens that a prefix cache could serve.
+        played: Whether the arm was played under it.
+        sessions: Number of sessions.
+        turns: Turns until the context window is full.
+        tokens: Tokens of a request, counted locally.
+        largest: Tokens of the largest request of all sessions.
+        prefix_share: Share of the tokens that a prefix cache can serve.
         exposure: Past turns shown in a request.
         classes: Distinct classes among them.
-        told_classes: Distinct classes among those whose label was told.
-        shown_by_class: Past turns of each class shown in a request.
-        told_by_class: Past turns shown in a request of which each class was told.
-        baseline_late: Accuracy of the learner over the second half of the turns planned.
+        told_classes: Distinct classes among those whose label had been told.
+        shown_by_class: Past turns shown in a request, by class.
+        told_by_class: Past turns shown in a request whose label had been told, by class.
+        baseline_late: Late accuracy of the baseline learner.
     """
 
     experiment: str
@@ -51,33 +144,30 @@ class PolicySummary:
     baseline_late: Estimate
 
     def fields(self) -> dict[str, Any]:
-        """Return it as JSON; what is undefined is null."""
+        """Return the summary as JSON values; undefined ones are null."""
         late = self.baseline_late
         interval = late.interval and list(late.interval)
         return {**asdict(self), "baseline_late": late.mean, "baseline_late_ci": interval}
 
 
-def policy_summaries(all_requests: Sequence[RequestContents]) -> list[PolicySummary]:
-    """Return each arm under each policy, in the order in which they come first.
-
-    Sessions without a turn are left out.
-    """
-    order = list(dict.fromkeys(_group(each) for each in all_requests))
-    sorted_by_group = sorted(all_requests, key=lambda each: order.index(_group(each)))
-    return [_outlook(list(group)) for _, group in groupby(sorted_by_group, _group)]
+def policy_summaries(contents: Sequence[RequestContents]) -> list[PolicySummary]:
+    """Return each arm under each policy, in the order of their first sessions."""
+    order = list(dict.fromkeys(map(_group, contents)))
+    by_group = sorted(contents, key=lambda each: order.index(_group(each)))
+    return [_summary(list(group)) for _, group in groupby(by_group, _group)]
 
 
 def as_json(rows: Sequence[PolicySummary], learner: str) -> dict[str, Any]:
-    """Return the outlooks, and whose baseline it is, as JSON."""
+    """Return the summaries and the name of the baseline learner as JSON values."""
     return {"learner": learner, "policy_summaries": [row.fields() for row in rows]}
 
 
-def _group(requests: RequestContents) -> tuple[str, str, bool, str]:
-    header = requests.header
-    return header.experiment, header.arm, not requests.played, requests.policy
+def _group(contents: RequestContents) -> tuple[str, str, bool, str]:
+    header = contents.header
+    return header.experiment, header.arm, not contents.played, contents.policy
 
 
-def _outlook(sessions: Sequence[RequestContents]) -> PolicySummary:
+def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
     first = sessions[0]
 
     def mean(of: Callable[[RequestContents], float]) -> float:
@@ -98,27 +188,27 @@ def _outlook(sessions: Sequence[RequestContents]) -> PolicySummary:
         told_classes=mean(lambda each: _distinct(each.told)),
         shown_by_class=_by_class(sessions, lambda each: each.shown),
         told_by_class=_by_class(sessions, lambda each: each.told),
-        baseline_late=Estimate.of(_late(sessions)),
+        baseline_late=Estimate.of(_late_accuracies(sessions)),
     )
 
 
-def _distinct(by_class: Numbers) -> float:
-    """Return the mean number of classes that are there at all."""
-    return float((by_class > 0).sum(axis=1).mean())
+def _distinct(counts: Counts) -> float:
+    """Return the mean number of labels with a count above zero."""
+    return float((counts > 0).sum(axis=1).mean())
 
 
 def _by_class(
-    sessions: Sequence[RequestContents], of: Callable[[RequestContents], Numbers]
+    sessions: Sequence[RequestContents], of: Callable[[RequestContents], Counts]
 ) -> dict[str, float]:
-    """Return for each label the mean over the sessions that have it."""
-    found: dict[str, list[float]] = {}
+    """Return for each label the mean count over the sessions that have the label."""
+    means: dict[str, list[float]] = {}
     for each in sessions:
         for label, mean in zip(each.header.labels, of(each).mean(axis=0).tolist(), strict=True):
-            found.setdefault(label, []).append(mean)
-    return {label: float(np.mean(means)) for label, means in sorted(found.items())}
+            means.setdefault(label, []).append(mean)
+    return {label: float(np.mean(values)) for label, values in sorted(means.items())}
 
 
-def _late(sessions: Sequence[RequestContents]) -> NDArray[np.float64]:
-    """Return the learner's accuracy in the second half of each session that comes so far."""
-    halves = (each.right[each.header.turns // 2 :] for each in sessions)
-    return np.array([half.mean() for half in halves if half.size], np.float64)
+def _late_accuracies(sessions: Sequence[RequestContents]) -> NDArray[np.float64]:
+    """Return the baseline's late accuracy in each session that has late turns."""
+    late = (each.right[each.header.turns // 2 :] for each in sessions)
+    return np.array([right.mean() for right in late if right.size], np.float64)
