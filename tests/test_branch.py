@@ -1,4 +1,4 @@
-"""The laws of branches: the first turns are the parent's, the others are played under new settings."""
+"""A branch shares the first turns of its parent and plays the others under new settings."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def run(made: Experiment, out: Path) -> RunResult:
 
 @pytest.fixture(scope="module")
 def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small experiment of arms of all kinds."""
+    """The folder of a small experiment with every kind of arm."""
     out = tmp_path_factory.mktemp("parents")
     return asyncio.run(run(experiment(arms=ARMS, probes=PROBES), out)).folder
 
@@ -58,18 +58,18 @@ async def replays(paths: Sequence[Path]) -> bool:
 
 
 def body(path: Path) -> list[bytes]:
-    """Return the lines of a transcript after its first, times cut out."""
+    """Return the lines of a transcript without the header and without times."""
     return transcripts_of(path.parent)[path.name].splitlines()[1:]
 
 
 @settings(max_examples=12)
 @given(at=st.integers(1, 11), arm=st.sampled_from([str(arm["name"]) for arm in ARMS]))
-def test_nothing_changed_is_the_parent(
+def test_an_unchanged_branch_equals_its_parent(
     parents: Path, tmp_path_factory: pytest.TempPathFactory, at: int, arm: str
 ) -> None:
-    """Branched off at any turn with nothing changed, a session is its parent, times apart."""
+    """A branch without changes equals its parent except for times, wherever it begins."""
     out = tmp_path_factory.mktemp("branches")
-    (out / "small").symlink_to(parents)  # donors stay where they are
+    (out / "small").symlink_to(parents)  # so that donors are found
     result = asyncio.run(run(off(parents, at, arm=arm), out))
     assert result.complete
     assert [path.name for path in result.paths] == [f"{arm}-at{at}-{k}.jsonl" for k in (0, 1)]
@@ -78,8 +78,8 @@ def test_nothing_changed_is_the_parent(
     assert asyncio.run(replays(result.paths))
 
 
-async def test_a_branch_shares_bytes_and_goes_on_otherwise(parents: Path, tmp_path: Path) -> None:
-    """A branch holds its parent's lines byte for byte, and from there on plays its own settings."""
+async def test_a_branch_copies_shared_lines(parents: Path, tmp_path: Path) -> None:
+    """A branch copies its parent's lines byte for byte and then plays its own settings."""
     before = transcripts_of(parents)
     result = await run(off(parents, 5, "feedback.kind=label"), tmp_path)
     assert transcripts_of(parents) == before
@@ -118,14 +118,14 @@ CHANGES = [
 async def test_branches_of_all_kinds_replay(
     parents: Path, tmp_path: Path, arm: str, changes: list[str]
 ) -> None:
-    """A branch under another policy, prompt set, naming, model or reading needs no parent to verify."""
+    """A branch under other settings of any kind verifies without its parent."""
     result = await run(off(parents, 7, *changes, arm=arm), tmp_path)
     assert result.complete
     assert await replays(result.paths)
 
 
-async def test_a_branch_of_a_branch_is_one(parents: Path, tmp_path: Path) -> None:
-    """A branch can be branched off before and after the turn at which it left its own parent."""
+async def test_a_branch_of_a_branch(parents: Path, tmp_path: Path) -> None:
+    """A branch can be branched before and after the turn at which it left its parent."""
     first = await run(off(parents, 6, "feedback.kind=label"), tmp_path)
     for at in (3, 9):
         again = await run(branches(first.paths, at, ["context.policy=last(2)"]), tmp_path)
@@ -136,7 +136,7 @@ async def test_a_branch_of_a_branch_is_one(parents: Path, tmp_path: Path) -> Non
 
 
 async def test_a_yoked_branch_keeps_its_donor(parents: Path, tmp_path: Path) -> None:
-    """A branch of a yoked session is told what its parent's donor was told, or something else."""
+    """A branch of a yoked session keeps its donor, unless its feedback changes."""
     (tmp_path / "small").symlink_to(parents)
     kept = await run(off(parents, 4, "context.policy=last(2)", arm="yoked"), tmp_path)
     assert read(kept.paths[0]).header.donor == read(parents / "yoked-0.jsonl").header.donor
@@ -146,7 +146,7 @@ async def test_a_yoked_branch_keeps_its_donor(parents: Path, tmp_path: Path) -> 
 
 
 async def test_a_branch_may_be_longer_than_its_parent(parents: Path, tmp_path: Path) -> None:
-    """A branch of more turns goes on in the same stream of samples."""
+    """A longer branch continues the same stream of samples."""
     made = branches([parents / "none-0.jsonl"], 12, turns=20)
     (path,) = (await run(made, tmp_path)).paths
     longer = await run(experiment(arms=ARMS[:1], turns=20, streams=1), tmp_path / "longer")
@@ -156,10 +156,7 @@ async def test_a_branch_may_be_longer_than_its_parent(parents: Path, tmp_path: P
 
 
 async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> None:
-    """A branch cut anywhere is gone on with by the same command, and is the branch never cut.
-
-    What is lost of the turns and probes that it shares is put back from its parent.
-    """
+    """A branch cut anywhere and resumed equals the one never cut, shared turns included."""
     made = off(parents, 5, "feedback.kind=label", "probes.at=[1, 9]")
     whole = await run(made, tmp_path / "whole")
     path = whole.paths[0]
@@ -179,21 +176,21 @@ async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> N
 
 
 class _Once:
-    """Answers once, and then nothing."""
+    """Answers once and then refuses."""
 
     def __init__(self) -> None:
         self._asked = False
 
     async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
-        """Return a reply the first time."""
+        """Return a reply to the first request."""
         if self._asked:
             raise RequestRefused("no more")
         self._asked = True
         return Reply("Answer: 3")
 
 
-async def test_a_branch_that_gets_no_further_replays(parents: Path, tmp_path: Path) -> None:
-    """A branch without a turn of its own replays, with a note or without, and needs no probe more."""
+async def test_a_branch_without_turns_of_its_own_replays(parents: Path, tmp_path: Path) -> None:
+    """A branch that ends before its first own turn replays, with or without a note."""
     full = off(parents, 6, "context.policy=all", "model.context_window=1500", "probes.at=[]")
     ended = await run(full, tmp_path / "full")
     noting = off(parents, 6, "context.policy=notes(every=4, tokens=40)", "probes.at=[]")
@@ -205,14 +202,14 @@ async def test_a_branch_that_gets_no_further_replays(parents: Path, tmp_path: Pa
 
 
 class _Costly:
-    """Answers with a usage that costs."""
+    """Answers with a usage that counts towards a budget."""
 
     async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
         return Reply("Answer: 3", Usage(prompt=100, completion=1))
 
 
 async def test_shared_turns_are_not_charged_again(tmp_path: Path) -> None:
-    """A budget counts the branch's own turns alone, at once and on resume; what is saved stays."""
+    """A budget counts only the branch's own turns, also on resume."""
 
     def costly(_: Session) -> ChatModel:
         return _Costly()
@@ -228,7 +225,7 @@ async def test_shared_turns_are_not_charged_again(tmp_path: Path) -> None:
 
 
 async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
-    """Branches are an experiment of their own, whose arms are compared with each other."""
+    """Branches are an experiment of their own in the analysis."""
     for changes in ([], ["feedback.kind=label"]):
         result = await run(off(parents, 5, *changes), tmp_path)
     folder = result.folder
@@ -238,8 +235,10 @@ async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
     assert turns.filter(experiment="small-branches").height == 4 * 12
 
 
-async def test_the_baseline_of_a_branch_hears_both_promptss(parents: Path, tmp_path: Path) -> None:
-    """A reference learner stands in for a branch as it does for the parent, in the turns they share."""
+async def test_the_baseline_of_a_branch_reads_both_prompt_sets(
+    parents: Path, tmp_path: Path
+) -> None:
+    """The baseline of a branch with another prompt set equals its parent's in shared turns."""
     path = (await run(off(parents, 6, "task.prompts=plain-ja", arm="feedback"), tmp_path)).paths[0]
     mine, parent = [await baseline(read(each)) for each in (path, parents / "feedback-0.jsonl")]
     assert (len(mine), mine[:6]) == (12, parent[:6])
@@ -248,7 +247,7 @@ async def test_the_baseline_of_a_branch_hears_both_promptss(parents: Path, tmp_p
 WRONG: dict[str, tuple[int, list[str], str]] = {
     "a turn too late": (13, [], r"--at 13: .*none-0\.jsonl has 12 whole turns"),
     "no turn": (0, [], "--at 0"),
-    "nothing left": (12, [], "nothing is left to play"),
+    "nothing left": (12, [], "no turn is left to play"),
     "another stream": (5, ["task.dataset=iris"], "goes on in the stream of its parent"),
     "another seed": (5, ["seed=3"], "seed makes the stream"),
     "another encoding": (5, ["task.encoding=ascii"], "task.encoding stays as it is"),
@@ -260,34 +259,34 @@ WRONG: dict[str, tuple[int, list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_what_cannot_be_branched_is_refused_in_words(parents: Path, name: str) -> None:
-    """A turn out of range, or a change that a session cannot go on under, is refused in words."""
+def test_invalid_branches_are_refused(parents: Path, name: str) -> None:
+    """A turn out of range or an invalid change gives an error that names it."""
     at, changes, words = WRONG[name]
     with pytest.raises(InputError, match=words):
         off(parents, at, *changes)
 
 
 def test_unfinished_and_torn_parents(parents: Path, tmp_path: Path) -> None:
-    """An unfinished parent is branched off where it has whole turns, and refused in words elsewhere."""
+    """An unfinished parent can be branched at its whole turns only."""
     path = tmp_path / "none-0.jsonl"
     lines = whole_lines(parents / "none-0.jsonl")
     shared = [lines[0], *shared_lines(lines, 6)]
     path.write_bytes(b"".join(shared)[:-20])
-    with pytest.raises(InputError, match="has 5 whole turns, and is unfinished"):
+    with pytest.raises(InputError, match=r"has 5 whole turns \(unfinished\)"):
         branches([path], 6)
     (session,) = branches([path], 5, ["feedback.kind=label"]).sessions()
     assert sum(isinstance(event, Turn) for event in session.begun) == 5
 
 
-def test_two_parents_of_one_branch_are_refused(parents: Path) -> None:
-    """Branches that would be the same file, and parents of several experiments, are refused."""
+def test_two_parents_of_one_file_are_refused(parents: Path) -> None:
+    """Two parents whose branches would have the same file name are refused."""
     paths = [parents / "none-0.jsonl", parents / "feedback-0.jsonl"]
     with pytest.raises(InputError, match="would both become mine-0"):
         branches(paths, 5, arm="mine")
 
 
-def test_the_command_goes_on_with_saved_sessions(parents: Path, tmp_path: Path) -> None:
-    """`branch` plays the branches into the folder of an experiment of their own, and skips them later."""
+def test_the_command_plays_branches(parents: Path, tmp_path: Path) -> None:
+    """`branch` plays the branches, and a second call finds them finished."""
     command = ["branch", *map(str, parents.glob("none-*.jsonl")), "--at", "5", "--arm", "told"]
     for _ in range(2):
         done = CliRunner().invoke(
@@ -301,8 +300,8 @@ def test_the_command_goes_on_with_saved_sessions(parents: Path, tmp_path: Path) 
     assert path.name == "told-0.jsonl"
 
 
-def test_a_model_of_ours_is_asked_nowhere(tmp_path: Path) -> None:
-    """Going on with a model of ours leaves the address and parameters of an endpoint behind."""
+def test_a_built_in_model_has_no_address(tmp_path: Path) -> None:
+    """A branch with a built-in model drops the address and parameters of the endpoint."""
     model = {"name": "gpt-x", "base_url": "http://127.0.0.1:9/v1", "params": {"top_p": 1}}
     (session, *_) = experiment(model=model).sessions()
     path = tmp_path / "small" / "feedback-0.jsonl"
