@@ -1,4 +1,4 @@
-"""The laws of replies read again: another rule, the same replies, and nothing sent."""
+"""Rescoring applies another answer rule to the same replies, without any request."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ ARMS = [
 
 
 def talkative(_: Session) -> ChatModel:
-    """Return a model whose replies are read otherwise by each rule."""
+    """Return a model whose replies each rule parses differently."""
 
     def answer(messages: object) -> str:
         place = len(messages) if isinstance(messages, tuple) else 0
@@ -47,13 +47,13 @@ def talkative(_: Session) -> ChatModel:
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an experiment in which replies were made in several forms."""
+    """The folder of an experiment with replies in several forms."""
     made = experiment(arms=ARMS, probes={"at": [6], "count": 2})
     out = tmp_path_factory.mktemp("sources")
     return asyncio.run(Run(made, out, open_model=talkative).play()).folder
 
 
-READINGS = {
+PARSED = {
     "Answer: 3": ("3", "3", "3"),
     "so\n\nAnswer: 3\n\n": ("3", "3", "3"),
     "answer: 3": ("3", None, "3"),
@@ -67,16 +67,16 @@ READINGS = {
 }
 
 
-@pytest.mark.parametrize("text", READINGS, ids=repr)
-def test_rules_read_as_they_say(text: str) -> None:
+@pytest.mark.parametrize("text", PARSED, ids=repr)
+def test_each_rule_parses_as_documented(text: str) -> None:
     """`stated` takes the surest form, `strict` the exact last line, `last` the last label named."""
     found = [parse_answer(text, DIGITS, form=FORM, rule=AnswerRule(name)).answer for name in RULES]
-    assert tuple(found) == READINGS[text]
+    assert tuple(found) == PARSED[text]
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_other_names_are_accepted(name: AnswerRuleName) -> None:
-    """A label is read under its other names, by every rule; a cut reply is read by none."""
+    """Every rule accepts other names of a label, and none parses a truncated reply."""
     rule = AnswerRule(name, (("trois", "3"), ("drei", "3")))
     assert parse_answer("Answer: trois", DIGITS, form=FORM, rule=rule).answer == "3"
     assert parse_answer("Answer: drei", DIGITS, form=FORM, rule=rule).answer == "3"
@@ -84,8 +84,8 @@ def test_other_names_are_accepted(name: AnswerRuleName) -> None:
     assert parse_answer("Answer: 3", DIGITS, "length", FORM, rule).outcome == "truncated"
 
 
-def test_names_that_contradict_are_refused() -> None:
-    """A name for what is no label, or for two labels, is refused."""
+def test_contradicting_names_are_refused() -> None:
+    """A name for an unknown label, or for two labels, is refused."""
     for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "the label '1'")):
         with pytest.raises(InputError, match=words):
             parse_answer("", DIGITS, rule=AnswerRule("stated", names))
@@ -93,16 +93,16 @@ def test_names_that_contradict_are_refused() -> None:
         parse({"name": "small", "answers": {"rule": "strickt"}})
 
 
-def test_the_default_leaves_headers_as_they_were() -> None:
-    """Settings that read as ever are not stated, so headers are those of before; others are."""
+def test_only_other_rules_are_recorded() -> None:
+    """The header records the answer rule only if it is not the default."""
     (session, *_) = experiment().sessions()
     assert "answers" not in session.header().settings
     (strict, *_) = experiment(answers={"rule": "strict"}).sessions()
     assert strict.header().settings["answers"] == {"rule": "strict", "labels": {}}
 
 
-async def test_a_run_is_judged_by_its_rule(tmp_path: Path) -> None:
-    """A run under another rule judges by it, tells what it judged, and verifies."""
+async def test_a_run_is_scored_by_its_rule(tmp_path: Path) -> None:
+    """A run under another rule is scored by that rule, and verifies."""
     told = {}
     for rule in RULES:
         made = experiment(streams=1, answers={"rule": rule}, context={"policy": "per_class(2)"})
@@ -113,20 +113,20 @@ async def test_a_run_is_judged_by_its_rule(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: AnswerRuleName) -> None:
-    """Answer, outcome and judgement are those of the new rule; all that was sent and told stays."""
+async def test_replies_are_rescored(sources: Path, tmp_path: Path, rule: AnswerRuleName) -> None:
+    """Answer, outcome and score follow the new rule; everything else and the source stay."""
     before = {path: path.read_bytes() for path in sources.iterdir()}
     for path in sorted(sources.glob("*.jsonl")):
         done = rescore(path, [f"answers.rule={rule}"], tmp_path)
         old, new = whole_lines(path), whole_lines(done.path)
         for was, now in zip(map(json.loads, old[1:]), map(json.loads, new[1:]), strict=True):
-            judged = ("answer", "outcome", "correct", SEAL)
-            assert {key: was[key] for key in was if key not in judged} == {
-                key: now[key] for key in now if key not in judged
+            scored = ("answer", "outcome", "correct", SEAL)
+            assert {key: was[key] for key in was if key not in scored} == {
+                key: now[key] for key in now if key not in scored
             }
             if now["type"] == "turn":
-                reading = parse_answer(now["reply"], DIGITS, form=FORM, rule=AnswerRule(rule))
-                assert (now["answer"], now["outcome"]) == (reading.answer, reading.outcome)
+                parsed = parse_answer(now["reply"], DIGITS, form=FORM, rule=AnswerRule(rule))
+                assert (now["answer"], now["outcome"]) == (parsed.answer, parsed.outcome)
                 assert now["correct"] == (now["answer"] == now["label"])
         assert (old[1:] == new[1:]) == (rule == "stated")
         assert (done.changed == 0) == (rule == "stated")
@@ -134,8 +134,8 @@ async def test_replies_are_read_again(sources: Path, tmp_path: Path, rule: Answe
     assert {path: path.read_bytes() for path in sources.iterdir()} == before
 
 
-async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: Path) -> None:
-    """A judgement that the rule does not make, or a told text that the source does not, is found."""
+async def test_an_edited_rescored_transcript_does_not_verify(sources: Path, tmp_path: Path) -> None:
+    """An edited outcome, told text or reply of a rescored transcript is found."""
     for field, value in (("outcome", "refusal"), ("told", "Well done."), ("reply", "Answer: 8")):
         done = rescore(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path / field)
         lines = [json.loads(line) for line in whole_lines(done.path)]
@@ -146,8 +146,8 @@ async def test_an_edit_of_replies_read_again_is_found(sources: Path, tmp_path: P
         assert (found.turn, found.cause) == (lines[4]["turn"], "content")
 
 
-def test_the_source_is_named(sources: Path, tmp_path: Path) -> None:
-    """The header names its source by id, digest and settings, and says what it says itself."""
+def test_the_header_names_the_source(sources: Path, tmp_path: Path) -> None:
+    """The header has the id and settings of the source beside its own."""
     path = sources / "label-0.jsonl"
     done = rescore(path, ["answers.rule=last"], tmp_path)
     header, source = read_header(done.path), read_header(path)
@@ -157,8 +157,8 @@ def test_the_source_is_named(sources: Path, tmp_path: Path) -> None:
     assert header.id == identity(header.fields()) != source.id
 
 
-async def test_a_branch_is_read_again(sources: Path, tmp_path: Path) -> None:
-    """Replies of a branch are read again too, and verify."""
+async def test_a_branch_can_be_rescored(sources: Path, tmp_path: Path) -> None:
+    """A rescored branch verifies."""
     made = branches([sources / "label-0.jsonl"], 5, ["task.labels=abstract"])
     (path,) = (await Run(made, tmp_path, open_model=talkative).play()).paths
     done = rescore(path, ["answers.rule=last"])
@@ -166,10 +166,8 @@ async def test_a_branch_is_read_again(sources: Path, tmp_path: Path) -> None:
     assert (await examine(done.path)).difference is None
 
 
-async def test_replies_read_again_are_neither_resumed_nor_branched(
-    sources: Path, tmp_path: Path
-) -> None:
-    """They are refused, in words, by a run, by a branch and by being read once more."""
+async def test_rescored_sessions_cannot_be_continued(sources: Path, tmp_path: Path) -> None:
+    """A rescored session cannot be rescored, branched or resumed."""
     done = rescore(sources / "label-0.jsonl", ["answers.rule=last"], tmp_path)
     with pytest.raises(InputError, match="already rescored"):
         rescore(done.path, ["answers.rule=strict"], tmp_path)
@@ -182,7 +180,7 @@ async def test_replies_read_again_are_neither_resumed_nor_branched(
 
 
 def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
-    """Done twice, it is left as it is; where another transcript stands, it is refused."""
+    """Rescoring twice changes nothing; a different transcript is not overwritten."""
     source = tmp_path / "small" / "label-0.jsonl"
     source.parent.mkdir()
     lines = whole_lines(sources / "label-0.jsonl")
@@ -194,8 +192,8 @@ def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
         rescore(source, ["answers.rule=last"])
 
 
-def test_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
-    """Source and replies read again are two experiments, each with its arms and its donors."""
+def test_the_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
+    """Source and rescored sessions are two experiments with their own arms and donors."""
     for path in sorted(sources.glob("*.jsonl")):
         done = rescore(path, ["answers.rule=last"], tmp_path)
     folder = done.path.parent
@@ -209,8 +207,8 @@ def test_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["feedback.kind=none", "answers.rul=last", "answers.rule=lats"])
-def test_wrong_changes_are_refused_in_words(sources: Path, tmp_path: Path, change: str) -> None:
-    """Nothing but the reading can change, and a wrong key or name is answered with the nearest."""
+def test_wrong_changes_are_refused(sources: Path, tmp_path: Path, change: str) -> None:
+    """Only [answers] can change, and a wrong key or rule gets a suggestion."""
     with pytest.raises(InputError, match=r"answers\.KEY alone|did you mean '(rule|last)'"):
         rescore(sources / "label-0.jsonl", [change], tmp_path)
 

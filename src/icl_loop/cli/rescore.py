@@ -1,4 +1,4 @@
-"""The command that reads saved replies again by another rule."""
+"""The command that rescores saved sessions under another answer rule."""
 
 import shlex
 from collections.abc import Sequence
@@ -23,21 +23,22 @@ def rescore(
     paths: Paths,
     changes: Annotated[
         list[str],
-        typer.Option("--set", metavar="answers.KEY=VALUE", help="How to read; repeatable."),
+        typer.Option(
+            "--set", metavar="answers.KEY=VALUE", help="Override an answer setting; repeatable."
+        ),
     ],
     out_dir: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="Folder that holds the experiments' own folders; the sources' if not given.",
+            help="Parent folder for the new experiments; by default, that of the sources.",
         ),
     ] = None,
 ) -> None:
-    """Read saved replies again by another rule, without a request, into transcripts of their own.
+    """Rescore saved replies under another answer rule, without any request.
 
-    The sources are left as they are; what was told and sent stays as it was.
-    Those of an experiment NAME are saved in NAME-rescored-DIGEST.
-    The other commands, such as analyze, take that folder like any other.
+    The results of an experiment NAME are new transcripts in NAME-rescored-DIGEST.
+    The sources do not change, and the told texts stay.
     """
     done = [rescoring.rescore(path, changes, out_dir) for path in find(paths)]
     out.print(_table(done))
@@ -45,20 +46,20 @@ def rescore(
     shown = " ".join(shlex.quote(str(from_here(folder))) for folder in folders)
     out.print(f"transcripts: {shown}", highlight=False, markup=False, soft_wrap=True)
     out.print(
-        f"see them:    icl-loop analyze {shown}", highlight=False, markup=False, soft_wrap=True
+        f"next:        icl-loop analyze {shown}", highlight=False, markup=False, soft_wrap=True
     )
 
 
 def _table(done: Sequence[Rescored]) -> Table:
-    """Return the table of how many answers changed, and of accuracy before and after."""
-    table = Table(title="replies read again", title_justify="left", box=SIMPLE_HEAD, padding=0)
+    """Return a table of changed answers, and of the accuracy before and after."""
+    table = Table(title="rescored sessions", title_justify="left", box=SIMPLE_HEAD, padding=0)
     for heading in (
         "arm",
         "sessions",
         "turns",
         "answers changed",
         "right before, %",
-        "right now, %",
+        "right after, %",
     ):
         table.add_column(heading, justify="left" if heading == "arm" else "right")
     by_arm = sorted(done, key=_place)
@@ -71,7 +72,7 @@ def _table(done: Sequence[Rescored]) -> Table:
             str(turns),
             str(sum(one.changed for one in each)),
             _percent(sum(one.right_before for one in each), turns),
-            _percent(sum(one.right_now for one in each), turns),
+            _percent(sum(one.right_after for one in each), turns),
         )
     return table
 

@@ -39,7 +39,7 @@ class Rescored:
         turns: Number of turns.
         changed: Number of turns whose answer changed.
         right_before: Number of right answers in the source.
-        right_now: Number of right answers after rescoring.
+        right_after: Number of right answers after rescoring.
     """
 
     source: Path
@@ -48,7 +48,7 @@ class Rescored:
     turns: int
     changed: int
     right_before: int
-    right_now: int
+    right_after: int
 
 
 def answer_rule(header: Header) -> AnswerRule:
@@ -157,5 +157,5 @@ def _compared(source: Transcript, rescored: Transcript) -> Rescored:
         turns=len(pairs),
         changed=sum(before.answer != after.answer for before, after in pairs),
         right_before=sum(before.feedback.correct for before, _ in pairs),
-        right_now=sum(after.feedback.correct for _, after in pairs),
+        right_after=sum(after.feedback.correct for _, after in pairs),
     )
