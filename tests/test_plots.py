@@ -45,7 +45,7 @@ LEARNER = [[t % 4 < k for t in range(30)] for k in (1, 2, 3)]
 def frame_of(
     arms: Arms, *, experiment: str = "small", planned: int | None = None, chance: float = 0.1
 ) -> pl.DataFrame:
-    """Return the columns of a frame that a chart is made of, from correct-series by arm."""
+    """Return the columns of a frame that charts need, from series of correct answers by arm."""
     rows = [
         (experiment, arm, f"/home/someone/{experiment}/{arm}-{stream}.jsonl", stream, turn, right)
         for arm, sessions in arms.items()
@@ -59,7 +59,7 @@ def frame_of(
 
 
 def texts(svg: Path) -> dict[str, tuple[float, float]]:
-    """Return where each text of an SVG file is anchored, parsing it as XML."""
+    """Return the anchor of each text in an SVG file, parsed as XML."""
     found: dict[str, tuple[float, float]] = {}
     for group, place in _placed(ET.parse(svg).getroot(), (0.0, 0.0)):  # noqa: S314  our own file
         if group.tag.endswith("}text"):
@@ -76,7 +76,7 @@ def _placed(
 
 
 class Page(HTMLParser):
-    """The scripts of a page, and the addresses that a browser would load to show it."""
+    """The scripts of a page and the resources it would load."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -88,17 +88,17 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note a script, and what an element loads."""
+        """Record a script and what an element loads."""
         self._open = tag == "script"
         self.scripts += [""] * self._open
         self.loaded += [value or "" for name, value in attrs if LOADED.get(tag) == name]
 
     def handle_endtag(self, tag: str) -> None:
-        """Note the end of a script."""
+        """Record the end of a script."""
         self._open = self._open and tag != "script"
 
     def handle_data(self, data: str) -> None:
-        """Note what a script says."""
+        """Record the text of a script."""
         if self._open:
             self.scripts[-1] += data
 
@@ -110,8 +110,8 @@ class Page(HTMLParser):
         return found
 
 
-def test_a_png_is_a_picture(tmp_path: Path) -> None:
-    """A .png is a PNG picture of twice the plot's pixels and its margins."""
+def test_png_has_double_resolution(tmp_path: Path) -> None:
+    """A .png is an image of twice the plot's size plus margins."""
     save(curve_chart(frame_of({"a": LEARNER, "b": LEARNER[:1]})), tmp_path / "c.png")
     with Image.open(tmp_path / "c.png") as picture:
         assert picture.format == "PNG"
@@ -120,8 +120,8 @@ def test_a_png_is_a_picture(tmp_path: Path) -> None:
         assert len(picture.convert("RGB").resize((200, 100)).getcolors(20_000) or []) > 10
 
 
-def test_an_svg_names_its_lines(tmp_path: Path) -> None:
-    """A .svg is XML that holds the title, the axes, the names of all arms, and chance."""
+def test_svg_contains_title_axes_and_names(tmp_path: Path) -> None:
+    """A .svg is XML with the title, the axes, the names of all arms, and chance."""
     save(curve_chart(frame_of({"a <&> b": LEARNER, "フィ": LEARNER}), 5), tmp_path / "c.svg")
     assert texts(tmp_path / "c.svg").keys() >= {
         *("a <&> b", "フィ", "chance", "turn", "accuracy in windows of 5 turns"),
@@ -131,15 +131,15 @@ def test_an_svg_names_its_lines(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
-    """The page of a chart whose experiment and arm are out to break it."""
+    """The page of a chart with a hostile experiment and arm name."""
     path = tmp_path_factory.mktemp("page") / "c.html"
     turns = [frame_of({HOSTILE: LEARNER}, experiment=name) for name in (HOSTILE, "b")]
     save(curve_chart(pl.concat(turns)), path)
     return Page(path)
 
 
-def test_a_page_needs_no_network(page: Page) -> None:
-    """A .html loads nothing, offers nothing that is elsewhere, and holds vega itself."""
+def test_html_works_offline(page: Page) -> None:
+    """A .html loads nothing, links nowhere and contains vega."""
     assert page.loaded == []
     assert len(page.scripts[0]) > 500_000
     assert "vegaEmbed" in page.scripts[0]
@@ -147,28 +147,28 @@ def test_a_page_needs_no_network(page: Page) -> None:
     assert "@import" not in page.text.partition("<script")[0]
 
 
-def test_names_cannot_break_out_of_the_page(page: Page) -> None:
-    """Arms and experiments of any name stay data: the page has its two scripts and says them."""
+def test_names_cannot_break_the_page(page: Page) -> None:
+    """Any arm or experiment name stays data: the page has exactly its two scripts."""
     assert len(page.scripts) == 2
     names = {row.get("name") for rows in page.spec["datasets"].values() for row in rows}
     assert names == {f"{HOSTILE} / {HOSTILE}", f"b / {HOSTILE}", "chance"}
     assert page.spec["title"]["text"] == f"Learning curves: {HOSTILE}, b"
 
 
-def test_a_page_tells_no_folder(page: Page) -> None:
-    """Where the transcripts lay is nowhere in a page that people pass on."""
+def test_html_contains_no_paths(page: Page) -> None:
+    """The location of the transcripts does not appear in the page."""
     assert "someone" not in page.text
 
 
-def test_control_characters_are_not_drawn(tmp_path: Path) -> None:
-    """Control and format characters of a name become U+FFFD, so that an SVG is still XML."""
+def test_control_characters_are_replaced(tmp_path: Path) -> None:
+    """Control and format characters in names become U+FFFD, so that an SVG stays valid XML."""
     save(curve_chart(frame_of({"a\x00\x1b[31m\u202eb\n": LEARNER})), tmp_path / "c.svg")
     assert "a\ufffd\ufffd[31m\ufffdb\ufffd" in texts(tmp_path / "c.svg")
 
 
 @pytest.mark.parametrize("count", [1, 20])
-def test_lines_are_told_apart(count: int) -> None:
-    """No two arms share both colour and dashes, with more arms than colours too."""
+def test_lines_are_distinguishable(count: int) -> None:
+    """No two arms share both colour and dash pattern, even with more arms than colours."""
     spec = curve_chart(frame_of({f"arm {k}": [[True] * 9] for k in range(count)}), 3).to_dict()
     encodings = [layer["encoding"] for layer in spec["layer"]]
     [dashes] = [each["strokeDash"]["scale"] for each in encodings if "strokeDash" in each]
@@ -184,8 +184,8 @@ def test_lines_are_told_apart(count: int) -> None:
     counts=st.lists(st.integers(0, 20), min_size=1, max_size=12),
     chance=st.sampled_from([0.1, 0.5, 1.0]),
 )
-def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
-    """Names at the right keep their distance, within the plot, in the order of the lines."""
+def test_labels_do_not_overlap(counts: list[int], chance: float) -> None:
+    """Labels keep their distance within the plot, in the order of the lines."""
     arms = {f"arm {k}": [[t < right for t in range(20)]] for k, right in enumerate(counts)}
     names = curve_chart(frame_of(arms, chance=chance)).layer[-1].data
     assert isinstance(names, pl.DataFrame)
@@ -198,8 +198,8 @@ def test_names_keep_apart_and_within(counts: list[int], chance: float) -> None:
     assert names["value"].is_sorted()
 
 
-def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path) -> None:
-    """Where all arms end at 0 or at 1, their names are one below the other beside the plot."""
+def test_labels_of_meeting_lines_do_not_overlap(tmp_path: Path) -> None:
+    """Where all lines end at 0 or 1, their labels are stacked."""
     arms = {f"arm {k}": [[k < 5] * 30] * 2 for k in range(10)}
     save(curve_chart(frame_of(arms, chance=1 / 30)), tmp_path / "c.svg")
     drawn = texts(tmp_path / "c.svg")
@@ -211,8 +211,8 @@ def test_names_of_lines_that_meet_are_drawn_apart(tmp_path: Path) -> None:
     assert top - 2 <= below[0] < below[-1] <= bottom + 2
 
 
-def test_the_axis_is_the_plan() -> None:
-    """The turns on the axis go from 0 to the turns planned, however few were played."""
+def test_axis_covers_planned_turns() -> None:
+    """The x axis ends at the planned number of turns, even if fewer were played."""
     spec = curve_chart(frame_of({"a": LEARNER}, planned=200)).to_dict()
     assert spec["layer"][0]["encoding"]["x"]["scale"]["domain"] == [0, 200]
 
@@ -226,17 +226,17 @@ def test_the_axis_is_the_plan() -> None:
         ({"a": [*LEARNER, [True]]}, 10),
     ],
 )
-def test_little_is_drawn_too(
+def test_minimal_data_is_drawn(
     tmp_path: Path, arms: Arms, window: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One session, one turn, a window longer than any session: all are drawn without a word."""
+    """One session, one turn, or a window longer than any session is drawn without warnings."""
     save(curve_chart(frame_of(arms, planned=100), window), tmp_path / "c.svg")
     assert texts(tmp_path / "c.svg").keys() >= {*arms, "chance", "100"}
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_single_window_is_a_dot(tmp_path: Path) -> None:
-    """An arm that has only one window, which makes no line, is drawn as a dot."""
+def test_single_window_is_a_dot(tmp_path: Path) -> None:
+    """An arm with only one window is drawn as a dot."""
     save(curve_chart(frame_of({"a": LEARNER}), 30), tmp_path / "one.svg")
     save(curve_chart(frame_of({"a": LEARNER}), 29), tmp_path / "two.svg")
     drawn = [(tmp_path / f"{name}.svg").read_text("utf-8") for name in ("one", "two")]
@@ -244,8 +244,8 @@ def test_a_single_window_is_a_dot(tmp_path: Path) -> None:
     assert dots == [True, False]
 
 
-def test_experiments_are_named_apart(tmp_path: Path) -> None:
-    """Lines of several experiments are named by experiment and arm, and each has its chance."""
+def test_experiments_are_named(tmp_path: Path) -> None:
+    """Lines of several experiments are named by experiment and arm, each with its chance level."""
     turns = pl.concat(
         [
             frame_of({"a": LEARNER}, experiment="one", chance=0.1),
@@ -267,8 +267,8 @@ def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:
     return points
 
 
-def test_a_chart_of_many_sessions_stays_small() -> None:
-    """However many and long sessions are, single ones are drawn with a bounded number of points."""
+def test_chart_size_is_bounded() -> None:
+    """However many sessions there are, single ones are drawn with a bounded number of points."""
     many = frame_of({"a": LEARNER * 100, "b": LEARNER * 5})
     rows = thin_lines(many, 1)
     drawn = {name: {row["path"] for row in rows if row["name"] == name} for name in "ab"}
@@ -278,13 +278,13 @@ def test_a_chart_of_many_sessions_stays_small() -> None:
     assert MAX_POINTS / 2 < len(rows) <= MAX_POINTS
 
 
-def test_what_cannot_be_drawn_or_written_is_said(tmp_path: Path) -> None:
-    """No turns, an unknown ending, a folder that is not there: each is one error in words."""
+def test_plot_errors(tmp_path: Path) -> None:
+    """No turns, an unknown extension and a missing folder each give one clear error."""
     turns = frame_of({"a": LEARNER})
     with pytest.raises(InputError, match="no turns"):
         curve_chart(turns.clear())
     chart = curve_chart(turns)
-    with pytest.raises(InputError, match=r"c\.pgn: .* did you mean '\.png'\?"):
+    with pytest.raises(InputError, match=r"c\.pgn .*did you mean .\.png."):
         save(chart, tmp_path / "c.pgn")
     with pytest.raises(StoppedShort, match=r"c\.svg cannot be written: No such file"):
         save(chart, tmp_path / "nowhere" / "c.svg")
@@ -295,22 +295,22 @@ SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 
 @pytest.fixture(scope="module")
 def played() -> pl.DataFrame:
-    """The turns of the sample that the project carries."""
+    """The turns of the shipped sample."""
     return frame([SAMPLE])
 
 
 @pytest.mark.parametrize("draw", [token_chart, confusion_chart, outcome_chart])
-def test_every_figure_names_the_arms(
+def test_every_figure_names_its_arms(
     played: pl.DataFrame, tmp_path: Path, draw: Callable[[pl.DataFrame], AnyChart]
 ) -> None:
-    """Each figure is drawn of saved sessions, without a word, and names every arm."""
+    """Each figure of saved sessions is drawn without warnings and names every arm."""
     save(draw(played), tmp_path / "c.svg")
     drawn = " ".join(texts(tmp_path / "c.svg"))
     assert all(arm in drawn for arm in set(played["arm"]))
 
 
-def test_contrasts_are_drawn_with_their_numbers(played: pl.DataFrame, tmp_path: Path) -> None:
-    """Each contrast has its row and its difference; without a primary one there is nothing to draw."""
+def test_contrast_chart_shows_numbers(played: pl.DataFrame, tmp_path: Path) -> None:
+    """Each contrast has a row with its difference; without a primary contrast there is an error."""
     [conclusion] = conclude_each(played, ("label", "none"))
     assert conclusion.primary is not None
     assert conclusion.primary.theta is not None
@@ -322,8 +322,8 @@ def test_contrasts_are_drawn_with_their_numbers(played: pl.DataFrame, tmp_path: 
         contrast_charts(conclude_each(played))
 
 
-def test_a_contrast_alone_has_no_hollow_dot(played: pl.DataFrame) -> None:
-    """Marks of secondary contrasts are drawn where there are any: a browser warns of empty ones."""
+def test_single_contrast_has_no_empty_layer(played: pl.DataFrame) -> None:
+    """Marks of secondary contrasts exist only if there are any: browsers warn of empty layers."""
     alone = played.filter(pl.col("arm").is_in(["label", "none"]))
     for turns, dots in ((alone, 1), (played, 2)):
         [conclusion] = conclude_each(turns, ("label", "none"))
@@ -331,8 +331,8 @@ def test_a_contrast_alone_has_no_hollow_dot(played: pl.DataFrame) -> None:
         assert sum(each["mark"]["type"] == "point" for each in layers) == dots
 
 
-def test_tokens_are_drawn_cached_and_not(played: pl.DataFrame) -> None:
-    """Cached and uncached tokens are apart, and together they are the prompt's."""
+def test_token_chart_separates_cached_tokens(played: pl.DataFrame) -> None:
+    """Cached and uncached tokens are separate and add up to the prompt's."""
     used = played.with_columns(prompt=pl.col("turn") * 10 + 5, cached=pl.col("turn") * 4)
     for panel in token_panels(used).values():
         [values] = panel.to_dict()["datasets"].values()
@@ -342,8 +342,8 @@ def test_tokens_are_drawn_cached_and_not(played: pl.DataFrame) -> None:
         assert set(rows["tokens"]) == {"cached", "uncached"}
 
 
-def test_a_baseline_has_a_line_an_arm(played: pl.DataFrame) -> None:
-    """The curves of the baseline are those of its answers, dotted, in the colours of the arms."""
+def test_baseline_curves(played: pl.DataFrame) -> None:
+    """The baseline has one dotted curve per arm, in the colour of the arm."""
     baseline = played.select("path", "turn", baseline=pl.lit(value=True))
     spec = curve_chart(played, 5, baseline, learner="reference/nearest").to_dict()
     [dotted] = [
@@ -357,8 +357,8 @@ def test_a_baseline_has_a_line_an_arm(played: pl.DataFrame) -> None:
     assert "reference/nearest" in spec["title"]["subtitle"][-1]
 
 
-def test_runs_side_by_side_share_their_scales(tmp_path: Path) -> None:
-    """Each run has a panel, and arms of one name have one colour in all of them."""
+def test_compared_runs_share_scales(tmp_path: Path) -> None:
+    """Each run has a panel, and arms of the same name share a colour."""
     runs = [frame_of({"a": LEARNER, name: LEARNER}, experiment=name) for name in ("one", "two")]
     chart = compared_chart(pl.concat(runs), 5)
     scales = {
@@ -372,8 +372,8 @@ def test_runs_side_by_side_share_their_scales(tmp_path: Path) -> None:
     assert {"one", "two", "a"} <= texts(tmp_path / "c.svg").keys()
 
 
-def test_an_svg_carries_its_font(tmp_path: Path) -> None:
-    """An SVG holds the font that its texts are set in, and loads nothing."""
+def test_svg_embeds_its_font(tmp_path: Path) -> None:
+    """An SVG contains its font and loads nothing."""
     save(curve_chart(frame_of({"a": LEARNER})), tmp_path / "c.svg")
     drawn = (tmp_path / "c.svg").read_text("utf-8")
     assert "@font-face" in drawn
@@ -382,8 +382,8 @@ def test_an_svg_carries_its_font(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("colour", TEXT_COLOURS)
-def test_names_can_be_read(colour: str) -> None:
-    """The names of lines stand out from white by 4.5 to 1, as WCAG 2.2 asks of text."""
+def test_label_contrast(colour: str) -> None:
+    """Labels have a contrast of at least 4.5 to 1 on white (WCAG 2.2)."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [
         each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts

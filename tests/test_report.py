@@ -34,10 +34,10 @@ from icl_loop.replay.branching import branches
 from icl_loop.report import packed, page, unpacked
 from icl_loop.report.branch_history import parts_of, place_of
 from icl_loop.report.experiment_settings import experiment_file
-from icl_loop.report.page_budget import Stream, shelve_evenly, spread
+from icl_loop.report.page_budget import Stream, select_streams, spread
 from icl_loop.report.page_data import in_script
 from icl_loop.report.probe_questions import held_out
-from icl_loop.report.session_browser import Named
+from icl_loop.report.session_browser import NamedSession
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import BranchIdentity, Header, TranscriptWriter, read
 from icl_loop.transcripts.loading import header_of
@@ -54,7 +54,7 @@ SCREENS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dar
 
 
 async def hostile(folder: Path, turns: int = 5) -> Path:
-    """Play a session in which a model writes what could break a page, and return its folder."""
+    """Play a session whose model writes text that could break a page, and return its folder."""
     made = parse(
         {
             "name": "hostile",
@@ -74,7 +74,7 @@ async def hostile(folder: Path, turns: int = 5) -> Path:
 
 
 class Elements(HTMLParser):
-    """The scripts and styles of a page, what it would load, and the headings in order."""
+    """Scripts, styles, loaded resources and headings of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -90,7 +90,7 @@ class Elements(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note what an element is."""
+        """Record an element."""
         said = dict(attrs)
         self._open = tag in ("script", "style")
         if self._open:
@@ -107,11 +107,11 @@ class Elements(HTMLParser):
             self.controls.append(said)
 
     def handle_endtag(self, tag: str) -> None:
-        """Note the end of a script or style."""
+        """Record the end of a script or style."""
         self._open = self._open and tag not in ("script", "style")
 
     def handle_data(self, data: str) -> None:
-        """Note what a script or style says."""
+        """Record the text of a script or style."""
         if self._open:
             said, text = self.inline[-1]
             self.inline[-1] = (said, text + data)
@@ -119,7 +119,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture(scope="module")
 def sample() -> str:
-    """The report on the sample that the project carries."""
+    """The report on the shipped sample."""
     return page(frame([SAMPLE]), command="icl-loop report transcripts/sample")
 
 
@@ -130,21 +130,21 @@ def elements(sample: str) -> Elements:
 
 
 def blobs(text: str) -> dict[str, Any]:
-    """Return what is packed in a page, by the ids of the elements."""
+    """Return the packed data of a page by element id."""
     found = re.findall(r'<script type="text/plain" id="([^"]+)">([^<]*)</script>', text)
     return {name: unpacked(data) for name, data in found}
 
 
-def test_the_page_is_one_file(elements: Elements) -> None:
-    """Nothing is loaded, linked to or sent: addresses are places in the page, or data."""
+def test_page_is_self_contained(elements: Elements) -> None:
+    """The page loads, links to and sends nothing outside itself."""
     assert {each for each in elements.addresses if not each.startswith("#")} == {"data:,"}
     assert elements.policy.startswith("default-src 'none'; ")
     assert "unsafe" not in elements.policy
     assert "connect-src" not in elements.policy
 
 
-def test_only_our_own_scripts_and_styles_run(elements: Elements) -> None:
-    """The policy names the hash of every script and style that is to run, and of no other."""
+def test_policy_allows_only_own_scripts_and_styles(elements: Elements) -> None:
+    """The content security policy lists the hash of every script and style, and no other."""
     run = [text for said, text in elements.inline if "type" not in said]
     hashes = {
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
@@ -156,7 +156,7 @@ def test_only_our_own_scripts_and_styles_run(elements: Elements) -> None:
 
 
 def test_headings_and_controls_are_named(elements: Elements) -> None:
-    """Headings go down by one level at a time, and every control has a label."""
+    """Heading levels never skip, and every control has a label."""
     assert elements.headings[0] == 1
     assert all(b - a <= 1 for a, b in zip(elements.headings, elements.headings[1:], strict=False))
     unnamed = [
@@ -167,9 +167,9 @@ def test_headings_and_controls_are_named(elements: Elements) -> None:
     assert unnamed == []
 
 
-def test_what_takes_the_focus_has_a_name(beside_page: str) -> None:
-    """Every text that is scrolled by keys has a role and a name that a screen reader says."""
-    marked = beside_page.split("<script", maxsplit=1)[0]
+def test_focusable_texts_have_names(notes_and_probes_page: str) -> None:
+    """Every scrollable text has a role and an accessible name."""
+    marked = notes_and_probes_page.split("<script", maxsplit=1)[0]
     scrolled = re.findall(r"<pre [^>]*tabindex=[^>]*>", marked)
     assert len(scrolled) >= 6
     for each in scrolled:
@@ -178,8 +178,8 @@ def test_what_takes_the_focus_has_a_name(beside_page: str) -> None:
         assert "labelledby" not in each or f'id="{named}"' in marked
 
 
-def test_the_page_holds_every_turn(sample: str) -> None:
-    """What is packed in the page is what the transcripts say, turn by turn, and pictures are whole."""
+def test_page_contains_every_turn(sample: str) -> None:
+    """The packed data equals the transcripts, turn by turn, images included."""
     held = blobs(sample)
     saved = read(SAMPLE / "label-1.jsonl")
     [session] = [
@@ -200,8 +200,8 @@ def test_the_page_holds_every_turn(sample: str) -> None:
         assert rows * columns == len(base64.b64decode(data)) == 400
 
 
-def test_texts_of_a_stream_stand_once(sample: str) -> None:
-    """The arms of a stream share its questions and its pictures."""
+def test_shared_texts_are_stored_once(sample: str) -> None:
+    """The arms of a stream share questions and images."""
     pools = [value for name, value in blobs(sample).items() if name.startswith("pool-")]
     assert len(pools) == 2
     for pool in pools:
@@ -209,21 +209,21 @@ def test_texts_of_a_stream_stand_once(sample: str) -> None:
         assert len(pool["pictures"]) == 25
 
 
-def test_the_same_turns_make_the_same_page(sample: str) -> None:
-    """A page is a function of its transcripts and of how it was asked for."""
+def test_page_is_deterministic(sample: str) -> None:
+    """A page depends only on its transcripts and arguments."""
     again = page(frame([SAMPLE]), command="icl-loop report transcripts/sample")
     assert again == sample
 
 
-def test_a_page_tells_no_folder(sample: str) -> None:
-    """Where the transcripts lay is nowhere in a page that people pass on."""
+def test_page_contains_no_paths(sample: str) -> None:
+    """The location of the transcripts does not appear in the page."""
     assert str(SAMPLE) not in sample
     assert str(SAMPLE) not in str(blobs(sample))
 
 
 @pytest.mark.parametrize("text", HOSTILE[:3] + HOSTILE[4:])
-def test_what_is_embedded_stays_embedded(text: str) -> None:
-    """JSON in a page holds no mark that could end its element, and comes back as it was."""
+def test_embedded_json_cannot_close_its_element(text: str) -> None:
+    """Embedded JSON contains no character that could close its element, and round-trips."""
     assert unpacked(packed([text])) == [text]
     assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed([text]))
     assert not re.search("[<>&\u2028\u2029]", in_script([text]))
@@ -232,8 +232,8 @@ def test_what_is_embedded_stays_embedded(text: str) -> None:
 UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
 
 
-def test_the_settings_play_it_again() -> None:
-    """The experiment file that a page shows makes the sessions that it is about."""
+def test_settings_recreate_the_experiment() -> None:
+    """The experiment file in the page creates the same sessions."""
     import tomllib
 
     headers = [header_of(path) for path in sorted(SAMPLE.glob("*.jsonl"))]
@@ -247,12 +247,12 @@ def test_the_settings_play_it_again() -> None:
         assert said == again
 
 
-async def test_the_baseline_is_beside_the_answers() -> None:
-    """With a baseline, the page says of every turn whether it was right, and draws its curve."""
+async def test_page_shows_the_baseline() -> None:
+    """With a baseline, the page stores its verdict for every turn and draws its curve."""
     turns = frame([SAMPLE])
     paths = sorted(SAMPLE.glob("feedback-*.jsonl"))
     some = BaselineResult(LEARNER, await baselines(paths), "Only some have one.")
-    text = page(turns, shaded=some)
+    text = page(turns, baseline=some)
     held = [value for name, value in blobs(text).items() if name.startswith("session-")]
     assert [len(each["baseline"] or ()) for each in held] == [25, 0, 0, 0] * 2
     assert "Only some have one." in text
@@ -269,8 +269,8 @@ ODD: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", ODD)
-async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
-    """One session, cut off, of any modality, with or without a contrast: there is a page."""
+async def test_unusual_runs_make_valid_pages(tmp_path: Path, kind: str) -> None:
+    """A single cut session of any modality, with or without a contrast, makes a page."""
     made = parse({"name": "odd", "turns": 6, "streams": 1, **ODD[kind]})
     [session] = made.sessions()
     with TranscriptWriter(tmp_path / session.file_name, session.header()) as recorder:
@@ -284,54 +284,54 @@ async def test_odd_runs_make_sound_pages(tmp_path: Path, kind: str) -> None:
     assert found.headings[0] == 1
 
 
-def test_many_turns_are_held_in_part() -> None:
-    """Of a run with too many turns, an even choice of streams is held, and the page says so."""
+def test_page_limits_turns() -> None:
+    """A page on too many turns keeps evenly chosen streams and says so."""
     text = page(frame([SAMPLE]), most_turns=100)
-    said = "1 of 2; 1 other is left out, since with one more it would hold more than 100 turns."
+    said = "contains 1 of 2 streams"
     assert said in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
 
 
 def streams(read_ones: list[int], lengths: Sequence[int]) -> list[Stream]:
-    """Return streams of a session of 25 turns, its first reply of the given length, that note being read."""
+    """Return streams of 25-turn sessions with first replies of the given lengths; record which are read."""
 
-    def read_one(place: int, length: int) -> Iterator[Named]:
+    def read_one(place: int, length: int) -> Iterator[NamedSession]:
         read_ones.append(place)
         saved = read(SAMPLE / "label-0.jsonl")
         dice = random.Random(place)  # noqa: S311  text that cannot be packed, no secrets
         reply = Reply("".join(dice.choices("abcdefgh", k=length)))
         turns = (replace(saved.turns[0], reply=reply), *saved.turns[1:])
         header = saved.header.model_copy(update={"stream": place})
-        yield Named("many", replace(saved, turns=turns, header=header), {})
+        yield NamedSession("many", replace(saved, turns=turns, header=header), {})
 
     return [Stream(25, partial(read_one, place, length)) for place, length in enumerate(lengths)]
 
 
-def test_a_page_is_bounded_in_bytes() -> None:
-    """Streams that lie apart are read and held until one finds no room; no more are read."""
+def test_page_limits_bytes() -> None:
+    """Streams are read in spread order until one does not fit; no more are read."""
     lengths, seen = [100_000] * 8, list[int]()
-    held, said = shelve_evenly(streams(seen, lengths), most_bytes=230_000)
+    held, said = select_streams(streams(seen, lengths), most_bytes=230_000)
     assert sum(map(len, held.blobs.values())) <= 230_000
     assert [entry["stream"] for entry in held.index] == [0, 2, 4]
     assert seen == [0, 4, 2, 6]
-    assert "3 of 8; 5 others are left out" in said
+    assert "3 of 8 streams" in said
     assert all(unpacked(held.blobs[entry["blob"]])["told"] for entry in held.index)
     assert {entry["pool"] for entry in held.index} | {
         entry["blob"] for entry in held.index
     } == held.blobs.keys()
 
 
-def test_a_huge_reply_is_held() -> None:
-    """A page holds at least one stream, whatever its size, and every text of it whole."""
-    held, said = shelve_evenly(streams([], [1_000_000] * 2), most_turns=1, most_bytes=1)
+def test_page_keeps_a_huge_reply() -> None:
+    """A page keeps at least one stream, whatever its size, with complete texts."""
+    held, said = select_streams(streams([], [1_000_000] * 2), most_turns=1, most_bytes=1)
     [pool] = [unpacked(blob) for name, blob in held.blobs.items() if name.startswith("pool-")]
     assert max(map(len, pool["texts"])) == 1_000_000
-    assert "1 of 2; 1 other is left out" in said
+    assert "1 of 2 streams" in said
 
 
 @given(size=st.integers(1, 300), count=st.integers(1, 300))
-def test_a_choice_is_even(size: int, count: int) -> None:
-    """The first few places of a spread are of all of the sequence, however many they are."""
+def test_spread_is_even(size: int, count: int) -> None:
+    """Every prefix of a spread covers the sequence evenly."""
     order = spread(size)
     assert sorted(order) == list(range(size))
     few = sorted(order[:count])
@@ -340,8 +340,8 @@ def test_a_choice_is_even(size: int, count: int) -> None:
     assert max(gaps) <= max(1, 4 * size // len(few))
 
 
-def test_a_baseline_that_takes_long_is_asked_for() -> None:
-    """With many turns there is no baseline unasked, and the page says how to ask for it."""
+def test_slow_baseline_needs_a_request() -> None:
+    """With many turns the baseline is omitted unless requested, and the page says how to request it."""
     turns = frame([SAMPLE])
     unasked = shaded(turns, None, wanted=True, most_turns=10)
     assert unasked.turns is None
@@ -351,42 +351,42 @@ def test_a_baseline_that_takes_long_is_asked_for() -> None:
     assert asked.turns.height == 50
 
 
-def test_what_has_no_baseline_is_said(tmp_path: Path) -> None:
-    """A session that the learner cannot read has no baseline, the page says so, and is sound."""
+def test_missing_baseline_is_reported(tmp_path: Path) -> None:
+    """A session that the learner cannot read has no baseline, and the page says so."""
     data = without_checksum((SAMPLE / "label-0.jsonl").read_text())
     (tmp_path / "edited.jsonl").write_text(data.replace('"question":"Image:', '"question":"Look:'))
     turns = frame([tmp_path])
     left_out = shaded(turns, None, wanted=True)
     assert left_out.turns is None
     assert left_out.note.startswith("1 of 1 sessions have no baseline: ")
-    text = page(turns, shaded=left_out)
+    text = page(turns, baseline=left_out)
     assert "1 of 1 sessions have no baseline" in text
     assert set(blobs(text)["session-0"]["picture"]) == {None}
 
 
-def test_a_page_of_a_run_under_way_is_of_one_moment(tmp_path: Path) -> None:
-    """What is played while a page is made is not on it: neither turns, nor an end."""
+def test_page_of_a_running_session_is_consistent(tmp_path: Path) -> None:
+    """Turns played while the page is being made do not appear in it."""
     whole = (SAMPLE / "label-0.jsonl").read_bytes()
     growing = tmp_path / "label-0.jsonl"
     growing.write_bytes(b"".join(whole.splitlines(keepends=True)[:12]))
     turns = frame([tmp_path])
     early = shaded(turns, None, wanted=True)
-    expected = page(turns, shaded=early)
+    expected = page(turns, baseline=early)
     growing.write_bytes(whole)
     late = shaded(turns, None, wanted=True)
     for cast in (early, late):
-        assert blobs(page(turns, shaded=cast)) == blobs(expected)
+        assert blobs(page(turns, baseline=cast)) == blobs(expected)
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the program as people do."""
+    """Run the program as a user does."""
     code = "from icl_loop.cli import main; main()"
     line = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
-def test_the_command_writes_the_page(tmp_path: Path) -> None:
-    """`report` writes one file with the baseline in it, and says where."""
+def test_report_command_writes_the_page(tmp_path: Path) -> None:
+    """`report` writes one file with the baseline and prints its path."""
     ran = run("report", SAMPLE, "-o", tmp_path / "r.html", "--primary", "label,none")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert str(tmp_path / "r.html") in ran.stdout
@@ -395,8 +395,8 @@ def test_the_command_writes_the_page(tmp_path: Path) -> None:
     assert "This contrast was chosen after the fact." in text
 
 
-def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    """A folder that is not there, and a learner that nobody knows: each is one error in words."""
+def test_report_errors(tmp_path: Path) -> None:
+    """A missing folder and an unknown learner each give one clear error."""
     ran = run("report", SAMPLE, "-o", tmp_path / "nowhere" / "r.html", "--no-baseline")
     assert ran.returncode == 2
     assert "r.html cannot be written: there is no folder" in ran.stderr
@@ -406,8 +406,8 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_of_text_stand_out(sample: str, scheme: str) -> None:
-    """Text stands out from what it stands on by 4.5 to 1 in both schemes, as WCAG 2.2 asks."""
+def test_text_contrast(sample: str, scheme: str) -> None:
+    """Text has a contrast of at least 4.5 to 1 in both colour schemes (WCAG 2.2)."""
     rules = re.findall(r":root \{([^}]*)\}", sample)
     colours = dict(
         re.findall(r"--([a-z0-9-]+): (#[0-9a-f]{6})", " ".join(rules[: 1 + (scheme == "dark")]))
@@ -437,18 +437,18 @@ REPLIES = [*HOSTILE[:2], *["Answer: 1"] * 3, NOTE, *["Answer: 2"] * 3, "Answer: 
 
 
 async def scripted(made: Experiment, out: Path, replies: list[str]) -> Path:
-    """Play the one session of an experiment, answered by a script, and return its transcript."""
+    """Play a one-session experiment with scripted replies and return its transcript."""
     result = await Run(made, out, open_model=lambda _: ScriptedModel(replies)).play()
     (path,) = result.paths
     return path
 
 
 @pytest.fixture(scope="module")
-def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A session with notes and probes, and a branch of it, as they were written by a script."""
-    out = tmp_path_factory.mktemp("beside")
+def notes_and_probes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A session with notes and probes, and a branch of it."""
+    out = tmp_path_factory.mktemp("notes_and_probes")
     table = {
-        "name": "beside",
+        "name": "notes_and_probes",
         "turns": 6,
         "streams": 1,
         "arms": [{"name": "noted"}],
@@ -461,17 +461,17 @@ def beside(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def beside_page(beside: tuple[Path, Path]) -> str:
-    """The report on them."""
-    return page(frame(beside))
+def notes_and_probes_page(notes_and_probes: tuple[Path, Path]) -> str:
+    """The report on a session with notes, probes and a branch."""
+    return page(frame(notes_and_probes))
 
 
-def test_the_page_holds_what_stands_beside_the_turns(
-    beside: tuple[Path, Path], beside_page: str
+def test_page_contains_notes_probes_and_branches(
+    notes_and_probes: tuple[Path, Path], notes_and_probes_page: str
 ) -> None:
-    """Notes, probes with their pictures, and the beginning of a branch are packed as they are saved."""
-    held = blobs(beside_page)
-    for place, path in enumerate(beside):
+    """Notes, probes with images and starts of branches are packed as saved."""
+    held = blobs(notes_and_probes_page)
+    for place, path in enumerate(notes_and_probes):
         session, pool, saved = held[f"session-{place}"], held[f"pool-{place}"], read(path)
         assert [pool["texts"][note["text"]] for note in session["notes"]] == [NOTE]
         assert [note["after"] for note in session["notes"]] == [3]
@@ -491,19 +491,24 @@ def test_the_page_holds_what_stands_beside_the_turns(
     assert 'feedback.kind = "label", was "correctness"' in begin["changed"]
 
 
-def test_the_tables_tell_of_notes_probes_and_branches(beside_page: str) -> None:
-    """How many notes there are and how long, how many probes stand behind a share, and what is a branch."""
-    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", beside_page))
-    assert f"beside / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
-    assert re.search(r"beside / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said)
-    assert re.search(r"is a branch of beside / noted from turn 4 on", said)
+def test_tables_of_notes_probes_and_branches(notes_and_probes_page: str) -> None:
+    """The tables show the number and length of notes, the number of probes, and branches."""
+    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", notes_and_probes_page))
+    assert f"notes_and_probes / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
+    assert re.search(
+        r"notes_and_probes / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said
+    )
+    assert re.search(r"is a branch of notes_and_probes / noted from turn 4 on", said)
 
 
-def test_an_export_makes_the_same_page(
-    beside: tuple[Path, Path], beside_page: str, sample: str, tmp_path: Path
+def test_export_makes_the_same_page(
+    notes_and_probes: tuple[Path, Path], notes_and_probes_page: str, sample: str, tmp_path: Path
 ) -> None:
-    """The page of an export is that of its transcripts, byte for byte."""
-    runs = {"sample": (sample, [SAMPLE]), "beside": (beside_page, [*beside])}
+    """The page of an export equals that of its transcripts, byte for byte."""
+    runs = {
+        "sample": (sample, [SAMPLE]),
+        "notes_and_probes": (notes_and_probes_page, [*notes_and_probes]),
+    }
     for name, (expected, saved) in runs.items():
         paths = [tmp_path / f"{name}.parquet"]
         export(saved, "parquet", *paths)
@@ -511,9 +516,17 @@ def test_an_export_makes_the_same_page(
         assert page(frame(paths), command=command, paths=paths) == expected
 
 
-def test_pages_with_none_of_it_have_no_place_for_it(sample: str) -> None:
-    """Without notes, probes and branches there is neither a heading for them nor data of them."""
-    for name in ("probes", "between", "beside", "noted", "asked", "keys-beside", "figure-probes"):
+def test_absent_features_leave_no_trace(sample: str) -> None:
+    """Without notes, probes and branches the page has neither headings nor data for them."""
+    for name in (
+        "probes",
+        "between",
+        "notes_and_probes",
+        "noted",
+        "asked",
+        "keys-notes_and_probes",
+        "figure-probes",
+    ):
         assert f'id="{name}"' not in sample
     assert not {"notes", "probes", "begins"} & blobs(sample)["session-0"].keys()
     assert "branch of" not in sample.split("<script", maxsplit=1)[0]
@@ -525,8 +538,8 @@ def branch_of(parent: Header, at: int) -> Header:
     return parent.model_copy(update={"arm": f"{parent.arm}-{at}", "branch": identity})
 
 
-def test_every_turn_has_the_header_it_was_played_under() -> None:
-    """The parts of a branch are those that `at` names, whichever of two branches begins first."""
+def test_branch_parts_match_headers() -> None:
+    """The parts of nested branches start at the turns their headers name."""
     root = read(SAMPLE / "none-0.jsonl").header
     for header in (root, branch_of(branch_of(root, 5), 9), branch_of(branch_of(root, 9), 5)):
         parts = parts_of(header)
@@ -534,11 +547,11 @@ def test_every_turn_has_the_header_it_was_played_under() -> None:
             assert parts[place_of(parts, turn)].header.arm == header.at(turn).arm
 
 
-def test_probes_without_their_data_have_no_picture(
-    beside: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_probes_without_data_have_no_image(
+    notes_and_probes: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where the data are others, or would have to be downloaded, probes are shown without a picture."""
-    header = read(beside[0]).header
+    """If the data set changed or would have to be downloaded, probes are shown without images."""
+    header = read(notes_and_probes[0]).header
     assert len(held_out(header)) == 2
     other = header.dataset.model_copy(update={"sha256": "0" * 64})
     assert held_out(header.model_copy(update={"dataset": other})) == {}
@@ -570,7 +583,7 @@ async def browser() -> AsyncIterator[Playing]:
 
 
 class Visit:
-    """A page that is looked at, and what it said and asked for meanwhile."""
+    """A page open in the browser, with its console messages and requests."""
 
     def __init__(self, tab: Playing) -> None:
         self.tab = tab
@@ -582,7 +595,7 @@ class Visit:
         tab.on("request", lambda request: self.asked.append(request.url))
 
     async def open(self, path: Path) -> "Visit":
-        """Open a file and wait until it is drawn."""
+        """Open a file and wait until its charts are drawn."""
         await self.tab.goto(path.as_uri())
         await self.tab.wait_for_selector("body[data-ready]", timeout=60_000)
         return self
@@ -593,7 +606,7 @@ class Visit:
 
     @property
     def elsewhere(self) -> list[str]:
-        """What was asked for besides the file itself."""
+        """Requests for anything but the file itself."""
         return [url for url in self.asked[1:] if not url.startswith("data:")]
 
 
@@ -606,17 +619,17 @@ async def written(tmp_path_factory: pytest.TempPathFactory, sample: str) -> Path
 
 
 async def visit(browser: Playing, path: Path, **how: Playing) -> Visit:
-    """Open a page in a tab of its own."""
+    """Open a page in its own tab."""
     context = await browser.new_context(**how)
     return await Visit(await context.new_page()).open(path)
 
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("width", "scheme"), SCREENS)
-async def test_every_screen_is_fit(
+async def test_layout_on_all_screens(
     browser: Playing, written: Path, width: int, scheme: str
 ) -> None:
-    """On wide and narrow screens, light and dark: no error, no request, nothing runs out."""
+    """On wide and narrow screens, light and dark: no errors, no requests, no horizontal overflow."""
     seen = await visit(
         browser, written, viewport={"width": width, "height": 800}, color_scheme=scheme
     )
@@ -631,10 +644,8 @@ async def test_every_screen_is_fit(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_arrows_step_once_the_sessions_are_on_the_screen(
-    browser: Playing, written: Path
-) -> None:
-    """Arrows step where the sessions are seen; letters only for who has gone there."""
+async def test_arrow_keys_work_where_sessions_are_visible(browser: Playing, written: Path) -> None:
+    """Arrow keys step while the sessions are visible; letter keys only work inside the browser."""
     seen = await visit(browser, written)
     await seen.tab.keyboard.press("ArrowRight")
     assert (await seen.text("#said")).startswith("turn 0:")
@@ -649,9 +660,9 @@ async def test_arrows_step_once_the_sessions_are_on_the_screen(
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_links_lead_where_they_point(browser: Playing, beside_file: Path) -> None:
-    """A part that a link names is at the top at once, also past parts that were not painted yet."""
-    seen = await visit(browser, beside_file, viewport={"width": 400, "height": 800})
+async def test_links_scroll_to_their_section(browser: Playing, notes_and_probes_file: Path) -> None:
+    """A link scrolls its section to the top, past sections not yet painted."""
+    seen = await visit(browser, notes_and_probes_file, viewport={"width": 400, "height": 800})
     await seen.tab.click("nav >> text=Sessions")
     await seen.tab.wait_for_timeout(100)
     top = await seen.tab.evaluate("document.getElementById('browser').getBoundingClientRect().top")
@@ -660,8 +671,8 @@ async def test_links_lead_where_they_point(browser: Playing, beside_file: Path) 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: Path) -> None:
-    """The keyboard alone opens a session and goes through its turns, on to errors and to the ends."""
+async def test_keyboard_navigation(browser: Playing, written: Path) -> None:
+    """The keyboard alone selects a session and steps through turns, errors and both ends."""
     seen = await visit(browser, written)
     tab = seen.tab
     for _ in range(60):
@@ -691,9 +702,9 @@ async def test_a_session_is_stepped_through_by_keys(browser: Playing, written: P
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_paper_holds_whole_tables(browser: Playing, beside_file: Path) -> None:
-    """Printed on A4, no column is cut off, and it is said which session is shown."""
-    seen = await visit(browser, beside_file, viewport={"width": 718, "height": 1000})
+async def test_print_layout(browser: Playing, notes_and_probes_file: Path) -> None:
+    """On A4 paper no column is cut off, and the shown session is named."""
+    seen = await visit(browser, notes_and_probes_file, viewport={"width": 718, "height": 1000})
     await seen.tab.emulate_media(media="print")
     cut = "[...document.querySelectorAll('table')].filter((each) => each.offsetWidth > 718).length"
     assert await seen.tab.evaluate(cut) == 0
@@ -703,8 +714,8 @@ async def test_paper_holds_whole_tables(browser: Playing, beside_file: Path) -> 
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_session_chosen_last_is_shown(browser: Playing, written: Path) -> None:
-    """A session that takes longer to unpack does not take the place of one chosen after it."""
+async def test_latest_selection_wins(browser: Playing, written: Path) -> None:
+    """A session that is slow to unpack does not replace one selected after it."""
     seen = await visit(browser, written)
     reply = await seen.text("#sample")
     await seen.tab.evaluate(
@@ -717,8 +728,8 @@ async def test_the_session_chosen_last_is_shown(browser: Playing, written: Path)
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_turns_are_filtered(browser: Playing, written: Path) -> None:
-    """Only errors, or only one label: steps go through those turns alone."""
+async def test_turn_filter(browser: Playing, written: Path) -> None:
+    """With a filter on errors or a label, steps visit only those turns."""
     seen = await visit(browser, written)
     await seen.tab.select_option("#arm", "none")
     await seen.tab.wait_for_function("document.getElementById('arm').value === 'none'")
@@ -737,8 +748,8 @@ async def test_turns_are_filtered(browser: Playing, written: Path) -> None:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_the_window_is_chosen(browser: Playing, written: Path) -> None:
-    """The curves are drawn again in the window that the reader chooses."""
+async def test_window_selection(browser: Playing, written: Path) -> None:
+    """Selecting a window size redraws the curves."""
     seen = await visit(browser, written)
     assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves]")
     await seen.tab.select_option("#window", "5")
@@ -752,8 +763,8 @@ COUNTED = "document.querySelectorAll('a, script, iframe, img:not(#held img)').le
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_what_a_model_wrote_is_only_text(browser: Playing, tmp_path: Path) -> None:
-    """Scripts, links, marks that turn the writing and a megabyte of text only appear as text."""
+async def test_model_text_stays_text(browser: Playing, tmp_path: Path) -> None:
+    """Scripts, links, bidirectional marks and a megabyte of text only appear as text."""
     path = tmp_path / "report.html"
     path.write_text(page(frame([await hostile(tmp_path / "hostile")])), encoding="utf-8")
     seen = await visit(browser, path)
@@ -782,17 +793,19 @@ async def test_what_a_model_wrote_is_only_text(browser: Playing, tmp_path: Path)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def beside_file(tmp_path_factory: pytest.TempPathFactory, beside_page: str) -> Path:
+async def notes_and_probes_file(
+    tmp_path_factory: pytest.TempPathFactory, notes_and_probes_page: str
+) -> Path:
     """The report on a session with notes, probes and a branch, as a file."""
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(beside_page, encoding="utf-8")
+    path.write_text(notes_and_probes_page, encoding="utf-8")
     return path
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_notes_and_probes_are_found_by_keys(browser: Playing, beside_file: Path) -> None:
-    """`n` goes to notes and checkpoints; what was noted and replied is only ever text."""
-    seen = await visit(browser, beside_file)
+async def test_n_key_finds_notes_and_probes(browser: Playing, notes_and_probes_file: Path) -> None:
+    """`n` jumps to notes and checkpoints; their text is only ever text."""
+    seen = await visit(browser, notes_and_probes_file)
     tab, title = seen.tab, await seen.tab.title()
     await tab.focus("#turn")
     assert "Before this turn: 0 of 2 probes right." in await seen.text("#between")
@@ -806,7 +819,7 @@ async def test_notes_and_probes_are_found_by_keys(browser: Playing, beside_file:
     assert "\u27e8U+202E\u27e9Answer: 2" in shown
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
     assert "Written after 3 turns, just before this one" in await seen.text("#noted-said")
-    assert "tokens in, as counted here" in await seen.text("#noted-said")
+    assert "tokens in (local estimate)" in await seen.text("#noted-said")
     await tab.keyboard.press("ArrowRight")
     assert "1 turn before this one" in await seen.text("#noted-said")
     await tab.keyboard.press("n")
@@ -824,12 +837,12 @@ async def test_notes_and_probes_are_found_by_keys(browser: Playing, beside_file:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("width", "scheme"), SCREENS[1:3])
-async def test_a_branch_is_marked_where_it_begins(
-    browser: Playing, beside_file: Path, width: int, scheme: str
+async def test_branch_start_is_marked(
+    browser: Playing, notes_and_probes_file: Path, width: int, scheme: str
 ) -> None:
-    """On the curve, in the strip and in words, and nothing runs out of the screen."""
+    """A branch start is marked on the curve, in the strip and in words."""
     size = {"width": width, "height": 800}
-    seen = await visit(browser, beside_file, viewport=size, color_scheme=scheme)
+    seen = await visit(browser, notes_and_probes_file, viewport=size, color_scheme=scheme)
     tab = seen.tab
     await tab.select_option("#arm", index=1)
     await tab.wait_for_selector(".begins-here")

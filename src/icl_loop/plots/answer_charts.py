@@ -1,4 +1,4 @@
-"""What was answered: labels against answers early and late, and how reading went."""
+"""Charts of answers: confusion matrices, early and late, and outcomes."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from icl_loop.plots.line_labels import named, printable
 from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
 
 MOST_LABELS = 26
-"""With more labels there is no telling cells apart."""
+"""With more labels, cells are too small."""
 NONE = "none"
-"""Stands for no answer."""
+"""Shown in place of a missing answer."""
 ALL = "all"
-"""Stands for the turns of every label."""
+"""Shown as the label of the row for all turns."""
 HALVES = ("early", "late")
 CLASSES = {
     "right": 2,
@@ -25,19 +25,19 @@ CLASSES = {
     "refusal": 6,
     "truncated": 4,
 }
-"""The outcome classes, and the place of the colour of each; the first two were read."""
+"""Outcome classes and the index of their colours; the first two were parsed."""
 
 
 def halves(turns: pl.DataFrame) -> dict[str, pl.DataFrame]:
-    """Return the turns of the first half planned and those of the second."""
+    """Return the turns in the first and second half of the planned turns."""
     late = pl.col("turn") >= pl.col("turns") // 2
     return {"early": turns.filter(~late), "late": turns.filter(late)}
 
 
 def answer_shares(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return how often each label got each answer, and all labels together, as a share of turns.
+    """Return the share of each answer among the turns of each label, and among all turns.
 
-    Columns: `label` (`ALL` for all together), `answer` (`NONE` where there was none), `share`.
+    Columns: `label` (`ALL` for all turns), `answer` (`NONE` if unparsed), `share`.
     """
     each = confusion(turns).select("label", pl.col("answer").fill_null(NONE), "share")
     every = (
@@ -49,31 +49,33 @@ def answer_shares(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def labels_of(turns: pl.DataFrame) -> list[str]:
-    """Return the labels of some turns, numbers as numbers are ordered."""
+    """Return the labels of some turns, sorted; numbers are sorted by value."""
     labels = turns["label"].unique().to_list()
     return sorted(labels, key=lambda each: (len(each), each) if each.isdigit() else (1_000, each))
 
 
 def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
-    """Return what each label was answered in the first and the second half of each arm's turns.
+    """Return a confusion matrix for each half of each arm's turns.
 
     Raises:
-        InputError: There are too many labels to tell apart.
+        InputError: There are more than `MOST_LABELS` labels.
     """
     turns = named(printable(turns))
     arms = turns.partition_by("name", maintain_order=True)
     most = max(arm["label"].n_unique() for arm in arms)
     if most > MOST_LABELS:
-        raise InputError(f"confusion is drawn of at most {MOST_LABELS} labels, there are {most}")
+        raise InputError(
+            f"a confusion matrix shows at most {MOST_LABELS} labels, but there are {most}"
+        )
     maps = [
-        _map(part, f"{arm['name'][0]}, {half}", labels_of(arm), look)
+        _matrix(part, f"{arm['name'][0]}, {half}", labels_of(arm), look)
         for arm in arms
         for half, part in halves(arm).items()
     ]
-    return panels(maps, "Answers to each label, share of the label's turns", columns=4, pixels=170)
+    return panels(maps, "Answers by label, as a share of the label's turns", columns=4, pixels=170)
 
 
-def _map(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
+def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
     shares = answer_shares(turns) if turns.height else None
     answers = [*labels, *sorted(_others(shares, labels))]
     cells = (
@@ -104,10 +106,10 @@ def _others(shares: pl.DataFrame | None, labels: Iterable[str]) -> set[str]:
 def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
     """Return the share of each outcome class among the turns of each arm.
 
-    Columns: `name`, `outcome` (`right` and `wrong` for what was read), `turns`, `share`, `order`.
+    Columns: `name`, `outcome` (`right` or `wrong` if parsed), `turns`, `share`, `order`.
     """
-    read = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
-    kind = pl.when(pl.col("outcome") == "ok").then(read).otherwise(pl.col("outcome"))
+    parsed = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
+    kind = pl.when(pl.col("outcome") == "ok").then(parsed).otherwise(pl.col("outcome"))
     counts = (
         named(printable(turns))
         .group_by("name", kind.alias("outcome"), maintain_order=True)
@@ -121,7 +123,7 @@ def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
-    """Return the share of right and wrong answers and of each way of giving none, a bar an arm."""
+    """Return a bar per arm with its shares of right, wrong and unparsed answers."""
     shares = outcome_shares(turns)
     names = shares["name"].unique(maintain_order=True).to_list()
     classes = [each for each in CLASSES if each in set(shares["outcome"])]

@@ -1,4 +1,4 @@
-"""A chart to a file: PNG, SVG, or a page that works offline."""
+"""Writing charts to files: PNG, SVG, or HTML that works offline."""
 
 import base64
 import json
@@ -14,10 +14,10 @@ FORMATS = (".png", ".svg", ".html")
 
 
 def save(chart: AnyChart, path: Path) -> None:
-    """Write the chart to `path`; its ending says how.
+    """Write a chart to `path` in the format of its extension.
 
     Raises:
-        InputError: The ending is none of .png, .svg, .html.
+        InputError: The extension is not .png, .svg or .html.
         StoppedShort: The file cannot be written.
     """
     check_format(path)
@@ -33,7 +33,7 @@ def save(chart: AnyChart, path: Path) -> None:
 
 
 def _written(chart: AnyChart) -> str:
-    """Return a chart as SVG, its texts measured in the font that is embedded."""
+    """Return a chart as SVG, laid out with the embedded font."""
     vl_convert.register_font_directory(str(_FONTS))
     specification = chart.to_dict()
     specification["config"]["font"] = f"Aileron, {FONT}"
@@ -41,7 +41,7 @@ def _written(chart: AnyChart) -> str:
 
 
 def _with_font(svg: str) -> str:
-    """Return a drawing that carries the font it is set in."""
+    """Return an SVG with the font embedded."""
     data = base64.b64encode((_FONTS / "Aileron-Regular.ttf").read_bytes()).decode()
     face = f'@font-face{{font-family:"Aileron";src:url("data:font/ttf;base64,{data}")}}'
     head, tag, rest = svg.partition(">")
@@ -50,17 +50,17 @@ def _with_font(svg: str) -> str:
 
 _FONTS = Path(__file__).parent / "fonts"
 _OFFLINE = {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}
-"""What the menu of the page offers: nothing that goes to another site."""
+"""The page's menu offers only export, nothing that contacts another site."""
 
 
 class _InScript(json.JSONEncoder):
-    """Writes JSON without `<`, so that no name in it can end the script element it stands in."""
+    """Escapes `<` in JSON, so that no name can close the surrounding script element."""
 
     def encode(self, o: Any) -> str:  # noqa: ANN401  the base class takes anything
         return super().encode(o).replace("<", r"\u003c")
 
 
 def check_format(path: Path) -> None:
-    """Raise InputError if `path` does not end in a format that `save` writes."""
+    """Raise InputError if `save` does not support the extension of `path`."""
     if path.suffix not in FORMATS:
-        raise InputError(f"{path}: a plot is .png, .svg or .html; {nearest(path.suffix, FORMATS)}")
+        raise InputError(f"{path} must end in .png, .svg or .html: {nearest(path.suffix, FORMATS)}")

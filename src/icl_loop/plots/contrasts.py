@@ -1,4 +1,4 @@
-"""Contrasts: the difference of two arms in late accuracy, each stream's, their mean, its interval."""
+"""Chart of contrasts: differences in late accuracy by stream, with mean and interval."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ from icl_loop.core.errors import InputError
 from icl_loop.plots.theme import PAPER, WIDTH, AnyChart, Look, finished, panels
 
 _ROW = 44
-"""Pixels of height for each contrast."""
+"""Height of a row in pixels."""
 
 
 def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart:
-    """Return the chart of the contrasts of an experiment, the primary one first and filled.
+    """Return a chart of an experiment's contrasts, the primary one first and filled.
 
-    A tick is a stream, a dot the mean over streams, a line its 95 % t interval; the band is the
-    margin within which arms count as equal.
+    Ticks are streams, dots are means over streams, lines are 95 % t intervals. The band is the
+    equivalence margin.
 
     Raises:
-        InputError: There is no primary contrast, or it has no stream.
+        InputError: There is no primary contrast, or it has no streams.
     """
     primary = conclusion.primary
     if primary is None or not primary.k:
@@ -42,7 +42,7 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
     secondary = (
         base.transform_filter("!datum.primary")
         .mark_point(filled=True, size=80, opacity=1, strokeWidth=2.5)
-        .encode(x=alt.X("theta:Q"), fill=alt.value(look.paper), stroke=main, tooltip=_SAID)
+        .encode(x=alt.X("theta:Q"), fill=alt.value(look.paper), stroke=main, tooltip=_TOOLTIP)
     )
     layers = [
         alt.Chart(margin)
@@ -57,17 +57,17 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
         base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=main),
         base.transform_filter("datum.primary")
         .mark_point(filled=True, size=110, opacity=1)
-        .encode(x=alt.X("theta:Q"), color=main, tooltip=_SAID),
+        .encode(x=alt.X("theta:Q"), color=main, tooltip=_TOOLTIP),
         *([secondary] if len(contrasts) > 1 else []),
         base.mark_text(dy=-13, fontSize=11, color=look.ink).encode(
-            x=alt.X("theta:Q"), text=alt.Text("said:N")
+            x=alt.X("theta:Q"), text=alt.Text("text:N")
         ),
     ]
     title = alt.TitleParams(
         text=f"Contrasts: {conclusion.experiment}",
         subtitle=[
             f"late accuracy, {primary.k} streams; filled: the primary contrast",
-            "dots: means; lines: 95 % t intervals; ticks: streams; band: counts as equal",
+            "dots: means; lines: 95 % t intervals; ticks: streams; band: equivalence margin",
         ],
         anchor="start",
         subtitleColor=look.faint,
@@ -76,10 +76,10 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
 
 
 def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
-    """Return the contrasts of every experiment that has a primary one.
+    """Return the contrasts of every experiment with a primary contrast.
 
     Raises:
-        InputError: None has.
+        InputError: No experiment has one.
     """
     drawn = [each for each in conclusions if each.primary is not None and each.primary.k]
     if len(drawn) > 1:
@@ -88,9 +88,9 @@ def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
     return contrast_chart(drawn[0] if drawn else conclusions[0])
 
 
-_SAID = [
+_TOOLTIP = [
     alt.Tooltip("arms:N"),
-    alt.Tooltip("said:N", title="difference, points"),
+    alt.Tooltip("text:N", title="difference, points"),
     alt.Tooltip("interval:N", title="95 % interval"),
     alt.Tooltip("streams:Q"),
 ]
@@ -116,11 +116,11 @@ def _printable(name: str) -> str:
 
 def _row(contrast: Contrast, primary: Contrast) -> dict[str, object]:
     low, high = contrast.interval or (contrast.theta, contrast.theta)
-    assert contrast.theta is not None and low is not None and high is not None  # noqa: S101, PT018  it has streams
+    assert contrast.theta is not None and low is not None and high is not None  # noqa: S101, PT018  a drawn contrast has streams
     return {
         "arms": _name(contrast),
         "theta": 100 * contrast.theta,
-        "said": f"{100 * contrast.theta:+z.1f}",
+        "text": f"{100 * contrast.theta:+z.1f}",
         "low": 100 * low,
         "high": 100 * high,
         "interval": f"{100 * low:+z.1f} to {100 * high:+z.1f}" if contrast.interval else "none",

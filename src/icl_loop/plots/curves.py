@@ -1,4 +1,4 @@
-"""Learning curves: windowed accuracy against turn, beside chance and what a reference would do."""
+"""Learning curves: windowed accuracy against turn, with chance and the baseline."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.plots.line_labels import (
     arm_colour,
     arm_dashes,
+    end_labels,
     named,
-    names_at_the_right,
     printable,
     thinned,
     turn_axis,
@@ -19,13 +19,13 @@ from icl_loop.plots.line_labels import (
 from icl_loop.plots.theme import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
 
 MAX_THIN_LINES = 20
-"""Sessions of one arm that are drawn singly; with more, an even choice of them is."""
+"""Maximum number of single sessions drawn per arm, evenly chosen."""
 FEWEST_FOR_BAND = 3
-"""Sessions from which on a band is drawn: that of two covers the plot."""
+"""A band needs at least three sessions: with two it covers the whole plot."""
 MAX_WITH_THIN = 5
-"""Arms of which single sessions are drawn; with more they would hide each other."""
+"""With more arms, single sessions are not drawn, because they would hide each other."""
 MAX_POINTS = PAPER.points
-"""About as many points have all lines of one kind together; longer ones leave out turns evenly."""
+"""Approximate number of points for all lines of one kind; longer lines are thinned evenly."""
 
 
 def curve_chart(
@@ -35,21 +35,21 @@ def curve_chart(
     look: Look = PAPER,
     learner: str = "",
 ) -> alt.LayerChart:
-    """Return the chart of windowed accuracy against turn.
+    """Return a chart of windowed accuracy against turn.
 
-    For each arm a line, a band (95 % t interval over sessions) and a thin line a session; chance
-    as a dashed line; where there is a baseline, a fine dashed line an arm in its colour. Names stand
-    at the right, moved apart where lines end together.
+    Each arm has a line, a band (95 % t interval over sessions) and thin lines for single sessions.
+    Chance is a dashed line, the baseline a dotted line in the colour of its arm. Arm names stand at
+    the right and never overlap.
 
     Args:
         turns: A frame of turns.
-        window: Turns in a window.
-        baseline: What `baseline.baselines` returns for the same transcripts.
-        look: How it is drawn.
-        learner: Whose baseline it is.
+        window: Number of turns in a window.
+        baseline: The result of `baselines` for the same transcripts.
+        look: Colours, size and interactivity.
+        learner: Name of the baseline's reference learner.
 
     Raises:
-        InputError: There are no turns, or a window has none.
+        InputError: There are no turns, or `window` is below 1.
     """
     if turns.is_empty():
         raise InputError("there are no turns to draw")
@@ -63,12 +63,12 @@ def curve_chart(
 def compared_chart(
     turns: pl.DataFrame, window: int = 20, baseline: pl.DataFrame | None = None, learner: str = ""
 ) -> alt.ConcatChart:
-    """Return the curves of each experiment, or run of one, in a panel of its own.
+    """Return the learning curves of several experiments (or runs of one), each in its own panel.
 
-    Scales are the same, and an arm of the same name has the same colour in all of them.
+    All panels share one scale, and arms of the same name share a colour.
 
     Raises:
-        InputError: There are no turns, or a window has none.
+        InputError: There are no turns, or `window` is below 1.
     """
     if turns.is_empty():
         raise InputError("there are no turns to draw")
@@ -83,13 +83,13 @@ def compared_chart(
         )
         for (name,), part in turns.group_by("experiment", maintain_order=True)
     ]
-    said = [_LEGEND, _baseline_said(learner)] if baseline is not None else [_LEGEND]
-    return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=said)
+    legend = [_LEGEND, _baseline_legend(learner)] if baseline is not None else [_LEGEND]
+    return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=legend)
 
 
 PANEL = 240
-"""Pixels of height of one run among several."""
-_LEGEND = "lines: means over sessions; bands: their 95 % t intervals; dashed: chance"
+"""Height of a panel in pixels."""
+_LEGEND = "lines: means over sessions; bands: 95 % t intervals; dashed: chance"
 
 
 def _layers(
@@ -100,7 +100,7 @@ def _layers(
     all_arms: Sequence[str],
     height: int = HEIGHT,
 ) -> list[alt.Chart]:
-    """Return the marks of one plot, from what is behind to what is before."""
+    """Return the layers of one plot, from back to front."""
     sessions = named(session_curves(turns, window))
     arms = named(arm_curves(sessions))
     names = list(all_arms)
@@ -108,13 +108,15 @@ def _layers(
         x=turn_axis(max(turns["turns"].unique()), 8 if height == HEIGHT else 5),
         y=alt.Y(
             "accuracy:Q",
-            title=_windows(sessions),
+            title=_accuracy_title(sessions),
             axis=alt.Axis(format="%", tickCount=6),
             scale=alt.Scale(domain=[0, 1]),
         ),
         color=arm_colour(names, look),
     )
-    thin = base.properties(data=_few(sessions, look)).mark_line(strokeWidth=0.6, strokeOpacity=0.25)
+    thin = base.properties(data=_single_sessions(sessions, look)).mark_line(
+        strokeWidth=0.6, strokeOpacity=0.25
+    )
     wide = pl.col("sessions") >= FEWEST_FOR_BAND
     band = (
         base.properties(data=thinned(arms.filter(wide), look.points, "name"))
@@ -132,17 +134,17 @@ def _layers(
         band,
         *_stateless_levels(turns, base),
         *_baseline_lines(turns, window, baseline, base, look),
-        line.encode(tooltip=_SAID),
+        line.encode(tooltip=_TOOLTIP),
         single.mark_rule().encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
-        single.mark_circle(size=60, opacity=1).encode(tooltip=_SAID),
+        single.mark_circle(size=60, opacity=1).encode(tooltip=_TOOLTIP),
         _level(chance, look),
-        *_under_the_pointer(base, look),
-        *names_at_the_right(pl.concat([chance, ends]), colours, look, height=height),
+        *_pointer_layer(base, look),
+        *end_labels(pl.concat([chance, ends]), colours, look, height=height),
     ]
 
 
 def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
-    """Draw the accuracy of arms that were shown nothing, over all their turns."""
+    """Draw the overall accuracy of arms without history as a level line."""
     if "exposure" not in turns.columns:
         return []
     shown = pl.col("exposure").sum().over("experiment", "arm")
@@ -152,7 +154,7 @@ def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
     return [drawn] if levels.height else []
 
 
-_SAID = [
+_TOOLTIP = [
     alt.Tooltip("name:N", title="arm"),
     alt.Tooltip("turn:Q"),
     alt.Tooltip("accuracy:Q", format=".1%"),
@@ -160,8 +162,8 @@ _SAID = [
 ]
 
 
-def _few(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
-    """Return points enough to see single sessions by, each `path` a number that tells no folder."""
+def _single_sessions(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
+    """Return the points of single sessions, with numbers in place of paths, which may name folders."""
     path = pl.col("path").rank("dense").over("name").cast(pl.Int64) - 1
     step = (pl.col("path").n_unique().over("name") / MAX_THIN_LINES).ceil().cast(pl.Int64)
     chosen = sessions.select("name", "turn", "accuracy", path=path, step=step).filter(
@@ -171,7 +173,7 @@ def _few(sessions: pl.DataFrame, look: Look) -> pl.DataFrame:
 
 
 def baseline_curves(turns: pl.DataFrame, window: int, baseline: pl.DataFrame) -> pl.DataFrame:
-    """Return the curves of the baseline, as `arm_curves` does, named; arms without one left out."""
+    """Return the named curves of the baseline, in the form of `arm_curves`; arms without one are absent."""
     both = turns.join(baseline, on=["path", "turn"], how="inner", maintain_order="left")
     shaded = both.with_columns(correct="baseline")
     curves = arm_curves(session_curves(shaded, window)) if shaded.height else None
@@ -206,9 +208,9 @@ def _level(chance: pl.DataFrame, look: Look) -> alt.Chart:
     return drawn
 
 
-def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
-    """Draw a dot on the nearest point of a line and say what it is."""
-    if not look.lively:
+def _pointer_layer(base: alt.Chart, look: Look) -> list[alt.Chart]:
+    """Mark the point nearest to the pointer and show its values."""
+    if not look.interactive:
         return []
     near = alt.selection_point(
         name="near", nearest=True, on="pointerover", clear="pointerout", empty=False
@@ -216,14 +218,14 @@ def _under_the_pointer(base: alt.Chart, look: Look) -> list[alt.Chart]:
     seen = alt.condition(near, alt.value(1), alt.value(0))
     dots = (
         base.mark_circle(size=70)
-        .encode(opacity=seen, tooltip=alt.value(alt.ExprRef(_NEAR_SAID)))
+        .encode(opacity=seen, tooltip=alt.value(alt.ExprRef(_NEAREST_TOOLTIP)))
         .add_params(near)
     )
     return [dots]
 
 
-# Under the pointer is the cell around a dot, whose datum is the dot.
-_NEAR_SAID = (
+# The pointer hits the Voronoi cell around a point; its datum holds the point.
+_NEAREST_TOOLTIP = (
     "{'arm': (datum.datum || datum).name, 'turn': (datum.datum || datum).turn,"
     " 'accuracy': format((datum.datum || datum).accuracy, '.1%'),"
     " '95 % interval': isValid((datum.datum || datum).low)"
@@ -233,7 +235,7 @@ _NEAR_SAID = (
 )
 
 
-def _windows(sessions: pl.DataFrame) -> str:
+def _accuracy_title(sessions: pl.DataFrame) -> str:
     sizes = sorted(sessions["window"].unique())
     return f"accuracy in windows of {' or '.join(map(str, sizes))} turn{'s' * (sizes != [1])}"
 
@@ -245,21 +247,21 @@ def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
     most = max(turns.group_by("experiment", "arm").agg(pl.col("path").n_unique())["path"])
     some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
     thin = turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN
-    said = [
+    subtitle = [
         f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
-        "lines: means over sessions; bands: their 95 % t intervals"
+        "lines: means over sessions; bands: 95 % t intervals"
         + (f"; thin lines: {some}" if thin else ""),
     ]
     if learner:
-        said.append(_baseline_said(learner))
+        subtitle.append(_baseline_legend(learner))
     return alt.TitleParams(
         text=f"Learning curve{'s' * (len(names) > 1)}: {', '.join(names)}",
-        subtitle=said,
+        subtitle=subtitle,
         anchor="start",
         limit=WIDTH,
         subtitleColor=GREY,
     )
 
 
-def _baseline_said(learner: str) -> str:
-    return f"dotted: the baseline, what {learner} answers from what the model was shown"
+def _baseline_legend(learner: str) -> str:
+    return f"dotted: the baseline, {learner} given the same context as the model"

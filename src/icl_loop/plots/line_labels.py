@@ -1,4 +1,4 @@
-"""Lines over turns, with their names at the right, moved apart where lines end together."""
+"""Lines over turns, labelled at their right end without overlaps."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from scipy.optimize import isotonic_regression
 from icl_loop.plots.theme import HEIGHT, Look, dashes
 
 _NAME_GAP = 17
-"""Least pixels between the names at the right."""
+"""Minimum distance between labels in pixels."""
 
 
 def named(curves: pl.DataFrame) -> pl.DataFrame:
-    """Add the name of each curve: the arm, and the experiment before it if there are several."""
+    """Add a column `name`: the arm, preceded by the experiment if there are several."""
     several = curves["experiment"].n_unique() > 1
     name = pl.concat_str("experiment", pl.lit(" / "), "arm") if several else pl.col("arm")
     return curves.with_columns(name=name)
@@ -28,13 +28,13 @@ def printable(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def thinned(points: pl.DataFrame, most: int, *line: str) -> pl.DataFrame:
-    """Return every n-th point of each line, n being what keeps them about `most`."""
+    """Return every n-th point of each line, so that about `most` points remain."""
     stride = max(1, math.ceil(points.height / most))
     return points.filter(pl.int_range(pl.len()).over(line) % stride == 0)
 
 
 def turn_axis(longest: int, ticks: int = 8) -> alt.X:
-    """Return the axis of turns, from 0 to those planned."""
+    """Return the x axis, from 0 to the planned number of turns."""
     return alt.X(
         "turn:Q",
         title="turn",
@@ -44,44 +44,43 @@ def turn_axis(longest: int, ticks: int = 8) -> alt.X:
 
 
 def arm_colour(names: Sequence[str], look: Look) -> alt.Color:
-    """Return the colours of the arms."""
+    """Return the colour scale of the arms."""
     colours = [look.colour(place) for place in range(len(names))]
     return alt.Color("name:N", legend=None, scale=alt.Scale(domain=list(names), range=colours))
 
 
 def arm_dashes(names: Sequence[str]) -> alt.StrokeDash:
-    """Return the strokes of the arms."""
+    """Return the dash scale of the arms."""
     strokes = [dashes(place) for place in range(len(names))]
     return alt.StrokeDash("name:N", legend=None, scale=alt.Scale(domain=list(names), range=strokes))
 
 
-def names_at_the_right(
+def end_labels(
     ends: pl.DataFrame,
     colours: Mapping[str, str],
     look: Look,
     top: float = 1.0,
     height: int = HEIGHT,
 ) -> list[alt.Chart]:
-    """Draw names beside the plot, each led to by a faint grey line from where its line ends.
+    """Draw names right of the plot, each connected to the end of its line.
 
     Args:
-        ends: Columns `name`, `turn` and `value`; where lines end together, those named first stand
-            lower.
-        colours: Of the names.
-        look: How charts look.
-        top: The value at the top of the plot; 0 is at its foot.
-        height: Pixels of the plot.
+        ends: Columns `name`, `turn` and `value`; where lines end together, earlier rows are placed lower.
+        colours: Colour of each name.
+        look: Colours of the chart.
+        top: The value at the top of the plot; the bottom is 0.
+        height: Height of the plot in pixels.
     """
     lines = ends.with_columns(
         colour=pl.col("name").replace_strict(colours, default=look.faint)
     ).sort("value", maintain_order=True)
     lines = lines.with_columns(
-        height=pl.Series(top * apart(lines["value"] / top, _NAME_GAP / height))
+        height=pl.Series(top * spread_out(lines["value"] / top, _NAME_GAP / height))
     )
     colour = alt.Color("colour:N", scale=None)
     leader = (
         alt.Chart(lines)
-        .mark_rule(strokeWidth=1, opacity=0.5, color=look.faint)  # dots are the baseline's
+        .mark_rule(strokeWidth=1, opacity=0.5, color=look.faint)  # dotted lines are baselines
         .encode(
             x=alt.X("turn:Q"),
             y=alt.Y("value:Q"),
@@ -97,11 +96,10 @@ def names_at_the_right(
     return [leader, text]
 
 
-def apart(heights: ArrayLike, least: float) -> NDArray[np.float64]:
-    """Return rising heights moved as little as keeps them `least` apart and between 0 and 1.
+def spread_out(heights: ArrayLike, least: float) -> NDArray[np.float64]:
+    """Return ascending heights in 0..1, moved as little as possible to be at least `least` apart.
 
-    Least squares under a least distance is isotonic regression of the heights less that distance
-    times their rank.
+    The least-squares solution is the isotonic regression of height - least * rank, plus least * rank.
     """
     wanted = np.asarray(heights, dtype=np.float64)
     gap = min(least, 1 / max(wanted.size - 1, 1))

@@ -1,4 +1,4 @@
-"""Accuracy on probes against the turns played before they were asked."""
+"""Chart of probe accuracy against the number of turns played before."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from icl_loop.analysis import Checkpoint
 from icl_loop.plots.line_labels import (
     arm_colour,
     arm_dashes,
+    end_labels,
     named,
-    names_at_the_right,
     printable,
     turn_axis,
 )
 from icl_loop.plots.theme import PAPER, Look, finished
 
 _SPREAD = 0.02
-"""By which share of the longest session dots at one checkpoint are moved aside, at most."""
-_SAID = [
+"""Maximum sideways shift of dots at a checkpoint, as a share of the longest session."""
+_TOOLTIP = [
     alt.Tooltip("name:N", title="arm"),
     alt.Tooltip("after:Q", title="after turns"),
     alt.Tooltip("value:Q", title="accuracy", format=".1%"),
@@ -32,14 +32,14 @@ _SAID = [
 def probe_chart(
     turns: pl.DataFrame, checks: Sequence[Checkpoint], look: Look = PAPER
 ) -> alt.LayerChart:
-    """Return the chart of accuracy on probes against checkpoint, a line an arm.
+    """Return a chart of probe accuracy against checkpoint, with one line per arm.
 
     Bars are 95 % t intervals over sessions; chance is a dashed line.
 
     Args:
-        turns: A frame of the turns of all arms, which have the colours that they have elsewhere.
-        checks: What `checkpoints` returns, at least one.
-        look: How it is drawn.
+        turns: A frame of turns of all arms, which determines their colours.
+        checks: The result of `checkpoints`, not empty.
+        look: Colours, size and interactivity.
     """
     turns = named(printable(turns))
     names = turns["name"].unique(maintain_order=True).to_list()
@@ -55,7 +55,7 @@ def probe_chart(
             scale=alt.Scale(domain=[0, 1]),
         ),
         color=arm_colour(names, look),
-        tooltip=_SAID,
+        tooltip=_TOOLTIP,
     )
     bars = base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(
         y=alt.Y("low:Q"), y2=alt.Y2("high:Q")
@@ -70,27 +70,27 @@ def probe_chart(
         bars,
         base.mark_line(strokeWidth=2).encode(strokeDash=arm_dashes(names)),
         base.mark_circle(size=70, opacity=1),
-        *names_at_the_right(ends.reverse(), colours, look),
+        *end_labels(ends.reverse(), colours, look),
     ]
     title = alt.TitleParams("Accuracy on probes", anchor="start")
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
 def _axis(longest: int, edge: float) -> alt.X:
-    """Return the axis of turns, with room for dots beside each other at both ends."""
+    """Return the x axis, with room for shifted dots at both ends."""
     axis = turn_axis(longest).title("turns played before")
     return axis.scale(domain=[-edge, longest + edge], nice=False)
 
 
 def _spread(points: pl.DataFrame, names: Sequence[str], edge: float) -> pl.DataFrame:
-    """Return the points with a place for each, so that arms stand beside and not upon each other."""
+    """Return the points, shifted sideways by arm so that they do not overlap."""
     steps = np.linspace(-edge, edge, len(names) + 2)[1:-1]
     aside = pl.col("name").replace_strict(dict(zip(names, steps, strict=True)))
     return points.with_columns(after=pl.col("turn"), turn=pl.col("turn") + aside)
 
 
 def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
-    """Return a row a checkpoint, by arm in the order of the turns."""
+    """Return one row per checkpoint and arm, arms in the order of `turns`."""
     arms = turns.select("experiment", "arm", "name").unique(maintain_order=True)
     rows = [
         {
@@ -100,7 +100,7 @@ def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
             "value": each.accuracy.mean,
             "low": each.accuracy.interval and max(0.0, each.accuracy.interval[0]),
             "high": each.accuracy.interval and min(1.0, each.accuracy.interval[1]),
-            "interval": _said(each.accuracy.interval),
+            "interval": _interval_text(each.accuracy.interval),
             "probes": f"{each.right} of {each.asked} right",
             "sessions": each.accuracy.sessions,
         }
@@ -111,5 +111,5 @@ def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
     ).drop("experiment", "arm")
 
 
-def _said(interval: tuple[float, float] | None) -> str:
+def _interval_text(interval: tuple[float, float] | None) -> str:
     return f"{interval[0]:.1%} to {interval[1]:.1%}" if interval else "none"

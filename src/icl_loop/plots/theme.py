@@ -1,4 +1,4 @@
-"""How charts look: colours that any eye tells apart, on paper and on a page in light or dark."""
+"""The look of charts: accessible colours, for files and for the HTML report in light or dark mode."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,33 +6,33 @@ from typing import Any
 
 import altair as alt
 
-# Okabe and Ito (2008), "Color universal design": told apart with any colour vision. Yellow is
-# left out, being too pale for lines on white.
+# Okabe and Ito (2008), "Color universal design": distinguishable with any colour vision. Their
+# yellow is omitted because it is too pale for lines on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 TEXT_COLOURS = ("#00609A", "#A84A00", "#00694C", "#984D76", "#1B6C9C", "#835A00", "#000000")
-"""The same, dark enough on white for text (4.5 to 1, WCAG 2.2)."""
+"""Darker versions with enough contrast for text on white (4.5 to 1, WCAG 2.2)."""
 DASHES: tuple[list[int], ...] = ([], [7, 3], [2, 2], [7, 2, 2, 2])
-"""Strokes of the first arms, of those that take the colours for the second time, and so on."""
+"""Dash patterns: the first for the first round of colours, the second for the second, and so on."""
 GREY = "#555555"
 WIDTH, HEIGHT = 640, 380
-"""Pixels of the plot without its titles and names."""
+"""Size of the plotting area in pixels."""
 AnyChart = alt.LayerChart | alt.ConcatChart | alt.VConcatChart
 FONT = "DejaVu Sans, Liberation Sans, Helvetica, Arial, sans-serif"
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What a chart is drawn with.
+    """Colours, size and interactivity of a chart.
 
     Attributes:
-        colours: Of the arms, taken in turn.
-        text_colours: Of their names.
-        ink: Of text, axes and marks of no arm.
-        faint: Of what stands behind.
-        paper: Of the ground.
-        width: Pixels, or "container" for as much as there is.
-        lively: Whether the pointer is answered.
-        points: About as many points have all lines of one kind together.
+        colours: Colours of the arms, used in rotation.
+        text_colours: Colours of the arms' names.
+        ink: Colour of text, axes and marks that belong to no arm.
+        faint: Colour of background marks.
+        paper: Background colour.
+        width: Width in pixels, or "container" to fill the available width.
+        interactive: Whether the chart reacts to the pointer.
+        points: Approximate number of points for all lines of one kind.
     """
 
     colours: tuple[str, ...] = COLOURS
@@ -41,7 +41,7 @@ class Look:
     faint: str = GREY
     paper: str = "#FFFFFF"
     width: int | str = WIDTH
-    lively: bool = False
+    interactive: bool = False
     points: int = 4_000
 
     def colour(self, place: int) -> str:
@@ -49,15 +49,15 @@ class Look:
         return self.colours[place % len(self.colours)]
 
     def text_colour(self, place: int) -> str:
-        """Return the colour of its name."""
+        """Return the text colour of the arm at `place`."""
         return self.text_colours[place % len(self.text_colours)]
 
     def config(self) -> dict[str, Any]:
-        """Return what Vega-Lite is to be told."""
+        """Return the Vega-Lite configuration."""
         text = {"labelColor": self.ink, "titleColor": self.ink}
         return {
             "font": FONT,
-            "background": "transparent" if self.lively else self.paper,
+            "background": "transparent" if self.interactive else self.paper,
             "view": {"stroke": None},
             "axis": {
                 **text,
@@ -80,12 +80,12 @@ class Look:
                 "fontSize": 15,
                 "subtitleFontSize": 12,
             },
-            "aria": not self.lively,
+            "aria": not self.interactive,
         }
 
 
 PAPER = Look()
-"""For files: black on white, of a fixed size."""
+"""For files: black on white, fixed size."""
 PAGE = Look(
     colours=tuple(f"var(--arm-{place})" for place in range(len(COLOURS))),
     text_colours=tuple(f"var(--arm-text-{place})" for place in range(len(COLOURS))),
@@ -93,32 +93,32 @@ PAGE = Look(
     faint="var(--faint)",
     paper="var(--paper)",
     width="container",
-    lively=True,
+    interactive=True,
     points=1_500,
 )
-"""For the report: the page's own colours, which turn with the reader's scheme."""
+"""For the report: CSS variables, which follow the reader's colour scheme."""
 
 
 def dashes(place: int) -> list[int]:
-    """Return the stroke of the arm at `place`."""
+    """Return the dash pattern of the arm at `place`."""
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
 def finished(
     chart: alt.LayerChart, look: Look, title: alt.TitleParams, height: int = HEIGHT
 ) -> alt.LayerChart:
-    """Return a chart with its size, its colours and, on paper, its title."""
-    room = _AXES if look.lively else 0
+    """Return a chart with size and colours; in files, also with a title."""
+    room = _AXES if look.interactive else 0
     sized = chart.properties(width=look.width, height=height + room)
-    if not look.lively:
+    if not look.interactive:
         drawn: alt.LayerChart = sized.properties(title=title).configure(**look.config())
         return drawn
-    lively: alt.LayerChart = sized.properties(autosize=_FIT).configure(**look.config())
-    return lively
+    interactive: alt.LayerChart = sized.properties(autosize=_FIT).configure(**look.config())
+    return interactive
 
 
 _AXES = 56
-"""Pixels that axis and legend take of the height where a chart is fitted into its place."""
+"""Height of axis and legend in pixels, added where a chart is fitted to its container."""
 _FIT = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
 
 
@@ -130,9 +130,9 @@ def panels(
     pixels: int = 300,
     subtitle: Sequence[str] = (),
 ) -> alt.ConcatChart:
-    """Return small multiples on paper, each `pixels` wide."""
+    """Return charts side by side for files, each `pixels` wide."""
     bare = [_bare(chart).properties(width=pixels) for chart in charts]
-    side: alt.ConcatChart = (
+    combined: alt.ConcatChart = (
         alt.ConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
         .properties(
             title=alt.TitleParams(
@@ -141,11 +141,11 @@ def panels(
         )
         .configure(**PAPER.config())
     )
-    return side
+    return combined
 
 
 def _bare(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return a chart without a configuration of its own, which only the whole may have."""
+    """Return a copy without configuration, which Vega-Lite allows only at the top level."""
     copy: alt.LayerChart = chart.copy(deep=False)
     copy.config = alt.Undefined
     return copy

@@ -1,4 +1,4 @@
-"""What a window held and what it cost: past turns shown, and prompt tokens cached or not."""
+"""Charts of the context: past turns shown, and cached and uncached prompt tokens."""
 
 import altair as alt
 import polars as pl
@@ -7,8 +7,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.plots.line_labels import (
     arm_colour,
     arm_dashes,
+    end_labels,
     named,
-    names_at_the_right,
     printable,
     thinned,
     turn_axis,
@@ -16,11 +16,11 @@ from icl_loop.plots.line_labels import (
 from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
 
 PANEL = 160
-"""Pixels of height of one arm's tokens."""
+"""Height of an arm's panel in pixels."""
 
 
 def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
-    """Return the chart of past turns shown against turn, a line an arm, a mean over sessions."""
+    """Return a chart of the number of past turns shown, a mean over sessions per arm."""
     turns = named(printable(turns))
     names = turns["name"].unique(maintain_order=True).to_list()
     shown = turns.group_by("name", "turn").agg(value=pl.col("exposure").mean(), sessions=pl.len())
@@ -42,24 +42,24 @@ def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     colours = {name: look.text_colour(place) for place, name in enumerate(names)}
     layers = [
         base.mark_line(strokeWidth=2),
-        *names_at_the_right(ends.reverse(), colours, look, top),
+        *end_labels(ends.reverse(), colours, look, top),
     ]
     title = alt.TitleParams("Past turns in the window", anchor="start")
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
 def reports_tokens(turns: pl.DataFrame) -> bool:
-    """Whether the models of these turns said what their prompts took."""
+    """Return whether the models of these turns reported prompt tokens."""
     return bool(turns["prompt"].sum())
 
 
 def knows_tokens(turns: pl.DataFrame) -> bool:
-    """Whether the tokens of these turns' prompts were reported, or at least counted here."""
+    """Return whether prompt tokens were reported or at least estimated locally."""
     return reports_tokens(turns) or bool(turns["counted"].sum())
 
 
 def _known_tokens(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return the turns with tokens as counted here where the models said nothing of theirs."""
+    """Return the turns with local estimates where the models reported no tokens."""
     if reports_tokens(turns):
         return turns
     return turns.with_columns(
@@ -68,16 +68,16 @@ def _known_tokens(turns: pl.DataFrame) -> pl.DataFrame:
 
 
 def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.LayerChart]:
-    """Return for each arm the chart of prompt tokens against turn, cached and uncached apart.
+    """Return, for each arm, a chart of cached and uncached prompt tokens against turn.
 
-    Where the models reported none, tokens are those counted here, and cached are those that a cache
-    of prefixes could serve.
+    If the models reported no tokens, local estimates are shown, and "cached" is what a prompt cache
+    could serve.
 
     Raises:
-        InputError: Tokens were neither reported nor counted.
+        InputError: Tokens were neither reported nor estimated.
     """
     if not knows_tokens(turns):
-        raise InputError("no tokens are recorded: the models of these sessions report none")
+        raise InputError("no token counts are recorded in these sessions")
     turns = _known_tokens(named(printable(turns)))
     used = turns.group_by("name", "turn", maintain_order=True).agg(
         cached=pl.col("cached").mean(), prompt=pl.col("prompt").mean()
@@ -112,7 +112,7 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
                 scale=alt.Scale(
                     domain=["uncached", "cached"], range=[look.colour(1), look.colour(4)]
                 ),
-                legend=None if look.lively else alt.Legend(title=None, orient="top"),
+                legend=None if look.interactive else alt.Legend(title=None, orient="top"),
             ),
             order=alt.Order("order:Q"),
             tooltip=[
@@ -127,11 +127,11 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
 
 
 def token_chart(turns: pl.DataFrame) -> AnyChart:
-    """Return past turns shown and, where they are known, the prompt tokens of each arm, on paper."""
+    """Return the prompt tokens of each arm or, if unknown, the past turns shown."""
     if not knows_tokens(turns):
         return exposure_chart(turns)
     counted = (
-        "" if reports_tokens(turns) else ", as counted; cached: what a prefix cache could serve"
+        "" if reports_tokens(turns) else ", estimated; cached: what a prompt cache could serve"
     )
-    title = f"Prompt tokens a turn, means over sessions{counted}"
+    title = f"Prompt tokens per turn, means over sessions{counted}"
     return panels(list(token_panels(turns).values()), title)

@@ -1,4 +1,4 @@
-"""The policies beside each other over the turns, drawn."""
+"""Charts that compare context policies turn by turn."""
 
 import math
 
@@ -10,34 +10,34 @@ from icl_loop.plots.theme import COLOURS
 
 _WIDTH, _HEIGHT = 250, 150
 _MAX_POINTS = 4_000
-"""About as many points has a panel."""
+"""Approximate number of points in a panel."""
 _PLAYED = "as played"
 _PANELS = {
-    "tokens": ("tokens of a request", "~s"),
-    "share": ("prefix share", "%"),
+    "tokens": ("tokens per request", "~s"),
+    "share": ("cacheable share", "%"),
     "shown": ("past turns shown", "~s"),
-    "baseline": ("accuracy of the baseline", "%"),
+    "baseline": ("baseline accuracy", "%"),
 }
 
 
 def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VConcatChart:
-    """Return small charts over the turns: tokens, prefix share, turns shown, the learner's accuracy.
+    """Return charts of tokens, cacheable share, turns shown and baseline accuracy against turn.
 
-    An arm has a row of charts and a policy a line: the mean over sessions; shares are taken over
-    windows and stand in the middle of them.
+    Each arm has a row of charts, each policy a line (a mean over sessions). Shares are taken over
+    windows of turns and drawn at their middle.
 
     Args:
-        turns: What `turns_of` returns.
-        learner: Whose accuracy it is.
-        window: Turns in a window.
+        turns: The result of `turns_of`.
+        learner: Name of the baseline's reference learner.
+        window: Number of turns in a window.
 
     Raises:
-        InputError: There are no turns, or a window has none.
+        InputError: There are no turns, or `window` is below 1.
     """
     if turns.is_empty():
         raise InputError("there are no turns to draw")
     if window < 1:
-        raise InputError(f"a window has at least one turn, got window={window}")
+        raise InputError(f"window must be at least 1, got {window}")
     lines = _lines(turns, window)
     names = lines["name"].unique(maintain_order=True).to_list()
     rows = [
@@ -47,7 +47,7 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
     title = alt.TitleParams(
         text="What other context policies would have shown",
         subtitle=[
-            "replies and told words as they were; prefix share: what a prefix cache could serve",
+            "replies and feedback as played; cacheable: what a prompt cache could serve",
             f"shares in windows of {window} turns; baseline: {learner}; dashed: chance",
         ],
         anchor="start",
@@ -65,7 +65,7 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
 
 
 def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Return the mean over sessions at each turn, shares in windows; fewer points where many."""
+    """Return means over sessions at each turn, with shares over windows; thinned if long."""
     name = pl.when("played").then(pl.lit(_PLAYED)).otherwise("policy")
     line = ("experiment", "arm", "name")
     means = (
@@ -120,7 +120,7 @@ def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChar
             ),
             y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=form)),
             color=_colour(names),
-            strokeDash=_stroke(names),
+            strokeDash=_dashes(names),
             tooltip=["name:N", "turn:Q", alt.Tooltip("value:Q", format=".3~s")],
         )
     )
@@ -142,6 +142,6 @@ def _colour(names: list[str]) -> alt.Color:
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=shades), legend=legend)
 
 
-def _stroke(names: list[str]) -> alt.StrokeDash:
+def _dashes(names: list[str]) -> alt.StrokeDash:
     strokes = [[4, 2] if name == _PLAYED else [1, 0] for name in names]
     return alt.StrokeDash("name:N", scale=alt.Scale(domain=names, range=strokes), legend=None)

@@ -1,4 +1,4 @@
-"""The page people look at: one HTML file that needs no network."""
+"""The HTML report: one self-contained file that works offline."""
 
 from icl_loop.report.page import WINDOWS, page
 from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS

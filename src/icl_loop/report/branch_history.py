@@ -1,4 +1,4 @@
-"""Where the turns of a session come from: its own, those of the session that it branched off, and so on."""
+"""The ancestry of a branched session: which of its turns were played under which header."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from icl_loop.transcripts import Header
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Turns that were played under one header.
+    """Consecutive turns played under one header.
 
     Attributes:
-        start: The first of them.
-        header: What they were played under.
+        start: Index of the first turn.
+        header: Their header.
     """
 
     start: int
@@ -23,7 +23,7 @@ class Part:
 
 
 def parts_of(header: Header) -> tuple[Part, ...]:
-    """Return the parts of a session, the earliest first; one that is no branch is one part."""
+    """Return the parts of a session in order; a session that is not a branch has one part."""
     parent = header.parent
     if header.branch is None or parent is None:
         return (Part(0, header),)
@@ -33,12 +33,12 @@ def parts_of(header: Header) -> tuple[Part, ...]:
 
 
 def place_of(parts: Sequence[Part], turn: int) -> int:
-    """Return in which part a turn was played, or what was asked after so many turns."""
+    """Return the index of the part that contains a turn."""
     return max(place for place, part in enumerate(parts) if part.start <= turn)
 
 
 def branch_rows(headers: Sequence[Header]) -> list[dict[str, Any]]:
-    """Return which arm of an experiment is a branch of which, each once."""
+    """Return the distinct branches of an experiment: arm, parent arm, turn and changed settings."""
     found = {(row["arm"], row["of"], row["at"]): row for row in _rows(headers)}
     return list(found.values())
 
@@ -57,7 +57,7 @@ def _rows(headers: Sequence[Header]) -> Iterator[dict[str, Any]]:
 
 
 def beginnings(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
-    """Yield where each branch begins, of what, and under which other settings."""
+    """Yield the start, parent arm and changed settings of each branch."""
     for part in parts:
         parent = part.header.parent
         if parent is not None:

@@ -1,4 +1,4 @@
-"""The settings of an experiment in full, as the file that plays it again."""
+"""The complete settings of an experiment, as a TOML file that plays it again."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,10 +8,10 @@ from icl_loop.transcripts import Header
 
 
 def experiment_file(headers: Sequence[Header]) -> str:
-    """Return the experiment file of sessions: what all arms share, then each arm.
+    """Return the experiment file: settings shared by all arms, then each arm.
 
     Args:
-        headers: Of the sessions of one experiment, at least one.
+        headers: Headers of the sessions of one experiment, at least one.
     """
     first = headers[0]
     arms = {header.arm: flat(header.settings) for header in reversed(headers)}
@@ -49,7 +49,7 @@ def _shared(arms: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted key, such as `task.encoding`, without those that are unset."""
+    """Return settings by dotted key, such as `task.encoding`, without unset ones."""
     return {
         f"{table}.{key}": value
         for table, values in settings.items()
@@ -60,21 +60,21 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changed(before: Header, after: Header) -> list[str]:
-    """Return what a branch is set to that its parent was not, each with what it was there."""
+    """Return the settings in which a branch differs from its parent, with both values."""
     was, now = ({"turns": each.turns, **flat(each.settings)} for each in (before, after))
     return [
-        f"{key} = {_said(now.get(key))}, was {_said(was.get(key))}"
+        f"{key} = {_text(now.get(key))}, was {_text(was.get(key))}"
         for key in {**now, **was}
         if now.get(key) != was.get(key)
     ]
 
 
-def _said(value: object) -> str:
+def _text(value: object) -> str:
     return "unset" if value is None else _toml(value)
 
 
 def _toml(value: object) -> str:
-    """Return a value as TOML writes it."""
+    """Return a value in TOML syntax."""
     if isinstance(value, Mapping):
         pairs = [f"{_toml(key)} = {_toml(each)}" for key, each in value.items() if each is not None]
         return "{" + ", ".join(pairs) + "}"

@@ -1,4 +1,4 @@
-"""The report: everything about some sessions in one HTML file that opens without a network."""
+"""The HTML report: results, charts and every turn of some sessions in one offline file."""
 
 import base64
 import hashlib
@@ -46,7 +46,7 @@ from icl_loop.plots import (
 )
 from icl_loop.report.branch_history import branch_rows
 from icl_loop.report.experiment_settings import experiment_file
-from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS, Stream, shelve_evenly
+from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS, Stream, select_streams
 from icl_loop.report.page_data import in_script, packed
 from icl_loop.report.page_tables import (
     answer_tables,
@@ -55,41 +55,41 @@ from icl_loop.report.page_tables import (
     note_rows,
     outcome_rows,
     probe_table,
-    rung_rows,
+    question_rows,
 )
-from icl_loop.report.session_browser import Named
+from icl_loop.report.session_browser import NamedSession
 from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import VERSION, Header, Transcript
 from icl_loop.transcripts.loading import SavedSessions
 
 WINDOWS = (5, 10, 20, 50, 100)
-"""Turns in a window, among which the page lets its reader choose."""
+"""Window sizes in turns that the reader can choose from."""
 MOST_PICTURES = 50_000
-"""Most turns of which the nearest pictures are sought."""
+"""Maximum number of turns for which nearest images are computed."""
 
 
-NO_SHADOW = BaselineResult(LEARNER, None)
+NO_BASELINE = BaselineResult(LEARNER, None)
 
 
 def page(
     turns: pl.DataFrame,
     primary: tuple[str, str] | None = None,
-    shaded: BaselineResult = NO_SHADOW,
+    baseline: BaselineResult = NO_BASELINE,
     command: str = "icl-loop report",
     most_turns: int = MOST_TURNS,
     most_bytes: int = MOST_BYTES,
     paths: Iterable[Path] | None = None,
 ) -> str:
-    """Return the report on a frame of turns, as HTML.
+    """Return the report on a frame of turns as HTML.
 
     Args:
-        turns: What `frame` returns.
-        primary: The arms of the primary contrast, if not those recorded.
-        shaded: The baseline of the turns.
-        command: How the page was asked for.
-        most_turns: Turns that are held whole; of more, an even choice of streams is.
-        most_bytes: Bytes that these may take in the page.
-        paths: What `frame` was given; the transcripts that the turns name if None.
+        turns: The result of `frame`.
+        primary: The arms of the primary contrast, if not the recorded ones.
+        baseline: The baseline of the turns.
+        command: The command that made the page, shown in its footer.
+        most_turns: Maximum number of turns to step through; above it, evenly chosen streams are kept.
+        most_bytes: Maximum size of these turns in the page, in bytes.
+        paths: The paths given to `frame`; by default the transcripts that the turns come from.
     """
     played = turns["path"].unique(maintain_order=True)
     paths = list(paths or map(Path, played))
@@ -97,16 +97,16 @@ def page(
     has_turns = pl.col("path").is_in(played.implode())
     known = known.filter(has_turns)
     conclusions = conclude_each(turns, primary, known)
-    streams = _streams(turns, archive, shaded)
-    shelf, left_out = shelve_evenly(streams, most_turns, most_bytes)
+    streams = _streams(turns, archive, baseline)
+    browser, left_out = select_streams(streams, most_turns, most_bytes)
     checks = checkpoints(probes(paths).filter(has_turns))
-    figures = _figures(turns, conclusions, shaded, checks)
+    figures = _figures(turns, conclusions, baseline, checks)
     headers = [archive.header(path) for path in played]
     return _render(
         experiments=turns["experiment"].unique(maintain_order=True).to_list(),
         models=sorted({str(_model(header)) for header in headers}),
-        conclusions=[_said(each) for each in conclusions],
-        arms=_arms(turns, known, shaded, paths),
+        conclusions=[_verdict(each) for each in conclusions],
+        arms=_arms(turns, known, baseline, paths),
         notes=warnings(summarise(turns)),
         windows=_windows(turns),
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
@@ -115,10 +115,10 @@ def page(
         outcomes=outcome_rows(turns),
         probes=probe_table(checks),
         taken=note_rows(noted(notes(paths).filter(has_turns))),
-        shaded=shaded,
+        baseline=baseline,
         figures={name: packed(figure) for name, figure in figures.items()},
-        index=in_script(shelf.index),
-        blobs=shelf.blobs,
+        index=in_script(browser.index),
+        blobs=browser.blobs,
         left_out=left_out,
         runs=_runs(turns, headers),
         reported=reports_tokens(turns),
@@ -132,24 +132,24 @@ def _model(header: Header) -> str | None:
     return model.get("name") if isinstance(model, dict) else None
 
 
-def _said(conclusion: Conclusion) -> dict[str, Any]:
+def _verdict(conclusion: Conclusion) -> dict[str, Any]:
     return {
         "experiment": conclusion.experiment,
         "verdict": conclusion.verdict or "no verdict",
         "sentence": sentence(conclusion),
         "contrasts": contrast_rows(conclusion),
-        "ladder": rung_rows(conclusion),
+        "ladder": question_rows(conclusion),
         "notes": conclusion.warnings,
     }
 
 
 def _arms(
-    turns: pl.DataFrame, known: pl.DataFrame, shaded: BaselineResult, paths: Sequence[Path]
+    turns: pl.DataFrame, known: pl.DataFrame, baseline: BaselineResult, paths: Sequence[Path]
 ) -> list[dict[str, Any]]:
     baselines: Sequence[ArmBaseline] = (
         ()
-        if shaded.turns is None
-        else compare_with_baseline(turns, shaded.turns, known, shaded.learner)
+        if baseline.turns is None
+        else compare_with_baseline(turns, baseline.turns, known, baseline.learner)
     )
     spent = spending(turns, paths=paths)
     return arm_rows(summarise(turns), _metrics(turns, paths), baselines, spent)
@@ -160,14 +160,14 @@ def _metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
 
 
 def _windows(turns: pl.DataFrame) -> list[int]:
-    """Return the windows that are no longer than the sessions, at least one."""
+    """Return the window sizes that fit the sessions, at least one."""
     longest = turns.group_by("path").len()["len"].max()
     return [size for size in WINDOWS if size <= longest] or [WINDOWS[0]]  # type: ignore[operator]  # a column of integers
 
 
-def _curves(turns: pl.DataFrame, shaded: BaselineResult) -> dict[str, Any]:
+def _curves(turns: pl.DataFrame, baseline: BaselineResult) -> dict[str, Any]:
     return {
-        str(size): curve_chart(turns, size, shaded.turns, PAGE).to_dict()
+        str(size): curve_chart(turns, size, baseline.turns, PAGE).to_dict()
         for size in _windows(turns)
     }
 
@@ -175,10 +175,10 @@ def _curves(turns: pl.DataFrame, shaded: BaselineResult) -> dict[str, Any]:
 def _figures(
     turns: pl.DataFrame,
     conclusions: Sequence[Conclusion],
-    shaded: BaselineResult,
+    baseline: BaselineResult,
     checks: Sequence[Checkpoint],
 ) -> dict[str, Any]:
-    """Return the specifications of all charts by name."""
+    """Return the Vega-Lite specifications of all charts by name."""
     contrasts = {
         f"contrasts-{place}": contrast_chart(each, PAGE)
         for place, each in enumerate(conclusions)
@@ -193,21 +193,21 @@ def _figures(
         **({"probes": probe_chart(turns, checks, PAGE)} if checks else {}),
     }
     return {
-        "curves": _curves(turns, shaded),
+        "curves": _curves(turns, baseline),
         **{name: chart.to_dict() for name, chart in charts.items()},
     }
 
 
-def _streams(turns: pl.DataFrame, archive: SavedSessions, shaded: BaselineResult) -> list[Stream]:
-    """Return the streams of each experiment, by which sessions share their samples."""
-    stream, baselines = ("experiment", "stream"), _by_path(shaded)
+def _streams(turns: pl.DataFrame, archive: SavedSessions, baseline: BaselineResult) -> list[Stream]:
+    """Return the streams of each experiment; the sessions of a stream share their samples."""
+    stream, correct = ("experiment", "stream"), _by_path(baseline)
 
     reached = dict(turns.group_by("path").agg(pl.col("turn").max() + 1).iter_rows())
 
-    def read(experiment: str, paths: Sequence[str]) -> Iterator[Named]:
+    def read(experiment: str, paths: Sequence[str]) -> Iterator[NamedSession]:
         for path in paths:
             saved = _until(archive.read(path), reached[path])
-            yield Named(experiment, saved, baselines.get(path, {}))
+            yield NamedSession(experiment, saved, correct.get(path, {}))
 
     counted = turns.group_by(*stream, "path", maintain_order=True).len()
     grouped = counted.group_by(stream, maintain_order=True).agg("path", pl.col("len").sum())
@@ -218,7 +218,7 @@ def _streams(turns: pl.DataFrame, archive: SavedSessions, shaded: BaselineResult
 
 
 def _until(saved: Transcript, turns: int) -> Transcript:
-    """Return a session as it was when the frame was read: while it is played it grows."""
+    """Return a session as it was when the frame was read; a running session keeps growing."""
     if len(saved.turns) <= turns:
         return saved
     return replace(
@@ -230,15 +230,15 @@ def _until(saved: Transcript, turns: int) -> Transcript:
     )
 
 
-def _by_path(shaded: BaselineResult) -> Mapping[str, Mapping[int, bool]]:
-    if shaded.turns is None:
+def _by_path(baseline: BaselineResult) -> Mapping[str, Mapping[int, bool]]:
+    if baseline.turns is None:
         return {}
-    grouped = shaded.turns.group_by("path").agg("turn", "baseline")
+    grouped = baseline.turns.group_by("path").agg("turn", "baseline")
     return {path: dict(zip(at, right, strict=True)) for path, at, right in grouped.iter_rows()}
 
 
 def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, Any]]:
-    """Return the file of each experiment, by the name it goes by, and what its arms branched off."""
+    """Return the experiment file and the branches of each experiment."""
     names = turns.group_by("path", maintain_order=True).agg(pl.col("experiment").first())
     found: dict[str, list[Header]] = {}
     for name, header in zip(names["experiment"], headers, strict=True):
@@ -254,7 +254,7 @@ def _runs(turns: pl.DataFrame, headers: Sequence[Header]) -> list[dict[str, Any]
     ]
 
 
-def _render(**context: Any) -> str:  # noqa: ANN401  whatever the template names
+def _render(**context: Any) -> str:  # noqa: ANN401  the template takes anything
     environment = Environment(
         loader=PackageLoader("icl_loop.report"),
         autoescape=True,
@@ -271,24 +271,24 @@ def _render(**context: Any) -> str:  # noqa: ANN401  whatever the template names
         **context,
         policy=_policy(style, scripts),
         style=Markup(style),  # noqa: S704  our own file
-        scripts=[Markup(each) for each in scripts],  # noqa: S704  our own file, and the library
+        scripts=[Markup(each) for each in scripts],  # noqa: S704  our own file and the chart library
     )
 
 
 def _source(environment: Environment, name: str) -> str:
-    """Return a file of ours as it stands."""
-    assert environment.loader is not None  # noqa: S101  it was given one
+    """Return a template file without rendering it."""
+    assert environment.loader is not None  # noqa: S101  set in `_render`
     return environment.loader.get_source(environment, name)[0]
 
 
 @lru_cache(maxsize=1)
 def _bundle() -> str:
-    """Return the library that draws charts, as a script."""
+    """Return the chart library as a script."""
     return str(vl_convert.javascript_bundle())  # type: ignore[call-arg]  # its stub has no default
 
 
 def _policy(style: str, scripts: Sequence[str]) -> str:
-    """Return what the page may do: run its own scripts and draw; load and send nothing."""
+    """Return a content security policy that allows only the page's own scripts, styles and images."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -302,6 +302,6 @@ def _policy(style: str, scripts: Sequence[str]) -> str:
 
 
 def _hash(text: str) -> str:
-    """Return by what a content security policy knows an inline element (CSP Level 3, 2.3.1)."""
+    """Return the source expression of an inline element (CSP Level 3, section 2.3.1)."""
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

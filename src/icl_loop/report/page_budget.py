@@ -1,83 +1,82 @@
-"""The streams that a page holds: all of them, or an even choice that keeps it from growing without end."""
+"""The size limit of the page: all streams if they fit, otherwise an even selection."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from icl_loop.report.session_browser import Named, Shelf, shelve
+from icl_loop.report.session_browser import BrowserData, NamedSession, browser_data
 
 MOST_TURNS = 30_000
-"""Most turns that can be stepped through."""
+"""Maximum number of turns to step through."""
 MOST_BYTES = 24_000_000
-"""Most bytes that these take in the page, packed."""
+"""Maximum size of these turns in the page, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The sessions of a stream of an experiment.
+    """The sessions of one stream of an experiment.
 
     Attributes:
-        turns: How many turns they have together.
-        read: Reads them.
+        turns: Total number of turns.
+        read: Loads the sessions.
     """
 
     turns: int
-    read: Callable[[], Iterable[Named]]
+    read: Callable[[], Iterable[NamedSession]]
 
 
-def shelve_evenly(
+def select_streams(
     streams: Sequence[Stream], most_turns: int = MOST_TURNS, most_bytes: int = MOST_BYTES
-) -> tuple[Shelf, str]:
-    """Return as many streams as there is room for, at least one, and what is left out and why.
+) -> tuple[BrowserData, str]:
+    """Return as many streams as fit, at least one, and a sentence about those left out.
 
-    They are read one after another, those first that lie apart, until one finds no room: whatever
-    there is besides is never read.
+    Streams are loaded one by one in an order that spreads them evenly, until one does not fit.
 
     Args:
-        streams: All of them, in their order.
-        most_turns: Turns that are held.
-        most_bytes: Bytes that these take, packed.
+        streams: All streams in order.
+        most_turns: Maximum number of turns.
+        most_bytes: Maximum packed size in bytes.
     """
-    shelves: dict[int, Shelf] = {}
+    chosen: dict[int, BrowserData] = {}
     turns = size = 0
     why = ""
     for place in spread(len(streams)):
         turns += streams[place].turns
-        if shelves and turns > most_turns:
+        if chosen and turns > most_turns:
             why = f"{most_turns:,} turns"
             break
-        shelf = shelve(streams[place].read())
-        size += sum(map(len, shelf.blobs.values()))
-        if shelves and size > most_bytes:
+        data = browser_data(streams[place].read())
+        size += sum(map(len, data.blobs.values()))
+        if chosen and size > most_bytes:
             why = f"{most_bytes / 1e6:,.0f} MB of sessions"
             break
-        shelves[place] = shelf
-    held = joined([shelves[place] for place in sorted(shelves)])
-    return held, _left_out(len(shelves), len(streams) - len(shelves), why)
+        chosen[place] = data
+    merged = merge([chosen[place] for place in sorted(chosen)])
+    return merged, _left_out(len(chosen), len(streams) - len(chosen), why)
 
 
 def spread(size: int) -> list[int]:
-    """Return the places of a sequence so that the first few, however many, lie evenly over it.
+    """Return the indices below `size` in an order whose every prefix is spread evenly.
 
-    It is the order of the numbers whose binary digits are reversed (van der Corput 1935).
+    It sorts by reversed binary digits (van der Corput 1935).
     """
     width = max(size - 1, 1).bit_length()
     return sorted(range(size), key=lambda place: f"{place:0{width}b}"[::-1])
 
 
-def joined(shelves: Iterable[Shelf]) -> Shelf:
-    """Return the shelves as one, their blobs numbered anew."""
-    whole = Shelf([], {})
+def merge(parts: Iterable[BrowserData]) -> BrowserData:
+    """Return the data of several streams as one, with blobs renumbered."""
+    whole = BrowserData([], {})
     pools, sessions = count(), count()
-    for shelf in shelves:
+    for part in parts:
         names = {
             name: f"pool-{next(pools)}" if name.startswith("pool-") else f"session-{next(sessions)}"
-            for name in shelf.blobs
+            for name in part.blobs
         }
-        whole.blobs.update({names[name]: blob for name, blob in shelf.blobs.items()})
+        whole.blobs.update({names[name]: blob for name, blob in part.blobs.items()})
         whole.index.extend(
             {**entry, "pool": names[entry["pool"]], "blob": names[entry["blob"]]}
-            for entry in shelf.index
+            for entry in part.index
         )
     return whole
 
@@ -85,8 +84,7 @@ def joined(shelves: Iterable[Shelf]) -> Shelf:
 def _left_out(held: int, others: int, why: str) -> str:
     if not others:
         return ""
-    are = "1 other is" if others == 1 else f"{others:,} others are"
     return (
-        f"This page holds an even choice of the streams, {held:,} of {held + others:,}; {are} left"
-        f" out, since with one more it would hold more than {why}. What was saved holds them all."
+        f"This page contains {held:,} of {held + others:,} streams, evenly chosen: with one more it"
+        f" would exceed {why}. The transcripts contain all of them."
     )

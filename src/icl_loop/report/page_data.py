@@ -1,4 +1,4 @@
-"""Values as text that stands anywhere in a page: JSON, compressed, in letters and digits."""
+"""Values embedded in the page: JSON, compressed and encoded without special characters."""
 
 import base64
 import gzip
@@ -9,16 +9,16 @@ _ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
 
 
 def packed(value: object) -> str:
-    """Return `value` as JSON in base64 of gzip, in which no mark means anything to a browser."""
+    """Return `value` as gzipped JSON in base64, which is safe anywhere in HTML."""
     data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
     return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
-def unpacked(text: str) -> Any:  # noqa: ANN401  whatever was packed
-    """Return what was packed."""
+def unpacked(text: str) -> Any:  # noqa: ANN401  any JSON value
+    """Return the value passed to `packed`."""
     return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
 def in_script(value: object) -> str:
-    """Return `value` as JSON that cannot end the script element it stands in."""
+    """Return `value` as JSON that cannot close the surrounding script element."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES)

@@ -1,4 +1,4 @@
-"""What the tables of the page say: rows of texts."""
+"""Rows of the report's tables, as text."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +30,7 @@ def arm_rows(
     baselines: Sequence[ArmBaseline],
     spent: Sequence[Spending],
 ) -> list[dict[str, Any]]:
-    """Return what there is to say of each arm."""
+    """Return one row per arm for several tables."""
     several = len({each.experiment for each in summaries}) > 1
     late = {(each.experiment, each.arm): each for each in baselines}
     return [
@@ -85,7 +85,7 @@ def _baseline_cells(baseline: ArmBaseline | None) -> dict[str, str]:
 
 
 def contrast_rows(conclusion: Conclusion) -> list[dict[str, str]]:
-    """Return the primary contrast and the others."""
+    """Return the primary and the secondary contrasts."""
     first = [(conclusion.primary, "primary", _NONE)] if conclusion.primary else []
     others = [(each.contrast, "secondary", p(each.p_holm)) for each in conclusion.secondary]
     return [
@@ -107,22 +107,22 @@ def _contrast(contrast: Contrast) -> dict[str, str]:
     }
 
 
-def rung_rows(conclusion: Conclusion) -> list[dict[str, str]]:
-    """Return the ladder of nulls."""
-    return [_rung(each) for each in conclusion.ladder] if conclusion.primary else []
+def question_rows(conclusion: Conclusion) -> list[dict[str, str]]:
+    """Return the questions about simpler explanations."""
+    return [_question(each) for each in conclusion.ladder] if conclusion.primary else []
 
 
-def _rung(rung: NullQuestion) -> dict[str, str]:
-    told = {"arms": "", "theta": "", "interval": "", "p": ""}
-    if rung.contrast is not None:
-        made = _contrast(rung.contrast)
-        told = {key: made[key] for key in ("arms", "theta", "interval")}
-        told["p"] = p(rung.contrast.p)
-    return {"question": rung.question, "answer": CELLS[rung.holds], **told}
+def _question(asked: NullQuestion) -> dict[str, str]:
+    cells = {"arms": "", "theta": "", "interval": "", "p": ""}
+    if asked.contrast is not None:
+        made = _contrast(asked.contrast)
+        cells = {key: made[key] for key in ("arms", "theta", "interval")}
+        cells["p"] = p(asked.contrast.p)
+    return {"question": asked.question, "answer": CELLS[asked.holds], **cells}
 
 
 def answer_tables(turns: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return for each arm what each label was answered, in the first half and in the second."""
+    """Return the confusion matrices of each arm, for both halves of the turns."""
     several = turns["experiment"].n_unique() > 1
     return [
         {
@@ -134,7 +134,7 @@ def answer_tables(turns: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _answer_halves(turns: pl.DataFrame) -> list[dict[str, Any]] | None:
-    """Return the tables of one arm, None if it has too many labels."""
+    """Return the matrices of one arm, or None if it has too many labels."""
     labels = labels_of(turns)
     if len(labels) > MOST_LABELS:
         return None
@@ -155,7 +155,7 @@ def _answer_table(turns: pl.DataFrame, labels: list[str]) -> dict[str, Any]:
         "rows": [
             {
                 "label": label,
-                "cells": [_shaded(cells.get((label, answer), 0.0)) for answer in answers],
+                "cells": [_shade(cells.get((label, answer), 0.0)) for answer in answers],
                 "right": [answer == label for answer in answers],
             }
             for label in asked
@@ -163,13 +163,13 @@ def _answer_table(turns: pl.DataFrame, labels: list[str]) -> dict[str, Any]:
     }
 
 
-def _shaded(share: float) -> tuple[int, int]:
-    """Return a share in percent, and in tenths for its shade."""
+def _shade(share: float) -> tuple[int, int]:
+    """Return a share in percent and its shade from 0 to 10."""
     return round(100 * share), min(10, round(10 * share + 0.4) if share else 0)
 
 
 def outcome_rows(turns: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return how many turns of each arm came to what, and their share."""
+    """Return the number and share of turns by outcome for each arm."""
     shares = outcome_shares(turns)
     return [
         {
@@ -184,7 +184,7 @@ def outcome_rows(turns: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def probe_table(checks: Sequence[Checkpoint]) -> dict[str, Any]:
-    """Return accuracy on probes, an arm a row, a checkpoint a column."""
+    """Return probe accuracy with one row per arm and one column per checkpoint."""
     places = sorted({each.after_turn for each in checks})
     several = len({each.experiment for each in checks}) > 1
     found: dict[tuple[str, str], dict[int, Checkpoint]] = {}
@@ -209,7 +209,7 @@ def _probed(check: Checkpoint | None) -> dict[str, str] | None:
 
 
 def note_rows(noted: Sequence[Noted]) -> list[dict[str, Any]]:
-    """Return how many notes the sessions of each arm took, and how long they are."""
+    """Return the number and length of the notes of each arm."""
     several = len({each.experiment for each in noted}) > 1
     return [
         {
@@ -226,17 +226,17 @@ def note_rows(noted: Sequence[Noted]) -> list[dict[str, Any]]:
 
 
 def number(estimate: Estimate, how: str) -> str:
-    """Return a mean, a dash where there is none."""
+    """Return a mean, or a dash if undefined."""
     return _NONE if estimate.mean is None else format(estimate.mean, how)
 
 
 def points(value: float | None) -> str:
-    """Return a difference in points of a hundred."""
+    """Return a difference in percentage points."""
     return _NONE if value is None else f"{100 * value:+z.1f}"
 
 
 def interval(contrast: Contrast) -> str:
-    """Return the interval of a contrast in points of a hundred."""
+    """Return the interval of a contrast in percentage points."""
     if contrast.interval is None:
         return _NONE
     low, high = contrast.interval
@@ -244,7 +244,7 @@ def interval(contrast: Contrast) -> str:
 
 
 def p(value: float | None) -> str:
-    """Return a p, a dash where there is none."""
+    """Return a p-value, or a dash if undefined."""
     if value is None:
         return _NONE
     return "<0.0001" if value < 1e-4 else f"{value:.4f}"

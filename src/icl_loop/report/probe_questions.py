@@ -1,4 +1,4 @@
-"""The questions of probes, which transcripts do not hold: asked again of the data, if they are here."""
+"""Questions of probes: transcripts do not store them, so they are rebuilt from the data set."""
 
 from collections.abc import Mapping
 
@@ -11,13 +11,13 @@ from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.transcripts import Header
 
 _OF_PICTURES = ("digits", "mnist:", "fashion-mnist:", "kmnist:", "idx:", "folder:")
-"""Beginnings of the names of data sets that hold pictures."""
+"""Prefixes of the names of image data sets."""
 
 
 def held_out(header: Header) -> Mapping[str, Message]:
-    """Return what was asked in the probes of a session that was shown pictures, by sample.
+    """Return the probe questions of a session on images, by sample id.
 
-    There is nothing where the data are other ones, or would have to be downloaded.
+    Empty if the data set has changed or would have to be downloaded.
     """
     task = flat(header.settings)
     name = str(task.get("task.dataset"))
@@ -27,7 +27,7 @@ def held_out(header: Header) -> Mapping[str, Message]:
     try:
         return _asked(header) if is_available_locally(name) else {}
     except InputError:
-        return {}  # they are shown without their pictures
+        return {}  # the page shows these probes without images
 
 
 def _asked(header: Header) -> dict[str, Message]:

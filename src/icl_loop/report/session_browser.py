@@ -1,30 +1,42 @@
-"""Sessions as the page holds them: columns of turns, and a pool of texts and pictures a stream.
+"""Sessions as stored in the page: columns of turns, with a pool of texts and images per stream.
 
-What several arms of a stream share, its questions first of all, stands in its pool once.
+Texts and images that the arms of a stream share, such as its questions, are stored once.
 """
 
+import base64
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from icl_loop.core.messages import Image, Message
 from icl_loop.core.records import Note, Probe, Turn
 from icl_loop.report.branch_history import Part, beginnings, parts_of, place_of
-from icl_loop.report.image_data import Drawn, drawn
 from icl_loop.report.page_data import packed
 from icl_loop.report.probe_questions import held_out
+from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
 from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import Transcript
 
+PackedImage = tuple[int, int, str]
+"""Rows, columns, and the grey levels as base64, one byte per pixel."""
 Baseline = Mapping[int, bool]
-"""Whether the baseline was right, by turn."""
+"""Whether the baseline was correct, by turn."""
+
+
+def packed_image(pixels: Pixels) -> PackedImage:
+    """Return an image, shape (rows, columns) with values in 0..1, as stored in the page."""
+    rows, columns = pixels.shape
+    levels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+    return rows, columns, base64.b64encode(levels.tobytes()).decode()
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """A session, and the name that its experiment goes by on the page."""
+class NamedSession:
+    """A session with the name of its experiment on the page."""
 
     experiment: str
     transcript: Transcript
@@ -32,16 +44,16 @@ class Named:
 
     @property
     def stream(self) -> tuple[str, int]:
-        """What it shares samples with others by."""
+        """Experiment and stream; sessions of one stream share their samples."""
         return self.experiment, self.transcript.header.stream
 
 
 @dataclass(slots=True)
 class _Pool:
-    """Texts and pictures of a stream, each once."""
+    """The distinct texts and images of a stream."""
 
     texts: dict[str, int] = field(default_factory=dict)
-    pictures: dict[Drawn, int] = field(default_factory=dict)
+    pictures: dict[PackedImage, int] = field(default_factory=dict)
     seen: dict[Message, int | None] = field(default_factory=dict)
 
     def text(self, text: str) -> int:
@@ -53,26 +65,26 @@ class _Pool:
             self.seen[question] = (
                 None
                 if pixels is None
-                else self.pictures.setdefault(drawn(pixels), len(self.pictures))
+                else self.pictures.setdefault(packed_image(pixels), len(self.pictures))
             )
         return self.seen[question]
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
-    """What the browser of sessions takes from.
+class BrowserData:
+    """Data of the session browser.
 
     Attributes:
-        index: What there is: a row a session, and which blobs hold it.
-        blobs: The pools and the sessions, packed, by the ids of their elements.
+        index: One row per session, with the ids of its blobs.
+        blobs: Packed pools and sessions by element id.
     """
 
     index: list[dict[str, Any]]
     blobs: dict[str, str]
 
 
-def shelve(sessions: Iterable[Named]) -> Shelf:
-    """Return sessions as the page holds them; those of one stream are read together."""
+def browser_data(sessions: Iterable[NamedSession]) -> BrowserData:
+    """Return sessions as stored in the page, with one pool per stream."""
     index: list[dict[str, Any]] = []
     blobs: dict[str, str] = {}
     ordered = sorted(sessions, key=lambda each: each.stream)
@@ -85,10 +97,10 @@ def shelve(sessions: Iterable[Named]) -> Shelf:
         blobs[f"pool-{number}"] = packed(
             {"texts": list(pool.texts), "pictures": list(pool.pictures)}
         )
-    return Shelf(index, blobs)
+    return BrowserData(index, blobs)
 
 
-def _entry(session: Named) -> dict[str, Any]:
+def _entry(session: NamedSession) -> dict[str, Any]:
     header, end = session.transcript.header, session.transcript.end
     return {
         "experiment": printable(session.experiment),
@@ -100,8 +112,8 @@ def _entry(session: Named) -> dict[str, Any]:
     }
 
 
-def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
-    """Return the turns of a session, a list for each of their fields; texts by their place."""
+def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
+    """Return the turns of a session as one list per field; texts are indices into the pool."""
     turns = session.transcript.turns
     parts = parts_of(session.transcript.header)
     eyes = [recorded_question_decoder(part.header.settings) for part in parts]
@@ -126,14 +138,14 @@ def _columns(session: Named, pool: _Pool) -> dict[str, Any]:
         "baseline": _baseline(session.baseline, turns),
         "usage": [_usage(turn) for turn in turns],
         "seconds": [turn.reply.latency_s for turn in turns],
-        **_beside(session.transcript, parts, eyes, pool),
+        **_between_turns(session.transcript, parts, eyes, pool),
     }
 
 
-def _beside(
+def _between_turns(
     transcript: Transcript, parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return what a session holds besides its turns: where branches begin, notes, and probes."""
+    """Return what a session contains besides turns: starts of branches, notes and probes."""
     found = {
         "begins": list(beginnings(parts)),
         "notes": [_note(note, pool) for note in transcript.notes],
@@ -157,7 +169,7 @@ def _note(note: Note, pool: _Pool) -> dict[str, Any]:
 def _checkpoints(
     probes: Sequence[Probe], parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the probes of a session, checkpoint by checkpoint."""
+    """Yield the probes of a session by checkpoint."""
     places = {place_of(parts, probe.after_turn) for probe in probes}
     questions = {place: held_out(parts[place].header) for place in places}
     for after, group in groupby(probes, key=lambda probe: probe.after_turn):

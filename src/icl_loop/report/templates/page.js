@@ -1,13 +1,13 @@
 "use strict";
 (() => {
   const RECENT = 20; // turns over which the running accuracy is taken
-  const CUT = 4000; // marks of a text that are shown at first
+  const CUT = 4000; // characters of a text shown at first
   const MORE = 40000; // and how many more each time
-  const NARROW = 560; // pixels of a chart below which names are cut
-  const MOST_HELD = 240; // thumbnails that are drawn at once
+  const NARROW = 560; // chart width in pixels below which names are cut
+  const MOST_HELD = 240; // maximum number of thumbnails drawn at once
   const at = (id) => document.getElementById(id);
 
-  // ---- what the page holds ----
+  // ---- embedded data ----
 
   async function unpacked(id) {
     const bytes = Uint8Array.from(atob(at(id).textContent), (mark) => mark.charCodeAt(0));
@@ -21,7 +21,7 @@
     return held.get(id);
   }
 
-  // Marks that are not seen, or that turn the order of others, are shown by their number.
+  // Invisible characters and those that reorder text are shown by their code point.
   const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
   const plain = (text) =>
     text.replace(HIDDEN, (mark) => `\u27e8U+${mark.charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
@@ -37,7 +37,7 @@
   const tip = element("div", { id: "tip", hidden: true });
   document.body.append(tip);
 
-  // Says of a mark what it stands for; only ever as text.
+  // Shows the values of a mark, always as text.
   function tell(_handler, event, _item, value) {
     tip.hidden = value === null || value === undefined || value === "";
     if (tip.hidden) return;
@@ -54,7 +54,7 @@
     tooltip: tell,
   };
 
-  // On narrow screens names leave most of the room to the lines; their ends tell them apart.
+  // On narrow screens, names are shortened to leave room for the lines.
   function narrowed(chart, width) {
     if (width >= NARROW || !chart.layer) return chart;
     const layer = chart.layer.map((each) =>
@@ -109,7 +109,7 @@
   async function chooseStream() {
     const entry = chosen();
     const [session, pool] = await Promise.all([opened(entry.blob), opened(entry.pool)]);
-    if (entry !== chosen()) return; // another was chosen meanwhile
+    if (entry !== chosen()) return; // another session was chosen meanwhile
     const turn = state.path[state.place] ?? 0;
     Object.assign(state, { session, pool, thumbs: new Map(), running: runningOf(session.correct) });
     options(at("filter"), [
@@ -163,9 +163,9 @@
     at("running").replaceChildren(...namesBeside(), drawing);
   }
 
-  // ---- what there is besides the turns: notes, probes, and where a branch begins ----
+  // ---- between turns: notes, probes and starts of branches ----
 
-  const among = (after) => Math.min(after, state.session.correct.length - 1); // the turn it is shown at
+  const among = (after) => Math.min(after, state.session.correct.length - 1); // the turn at which it is shown
   const acrossOf = (after) => (1000 * among(after)) / Math.max(1, state.session.correct.length - 1);
   const branchOf = (begin) => `branch of ${plain(begin.of)} begins here`;
   const besides = () => ({ begins: [], notes: [], probes: [], ...state.session });
@@ -181,7 +181,7 @@
     return [
       ...notes.map((note) => upright(acrossOf(note.after), 90, { stroke: "var(--faint)", "stroke-width": 3 })),
       ...begins.map((begin) => upright(acrossOf(begin.at), -4, { stroke: "var(--arm-text-3)", "stroke-width": 2, "stroke-dasharray": "5 4" })),
-      ...probes.map((check) => { // a line of no length with a round end is a dot, however the drawing is stretched
+      ...probes.map((check) => { // a zero-length line with a round cap stays a dot when the drawing is stretched
         const [x, y] = [acrossOf(check.after), 100 - (100 * sum(check.correct)) / check.correct.length];
         return shape("line", { x1: x, x2: x, y1: y, y2: y, stroke: "var(--right)", "stroke-width": 9, "stroke-linecap": "round", ...fine });
       }),
@@ -198,7 +198,7 @@
     });
   }
 
-  // Says what the marks are, and lists the probes; a page without any has no place for them.
+  // Explains the marks and lists the probes.
   function listBeside() {
     if (!at("between")) return;
     const { begins, notes, probes } = besides();
@@ -243,7 +243,7 @@
     if (check.picture[place] !== null) {
       const canvas = element("canvas", {});
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `The picture of the probe, labelled ${plain(check.label[place])}`);
+      canvas.setAttribute("aria-label", `Image of the probe, labelled ${plain(check.label[place])}`);
       paint(canvas, pool.pictures[check.picture[place]]);
       made.prepend(canvas);
     }
@@ -255,7 +255,7 @@
     const { begins, notes, probes } = besides();
     const said = [];
     for (const begin of begins.filter((each) => among(each.at) === turn)) {
-      const changed = begin.changed.length ? `under ${begin.changed.map(plain).join("; ")}` : "with nothing changed";
+      const changed = begin.changed.length ? `under ${begin.changed.map(plain).join("; ")}` : "without changes";
       const branch = begin.at > turn ? `After this turn: ${branchOf(begin)}` : branchOf(begin).replace("b", "B");
       said.push(`${branch}, ${changed}. `);
     }
@@ -273,7 +273,7 @@
     at("between").replaceChildren(...said);
   }
 
-  // The latest notes that were taken before a turn are those that its request showed.
+  // A request shows the latest notes taken before its turn.
   function showNote(turn) {
     if (!at("noted")) return;
     const { session, pool } = state;
@@ -306,7 +306,7 @@
     text(at("system"), pool.texts[session.systems[part]]);
   }
 
-  // In the strip a mark stands where the turns of a branch begin.
+  // A mark in the strip shows where the turns of a branch begin.
   function withBeginnings(turns, thumbs, turn) {
     const rising = turns.every((each, place) => !place || turns[place - 1] < each);
     const made = [...thumbs];
@@ -330,7 +330,7 @@
     place.textContent = plain(whole.slice(0, shown));
     if (whole.length <= shown) return;
     const left = (whole.length - shown).toLocaleString("en");
-    const more = element("button", { type: "button", textContent: `Show more (${left} marks are left)` });
+    const more = element("button", { type: "button", textContent: `Show more (${left} characters left)` });
     more.addEventListener("click", () => { text(place, whole, shown + MORE); place.focus(); });
     place.append("\u2026\n", more);
   }
@@ -348,11 +348,11 @@
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 
-  const scratch = document.createElement("canvas"); // a picture is drawn on it, and kept as a file
+  const scratch = document.createElement("canvas"); // images are drawn on it and kept as data URLs
   const MARK = ["\u2717", "\u2713"];
   const JUDGED = ["wrong", "right"];
   const answered = (session, turn) =>
-    session.answer[turn] === null ? `nothing that could be read (${session.outcome[turn]})` : plain(session.answer[turn]);
+    session.answer[turn] === null ? `nothing (${session.outcome[turn]})` : plain(session.answer[turn]);
 
   function thumb(turn) {
     if (!state.thumbs.has(turn)) state.thumbs.set(turn, newThumb(turn));
@@ -382,7 +382,7 @@
     return chooseFilter(turn);
   }
 
-  // From one turn to the next a window changes little, and so does the strip.
+  // The window changes little from turn to turn, so the strip is updated in place.
   function hold(wanted) {
     const strip = at("held");
     const kept = new Set(wanted);
@@ -403,7 +403,7 @@
     const { session } = state;
     const turns = kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, step) => first + step));
     const right = turns.reduce((sum, turn) => sum + session.correct[turn], 0);
-    const cut = turns.length > MOST_HELD ? ` The newest ${MOST_HELD} are drawn.` : "";
+    const cut = turns.length > MOST_HELD ? ` The latest ${MOST_HELD} are drawn.` : "";
     at("held-said").textContent = turns.length
       ? `${turns.length} (${runsOf(kept)}): ${right} right, ${turns.length - right} wrong.${cut}`
       : "None.";
@@ -435,11 +435,11 @@
     state.cursor.setAttribute("x1", x);
     state.cursor.setAttribute("x2", x);
     at("running").setAttribute("aria-label",
-      `Accuracy in the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.${state.origin}`);
+      `Accuracy over the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.${state.origin}`);
     const picture = session.picture[turn];
     at("picture").hidden = picture === null;
     if (picture !== null) paint(at("picture"), pool.pictures[picture]);
-    at("picture").setAttribute("aria-label", `The picture of turn ${turn}, labelled ${plain(session.label[turn])}`);
+    at("picture").setAttribute("aria-label", `Image of turn ${turn}, labelled ${plain(session.label[turn])}`);
     at("sample").textContent = plain(session.sample[turn]);
     text(at("question"), pool.texts[session.question[turn]]);
     at("as-picture").hidden = !session.seen[turn];
@@ -455,7 +455,7 @@
   function spent([prompt, cached, completion, reasoning], seconds, counted = null) {
     const said = [];
     if (prompt) said.push(`${prompt} tokens in, ${cached} of them cached, ${completion} out`);
-    else if (counted !== null) said.push(`${counted} tokens in, as counted here`);
+    else if (counted !== null) said.push(`${counted} tokens in (local estimate)`);
     if (reasoning) said.push(`${reasoning} of them reasoning`);
     if (seconds !== null) said.push(`${seconds.toFixed(3)} s`);
     return said;
