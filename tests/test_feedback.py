@@ -1,4 +1,4 @@
-"""Feedback rules and label maps."""
+"""Feedback kinds and label maps."""
 
 from typing import get_args
 
@@ -7,20 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
-from icl_loop.tasks.feedback import (
-    FEEDBACK_RULES,
-    FeedbackRule,
-    Phrase,
-    ScoredAnswer,
-    feedback_rule,
-)
+from icl_loop.tasks.feedback import FEEDBACK_PHRASES, FeedbackPolicy, Phrase
 from icl_loop.tasks.labels import LABEL_MAPS, label_map
 from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, parser, shipped
 
-JUDGEMENTS = st.builds(ScoredAnswer, turn=st.integers(0, 10_000), correct=st.booleans())
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
-HONEST = ("correctness", "label", "none")
-RULES = pytest.mark.parametrize("rule", FEEDBACK_RULES.values(), ids=FEEDBACK_RULES)
+TURNS = st.integers(0, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -33,60 +25,52 @@ RULES = pytest.mark.parametrize("rule", FEEDBACK_RULES.values(), ids=FEEDBACK_RU
         ("demonstrations", "correct", "correct"),
     ],
 )
-def test_what_each_kind_tells(kind: str, right: Phrase, wrong: Phrase) -> None:
-    """Correctness tells the verdict, label reveals the label besides, none tells neither.
-
-    Flipped tells the opposite; demonstrations call every answer shown a right one.
-    """
-    rule = feedback_rule(kind)
-    assert rule(ScoredAnswer(0, correct=True)) == right
-    assert rule(ScoredAnswer(0, correct=False)) == wrong
+@given(turn=TURNS, key=KEYS)
+def test_kinds(kind: str, right: Phrase, wrong: Phrase, turn: int, key: tuple[int, int]) -> None:
+    """The kind and the score determine the phrase, in every turn of every session."""
+    policy = FeedbackPolicy(kind)
+    assert policy.phrase(turn, key, correct=True) == right
+    assert policy.phrase(turn, key, correct=False) == wrong
 
 
-@RULES
-@given(judgement=JUDGEMENTS)
-def test_a_rule_chooses_among_the_phrases(rule: FeedbackRule, judgement: ScoredAnswer) -> None:
-    """A rule tells one of the named phrases, the same whenever it is asked."""
-    assert rule(judgement) in get_args(Phrase)
-    assert rule(judgement) == rule(judgement)
-
-
-@pytest.mark.parametrize("rule", [FEEDBACK_RULES[kind] for kind in HONEST], ids=HONEST)
+@pytest.mark.parametrize("kind", ["correctness", "label", "none"])
 @pytest.mark.parametrize("prompts", shipped())
-@given(judgement=JUDGEMENTS)
-def test_honest_words(rule: FeedbackRule, prompts: str, judgement: ScoredAnswer) -> None:
-    """The words of every honest rule say nothing, or what was judged; a label said is the right one."""
+@pytest.mark.parametrize("correct", [True, False])
+def test_honest_kinds(kind: str, prompts: str, *, correct: bool) -> None:
+    """The wording of an honest kind never contradicts the score or the right label."""
     words = open_prompt_set(prompts)
-    heard = parser(words).parse_feedback(words.tell(rule(judgement), "7"))
+    phrase = FeedbackPolicy(kind).phrase(0, (0, 0), correct=correct)
+    heard = parser(words).parse_feedback(words.tell(phrase, "7"))
     assert heard is not None
-    assert heard.correct in {None, judgement.correct}
+    assert heard.correct in {None, correct}
     assert heard.label in {None, "7"}
 
 
 def test_every_phrase_has_words() -> None:
-    """The phrases that rules choose among are those that a prompt set words."""
+    """A prompt set words exactly the phrases that feedback chooses among."""
     assert set(get_args(Phrase)) == set(FeedbackPhrases.model_fields)
+    assert {each for pair in FEEDBACK_PHRASES.values() for each in pair} <= set(get_args(Phrase))
 
 
 @pytest.mark.parametrize(
     ("unknown", "near"), [("corectness", "correctness"), ("labels", "label"), ("zzz", "none")]
 )
 def test_unknown_feedback(unknown: str, near: str) -> None:
-    """An unknown kind of feedback is refused with the nearest one, or with all."""
+    """An unknown kind of feedback is rejected; the error names the nearest kind, or all."""
     with pytest.raises(InputError, match=f"unknown feedback '{unknown}': .*{near}"):
-        feedback_rule(unknown)
+        FeedbackPolicy(unknown)
 
 
 @given(st.lists(st.text(), unique=True).map(tuple))
 def test_native_labels(labels: tuple[str, ...]) -> None:
-    """The native map gives every class its own name, in order."""
+    """The native map keeps names and order."""
     assert list(label_map("native", labels).items()) == [(label, label) for label in labels]
 
 
 @pytest.mark.parametrize("kind", LABEL_MAPS)
 @given(key=KEYS)
 def test_a_label_map_is_a_bijection(kind: str, key: tuple[int, int]) -> None:
-    """A label map names every class once, and no two alike."""
+    """A label map gives every class a name of its own, the same each time."""
     classes = tuple("0123456789")
     names = label_map(kind, classes, key)
     assert tuple(names) == classes
@@ -95,6 +79,6 @@ def test_a_label_map_is_a_bijection(kind: str, key: tuple[int, int]) -> None:
 
 
 def test_unknown_labels() -> None:
-    """An unknown label map is refused with the nearest one."""
+    """An unknown label map is rejected; the error names the nearest one."""
     with pytest.raises(InputError, match="unknown labels 'nativ': did you mean 'native'"):
         label_map("nativ", ("0", "1"))

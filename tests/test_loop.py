@@ -15,7 +15,7 @@ from icl_loop.core.errors import ContextFull, ReplayMismatch
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.loop import play
 from icl_loop.models import CallableModel, ReplayModel, ScriptedModel
-from icl_loop.tasks.feedback import FEEDBACK_RULES
+from icl_loop.tasks.feedback import FEEDBACK_PHRASES
 from icl_loop.tasks.task import Task
 
 
@@ -91,7 +91,7 @@ async def test_what_is_told_never_moves_the_score(answers: list[str]) -> None:
             turn.feedback.correct
             for turn in await played(session(8, feedback=kind), ScriptedModel(replies))
         ]
-        for kind in FEEDBACK_RULES
+        for kind in FEEDBACK_PHRASES
     }
     truth = session(8).task
     expected = [truth.true_label(turn) == answer for turn, answer in enumerate(answers)]

@@ -20,7 +20,7 @@ from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.labels import label_map, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Replies, Task
-from icl_loop.tasks.transforms import transform
+from icl_loop.tasks.transforms import get_transform
 from icl_loop.transcripts import (
     AnalysisIdentity,
     BranchIdentity,
@@ -106,7 +106,7 @@ class Session:
             prompts=drawn.prompts,
             feedback=self.settings.feedback.telling(self.donor.told if self.donor else None),
             key=key,
-            transform=transform(settings.pixels, settings.size, key),
+            transform=get_transform(settings.pixels, settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
             replies=cast("Replies", self.settings.context.replies),
             probes=drawn.probes,

@@ -123,6 +123,7 @@ class _Parser:
         self._exact = {**dict(rule.names), **dict(zip(labels, labels, strict=True))}
         line = next(line for line in form.splitlines() if "{label}" in line)
         self._before, _, self._after = line.strip().partition("{label}")
+        self._folded = [self._labels.fold(part).strip() for part in (self._before, self._after)]
 
     def stated(self, text: str) -> ParsedAnswer:
         """Parse by the rule `stated`."""
@@ -178,7 +179,7 @@ class _Parser:
 
     def _requested(self, line: str) -> str:
         """Return the value of a line in the requested form, else nothing."""
-        before, after = (self._labels.fold(part).strip() for part in (self._before, self._after))
+        before, after = self._folded
         start, _, value = line.partition(before) if before else ("", "", line)
         value = value.rstrip()
         found = before or (after and value.endswith(after))
@@ -189,6 +190,8 @@ class _Parser:
 
     def _value(self, value: str, *, colon: bool) -> ParsedAnswer | None:
         """Parse what follows "Answer:", or "The answer is" if there is no colon."""
+        if label := self._exact.get(value.strip()):
+            return ParsedAnswer(label, "ok")
         value = _DECIMALS.sub("", value)
         mentions = [mention for mention in self._labels.find(value) if not mention.denied]
         if mentions and _SKIPPED.fullmatch(value, 0, mentions[0].start):

@@ -1,10 +1,10 @@
-"""Feedback rules: from a judgement to the phrase that is told.
+"""Feedback: which phrase a model is told about an answer.
 
-A rule chooses among named phrases; their words are in `prompt set/`. What is told never reaches
-back to the judgement: `Feedback.correct` is fixed before a rule is called.
+The wording of the phrases is in the prompt set. The choice of a phrase never affects
+`Feedback.correct`, which is fixed first.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,75 +21,38 @@ Phrase = Literal[
     "earlier_incorrect",
 ]
 Only = Literal["both", "positive", "negative"]
-_FINE = 2**53
 
-
-@dataclass(frozen=True, slots=True)
-class ScoredAnswer:
-    """Whether the answer of a turn was right."""
-
-    turn: int
-    correct: bool
-
-
-FeedbackRule = Callable[[ScoredAnswer], Phrase]
-
-
-def correctness(judgement: ScoredAnswer) -> Phrase:
-    """Tell whether the answer was right."""
-    return "correct" if judgement.correct else "incorrect"
-
-
-def flipped(judgement: ScoredAnswer) -> Phrase:
-    """Tell the opposite of whether the answer was right."""
-    return "incorrect" if judgement.correct else "correct"
-
-
-def label(judgement: ScoredAnswer) -> Phrase:
-    """Tell whether the answer was right, and the right label."""
-    return "revealed_correct" if judgement.correct else "revealed_incorrect"
-
-
-def none(judgement: ScoredAnswer) -> Phrase:  # noqa: ARG001  it looks at nothing, which is its point
-    """Tell only that the answer was recorded."""
-    return "recorded"
-
-
-def demonstrations(judgement: ScoredAnswer) -> Phrase:  # noqa: ARG001  the history shows right answers
-    """Tell that the answer was right: the history shows the right label in its place."""
-    return "correct"
-
-
-FEEDBACK_RULES: Mapping[str, FeedbackRule] = {
-    "correctness": correctness,
-    "label": label,
-    "none": none,
-    "flipped": flipped,
-    "demonstrations": demonstrations,
+FEEDBACK_PHRASES: Mapping[str, tuple[Phrase, Phrase]] = {
+    "correctness": ("correct", "incorrect"),
+    "label": ("revealed_correct", "revealed_incorrect"),
+    "none": ("recorded", "recorded"),
+    "flipped": ("incorrect", "correct"),
+    "demonstrations": ("correct", "correct"),  # past replies are shown with the right label
 }
+"""The phrases for a right and for a wrong answer, by kind of feedback."""
 YOKED = "yoked"
-"""The kind that tells what a donor session was told; it has no rule, but words of its own."""
-FEEDBACK_KINDS = (*FEEDBACK_RULES, YOKED)
+"""The kind that repeats what a donor session was told, whatever the answers."""
+FEEDBACK_KINDS = (*FEEDBACK_PHRASES, YOKED)
 
-
-def feedback_rule(kind: str) -> FeedbackRule:
-    """Return the rule of this kind."""
-    try:
-        return FEEDBACK_RULES[kind]
-    except KeyError:
-        raise InputError(f"unknown feedback {kind!r}: {nearest(kind, FEEDBACK_KINDS)}") from None
+_EARLIER: Mapping[Phrase, Phrase] = {
+    "correct": "earlier_correct",
+    "incorrect": "earlier_incorrect",
+}
+_RESOLUTION = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class FeedbackPolicy:
-    """What a session is told: a kind, and what becomes of it on the way.
+    """How the feedback of a session is chosen.
 
     Attributes:
-        kind: Of `FEEDBACK_KINDS`.
-        noise: Probability that a verdict is told as its opposite, drawn once for each turn.
-        delay: Turns by which a verdict comes late; until the first one, answers are recorded.
-        only: Which verdicts are told; an answer of the other kind is recorded.
-        donor: What the donor session was told, turn by turn; for the kind `yoked`.
+        kind: One of `FEEDBACK_KINDS`.
+        noise: Probability that a verdict is inverted, drawn once per turn.
+        delay: Number of turns by which a verdict comes late. Until the first one, the model is
+            told that its answers are recorded.
+        only: The verdicts that are told. In place of the others, the model is told that its answer
+            is recorded.
+        donor: What the donor session was told, turn by turn, for the kind `yoked`.
     """
 
     kind: str = "correctness"
@@ -99,21 +62,23 @@ class FeedbackPolicy:
     donor: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        if self.kind != YOKED:
-            feedback_rule(self.kind)
+        if self.kind not in FEEDBACK_KINDS:
+            raise InputError(
+                f"unknown feedback {self.kind!r}: {nearest(self.kind, FEEDBACK_KINDS)}"
+            )
         changed = self.noise or self.delay or self.only != "both"
         if changed and self.kind not in ("correctness", "flipped"):
             raise InputError(
-                f"noise, delay and only change verdicts, and {self.kind!r} tells none of its own"
+                f"noise, delay and only apply to the kinds correctness and flipped, not {self.kind!r}"
             )
         if not 0 <= self.noise <= 1:
-            raise InputError(f"noise is a probability, got {self.noise}")
+            raise InputError(f"noise must be between 0 and 1, got {self.noise}")
         if self.delay < 0:
-            raise InputError(f"a delay is a number of turns, got {self.delay}")
+            raise InputError(f"delay must be 0 turns or more, got {self.delay}")
 
     @property
     def announcement(self) -> str:
-        """How the feedback is announced; what a model must not know of it is not."""
+        """The name of the sentence that announces the feedback; noise and donors stay hidden."""
         if self.kind not in ("correctness", "flipped", YOKED):
             return self.kind
         if self.delay:
@@ -121,22 +86,18 @@ class FeedbackPolicy:
         return "correctness" if self.only == "both" else self.only
 
     def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
-        """Return the phrase told of the answer of `turn`; before turn 0 there is none to tell of."""
+        """Return the phrase for the answer of `turn`; negative turns have no answer yet.
+
+        Args:
+            turn: The turn.
+            key: Seed and stream of the session.
+            correct: Whether the answer was right.
+        """
         if turn < 0:
             return "recorded"
-        turned = self.noise > 0 and _drawn(*key, turn) < self.noise
-        said = feedback_rule(self.kind)(ScoredAnswer(turn, correct != turned))
-        if (self.only, said) in (("positive", "incorrect"), ("negative", "correct")):
+        drawn = keyed_index(_RESOLUTION, *key, "feedback noise", turn) / _RESOLUTION
+        right, wrong = FEEDBACK_PHRASES[self.kind]
+        phrase = right if correct != (drawn < self.noise) else wrong
+        if (self.only, phrase) in (("positive", "incorrect"), ("negative", "correct")):
             return "recorded"
-        return _EARLIER[said] if self.delay else said
-
-
-def _drawn(seed: int, stream: int, turn: int) -> float:
-    """Return a number in [0, 1) for a turn of a stream."""
-    return keyed_index(_FINE, seed, stream, "feedback noise", turn) / _FINE
-
-
-_EARLIER: Mapping[Phrase, Phrase] = {
-    "correct": "earlier_correct",
-    "incorrect": "earlier_incorrect",
-}
+        return _EARLIER[phrase] if self.delay else phrase

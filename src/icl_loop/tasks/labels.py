@@ -1,4 +1,4 @@
-"""Label maps: the names by which the model is given the classes."""
+"""Label maps: the names under which the model sees the classes."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,11 +6,11 @@ from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import keyed_order
 
 LabelMap = Mapping[str, str]
-"""The data set's own name of each class to the name that the model is given."""
+"""From the class name in the data set to the name that the model sees."""
 Key = tuple[int, int]
-"""Seed and stream: what the random maps of a session are keyed by."""
+"""Seed and stream of a session; they determine its random choices."""
 
-NAMES = tuple(
+ABSTRACT_NAMES = tuple(
     """
     lamp stone river paper glass table cloud knife bread chair door window bridge forest silver
     basket mirror orange hammer needle thread wheel rocket bell tent path hill lake pond sand rock
@@ -18,40 +18,43 @@ NAMES = tuple(
     planet queen castle tower wall gate roof hall mill shop market church library hotel
     """.split()  # noqa: SIM905  sixty literals would take sixty lines
 )
-"""Names unrelated to what data sets hold, each one token of o200k_base and of cl100k_base, with a
-blank before it or without."""
+"""Names unrelated to the data sets. Each is one token of o200k_base and of cl100k_base, with or
+without a space before it."""
 
 
 def native(labels: tuple[str, ...], _: Key) -> LabelMap:
-    """Return the map that leaves every class its own name."""
+    """Return the map that keeps every name."""
     return {label: label for label in labels}
 
 
 def abstract(labels: tuple[str, ...], key: Key) -> LabelMap:
-    """Return a map to unrelated names, drawn for the stream."""
-    if len(labels) > len(NAMES):
-        raise InputError(f"abstract labels name at most {len(NAMES)} classes, got {len(labels)}")
-    drawn = keyed_order(len(NAMES), *key, "abstract labels")[: len(labels)].tolist()
-    return {label: NAMES[index] for label, index in zip(labels, drawn, strict=True)}
+    """Return a random map to unrelated names."""
+    if len(labels) > len(ABSTRACT_NAMES):
+        raise InputError(
+            f"abstract labels support at most {len(ABSTRACT_NAMES)} classes, got {len(labels)}"
+        )
+    drawn = keyed_order(len(ABSTRACT_NAMES), *key, "abstract labels")[: len(labels)].tolist()
+    return {label: ABSTRACT_NAMES[index] for label, index in zip(labels, drawn, strict=True)}
 
 
 def deranged(labels: tuple[str, ...], key: Key) -> LabelMap:
-    """Return a map that gives every class the name of another, drawn for the stream."""
+    """Return a random map that gives every class the name of another class."""
     return dict(zip(labels, derangement(labels, *key, "deranged labels"), strict=True))
 
 
-def swapped(names: LabelMap, key: Key) -> LabelMap:
-    """Return the map after a swap: the same names, every class under another one than before."""
-    return dict(zip(names, derangement(tuple(names.values()), *key, "swap"), strict=True))
+def swapped(label_map: LabelMap, key: Key) -> LabelMap:
+    """Return a map with the same names in which no class keeps its name."""
+    names = tuple(label_map.values())
+    return dict(zip(label_map, derangement(names, *key, "swap"), strict=True))
 
 
 def derangement(names: tuple[str, ...], *key: str | int) -> list[str]:
-    """Return `names` in an order that leaves none in its place, uniform over all such orders.
+    """Return a random order of `names` that leaves none in place, uniform over all such orders.
 
-    Orders are drawn until one does; about every third does.
+    Random orders are drawn until one qualifies, which takes about e attempts.
     """
     if len(names) < 2:
-        raise InputError(f"names can change places only among two or more, got {len(names)}")
+        raise InputError(f"swapping names needs at least two classes, got {len(names)}")
     attempt = 0
     while True:
         order = keyed_order(len(names), *key, attempt).tolist()
@@ -68,10 +71,10 @@ LABEL_MAPS: Mapping[str, Callable[[tuple[str, ...], Key], LabelMap]] = {
 
 
 def label_map(kind: str, labels: tuple[str, ...], key: Key = (0, 0)) -> LabelMap:
-    """Return the map of this kind for the classes `labels` in the session of this seed and stream.
+    """Return the map of a kind for the classes `labels` in one session.
 
     Raises:
-        InputError: There is no such kind, or it cannot name these classes.
+        InputError: The kind is unknown, or cannot name these classes.
     """
     if kind not in LABEL_MAPS:
         raise InputError(f"unknown labels {kind!r}: {nearest(kind, LABEL_MAPS)}")

@@ -1,4 +1,4 @@
-"""The task of one session: ask about a sample, read the reply, judge the answer."""
+"""The task of a session: it asks about samples, parses the replies and scores the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,27 +16,27 @@ from icl_loop.tasks.prompts import PromptSet
 from icl_loop.tasks.transforms import Transform, unchanged
 
 Replies = Literal["full", "answer"]
-"""What later requests show of a reply: all of it, or its final line alone."""
+"""How later requests show past replies: in full, or only their final line."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one session asks, and how it judges.
+    """What a session asks, and how it scores the answers.
 
     Attributes:
-        samples: The stream, one sample a turn.
-        encoding: Shows the samples.
-        size: Side of the encoded images in pixels; rows and texts have none.
-        label_map: The names by which the model is given the classes.
-        prompts: The sentences it reads.
-        feedback: What it is told.
-        key: Seed and stream: what random choices of this session are keyed by.
-        transform: What happens to the pixels before they are written.
-        swap: The turn from which on other names hold, and these; None if they hold throughout.
-        replies: What later requests show of a reply.
-        probes: Held-out samples, asked in forks.
-        checkpoints: After how many turns they are asked.
-        rule: How replies are read.
+        samples: The stream, one sample per turn.
+        encoding: The encoding of the samples.
+        size: Side of the encoded images in pixels; ignored for tables and texts.
+        label_map: The names under which the model sees the classes.
+        prompts: The prompt set.
+        feedback: What the model is told about its answers.
+        key: Seed and stream; they determine the random choices of the session.
+        transform: Applied to the pixels before they are encoded.
+        swap: The turn at which the label map changes, and the new map; None for no change.
+        replies: How later requests show past replies.
+        probes: Held-out samples.
+        checkpoints: The numbers of turns after which the probes are asked.
+        rule: How replies are parsed.
     """
 
     samples: Sequence[Sample]
@@ -54,34 +54,35 @@ class Task:
     rule: AnswerRule = STATED
 
     def __post_init__(self) -> None:
-        self.parse(Reply(""))  # refuses labels that would read the same
+        self.parse(Reply(""))  # rejects labels that cannot be told apart
         if self.transform is not unchanged and self.encoding.modality != "picture":
             raise InputError(
-                f"the pixels of a {self.encoding.modality} cannot be moved: it has none"
+                f"pixels cannot be transformed: the encoding {self.encoding.name!r} shows a"
+                f" {self.encoding.modality}"
             )
-        torn = [n for n in self.labels if ", " in n or not n.strip() or not n.isprintable()]
-        if torn:
-            raise InputError(f"a label is one line of plain text without commas, got {torn[0]!r}")
+        for label in self.labels:
+            if ", " in label or not label.strip() or not label.isprintable():
+                raise InputError(f"a label must be one line without ', ', got {label!r}")
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @cached_property
     def labels(self) -> tuple[str, ...]:
-        """The labels that the model may answer, in an order that tells nothing of the classes."""
-        given = self.label_map.values()
-        return tuple(self.label_map if self.label_map.keys() == set(given) else sorted(given))
+        """The labels that the model may answer, in an order that does not reveal the classes."""
+        names = self.label_map.values()
+        return tuple(self.label_map if self.label_map.keys() == set(names) else sorted(names))
 
     @cached_property
     def system(self) -> Message:
-        """The message that opens every request."""
-        announced = self.feedback.announcement
-        return system(
-            self.prompts.system_text(self.labels, self.encoding.name, self.size, announced)
+        """The system message of every request."""
+        text = self.prompts.system_text(
+            self.labels, self.encoding.name, self.size, self.feedback.announcement
         )
+        return system(text)
 
     def question(self, turn: int) -> Message:
-        """Return the question of this turn."""
+        """Return the question of a turn."""
         return self.question_about(self.samples[turn])
 
     def question_about(self, sample: Sample) -> Message:
@@ -89,38 +90,39 @@ class Task:
         return _question(sample, self.encoding, self.size, self.transform, self.prompts)
 
     def true_label(self, turn: int) -> str:
-        """Return the right label of this turn, in the names the model is given."""
+        """Return the right label of a turn, as the model should name it."""
         return self.label_of(self.samples[turn], turn)
 
     def label_of(self, sample: Sample, turn: int) -> str:
-        """Return the name that the class of a sample has at `turn`."""
-        swapped = self.swap is not None and turn >= self.swap[0]
-        names = self.swap[1] if self.swap is not None and swapped else self.label_map
-        return names[sample.label]
+        """Return the label of a sample, as the model should name it at this turn."""
+        label_map = self.label_map
+        if self.swap is not None and turn >= self.swap[0]:
+            label_map = self.swap[1]
+        return label_map[sample.label]
 
     def parse(self, reply: Reply) -> ParsedAnswer:
-        """Return the label that a reply answers, or why there is none."""
+        """Return the label that a reply gives, or None with the outcome."""
         return parse_answer(reply.text, self.labels, reply.finish, self.prompts.answer, self.rule)
 
     def score(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
-        """Judge the answer of this turn, then choose the words that are told of it.
+        """Score the answer of a turn, and choose what the model is told.
 
         Args:
             turn: The turn.
-            answer: What was answered.
-            past: The turns before it, all of them; needed where verdicts come late.
+            answer: The parsed answer.
+            past: All earlier turns; needed for delayed feedback.
         """
-        truth = self.true_label(turn)
-        correct = answer == truth
+        label = self.true_label(turn)
+        correct = answer == label
         if self.feedback.kind == YOKED:
             return Feedback(correct, self._told_to_donor(turn))
         about = turn - self.feedback.delay
-        verdict = correct if about == turn else about >= 0 and past[about].feedback.correct
-        phrase = self.feedback.phrase(about, self.key, correct=verdict)
-        return Feedback(correct, self.prompts.tell(phrase, truth, self.feedback.delay))
+        told_correct = correct if about == turn else about >= 0 and past[about].feedback.correct
+        phrase = self.feedback.phrase(about, self.key, correct=told_correct)
+        return Feedback(correct, self.prompts.tell(phrase, label, self.feedback.delay))
 
     def shown_reply(self, turn: int, reply: Reply, answer: str | None) -> str | None:
-        """Return what later requests show in place of the reply, or None if it is shown itself."""
+        """Return what later requests show in place of a reply, or None if they show it as it is."""
         if self.feedback.kind == "demonstrations":
             shown = self.prompts.reply(self.true_label(turn))
         elif self.replies == "answer" and answer is not None:
@@ -130,19 +132,15 @@ class Task:
         return None if shown == reply.text else shown
 
     def _told_to_donor(self, turn: int) -> str:
-        donor = self.feedback.donor
-        if donor is None or turn >= len(donor):
-            had = 0 if donor is None else len(donor)
-            raise InputError(f"turn {turn} is yoked to a donor session of {had} turns")
+        donor = self.feedback.donor or ()
+        if turn >= len(donor):
+            raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
         return donor[turn]
 
 
-@lru_cache(1_024)
+@lru_cache(1_024)  # all arms ask the same questions
 def _question(
     sample: Sample, encoding: Encoding, size: int, transform: Transform, prompts: PromptSet
 ) -> Message:
-    """Return the question about a sample: one object, since every arm asks the same ones."""
     values = prepare_sample(sample, encoding, size)
-    if transform is not unchanged:
-        values = transform(values)
-    return prompts.section_for(encoding.name).ask(encoding.encode(values))
+    return prompts.section_for(encoding.name).ask(encoding.encode(transform(values)))

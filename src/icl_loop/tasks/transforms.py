@@ -1,13 +1,13 @@
-"""Transforms of pixels: what takes away what a model knows of pictures and leaves what it can learn.
+"""Pixel transforms: they remove what a model may know about images, but not what it can learn.
 
-Each is drawn once for a stream, from its seed and number, and applied after the resize.
+A transform is drawn once per session, from its seed and stream, and applied after the resize.
 """
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 
 import numpy as np
-import scipy  # its parts are loaded where they are first used
+import scipy  # submodules are imported on first use
 from numpy.typing import NDArray
 
 from icl_loop.core.errors import InputError, nearest
@@ -15,13 +15,14 @@ from icl_loop.core.records import keyed_bits, keyed_order
 
 Pixels = NDArray[np.float32]
 Transform = Callable[[Pixels], Pixels]
-"""From pixels, float32 of shape (size, size) in 0..1, to pixels of the same shape and range."""
+"""From float32 pixels of shape (size, size) in 0..1 to pixels of the same shape and range."""
 Key = tuple[int, int]
+"""Seed and stream of a session."""
 
-MAX_PROJECTED = 32
-"""Largest side of a projected picture: its matrix has the fourth power of it in entries."""
-SPREAD = 3.0
-"""Projected values are divided by this, so that those of pictures lie in 0..1 about 0.5."""
+MAX_PROJECTED_SIZE = 32
+"""Largest side of a projected image: the matrix has size**4 entries."""
+PROJECTION_SPREAD = 3.0
+"""Divisor that keeps projected values in 0..1, around 0.5."""
 
 
 def identity(_: int, __: Key) -> Transform:
@@ -36,21 +37,23 @@ def unchanged(values: Pixels) -> Pixels:
 
 @lru_cache(256)
 def permuted(size: int, key: Key) -> Transform:
-    """Return the transform that moves every pixel to a place drawn for the stream."""
+    """Return a random permutation of the pixels."""
     order = keyed_order(size * size, *key, "pixels")
     return lambda values: values.ravel()[order].reshape(values.shape)
 
 
 @lru_cache(64)
 def projected(size: int, key: Key) -> Transform:
-    """Return a random rotation of the space of pictures, scaled into 0..1.
+    """Return a random rotation of pixel space, scaled to 0..1.
 
-    The matrix is uniform over the orthogonal ones (Stewart 1980: QR of a Gaussian matrix, signs of
-    R's diagonal made positive). Distances between pictures are kept up to one factor, but for the
-    few values that leave 0..1 and are cut off there.
+    The matrix is uniform over the orthogonal matrices (Stewart 1980: QR of a Gaussian matrix, with
+    the diagonal of R made positive). Distances between images are preserved up to one factor,
+    except for the few values that are clipped to 0..1.
     """
-    if size > MAX_PROJECTED:
-        raise InputError(f"projected pixels need a size of at most {MAX_PROJECTED}, got {size}")
+    if size > MAX_PROJECTED_SIZE:
+        raise InputError(
+            f"projected pixels need a size of at most {MAX_PROJECTED_SIZE}, got {size}"
+        )
     side = size * size
     bits = keyed_bits(side * side, *key, "projection") >> np.uint64(11)
     gaussian = scipy.special.ndtri((bits + 0.5) / 2.0**53).reshape(side, side)
@@ -58,9 +61,9 @@ def projected(size: int, key: Key) -> Transform:
     rotation = (q * np.sign(np.diag(r))).astype(np.float32)
 
     def rotate(values: Pixels) -> Pixels:
-        turned = 0.5 + (rotation @ values.ravel()) / SPREAD
-        kept: Pixels = np.clip(turned, 0, 1).astype(np.float32)
-        return kept.reshape(values.shape)
+        rotated = 0.5 + (rotation @ values.ravel()) / PROJECTION_SPREAD
+        clipped: Pixels = np.clip(rotated, 0, 1).astype(np.float32)
+        return clipped.reshape(values.shape)
 
     return rotate
 
@@ -72,11 +75,11 @@ TRANSFORMS: Mapping[str, Callable[[int, Key], Transform]] = {
 }
 
 
-def transform(kind: str, size: int, key: Key) -> Transform:
-    """Return the transform of this kind for pictures of `size` x `size` in a session.
+def get_transform(kind: str, size: int, key: Key) -> Transform:
+    """Return the transform of a kind for images of `size` x `size` pixels in one session.
 
     Raises:
-        InputError: There is no such kind, or it does not take pictures of this size.
+        InputError: The kind is unknown, or does not support this size.
     """
     if kind not in TRANSFORMS:
         raise InputError(f"unknown pixels {kind!r}: {nearest(kind, TRANSFORMS)}")
