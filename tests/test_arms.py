@@ -239,7 +239,7 @@ async def test_only_the_answer_is_kept_of_replies() -> None:
 def test_telling_that_makes_no_sense() -> None:
     """What a kind cannot do is refused, naming it."""
     for changes in ({"noise": 0.2}, {"delay": 1}, {"only": "positive"}):
-        with pytest.raises(InputError, match="noise.*not 'label'"):
+        with pytest.raises(InputError, match="not 'label'"):
             FeedbackPolicy("label", **changes)
     with pytest.raises(InputError, match=r"unknown feedback 'yokd'.*yoked"):
         FeedbackPolicy("yokd")
