@@ -1,4 +1,4 @@
-"""Tokens of a sample under each encoding, and the time that encoding takes.
+"""Measures tokens per sample and encoding time of each encoding.
 
 On 50 MNIST test images at 20 x 20 where ICL_LOOP_DATA names a folder that holds mnist/, else on
 the embedded digits. Exact where TIKTOKEN_CACHE_DIR holds the vocabularies, else estimated.
