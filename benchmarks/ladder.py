@@ -1,11 +1,11 @@
-"""Does the whole instrument say "learned" where something learns, and only there? On real MNIST.
+"""Check that the verdict is "learned" if and only if the model learns, on MNIST.
 
     python benchmarks/ladder.py
 
-The arms `feedback`, `yoked`, `none` and `stateless` are played in full, 8 streams of 200 turns, by
-learners and by simulated models that learn nothing, and the saved transcripts are analysed as
-`icl-loop analyze` does. Needs MNIST: downloaded, or found below the folder that ICL_LOOP_DATA names.
-Exits with 1 if a verdict is not the expected one.
+Reference learners and simulated models that cannot learn play the arms `feedback`, `yoked`, `none` and
+`stateless`, 8 streams of 200 turns each, and the transcripts are analysed like `icl-loop analyze` does.
+Needs MNIST, downloaded or below the folder that ICL_LOOP_DATA names. Exits with 1 if a verdict is
+unexpected.
 """
 
 import asyncio
@@ -24,19 +24,19 @@ ARMS = (
     {"name": "none", "feedback": {"kind": "none"}},
     {"name": "stateless", "context": {"policy": "stateless"}},
 )
-WANDERING = {"dataset": "mnist:test", "start": 0.2, "end": 0.2, "drift": 1.0}
-PLAYERS: Mapping[str, tuple[dict[str, object], bool]] = {
+DRIFTING = {"dataset": "mnist:test", "start": 0.2, "end": 0.2, "drift": 1.0}
+MODELS: Mapping[str, tuple[dict[str, object], bool]] = {
     "reference/propagation": ({}, True),
     "reference/nearest": ({}, True),
     "simulated/chance": ({}, False),
-    "simulated/scheduled-accuracy": (WANDERING, False),
+    "simulated/scheduled-accuracy": (DRIFTING, False),
     "simulated/win-stay-lose-shift": ({}, False),
 }
-"""Who plays, with what parameters, and whether anything is learned."""
+"""The models, their parameters, and whether they learn."""
 
 
 def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, str]:
-    """Play all arms; return the verdict and the numbers of its primary contrast."""
+    """Play all arms and return the verdict and the primary contrast."""
     made = parse(
         {
             "name": name.replace("/", "-"),
@@ -62,10 +62,10 @@ def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, st
 
 
 def main() -> None:
-    """Print a row for each player."""
+    """Print a row for each model."""
     failed = False
     print("feedback against yoked, 8 streams x 200 turns, mnist:test, grid, correct/incorrect")
-    for name, (params, learns) in PLAYERS.items():
+    for name, (params, learns) in MODELS.items():
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             verdict, numbers = play(name, params, Path(folder))

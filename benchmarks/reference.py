@@ -1,7 +1,7 @@
-"""Do the reference learners reach the accuracies that the apparatus is accepted by? On real MNIST.
+"""Check the accuracy of the reference learners on MNIST.
 
-20 streams of 500 turns on mnist:test at 20x20, 8 where nothing is expected. Needs MNIST: downloaded, or found below the folder
-that ICL_LOOP_DATA names. Exits with 1 if a row fails.
+Plays 20 streams of 500 turns on mnist:test at 20x20, or 8 for rows without an expectation. Needs MNIST,
+downloaded or below the folder that ICL_LOOP_DATA names. Exits with 1 if a row fails.
 
     python benchmarks/reference.py
 """
@@ -28,12 +28,12 @@ from icl_loop.tasks.datasets import Dataset, open_dataset
 
 STREAMS, TURNS, SEED = 20, 500, 20230315
 ROOM_FOR_ALL = 2_000_000
-"""Tokens of a window in which every turn has room."""
+"""A context window in tokens that shows every turn."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """How the streams are played."""
+    """The settings of an arm."""
 
     name: str
     model: str
@@ -62,11 +62,11 @@ class Arm:
 
 
 class ShuffledSession(Session):
-    """A session on pictures whose labels were dealt out anew."""
+    """A session on images with shuffled labels."""
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The data set with its classes in an order keyed by the seed."""
+        """The data set with its classes shuffled."""
         real = open_dataset(self.settings.task.dataset)
         order = keyed_order(len(real), self.seed, "labels shuffled")
         return replace(real, classes=real.classes[order])
@@ -74,14 +74,14 @@ class ShuffledSession(Session):
 
 @dataclass(frozen=True)
 class Row:
-    """What is expected of an arm in a block of turns; both ends count, from 1.
+    """The expected accuracy of an arm in a block of turns, counted from 1, both ends included.
 
     Attributes:
         arm: The arm.
         first: First turn of the block.
         last: Last turn of the block.
-        least: Least accuracy in percent, or None if any will do.
-        most: Most accuracy in percent, or None if any will do.
+        least: Lowest accuracy in percent, or None for no limit.
+        most: Highest accuracy in percent, or None for no limit.
     """
 
     arm: Arm
@@ -92,7 +92,7 @@ class Row:
 
     @property
     def expected(self) -> str:
-        """The bounds in words."""
+        """The bounds as text."""
         if self.least is None:
             return "-"
         return f">= {self.least:g}" if self.most is None else f"{self.least:g} to {self.most:g}"
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def _correct(arm: Arm, stream: int) -> list[bool]:
-    """Return whether the answer was right, turn by turn."""
+    """Return whether the answer of each turn was right."""
     chosen = arm.session(stream)
     return asyncio.run(_played(chosen, chosen.open_model()))
 
@@ -169,28 +169,28 @@ def _print(row: Row, correct: NDArray[np.bool_]) -> bool:
     return passed
 
 
-class Listening:
-    """Passes requests on and keeps what would go over the wire."""
+class RecordingModel:
+    """Passes requests on and records their bytes."""
 
     def __init__(self, model: ChatModel) -> None:
         self.sent: list[bytes] = []
         self._model = model
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the reply of the model within."""
+        """Return the reply of the wrapped model."""
         self.sent.append(b",".join(message.json_open for message in merged(messages)))
         return await self._model.complete(messages)
 
 
 def _same_requests() -> bool:
-    """Print whether a window of 0 turns asks as the stateless twin does, byte for byte."""
-    said = []
+    """Print whether requests with a window of 0 turns equal those of `stateless` byte by byte."""
+    sent = []
     for policy in ("last(0)", "stateless"):
         chosen = replace(NEAREST, policy=policy).session(0, turns=100)
-        listening = Listening(chosen.open_model())
-        asyncio.run(_played(chosen, listening))
-        said.append(listening.sent)
-    passed = len(said[0]) == 100 and said[0] == said[1]
+        recording = RecordingModel(chosen.open_model())
+        asyncio.run(_played(chosen, recording))
+        sent.append(recording.sent)
+    passed = len(sent[0]) == 100 and sent[0] == sent[1]
     print(
         f"{'a window of 0 turns':36}{'1-100':>8}  requests equal those of stateless".ljust(82),
         end="",

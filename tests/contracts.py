@@ -167,11 +167,11 @@ def _check_tokens(
 async def check_built_in(
     make: Callable[[int], ChatModel], conversation: Sequence[Message]
 ) -> Reply:
-    """Return the reply of a model of ours that is made from a seed, having checked it.
+    """Return the reply of a built-in model that `make` opens from a seed, having checked it.
 
-    It is a function of the seed and the request: two that are made alike reply alike, however often
-    and after whatever they are asked; whether neighbours of one role come as one message or apart;
-    and with no turn shown. Words that it does not know are refused.
+    The reply depends only on the seed and the request: not on earlier requests, and not on whether
+    neighbouring messages of one role are merged. It also answers without past turns, and it refuses
+    an unknown system text.
     """
     model, other = make(1), make(1)
     reply = await check_model(model, conversation)
@@ -189,8 +189,8 @@ async def check_built_in(
 async def check_model(model: ChatModel, conversation: Sequence[Message]) -> Reply:
     """Return the reply to `conversation`, having checked the model.
 
-    The one verb is a coroutine of the messages; it leaves them as they were; the reply is text
-    with sound counts.
+    `complete` is a coroutine function that leaves the messages unchanged and returns a text with
+    consistent token counts.
     """
     before = fingerprint(conversation)
     answering = model.complete(conversation)

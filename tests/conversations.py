@@ -1,4 +1,4 @@
-"""Requests as a session makes them, written down turn by turn."""
+"""Requests built turn by turn, as a session builds them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ LABELS = ("cat", "dog", "Ankle boot", "3", "き")
 NUMERALS = tuple("0123456789")
 _SAMPLES = list(islice(open_dataset("digits"), 40))
 DIGITS = [to_pixels(sample.image, 8) for sample in _SAMPLES]
-"""Pictures of the embedded data set, which some simulated models know."""
+"""Images of the bundled data set, which some simulated models know."""
 TRUTHS = [sample.label for sample in _SAMPLES]
 """Their labels."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """A past turn to be shown: the picture, the answer given, what was told, the right label."""
+    """A past turn: the image, the answer, the feedback phrase and the correct label."""
 
     picture: Pixels
     answer: str
@@ -37,7 +37,7 @@ def conversation(
     encoding: str = "grid",
     labels: Sequence[str] = LABELS,
 ) -> list[Message]:
-    """Return the request that asks about a picture after these turns."""
+    """Return the request that asks about an image after these turns."""
     words = words or open_prompt_set("plain")
     show, encode = words.section_for(encoding).ask, ENCODINGS[encoding].encode
     messages = [system(words.system_text(labels, encoding, len(asked), "label"))]

@@ -1,4 +1,4 @@
-"""Learners that are no language model: they understand the messages, and answer as they promise."""
+"""Built-in models parse the messages and answer as documented."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from builders import played, session
+from builders import experiment, played, session
 from contracts import check_built_in, check_model
 from conversations import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
+from icl_loop import Run
+from icl_loop.analysis.baseline import baseline
 from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
@@ -23,25 +25,25 @@ from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.reference import NearestNeighbour
 from icl_loop.models.reference.distances import DistanceCache
 from icl_loop.models.simulated import Chance
+from icl_loop.planning import plan
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, Pixels, encodings_for
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
+from icl_loop.transcripts import read
 
 RANDOM = np.random.default_rng(0)
 PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _ in range(8)]
-"""Pictures in black and white, no two alike, that every encoding writes without loss."""
+"""Different black and white images, which every encoding represents exactly."""
 
 MAY_NOT_ANSWER = {"simulated/bad-format", "simulated/refuser"}
 
-EACH_WORDING = pytest.mark.parametrize(
-    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
-)
+EACH_SET = pytest.mark.parametrize("words", [open_prompt_set(n) for n in shipped()], ids=shipped())
 EACH_ENCODING = pytest.mark.parametrize("encoding", encodings_for("picture"))
 EACH_BUILT_IN = pytest.mark.parametrize("name", BUILT_IN)
 
 
 async def answers_of(model: ChatModel, request: Sequence[Message]) -> str:
-    """Return the label that a model answers, which must be one of those it may answer."""
+    """Return the label that a model answers, which must be one of `LABELS`."""
     answer = parse_answer((await model.complete(request)).text, LABELS).answer
     assert answer is not None
     return answer
@@ -50,13 +52,13 @@ async def answers_of(model: ChatModel, request: Sequence[Message]) -> str:
 # ---- the contract --------------------------------------------------------------------------
 
 
-@EACH_WORDING
+@EACH_SET
 @EACH_ENCODING
 @EACH_BUILT_IN
 async def test_built_in_models_keep_the_contract(
     name: str, encoding: str, words: PromptSet
 ) -> None:
-    """A built-in model ends in the final line it was asked for, in any words and encoding."""
+    """A built-in model ends in the requested final line, in any prompt set and encoding."""
     past = [Past(DIGITS[1], "4", "correct"), Past(DIGITS[2], "7", "recorded")]
     request = conversation(DIGITS[0], past, words=words, encoding=encoding, labels=NUMERALS)
     reply = await check_built_in(lambda seed: open_model(name, seed=seed), request)
@@ -66,8 +68,8 @@ async def test_built_in_models_keep_the_contract(
         assert reply.text.split("\n")[-1] in {words.reply(label) for label in NUMERALS}
 
 
-async def test_given_models_keep_the_contract() -> None:
-    """A model made of a function or of a script keeps the contract, too."""
+async def test_functions_and_scripts_keep_the_contract() -> None:
+    """A model made from a function or a script keeps the contract, too."""
     request = conversation(PICTURES[0])
     said = CallableModel(lambda messages: f"{len(messages)} {messages[0].role}")
     assert (await check_model(said, request)).text == "2 system"
@@ -75,7 +77,7 @@ async def test_given_models_keep_the_contract() -> None:
 
 
 async def test_a_script_is_followed_to_its_end() -> None:
-    """A script gives its replies in order, as text or whole, and then refuses."""
+    """A script gives its replies in order, strings or whole replies, and then refuses."""
     cut = Reply("Ans", finish="length")
     model = ScriptedModel(["one", cut])
     assert [await model.complete([]), await model.complete([])] == [Reply("one"), cut]
@@ -87,8 +89,8 @@ async def test_a_script_is_followed_to_its_end() -> None:
 @pytest.mark.parametrize(
     "name", sorted(BUILT_IN.keys() - {"simulated/constant", "simulated/oracle"})
 )
-async def test_another_seed_has_its_own_answers(name: str) -> None:
-    """The same requests have the same replies by the same seed, and others by another."""
+async def test_answers_depend_on_the_seed(name: str) -> None:
+    """The same seed gives the same replies to the same requests, and another seed gives others."""
     requests = [conversation(picture, labels=NUMERALS) for picture in DIGITS]
     models = [open_model(name, seed=seed) for seed in (5, 5, 6)]
     first, again, other = [[await model.complete(each) for each in requests] for model in models]
@@ -100,7 +102,7 @@ async def test_another_seed_has_its_own_answers(name: str) -> None:
 
 
 async def test_chance_is_even() -> None:
-    """The guesser gives every label about equally often, whatever it was told before."""
+    """Chance answers every label about equally often, whatever it was told."""
     model = Chance(seed=3)
     past = [Past(PICTURES[0], "cat", "revealed_correct")]
     requests = [
@@ -117,15 +119,15 @@ async def test_chance_is_even() -> None:
 # ---- nearest neighbour ------------------------------------------------------------------------
 
 
-@EACH_WORDING
+@EACH_SET
 @EACH_ENCODING
 @pytest.mark.parametrize("wire", [list, merged])
 async def test_nearest_recalls_what_was_revealed(
     words: PromptSet, encoding: str, wire: type
 ) -> None:
-    """Asked again about a picture, nearest answers the label revealed, right or wrong as it was.
+    """Asked again about an image, nearest answers the revealed label, whether it was right or wrong.
 
-    It reads what was told in a message of its own, and merged in front of the next question.
+    Feedback may be a message of its own or merged with the next question.
     """
     past = [
         Past(picture, "dog", "revealed_incorrect" if label != "dog" else "revealed_correct", label)
@@ -137,10 +139,10 @@ async def test_nearest_recalls_what_was_revealed(
         assert await answers_of(model, request) == turn.truth
 
 
-@EACH_WORDING
+@EACH_SET
 @pytest.mark.parametrize("wire", [list, merged])
 async def test_nearest_uses_a_confirmed_answer(words: PromptSet, wire: type) -> None:
-    """Where no label is revealed, an answer that was told correct is known."""
+    """If no label is revealed, a confirmed answer counts as known."""
     past = [Past(PICTURES[0], "Ankle boot", "correct"), Past(PICTURES[1], "dog", "correct")]
     for seed in range(5):
         model = NearestNeighbour(seed)
@@ -149,10 +151,10 @@ async def test_nearest_uses_a_confirmed_answer(words: PromptSet, wire: type) -> 
             assert await answers_of(model, request) == turn.answer
 
 
-@EACH_WORDING
+@EACH_SET
 @pytest.mark.parametrize("wire", [list, merged])
 async def test_nearest_rules_out_a_refuted_answer(words: PromptSet, wire: type) -> None:
-    """An answer that was told incorrect is not given again to the same picture, another may be."""
+    """A refuted answer is not repeated for the same image; other labels remain possible."""
     wrong = [Past(PICTURES[0], label, "incorrect") for label in LABELS if label != "き"]
     for seed in range(10):
         model = NearestNeighbour(seed)
@@ -162,7 +164,7 @@ async def test_nearest_rules_out_a_refuted_answer(words: PromptSet, wire: type) 
 
 
 async def test_a_nearer_refutation_outweighs_a_farther_label() -> None:
-    """A label that the nearest picture rules out is not taken from a farther one."""
+    """A label that the nearest image rules out is not taken from a farther one."""
     near, far, farthest = (np.zeros((4, 4), dtype=np.float32) for _ in range(3))
     far[0], farthest[:] = 1, 1
     past = [
@@ -173,8 +175,8 @@ async def test_a_nearer_refutation_outweighs_a_farther_label() -> None:
     assert await answers_of(NearestNeighbour(), conversation(near, past)) == "3"
 
 
-async def test_nearest_guesses_where_nothing_is_known() -> None:
-    """What was only recorded, told in other words, or about another label, leaves all labels open."""
+async def test_nearest_guesses_if_nothing_is_known() -> None:
+    """Feedback that says nothing, is unknown, or names an unknown label leaves all labels open."""
     recorded = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "recorded")])
     unheard = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "correct")])
     unheard[3] = user("Well done, dog it is!")
@@ -186,7 +188,7 @@ async def test_nearest_guesses_where_nothing_is_known() -> None:
 
 
 async def test_nearest_reads_free_answers() -> None:
-    """An earlier reply in the learner's context counts as it is read, or not at all."""
+    """An earlier reply in free text counts if an answer can be parsed from it."""
     request = conversation(PICTURES[0], [Past(PICTURES[0], "dog", "correct")])
     request[2] = assistant('I see four legs and a tail. It is a "dog".')
     assert await answers_of(NearestNeighbour(), request) == "dog"
@@ -203,7 +205,7 @@ async def test_nearest_reads_free_answers() -> None:
     data=st.data(),
 )
 async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -> None:
-    """With labels revealed, the answer is that of a picture than which none is nearer."""
+    """With labels revealed, the answer is the label of one of the nearest images."""
     asked = data.draw(st.sampled_from(pictures)) * np.float32(data.draw(st.sampled_from([0.5, 1])))
     truths = [data.draw(st.sampled_from(LABELS)) for _ in pictures]
     past = [
@@ -218,7 +220,7 @@ async def test_nearest_is_nearest(pictures: list[Pixels], data: st.DataObject) -
 
 
 async def test_ties_are_settled_by_the_seed() -> None:
-    """Of two labels of the same picture, some seeds answer one and some the other."""
+    """If the same image had two labels, some seeds answer one and some the other."""
     past = [Past(PICTURES[0], label, "correct") for label in ("cat", "dog")]
     request = conversation(PICTURES[0], past)
     assert {await answers_of(NearestNeighbour(seed), request) for seed in range(20)} == {
@@ -240,14 +242,14 @@ ALL_BUT_PROTOTYPE = pytest.mark.parametrize(
 async def answers_about_digits(
     name: str, shown: Sequence[Past], asked: Sequence[Pixels], seed: int = 1
 ) -> list[str | None]:
-    """Return what a learner answers about each picture after the same turns."""
+    """Return the answers of a learner about each image after the same turns."""
     model = open_model(name, seed=seed)
     requests = [conversation(picture, shown, labels=NUMERALS) for picture in asked]
     return [parse_answer((await model.complete(each)).text, NUMERALS).answer for each in requests]
 
 
 def revealed(pictures: Sequence[Pixels], truths: Sequence[str]) -> list[Past]:
-    """Return turns in which the label of each picture is revealed."""
+    """Return turns in which the label of each image is revealed."""
     return [
         Past(picture, truth, "revealed_correct", truth)
         for picture, truth in zip(pictures, truths, strict=True)
@@ -257,7 +259,7 @@ def revealed(pictures: Sequence[Pixels], truths: Sequence[str]) -> list[Past]:
 @EACH_REFERENCE
 @pytest.mark.parametrize("wire", [list, merged])
 async def test_learners_recall(name: str, wire: type) -> None:
-    """Asked again about one of a few unlike pictures, a learner answers the label it was told."""
+    """Asked again about one of a few different images, a learner answers the label it was told."""
     past = revealed(PICTURES[: len(LABELS)], LABELS)
     for turn in past:
         request = wire(conversation(turn.picture, past))
@@ -266,7 +268,7 @@ async def test_learners_recall(name: str, wire: type) -> None:
 
 @ALL_BUT_PROTOTYPE
 async def test_learners_rule_out(name: str) -> None:
-    """What was refuted is not answered again to the same picture; what is left after all is."""
+    """A refuted answer is not repeated for the same image; the last remaining label is answered."""
     wrong = [Past(PICTURES[0], label, "incorrect") for label in LABELS if label != "き"]
     for seed in range(10):
         model = open_model(name, seed=seed)
@@ -277,7 +279,7 @@ async def test_learners_rule_out(name: str) -> None:
 
 @EACH_REFERENCE
 async def test_ignorance_leaves_every_label_open(name: str) -> None:
-    """Without a turn, or with turns that tell nothing, some seed answers each label."""
+    """Without turns, or with turns that say nothing, every label is answered under some seed."""
     for past in ([], [Past(picture, "dog", "recorded") for picture in PICTURES[:3]]):
         request = conversation(PICTURES[0], past)
         given_ = {await answers_of(open_model(name, seed=seed), request) for seed in range(60)}
@@ -285,8 +287,8 @@ async def test_ignorance_leaves_every_label_open(name: str) -> None:
 
 
 @EACH_REFERENCE
-async def test_names_of_labels_mean_nothing(name: str) -> None:
-    """Where the labels change their names, so do the answers, and nothing else changes."""
+async def test_label_names_do_not_matter(name: str) -> None:
+    """If labels are renamed, so are the answers, and nothing else changes."""
     others = dict(zip(NUMERALS, NUMERALS[3:] + NUMERALS[:3], strict=True))
     shown, asked = DIGITS[:30], DIGITS[30:]
     plain = await answers_about_digits(name, revealed(shown, TRUTHS[:30]), asked)
@@ -297,8 +299,8 @@ async def test_names_of_labels_mean_nothing(name: str) -> None:
 
 
 @EACH_REFERENCE
-async def test_places_of_pixels_mean_nothing(name: str) -> None:
-    """Where all pictures have their pixels moved in the same way, no answer changes."""
+async def test_pixel_positions_do_not_matter(name: str) -> None:
+    """If the pixels of all images are permuted alike, no answer changes."""
     order = np.random.default_rng(1).permutation(DIGITS[0].size)
     moved = [picture.ravel()[order].reshape(picture.shape) for picture in DIGITS]
     plain, scrambled = [
@@ -309,8 +311,8 @@ async def test_places_of_pixels_mean_nothing(name: str) -> None:
 
 
 @ALL_BUT_PROTOTYPE
-async def test_pictures_that_are_all_alike_tell_nothing_wrong(name: str) -> None:
-    """Where all pictures are the same, a learner answers one of the labels it was told of them."""
+async def test_identical_images_are_handled(name: str) -> None:
+    """If all images are the same, a learner answers one of the labels it was told."""
     blank = np.zeros((4, 4), dtype=np.float32)
     past = revealed([blank] * 12, ["dog", "3"] * 6)
     assert await answers_of(open_model(name), conversation(blank, past)) in {"dog", "3"}
@@ -319,14 +321,14 @@ async def test_pictures_that_are_all_alike_tell_nothing_wrong(name: str) -> None
 @EACH_REFERENCE
 @pytest.mark.parametrize("feedback", ["label", "demonstrations"])
 async def test_learners_learn(name: str, feedback: str) -> None:
-    """With labels revealed, a session's second half is far above chance on the embedded digits."""
+    """With labels revealed, the second half of a session is far above chance on the digits."""
     turns = await played(session(80, model=name, feedback=feedback))
     assert np.mean([turn.feedback.correct for turn in turns[40:]]) > 0.5
 
 
 @EACH_REFERENCE
 async def test_learners_learn_from_tables(name: str) -> None:
-    """With labels revealed, what was measured of a wine soon tells its kind, of which there are 3."""
+    """With labels revealed, learners soon recognise the three kinds of wine."""
     turns = await played(
         session(60, model=name, feedback="label", dataset="wine", encoding="table")
     )
@@ -340,18 +342,18 @@ async def test_learners_learn_from_tables(name: str) -> None:
 def test_distances_depend_on_the_pair_alone(
     samples: NDArray[np.float32], requests: list[list[int]]
 ) -> None:
-    """What was measured before never changes a distance, which is that of the two samples."""
+    """A distance depends on its two samples only, not on what is cached."""
     distances = DistanceCache()
     for chosen in requests:
         shown = samples[chosen]
         measured = distances.pairwise(shown)
         assert np.array_equal(measured, DistanceCache().pairwise(shown))
         assert np.allclose(measured, np.square(shown[:, None] - shown).sum(axis=2))
-        measured[:] = -1  # whoever asks may write into what is given
+        measured[:] = -1  # callers may modify the result
 
 
 async def test_propagation_learns_from_right_and_wrong_alone() -> None:
-    """With nothing but right and wrong told, the last turns of 200 are far above chance."""
+    """With only right and wrong told, the last of 200 turns are far above chance."""
     turns = await played(session(200, model="reference/propagation", feedback="correctness"))
     assert np.mean([turn.feedback.correct for turn in turns[150:]]) > 0.5
 
@@ -359,8 +361,8 @@ async def test_propagation_learns_from_right_and_wrong_alone() -> None:
 # ---- prompt sets -------------------------------------------------------------------------------
 
 
-async def test_a_prompts_of_ones_own(tmp_path: Path) -> None:
-    """A learner that listens for a user's own file understands its sentences, others do not."""
+async def test_a_prompt_set_of_your_own(tmp_path: Path) -> None:
+    """A learner parses the prompt set it was given; learners with other sets refuse."""
     path = tmp_path / "own.toml"
     path.write_text(
         'extend = "plain"\nanswer = "I pick {label}"\nimage_text.question = "{sample}"\n'
@@ -377,7 +379,23 @@ async def test_a_prompts_of_ones_own(tmp_path: Path) -> None:
             await check_model(NearestNeighbour(0, ConversationParser(other)), request)
 
 
-# ---- what is not understood -----------------------------------------------------------------
+async def test_any_prompt_set_works_from_the_plan_to_the_baseline(tmp_path: Path) -> None:
+    """Learners, plan and baseline work with a user's set, even one without any fixed words."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'extend = "plain"\nanswer = "{label}"\nplaceholder = "X"\n[image_text]\n'
+        'system = "{feedback} {encoding} {labels} {answer}"\nquestion = "{sample}"\n'
+        'encodings = {grid = "", sparse = ""}'
+    )
+    arms = [{"name": "feedback"}, {"name": "sparse", "task": {"encoding": "sparse"}}]
+    made = experiment(task={"prompts": str(path)}, arms=arms, turns=8)
+    result = await Run(made, tmp_path / "out").play()
+    for saved in map(read, result.paths):
+        assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
+    assert len((await plan(made, advised=False)).arms) == 2
+
+
+# ---- requests that cannot be parsed ----------------------------------------------------------
 
 FRAME = system(open_prompt_set("plain").system_text(LABELS, "grid", 6, "label"))
 SAME_LABELS = system(open_prompt_set("plain").system_text(("3", "３"), "grid", 6, "label"))
@@ -403,15 +421,15 @@ PNG = Message("user", (Image(b"\x89PNG"),))
         ([SAME_LABELS, ASKED], "cannot be told from"),
     ],
 )
-async def test_what_is_not_understood_is_refused(request_: list[Message], reason: str) -> None:
-    """A request that is no conversation of ours is refused with the reason, whatever is amiss."""
+async def test_other_requests_are_refused(request_: list[Message], reason: str) -> None:
+    """A request that is not from a session is refused with the reason."""
     for _ in range(2):
         with pytest.raises(RequestRefused, match=reason):
             await check_model(NearestNeighbour(), request_)
 
 
 def _messages() -> st.SearchStrategy[list[Message]]:
-    """Return requests put together from what is understood, pieces of it, and anything else."""
+    """Return requests made of valid messages, parts of them, and arbitrary text."""
     texts = st.text() | st.sampled_from(
         [
             *(open_prompt_set(name).system_text(LABELS, "grid", 6, "label") for name in shipped()),
@@ -435,7 +453,7 @@ def _messages() -> st.SearchStrategy[list[Message]]:
 @EACH_BUILT_IN
 @given(request_=_messages())
 @example(request_=[FRAME, user("Image:\n0"), user("Image:\n00"), ASKED])
-async def test_whatever_is_said_is_answered_or_refused(name: str, request_: list[Message]) -> None:
-    """Any messages at all have a reply or are refused, and never make a learner fail otherwise."""
+async def test_any_request_is_answered_or_refused(name: str, request_: list[Message]) -> None:
+    """Any list of messages gets a reply or is refused; nothing else is raised."""
     with suppress(RequestRefused):
         await check_model(open_model(name), request_)
