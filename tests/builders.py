@@ -1,4 +1,4 @@
-"""Small real sessions for tests, made the way an experiment file makes them."""
+"""Small experiments and sessions for tests, parsed as from an experiment file."""
 
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,7 +14,7 @@ from icl_loop.transcripts import TIME_FIELDS
 
 
 def experiment(**changes: Any) -> Experiment:  # noqa: ANN401  any setting of an experiment file
-    """Return a small experiment on the embedded digits; `changes` are top-level keys."""
+    """Return a small experiment on the embedded digits; `changes` are top-level settings."""
     return parse({"name": "small", "turns": 12, "streams": 2, "seed": 7, **changes})
 
 
@@ -27,7 +27,7 @@ def session(
     model: str | Mapping[str, Any] = "reference/nearest",
     **task: Any,  # noqa: ANN401  any setting of the task table
 ) -> Session:
-    """Return one session of one arm."""
+    """Return one session; `task` holds settings of the task table."""
     table = {"name": model} if isinstance(model, str) else dict(model)
     made = experiment(
         turns=turns,
@@ -41,7 +41,7 @@ def session(
 
 
 async def played(session: Session, model: ChatModel | None = None) -> list[Turn]:
-    """Return all turns of a session, by its own model or another."""
+    """Play a session with its own model or another and return its turns."""
     turns = play(session.task, model or session.open_model(), session.policy, session.window)
     return [turn async for turn in turns]
 
@@ -55,23 +55,23 @@ def play_on(
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a transcript's line in which no two plays of a session may differ."""
+    """Return the fields of a transcript line except for times."""
     return {key: value for key, value in line.items() if key not in TIME_FIELDS}
 
 
 def transcripts_of(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every transcript in `folder`, times cut out, by file name."""
+    """Return the contents of every transcript in `folder` without times, by file name."""
     return {path.name: _untimed(path.read_bytes()) for path in sorted(folder.glob("*.jsonl"))}
 
 
 def without_checksum(text: str) -> str:
-    """Return the text of a transcript without checksums, to be edited as by a careful forger."""
-    return _SEALS.sub("}", text)
+    """Return the text of a transcript without checksums, so that edits pass unnoticed."""
+    return _CHECKSUMS.sub("}", text)
 
 
 def _untimed(data: bytes) -> bytes:
     return _TIMES.sub(b"", data)
 
 
-_SEALS = re.compile(r',"crc32":"[0-9a-f]{8}"\}$', re.MULTILINE)
+_CHECKSUMS = re.compile(r',"crc32":"[0-9a-f]{8}"\}$', re.MULTILINE)
 _TIMES = re.compile(b'"(?:' + "|".join(sorted(TIME_FIELDS)).encode() + rb')":(?:"[^"]*"|[-+.\de]+)')

@@ -1,4 +1,4 @@
-"""What every test may use."""
+"""Settings and fixtures for all tests."""
 
 import os
 import sys
@@ -10,12 +10,12 @@ from hypothesis import HealthCheck, settings
 from command_line import Command, Done
 from icl_loop.cli import main
 
-# The machines that run these tests are small and shared: a slow example is no failure.
+# Test machines may be slow and shared, so a slow example is not a failure.
 settings.register_profile(
     "shared",
     deadline=None,
     max_examples=50,
-    database=None,  # nothing is left behind, and a failure prints how to repeat it
+    database=None,  # leave no files; a failure prints how to reproduce it
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=bool(os.environ.get("CI")),
 )
@@ -23,22 +23,22 @@ settings.load_profile("shared")
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are processors: tests of waits and kills mostly wait."""
+    """Return one worker more than there are processors, because some tests mostly wait."""
     return (os.cpu_count() or 1) + 1
 
 
 @pytest.fixture
 def mnist() -> str:
-    """Name of the real MNIST test set; skips where it has not been put."""
+    """Name of the real MNIST test set; skips the test if it is missing."""
     folder = os.environ.get("ICL_LOOP_DATA")
     if not folder or not Path(folder, "mnist").is_dir():
-        pytest.skip("ICL_LOOP_DATA names no folder that holds mnist/")
+        pytest.skip("ICL_LOOP_DATA is not set to a folder with mnist/")
     return "mnist:test"
 
 
 @pytest.fixture
 def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command line, called as its console script calls it."""
+    """Runs the command line in this process, as its console script does."""
 
     def run(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""The laws of the arms: what each control changes, and that it changes nothing else."""
+"""Tests of the controls: each changes what it should, and nothing else."""
 
 import json
 import random
@@ -35,7 +35,7 @@ YOKED = {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}}
 
 
 def one(turns: int = 12, stream: int = 0, **changes: Any) -> Session:  # noqa: ANN401  any top-level key
-    """Return one session of one arm with any settings."""
+    """Return one session; `changes` are top-level settings."""
     made = experiment(turns=turns, streams=stream + 1, **changes)
     return list(made.sessions())[stream]
 
@@ -45,7 +45,7 @@ def one(turns: int = 12, stream: int = 0, **changes: Any) -> Session:  # noqa: A
 
 @given(key=KEYS)
 def test_deranged_labels_leave_none_in_place(key: tuple[int, int]) -> None:
-    """Deranged, every class has the name of another one."""
+    """Deranged labels give every class the name of another one."""
     names = deranged(LABELS, key)
     assert set(names.values()) == set(LABELS)
     assert not any(label == name for label, name in names.items())
@@ -53,7 +53,7 @@ def test_deranged_labels_leave_none_in_place(key: tuple[int, int]) -> None:
 
 @given(key=KEYS)
 def test_a_swap_moves_every_name(key: tuple[int, int]) -> None:
-    """After a swap the names are the same, and no class has the one that it had."""
+    """A swap keeps the set of names and gives every class another one."""
     before = abstract(LABELS, key)
     after = swapped(before, key)
     assert set(after.values()) == set(before.values())
@@ -61,14 +61,14 @@ def test_a_swap_moves_every_name(key: tuple[int, int]) -> None:
 
 
 def test_label_maps_differ_by_stream() -> None:
-    """Two streams seldom have the same map."""
+    """Different streams have different label maps."""
     assert len({tuple(abstract(LABELS, (0, stream)).items()) for stream in range(50)}) == 50
     assert len({tuple(deranged(LABELS, (0, stream)).items()) for stream in range(50)}) == 50
 
 
 @pytest.mark.parametrize("labels", ["abstract", "deranged"])
-def test_the_order_of_the_names_tells_nothing(labels: str) -> None:
-    """The names are listed in an order that is the same for every map with these names."""
+def test_names_are_listed_in_alphabetical_order(labels: str) -> None:
+    """The order of the names does not reveal which class each name belongs to."""
     task = one(task={"labels": labels}).task
     assert list(task.labels) == sorted(task.labels)
     assert task.labels != tuple(task.label_map.values())
@@ -76,7 +76,7 @@ def test_the_order_of_the_names_tells_nothing(labels: str) -> None:
 
 @pytest.fixture(params=VOCABULARIES)
 def vocabulary(request: pytest.FixtureRequest) -> TokenCounter:
-    """A true counter; skips where the vocabularies have not been put."""
+    """A tiktoken counter; skips the test if the vocabulary is missing."""
     try:
         return token_counter(request.param)
     except InputError as error:
@@ -84,14 +84,14 @@ def vocabulary(request: pytest.FixtureRequest) -> TokenCounter:
 
 
 def test_abstract_names_are_single_tokens(vocabulary: TokenCounter) -> None:
-    """Every name is one token of the vocabulary, with a blank before it or without."""
+    """Every name is one token of the vocabulary, with or without a blank before it."""
     assert len(set(ABSTRACT_NAMES)) == len(ABSTRACT_NAMES) > 50
     assert {vocabulary.count(blank + name) for name in ABSTRACT_NAMES for blank in ("", " ")} == {1}
 
 
 @pytest.mark.parametrize("prompts", shipped())
-def test_told_words_are_equally_long(vocabulary: TokenCounter, prompts: str) -> None:
-    """What is told with feedback, yoked and without feedback has the same number of tokens."""
+def test_feedback_phrases_have_the_same_length(vocabulary: TokenCounter, prompts: str) -> None:
+    """The phrases for correct, incorrect and recorded answers have the same number of tokens."""
     told = open_prompt_set(prompts).told
     assert (
         len({vocabulary.count(text) for text in (told.correct, told.incorrect, told.recorded)}) == 1
@@ -100,7 +100,7 @@ def test_told_words_are_equally_long(vocabulary: TokenCounter, prompts: str) -> 
 
 @given(key=KEYS)
 def test_permuted_pixels_are_the_same_pixels(key: tuple[int, int]) -> None:
-    """A permutation moves pixels and changes none; distances between pictures stay."""
+    """A permutation keeps the pixel values and the distances between images."""
     move = get_transform("permuted", 4, key)
     one_picture = (np.arange(16, dtype=np.float32) / np.float32(16)).reshape(4, 4)
     moved = move(one_picture)
@@ -110,7 +110,7 @@ def test_permuted_pixels_are_the_same_pixels(key: tuple[int, int]) -> None:
 
 
 def test_projected_pixels_keep_distances() -> None:
-    """A projection keeps the distances of real pictures up to its one factor, nearly."""
+    """A projection scales the distances between real images by nearly the same factor."""
     session = one(30)
     pictures = [to_pixels(sample.image, 20) for sample in session.task.samples]
     turn = get_transform("projected", 20, (1, 2))
@@ -125,13 +125,13 @@ def test_projected_pixels_keep_distances() -> None:
 
 
 def test_projected_pixels_have_a_largest_size() -> None:
-    """A projection of large pictures is refused before it takes memory."""
+    """A projection of large images is refused before it allocates memory."""
     with pytest.raises(InputError, match=f"a size of at most {MAX_PROJECTED_SIZE}, got 33"):
         get_transform("projected", 33, (0, 0))
 
 
-async def test_a_learner_without_eyes_learns_permuted_pixels_alike() -> None:
-    """To the nearest neighbour, permuted pixels and other names are the same task."""
+async def test_nearest_neighbour_learns_permuted_pixels_equally_well() -> None:
+    """For the nearest neighbour, permuted pixels and other names do not change the difficulty."""
     plain = await played(one(40, feedback={"kind": "label"}))
     for changes in ({"pixels": "permuted"}, {"labels": "abstract"}, {"labels": "deranged"}):
         other = await played(one(40, feedback={"kind": "label"}, task=changes))
@@ -144,12 +144,12 @@ async def test_a_learner_without_eyes_learns_permuted_pixels_alike() -> None:
 
 
 def told(turns: list[Turn]) -> list[str]:
-    """Return what was told, turn by turn."""
+    """Return the feedback told on each turn."""
     return [turn.feedback.told for turn in turns]
 
 
 def right(turns: list[Turn]) -> list[bool]:
-    """Return which answers were right, turn by turn."""
+    """Return whether the answer of each turn was correct."""
     return [turn.feedback.correct for turn in turns]
 
 
@@ -157,14 +157,14 @@ EN = open_prompt_set("plain").told
 
 
 async def test_flipped_feedback() -> None:
-    """Flipped, right answers are called incorrect and wrong ones correct; the score stays true."""
+    """Flipped feedback tells the opposite of the score, and the score stays correct."""
     turns = await played(one(30, feedback={"kind": "flipped"}))
     assert told(turns) == [EN.incorrect if correct else EN.correct for correct in right(turns)]
     assert right(turns) == [turn.answer == turn.label for turn in turns]
 
 
 async def test_noisy_feedback() -> None:
-    """Noise turns about as many verdicts as it says, and always those of the same turns."""
+    """Noise flips about the stated share of feedback, and always on the same turns."""
     turns = await played(one(150, model={"name": "simulated/chance"}, feedback={"noise": 0.3}))
     turned = [
         said != (EN.correct if correct else EN.incorrect)
@@ -180,14 +180,14 @@ async def test_noisy_feedback() -> None:
 
 
 async def test_noise_of_one_is_flipped() -> None:
-    """When every verdict is noise, feedback is flipped."""
+    """Noise with probability 1 is flipped feedback."""
     noisy = await played(one(feedback={"noise": 1.0}))
     assert told(noisy) == told(await played(one(feedback={"kind": "flipped"})))
 
 
 @pytest.mark.parametrize("delay", [1, 3])
 async def test_delayed_feedback(delay: int) -> None:
-    """Delayed, each verdict is told so many turns late, and says of which answer it is."""
+    """Delayed feedback is told the stated number of turns later and says which answer it is about."""
     turns = await played(one(20, feedback={"delay": delay}))
     words = open_prompt_set("plain")
     assert told(turns)[:delay] == [EN.recorded] * delay
@@ -197,8 +197,8 @@ async def test_delayed_feedback(delay: int) -> None:
         assert (heard.correct, heard.ago) == (right(turns)[turn.index - delay], delay)
 
 
-async def test_a_learner_hears_late() -> None:
-    """The nearest neighbour credits a late verdict to the answer that it is about."""
+async def test_a_learner_uses_delayed_feedback() -> None:
+    """The nearest neighbour assigns delayed feedback to the right answer."""
     late = await played(one(60, feedback={"delay": 1}, task={"labels": "deranged"}))
     at_once = await played(one(60, task={"labels": "deranged"}))
     assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
@@ -208,7 +208,7 @@ async def test_a_learner_hears_late() -> None:
 
 @pytest.mark.parametrize(("only", "said"), [("positive", EN.correct), ("negative", EN.incorrect)])
 async def test_one_sided_feedback(only: str, said: str) -> None:
-    """One-sided, one verdict is told and the other answers are recorded."""
+    """One-sided feedback tells one verdict and only acknowledges the other answers."""
     turns = await played(one(30, feedback={"only": only}))
     assert set(told(turns)) == {said, EN.recorded}
     honest = [correct == (only == "positive") for correct in right(turns)]
@@ -216,7 +216,7 @@ async def test_one_sided_feedback(only: str, said: str) -> None:
 
 
 async def test_demonstrations_show_right_answers() -> None:
-    """Demonstrations put the right label where the answer was; the score is of the model's own."""
+    """Demonstrations show the correct label as the answer, and score the model's own answer."""
     session = one(20, feedback={"kind": "demonstrations"})
     turns = await played(session, ScriptedModel(["Answer: 0, I think"] * 20))
     words = open_prompt_set("plain")
@@ -227,8 +227,8 @@ async def test_demonstrations_show_right_answers() -> None:
     assert not all(right(turns))
 
 
-async def test_only_the_answer_is_kept_of_replies() -> None:
-    """Where replies are kept short, later requests show the final line and the file the whole reply."""
+async def test_replies_can_be_shortened_to_the_answer() -> None:
+    """With replies = "answer", later requests show the last line and the transcript the whole reply."""
     session = one(6, context={"replies": "answer"})
     replies = ["It has two loops.\n\nAnswer: 8", "I do not know"] * 3
     turns = await played(session, ScriptedModel(replies))
@@ -236,8 +236,8 @@ async def test_only_the_answer_is_kept_of_replies() -> None:
     assert [turn.reply.text for turn in turns] == replies
 
 
-def test_telling_that_makes_no_sense() -> None:
-    """What a kind cannot do is refused, naming it."""
+def test_impossible_feedback_is_refused() -> None:
+    """Options that a kind of feedback does not support are refused."""
     for changes in ({"noise": 0.2}, {"delay": 1}, {"only": "positive"}):
         with pytest.raises(InputError, match="not 'label'"):
             FeedbackPolicy("label", **changes)
@@ -251,8 +251,8 @@ def test_telling_that_makes_no_sense() -> None:
 # ---- yoked ---------------------------------------------------------------------------------
 
 
-async def test_a_yoked_session_is_told_what_its_donor_was(tmp_path: Path) -> None:
-    """Turn by turn, whatever it answers; it begins with the same words, and is scored by the truth."""
+async def test_a_yoked_session_is_told_the_feedback_of_its_donor(tmp_path: Path) -> None:
+    """A yoked session has the system message and feedback of its donor, and its own true score."""
     made = experiment(streams=3, arms=[YOKED, {"name": "feedback"}])
     result = await Run(made, tmp_path).play()
     assert result.complete
@@ -267,11 +267,11 @@ async def test_a_yoked_session_is_told_what_its_donor_was(tmp_path: Path) -> Non
         assert await verify(yoked) == 12
 
 
-async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
-    """Where a donor cannot go on, the yoked session says so; on resume both are played."""
+async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
+    """If a donor stops, its yoked session stops with an error and is not begun."""
 
     class Fails(ScriptedModel):
-        """Gives out after a few replies."""
+        """Fails after a few replies."""
 
     made = experiment(streams=2, arms=[YOKED, {"name": "feedback"}])
     few = ["Answer: 1"] * 5
@@ -284,11 +284,11 @@ async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
     ("changes", "complaint"),
     [
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked", "donor": "fedback"}}, {"name": "feedback"}]}, "no arm 'fedback'.*feedback"),
-        ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "names the arm of its donors"),
-        ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "names the arm of its donors"),
-        ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "is not told correct or incorrect"),
-        ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "in other words, 'plain-ja'"),
-        ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "from another stream; there is one"),
+        ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "donor is required for a yoked arm"),
+        ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "donor is required for a yoked arm"),
+        ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "must have feedback.kind = 'correctness'"),
+        ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "another prompt set, 'plain-ja'"),
+        ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "set streams to 2 or more"),
         ({"task": {"swap_at": 12}}, "task.swap_at = 12: the session has 12 turns"),
         ({"probes": {"at": [13]}}, "probes.at = 13: the session has 12 turns"),
         ({"task": {"pixels": "permutd"}}, "permuted"),
@@ -296,14 +296,14 @@ async def test_a_donor_that_stops_stops_the_yoked(tmp_path: Path) -> None:
         ({"feedback": {"noise": 1.5}}, "feedback.noise"),
     ],
 )  # fmt: skip
-def test_arms_that_make_no_sense(changes: dict[str, Any], complaint: str) -> None:
-    """What cannot be played is refused before the first request, naming the arm and the key."""
+def test_impossible_arms_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    """Settings that cannot be played are refused before the first request."""
     with pytest.raises(InputError, match=complaint):
         experiment(**changes)
 
 
-async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
-    """A yoked session no longer verifies once the words its donor was told were changed."""
+async def test_an_edited_donor_is_detected(tmp_path: Path) -> None:
+    """A yoked session does not verify if the feedback of its donor was edited or is missing."""
     result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path).play()
     assert result.complete
     donor = tmp_path / "small" / "feedback-1.jsonl"
@@ -319,7 +319,7 @@ async def test_an_edited_donor_is_noticed(tmp_path: Path) -> None:
 
 
 async def test_a_swap_changes_names_halfway() -> None:
-    """Until the swap the names are those before, from then on every sample has another."""
+    """From the swap on, every sample has another name; before it, none."""
     plain = one(20, task={"labels": "abstract"}).task
     swap = one(20, task={"labels": "abstract", "swap_at": 10}).task
     assert swap.labels == plain.labels
@@ -327,8 +327,8 @@ async def test_a_swap_changes_names_halfway() -> None:
     assert all(swap.true_label(t) != plain.true_label(t) for t in range(10, 20))
 
 
-async def test_a_reset_wipes_the_history() -> None:
-    """From the reset on, no request shows a turn before it; until then all is as without."""
+async def test_a_reset_hides_earlier_turns() -> None:
+    """After a reset no request shows an earlier turn; before it, requests are unchanged."""
     wiped = await played(one(20, context={"policy": "reset(10) | block"}))
     whole = await played(one(20, context={"policy": "block"}))
     assert [t.request for t in wiped[:10]] == [t.request for t in whole[:10]]
@@ -339,8 +339,8 @@ async def test_a_reset_wipes_the_history() -> None:
 PROBED = {"probes": {"at": [0, 6, 12], "count": 10}}
 
 
-async def test_probes_leave_the_session_as_it_is(tmp_path: Path) -> None:
-    """With probes, every turn is as without; the same held-out samples come at each checkpoint."""
+async def test_probes_do_not_change_the_session(tmp_path: Path) -> None:
+    """Turns are the same with and without probes, and every checkpoint asks the same samples."""
     await Run(experiment(**PROBED), tmp_path / "probed").play()
     await Run(experiment(), tmp_path / "plain").play()
     for path in sorted((tmp_path / "plain" / "small").glob("*.jsonl")):
@@ -357,15 +357,15 @@ async def test_probes_leave_the_session_as_it_is(tmp_path: Path) -> None:
         assert await verify(probed) == 12
 
 
-async def test_a_session_cut_among_its_probes_goes_on(tmp_path: Path) -> None:
-    """Cut anywhere and resumed, a probed session is the one never cut."""
+async def test_a_session_with_probes_can_be_resumed(tmp_path: Path) -> None:
+    """A session with probes that is cut anywhere and resumed equals the uninterrupted one."""
     made = experiment(streams=1, **PROBED)
     await Run(made, tmp_path / "whole").play()
     whole = transcripts_of(tmp_path / "whole" / "small")
     (data,) = [path.read_bytes() for path in (tmp_path / "whole" / "small").glob("*.jsonl")]
     lines = data.splitlines(keepends=True)
-    dice = random.Random(1)  # noqa: S311  places to cut, no secrets
-    for count in dice.sample(range(1, len(lines)), 12):
+    random_state = random.Random(1)  # noqa: S311  no secrets
+    for count in random_state.sample(range(1, len(lines)), 12):
         folder = tmp_path / f"cut{count}" / "small"
         folder.mkdir(parents=True)
         (folder / "feedback-0.jsonl").write_bytes(b"".join(lines[:count]) + lines[count][:7])
@@ -373,8 +373,8 @@ async def test_a_session_cut_among_its_probes_goes_on(tmp_path: Path) -> None:
         assert transcripts_of(folder) == whole
 
 
-async def test_an_edited_probe_is_noticed(tmp_path: Path) -> None:
-    """A probe whose answer, judgement or place was changed does not verify, or is not read."""
+async def test_an_edited_probe_is_detected(tmp_path: Path) -> None:
+    """A probe with an edited score, request, sample or position does not verify."""
     result = await Run(experiment(streams=1, **PROBED), tmp_path).play()
     (path,) = result.paths
     lines = [json.loads(line) for line in path.read_text().splitlines()]
@@ -395,15 +395,15 @@ async def test_an_edited_probe_is_noticed(tmp_path: Path) -> None:
         read(edited(after_turn=3))
 
 
-def test_probes_that_are_too_many() -> None:
-    """More probes than a data set has left are refused, saying what to do."""
+def test_too_many_probes_are_refused() -> None:
+    """More probes than the data set has unused samples are refused."""
     with pytest.raises(InputError, match="ask fewer probes"):
         experiment(probes={"at": [0], "count": 2_000}).check()
 
 
 @pytest.mark.parametrize("name", ["article", "grid", "ascii", "sparse", "png"])
-def test_every_encoding_takes_permuted_pixels(name: str) -> None:
-    """What was permuted is shown and read back like any other picture."""
+def test_every_image_encoding_shows_permuted_pixels(name: str) -> None:
+    """Permuted images are encoded and decoded like any other image."""
     task = one(2, task={"pixels": "permuted", "encoding": name}).task
     how = get_encoding(name)
     assert isinstance(how, PixelEncoding)
@@ -412,8 +412,8 @@ def test_every_encoding_takes_permuted_pixels(name: str) -> None:
     assert np.abs(how.decode(how.encode(moved)) - moved).max() <= 0.5
 
 
-def test_a_table_has_no_pixels_to_move() -> None:
-    """Permuted pixels of a table or text are refused before the first request."""
+def test_pixels_of_a_table_cannot_be_permuted() -> None:
+    """Permuted pixels are refused for tables."""
     with pytest.raises(InputError, match="pixels cannot be transformed"):
         experiment(task={"dataset": "iris", "encoding": "table", "pixels": "permuted"}).check()
 
@@ -430,7 +430,7 @@ CLEAR = {
 
 
 async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
-    """Once the streams played are evidence enough, no more are begun, and the folder says why."""
+    """When the evidence suffices, no further stream is begun, and a file in the folder records it."""
     run = Run(experiment(**CLEAR), tmp_path, concurrency=2, stop_early=True)
     result = await run.play()
     assert result.complete
@@ -445,8 +445,8 @@ async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
     assert again.early_stop.differences[: len(said["differences"])] == result.early_stop.differences
 
 
-async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
-    """Where both arms guess, every stream is played."""
+async def test_without_an_effect_a_run_does_not_stop_early(tmp_path: Path) -> None:
+    """If both arms guess, every stream is played."""
     changes: dict[str, Any] = {**CLEAR, "model": {"name": "simulated/chance"}, "streams": 6}
     result = await Run(experiment(**changes), tmp_path, stop_early=True).play()
     assert result.early_stop is None
@@ -454,13 +454,13 @@ async def test_no_effect_stops_no_run(tmp_path: Path) -> None:
 
 
 async def test_stopping_early_needs_a_primary_contrast(tmp_path: Path) -> None:
-    """Without a primary contrast there is no evidence to stop by."""
+    """Stopping early without a primary contrast is refused."""
     with pytest.raises(InputError, match="needs a primary contrast"):
         await Run(experiment(), tmp_path, stop_early=True).play()
 
 
 async def test_streams_can_be_added_to_yoked_arms(tmp_path: Path) -> None:
-    """A yoked session keeps its donor when streams are added; what was played stays as it was."""
+    """If streams are added, saved yoked sessions keep their donors."""
     arms = [YOKED, {"name": "feedback"}]
     await Run(experiment(streams=2, arms=arms), tmp_path).play()
     before = transcripts_of(tmp_path / "small")
@@ -483,7 +483,7 @@ LADDER: dict[str, Any] = {
 
 
 async def test_streams_are_played_in_order(tmp_path: Path) -> None:
-    """Each stream is played before the next; a donor comes with the first stream that needs it."""
+    """Streams are played in order, and a donor with the first stream that needs it."""
     begun: list[str] = []
 
     def note(session: Session, turn: Turn) -> None:
@@ -502,7 +502,7 @@ async def test_streams_are_played_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 32])
 async def test_stopping_early_saves_streams(tmp_path: Path, concurrency: int) -> None:
-    """Whatever plays at once, a clear effect in a yoked design leaves streams unplayed."""
+    """A clear effect in a yoked design saves streams, at any concurrency."""
     played = 0
 
     def note(_: Session, __: Turn) -> None:
@@ -521,8 +521,8 @@ async def test_stopping_early_saves_streams(tmp_path: Path, concurrency: int) ->
     assert concluded.stopped_early
 
 
-async def test_a_run_that_was_over_anyway_did_not_stop_early(tmp_path: Path) -> None:
-    """Where the evidence comes with the last stream, the verdict rests on p as in any whole run."""
+async def test_a_complete_run_did_not_stop_early(tmp_path: Path) -> None:
+    """If the evidence suffices only after the last stream, the run is not recorded as stopped early."""
     made = experiment(**{**LADDER, "streams": 5}, model={"name": "reference/propagation"})
     result = await Run(made, tmp_path, stop_early=True, concurrency=1).play()
     assert result.complete
@@ -530,19 +530,19 @@ async def test_a_run_that_was_over_anyway_did_not_stop_early(tmp_path: Path) -> 
     assert (tmp_path / "small" / "stopped-early.json").exists() == (result.early_stop is not None)
 
 
-async def test_a_yoked_session_is_never_its_own_donor(tmp_path: Path) -> None:
-    """An edited donor that could never have been is refused in words instead of waited for."""
+async def test_a_wrong_donor_is_refused(tmp_path: Path) -> None:
+    """If the recorded donor was edited to an impossible one, the session stops with an error."""
     made = experiment(arms=[YOKED, {"name": "feedback"}])
     await Run(made, tmp_path).play()
     path = tmp_path / "small" / "yoked-0.jsonl"
     lines = without_checksum(path.read_text()).splitlines(keepends=True)
     path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
     result = await Run(made, tmp_path).play()
-    assert ["cannot be the donor" in str(stop.reason) for stop in result.stopped] == [True]
+    assert ["is another session" in str(stop.reason) for stop in result.stopped] == [True]
 
 
-async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Path) -> None:
-    """Yoked to a session that ended with its window, a session ends there, too, and the run is done."""
+async def test_a_yoked_session_ends_where_its_donor_did(tmp_path: Path) -> None:
+    """If the context of a donor fills up, its yoked session ends after as many turns."""
     made = experiment(
         turns=60,
         arms=[YOKED, {"name": "feedback"}],
@@ -559,7 +559,7 @@ async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Pat
         assert await verify(saved) == len(saved.turns)
 
 
-# ---- what an experiment file refuses ---------------------------------------------------------
+# ---- refused settings ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -568,24 +568,24 @@ async def test_a_donor_whose_window_filled_up_leaves_as_many_turns(tmp_path: Pat
         ({"headers": {"api-key": "sk-canary"}}, "headers_env"),
         ({"headers": {"X-Goog-Api-Key": "sk-canary"}}, "headers_env"),
         ({"params": {"extra_body": {"api-key": "sk-canary"}}}, "api_key_env"),
-        ({"base_url": "http://127.0.0.1:1/v1?key=sk-canary"}, "must not hold a key"),
+        ({"base_url": "http://127.0.0.1:1/v1?key=sk-canary"}, "must not contain a key"),
     ],
 )
 def test_secrets_are_kept_out_of_files(changes: dict[str, Any], complaint: str) -> None:
-    """What looks like a secret is refused, wherever in the model's table it stands, unrepeated."""
+    """Secrets in the model table are refused, and not repeated in the error."""
     with pytest.raises(InputError, match=complaint) as refused:
         experiment(model={"name": "some-model", **changes})
     assert "canary" not in str(refused.value)
 
 
-def test_a_contrast_takes_two_arms() -> None:
-    """An arm is not compared with itself."""
+def test_a_contrast_needs_two_arms() -> None:
+    """The two arms of the primary contrast must differ."""
     with pytest.raises(InputError, match="two different arms"):
         experiment(arms=[{"name": "a"}], analysis={"primary": ["a", "a"]})
 
 
-async def test_probes_are_unlike_the_stream(tmp_path: Path) -> None:
-    """A sample whose words were asked before is no held-out probe, whatever its number."""
+async def test_probes_are_not_in_the_stream(tmp_path: Path) -> None:
+    """A sample with the same content as one of the stream is not used as a probe."""
     rows = [f"{text},{kind}" for kind in "xy" for text in ("one", "two", "three", "four") * 4]
     (tmp_path / "twice.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
     made = experiment(

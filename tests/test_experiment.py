@@ -1,7 +1,9 @@
-"""The laws of experiment files: checked whole, in words, before the first request."""
+"""Tests of experiment files: arms, overrides, and errors before the first request."""
 
+import ast
 import re
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from builders import experiment, session
 from icl_loop.context import POLICIES, context_policy
 from icl_loop.core.errors import InputError
-from icl_loop.experiment import Session, Settings, load, parse
+from icl_loop.experiment import Session, Settings, load, parse, settings
 
 
 def write(folder: Path, text: str) -> Path:
@@ -21,8 +23,8 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_arms_are_laid_over_the_tables(tmp_path: Path) -> None:
-    """An arm is the file's tables with the arm's own keys on top, and nothing else changes."""
+def test_an_arm_overrides_the_tables(tmp_path: Path) -> None:
+    """An arm has the settings of the file except for the keys it overrides."""
     path = write(
         tmp_path,
         """
@@ -48,7 +50,7 @@ def test_arms_are_laid_over_the_tables(tmp_path: Path) -> None:
 
 
 def test_every_arm_plays_the_same_streams() -> None:
-    """Sessions of one stream show the same samples in the same order in every arm."""
+    """Sessions of one stream have the same samples in the same order in every arm."""
     made = experiment(arms=[{"name": "a"}, {"name": "b", "task": {"encoding": "ascii"}}])
     ids: dict[int, set[tuple[str, ...]]] = {}
     for each in made.sessions():
@@ -89,7 +91,7 @@ WRONG = {
     "name = ": ("TOML", ""),
     'name = "e"\nencoding = "grid"': ("encoding", "did you mean 'task.encoding'"),
     'name = "e"\n[task]\nkind = "none"': ("task.kind", "did you mean 'feedback.kind'"),
-    'name = "e"\n[[arms]]\nname = "a"\nturns = 3': ("arms[0].turns", "above them"),
+    'name = "e"\n[[arms]]\nname = "a"\nturns = 3': ("arms[0].turns", "top level"),
     'name = "e"\n[task]\nencoding = 3': ("task.encoding = 3", "choose one of"),
     'name = "e"\ntask = "digits"': ("task = 'digits'", "must be a table"),
     'name = "e"\n[probes]\nat = [1, "x"]': ("probes.at[1] = 'x'", "must be a whole number"),
@@ -100,13 +102,13 @@ WRONG = {
     'name = "e"\n[model]\nmerge_roles = "yes"': ("model.merge_roles = 'yes'", "true or false"),
     'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),
 }
-FOREIGN = re.compile(r"Input|should|valid |validation|instance|Value error|\bNone\b")
-"""Words of the library that holds settings to their kinds; ours are other ones."""
+PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation|instance|Value error|\bNone\b")
+"""Words of pydantic's own messages, which users should not see."""
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_wrong_files_are_refused_in_words(tmp_path: Path, text: str) -> None:
-    """What is wrong is one error that names the file's key, the value, the nearest choice."""
+def test_an_invalid_file_is_refused(tmp_path: Path, text: str) -> None:
+    """The error names the key, the value and the nearest choice, on one line and without secrets."""
     key, said = WRONG[text]
     with pytest.raises(InputError) as caught:
         load(write(tmp_path, text)).check()
@@ -117,7 +119,7 @@ def test_wrong_files_are_refused_in_words(tmp_path: Path, text: str) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A file that is not there is one error that names it."""
+    """The error for a missing file names it."""
     with pytest.raises(InputError, match=r"nowhere\.toml"):
         load(tmp_path / "nowhere.toml")
 
@@ -133,8 +135,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("model.params.temperature=0.5", 0.5),
     ],
 )
-def test_set_lays_a_value_over_the_file(tmp_path: Path, change: str, value: object) -> None:
-    """`KEY=VALUE` replaces one setting; a value that is no TOML is a string."""
+def test_set_overrides_a_setting(tmp_path: Path, change: str, value: object) -> None:
+    """`KEY=VALUE` replaces one setting; a value that is not TOML is a string."""
     made = load(write(tmp_path, 'name = "e"\nmodel.name = "served"'), [change])
     found: object = {"turns": made.turns, **made.arms["feedback"].model_dump()}
     for part in change.partition("=")[0].strip().split("."):
@@ -144,8 +146,8 @@ def test_set_lays_a_value_over_the_file(tmp_path: Path, change: str, value: obje
 
 
 @pytest.mark.parametrize("change", ["turns", "=3", "a..b=1", "", ".=1"])
-def test_a_change_that_is_none_is_refused(tmp_path: Path, change: str) -> None:
-    """A change without key or value is one error that shows the form."""
+def test_a_malformed_override_is_refused(tmp_path: Path, change: str) -> None:
+    """The error for an override without key or value shows the expected form."""
     with pytest.raises(InputError, match="KEY=VALUE"):
         load(write(tmp_path, 'name = "e"'), [change])
 
@@ -158,15 +160,15 @@ def test_a_change_that_is_none_is_refused(tmp_path: Path, change: str) -> None:
     ),
     st.sampled_from(["name", "turns", "task", "model", "context", "arms", "analysis", "x"]),
 )
-def test_no_table_gives_a_traceback(value: object, key: str) -> None:
-    """Whatever stands under a key, it is accepted or refused with InputError."""
+def test_any_value_is_accepted_or_refused(value: object, key: str) -> None:
+    """Any value of a key is accepted or refused with InputError."""
     with suppress(InputError):
         parse({"name": "e", key: value})
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, True, "x", [{}], {"a": {"b": 1}}], ids=repr)
-def test_what_a_value_must_be_is_said_in_our_words(value: object) -> None:
-    """Whatever stands where it cannot, the error names the key and says what must stand there."""
+def test_errors_name_the_key_and_avoid_pydantic_wording(value: object) -> None:
+    """The error for an invalid value names the key and says what is expected, in our own words."""
     for table, kind in Settings.model_fields.items():
         assert kind.annotation is not None
         for key in kind.annotation.model_fields:
@@ -178,36 +180,52 @@ def test_what_a_value_must_be_is_said_in_our_words(value: object) -> None:
             ) as caught:
                 parse({"name": "e", table: {key: value}})
             assert key in str(caught.value) or key == "kind"
-            assert not FOREIGN.search(str(caught.value)), caught.value
+            assert not PYDANTIC_WORDS.search(str(caught.value)), caught.value
 
 
 @given(st.text(max_size=40) | st.from_regex(r"(last|within|block|all)\(.{0,12}\)( \| \w+)?"))
-def test_no_policy_text_gives_a_traceback(text: str) -> None:
-    """Whatever is written as a policy, it is one or InputError."""
+def test_any_policy_text_is_accepted_or_refused(text: str) -> None:
+    """Any policy text is accepted, and then reads back the same, or refused with InputError."""
     with suppress(InputError):
         policy = context_policy(text)
         assert str(context_policy(str(policy))) == str(policy)
 
 
 @pytest.mark.parametrize("name", POLICIES)
-def test_a_policy_reads_as_it_is_written(name: str) -> None:
-    """A policy's text names it and all its arguments, and gives the same policy again."""
+def test_a_policy_is_parsed_from_its_text(name: str) -> None:
+    """The text of a policy names it and parses to an equal policy."""
     policy = context_policy(f"stochastic(0.5) | {name}")
     assert context_policy(str(policy)) == policy
     assert re.search(rf"\| {name}\b", str(policy))
 
 
-def test_a_session_is_made_again_from_its_header() -> None:
-    """The header of a transcript is enough to make the session again."""
+def test_a_session_is_rebuilt_from_its_header() -> None:
+    """The header of a transcript is enough to rebuild the session."""
     chosen = session(9, 1, policy="last(2)", encoding="sparse", prompts="plain-ja")
     again = Session.of(chosen.header().born())
     assert again == chosen
     assert again.task.system == chosen.task.system
 
 
-def test_ids_tell_sessions_apart() -> None:
-    """Sessions that differ in anything have different ids, equal ones the same."""
+def test_session_ids_are_unique() -> None:
+    """Different sessions have different ids, and equal sessions the same id."""
     made = experiment(arms=[{"name": "a"}, {"name": "b", "feedback": {"kind": "none"}}])
     ids = [each.header().born().id for each in made.sessions()]
     assert len(set(ids)) == 4
     assert ids == [each.header().born().id for each in made.sessions()]
+
+
+def test_every_setting_is_documented() -> None:
+    """Every key of every settings table is followed by a docstring, except for keys of tables."""
+    tree = ast.parse(Path(settings.__file__).read_text())
+    tables = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    names = {table.name for table in tables}
+    for table in tables:
+        for node, following in pairwise([*table.body, ast.Pass()]):
+            if not isinstance(node, ast.AnnAssign) or names & {
+                each.id for each in ast.walk(node) if isinstance(each, ast.Name)
+            }:
+                continue
+            key = ast.unparse(node.target)
+            is_table = table.name == "ExperimentFile" and key in Settings.model_fields
+            assert isinstance(following, ast.Expr) or is_table, f"{table.name}.{key}"

@@ -13,7 +13,7 @@ from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
-from icl_loop.runner.engines import Saved, play_session
+from icl_loop.runner.session import Saved, play_session
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The laws of runs: many sessions at once, any of them cut anywhere, none lost."""
+"""Tests of runs: concurrent sessions, resuming, crashes, refused input and budgets."""
 
 import asyncio
 import os
@@ -32,12 +32,12 @@ ARMS = [
 
 
 async def run(made: Experiment, out: Path) -> RunResult:
-    """Play an experiment into a folder."""
+    """Play an experiment into `out`."""
     return await Run(made, out).play()
 
 
 async def test_a_run_plays_every_session(tmp_path: Path) -> None:
-    """A run leaves one complete transcript for each arm and stream, and nothing else."""
+    """A run writes one complete transcript per arm and stream, and nothing else."""
     result = await run(experiment(arms=ARMS), tmp_path)
     names = {f"{arm}-{stream}.jsonl" for arm in ("label", "stateless") for stream in (0, 1)}
     assert {path.name for path in result.paths} == names
@@ -50,7 +50,7 @@ async def test_a_run_plays_every_session(tmp_path: Path) -> None:
 
 
 async def test_a_complete_run_is_skipped(tmp_path: Path) -> None:
-    """Run again, a complete experiment is left byte for byte as it was."""
+    """Running a complete experiment again does not change any transcript."""
     await run(experiment(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.jsonl")}
     seen: list[Turn] = []
@@ -60,8 +60,8 @@ async def test_a_complete_run_is_skipped(tmp_path: Path) -> None:
     assert len(seen) == 24
 
 
-async def test_other_settings_are_refused_before_anything_is_played(tmp_path: Path) -> None:
-    """Settings that differ in any session stop the run before it writes a byte."""
+async def test_changed_settings_are_refused_before_the_first_turn(tmp_path: Path) -> None:
+    """If the settings of any saved session differ, the run is refused before it writes anything."""
     await run(experiment(), tmp_path)
     before = transcripts_of(tmp_path / "small")
     with pytest.raises(SettingsMismatch, match=r"settings\.task\.encoding"):
@@ -69,8 +69,8 @@ async def test_other_settings_are_refused_before_anything_is_played(tmp_path: Pa
     assert transcripts_of(tmp_path / "small") == before
 
 
-async def test_more_streams_are_added_to_a_run(tmp_path: Path) -> None:
-    """A run of more streams keeps the sessions it has and plays only the new ones."""
+async def test_streams_can_be_added_to_a_run(tmp_path: Path) -> None:
+    """A run with more streams keeps the saved sessions and plays only the new ones."""
     await run(experiment(streams=2), tmp_path)
     before = transcripts_of(tmp_path / "small")
     await run(experiment(streams=4), tmp_path)
@@ -79,8 +79,8 @@ async def test_more_streams_are_added_to_a_run(tmp_path: Path) -> None:
     assert {name: after[name] for name in before} == before
 
 
-async def test_order_of_play_does_not_matter(tmp_path: Path) -> None:
-    """One session at a time or all at once, the transcripts are the same, times apart."""
+async def test_concurrency_does_not_change_transcripts(tmp_path: Path) -> None:
+    """Except for times, transcripts do not depend on how many sessions play concurrently."""
     for name, concurrency in {"one": 1, "all": 64}.items():
         await Run(experiment(arms=ARMS), tmp_path / name, concurrency).play()
     one, many = (transcripts_of(tmp_path / name / "small") for name in ("one", "all"))
@@ -88,7 +88,7 @@ async def test_order_of_play_does_not_matter(tmp_path: Path) -> None:
 
 
 async def test_a_stopped_run_resumes(tmp_path: Path) -> None:
-    """A run told to stop saves the turns it is in; resumed, it is the run never stopped."""
+    """A stopped run saves its current turns; resumed, it equals a run that was never stopped."""
     played: Counter[str] = Counter()
     stopping: Run
 
@@ -108,8 +108,8 @@ async def test_a_stopped_run_resumes(tmp_path: Path) -> None:
     assert transcripts_of(tmp_path / "cut/small") == transcripts_of(tmp_path / "whole/small")
 
 
-async def test_a_full_context_is_an_end(tmp_path: Path) -> None:
-    """A session whose context is full has ended; run again, it is not gone on with."""
+async def test_a_full_context_ends_the_session(tmp_path: Path) -> None:
+    """A session whose context window is full has ended, and is not resumed."""
     made = experiment(
         turns=40,
         streams=1,
@@ -127,8 +127,8 @@ async def test_a_full_context_is_an_end(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
-    """While one process plays in a folder, another is refused and changes nothing."""
+async def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """A run in a folder locked by another process is refused and writes nothing."""
     code = (
         "import sys, time; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
@@ -146,8 +146,8 @@ async def test_a_second_run_on_one_folder_is_refused(tmp_path: Path) -> None:
     assert (await run(experiment(), tmp_path)).complete
 
 
-async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
-    """A window with no room for one question is refused before anything is written."""
+async def test_a_window_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    """A context window too short for one question is refused before anything is written."""
     made = experiment(model={"name": "simulated/chance", "context_window": 1200})
     with pytest.raises(InputError, match=r"context_window = 1200 .* needs \d+ tokens"):
         await run(made, tmp_path)
@@ -155,32 +155,32 @@ async def test_a_window_too_small_is_refused_at_once(tmp_path: Path) -> None:
 
 
 async def test_a_run_is_checked_once(tmp_path: Path) -> None:
-    """Every session of a run is checked, and what was checked is not checked again when it is played."""
-    tape: list[str] = []
+    """`Run.check` checks every session once, and `play` does not check again."""
+    calls: list[str] = []
 
     class Watched(Experiment):
         def check(self, on_session: Callable[[], None] = lambda: None) -> None:
-            tape.append("check")
+            calls.append("check")
             super().check(on_session)
 
     playing = Run(Watched(**vars(experiment(arms=ARMS))), tmp_path)
-    playing.check(lambda: tape.append("session"))
+    playing.check(lambda: calls.append("session"))
     assert (await playing.play()).complete
-    assert tape == ["check", *["session"] * playing.experiment.count()]
+    assert calls == ["check", *["session"] * playing.experiment.count()]
     assert playing.experiment.count() == 4
     with pytest.raises(InputError, match="needs a primary contrast"):
         Run(experiment(), tmp_path, stop_early=True).check()
 
 
-async def test_too_many_turns_are_refused_at_once(tmp_path: Path) -> None:
-    """More turns than a class has samples are refused in words before anything is written."""
+async def test_too_many_turns_are_refused(tmp_path: Path) -> None:
+    """More turns than the data set has samples for are refused before anything is written."""
     with pytest.raises(InputError, match=r"play at most \d+ turns"):
         await run(experiment(turns=5000), tmp_path)
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
-class Fickle:
-    """Refuses one conversation for good, answers the others by chance."""
+class RefusesOneQuestion:
+    """Refuses one question and answers the others at random."""
 
     def __init__(self, refused: str) -> None:
         self._refused = refused
@@ -194,10 +194,12 @@ class Fickle:
 
 
 async def test_one_session_that_stops_does_not_stop_the_others(tmp_path: Path) -> None:
-    """When a session cannot go on the others do; its turns are kept and the reason is told."""
+    """If a session stops, the others continue; its turns are kept and its error is reported."""
     made = experiment(streams=3)
     stuck = list(made.sessions())[1]
-    playing = Run(made, tmp_path, open_model=lambda _: Fickle(stuck.task.question(5).text))
+    playing = Run(
+        made, tmp_path, open_model=lambda _: RefusesOneQuestion(stuck.task.question(5).text)
+    )
     result = await playing.play()
     (stop,) = result.stopped
     assert (stop.session.file_name, str(stop.reason)) == (stuck.file_name, "no")
@@ -224,57 +226,55 @@ feedback.kind = "none"
 PROGRAM = (sys.executable, "-c", "from icl_loop.cli import main; main()")
 
 
-def running(folder: Path, out: str) -> list[str]:
-    """Return the words that play the experiment that is going to be killed."""
+def arguments(folder: Path, out: str) -> list[str]:
+    """Return the arguments that run the experiment into a folder."""
     file = folder / "killed.toml"
     file.write_text(EXPERIMENT)
     return ["run", str(file), "--out", str(folder / out)]
 
 
-def turns_saved(folder: Path) -> int:
-    """Return how many whole lines are in a folder's transcripts."""
+def lines_saved(folder: Path) -> int:
+    """Return the number of complete lines in the transcripts of a folder."""
     return sum(path.read_bytes().count(b"\n") for path in folder.glob("*.jsonl"))
 
 
-def test_a_run_killed_at_random_moments_is_the_run_never_killed(
-    tmp_path: Path, icl_loop: Command
-) -> None:
-    """Killed by `kill -9` and resumed again and again, a run is the run that was never killed."""
-    assert icl_loop(*running(tmp_path, "whole")).returncode == 0
+def test_a_run_killed_at_random_moments_can_be_resumed(tmp_path: Path, icl_loop: Command) -> None:
+    """A run killed by `kill -9` and resumed several times equals a run that was never killed."""
+    assert icl_loop(*arguments(tmp_path, "whole")).returncode == 0
     cut = tmp_path / "cut" / "killed"
     kills = 0
-    dice = random.Random(os.environ.get("PYTEST_SEED", "9"))  # noqa: S311  moments, no secrets
+    random_state = random.Random(os.environ.get("PYTEST_SEED", "9"))  # noqa: S311  no secrets
     while kills < 3:
-        before = turns_saved(cut)
+        before = lines_saved(cut)
         with subprocess.Popen(
-            [*PROGRAM, *running(tmp_path, "cut")],
+            [*PROGRAM, *arguments(tmp_path, "cut")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         ) as process:
-            target = before + dice.randrange(1, 160)
-            while process.poll() is None and turns_saved(cut) < target:
+            target = before + random_state.randrange(1, 160)
+            while process.poll() is None and lines_saved(cut) < target:
                 time.sleep(0.002)
             if process.poll() is not None:
                 break
             process.send_signal(signal.SIGKILL)
-        assert turns_saved(cut) >= before
+        assert lines_saved(cut) >= before
         kills += 1
     assert kills == 3
-    assert icl_loop(*running(tmp_path, "cut")).returncode == 0
+    assert icl_loop(*arguments(tmp_path, "cut")).returncode == 0
     assert transcripts_of(cut) == transcripts_of(tmp_path / "whole" / "killed")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals) -> None:
-    """Interrupted, a run ends by itself with exit code 1 and prints the command that resumes it."""
+def test_an_interrupted_run_says_how_to_resume(tmp_path: Path, number: signal.Signals) -> None:
+    """An interrupted run exits with code 1 and prints the command that resumes it."""
     out = tmp_path / "cut" / "killed"
     with subprocess.Popen(
-        [*PROGRAM, *running(tmp_path, "cut")],
+        [*PROGRAM, *arguments(tmp_path, "cut")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while turns_saved(out) < 20 and process.poll() is None:
+        while lines_saved(out) < 20 and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
@@ -286,8 +286,8 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
         assert read(path).end is None
 
 
-def test_asyncio_has_no_tasks_left(tmp_path: Path) -> None:
-    """A run leaves no task behind in the event loop."""
+def test_a_run_leaves_no_tasks(tmp_path: Path) -> None:
+    """When a run has ended, no task of it is left in the event loop."""
 
     async def play_and_look() -> set[asyncio.Task[object]]:
         await run(experiment(), tmp_path)
@@ -296,13 +296,13 @@ def test_asyncio_has_no_tasks_left(tmp_path: Path) -> None:
     assert asyncio.run(play_and_look()) == set()
 
 
-class _Silent:
-    """Answers so many requests without a word on their tokens, and refuses the next."""
+class _ReportsNoUsage:
+    """Answers a number of requests without reporting tokens, then refuses."""
 
     def __init__(self, answers: int) -> None:
         self._left = answers
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  whatever is asked
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as in the protocol
         """Return a reply."""
         if not self._left:
             raise RequestRefused("no more")
@@ -315,10 +315,8 @@ def _same(model: ChatModel, _: Session) -> ChatModel:
 
 
 @pytest.mark.parametrize("answers", [3, 4, 7, 13])
-async def test_what_nobody_counted_counts_the_same_when_it_is_saved(
-    tmp_path: Path, answers: int
-) -> None:
-    """Stopped among its probes, notes or turns, a run is charged on resume what it took, or nearly."""
+async def test_estimated_usage_is_charged_again_on_resume(tmp_path: Path, answers: int) -> None:
+    """A resumed run is charged for saved requests that reported no usage, within 1 % of the first run."""
     made = experiment(
         streams=1,
         probes={"at": [0, 5], "count": 4},
@@ -326,7 +324,7 @@ async def test_what_nobody_counted_counts_the_same_when_it_is_saved(
         model={"name": "tiny", "base_url": "http://127.0.0.1:9/v1"},
     )
     spent = []
-    for model in (_Silent(answers), _Silent(0)):
+    for model in (_ReportsNoUsage(answers), _ReportsNoUsage(0)):
         playing = Run(made, tmp_path, open_model=partial(_same, model), max_tokens=10**6)
         await playing.play()
         spent.append(playing.budget.spent)

@@ -1,4 +1,4 @@
-"""The laws of places: so many at once, the first in rank first, none lost."""
+"""Tests of the scheduler: the number of slots, the order in which they are granted, cancellation."""
 
 import asyncio
 
@@ -7,46 +7,46 @@ import pytest
 from icl_loop.runner.scheduler import Rank, Scheduler
 
 
-async def take(slots: Scheduler, rank: Rank, tape: list[Rank]) -> None:
-    """Hold a place for a moment, noting when it was had."""
-    async with slots.slot(rank):
-        tape.append(rank)
+async def take_slot(scheduler: Scheduler, rank: Rank, granted: list[Rank]) -> None:
+    """Hold a slot for a moment and note when it was granted."""
+    async with scheduler.slot(rank):
+        granted.append(rank)
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("most", [1, 3])
-async def test_the_first_in_rank_comes_first(most: int) -> None:
-    """Those who wait are called in the order of their ranks, however they came."""
-    slots = Scheduler(most)
-    tape: list[Rank] = []
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_slots_are_granted_by_rank(slots: int) -> None:
+    """Sessions that wait together get slots in the order of their ranks."""
+    scheduler = Scheduler(slots)
+    granted: list[Rank] = []
     ranks = [(stream, place) for stream in (2, 0, 1) for place in (1, 0)]
-    await asyncio.gather(*(take(slots, rank, tape) for rank in ranks))
-    assert tape == sorted(ranks)
+    await asyncio.gather(*(take_slot(scheduler, rank, granted) for rank in ranks))
+    assert granted == sorted(ranks)
 
 
-async def test_streams_beyond_wait_until_they_are_opened() -> None:
-    """A stream beyond those open has no place until it is let in, though places are free."""
-    slots = Scheduler(5, last_stream=0)
-    tape: list[Rank] = []
-    waiting = asyncio.gather(*(take(slots, (stream, 0), tape) for stream in range(3)))
+async def test_later_streams_wait_until_they_are_admitted() -> None:
+    """A session of a stream beyond the last one admitted gets no slot, even if slots are free."""
+    scheduler = Scheduler(5, last_stream=0)
+    granted: list[Rank] = []
+    waiting = asyncio.gather(*(take_slot(scheduler, (stream, 0), granted) for stream in range(3)))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert tape == [(0, 0)]
-    slots.admit(2)
+    assert granted == [(0, 0)]
+    scheduler.admit(2)
     await waiting
-    assert tape == [(0, 0), (1, 0), (2, 0)]
+    assert granted == [(0, 0), (1, 0), (2, 0)]
 
 
 @pytest.mark.parametrize("steps", range(4))
-async def test_whoever_is_cancelled_loses_no_place(steps: int) -> None:
-    """Cancelled before or after the call, one who waited leaves the place to the next."""
-    slots = Scheduler(1)
-    tape: list[Rank] = []
-    gone = asyncio.ensure_future(take(slots, (0, 0), []))
+async def test_a_cancelled_session_frees_its_slot(steps: int) -> None:
+    """Cancelled before or after its slot was granted, a session leaves the slot to the next one."""
+    scheduler = Scheduler(1)
+    granted: list[Rank] = []
+    cancelled = asyncio.ensure_future(take_slot(scheduler, (0, 0), []))
     for _ in range(steps):
         await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.gather(gone, return_exceptions=True)
+    cancelled.cancel()
+    await asyncio.gather(cancelled, return_exceptions=True)
     async with asyncio.timeout(5):
-        await take(slots, (1, 0), tape)
-    assert tape == [(1, 0)]
+        await take_slot(scheduler, (1, 0), granted)
+    assert granted == [(1, 0)]

@@ -1,4 +1,4 @@
-"""What is shipped works: every experiment plays, the saved run replays."""
+"""Tests of the shipped experiments and the shipped transcripts."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ SAVED = find([ROOT / "transcripts" / "sample"])
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 async def test_shipped_experiments_play(path: Path, request: pytest.FixtureRequest) -> None:
-    """Every arm of every shipped experiment plays three turns, with a stand-in for real models."""
+    """Every arm of every shipped experiment plays three turns, real models replaced by a learner."""
     made = load(path, ["streams=2"])
     for session in list(made.sessions())[: len(made.arms)]:
         if session.settings.task.dataset.startswith("mnist"):
@@ -27,28 +27,28 @@ async def test_shipped_experiments_play(path: Path, request: pytest.FixtureReque
         name = session.settings.model.name
         own = session.open_model() if is_built_in(name) else None
         model = own or open_model("reference/nearest", prompts=session.task.prompts)
-        task = told_by_anyone(session).task
+        task = with_any_donor(session).task
         turns = play(task, model, session.policy, session.window)
         assert [(await anext(turns)).outcome for _ in range(3)] == ["ok"] * 3
         await turns.aclose()  # type: ignore[attr-defined]  # it is a generator
 
 
-def told_by_anyone(session: Session) -> Session:
-    """Return a session that need not wait for its donor."""
+def with_any_donor(session: Session) -> Session:
+    """Return a session with a made-up donor."""
     identity = DonorIdentity(arm="any", stream=0, id="", told_sha256="")
     return replace(
-        session, donor=Donor(identity, (session.drawn.prompts.told.correct,) * session.turns)
+        session, donor=Donor(identity, (session.inputs.prompts.told.correct,) * session.turns)
     )
 
 
-def test_every_experiment_is_explained() -> None:
-    """The README of the experiments has a section on each of them."""
+def test_every_experiment_is_documented() -> None:
+    """The README of the experiments names each of them."""
     text = (ROOT / "experiments" / "README.md").read_text()
     assert all(f"`{path.name}`" in text for path in EXPERIMENTS)
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
 async def test_the_saved_run_replays(path: Path) -> None:
-    """Every turn of the saved run can be derived again by the present code."""
+    """Every shipped transcript can be replayed."""
     transcript = read(path)
     assert await verify(transcript) == transcript.header.turns

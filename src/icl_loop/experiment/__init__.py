@@ -1,15 +1,9 @@
-"""Experiments: one TOML file of arms and streams, checked whole before the first request."""
+"""Experiments: read from a TOML file and validated completely before the first request."""
 
-from icl_loop.experiment.donors import (
-    DonorNotFound,
-    DonorUnfinished,
-    donor_key,
-    find_donor,
-    read_donor,
-)
+from icl_loop.experiment.donors import DonorNotFound, DonorUnfinished, find_donor, read_donor
 from icl_loop.experiment.experiment import Experiment
-from icl_loop.experiment.experiment_file import check_arm_name, load, parse, run_table
-from icl_loop.experiment.recorded_settings import answering, branched
+from icl_loop.experiment.experiment_file import check_arm_name, load, override_table, parse
+from icl_loop.experiment.overrides import answer_settings, branch_settings
 from icl_loop.experiment.sessions import Branch, Donor, Session
 from icl_loop.experiment.settings import (
     AnalysisSettings,
@@ -35,13 +29,12 @@ __all__ = [
     "PriceSettings",
     "Session",
     "Settings",
-    "answering",
-    "branched",
+    "answer_settings",
+    "branch_settings",
     "check_arm_name",
-    "donor_key",
     "find_donor",
     "load",
+    "override_table",
     "parse",
     "read_donor",
-    "run_table",
 ]

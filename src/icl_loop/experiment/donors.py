@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from icl_loop.core.errors import InputError, StoppedShort, TranscriptError
-from icl_loop.experiment.experiment import Experiment
+from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment.sessions import Donor, Session
 from icl_loop.transcripts import Header, has_whole_line, read
 
@@ -42,28 +41,6 @@ def find_donor(header: Header, path: Path) -> Donor | None:
         if donor.identity.told_sha256 == recorded.told_sha256 and recorded.id in ids:
             return Donor(recorded, donor.told)
     raise DonorNotFound(f"its donor {found[0]} is another session, or was told something else")
-
-
-def donor_key(experiment: Experiment, session: Session, path: Path) -> tuple[str, int] | None:
-    """Return arm and stream of the donor of a session about to be played, None if it needs none.
-
-    A session already saved at `path` keeps its donor, even if streams were added to the experiment.
-
-    Raises:
-        TranscriptError: The saved session names an impossible donor.
-    """
-    key = experiment.donor_of(session)
-    if key is None or not has_whole_line(path):
-        return key
-    recorded = read(path).header.donor
-    if recorded is None:
-        return key
-    if recorded.arm != key[0] or recorded.stream == session.stream:
-        raise TranscriptError(
-            f"{path}, line 1, donor: arm {recorded.arm!r}, stream {recorded.stream} cannot be the"
-            " donor of this session"
-        )
-    return recorded.arm, recorded.stream
 
 
 def read_donor(path: Path, turns: int) -> Donor:

@@ -1,4 +1,4 @@
-"""An experiment: arms, and the streams that each of them plays."""
+"""An experiment: several arms that play the same streams."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from icl_loop.transcripts import AnalysisIdentity
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms and streams: every arm plays the same streams.
+    """Arms and the streams that each of them plays.
 
     Attributes:
-        name: Names the folder of its transcripts.
-        turns: Length of each session.
-        streams: Sessions per arm.
-        seed: What all randomness is keyed by.
-        arms: Settings by the name of the arm, in the order of the file.
-        analysis: What is looked at first.
-        limits: How an endpoint is asked.
-        price: What tokens cost, if not the list price.
-        branches: Its sessions, where they are branches of saved ones.
+        name: Names the folder of the transcripts.
+        turns: Turns per session.
+        streams: Streams, and so sessions per arm.
+        seed: Seed of everything random.
+        arms: Settings by name of the arm, in the order of the file.
+        analysis: The primary contrast and its margin.
+        limits: Rate limits and time-outs of endpoints.
+        price: Prices of tokens that replace the list prices.
+        branches: The sessions, if they are branches of saved ones.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Experiment:
     branches: tuple[Session, ...] = ()
 
     def sessions(self) -> Iterator[Session]:
-        """Yield the sessions, stream by stream, so that a run cut short has whole comparisons."""
+        """Yield the sessions stream by stream, so that arms can be compared early in a run."""
         if self.branches:
             yield from self.branches
             return
@@ -53,33 +53,34 @@ class Experiment:
                 yield Session(self.name, arm, stream, self.turns, self.seed, settings, analysis)
 
     def donor_of(self, session: Session) -> tuple[str, int] | None:
-        """Return arm and stream of the donor of a yoked session: the next stream, cyclically.
+        """Return arm and stream of the donor that a session still needs, None if it needs none.
 
-        A session that has its donor needs none.
+        The donor plays the next stream; the donor of the last stream plays the first.
         """
         arm = session.settings.feedback.donor
-        return (
-            None
-            if arm is None or session.donor is not None
-            else (arm, (session.stream + 1) % self.streams)
-        )
+        if arm is None or session.donor is not None:
+            return None
+        return arm, (session.stream + 1) % self.streams
 
     def count(self) -> int:
-        """Return how many sessions there are."""
+        """Return the number of sessions."""
         return len(self.branches) or self.streams * len(self.arms)
 
     def check(self, on_session: Callable[[], None] = lambda: None) -> None:
-        """Raise InputError if a session could not be played: data, window, labels.
+        """Open the data sets, downloading them if necessary, and check that every session can start.
 
-        This opens the data sets, which may download them, and draws the streams; `on_session` is
-        called after each of the sessions.
+        Args:
+            on_session: Called after each checked session.
+
+        Raises:
+            InputError: A data set is too small, a window too short, or settings do not go together.
         """
         for session in self.sessions():
             room = session.window.left_after(session.task.system, session.task.question(0))
             if room < 0:
                 raise InputError(
                     f"arm {session.arm!r}: model.context_window ="
-                    f" {session.window.tokens} leaves no room for one question: it needs"
+                    f" {session.window.tokens} has no room for one question, which needs"
                     f" {session.window.tokens - room} tokens with context.reserve ="
                     f" {session.window.reserve}"
                 )
@@ -88,23 +89,24 @@ class Experiment:
 
 
 def _check_policy(session: Session) -> None:
-    """Raise InputError if the policy asks for what the session does not have."""
-    policy, task, place = session.policy, session.task, f"arm {session.arm!r}, context.policy"
+    """Raise InputError if the session cannot play under its context policy."""
+    policy, task = session.policy, session.task
+    place = f"arm {session.arm!r}, context.policy = {policy}"
     if compares_images(policy) and task.encoding.modality != "picture":
         raise InputError(
-            f"{place} = {policy}: nearest compares pictures, and a {task.encoding.modality} is none"
+            f"{place}: nearest compares images, but the encoding shows a {task.encoding.modality}"
         )
     notes = notes_policy(policy)
     if notes is None:
         return
     if task.prompts.notes is None:
         raise InputError(
-            f"{place} = {policy}: the prompt set {session.settings.task.prompts} has no table [notes]"
+            f"{place}: the prompt set {session.settings.task.prompts} has no table [notes]"
         )
-    asking = user(task.prompts.notes.ask(notes.tokens))
-    room = session.window.left_after(task.system, task.question(0), asking) - notes.tokens
+    request = user(task.prompts.notes.ask(notes.tokens))
+    room = session.window.left_after(task.system, task.question(0), request) - notes.tokens
     if room < 0:
         raise InputError(
-            f"{place} = {policy}: model.context_window = {session.window.tokens} leaves no room"
-            f" for such notes: {-room} tokens are missing"
+            f"{place}: model.context_window = {session.window.tokens} is {-room} tokens too short"
+            " for these notes"
         )

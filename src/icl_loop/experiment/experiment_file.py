@@ -1,4 +1,4 @@
-"""From a TOML file, or a table like one, to the experiment that it describes."""
+"""Read an experiment from a TOML file or a dictionary."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,61 +9,60 @@ from pydantic import BaseModel, TypeAdapter
 from icl_loop.core import toml_files
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.experiment.experiment import Experiment
-from icl_loop.experiment.overrides import changed, overlaid
+from icl_loop.experiment.overrides import merge, override
 from icl_loop.experiment.settings import (
     ExperimentFile,
     FileName,
     Settings,
     check_turns,
-    resolved,
+    resolve_counter,
 )
-from icl_loop.experiment.validation_errors import validated
+from icl_loop.experiment.validation import validated
+
+T = TypeVar("T", bound=BaseModel)
 
 
-def load(path: Path, changes: Sequence[str] = ()) -> Experiment:
+def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment in the TOML file at `path`.
 
     Args:
         path: The file.
-        changes: `KEY=VALUE` settings laid over the file, keys dotted, values as in TOML; a value
-            that is no TOML is taken as a string.
+        overrides: `KEY=VALUE` settings that replace those of the file. Keys are dotted, values are
+            TOML; a value that is not valid TOML is taken as a string.
 
     Raises:
-        InputError: The file or a change is wrong; the message names file, key and value.
+        InputError: The file or an override is invalid; the message names file, key and value.
     """
     try:
-        given = toml_files.parsed(path.read_bytes(), str(path))
+        table = toml_files.parsed(path.read_bytes(), str(path))
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-    for change in changes:
-        given = changed(given, change)
-    return parse(given, str(path))
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    return parse(override(table, overrides), str(path))
 
 
-def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
-    """Return the experiment that a table describes; `where` names it in errors."""
-    file = validated(ExperimentFile, given, where, tables=Settings)
-    shared = {key: given.get(key, {}) for key in Settings.model_fields}
+def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
+    """Return the experiment described by a table; `where` names the table in errors.
+
+    Raises:
+        InputError: A key or value is invalid.
+    """
+    file = validated(ExperimentFile, table, where, tables=Settings)
+    shared = {key: table.get(key, {}) for key in Settings.model_fields}
     arms: dict[str, Settings] = {}
-    for number, table in enumerate(file.arms):
-        rest = dict(table)
-        if "name" not in rest:
-            raise InputError(f"{where}, arms[{number}].name: this key is missing")
-        _refuse_shared(rest, f"{where}, arms[{number}]")
-        name = validated(TypeAdapter(FileName), rest.pop("name"), f"{where}, arms[{number}].name")
+    for number, arm_table in enumerate(file.arms):
+        place = f"{where}, arms[{number}]"
+        name = _arm_name(arm_table, place)
         if name in arms:
-            raise InputError(f"{where}, arms[{number}].name: two arms are called {name!r}")
-        settings = validated(Settings, overlaid(shared, rest), where, arm=name)
-        arms[name] = resolved(settings)
+            raise InputError(f"{place}.name: there is another arm named {name!r}")
+        own = {key: value for key, value in arm_table.items() if key != "name"}
+        settings = validated(Settings, merge(shared, own), f"{where}, arm {name!r}")
+        arms[name] = resolve_counter(settings)
     if not arms:
-        raise InputError(f"{where}, arms: an experiment has at least one arm")
-    for arm, settings in arms.items():
-        _check_arm(file, arms, arm, settings, where)
-    if file.analysis.primary and len(set(file.analysis.primary)) < 2:
-        raise InputError(f"{where}, analysis.primary: a contrast takes two different arms")
-    for arm in file.analysis.primary or ():
-        if arm not in arms:
-            raise InputError(f"{where}, analysis.primary: no arm {arm!r}: {nearest(arm, arms)}")
+        raise InputError(f"{where}, arms: an experiment needs at least one arm")
+    for name, settings in arms.items():
+        check_turns(f"{where}, arm {name!r}", settings, file.turns)
+        _check_donor(file, arms, name, where)
+    _check_primary(file, arms, where)
     return Experiment(
         name=file.name,
         turns=file.turns,
@@ -76,44 +75,52 @@ def parse(given: Mapping[str, Any], where: str = "experiment") -> Experiment:
     )
 
 
-def _refuse_shared(table: Mapping[str, Any], where: str) -> None:
-    """Raise InputError if an arm sets for itself what all arms have in common."""
-    arms = {"name", *Settings.model_fields}
+def _arm_name(table: Mapping[str, Any], place: str) -> str:
+    """Return the name of an arm, whose table must not contain keys of the whole experiment."""
+    if "name" not in table:
+        raise InputError(f"{place}.name: this key is missing")
     for key in table:
-        if key in ExperimentFile.model_fields and key not in arms:
-            raise InputError(f"{where}.{key}: all arms share it, so it stands above them")
+        if key in ExperimentFile.model_fields and key not in {"name", *Settings.model_fields}:
+            raise InputError(f"{place}.{key}: all arms share this key; set it at the top level")
+    return check_arm_name(table["name"], f"{place}.name")
 
 
-def _check_arm(
-    file: ExperimentFile, arms: Mapping[str, Settings], arm: str, settings: Settings, where: str
-) -> None:
-    """Raise InputError if an arm does not go with the others or with the number of turns."""
-    place, donor = f"{where}, arm {arm!r}", settings.feedback.donor
-    check_turns(place, settings, file.turns)
+def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: str) -> None:
+    """Raise InputError if the primary contrast does not name two arms."""
+    place, primary = f"{where}, analysis.primary", file.analysis.primary or []
+    if len(primary) != len(set(primary)):
+        raise InputError(f"{place}: a contrast needs two different arms")
+    for arm in primary:
+        if arm not in arms:
+            raise InputError(f"{place}: there is no arm {arm!r}: {nearest(arm, arms)}")
+
+
+def _check_donor(file: ExperimentFile, arms: Mapping[str, Settings], arm: str, where: str) -> None:
+    """Raise InputError if a yoked arm cannot have the donor it names."""
+    place, donor = f"{where}, arm {arm!r}, feedback.donor", arms[arm].feedback.donor
     if donor is None:
         return
     if donor not in arms:
-        raise InputError(f"{place}, feedback.donor: no arm {donor!r}: {nearest(donor, arms)}")
-    told, words = arms[donor].feedback, arms[donor].task.prompts
-    if told.kind != "correctness" or told.delay or told.only != "both":
-        raise InputError(f"{place}, feedback.donor: {donor!r} is not told correct or incorrect")
-    if words != settings.task.prompts:
-        raise InputError(f"{place}, feedback.donor: {donor!r} is told so in other words, {words!r}")
+        raise InputError(f"{place}: there is no arm {donor!r}: {nearest(donor, arms)}")
+    feedback, prompts = arms[donor].feedback, arms[donor].task.prompts
+    if feedback.kind != "correctness" or feedback.delay or feedback.only != "both":
+        raise InputError(
+            f"{place}: the arm {donor!r} must have feedback.kind = 'correctness' without delay or"
+            " only"
+        )
+    if prompts != arms[arm].task.prompts:
+        raise InputError(f"{place}: the arm {donor!r} has another prompt set, {prompts!r}")
     if file.streams < 2:
-        raise InputError(f"{place}: a yoked arm takes its donor from another stream; there is one")
+        raise InputError(
+            f"{place}: a donor is a session of another stream; set streams to 2 or more"
+        )
 
 
-T = TypeVar("T", bound=BaseModel)
+def override_table(kind: type[T], name: str, overrides: Sequence[str]) -> T | None:
+    """Return a table of an experiment file made of overrides alone, None if there are none."""
+    return validated(kind, override({}, overrides)[name], f"--set, {name}") if overrides else None
 
 
-def run_table(kind: type[T], name: str, changes: Sequence[str]) -> T | None:
-    """Return the table of an experiment file that changes make up, None if there are none."""
-    given: dict[str, Any] = {}
-    for change in changes:
-        given = changed(given, change)
-    return validated(kind, given[name], f"--set, {name}") if given else None
-
-
-def check_arm_name(name: str, where: str) -> str:
-    """Return a name under which an arm can be saved."""
+def check_arm_name(name: object, where: str) -> str:
+    """Return `name`, which must be a valid arm name."""
     return validated(TypeAdapter(FileName), name, where)

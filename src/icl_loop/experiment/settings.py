@@ -1,21 +1,24 @@
-"""Everything that an arm and an experiment are set to, table by table."""
+"""The settings of an experiment, table by table.
+
+The text below each key is its entry in the reference of settings.
+"""
 
 from typing import Annotated, Any, Self, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from icl_loop.context import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Usage
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
-from icl_loop.experiment.validators import (
-    as_address,
-    as_file_name,
-    as_policy,
-    as_variable,
+from icl_loop.experiment.validation import (
+    SENSITIVE_HEADERS,
+    SENSITIVE_PARAMS,
     checked_by,
-    no_secret_headers,
-    no_secrets,
+    matching,
     one_of,
+    web_address,
+    without_secrets,
 )
 from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
@@ -27,32 +30,51 @@ from icl_loop.tasks.task import Replies
 from icl_loop.tasks.transforms import TRANSFORMS
 
 AUTO = "auto"
-MOST = 1_000_000
-"""The most turns of a session, and the most streams; more is a slip of the pen."""
-FileName = Annotated[str, AfterValidator(as_file_name)]
-Variable = Annotated[str, AfterValidator(as_variable)]
-"""Name of an environment variable."""
+MAX_COUNT = 1_000_000
+"""Most turns and most streams; a larger number is a typing error."""
+FileName = Annotated[
+    str,
+    matching(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
+        "must be usable as a file name: at most 100 letters, digits, dots, underscores and hyphens,"
+        " starting with a letter or digit",
+    ),
+]
+VariableName = Annotated[
+    str,
+    matching(
+        r"[A-Z_][A-Z0-9_]{0,99}",
+        "must be the name of an environment variable: capital letters, digits and underscores",
+    ),
+]
 
 
 class _Table(BaseModel):
-    """A table of settings; keys that are not known are refused."""
+    """A table of settings, in which unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class TaskSettings(_Table):
-    """What is asked."""
+    """`[task]`: what the model is asked."""
 
     dataset: str = "digits"
+    """Data set: a built-in name such as digits, mnist:test or iris, or csv:FILE or folder:PATH."""
     encoding: Annotated[str, one_of(ENCODINGS)] = "grid"
+    """How a sample is shown to the model."""
     size: int = Field(default=20, ge=1, le=256)
+    """Side in pixels to which images are resized."""
     labels: Annotated[str, one_of(LABEL_MAPS)] = "native"
+    """Names of the classes: native, abstract (unrelated words) or deranged (names exchanged)."""
     pixels: Annotated[str, one_of(TRANSFORMS)] = "identity"
+    """Transform of the pixels of every image: identity, permuted or projected."""
     prompts: Annotated[str, checked_by(open_prompt_set)] = DEFAULT
+    """Prompt set: a shipped name or the path of a TOML file."""
     swap_at: int | None = Field(default=None, ge=1)
+    """Turn from which the names of the classes are exchanged; never if omitted."""
 
     @model_validator(mode="after")
-    def _prompts_describe_the_encoding(self) -> Self:
+    def _check_prompts(self) -> Self:
         try:
             open_prompt_set(self.prompts).section_for(self.encoding)
         except InputError as error:
@@ -63,110 +85,113 @@ class TaskSettings(_Table):
 
 
 class ModelSettings(_Table):
-    """Who answers."""
+    """`[model]`: the model that answers."""
 
     name: Annotated[str, Field(min_length=1)] = "reference/nearest"
+    """A reference learner, a simulated model, or the endpoint's name of a model."""
     context_window: int = Field(default=32_768, ge=1)
-    base_url: Annotated[str | None, AfterValidator(as_address)] = None
-    api_key_env: Variable | None = None
+    """Context window in tokens."""
+    base_url: Annotated[str | None, AfterValidator(web_address)] = None
+    """Address of an OpenAI-compatible endpoint; OPENAI_BASE_URL or OpenAI's own if omitted."""
+    api_key_env: VariableName | None = None
+    """Environment variable that holds the API key; OPENAI_API_KEY if omitted."""
     organization: str | None = None
-    headers: Annotated[dict[str, str], AfterValidator(no_secret_headers)] = {}
-    headers_env: dict[str, Variable] = {}
-    params: Annotated[dict[str, Any], AfterValidator(no_secrets)] = {}
+    """OpenAI organization to charge."""
+    headers: Annotated[dict[str, str], without_secrets(SENSITIVE_HEADERS, "headers_env")] = {}
+    """Additional HTTP headers, which must not contain secrets."""
+    headers_env: dict[str, VariableName] = {}
+    """Additional HTTP headers whose values are taken from these environment variables."""
+    params: Annotated[dict[str, Any], without_secrets(SENSITIVE_PARAMS, "api_key_env")] = {}
+    """Further fields of the request, such as temperature; or parameters of a built-in model."""
     merge_roles: bool = True
+    """Merge consecutive messages of one role, as many chat templates require."""
     answer_format: Annotated[str, one_of(get_args(AnswerFormat))] = "text"
+    """Form of the reply: text, schema (JSON with one label) or logprobs (text and label scores)."""
 
     @model_validator(mode="after")
-    def _known(self) -> Self:
-        try:
-            is_built_in(self.name, self.base_url)
-        except InputError as error:
-            raise ValueError(f"name: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _takes_its_params(self) -> Self:
+    def _check_built_in(self) -> Self:
+        """Check the name, and the parameters of a built-in model."""
+        key = "name"
         try:
             if is_built_in(self.name, self.base_url):
+                key = "params"
                 check_params(self.name, self.params)
         except InputError as error:
-            raise ValueError(f"params: {error}") from None
+            raise ValueError(f"{key}: {error}") from None
         return self
 
 
 class ContextSettings(_Table):
-    """What is shown of the past."""
+    """`[context]`: which past turns a request shows."""
 
-    policy: Annotated[str, AfterValidator(as_policy)] = "block"
+    policy: Annotated[
+        str, checked_by(context_policy), AfterValidator(lambda text: str(context_policy(text)))
+    ] = "block"
+    """Context policy, for example `last(50)` or `only_correct | within(8000)`."""
     reserve: int = Field(default=1_024, ge=0)
+    """Tokens of the context window reserved for the reply."""
     counter: Annotated[str, checked_by(lambda name: name == AUTO or token_counter(name))] = AUTO
+    """Token counter: a tiktoken vocabulary, `estimate:` and one, or auto to choose by model."""
     replies: Annotated[str, one_of(get_args(Replies))] = "full"
+    """How past replies are shown: full, or answer for their last line only."""
 
 
 class FeedbackSettings(_Table):
-    """What is told; see `feedback.FeedbackPolicy`.
-
-    Attributes:
-        kind: Of verdict.
-        donor: The arm whose sessions, of other streams, are the donors of a yoked arm.
-        noise: Probability that a verdict is told as its opposite.
-        delay: Turns by which verdicts come late.
-        only: Which verdicts are told.
-    """
+    """`[feedback]`: what the model is told after each answer."""
 
     kind: Annotated[str, one_of(FEEDBACK_KINDS)] = "correctness"
+    """Kind of feedback: correctness, label, none, flipped, yoked or demonstrations."""
     donor: str | None = None
+    """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
     noise: float = Field(default=0.0, ge=0, le=1)
+    """Probability of telling the opposite of the score."""
     delay: int = Field(default=0, ge=0)
+    """Turns by which feedback is late."""
     only: Annotated[str, one_of(get_args(Only))] = "both"
+    """Which feedback is told: both, positive or negative."""
 
     @model_validator(mode="after")
-    def _goes_together(self) -> Self:
+    def _check_combination(self) -> Self:
         if (self.kind == YOKED) != (self.donor is not None):
-            raise ValueError("a yoked arm, and no other, names the arm of its donors in donor")
+            raise ValueError("donor is required for a yoked arm, and not allowed for any other")
         try:
-            self.telling()
+            self.policy()
         except InputError as error:
             raise ValueError(str(error)) from None
         return self
 
-    def telling(self, donor: tuple[str, ...] | None = None) -> FeedbackPolicy:
-        """Return what a session is told, given what its donor was told."""
-        only = cast("Only", self.only)
-        return FeedbackPolicy(self.kind, self.noise, self.delay, only, donor)
+    def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
+        """Return the feedback policy of a session, given what its donor was told."""
+        return FeedbackPolicy(
+            self.kind, self.noise, self.delay, cast("Only", self.only), donor_told
+        )
 
 
 class ProbeSettings(_Table):
-    """Held-out samples, asked in forks of the session and never appended.
-
-    Attributes:
-        at: After how many turns they are asked.
-        count: How many; the same ones each time.
-    """
+    """`[probes]`: held-out samples asked in forks of the session and never appended."""
 
     at: list[Annotated[int, Field(ge=0)]] = []
+    """Numbers of turns after which the probes are asked; none if empty."""
     count: int = Field(default=20, ge=1)
+    """How many samples are asked, the same ones each time."""
 
 
 class AnswerSettings(_Table):
-    """How replies are read.
-
-    Attributes:
-        rule: As it is stated, strictly by the form of the last line, or the last label named.
-        labels: Other names that are accepted for labels.
-    """
+    """`[answers]`: how replies are parsed."""
 
     rule: Annotated[str, one_of(get_args(AnswerRuleName))] = "stated"
+    """Which label counts: stated as the answer, strict (form of the last line) or last named."""
     labels: dict[str, list[str]] = {}
+    """Further names accepted for each label."""
 
     def as_rule(self) -> AnswerRule:
-        """Return the rule by which replies are read."""
+        """Return the rule by which replies are parsed."""
         names = tuple((name, label) for label, names in self.labels.items() for name in names)
         return AnswerRule(cast("AnswerRuleName", self.rule), names)
 
 
 class Settings(_Table):
-    """Everything that one arm is set to."""
+    """The settings of one arm."""
 
     task: TaskSettings = TaskSettings()
     model: ModelSettings = ModelSettings()
@@ -176,67 +201,65 @@ class Settings(_Table):
     answers: AnswerSettings = AnswerSettings()
 
     def recorded(self) -> dict[str, Any]:
-        """Return the settings as a transcript states them; those of answers if not as ever."""
-        unsaid = {"answers"} if self.answers == AnswerSettings() else set()
-        return self.model_dump(mode="json", exclude=unsaid)
+        """Return the settings as transcripts record them, [answers] only if it was changed."""
+        exclude = {"answers"} if self.answers == AnswerSettings() else set()
+        return self.model_dump(mode="json", exclude=exclude)
 
 
 class LimitSettings(_Table):
-    """How an endpoint is asked; none of it changes what is asked or answered.
-
-    Attributes:
-        requests_per_minute: Most requests a minute, to each endpoint.
-        tokens_per_minute: Most prompt tokens a minute, to each endpoint.
-        timeout_s: Seconds to wait for one reply.
-        allowance_s: Seconds that all attempts at one turn may take together.
-    """
+    """`[limits]`: how fast and how patiently endpoints are called; not recorded in transcripts."""
 
     requests_per_minute: float | None = Field(default=None, gt=0)
+    """Most requests per minute to each endpoint; unlimited if omitted."""
     tokens_per_minute: float | None = Field(default=None, gt=0)
+    """Most prompt tokens per minute to each endpoint; unlimited if omitted."""
     timeout_s: float = Field(default=600.0, gt=0)
+    """Seconds to wait for a reply."""
     allowance_s: float = Field(default=600.0, gt=0)
+    """Seconds for all attempts at one request together."""
 
 
 class PriceSettings(_Table):
-    """US dollars for a million tokens.
-
-    Attributes:
-        input: Of the prompt.
-        output: Of the reply.
-        cached: Of the prompt, where the provider's cache served it; `input` if None.
-    """
+    """`[price]`: prices of the model in US dollars, in place of list prices."""
 
     input: float = Field(ge=0)
+    """Dollars per million prompt tokens."""
     output: float = Field(ge=0)
+    """Dollars per million completion tokens."""
     cached: float | None = Field(default=None, ge=0)
+    """Dollars per million prompt tokens served from the provider's cache; `input` if omitted."""
 
     def __call__(self, usage: Usage) -> float:
-        """Return the US dollars of these tokens."""
+        """Return the cost of these tokens in US dollars."""
         cached = self.input if self.cached is None else self.cached
         fresh = usage.prompt - usage.cached
         return (fresh * self.input + usage.cached * cached + usage.completion * self.output) / 1e6
 
 
 class AnalysisSettings(_Table):
-    """What is looked at first.
-
-    Attributes:
-        effect: Difference in late accuracy that the experiment should be able to show.
-    """
+    """`[analysis]`: what the experiment is to show, stated before it is run."""
 
     primary: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
+    """The two arms of the primary contrast; the first is expected to be better."""
     margin: float = Field(default=0.05, gt=0, lt=1)
+    """Largest difference in late accuracy that counts as equivalence."""
     window: int = Field(default=20, ge=1)
+    """Ignored; the commands `plot` and `report` choose the window of a learning curve."""
     effect: float | None = Field(default=None, gt=0, le=1)
+    """Difference in late accuracy that the experiment should detect, for `plan`."""
 
 
 class ExperimentFile(_Table):
-    """The top level of an experiment file; arms are laid over its tables before they are read."""
+    """The top level of an experiment file. Each arm overrides the tables of settings."""
 
     name: FileName
-    turns: int = Field(default=200, ge=1, le=MOST)
-    streams: int = Field(default=8, ge=1, le=MOST)
+    """Name of the experiment and of the folder of its transcripts; required."""
+    turns: int = Field(default=200, ge=1, le=MAX_COUNT)
+    """Turns per session."""
+    streams: int = Field(default=8, ge=1, le=MAX_COUNT)
+    """Streams, and so sessions per arm."""
     seed: int = Field(default=0, ge=0)
+    """Seed of everything random."""
     task: dict[str, Any] = {}
     model: dict[str, Any] = {}
     context: dict[str, Any] = {}
@@ -244,13 +267,14 @@ class ExperimentFile(_Table):
     probes: dict[str, Any] = {}
     answers: dict[str, Any] = {}
     arms: list[dict[str, Any]] = [{"name": "feedback"}]
+    """The arms: each has a name and overrides any of the tables above."""
     analysis: AnalysisSettings = AnalysisSettings()
     limits: LimitSettings = LimitSettings()
     price: PriceSettings | None = None
 
 
-def resolved(settings: Settings) -> Settings:
-    """Return the settings with the token counter that `auto` stands for on this machine."""
+def resolve_counter(settings: Settings) -> Settings:
+    """Return the settings with the token counter `auto` replaced by the best one available."""
     if settings.context.counter != AUTO:
         return settings
     model = settings.model
@@ -260,11 +284,11 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"context": context})
 
 
-def check_turns(place: str, settings: Settings, turns: int) -> None:
-    """Raise InputError if something is to happen after the session is over."""
+def check_turns(where: str, settings: Settings, turns: int) -> None:
+    """Raise InputError if a swap or a probe is due after the end of the session."""
     swap = settings.task.swap_at
     if swap is not None and swap >= turns:
-        raise InputError(f"{place}, task.swap_at = {swap}: the session has {turns} turns")
+        raise InputError(f"{where}, task.swap_at = {swap}: the session has {turns} turns")
     for after in settings.probes.at:
         if after > turns:
-            raise InputError(f"{place}, probes.at = {after}: the session has {turns} turns")
+            raise InputError(f"{where}, probes.at = {after}: the session has {turns} turns")

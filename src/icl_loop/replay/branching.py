@@ -15,10 +15,10 @@ from icl_loop.experiment import (
     PriceSettings,
     Session,
     Settings,
-    branched,
+    branch_settings,
     check_arm_name,
     find_donor,
-    run_table,
+    override_table,
 )
 from icl_loop.models import is_built_in
 from icl_loop.transcripts import (
@@ -78,8 +78,8 @@ def branches(
         seed=sessions[0].seed,
         arms=_arms(sessions, parents, arm),
         analysis=AnalysisSettings(),
-        limits=run_table(LimitSettings, "limits", tables["limits"]) or LimitSettings(),
-        price=run_table(PriceSettings, "price", tables["price"]),
+        limits=override_table(LimitSettings, "limits", tables["limits"]) or LimitSettings(),
+        price=override_table(PriceSettings, "price", tables["price"]),
         branches=tuple(sorted(sessions, key=lambda session: session.stream)),
     )
 
@@ -121,7 +121,7 @@ def _branch(
             f"--at {at}: {parent.path} is a session of {length} turns, so no turn is left to play;"
             " make the branch longer with --turns"
         )
-    settings = branched(_with_model(header.settings, model), changes, length)
+    settings = branch_settings(_with_model(header.settings, model), changes, length)
     digest = _digest(header.settings, settings, None if length == header.turns else length)
     lines = whole_lines(parent.path)
     shared = shared_lines(lines, at)

@@ -10,7 +10,7 @@ from typing import Any
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Feedback, Probe, Turn
-from icl_loop.experiment import AnswerSettings, answering
+from icl_loop.experiment import AnswerSettings, answer_settings
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.transcripts import (
@@ -93,7 +93,7 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
             f"{path} is already rescored; rescore its source instead, in"
             f" {source.header.source.experiment}"
         )
-    settings = answering(source.header.settings, changes)
+    settings = answer_settings(source.header.settings, changes)
     digest = sha256(b"".join(map(without_checksum, lines))).hexdigest()
     header, rule = _header(source.header, settings, digest), settings.as_rule()
     parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label

@@ -3,21 +3,21 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from icl_loop.core.errors import ContextFull, FolderLocked, IclLoopError, InputError, StoppedShort
-from icl_loop.core.records import Probe, Turn
-from icl_loop.experiment import DonorUnfinished, Experiment, Session, donor_key, read_donor
+from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort
+from icl_loop.experiment import DonorUnfinished, Experiment, Session, find_donor, read_donor
 from icl_loop.models.limits import Budget
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
-from icl_loop.runner.engines import Engine, PlaySession, Saved, local
+from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
 from icl_loop.runner.saved_usage import saved_usage
 from icl_loop.runner.scheduler import Rank, Scheduler
+from icl_loop.runner.session import OnTurn, PlaySession, save_session
 from icl_loop.transcripts import (
     TranscriptWriter,
     begin,
@@ -25,13 +25,12 @@ from icl_loop.transcripts import (
     has_whole_line,
     is_begun,
     read,
+    read_header,
 )
 from icl_loop.transcripts.durable_append import DurableAppender
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
-
-OnTurn = Callable[[Session, Turn], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +150,7 @@ class Run:
         sessions = list(self.experiment.sessions())
         self._ended = {(each.arm, each.stream): asyncio.Event() for each in sessions}
         pool = ModelPool(self.experiment, self.budget, self.concurrency, self.open_model)
-        async with pool, self.engine(pool, sessions, self._stopping) as play_session:
+        async with pool, self.engine(pool, sessions, self._stopping) as play:
             with _locked(self.folder), DurableAppender() as appender:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None
@@ -159,7 +158,7 @@ class Run:
                     self._charge_saved(session, pool)
                 async with asyncio.TaskGroup() as group:
                     playing = [
-                        group.create_task(self._play(session, play_session, appender))
+                        group.create_task(self._play(session, play, appender))
                         for session in sessions
                     ]
                 early_stop = self._early.save() if self._early else None
@@ -180,7 +179,7 @@ class Run:
                 self.budget.add(usage, pool.cost(session)(usage))
 
     async def _play(
-        self, session: Session, play_session: PlaySession, appender: DurableAppender
+        self, session: Session, play: PlaySession, appender: DurableAppender
     ) -> StoppedSession | None:
         """Play one session as far as possible; return why it stopped if it could not continue."""
         path = self.path(session)
@@ -193,7 +192,12 @@ class Run:
                 if session.branch and not is_begun(path, session.branch.lines):
                     begin(path, session.header(), session.branch.lines)
                 with TranscriptWriter(path, session.header(), appender) as writer:
-                    await self._write(session, play_session, writer)
+                    if (
+                        await save_session(session, play, writer, self.on_turn, self._stopping)
+                        and self._early
+                        and self._early.complete(session)
+                    ):
+                        self.stop()
         except IclLoopError as reason:
             if not (isinstance(reason, DonorUnfinished) and self.stopping):
                 return StoppedSession(session, reason)
@@ -204,12 +208,13 @@ class Run:
         return None
 
     async def _with_donor(self, session: Session) -> Session:
-        """Return the session with its donor, once the donor has ended."""
-        key = donor_key(self.experiment, session, self.path(session))
+        """Return the session with its donor: the recorded one, or the new one once it has ended."""
+        key, path = self.experiment.donor_of(session), self.path(session)
         if key is None:
             return session
-        if key in self._ended:
-            await self._ended[key].wait()
+        if has_whole_line(path) and (recorded := find_donor(read_header(path), path)):
+            return replace(session, donor=recorded)
+        await self._ended[key].wait()
         return replace(
             session, donor=read_donor(self.folder / Session.name_of(*key), session.turns)
         )
@@ -226,40 +231,6 @@ class Run:
         """Raise StoppedShort if the folder was removed, and with it the lock."""
         if not (self.folder / LOCK_NAME).exists():
             raise StoppedShort(f"{self.folder} was removed while the run was writing to it")
-
-    async def _write(
-        self, session: Session, play_session: PlaySession, writer: TranscriptWriter
-    ) -> None:
-        """Play a session into its transcript until it ends or the run stops."""
-        if writer.end:
-            for turn in writer.saved:
-                self.on_turn(session, turn)
-            self._complete(session)
-            return
-        events = turns = 0
-        try:
-            async with aclosing(
-                play_session(session, Saved(writer.events, writer.probes))
-            ) as entries:
-                async for entry in writer.record(entries):
-                    events += not isinstance(entry, Probe)
-                    if isinstance(entry, Turn):
-                        turns += 1
-                        self.on_turn(session, entry)
-                    await asyncio.sleep(0)  # a model that never waits must not starve the others
-                    if self.stopping and events >= len(writer.events):
-                        return
-        except ContextFull:
-            writer.finish("context_full", turns)
-        else:
-            # a yoked session ends where its donor did
-            writer.finish("complete" if turns == session.turns else "context_full", turns)
-            self._complete(session)
-
-    def _complete(self, session: Session) -> None:
-        """Stop the run if the complete sessions now settle the primary contrast."""
-        if self._early and self._early.complete(session):
-            self.stop()
 
 
 @contextmanager

@@ -1,13 +1,17 @@
-"""Play one session: its turns and notes, and the probes at its checkpoints."""
+"""Play one session and save its entries as they come."""
 
-from collections.abc import AsyncGenerator
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from icl_loop.context import History
+from icl_loop.core.errors import ContextFull
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.experiment import Session
 from icl_loop.loop import play_events, probe
 from icl_loop.models import ChatModel, ReplayModel
+from icl_loop.transcripts import TranscriptWriter
 
 Entry = Event | Probe
 """What a session yields and its transcript holds."""
@@ -35,6 +39,50 @@ class Saved:
         if isinstance(entry, Probe):
             return replace(self, probes=(*self.probes, entry))
         return replace(self, events=(*self.events, entry))
+
+
+PlaySession = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
+"""Yields the turns and notes of a session, saved ones included, and the probes not yet saved."""
+OnTurn = Callable[[Session, Turn], None]
+
+
+async def save_session(
+    session: Session,
+    play: PlaySession,
+    writer: TranscriptWriter,
+    on_turn: OnTurn,
+    stopping: asyncio.Event,
+) -> bool:
+    """Play a session into its transcript; return whether it was played to its end.
+
+    Args:
+        session: The session.
+        play: Plays it.
+        writer: Writes its transcript.
+        on_turn: Called with every turn once it is saved.
+        stopping: If set, the session stops after the current turn.
+    """
+    if writer.end:
+        for turn in writer.saved:
+            on_turn(session, turn)
+        return True
+    events = turns = 0
+    try:
+        async with aclosing(play(session, Saved(writer.events, writer.probes))) as entries:
+            async for entry in writer.record(entries):
+                events += not isinstance(entry, Probe)
+                if isinstance(entry, Turn):
+                    turns += 1
+                    on_turn(session, entry)
+                await asyncio.sleep(0)  # a model that never waits must not starve the others
+                if stopping.is_set() and events >= len(writer.events):
+                    return False
+    except ContextFull:
+        writer.finish("context_full", turns)
+        return False
+    # a yoked session ends where its donor did
+    writer.finish("complete" if turns == session.turns else "context_full", turns)
+    return True
 
 
 async def play_session(

@@ -1,18 +1,13 @@
 """Engines: play sessions in this process or on the workers of a Ray cluster."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from icl_loop.experiment import Session
-from icl_loop.runner.engines.local import local
 from icl_loop.runner.model_pool import ModelPool
-from icl_loop.runner.session import Entry, Saved, play_session
+from icl_loop.runner.session import PlaySession, play_session
 
-__all__ = ["Engine", "Entry", "PlaySession", "Saved", "local", "play_session"]
-
-PlaySession = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
-"""Yields the turns and notes of a session, saved ones included, and the probes not yet saved."""
 Engine = Callable[
     [ModelPool, Sequence[Session], asyncio.Event], AbstractAsyncContextManager[PlaySession]
 ]
@@ -21,3 +16,12 @@ Engine = Callable[
 Raises InputError if a model cannot be opened. The event is set when the run is told to stop, so
 that an engine that is waiting for workers can give up.
 """
+
+
+@asynccontextmanager
+async def local(
+    pool: ModelPool, sessions: Sequence[Session], _stopping: asyncio.Event
+) -> AsyncIterator[PlaySession]:
+    """Play all sessions in this process, in one event loop."""
+    pool.open(sessions)
+    yield lambda session, saved: play_session(session, saved, pool[session])

@@ -8,9 +8,8 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
 
-from icl_loop.core.errors import IclLoopError, ModelError, ModelUnavailable
+from icl_loop.core.errors import ModelError, ModelUnavailable
 from icl_loop.core.messages import Message, Reply
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
@@ -22,16 +21,6 @@ FREE_STEP_S = 0.1
 """Longest step, in seconds, of a session whose requests need no permission."""
 FREE_STEP_ENTRIES = 64
 """Most entries of such a step."""
-
-
-@runtime_checkable
-class ReportsPause(Protocol):
-    """A model whose endpoint may ask for a pause."""
-
-    @property
-    def pause_s(self) -> float:
-        """Seconds until the next request is welcome."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +39,7 @@ class StepResult:
     entries: tuple[Entry, ...] = ()
     outcome: Reply | ModelError | None = None
     next_tokens: int | None = None
-    error: IclLoopError | None = None
+    error: BaseException | None = None
     pause_s: float = 0.0
 
 
@@ -80,12 +69,7 @@ class SessionStepper:
         else:
             self._permission.set_result(attempt)
         await asyncio.wait((self._task, self._step), return_when=asyncio.FIRST_COMPLETED)
-        if self._step.done():
-            return self._step.result()
-        error = self._task.exception()
-        if error is not None and not isinstance(error, IclLoopError):
-            raise error
-        return self._result(error=error)
+        return self._step.result() if self._step.done() else self._result(self._task.exception())
 
     def close(self) -> None:
         """Cancel the session."""
@@ -106,11 +90,11 @@ class SessionStepper:
                 await self.permission(0)
 
     def _result(
-        self, next_tokens: int | None = None, error: IclLoopError | None = None
+        self, error: BaseException | None = None, next_tokens: int | None = None
     ) -> StepResult:
         entries, outcome = tuple(self._entries), self.outcome
         self._entries, self.outcome = [], None
-        pause_s = self._model.pause_s if isinstance(self._model, ReportsPause) else 0.0
+        pause_s = getattr(self._model, "pause_s", 0.0)  # only models of endpoints have one
         return StepResult(entries, outcome, next_tokens, error, pause_s)
 
 

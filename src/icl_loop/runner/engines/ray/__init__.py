@@ -8,23 +8,21 @@ sessions are sent with their samples, and files that models read are sent once p
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from icl_loop.experiment import Session
+from icl_loop.runner.engines import Engine
 from icl_loop.runner.engines.ray.cluster import cluster, import_ray
 from icl_loop.runner.engines.ray.driver import Driver
 from icl_loop.runner.engines.ray.worker import Worker
 from icl_loop.runner.engines.ray.worker_pool import WAIT_S, WorkerPool
 from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
 from icl_loop.runner.model_pool import ModelPool
-
-if TYPE_CHECKING:
-    from icl_loop.runner.engines import Engine, PlaySession
+from icl_loop.runner.session import PlaySession
 
 __all__ = ["WAIT_S", "Worker", "WorkerSetup", "cluster", "on_ray"]
 
 
-def on_ray(address: str | None = None, wait_s: float = WAIT_S) -> "Engine":
+def on_ray(address: str | None = None, wait_s: float = WAIT_S) -> Engine:
     """Return the engine for the Ray cluster at `address`.
 
     Args:
@@ -40,7 +38,7 @@ def on_ray(address: str | None = None, wait_s: float = WAIT_S) -> "Engine":
     @asynccontextmanager
     async def engine(
         pool: ModelPool, sessions: Sequence[Session], stopping: asyncio.Event
-    ) -> AsyncIterator["PlaySession"]:
+    ) -> AsyncIterator[PlaySession]:
         setup = WorkerSetup.of(pool, sessions)
         for session in sessions:
             pool.policy(session)  # fail early if a price is unknown

@@ -51,12 +51,7 @@ class ClusterResources:
         )
 
     def __str__(self) -> str:
-        cpus = _plural(self.cpus, "CPU")
-        return f"{cpus} on {_plural(len(self.nodes), 'machine')}, {self.free} of them free"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+        return f"{self.cpus} CPUs ({self.free} free) on {len(self.nodes)} machines"
 
 
 def import_ray() -> Any:  # noqa: ANN401  an optional module

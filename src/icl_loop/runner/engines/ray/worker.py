@@ -46,9 +46,8 @@ class Worker:
     def __init__(self) -> None:
         self._models: dict[str, ChatModel] = {}
         self._sessions: dict[int, SessionStepper] = {}
-        self._running: dict[asyncio.Task[StepResult], int] = {}
-        self._finished: list[tuple[int, StepResult | BaseException]] = []
-        self._any_finished = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._finished: asyncio.Queue[tuple[int, StepResult]] = asyncio.Queue()
 
     async def identify(self) -> WorkerIdentity:
         """Return the identity of this worker."""
@@ -86,15 +85,15 @@ class Worker:
         """Let these sessions continue; `finished` returns their steps."""
         for number, attempt in permissions:
             if session := self._sessions.get(number):  # it may have been dropped
-                task = asyncio.create_task(session.step(attempt))
-                self._running[task] = number
-                task.add_done_callback(self._finish)
+                task = asyncio.create_task(self._step(number, session, attempt))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
 
-    async def finished(self) -> list[tuple[int, StepResult | BaseException]]:
+    async def finished(self) -> list[tuple[int, StepResult]]:
         """Wait for at least one step and return all steps finished since the last call."""
-        await self._any_finished.wait()
-        self._any_finished.clear()
-        finished, self._finished = self._finished, []
+        finished = [await self._finished.get()]
+        while not self._finished.empty():
+            finished.append(self._finished.get_nowait())
         return finished
 
     async def drop(self, number: int) -> None:
@@ -102,8 +101,5 @@ class Worker:
         if session := self._sessions.pop(number, None):
             session.close()
 
-    def _finish(self, task: asyncio.Task[StepResult]) -> None:
-        number = self._running.pop(task)
-        if not task.cancelled():
-            self._finished.append((number, task.exception() or task.result()))
-            self._any_finished.set()
+    async def _step(self, number: int, session: SessionStepper, attempt: int) -> None:
+        self._finished.put_nowait((number, await session.step(attempt)))

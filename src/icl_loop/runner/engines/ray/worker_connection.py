@@ -76,12 +76,8 @@ class WorkerConnection:
         while True:
             for number, step in await result_of(self._actor.finished.remote()):
                 awaited = self._awaited.get(number)
-                if awaited is None or awaited.done():
-                    continue
-                if isinstance(step, StepResult):
+                if awaited is not None and not awaited.done():
                     awaited.set_result(step)
-                else:
-                    awaited.set_exception(step)
 
     def _fail_awaited(self, receiving: asyncio.Task[None]) -> None:
         error = None if receiving.cancelled() else receiving.exception()

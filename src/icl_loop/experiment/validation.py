@@ -1,0 +1,145 @@
+"""Validate tables of settings; an error names the file, the key, the value and the nearest choice."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
+
+from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.validation_messages import must, place, written
+
+T = TypeVar("T")
+
+MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "headers", "headers_env", "params"})
+"""Keys whose invalid values are not shown, because people put API keys there by mistake."""
+SENSITIVE_HEADERS = "key|token|auth|secret|cookie|password|signature"
+"""Matches names of headers and query parameters whose values are secret."""
+SENSITIVE_PARAMS = "api_key|authorization|secret|password"
+"""Matches names of request parameters whose values are secret; max_tokens is none."""
+
+
+def validated(
+    kind: type[T] | TypeAdapter[T], given: object, where: str, tables: object = None
+) -> T:
+    """Validate `given` and return it as a `kind`.
+
+    Args:
+        kind: A settings class or a type adapter.
+        given: The table or value.
+        where: Names its source in errors.
+        tables: The settings class whose tables are searched for an unknown key; `kind` if None.
+
+    Raises:
+        InputError: It is not valid.
+    """
+    try:
+        return (kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)).validate_python(given)
+    except ValidationError as error:
+        raise InputError(f"{where}{_first_problem(error, kind, tables or kind)}") from None
+
+
+def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
+    """Return key, value and reason of the first problem."""
+    first = error.errors()[0]
+    path, key = first["loc"], place(first["loc"])
+    if first["type"] == "extra_forbidden":
+        hint = _suggestion(kind, [str(part) for part in path], tables)
+        return f", {key}: there is no such key; {hint}"
+    if first["type"] == "missing":
+        return f", {key}: this key is missing"
+    is_whole_table = isinstance(first["input"], Mapping) and first["type"] == "value_error"
+    hidden = is_whole_table or MAY_HOLD_SECRETS.intersection(path)
+    value = "" if hidden else f" = {written(first['input'])}"
+    return f"{', ' + key if key else ''}{value}: {must(first)}"
+
+
+def _suggestion(kind: object, path: Sequence[str], tables: object) -> str:
+    """Return which key was probably meant: the same key in another table, or a similar one."""
+    key = path[-1]
+    for table in _keys(tables):
+        if key in _keys(tables, [table]):
+            return f"did you mean '{table}.{key}'?"
+    return nearest(key, _keys(kind, path[:-1]))
+
+
+def _keys(kind: object, path: Sequence[str] = ()) -> list[str]:
+    """Return the keys of the table at `path` below a settings class."""
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
+            kind = kind.model_fields[part].annotation
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+
+
+def one_of(choices: Sequence[str] | Mapping[str, object]) -> BeforeValidator:
+    """Return a validator that accepts these names."""
+
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(nearest(str(value), choices))
+        return value
+
+    return BeforeValidator(check)
+
+
+def checked_by(check: Callable[[str], object]) -> AfterValidator:
+    """Return a validator that accepts the strings for which `check` raises no InputError."""
+
+    def run(value: str) -> str:
+        try:
+            check(value)
+        except InputError as error:
+            raise ValueError(str(error)) from None
+        return value
+
+    return AfterValidator(run)
+
+
+def matching(pattern: str, message: str) -> AfterValidator:
+    """Return a validator that accepts strings that match `pattern`, and else says `message`."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(message)
+        return value
+
+    return AfterValidator(check)
+
+
+def without_secrets(pattern: str, key: str) -> AfterValidator:
+    """Return a validator of tables in which no name may match `pattern`; `key` is what to set instead.
+
+    The pattern is searched for in lower-case names with underscores for hyphens.
+    """
+
+    def check(table: dict[str, Any]) -> dict[str, Any]:
+        for name, value in table.items():
+            if re.search(pattern, name.lower().replace("-", "_")):
+                raise ValueError(
+                    f"{name!r} looks like a secret; name an environment variable in {key}"
+                )
+            if isinstance(value, dict):
+                check(value)
+        return table
+
+    return AfterValidator(check)
+
+
+def web_address(value: str | None) -> str | None:
+    """Return `value`, which must be an http or https address without secrets."""
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an address like http://127.0.0.1:8000/v1")
+    if parts.username or parts.password:
+        raise ValueError(
+            "must not contain a user name or key; name an environment variable in api_key_env"
+        )
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if re.search(SENSITIVE_HEADERS, name.lower()):
+            raise ValueError(
+                "must not contain a key in its query; name an environment variable in headers_env"
+            )
+    return value
