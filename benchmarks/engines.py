@@ -1,10 +1,10 @@
-"""Turns per second of the engines: this process against a Ray cluster of two workers.
+"""Turns per second of the local engine and of a Ray cluster of two workers.
 
     python benchmarks/engines.py
 
-Sessions play a participant that costs next to nothing, or an endpoint that answers after 50 ms.
-What each engine costs the process that writes is its processor time for a turn. The turns that are
-counted are those after the first 10 of each session, when all workers have started.
+Sessions play a simulated model that takes almost no time, or an endpoint that answers after 50 ms.
+The table shows turns per second, and the processor time per turn of the process that writes
+transcripts. The first 10 turns of each session are not counted, because workers are still starting.
 """
 
 import asyncio
@@ -26,36 +26,36 @@ from icl_loop.runner.engines.ray import cluster, on_ray
 
 PORT = 8432
 REPEATS = 3
-BEGINNING = 10
+WARM_UP = 10
 ENDPOINT = {"name": "nothing", "base_url": f"http://127.0.0.1:{PORT}/v1"}
-SIZES = {"participant": (16, 200, {"name": "simulated/chance"}), "endpoint": (64, 60, ENDPOINT)}
+SIZES = {"simulated": (16, 200, {"name": "simulated/chance"}), "endpoint": (64, 60, ENDPOINT)}
 
 
-def played(
+def time_run(
     engine: Engine, sessions: int, turns: int, model: Mapping[str, str]
 ) -> tuple[float, float]:
-    """Return the turns per second, and the milliseconds of this process's time for each."""
+    """Return turns per second, and the processor time of this process in ms per turn."""
     table = {"name": "engines", "turns": turns, "streams": sessions, "model": dict(model)}
     made = parse({**table, "context": {"policy": "last(32)"}})
     clocks: list[tuple[float, float]] = []
 
-    def note(_: Session, turn: Turn) -> None:
-        if turn.index >= BEGINNING:
+    def record_time(_: Session, turn: Turn) -> None:
+        if turn.index >= WARM_UP:
             clocks.append((time.perf_counter(), time.process_time()))
 
     with (
         TemporaryDirectory() as folder,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        run = Run(made, Path(folder), concurrency=sessions, engine=engine, on_turn=note)
-        assert runner.run(run.play()).complete  # noqa: S101  a benchmark of failures says nothing
+        run = Run(made, Path(folder), concurrency=sessions, engine=engine, on_turn=record_time)
+        assert runner.run(run.play()).complete  # noqa: S101  only complete runs are timed
     (start, began), (end, ended) = clocks[0], clocks[-1]
     return len(clocks) / (end - start), 1000 * (ended - began) / len(clocks)
 
 
 @contextmanager
 def endpoint() -> Iterator[None]:
-    """Serve replies after 50 ms."""
+    """Serve an endpoint that answers after 50 ms."""
     script = Path(__file__).with_name("nothing_endpoint.py")
     process = subprocess.Popen([sys.executable, str(script), str(PORT), "0.05"])
     time.sleep(2)
@@ -67,13 +67,13 @@ def endpoint() -> Iterator[None]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of results."""
     logging.disable(logging.WARNING)
-    print(f"{'model':>12} {'engine':>6} {'turns/s':>8} {'ms a turn':>9}")
+    print(f"{'model':>12} {'engine':>6} {'turns/s':>8} {'ms/turn':>9}")
     with endpoint(), cluster(num_cpus=2):
         for name, size in SIZES.items():
             for label, engine in {"local": local, "ray": on_ray()}.items():
-                figures = sorted(played(engine, *size) for _ in range(REPEATS))
+                figures = sorted(time_run(engine, *size) for _ in range(REPEATS))
                 rate, cost = figures[REPEATS // 2]
                 print(f"{name:>12} {label:>6} {rate:>8.0f} {cost:>9.2f}", flush=True)
 

@@ -1,11 +1,11 @@
-"""A run on several machines: one joins late, one is killed whole, one stands still.
+"""A run on several machines, of which one joins late, one is killed and one hangs.
 
     python benchmarks/machines.py
 
-The machines are Ray nodes with addresses of their own on loopback, which Linux has: a head without
-processors, to which this process belongs, and two machines of one. Each has a folder of its own,
-no data and no vocabularies; the experiment has its prompt set and its samples in files of this
-process's folder. The machines' keys differ, so that the endpoint can tell who asks.
+The machines are Ray nodes with separate loopback addresses (Linux only): a head without processors,
+to which this process belongs, and two machines with one processor each. Each has its own folder
+without data sets or vocabularies; prompt set and samples are files in the folder of this process.
+The machines use different API keys, so that the endpoint can tell them apart.
 """
 
 import asyncio
@@ -40,18 +40,18 @@ PORT = 6391
 HEAD = f"127.0.0.2:{PORT}"
 KEY = "MACHINE_KEY"
 HEAD_S = 15.0
-"""Seconds in which a head has started."""
+"""Seconds to wait for the head to start."""
 JOIN_S = 60.0
-"""Most seconds that a machine takes to join it."""
+"""Most seconds to wait for a machine to join."""
 SESSIONS = 8
 DATA = "csv:rows.csv?label=label&text=text"
-ELSEWHERE = ("ICL_LOOP_DATA", "TIKTOKEN_CACHE_DIR", KEY)
-"""Variables that the machines do not have."""
+NOT_INHERITED = ("ICL_LOOP_DATA", "TIKTOKEN_CACHE_DIR", KEY)
+"""Environment variables that the machines must not inherit."""
 
 
 @dataclass
 class Machine:
-    """A Ray node: a process that started its raylet, which started its workers."""
+    """A Ray node, started as a process group."""
 
     name: str
     folder: Path
@@ -59,9 +59,9 @@ class Machine:
     _process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> None:
-        """Start it; it joins some seconds later."""
+        """Start the node; it joins some seconds later."""
         self.folder.mkdir(exist_ok=True)
-        own = {key: text for key, text in os.environ.items() if key not in ELSEWHERE}
+        own = {key: text for key, text in os.environ.items() if key not in NOT_INHERITED}
         self._process = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), "start", "--block", *self.options],
             cwd=self.folder,
@@ -72,31 +72,31 @@ class Machine:
         )
 
     def join(self) -> None:
-        """Start it, and wait until it has joined."""
+        """Start the node and wait until it has joined."""
         before = ClusterResources.now().cpus
         self.start()
         until = time.monotonic() + JOIN_S
         while ClusterResources.now().cpus == before:
             if time.monotonic() > until:
-                sys.exit(f"the machine {self.name} did not join in {JOIN_S:.0f} s")
+                sys.exit(f"machine {self.name} did not join within {JOIN_S:.0f} s")
             time.sleep(0.5)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to all its processes at once."""
-        for pid in below(self._process.pid) if self._process is not None else ():
-            with suppress(ProcessLookupError):  # it has ended since
+        """Send a signal to all processes of the node."""
+        for pid in descendants(self._process.pid) if self._process is not None else ():
+            with suppress(ProcessLookupError):  # it has just ended
                 os.kill(pid, number)
 
     def end(self) -> None:
-        """End all its processes."""
+        """Kill all processes of the node."""
         if self._process is not None:
             self.send(signal.SIGKILL)
             self._process.wait()
             self._process = None
 
 
-def below(process: int) -> Iterator[int]:
-    """Yield a process and all that it started, directly or not."""
+def descendants(process: int) -> Iterator[int]:
+    """Yield a process and its descendants."""
     command = ["/bin/ps", "-e", "-o", "pid=,ppid="]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     pairs = (line.split() for line in listed.splitlines())
@@ -110,65 +110,65 @@ def below(process: int) -> Iterator[int]:
 
 
 @dataclass
-class Clock:
-    """Notes when turns came, and lets something happen once at one of them."""
+class TurnCounter:
+    """Counts turns, measures the longest silence, and causes an event after a number of turns."""
 
     at: int
-    happens: Callable[[], None]
+    event: Callable[[], None]
     turns: int = 0
     silence_s: float = 0.0
     _last: float | None = None
 
     def __call__(self, *_: object) -> None:
-        """Take note of a turn."""
+        """Count a turn."""
         now = time.perf_counter()
         self.silence_s = max(self.silence_s, now - (self._last or now))
         self._last = now
         self.turns += 1
         if self.turns == self.at:
-            self.happens()
+            self.event()
 
 
 @dataclass
 class Trial:
-    """One row of the table."""
+    """A run with an event, and its row of the table."""
 
-    what: str
-    happens: Callable[[], None] = lambda: None
+    name: str
+    event: Callable[[], None] = lambda: None
     turns: int = 60
     delay_s: float = 0.1
-    clock: Clock = field(init=False)
+    counter: TurnCounter = field(init=False)
 
     def __post_init__(self) -> None:
-        self.clock = Clock(10 * SESSIONS, self.happens)
+        self.counter = TurnCounter(10 * SESSIONS, self.event)
 
     def row(self, out: Path) -> str:
-        """Play on the cluster, then here, and say what it took."""
-        silent = redirect_stderr(StringIO())  # the endpoint speaks of connections that are lost
+        """Play on the cluster, then locally; return the row."""
+        silent = redirect_stderr(StringIO())  # hide the endpoint's messages about lost connections
         with silent, serving([self._answer]) as endpoint:
             made = experiment(endpoint, self.turns)
-            run = Run(made, out / "ray", engine=on_ray(), on_turn=self.clock)
-            assert asyncio.run(run.play()).complete  # noqa: S101  else there is no row
-            askers = Counter(str(key).removeprefix("Bearer ") for key in endpoint.keys)
+            run = Run(made, out / "ray", engine=on_ray(), on_turn=self.counter)
+            assert asyncio.run(run.play()).complete  # noqa: S101  only complete runs are reported
+            requests_by_machine = Counter(str(key).removeprefix("Bearer ") for key in endpoint.keys)
             self.delay_s, asked = 0.0, len(endpoint.requests)
             asyncio.run(Run(made, out / "local").play())
             needed = len(endpoint.requests) - asked
         same = transcripts_of(out / "ray/machines") == transcripts_of(out / "local/machines")
-        shares = " ".join(f"{name} {count}" for name, count in sorted(askers.items()))
+        shares = " ".join(f"{name} {count}" for name, count in sorted(requests_by_machine.items()))
         return (
-            f"{self.what:>32} {asked:>8} {needed:>6} {shares:>16} {self.clock.silence_s:>7.1f}"
+            f"{self.name:>32} {asked:>8} {needed:>6} {shares:>16} {self.counter.silence_s:>7.1f}"
             f" {'yes' if same else 'NO':>5}"
         )
 
     def _answer(self, asked: Mapping[str, Any]) -> Answer:
-        """Answer by the request alone."""
+        """Return an answer that depends only on the request."""
         said = "".join(message["content"] for message in asked["messages"])
         label = "ab"[hashlib.sha256(said.encode()).digest()[0] % 2]
         return Answer(body=completion(f"Answer: {label}").body, delay_s=self.delay_s)
 
 
 def experiment(endpoint: Endpoint, turns: int) -> Experiment:
-    """Return an experiment that reads its prompt set and its samples from files of this folder."""
+    """Return an experiment that reads its prompt set and samples from files in this folder."""
     return parse(
         {
             "name": "machines",
@@ -183,7 +183,7 @@ def experiment(endpoint: Endpoint, turns: int) -> Experiment:
 
 
 def write_files() -> None:
-    """Write prompt set and samples into this process's folder."""
+    """Write the prompt set and the samples to the current folder."""
     Path("mine.toml").write_text('extend = "plain"')
     rows = [f"{'ab'[row % 2]},word {row} of all" for row in range(2_000)]
     Path("rows.csv").write_text("\n".join(["label,text", *rows, ""]))
@@ -191,7 +191,7 @@ def write_files() -> None:
 
 @contextmanager
 def machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Start a head, join it, and let two machines join; end them all."""
+    """Start a head and two machines, and join the cluster; kill them at the end."""
     (folder / "token").write_text(secrets.token_hex(32))
     os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(folder / "token"))
     os.environ.update(RAY_USAGE_STATS_ENABLED="0")
@@ -216,20 +216,20 @@ def machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
 
 
 def trials(one: Machine, other: Machine) -> Iterator[Trial]:
-    """Yield the trials in order; each leaves the cluster as the next one needs it."""
+    """Yield the trials in order; each leaves the cluster in the state that the next one needs."""
     yield Trial("nothing")
-    yield Trial("B is killed whole (kill -9)", other.end)
+    yield Trial("B is killed (kill -9)", other.end)
     yield Trial("B joins late", other.start, turns=300, delay_s=0.2)
-    yield Trial("A stands still (kill -STOP)", lambda: one.send(signal.SIGSTOP))
+    yield Trial("A hangs (kill -STOP)", lambda: one.send(signal.SIGSTOP))
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the table of results."""
     logging.disable(logging.WARNING)
-    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "/tmp/icl-ray")  # noqa: S108  short for sockets
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "/tmp/icl-ray")  # noqa: S108  sockets need a short path
     folder.mkdir()
     os.environ[KEY] = "driver"
-    print(f"{'what happens':>32} requests needed  by machine      silence s  same")
+    print(f"{'event':>32} requests needed  by machine      silence s  same")
     try:
         with TemporaryDirectory() as own, machines(folder) as (one, other):
             os.chdir(own)

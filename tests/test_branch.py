@@ -275,7 +275,7 @@ def test_unfinished_and_torn_parents(parents: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has 5 whole turns \(unfinished\)"):
         branches([path], 6)
     (session,) = branches([path], 5, ["feedback.kind=label"]).sessions()
-    assert sum(isinstance(event, Turn) for event in session.begun) == 5
+    assert sum(isinstance(event, Turn) for event in session.shared_events) == 5
 
 
 def test_two_parents_of_one_file_are_refused(parents: Path) -> None:

@@ -169,7 +169,7 @@ class Session:
         return self.name_of(self.arm, self.stream)
 
     @property
-    def begun(self) -> tuple[Event, ...]:
+    def shared_events(self) -> tuple[Event, ...]:
         """The turns and notes that a branch shares with its parent."""
         return self.branch.events if self.branch else ()
 

@@ -23,7 +23,7 @@ def saved_usage(
     longest = max(turns.values(), default=0)
     history = cache(partial(History.for_task, session.task, session.window, saved.events))
     own_probes = (probe for probe in saved.probes if probe.after_turn >= shared)
-    for each in (*saved.events[len(session.begun) :], *own_probes):
+    for each in (*saved.events[len(session.shared_events) :], *own_probes):
         if policy is None or each.reply.usage.prompt:
             yield each.reply.usage
         elif not isinstance(each, Probe):

@@ -101,8 +101,8 @@ async def play_session(
         ReplayMismatch: A saved turn differs from the one derived now.
     """
     history = History.for_task(session.task, session.window)
-    replay = ReplayModel(saved.events[len(session.begun) :], then=model)
-    for event in session.begun:
+    replay = ReplayModel(saved.events[len(session.shared_events) :], then=model)
+    for event in session.shared_events:
         history.add(event)
         yield event
     async for asked in _due_probes(session, saved, model, history):

@@ -203,7 +203,10 @@ class WorkerPool:
         """Add a worker once it is ready; otherwise kill it and note why it cannot be used."""
         try:
             identity: WorkerIdentity = await result_of(actor.identify.remote())
-            error = await self._open_models(actor, identity)
+            if identity.version == VERSION:
+                error = await result_of(actor.open.remote(self._shared_setup))
+            else:
+                error = f"it runs icl_loop {identity.version}, this machine {VERSION}"
         except (WorkerLost, import_ray().exceptions.RayError) as lost:
             import_ray().kill(actor)
             self._failed_starts += 1
@@ -216,13 +219,6 @@ class WorkerPool:
         else:
             import_ray().kill(actor)
             self._reject(InputError(f"{identity}: {error}"), identity.node)
-
-    async def _open_models(self, actor: Any, identity: WorkerIdentity) -> InputError | None:  # noqa: ANN401  a Ray handle
-        """Send a worker its setup; return why it cannot be used, if so."""
-        if identity.version != VERSION:
-            return InputError(f"it runs icl_loop {identity.version}, this machine {VERSION}")
-        error: InputError | None = await result_of(actor.open.remote(self._shared_setup))
-        return error
 
     def _reject(self, reason: InputError, node: str | None = None) -> None:
         self._rejections.append(_Rejection(reason, node))
