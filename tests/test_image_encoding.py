@@ -28,8 +28,7 @@ from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import MAX_SIDE, Pixels, get_encoding, prepare_sample
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, parser, shipped
-from icl_loop.terminal.progress import draw
-from icl_loop.terminal.viewer import Replay
+from icl_loop.terminal.session_view import SessionView, draw
 from icl_loop.transcripts import compare, read
 
 PNG = get_encoding("png")
@@ -241,7 +240,7 @@ async def test_replay_draws_what_was_seen(tmp_path: Path) -> None:
     drawn = draw(prepare_sample(fresh.task.samples[1], PNG, 20), colour=False).plain
     console = Console(width=80, file=io.StringIO())
     with console.capture() as shown:
-        console.print(Replay(saved, colour=False).turn(1))
+        console.print(SessionView(saved, colour=False).turn(1))
     assert shown.get().startswith(drawn)
 
 

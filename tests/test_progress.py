@@ -21,17 +21,16 @@ from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
 from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
-from icl_loop.terminal.formatting import printable
+from icl_loop.terminal.formatting import RECENT, printable
 from icl_loop.terminal.progress import (
-    RECENT,
     LiveProgress,
     PlainProgress,
     ProgressDisplay,
-    draw,
     stops_table,
     summary_table,
     watch,
 )
+from icl_loop.terminal.session_view import draw
 from terminal_text import HOSTILE, is_plain, shown
 
 # ---- text --------------------------------------------------------------------------------
@@ -71,7 +70,7 @@ BLOCKS = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
 @given(PIXELS)
 def test_a_picture_lights_what_is_bright(ink: Pixels) -> None:
     """A picture has a line for two rows, the last one alone if need be, lit from 0.5 on."""
-    lines = draw(ink, colour=False).plain.split("\n")[:-1]
+    lines = draw(ink, colour=False).plain.split("\n")
     rows, columns = ink.shape
     assert len(lines) == (rows + 1) // 2
     assert {len(line) for line in lines} == {columns}
@@ -85,7 +84,7 @@ def test_a_coloured_picture_has_every_grey(ink: Pixels) -> None:
     """In colour, each pixel is one half of a block, as grey as it is bright."""
     picture = draw(ink, colour=True)
     rows, columns = ink.shape
-    assert picture.plain == ("▀" * columns + "\n") * ((rows + 1) // 2)
+    assert picture.plain == "\n".join(["▀" * columns] * ((rows + 1) // 2))
     styles = [str(span.style) for span in picture.spans]
     for at in np.ndindex(rows, columns):
         halves = styles[at[0] // 2 * columns + at[1]].split(" on ")

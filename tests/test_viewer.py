@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Self
 
@@ -19,23 +18,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rich.cells import cell_len
-from rich.console import Console
-from rich.text import Text
+from textual.pilot import Pilot
+from textual.widgets import Input
+from textual.widgets._footer import FooterKey
 
 from builders import play_on, played, session
 from icl_loop.context import from_spans
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.tasks.encodings import get_encoding, to_pixels
-from icl_loop.terminal.progress import RECENT, draw
-from icl_loop.terminal.viewer import Replay, Show, View, curve, keys_in, page, press
-from icl_loop.terminal.viewer.accuracy_plot import running
-from icl_loop.terminal.viewer.navigation import FASTEST, SLOWEST
+from icl_loop.terminal.formatting import RECENT
+from icl_loop.terminal.session_view import Display, SessionView, draw, running_accuracy
+from icl_loop.terminal.viewer import FASTEST, HELP, SLOWEST, Viewer
 from icl_loop.transcripts import End, Header, Transcript
 from terminal_text import HOSTILE, is_plain, shown
 
-WHOLE = Show(reply=True)
+WHOLE = Display(reply=True)
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 NEEDS_A_TERMINAL = pytest.mark.skipif(
     importlib.util.find_spec("termios") is None, reason="this platform has no pseudo-terminals"
@@ -56,16 +54,17 @@ def saved() -> Transcript:
 
 def test_replay_shows_each_turn(saved: Transcript) -> None:
     """A turn is shown with picture, answer, truth, verdict, what was told, and the recent window."""
-    replay, grid = Replay(saved, colour=False), get_encoding("grid")
+    replay, grid = SessionView(saved, colour=False), get_encoding("grid")
     samples = session(RECENT + 5).task.samples
     for index, turn in enumerate(saved.turns):
         text = shown(replay.turn(index))
         verdict = "right" if turn.feedback.correct else "wrong"
-        assert f"turn {index}: answered {turn.answer}, it is {turn.label}: {verdict}\n" in text
+        assert f"turn {index}: answered {turn.answer}, label {turn.label}: {verdict}\n" in text
         assert f"reply: {turn.reply.text}\n" in text
         assert f"told: {turn.feedback.told}\n" in text
         recent = [each.feedback.correct for each in saved.turns[: index + 1]][-RECENT:]
-        assert f"shown {index} past turns; {sum(recent)} of the last {len(recent)} right" in text
+        turns = "1 turn" if index == 1 else f"{index} turns"
+        assert f"{turns} shown; {sum(recent)} of the last {len(recent)} right" in text
         picture = to_pixels(samples[index].image, 20)
         assert text.startswith(draw(grid.decode(grid.encode(picture)), colour=False).plain)
 
@@ -73,25 +72,29 @@ def test_replay_shows_each_turn(saved: Transcript) -> None:
 def test_replay_says_which_session_it_is(saved: Transcript) -> None:
     """The heading names experiment, arm, stream, model and data, and how far the session went."""
     heading = "small / feedback, stream 0: simulated/chance, digits, 25 of 25 turns, "
-    assert Replay(saved, colour=False).heading().plain == heading + "complete"
+    assert SessionView(saved, colour=False).heading().plain == heading + "complete"
     unfinished = replace(saved, end=None)
-    assert Replay(unfinished, colour=False).heading().plain == heading + "unfinished"
+    assert SessionView(unfinished, colour=False).heading().plain == heading + "unfinished"
 
 
-def test_a_hostile_session_steers_nothing(saved: Transcript) -> None:
-    """Whatever a saved session says, its replay has no control characters, nor is it markup."""
-    turn = saved.turns[0]
-    hostile = replace(
-        turn,
+def hostile(saved: Transcript) -> Transcript:
+    """Return a session in which every text is hostile."""
+    turn = replace(
+        saved.turns[0],
         label=HOSTILE,
         answer=HOSTILE,
         question=user(HOSTILE),
-        reply=replace(turn.reply, text=HOSTILE),
+        reply=replace(saved.turns[0].reply, text=HOSTILE),
         feedback=Feedback(correct=False, told=HOSTILE),
     )
     header = saved.header.model_copy(update={"experiment": HOSTILE, "arm": HOSTILE})
-    replay = Replay(replace(saved, header=header, turns=(hostile,)), colour=False)
-    for text in (shown(replay.turn(0), width=500), shown(replay.heading(), width=500)):
+    return replace(saved, header=header, turns=(turn,))
+
+
+def test_a_hostile_session_prints_as_plain_text(saved: Transcript) -> None:
+    """Printed turns and headings contain no control characters, and interpret no markup."""
+    view = SessionView(hostile(saved), colour=False)
+    for text in (shown(view.turn(0, Display()), width=500), shown(view.heading(), width=500)):
         assert is_plain(text)
         assert "[bold]x[/nope]" in text
 
@@ -99,8 +102,8 @@ def test_a_hostile_session_steers_nothing(saved: Transcript) -> None:
 def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
     """A turn without an answer names its outcome."""
     lost = replace(saved.turns[0], answer=None, outcome="refusal")
-    text = shown(Replay(replace(saved, turns=(lost,)), colour=False).turn(0))
-    assert "answered none (refusal), it is" in text
+    text = shown(SessionView(replace(saved, turns=(lost,)), colour=False).turn(0))
+    assert "answered none (refusal), label" in text
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,7 @@ def test_a_question_that_cannot_be_drawn_is_shown(
 ) -> None:
     """Where the settings do not tell how the picture was written, the question is shown as text."""
     header: Header = saved.header.model_copy(update={"settings": settings})
-    replay = Replay(replace(saved, header=header), colour=False)
+    replay = SessionView(replace(saved, header=header), colour=False)
     assert saved.turns[0].question.text.splitlines()[-1] in shown(replay.turn(0))
     assert ": ?, digits" in replay.heading().plain
 
@@ -130,7 +133,7 @@ def test_a_long_reply_is_cut(saved: Transcript) -> None:
     """A reply is shown in one line of bounded length, its own lines parted by slashes."""
     turn = saved.turns[0]
     long = replace(turn, reply=replace(turn.reply, text="first\n\n second\n" + "x" * 1_000))
-    text = shown(Replay(replace(saved, turns=(long,)), colour=False).turn(0), width=300)
+    text = shown(SessionView(replace(saved, turns=(long,)), colour=False).turn(0), width=300)
     [line] = [line for line in text.splitlines() if "reply: " in line]
     assert line.startswith("  reply: first /  second / xxx")
     assert line.endswith("x …")
@@ -150,9 +153,9 @@ def windowed() -> Transcript:
 
 def test_the_window_is_told(windowed: Transcript) -> None:
     """Asked for the window, a turn names the runs of turns that its request showed, and its tokens."""
-    replay = Replay(windowed, colour=False)
+    replay = SessionView(windowed, colour=False)
     for turn in windowed.turns:
-        text = shown(replay.turn(turn.index, Show(window=True)))
+        text = shown(replay.turn(turn.index, Display(window=True)))
         [line] = [line for line in text.splitlines() if "window: " in line]
         found = re.fullmatch(r"  window: (\d+) turns?:?((?: \d+(?:-\d+)?)*); (.*)", line)
         assert found is not None
@@ -161,8 +164,8 @@ def test_the_window_is_told(windowed: Transcript) -> None:
         assert shows == list(from_spans(turn.kept))
         assert int(found[1]) == len(shows)
         assert found[3] == (
-            f"{turn.counted:,} tokens, the first {turn.prefix:,} as in the request before;"
-            f" reported 1,00{turn.index}, {turn.index} of them cached"
+            f"{turn.counted:,} tokens, the first {turn.prefix:,} shared with the last request;"
+            f" 1,00{turn.index} reported, {turn.index} of them cached"
         )
         assert "window: " not in shown(replay.turn(turn.index))
 
@@ -172,7 +175,9 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
     turn = saved.turns[0]
     long = "first\r\n\n\tsecond\n" + "\n".join(f"line {number}" for number in range(300))
     other = replace(turn, reply=replace(turn.reply, text=long))
-    text = shown(Replay(replace(saved, turns=(other,)), colour=False).turn(0, Show(reply=True)))
+    text = shown(
+        SessionView(replace(saved, turns=(other,)), colour=False).turn(0, Display(reply=True))
+    )
     lines = [line.strip() for line in text.splitlines()]
     start = lines.index("reply:") + 1
     assert lines[start : start + 303] == [line.strip() for line in long.splitlines()]
@@ -180,9 +185,9 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
 
 def test_a_question_is_shown_as_it_was_seen(saved: Transcript) -> None:
     """Asked for the text, a turn begins with the question as the model saw it."""
-    replay = Replay(saved, colour=False)
+    replay = SessionView(saved, colour=False)
     for turn in saved.turns:
-        assert shown(replay.turn(turn.index, Show(text=True))).startswith(turn.question.text)
+        assert shown(replay.turn(turn.index, Display(text=True))).startswith(turn.question.text)
 
 
 def probe(after: int, *, correct: bool) -> Probe:
@@ -196,7 +201,7 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
     """Probes are counted in a line before the turn that followed them, or after the last turn."""
     asked = [probe(0, correct=True), probe(5, correct=True), probe(5, correct=False)]
     asked += [probe(len(saved.turns), correct=False)]
-    replay = Replay(replace(saved, probes=tuple(asked)), colour=False)
+    replay = SessionView(replace(saved, probes=tuple(asked)), colour=False)
     lines = {
         0: "probes after 0 turns: 1 of 1 right (100%)",
         5: "probes after 5 turns: 1 of 2 right (50%)",
@@ -217,7 +222,7 @@ async def test_notes_are_shown_between_turns() -> None:
     went = [event async for event in playing]
     turns = tuple(event for event in went if isinstance(event, Turn))
     notes = tuple(event for event in went if isinstance(event, Note))
-    replay = Replay(
+    replay = SessionView(
         Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes), colour=False
     )
     for turn in turns:
@@ -235,196 +240,263 @@ async def test_notes_are_shown_between_turns() -> None:
     assert [note.after_turn for note in notes] == [4, 8]
 
 
-# ---- the curve ---------------------------------------------------------------------------
+# ---- the chart ---------------------------------------------------------------------------
 
 RIGHT = st.lists(st.booleans(), min_size=1, max_size=120)
 
 
 @given(RIGHT)
-def test_the_curve_is_of_the_latest_turns(right: list[bool]) -> None:
-    """After each turn the running accuracy is the mean of the latest turns, as many as there are."""
+def test_running_accuracy_is_the_mean_of_recent_turns(right: list[bool]) -> None:
+    """Running accuracy is the mean of the last `RECENT` turns, or of all while there are fewer."""
     expected = [np.mean(right[max(0, stop - RECENT) : stop]) for stop in range(1, len(right) + 1)]
-    assert np.allclose(running(right), expected)
+    assert np.allclose(running_accuracy(np.array(right)), expected)
 
 
-@given(RIGHT, st.integers(0, 120), st.integers(6, 90), st.integers(1, 9))
-def test_the_plot_keeps_to_its_place(right: list[bool], more: int, width: int, height: int) -> None:
-    """The plot has the lines and columns it was given and is drawn up to the turn it stands at."""
-    planned = len(right) + more
-    plot = curve(right, planned, 0.1, width, height)
-    lines = plot.plain.split("\n")
-    assert len(lines) == height
-    assert {len(line) for line in lines} == {width}
-    columns = {column for _, column in drawn(plot, width)}
-    last = -(-2 * (width - 5) * len(right) // planned) - 1
-    assert columns == set(range(last // 2 + 1))
+def view_of(saved: Transcript, right: Sequence[bool], planned: int) -> SessionView:
+    """Return the view of a session with these scores and a planned number of turns."""
+    first = saved.turns[0]
+    turns = tuple(
+        replace(first, index=index, kept=(), feedback=Feedback(correct=correct, told=""))
+        for index, correct in enumerate(right)
+    )
+    header = saved.header.model_copy(update={"turns": planned})
+    return SessionView(replace(saved, header=header, turns=turns), colour=False)
 
 
-def drawn(plot: Text, width: int) -> set[tuple[int, int]]:
-    """Return line and column, behind the scale, of the marks through which the curve goes."""
-    places = (at for span in plot.spans if span.style == "cyan" for at in range(*span[:2]))
-    return {(at // (width + 1), at % (width + 1) - 5) for at in places}
-
-
-@pytest.mark.parametrize(("right", "place"), [(True, 0), (False, 4)])
-def test_the_plot_rises_with_accuracy(right: bool, place: int) -> None:  # noqa: FBT001
-    """A session that is always right runs along the upper edge, one never right along the lower."""
-    plot = curve([right] * 50, 50, 0.5, 55, 5)
-    assert drawn(plot, 55) == {(place, column) for column in range(50)}
-
-
-# ---- steering ----------------------------------------------------------------------------
-
-NAMED = ("enter", "left", "right", "up", "down", "home", "end", "escape", "backspace")
-KEYS = st.sampled_from([*"nprwte+-=g 0129x", *NAMED, "page up", "page down"])
-
-
-@given(RIGHT, st.lists(KEYS, max_size=60))
-def test_keys_never_lead_astray(right: list[bool], keys: list[str]) -> None:
-    """Whatever is pressed, a turn of the session is shown, a wrong one if only those are wanted."""
-    view = View()
-    for key in keys:
-        view = press(view, key, right)
-        assert 0 <= view.at < len(right)
-        assert not (view.errors and right[view.at]) or all(right)
-        assert SLOWEST <= view.speed <= FASTEST
-        assert view.scroll >= 0
-        assert not view.over
-    assert press(view, "q", right).over
-    assert press(view, "interrupt", right).over
-
-
-@given(RIGHT, st.integers(0, 119), st.booleans())
-def test_forwards_and_backwards_undo_each_other(
-    right: list[bool],
-    at: int,
-    errors: bool,  # noqa: FBT001
+@given(RIGHT, st.integers(0, 120), st.integers(8, 90), st.integers(2, 9))
+def test_the_chart_fills_its_area(
+    saved: Transcript, right: list[bool], more: int, width: int, height: int
 ) -> None:
-    """Where there is a next turn to show, going on and back again leads to the same turn."""
-    view = View(min(at, len(right) - 1))
-    view = press(view, "e", right) if errors else view
-    there = press(view, "n", right)
-    if there.at != view.at and not (errors and right[view.at]):
-        assert press(there, "p", right).at == view.at
-        between = right[view.at + 1 : there.at]
-        assert all(between) if errors else between == []
+    """Chart lines have the requested width and height; bars end at the current turn."""
+    planned = len(right) + more
+    view = view_of(saved, right, planned)
+    *lines, _ = view.chart(len(right) - 1, width, height).plain.split("\n")
+    assert len(lines) == height - 1
+    assert {len(line) for line in lines} == {width}
+    bottom = lines[-1][7:]
+    bars = [mark not in " ┈" for mark in bottom]
+    turn_of = [column * planned // len(bottom) for column in range(len(bottom))]
+    assert bars == [turn < len(right) for turn in turn_of]
+    assert [view.turn_at(column + 7, width) for column in range(len(bottom))] == [
+        turn if turn < len(right) else None for turn in turn_of
+    ]
 
 
-@given(RIGHT, st.integers(0, 10**9 - 1))
-def test_a_number_leads_to_its_turn(right: list[bool], number: int) -> None:
-    """`g`, a number and enter show that turn, or the last and that there are fewer."""
-    view = View(playing=True)
-    for key in ["g", *str(number), "enter"]:
-        view = press(view, key, right)
-    last = len(right) - 1
-    assert view == View(min(number, last), playing=False, missed=number if number > last else None)
-    assert press(view, "r", right).missed is None
+@pytest.mark.parametrize(("right", "filled"), [(True, "█"), (False, " ")])
+def test_the_chart_rises_with_accuracy(saved: Transcript, right: bool, filled: str) -> None:  # noqa: FBT001
+    """A session that is always right fills the chart; one that is always wrong leaves it empty."""
+    chart = view_of(saved, [right] * 50, 50).chart(49, 57, 6).plain.split("\n")
+    assert chart[0] == f"  100% {filled * 50}"
+    assert (
+        chart[-1].strip()
+        == f"accuracy in the last 20 turns: {int(right)}00%".replace("000", "0")
+        + " after turn 49; chance 10%"
+    )
 
 
-@given(RIGHT, st.text("0123456789", max_size=9))
-def test_a_number_can_be_taken_back(right: list[bool], digits: str) -> None:
-    """Escape forgets the number that was typed; backspace its last digit."""
-    view = press(View(playing=False), "g", right)
-    for key in [*digits, "escape"]:
-        view = press(view, key, right)
-    assert view == View(playing=False)
-    for key in ["g", "0", "0", "7", "backspace", "backspace", "backspace", "0", "enter"]:
-        view = press(view, key, right)
-    assert view == View(playing=False)
+def test_the_window_strip_marks_past_turns(windowed: Transcript) -> None:
+    """The strip marks exactly the turns that the request contained, and the current turn."""
+    view = SessionView(windowed, colour=False)
+    for turn in windowed.turns:
+        marks = view.window_strip(turn.index, 7 + len(windowed.turns)).plain[7:]
+        assert [at for at, mark in enumerate(marks) if mark == "█"] == list(from_spans(turn.kept))
+        assert marks.index("▲") == turn.index
 
 
-@pytest.mark.parametrize(("key", "name"), [("r", "reply"), ("w", "window"), ("t", "text")])
-def test_a_switch_is_undone_by_itself(key: str, name: str) -> None:
-    """Each switch shows one thing more of a turn, and pressed again hides it."""
-    on = press(View(), key, [True])
-    assert on.show == Show(**{name: True})
-    assert press(on, key, [True]) == View()
+# ---- the viewer --------------------------------------------------------------------------
 
 
-def test_playing_stops_at_the_end_and_begins_anew() -> None:
-    """At the last turn that is shown playing stops; played again, the session begins anew."""
-    right = [True, False, True, False, True]
-    for errors, first, last in ((False, 0, 4), (True, 1, 3)):
-        view = View(last, playing=False, errors=errors)
-        assert press(view, "n", right) == view
-        assert press(view, " ", right) == replace(view, at=first, playing=True)
+def viewer(saved: Transcript, start: int = 0, *, playing: bool = False) -> Viewer:
+    """Return a viewer of a session."""
+    view = SessionView(saved, colour=False)
+    return Viewer(view, Display(), start, FASTEST, playing=playing)
 
 
-# ---- keys --------------------------------------------------------------------------------
+def pane(app: Viewer, name: str) -> str:
+    """Return the text of a pane."""
+    widget = app.query_one(f"#{name}")
+    return "\n".join(widget.render_line(row).text.rstrip() for row in range(widget.size.height))
 
 
-@given(st.binary(max_size=30))
-def test_whatever_is_sent_is_read_as_keys(data: bytes) -> None:
-    """Any bytes are read, and every key is a printable mark or has a name."""
-    for key in keys_in(data):
-        assert key.isprintable()
-        assert key
+async def press(pilot: Pilot[int], keys: str) -> None:
+    """Press keys that are separated by spaces."""
+    await pilot.press(*keys.split())
+    await pilot.pause()
 
 
-@pytest.mark.parametrize(
-    ("sent", "keys"),
-    [
-        (b"\x1b[C\x1bOC\x1b[D", ["right", "right", "left"]),
-        (b"\x1b[5~\x1b[6~", ["page up", "page down"]),
-        (b"\x1b[1;5C\x1b[200~", []),
-        (b"\x1b", ["escape"]),
-        (b"\r\n\x7f\x08", ["enter", "enter", "backspace", "backspace"]),
-        (b"\x03", ["interrupt"]),
-        ("né三q".encode(), ["n", "q"]),
-    ],
-)
-def test_keys_have_names(sent: bytes, keys: list[str]) -> None:
-    """Keys that send several bytes are one key; what is no key of ours is dropped."""
-    assert keys_in(sent) == keys
+async def test_panes_show_the_turn(windowed: Transcript) -> None:
+    """The panes show picture, reply, feedback, window and accuracy of the current turn."""
+    app = viewer(windowed)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "right right w")
+        turn = windowed.turns[2]
+        verdict = "right" if turn.feedback.correct else "wrong"
+        expected = f"turn 2: answered {turn.answer}, label {turn.label}: {verdict}"
+        assert pane(app, "verdict") == expected
+        assert turn.reply.text in pane(app, "reply")
+        assert turn.feedback.told in pane(app, "told")
+        assert "2 turns: 0-1; " in pane(app, "details")
+        assert "chance 10%" in pane(app, "chart")
+        assert "▀" in pane(app, "question")
+        assert pane(app, "status") == "turn 2 of 0 to 8 | paused"
+        await press(pilot, "t")
+        assert turn.question.text.splitlines()[-1] in pane(app, "question")
+        await press(pilot, "t w")
+        assert "▀" in pane(app, "question")
+        assert not app.query_one("#details").display
 
 
-# ---- the screen --------------------------------------------------------------------------
+KEYS = "n p r w t e plus minus g slash space 0 1 2 9 enter left right up down home end escape"
 
 
-@settings(max_examples=40)
-@given(
-    st.integers(1, 130),
-    st.integers(1, 60),
-    st.builds(
-        View,
-        at=st.integers(0, RECENT + 4),
-        playing=st.booleans(),
-        errors=st.booleans(),
-        show=st.builds(Show, st.booleans(), st.booleans(), st.booleans()),
-        scroll=st.integers(0, 99),
-        typed=st.none() | st.just("12"),
-    ),
-)
-def test_a_page_fills_the_screen(saved: Transcript, width: int, height: int, view: View) -> None:
-    """A page has exactly the lines and columns of the terminal, however small."""
-    console = Console(file=StringIO(), width=width, height=height, color_system=None)
-    lines = page(Replay(saved, colour=False), view, console).lines
-    assert len(lines) == height
-    assert {sum(segment.cell_length for segment in line) for line in lines} == {width}
+@settings(max_examples=6)
+@given(st.data())
+async def test_keys_always_lead_to_a_turn(saved: Transcript, data: st.DataObject) -> None:
+    """After any keys the viewer shows a turn of the session, a wrong one if only those are shown."""
+    keys = data.draw(st.lists(st.sampled_from(KEYS.split()), max_size=25))
+    app = viewer(saved)
+    async with app.run_test(size=(70, 20)) as pilot:
+        for key in keys:
+            await pilot.press(key)
+            turn = saved.turns[app.index]
+            assert not (app.shown.errors and turn.feedback.correct)
+            assert SLOWEST <= app.speed <= FASTEST
+        await pilot.press("ctrl+c")
+    assert app.return_value == app.index
 
 
-def test_all_of_a_turn_can_be_scrolled_to(saved: Transcript) -> None:
-    """A turn that is longer than the screen is seen whole by scrolling, and the keys all the time."""
-    turn = saved.turns[3]
-    long = "\n".join(f"thought {number}." for number in range(100))
-    turns = (*saved.turns[:3], replace(turn, reply=replace(turn.reply, text=long)))
-    replay = Replay(replace(saved, turns=turns), colour=False)
-    console = Console(file=StringIO(), width=60, height=24, color_system=None)
-    view, seen = View(3, show=Show(reply=True)), set()
-    furthest = page(replay, view, console).furthest
-    for scroll in range(furthest + 1):
-        text = text_of(page(replay, replace(view, scroll=scroll), console).lines)
-        seen |= set(text)
-        assert "q quit" in text[-1]
-        assert any(line.startswith("turn 3 of 0 to 3 ") for line in text)
-    assert {f"thought {number}." for number in range(100)} <= {line.strip() for line in seen}
-    beyond = page(replay, replace(view, scroll=10_000), console)
-    assert text_of(beyond.lines) == text
+async def test_errors_only_skips_right_answers(saved: Transcript) -> None:
+    """With `e`, stepping visits the wrong answers in order, forwards and back; `e` ends it."""
+    wrong = [turn.index for turn in saved.turns if not turn.feedback.correct]
+    app = viewer(saved)
+    async with app.run_test() as pilot:
+        await press(pilot, "home e")
+        visited = [app.index]
+        for _ in wrong[1:]:
+            await press(pilot, "n")
+            visited.append(app.index)
+        assert visited == wrong
+        await press(pilot, "n")
+        assert app.index == wrong[-1]
+        await press(pilot, "p")
+        assert app.index == wrong[-2]
+        assert "errors only" in pane(app, "status")
+        await press(pilot, "e home")
+        assert app.index == 0
 
 
-def text_of(lines: Sequence[Sequence[object]]) -> list[str]:
-    """Return what is written on a page."""
-    return ["".join(segment.text for segment in line).rstrip() for line in lines]  # type: ignore[attr-defined]
+async def test_g_goes_to_a_turn(saved: Transcript) -> None:
+    """`g`, a number and Enter go to a turn, or to the last one with a message; Escape cancels."""
+    app = viewer(saved)
+    async with app.run_test() as pilot:
+        await press(pilot, "g 1 2 enter")
+        assert app.index == 12
+        await press(pilot, "g 7 escape")
+        assert app.index == 12
+        assert not app.query_one("#prompt").display
+        await press(pilot, "g q 9 backspace 5 enter")
+        assert app.index == 5
+        await press(pilot, "g 9 9 enter")
+        assert app.index == 24
+        assert pane(app, "status").startswith("turn 99 does not exist | turn 24 of 0 to 24 | end")
+
+
+async def test_slash_finds_a_turn(saved: Transcript) -> None:
+    """`/` goes to the next turn with a text in its reply, and around; the last text is offered."""
+    turns = list(saved.turns)
+    for index in (3, 9):
+        turns[index] = replace(turns[index], reply=replace(turns[index].reply, text="A Needle [b]"))
+    app = viewer(replace(saved, turns=tuple(turns)))
+    async with app.run_test() as pilot:
+        visited = []
+        await press(pilot, "slash n e e d l e space left_square_bracket enter")
+        for _ in range(3):
+            visited.append(app.index)
+            await press(pilot, "slash enter")
+        assert visited == [3, 9, 3]
+        await press(pilot, "slash x y left_square_bracket enter")
+        assert app.index == 9
+        assert "'xy[' not found" in pane(app, "status")
+
+
+async def test_playing_stops_at_the_end_and_restarts(saved: Transcript) -> None:
+    """The viewer plays to the last turn and stops; played again, it starts from the first."""
+    app = viewer(saved, start=23, playing=True)
+    async with app.run_test() as pilot:
+        while app.playing:
+            await pilot.pause(0.02)
+        assert app.index == 24
+        assert "end | paused" in pane(app, "status")
+        await press(pilot, "minus minus minus minus minus minus minus minus minus space")
+        assert (app.index, app.playing) == (0, True)
+        assert "0.125 turns/s" in pane(app, "status")
+        await press(pilot, "space")
+        assert not app.playing
+
+
+async def test_all_of_a_turn_can_be_scrolled_to(saved: Transcript) -> None:
+    """A whole reply that is longer than the screen can be read by scrolling."""
+    long = "\n".join(f"thought {number}." for number in range(60))
+    turns = (replace(saved.turns[0], reply=Reply(long)), *saved.turns[1:])
+    app = viewer(replace(saved, turns=turns))
+    async with app.run_test(size=(60, 24)) as pilot:
+        assert "thought 0. / thought 1." in pane(app, "reply")
+        await press(pilot, "r")
+        lines = pane(app, "reply").splitlines()
+        assert [f"thought {n}." in line for n, line in enumerate(lines)] == [True] * 60
+        await press(pilot, "pagedown pagedown down")
+        assert app.query_one("#body").scroll_y == 21
+        await press(pilot, "up right")
+        assert app.query_one("#body").scroll_y == 0
+
+
+async def test_the_mouse_works(saved: Transcript) -> None:
+    """A click on the chart goes to the turn in that column; a click on a key presses it."""
+    app = viewer(saved)
+    async with app.run_test(size=(57, 24)) as pilot:
+        await pilot.click("#chart", offset=(7 + 20, 1))
+        assert app.index == 10
+        await pilot.click("#window", offset=(7 + 3, 0))
+        assert app.index == 1
+        await pilot.click("#chart", offset=(2, 1))
+        assert app.index == 1
+        next_key = next(key for key in app.query(FooterKey) if key.description == "next")
+        await pilot.click(next_key)
+        assert app.index == 2
+
+
+async def test_help_names_every_key(saved: Transcript) -> None:
+    """`?` shows and hides the help, which fits into 80 columns."""
+    app = viewer(saved)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await press(pilot, "question_mark")
+        assert "find a turn by reply" in pane(app, "help")
+        assert all(len(line) <= 80 for line in HELP.splitlines())
+        await press(pilot, "question_mark")
+        assert not app.query_one("#help").display
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20, 5), (40, 12), (200, 60)])
+async def test_the_viewer_fits_any_terminal(saved: Transcript, size: tuple[int, int]) -> None:
+    """The viewer works in any size; a low terminal has no chart."""
+    app = viewer(saved)
+    async with app.run_test(size=size) as pilot:
+        await press(pilot, "n t w r e question_mark slash escape")
+        await pilot.resize_terminal(80, 24)
+        await pilot.pause()
+        assert "chance" in pane(app, "chart")
+
+
+async def test_a_hostile_session_is_harmless_in_the_viewer(saved: Transcript) -> None:
+    """No pane interprets markup or contains control characters, nor do messages."""
+    app = viewer(hostile(saved))
+    async with app.run_test(size=(200, 40)) as pilot:
+        await press(pilot, "r w t slash")
+        app.query_one("#prompt", Input).value = f"{HOSTILE}!"
+        await press(pilot, "enter")
+        for name in ("heading", "question", "verdict", "reply", "told", "status"):
+            assert is_plain(pane(app, name))
+            assert "[bold]x[/nope]" in pane(app, name)
 
 
 # ---- a real terminal ---------------------------------------------------------------------
@@ -513,40 +585,33 @@ def terminal(*arguments: object, columns: int = 80, rows: int = 30) -> Iterator[
 
 
 @NEEDS_A_TERMINAL
-def test_a_session_is_steered_by_keys() -> None:
-    """In a terminal each key does what its line says, and leaving leaves the terminal as it was."""
+def test_a_session_is_driven_by_keys() -> None:
+    """Keys work in a real terminal, and quitting leaves the terminal as it was."""
     with terminal("replay", SAMPLE, "--session", "label-0", "--step") as there:
         before = there.modes()
         there.until("turn 0 of 0 to 24 | paused")
         assert ALT_SCREEN in there.written
         assert there.modes() != before
-        there.press(b"n").until("turn 1 of 0 to 24")
-        there.press(b"\x1b[C").until("turn 2 of 0 to 24")
-        there.press(b"p").until("turn 1 of 0 to 24")
-        there.press(b"e").until("only errors")
-        there.press(b"t").until("Image:")
-        there.press(b"tw").until("window: 1 turn: 0;")
-        there.press(b"r").until("reply:  ")
-        there.press(b"g12").until("go to turn 12")
-        there.press(b"\r").until("turn 12 of 0 to 24")
-        there.press(b"eg99\r").until("there is no turn 99 | turn 24 of 0 to 24")
-        there.press(b"g12\r").until("turn 12 of 0 to 24")
-        there.press(b"++++++ ").until("turn 24 of 0 to 24 | the end, paused")
+        there.press(b"n").until("turn 1")
+        there.press(b"\x1b[C").until("turn 2")
+        there.press(b"g").until("turn number")
+        there.press(b"12\r").until("turn 12")
+        there.press(b"++++++ ").until("end | paused")
         there.press(b"q")
         assert there.ended() == 0
         assert there.written.count(NORMAL_SCREEN) == 1
         assert CURSOR in there.written
-        assert there.text.endswith("left at turn 24; --from 24 goes on there\r\n")
+        assert there.text.endswith("left at turn 24; continue with --from 24\r\n")
         assert there.modes() == before
 
 
 @NEEDS_A_TERMINAL
 @pytest.mark.parametrize(("how", "code"), [("Ctrl-C", 0), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_terminal_is_left_as_it_was(how: str, code: int) -> None:
-    """However a session is left while it plays, the terminal shows, echoes and collects as before."""
+    """However a playing session is left, the terminal works as before."""
     with terminal("replay", SAMPLE / "none-0.jsonl", columns=60, rows=24) as there:
         before = there.modes()
-        there.until("▶ 2 turns a second")
+        there.until("▶ 2 turns/s")
         if how == "Ctrl-C":
             there.press(b"\x03")
         else:
@@ -556,17 +621,3 @@ def test_a_terminal_is_left_as_it_was(how: str, code: int) -> None:
         assert CURSOR in there.written
         assert "Traceback" not in there.text
         assert there.modes() == before
-
-
-@NEEDS_A_TERMINAL
-def test_a_page_follows_the_terminal() -> None:
-    """A terminal that becomes another size is drawn anew in that size."""
-    import termios
-
-    with terminal("replay", SAMPLE / "none-0.jsonl", "--step") as there:
-        there.until("latest 20 turns")
-        there.written = b""
-        termios.tcsetwinsize(there.slave, (12, 40))
-        lines = there.until("q quit").split("\r\n")
-        assert len(lines) == 12
-        assert {cell_len(line) for line in lines} == {40}

@@ -1,8 +1,7 @@
-"""The command that shows a saved session, or proves that it replays."""
+"""`icl-loop replay`: watch a saved session, or verify that sessions replay."""
 
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,30 +11,30 @@ from icl_loop.analysis import find
 from icl_loop.cli.options import Paths
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.terminal.console import out
+from icl_loop.terminal.session_view import Display, SessionView
 from icl_loop.terminal.verification_output import verify_all
-from icl_loop.terminal.viewer import Keyboard, Replay, Show, View, has_keys, watch
 from icl_loop.transcripts import read
 
 _SPEED = 2.0
-"""Turns a second in a terminal."""
-_NAMED = 12
-"""Sessions of a folder that an error names."""
+_LISTED = 12
+"""Sessions that an error lists at most."""
 
 
 def replay(
     paths: Paths,
     session: Annotated[
         str | None,
-        typer.Option(metavar="ARM-STREAM", help="Which session of a folder, such as label-0."),
+        typer.Option(metavar="ARM-STREAM", help="Session to show, such as label-0."),
     ] = None,
-    check: Annotated[
+    verify: Annotated[
         bool,
         typer.Option(
-            "--verify", help="Prove that every request, judgement and told word can be re-derived."
+            "--verify",
+            help="Check that every request, score and feedback follows from the transcript.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --verify, print what was found as JSON.")
+        bool, typer.Option("--json", help="With --verify, print the findings as JSON.")
     ] = False,
     start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
     speed: Annotated[
@@ -43,50 +42,49 @@ def replay(
         typer.Option(
             min=0.0625,
             max=64,
-            help="Turns a second; 2 in a terminal, else as fast as can be.",
+            help="Turns per second; 2 on a terminal, otherwise as fast as possible.",
         ),
     ] = None,
-    step: Annotated[bool, typer.Option("--step", help="Wait for a key after each turn.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="Start paused.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Show wrong answers only.")] = False,
     reply: Annotated[bool, typer.Option("--reply", help="Show whole replies.")] = False,
     window: Annotated[
-        bool, typer.Option("--window", help="Show which past turns each request held.")
+        bool, typer.Option("--window", help="Show which past turns each request contained.")
     ] = False,
     text: Annotated[
         bool, typer.Option("--text", help="Show questions as the model saw them.")
     ] = False,
 ) -> None:
-    """Watch a saved session turn by turn, or prove that it replays.
+    """Watch a saved session turn by turn, or verify that sessions replay.
 
-    In a terminal the session is drawn in place and steered by keys; a line there names them.
-    Elsewhere the turns are printed one after the other.
+    On a terminal this opens a viewer; press ? there for its keys.
+    Otherwise the turns are printed one after another.
     """
-    files = _chosen(find(paths), session)
-    if check:
+    files = _named(find(paths), session)
+    if verify:
         verify_all(files, as_json=as_json)
         return
     if as_json:
-        raise InputError("--json says what --verify found; give both")
+        raise InputError("--json needs --verify")
     if len(files) > 1:
         raise InputError(
-            f"{paths[0]} holds {len(files)} sessions; name one{'' if session else ' with --session'}: {_names(files)}"
+            f"{paths[0]} contains {len(files)} sessions; choose one"
+            f"{'' if session else ' with --session'}: {_names(files)}"
         )
-    shown = Replay(read(files[0]), colour=out.color_system is not None)
-    if start and start >= len(shown):
-        raise InputError(f"--from {start}: the session has turns 0 to {len(shown) - 1}")
-    view = View(start, playing=not step, errors=errors, show=Show(reply, window, text))
-    if len(shown) and out.is_interactive and has_keys():
-        _watch(shown, replace(view, speed=speed or _SPEED))
+    view = SessionView(read(files[0]), colour=bool(out.color_system) and not out.no_color)
+    if start and start >= len(view.turns):
+        raise InputError(f"--from {start}: the session has turns 0 to {len(view.turns) - 1}")
+    display = Display(reply, window, text, errors)
+    if view.turns and out.is_interactive and sys.stdin.isatty() and sys.stdout.isatty():
+        _watch(view, display, start, speed or _SPEED, playing=not step)
     elif step:
-        raise InputError(
-            "--step waits for keys, so it takes a terminal to read from and to write to"
-        )
+        raise InputError("--step needs a terminal")
     else:
-        _print(shown, view, speed or _SPEED * out.is_terminal)
+        _print(view, display, start, speed or _SPEED * out.is_terminal)
 
 
-def _chosen(files: list[Path], session: str | None) -> list[Path]:
-    """Return the files of a session, all of them if none is named."""
+def _named(files: list[Path], session: str | None) -> list[Path]:
+    """Return the transcripts of a session, or all of them."""
     if session is None:
         return files
     chosen = [file for file in files if file.stem == session.removesuffix(".jsonl")]
@@ -97,28 +95,31 @@ def _chosen(files: list[Path], session: str | None) -> list[Path]:
 
 
 def _names(files: list[Path]) -> str:
-    """Return the names of some sessions; where folders share them, the paths."""
-    apart = len({file.stem for file in files}) == len(files)
-    names = [file.stem if apart else str(file) for file in files[:_NAMED]]
-    return ", ".join(names) + (", …" if len(files) > _NAMED else "")
+    """Return the names of some sessions, or their paths if names repeat."""
+    unique = len({file.stem for file in files}) == len(files)
+    names = [file.stem if unique else str(file) for file in files[:_LISTED]]
+    return ", ".join(names) + (", …" if len(files) > _LISTED else "")
 
 
-def _watch(shown: Replay, view: View) -> None:
-    """Show the session in place; say afterwards where it was left."""
-    left = watch(shown, view, out, Keyboard(sys.stdin.fileno()))
-    out.print(shown.heading())
-    out.print(f"left at turn {left.at}; --from {left.at} goes on there", highlight=False)
+def _watch(view: SessionView, display: Display, start: int, speed: float, *, playing: bool) -> None:
+    """Open the viewer; afterwards say where it was left."""
+    from icl_loop.terminal.viewer import Viewer  # noqa: PLC0415  only the viewer needs textual
+
+    viewer = Viewer(view, display, start, speed, playing=playing)
+    left = viewer.run()
+    if viewer.return_code:
+        raise typer.Exit(viewer.return_code)
+    out.print(view.heading())
+    out.print(f"left at turn {left}; continue with --from {left}", highlight=False)
 
 
-def _print(shown: Replay, view: View, speed: float) -> None:
-    """Print the turns one after the other, then the curve."""
-    out.print(shown.heading())
-    for index in range(view.at, len(shown)):
-        if view.errors and shown.right[index]:
-            continue
-        out.print(shown.turn(index, view.show))
-        out.print()
-        time.sleep(1 / speed if speed else 0)
-    if len(shown):
-        out.print(shown.curve(len(shown) - 1, min(out.width, 100), 5))
-        out.print(shown.caption(len(shown) - 1))
+def _print(view: SessionView, display: Display, start: int, speed: float) -> None:
+    """Print the turns one after another, then the chart."""
+    out.print(view.heading())
+    for index in view.visible(display):
+        if index >= start:
+            out.print(view.turn(index, display))
+            out.print()
+            time.sleep(1 / speed if speed else 0)
+    if view.turns:
+        out.print(view.chart(len(view.turns) - 1, min(out.width, 100), 6))

@@ -8,6 +8,8 @@ from rich.table import Table
 from icl_loop.analysis import Estimate
 
 UNKNOWN = "–"
+RECENT = 20
+"""Turns of a session that its recent accuracy covers."""
 
 
 def printable(text: str) -> str:

@@ -7,7 +7,6 @@ from threading import Event, Thread
 from types import TracebackType
 from typing import Protocol, Self
 
-import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console, Group
@@ -27,12 +26,9 @@ from icl_loop.analysis import ArmSummary
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
-from icl_loop.runner.run import StoppedSession
-from icl_loop.tasks.encodings import Pixels
-from icl_loop.terminal.formatting import percent, printable
+from icl_loop.runner.run import Stop
+from icl_loop.terminal.formatting import RECENT, percent, printable
 
-RECENT = 20
-"""Turns of each session over which running accuracy is taken."""
 _NAME_WIDTH = 24
 """Names of arms are kept whole in a narrow table if all are as short as this."""
 
@@ -273,22 +269,3 @@ def stops_table(stops: Iterable[StoppedSession]) -> Table:
         name = f"{stop.session.arm}-{stop.session.stream}"
         table.add_row(Text(printable(name)), Text(printable(str(stop.reason))))
     return table
-
-
-def draw(pixels: Pixels, *, colour: bool) -> Text:
-    """Return a picture of shape (rows, columns) in half-blocks, two rows of pixels a line.
-
-    Without colour a pixel is lit from half brightness on.
-    """
-    padded = np.vstack([pixels, np.zeros((len(pixels) % 2, pixels.shape[1]), np.float32)])
-    picture = Text()
-    for upper, lower in zip(padded[::2], padded[1::2], strict=True):
-        for top, bottom in zip(upper.tolist(), lower.tolist(), strict=True):
-            if colour:
-                grey = [round(255 * value) for value in (top, bottom)]
-                style = " on ".join(f"rgb({level},{level},{level})" for level in grey)
-                picture.append("▀", style)
-            else:
-                picture.append(" ▀▄█"[(top >= 0.5) + 2 * (bottom >= 0.5)])
-        picture.append("\n")
-    return picture
