@@ -39,7 +39,7 @@ from icl_loop.analysis.contrasts import (
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
-from icl_loop.terminal.results_tables import verdict_lines
+from icl_loop.terminal.results_tables import conclusion_tables
 from terminal_text import shown
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
@@ -441,7 +441,7 @@ def test_nothing_is_never_less_than_nothing() -> None:
     """A difference too small to be printed has no minus sign, in sentences, tables or JSON."""
     small = contrast([-1e-4, 1e-4, -2e-4, -1e-4, 1e-12 - 1e-11])
     found = replace(concluded({"feedback": HIGH[:5], "yoked": HIGH[:5]}), primary=small)
-    text = sentence(found) + "".join(map(shown, verdict_lines(found)))
+    text = sentence(found) + "".join(map(shown, conclusion_tables(found)))
     assert not re.search(r"-0(\.0+)?(?![.\d])", text)
     assert "-0.0" not in json.dumps(small.differences[-1])
 

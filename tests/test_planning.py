@@ -24,7 +24,7 @@ from icl_loop.planning.cost_estimate import Job, makespan
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.terminal.formatting import duration
-from icl_loop.terminal.plan_tables import expense_table, exposure_table, sentences
+from icl_loop.terminal.plan_tables import context_table, cost_table, plan_sentences
 from icl_loop.transcripts import Transcript, read
 
 PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}
@@ -174,7 +174,7 @@ def test_an_unknown_model_has_tokens_alone() -> None:
     made = planned(experiment(model={"name": "my-own-model", "base_url": NOWHERE}))
     assert made.expense.prompt > 0
     assert made.expense.usd is made.expense.usd_cached is None
-    assert any("my-own-model" in said and "[price]" in said for said in sentences(made))
+    assert any("my-own-model" in said and "[price]" in said for said in plan_sentences(made))
 
 
 @pytest.mark.parametrize("encoding", ["grid", "article", "sparse"])
@@ -222,7 +222,7 @@ def test_the_article_in_one_window_cannot_show_learning() -> None:
     assert f"about {made.arms[0].exposure.fits} past samples fit" in made.verdict
     assert made.advice is not None
     assert made.advice.power > 0.8
-    assert any("would help most" in said for said in sentences(made))
+    assert any("helps most" in said for said in plan_sentences(made))
 
 
 def test_revealed_labels_on_a_grid_can_show_learning() -> None:
@@ -264,7 +264,7 @@ def test_every_control_that_learned_needs_is_planned_for() -> None:
     assert made.detectability is not None
     assert (made.detectability.first, made.detectability.second) == ("feedback", "yoked")
     assert [(each.first, each.second) for each in made.controls] == [("feedback", "none")]
-    assert any("'none' as well" in said for said in sentences(made))
+    assert any("must also beat 'none'" in said for said in plan_sentences(made))
 
 
 def test_one_arm_compares_nothing() -> None:
@@ -300,7 +300,7 @@ def test_many_streams_are_scaled_up() -> None:
     few, many = planned(experiment(streams=8)), planned(experiment(streams=40))
     assert many.tried == 8
     assert many.expense.prompt == 5 * few.expense.prompt
-    assert any("8 of 40 streams" in said for said in sentences(many))
+    assert any("8 of 40 streams" in said for said in plan_sentences(many))
 
 
 def test_data_for_no_more_streams_are_enough() -> None:
@@ -359,7 +359,7 @@ def test_the_tables_hold_what_is_planned() -> None:
     model = {"name": "my-own-model", "base_url": NOWHERE}
     made = planned(experiment(model=model, arms=CLEAR, streams=6), advised=False)
     console = Console(width=120, file=StringIO(), record=True)
-    console.print(expense_table(made), exposure_table(made))
+    console.print(cost_table(made), context_table(made))
     text = console.export_text()
     assert all(text.count(f" {arm} ") == 2 for arm in ("label", "none"))
     assert f"{made.expense.prompt:,}" in text

@@ -1,5 +1,6 @@
-"""The laws of the terminal: it shows what is, counts right, and nobody else steers it."""
+"""Progress, pictures and tables in the terminal: right numbers, and no control characters."""
 
+import re
 import time
 import unicodedata
 from collections.abc import Sequence
@@ -17,19 +18,15 @@ from builders import experiment, played, session
 from icl_loop.analysis import ArmSummary, Estimate
 from icl_loop.analysis.curves import Block
 from icl_loop.core.errors import ModelUnavailable
+from icl_loop.core.messages import Usage
 from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
+from icl_loop.models.limits import Budget
 from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.terminal.formatting import RECENT, printable
-from icl_loop.terminal.progress import (
-    LiveProgress,
-    PlainProgress,
-    ProgressDisplay,
-    stops_table,
-    summary_table,
-    watch,
-)
+from icl_loop.terminal.progress import RunProgress, WorkProgress
+from icl_loop.terminal.results_tables import accuracy_table, stops_table
 from icl_loop.terminal.session_view import draw
 from terminal_text import HOSTILE, is_plain, shown
 
@@ -105,113 +102,131 @@ def turns() -> tuple[Turn, Turn]:
     return replace(one, feedback=right), replace(one, feedback=wrong)
 
 
-def follow(
-    watcher: ProgressDisplay,
-    plan: Experiment,
-    turns: tuple[Turn, Turn],
-    went: Sequence[tuple[str, bool]],
-) -> None:
-    """Show a run to a watcher: the arm of each turn, and whether it was right."""
-    sessions = {each.arm: each for each in plan.sessions()}
-    with watcher:
-        for arm, right in went:
-            watcher.turn(sessions[arm], turns[0] if right else turns[1])
-
-
-ARMS = [{"name": "one"}, {"name": "other"}]
-RUNS = st.tuples(st.sampled_from(["one", "other"]), st.booleans(), st.integers(1, 30))
-WENT = st.lists(RUNS, max_size=8).map(
-    lambda runs: [(arm, right) for arm, right, length in runs for _ in range(length)]
-)
-
-
-def recent(went: Sequence[tuple[str, bool]], arm: str, streams: int) -> str:
-    """Return the accuracy of an arm over the latest `RECENT` turns of each of its streams."""
-    latest = [right for name, right in went if name == arm][-RECENT * streams :]
-    return f"{np.mean(latest):.1%}" if latest else "–"
-
-
 def console_of(*, terminal: bool) -> tuple[Console, StringIO]:
-    """Return a console, and what it writes to."""
+    """Return a console and the file that it writes to."""
     file = StringIO()
     return Console(file=file, width=120, force_terminal=terminal, color_system=None), file
 
 
-@given(went=WENT, streams=st.integers(1, 2))
-def test_plain_progress_counts_turns(
-    turns: tuple[Turn, Turn], went: list[tuple[str, bool]], streams: int
-) -> None:
-    """Plain progress says at the start what there is to play, at the end what was played."""
+Run = Sequence[tuple[str, bool]]
+"""The arm of each turn, and whether its answer is right."""
+
+
+def show_run(plan: Experiment, turns: tuple[Turn, Turn], run: Run, *, terminal: bool) -> list[str]:
+    """Return the lines of the progress of a run."""
+    console, file = console_of(terminal=terminal)
+    sessions = {each.arm: each for each in plan.sessions()}
+    with RunProgress(plan, console, Budget()) as progress:
+        for arm, right in run:
+            progress.turn(sessions[arm], turns[0] if right else turns[1])
+    return file.getvalue().splitlines()
+
+
+ARMS = [{"name": "one"}, {"name": "other"}]
+PARTS = st.tuples(st.sampled_from(["one", "other"]), st.booleans(), st.integers(1, 30))
+RUNS = st.lists(PARTS, max_size=8).map(
+    lambda parts: [(arm, right) for arm, right, length in parts for _ in range(length)]
+)
+
+
+def recent_accuracy(run: Run, arm: str, streams: int) -> str:
+    """Return the accuracy of an arm over the last `RECENT` turns of each of its streams."""
+    latest = [right for name, right in run if name == arm][-RECENT * streams :]
+    return f"{np.mean(latest):.1%}" if latest else "–"
+
+
+@given(run=RUNS, streams=st.integers(1, 2))
+def test_a_pipe_gets_plain_lines(turns: tuple[Turn, Turn], run: Run, streams: int) -> None:
+    """Without a terminal, the first line and the last tell turns and recent accuracy."""
     plan = experiment(arms=ARMS, turns=60, streams=streams)
-    console, file = console_of(terminal=False)
-    follow(watch(plan, console), plan, turns, went)
-    first, last = file.getvalue().splitlines()
+    first, last = show_run(plan, turns, run, terminal=False)
     total = 120 * streams
-    assert first == f"playing {total} turns in arms one, other"
-    assert last.startswith(f"{len(went)}/{total} turns, ")
-    one, other = (recent(went, arm, streams) for arm in ("one", "other"))
-    assert last.endswith(f" left, recent accuracy: one {one}, other {other}")
+    assert first == f"0 of {total} turns; recent accuracy: one –, other –"
+    assert last.startswith(f"{len(run)} of {total} turns")
+    one, other = (recent_accuracy(run, arm, streams) for arm in ("one", "other"))
+    assert last.endswith(f"; recent accuracy: one {one}, other {other}")
 
 
-class Hasty(PlainProgress):
-    """Plain progress that finds it time at every turn."""
+def test_lines_appear_while_every_turn_waits() -> None:
+    """Without a terminal, there is a line every few seconds even if no turn ends."""
 
-    SECONDS = 0.0
+    class Fast(RunProgress):
+        INTERVAL_S = 0.01
 
-
-def test_plain_progress_goes_on(turns: tuple[Turn, Turn]) -> None:
-    """Whenever it is time, plain progress says how far it is and how long it will take."""
-    plan = experiment(arms=ARMS, turns=3, streams=1)
     console, file = console_of(terminal=False)
-    follow(Hasty(plan, console), plan, turns, [("one", True), ("other", False), ("one", False)])
-    counts = [line.partition(" turns")[0] for line in file.getvalue().splitlines()[1:]]
-    assert counts == ["1/6", "2/6", "3/6", "3/6"]
-    assert "one 50.0%, other 0.0%" in file.getvalue()
-
-
-class Impatient(PlainProgress):
-    """Plain progress that bears no silence."""
-
-    SILENCE = 0.01
-
-
-def test_plain_progress_breaks_the_silence() -> None:
-    """While every turn waits, plain progress still says how far it is."""
-    console, file = console_of(terminal=False)
-    with Impatient(experiment(arms=ARMS), console):
+    with Fast(experiment(arms=ARMS), console, Budget()):
         until = time.monotonic() + 10
-        while file.getvalue().count(" turns,") < 3 and time.monotonic() < until:
+        while file.getvalue().count(" turns;") < 3 and time.monotonic() < until:
             time.sleep(0.01)
-    assert file.getvalue().count("0/48 turns") >= 3
+    assert file.getvalue().count("0 of 48 turns") >= 3
 
 
 @settings(max_examples=15)
-@given(went=WENT, streams=st.integers(1, 2))
-def test_live_progress_counts_turns(
-    turns: tuple[Turn, Turn], went: list[tuple[str, bool]], streams: int
-) -> None:
-    """Live progress ends with a bar for each arm: its turns and its recent accuracy."""
+@given(run=RUNS, streams=st.integers(1, 2))
+def test_a_terminal_gets_a_bar_per_arm(turns: tuple[Turn, Turn], run: Run, streams: int) -> None:
+    """On a terminal, the bars end at the turns and the recent accuracy of each arm."""
     plan = experiment(arms=ARMS, turns=60, streams=streams)
-    console, file = console_of(terminal=True)
-    follow(watch(plan, console), plan, turns, went)
-    *_, one, other = (line for line in file.getvalue().splitlines() if "/" in line)
+    lines = show_run(plan, turns, run, terminal=True)
+    *_, one, other = (line for line in lines if "/" in line)
     for arm, line in (("one", one), ("other", other)):
-        played = sum(name == arm for name, _ in went)
         assert arm in line
-        assert f" {played}/{60 * streams} " in line
-        assert f"accuracy {recent(went, arm, streams):>6} " in line
+        assert f" {sum(name == arm for name, _ in run)}/{60 * streams} " in line
+        assert f"accuracy {recent_accuracy(run, arm, streams):>6} " in line
 
 
-@pytest.mark.parametrize(("terminal", "kind"), [(True, LiveProgress), (False, PlainProgress)])
-def test_lines_are_said_beside_progress(terminal: bool, kind: type[ProgressDisplay]) -> None:  # noqa: FBT001
-    """A terminal has live progress and a pipe plain lines, and both say a line as it stands."""
-    plan = experiment(arms=ARMS)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_the_budget(*, terminal: bool) -> None:
+    """Tokens, money, requests in flight and the most common retry are shown if there are any."""
     console, file = console_of(terminal=terminal)
-    watcher = watch(plan, console)
-    assert isinstance(watcher, kind)
-    with watcher:
-        watcher.say("stopping [once more]")
+    budget = Budget(spent=Usage(prompt=1_200, cached=300, completion=45), usd=0.5, in_flight=3)
+    budget.retries.update([f"429 {HOSTILE}", f"429 {HOSTILE}", "500"])
+    with RunProgress(experiment(arms=ARMS), console, budget) as progress:
+        assert is_plain(progress.status())
+    for part in (
+        "tokens: 1,200 in (300 cached), 45 out; $0.5000; 3 requests in flight; 3 retries, ",
+        "2 of them: 429",
+    ):
+        assert part in file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_messages_are_printed_beside_progress(*, terminal: bool) -> None:
+    """A message is printed as it is, whether there are bars or plain lines."""
+    console, file = console_of(terminal=terminal)
+    with RunProgress(experiment(arms=ARMS), console, Budget()) as progress:
+        progress.say("stopping [once more]")
     assert "stopping [once more]\n" in file.getvalue()
+
+
+def test_progress_is_without_colour_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With NO_COLOR, the bars have no colours."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    file = StringIO()
+    console = Console(file=file, width=120, force_terminal=True)
+    with RunProgress(experiment(arms=ARMS), console, Budget()):
+        pass
+    assert not re.search(r"\x1b\[[0-9;]*3[0-9]", file.getvalue())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("total", [2, None])
+def test_only_long_work_shows_progress(*, terminal: bool, total: int | None) -> None:
+    """Work that ends before the delay prints nothing; longer work prints how far it is."""
+    quick, quick_file = console_of(terminal=terminal)
+    with WorkProgress(quick, "baking", "pies", total) as progress:
+        progress.advance()
+    assert quick_file.getvalue() == ""
+
+    long, long_file = console_of(terminal=terminal)
+    with WorkProgress(long, "baking", "pies", total, delay_s=0.01) as progress:
+        progress.advance(2)
+        until = time.monotonic() + 10
+        while "baking" not in long_file.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+    if terminal:
+        assert re.search(rf"baking .* 2/{total or '[?]'} pies", long_file.getvalue())
+    else:
+        assert long_file.getvalue() == f"baking: 2{' of 2' if total else ''} pies\n"
 
 
 # ---- tables ------------------------------------------------------------------------------
@@ -264,11 +279,11 @@ def percent(estimate: Estimate) -> list[str]:
 @given(summaries())
 def test_the_table_shows_every_arm_and_window(rows: list[ArmSummary]) -> None:
     """The table has a line for each arm and in it every estimate, under its window's heading."""
-    table = shown(summary_table(rows), width=160)
+    table = shown(accuracy_table(rows), width=160)
     heading, _, *lines = table[table.index(" arm ") :].splitlines()
     longest = max(rows, key=lambda row: row.turns).blocks
     windows = [f"{block.first}-{block.last}" for block in longest]
-    assert heading.split() == ["arm", "sessions", "early", "late", "all", *windows, "not", "read"]
+    assert heading.split() == ["arm", "sessions", "early", "late", "all", *windows, "unparsed"]
     for row, line in zip(rows, lines, strict=False):
         words = [row.arm, str(row.sessions)]
         for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.blocks)):
@@ -279,7 +294,7 @@ def test_the_table_shows_every_arm_and_window(rows: list[ArmSummary]) -> None:
 @given(summaries())
 def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
     """In eighty columns every number of the table is there, uncut."""
-    text = shown(summary_table(rows), width=80)
+    text = shown(accuracy_table(rows), width=80)
     assert all(len(line) <= 80 for line in text.splitlines())
     for row in rows:
         for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.blocks)):
@@ -290,7 +305,7 @@ def test_tables_show_hostile_names_as_they_are() -> None:
     """Names in tables neither steer the terminal nor are taken for markup."""
     none = Estimate(None, None, 0)
     row = ArmSummary("small", HOSTILE, 1, 1, 1, 0.1, none, none, none, (), {})
-    text = shown(summary_table([row, replace(row, experiment="other")]))
+    text = shown(accuracy_table([row, replace(row, experiment="other")]))
     assert is_plain(text)
     assert "small / " in text
     assert "other / " in text

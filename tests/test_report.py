@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from builders import without_checksum
 from icl_loop.analysis import frame
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, baselines
-from icl_loop.cli.baseline_option import shaded
+from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.messages import Reply
 from icl_loop.experiment import Experiment, parse
 from icl_loop.export import export
@@ -343,10 +343,10 @@ def test_spread_is_even(size: int, count: int) -> None:
 def test_slow_baseline_needs_a_request() -> None:
     """With many turns the baseline is omitted unless requested, and the page says how to request it."""
     turns = frame([SAMPLE])
-    unasked = shaded(turns, None, wanted=True, most_turns=10)
+    unasked = chart_baseline(turns, None, wanted=True, max_turns=10)
     assert unasked.turns is None
     assert f"--baseline {LEARNER}" in unasked.note
-    asked = shaded(turns.filter(arm="stateless"), LEARNER, wanted=True, most_turns=10)
+    asked = chart_baseline(turns.filter(arm="stateless"), LEARNER, wanted=True, max_turns=10)
     assert asked.turns is not None
     assert asked.turns.height == 50
 
@@ -356,7 +356,7 @@ def test_missing_baseline_is_reported(tmp_path: Path) -> None:
     data = without_checksum((SAMPLE / "label-0.jsonl").read_text())
     (tmp_path / "edited.jsonl").write_text(data.replace('"question":"Image:', '"question":"Look:'))
     turns = frame([tmp_path])
-    left_out = shaded(turns, None, wanted=True)
+    left_out = chart_baseline(turns, None, wanted=True)
     assert left_out.turns is None
     assert left_out.note.startswith("1 of 1 sessions have no baseline: ")
     text = page(turns, baseline=left_out)
@@ -370,10 +370,10 @@ def test_page_of_a_running_session_is_consistent(tmp_path: Path) -> None:
     growing = tmp_path / "label-0.jsonl"
     growing.write_bytes(b"".join(whole.splitlines(keepends=True)[:12]))
     turns = frame([tmp_path])
-    early = shaded(turns, None, wanted=True)
+    early = chart_baseline(turns, None, wanted=True)
     expected = page(turns, baseline=early)
     growing.write_bytes(whole)
-    late = shaded(turns, None, wanted=True)
+    late = chart_baseline(turns, None, wanted=True)
     for cast in (early, late):
         assert blobs(page(turns, baseline=cast)) == blobs(expected)
 

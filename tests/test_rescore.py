@@ -223,5 +223,5 @@ def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
         "label",
         "yoked",
     ]
-    assert "answers changed" in done.stdout
+    assert "Rescored replies" in done.stdout
     assert "small-rescored-" in done.stdout

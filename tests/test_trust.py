@@ -146,7 +146,7 @@ def test_listening_to_others_is_warned_of() -> None:
         text=True,
     ) as process:
         assert process.stderr is not None
-        assert "0.0.0.0 can be reached by other machines" in process.stderr.readline()
+        assert "other machines can reach 0.0.0.0" in process.stderr.readline()
         process.kill()
 
 

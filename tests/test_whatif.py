@@ -32,7 +32,7 @@ from icl_loop.replay.what_if import (
     turns_of,
 )
 from icl_loop.terminal.formatting import percent
-from icl_loop.terminal.what_if_tables import what_if_table
+from icl_loop.terminal.replay_tables import what_if_table
 from icl_loop.transcripts import SourceIdentity, Transcript
 from terminal_text import HOSTILE, is_plain, shown
 

@@ -1,4 +1,4 @@
-"""The command line: arguments, exit codes, printing; each command has a file of its own."""
+"""The command line, one module per command."""
 
 import sys
 from typing import NoReturn
@@ -18,15 +18,15 @@ from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
 from icl_loop.cli.what_if import what_if
 from icl_loop.core.errors import IclLoopError, InputError
-from icl_loop.terminal.console import DONE, complain, exit_code
+from icl_loop.terminal.console import DONE, exit_code, print_error
 
 app = typer.Typer(
-    help="Does a language model, inside one long conversation and with frozen weights, learn from"
-    " being told right or wrong? Exit codes: 0 done, 1 stopped short (what is saved is kept),"
-    " 2 the input was wrong.",
+    help="Test whether a language model learns within one conversation from being told whether its"
+    " answers are right.\n\nExit codes: 0 done, 1 stopped short (saved turns are kept), 2 bad input.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_show_locals=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in (
     run,
@@ -46,10 +46,10 @@ for command in (
 
 
 def main() -> NoReturn:
-    """Run the command line and exit with the code that says how it went."""
+    """Run the command line and exit with 0, 1 or 2."""
     try:
         app()
     except IclLoopError as error:
-        complain(f"{'error' if isinstance(error, InputError) else 'stopped'}: {error}")
+        print_error(f"{'error' if isinstance(error, InputError) else 'stopped'}: {error}")
         sys.exit(exit_code(error))
     sys.exit(DONE)

@@ -1,62 +1,83 @@
-"""Arguments and options that several commands take."""
+"""Arguments and options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from icl_loop.analysis.baseline import LEARNER
+from icl_loop.cli.baseline import MAX_TURNS
 from icl_loop.core.errors import InputError
 
-Paths = Annotated[list[Path], typer.Argument(help="Transcripts, or folders that hold them.")]
-SavedPaths = Annotated[
+Transcripts = Annotated[list[Path], typer.Argument(help="Transcripts, or folders of transcripts.")]
+TranscriptsOrExports = Annotated[
     list[Path],
-    typer.Argument(help="Transcripts, exports of them in Parquet, or folders that hold either."),
+    typer.Argument(help="Transcripts, Parquet exports of them, or folders of either."),
 ]
-ExperimentFile = Annotated[Path, typer.Argument(help="The experiment's TOML file.")]
-Changes = Annotated[
+ExperimentFile = Annotated[Path, typer.Argument(help="TOML file of the experiment.")]
+Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Lay a setting over the file; repeatable."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting, such as task.encoding=grid; repeatable.",
+    ),
 ]
 Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
 Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
 OutFolder = Annotated[
-    Path, typer.Option("--out", help="Folder that holds the experiments' own folders.")
+    Path, typer.Option("--out", help="Parent folder; the transcripts go into OUT/NAME.")
 ]
 MaxUsd = Annotated[
     float | None,
     typer.Option(
         min=0,
-        help="Dollars the experiment may cost in all, saved sessions included; of the tokens that are"
-        " reported, or else counted here.",
+        help="Budget in US dollars for the whole experiment, including sessions already saved."
+        " Based on reported tokens, or on local estimates if the endpoint reports none.",
     ),
 ]
 MaxTokens = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Tokens it may take in all, prompts and replies; where an endpoint reports none they are"
-        " counted here, from above. Models of this program take none.",
+        help="Budget in tokens (prompts and replies) for the whole experiment. Built-in models use"
+        " no tokens. Tokens that the endpoint does not report are estimated locally (an upper"
+        " bound).",
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Sessions that play at once.")]
+Concurrency = Annotated[int, typer.Option(min=1, help="Sessions to play at the same time.")]
+Primary = Annotated[
+    str | None,
+    typer.Option(metavar="ARM,ARM", help="Arms of the primary contrast, if not the recorded ones."),
+]
+ChartBaseline = Annotated[
+    str | None,
+    typer.Option(
+        "--baseline",
+        metavar="LEARNER",
+        help="Reference learner for the baseline, which sees exactly what the model saw. Default:"
+        f" {LEARNER} for up to {MAX_TURNS:,} turns, otherwise none.",
+    ),
+]
+NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Draw no baseline.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def laid_over(changes: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
-    """Return all changes of an experiment file as `--set` takes them."""
-    laid_over = list(changes or [])
-    laid_over += [f"streams={streams}"] if streams is not None else []
-    laid_over += [f"turns={turns}"] if turns is not None else []
-    return laid_over
+def all_overrides(overrides: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
+    """Return the overrides of `--set`, `--streams` and `--turns` as `KEY=VALUE`."""
+    short = {"streams": streams, "turns": turns}
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    return [*(overrides or []), *given]
 
 
-def from_here(path: Path) -> Path:
-    """Return a path as it is called from the current folder, if it is below it."""
+def relative_to_here(path: Path) -> Path:
+    """Return a path relative to the current folder if it is inside it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def check_folder(file: Path) -> None:
-    """Refuse what cannot be a file to write, before any work is done for it."""
+def check_writable(file: Path) -> None:
+    """Raise InputError if a file cannot be created, before any work is done for it."""
     if file.is_dir():
         raise InputError(f"{file} cannot be written: it is a folder")
     if not file.parent.is_dir():
@@ -64,10 +85,10 @@ def check_folder(file: Path) -> None:
 
 
 def pair_of_arms(text: str | None) -> tuple[str, str] | None:
-    """Return the two arms of `--primary`, None if it was not given."""
+    """Return the two arms of `--primary`, or None if it was not given."""
     if text is None:
         return None
     arms = [arm.strip() for arm in text.split(",")]
     if len(arms) != 2 or not all(arms):
-        raise InputError(f"--primary takes two arms such as feedback,yoked, got {text!r}")
+        raise InputError(f"--primary takes two arms, such as feedback,yoked, not {text!r}")
     return arms[0], arms[1]

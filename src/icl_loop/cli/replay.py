@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import find
-from icl_loop.cli.options import Paths
+from icl_loop.cli.options import Transcripts
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.terminal.console import out
 from icl_loop.terminal.session_view import Display, SessionView
@@ -21,7 +21,7 @@ _LISTED = 12
 
 
 def replay(
-    paths: Paths,
+    paths: Transcripts,
     session: Annotated[
         str | None,
         typer.Option(metavar="ARM-STREAM", help="Session to show, such as label-0."),

@@ -1,4 +1,4 @@
-"""The command that writes the page people look at."""
+"""`icl-loop report`: write the HTML report."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,35 +6,38 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import frame
-from icl_loop.cli.baseline_option import BaselineOf, NoBaseline, shaded
-from icl_loop.cli.options import SavedPaths, check_folder, pair_of_arms
+from icl_loop.cli.baseline import chart_baseline
+from icl_loop.cli.options import (
+    ChartBaseline,
+    NoBaseline,
+    Primary,
+    TranscriptsOrExports,
+    check_writable,
+    pair_of_arms,
+)
 from icl_loop.core.errors import StoppedShort
-from icl_loop.terminal.console import say, this_command
+from icl_loop.terminal.console import print_text, this_command
 
 
 def report(
-    paths: SavedPaths,
-    file: Annotated[Path, typer.Option("-o", "--output", help="Where to.")] = Path("report.html"),
-    primary: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FIRST,SECOND",
-            help="Arms of the primary contrast, if not those that were recorded.",
-        ),
-    ] = None,
-    learner: BaselineOf = None,
+    paths: TranscriptsOrExports,
+    file: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path(
+        "report.html"
+    ),
+    primary: Primary = None,
+    learner: ChartBaseline = None,
     no_baseline: NoBaseline = False,
 ) -> None:
-    """Write one HTML file with the verdict, the curves and every turn, which needs no network."""
+    """Write one HTML page with the verdict, the charts and every turn; it works offline."""
     from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
 
-    check_folder(file)
+    check_writable(file)
     pair = pair_of_arms(primary)
     turns = frame(paths)
-    cast = shaded(turns, learner, wanted=not no_baseline, paths=paths)
-    said = page(turns, pair, cast, this_command(), paths=paths)
+    baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
+    html = page(turns, pair, baseline, this_command(), paths=paths)
     try:
-        file.write_text(said, encoding="utf-8", newline="\n")
+        file.write_text(html, encoding="utf-8", newline="\n")
     except OSError as error:
         raise StoppedShort(f"{file} cannot be written: {error.strerror}") from None
-    say(f"report: {file}")
+    print_text(f"report: {file}")

@@ -1,4 +1,4 @@
-"""The command that plays an experiment."""
+"""`icl-loop run`: play or resume an experiment."""
 
 import asyncio
 import shlex
@@ -13,15 +13,15 @@ import typer
 
 from icl_loop.analysis import frame
 from icl_loop.cli.options import (
-    Changes,
     Concurrency,
     ExperimentFile,
     MaxTokens,
     MaxUsd,
     OutFolder,
+    Overrides,
     Streams,
     Turns,
-    laid_over,
+    all_overrides,
 )
 from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.experiment import Experiment, load
@@ -29,15 +29,14 @@ from icl_loop.models import is_built_in
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
-from icl_loop.terminal import progress
-from icl_loop.terminal.console import STOPPED_SHORT, err, say, this_command
-from icl_loop.terminal.formatting import printable
-from icl_loop.terminal.run_summary import measured_arms, print_summary
-from icl_loop.terminal.work_progress import checking
+from icl_loop.terminal.console import STOPPED_SHORT, err, print_text, this_command
+from icl_loop.terminal.progress import RunProgress, WorkProgress
+from icl_loop.terminal.results_output import arm_metrics, print_results
+from icl_loop.terminal.results_tables import stops_table
 
 
 class EngineName(StrEnum):
-    """What `--engine` may be."""
+    """The values of `--engine`."""
 
     LOCAL = "local"
     RAY = "ray"
@@ -46,7 +45,7 @@ class EngineName(StrEnum):
 def run(
     experiment: ExperimentFile,
     out_dir: OutFolder = Path("transcripts"),
-    changes: Changes = None,
+    overrides: Overrides = None,
     streams: Streams = None,
     turns: Turns = None,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
@@ -56,17 +55,17 @@ def run(
         bool,
         typer.Option(
             "--stop-early",
-            help="Play no more streams once those played are evidence enough (e-process, E >= 20).",
+            help="Stop once the streams played so far settle the primary contrast (e-value of 20).",
         ),
     ] = False,
     engine: Annotated[
-        EngineName, typer.Option(help="Where sessions play: in this process, or on a Ray cluster.")
+        EngineName, typer.Option(help="Play in this process or on a Ray cluster.")
     ] = EngineName.LOCAL,
     ray_address: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="The Ray cluster, or auto for this machine's; one of its own if none is named.",
+            help="Ray cluster, or auto for the one on this machine; started if omitted.",
         ),
     ] = None,
     ray_wait: Annotated[
@@ -74,39 +73,39 @@ def run(
         typer.Option(
             metavar="SECONDS",
             min=0,
-            help=f"How long to wait while the cluster has no worker for it; {WAIT_S:.0f} if not given.",
+            help=f"How long to wait for a Ray worker; default: {WAIT_S:.0f}.",
         ),
     ] = None,
 ) -> None:
-    """Play an experiment, or go on with it: complete sessions are skipped, others resumed."""
-    made = load(experiment, laid_over(changes, streams, turns))
-    playing = Run(
-        made,
-        out_dir,
-        concurrency,
-        engine=_engine(engine, ray_address, ray_wait),
-        max_usd=max_usd,
-        max_tokens=max_tokens,
-        stop_early=stop_early,
+    """Play an experiment, or resume it: complete sessions are skipped."""
+    loaded = load(experiment, all_overrides(overrides, streams, turns))
+    play_and_report(
+        Run(
+            loaded,
+            out_dir,
+            concurrency,
+            engine=_engine(engine, ray_address, ray_wait),
+            max_usd=max_usd,
+            max_tokens=max_tokens,
+            stop_early=stop_early,
+        )
     )
-    carry_out(playing)
 
 
-def carry_out(playing: Run) -> None:
-    """Check a run and play it, with its progress on the screen; print what came of it."""
-    with checking(playing.experiment) as waiting:
-        playing.check(waiting.step)
-    if playing.budget.is_limited and not _is_charged(playing.experiment):
-        err.print("note: the limit stops nothing: models of this program take no tokens, no money")
-    with progress.watch(playing.experiment, err, playing.budget) as watcher:
-        playing.on_turn = watcher.turn
+def play_and_report(run: Run) -> None:
+    """Check a run and play it with progress, print the results, and exit with 1 if it stopped."""
+    with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
+        run.check(checking.advance)
+    if run.budget.is_limited and not _uses_endpoint(run.experiment):
+        print_text("note: the budget has no effect, because built-in models use no tokens", err)
+    with RunProgress(run.experiment, err, run.budget) as progress:
+        run.on_turn = progress.turn
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            result = runner.run(_until_interrupted(playing, watcher.say))
-    _close(playing, result)
+            result = runner.run(_play_until_interrupted(run, progress.say))
+    _report(run.folder, result)
 
 
-def _is_charged(experiment: Experiment) -> bool:
-    """Whether a model of an experiment is asked at an endpoint."""
+def _uses_endpoint(experiment: Experiment) -> bool:
     models = (settings.model for settings in experiment.arms.values())
     return not all(is_built_in(model.name, model.base_url) for model in models)
 
@@ -115,35 +114,38 @@ def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -
     """Return the engine of this name.
 
     Raises:
-        InputError: Ray is missing, or what is said of a cluster is said to an engine without one.
+        InputError: Ray is not installed, or a Ray option was given without `--engine ray`.
     """
     if name is EngineName.RAY:
         return on_ray(ray_address, WAIT_S if ray_wait is None else ray_wait)
     for option, value in (("--ray-address", ray_address), ("--ray-wait", ray_wait)):
         if value is not None:
-            raise InputError(f"{option} goes with --engine ray")
+            raise InputError(f"{option} needs --engine ray")
     return local
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Return the faster event loop where the platform has it."""
+    """Return the factory of uvloop's event loops, or None where there is no uvloop."""
     try:
-        import uvloop  # noqa: PLC0415  it is not there on Windows
+        import uvloop  # noqa: PLC0415  not available on Windows
     except ImportError:
         return None
     return uvloop.new_event_loop
 
 
-async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunResult | None:
-    """Play; the first signal lets turns in flight finish, the second drops them (None)."""
-    task = asyncio.ensure_future(playing.play())
+async def _play_until_interrupted(run: Run, say: Callable[[str], None]) -> RunResult | None:
+    """Play a run; return None if it was interrupted twice.
+
+    The first SIGINT or SIGTERM lets the turns in flight finish, the second drops them.
+    """
+    task = asyncio.ensure_future(run.play())
 
     def interrupt() -> None:
-        if playing.stopping:
+        if run.stopping:
             task.cancel()
         else:
-            say("stopping: the turns in flight are finished and saved; once more drops them")
-            playing.stop()
+            say("stopping after the turns in flight; press Ctrl-C again to drop them")
+            run.stop()
 
     loop = asyncio.get_running_loop()
     with suppress(NotImplementedError):  # on Windows, where Ctrl-C drops the turns in flight
@@ -155,41 +157,33 @@ async def _until_interrupted(playing: Run, say: Callable[[str], None]) -> RunRes
         return None
 
 
-def _close(playing: Run, result: RunResult | None) -> None:
-    """Print what came of the run; exit with 1 if it stopped short."""
-    paths = list(result.paths) if result else []
-    with suppress(TranscriptError):  # nothing was answered yet, so there is nothing to sum up
-        turns = frame(paths)
-        print_summary(turns, None, measured_arms(turns))
+def _report(folder: Path, result: RunResult | None) -> None:
+    """Print the results of a run; exit with 1 if it stopped short."""
+    with suppress(TranscriptError):  # raised if nothing was answered yet
+        turns = frame(result.paths if result else [])
+        print_results(turns, None, arm_metrics(turns))
     if result is not None and result.stopped:
-        err.print(progress.stops_table(result.stopped))
-    if result is not None and result.early_stop is not None:
-        say(
-            f"stopped early: after {len(result.early_stop.differences)} streams the evidence that"
-            f" {result.early_stop.primary[0]} is above {result.early_stop.primary[1]} is"
-            f" E = {result.early_stop.evidence[-1]:.1f}, at least 20"
+        err.print(stops_table(result.stopped))
+    if result is not None and (early := result.early_stop):
+        print_text(
+            f"stopped early: after {len(early.differences)} streams, the e-value of"
+            f" {early.primary[0]} > {early.primary[1]} is {early.evidence[-1]:.1f} (at least 20)"
         )
-    say(saved_in(playing.folder, result))
+    print_text(saved_in(folder, result))
     if result is not None and result.complete:
-        say(f"see it:      icl-loop plot {shlex.quote(str(playing.folder))}")
+        print_text(f"next:        icl-loop plot {shlex.quote(str(folder))}")
         return
-    err.print(
-        printable(f"stopped short; what is saved is kept. {_way_on(result)}"),
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
+    print_text(f"stopped short; saved turns are kept. {_how_to_resume(result)}", err)
     raise typer.Exit(STOPPED_SHORT)
 
 
 def saved_in(folder: Path, result: RunResult | None) -> str:
-    """Return where the transcripts of a run are, and how many; of a dropped run nobody counts them."""
-    counted = f" ({len(result.paths)} sessions)" if result is not None else ""
-    return f"transcripts: {folder}{counted}"
+    """Return a line with the folder of the transcripts, and their number if it is known."""
+    count = f" ({len(result.paths)} sessions)" if result is not None else ""
+    return f"transcripts: {folder}{count}"
 
 
-def _way_on(result: RunResult | None) -> str:
-    """Return how to go on; where a limit was reached the same command would stop at once."""
-    stops = result.stopped if result else ()
-    spent = any(isinstance(stop.reason, BudgetSpent) for stop in stops)
-    return f"Go on {'under a higher limit ' if spent else ''}with: {this_command()}"
+def _how_to_resume(result: RunResult | None) -> str:
+    stopped = result.stopped if result else ()
+    over_budget = any(isinstance(session.reason, BudgetSpent) for session in stopped)
+    return f"Resume {'with a higher budget' if over_budget else 'with'}: {this_command()}"

@@ -1,4 +1,4 @@
-"""The command that serves a model of ours over HTTP."""
+"""`icl-loop serve`: serve a built-in model over HTTP."""
 
 import os
 from typing import Annotated
@@ -8,22 +8,28 @@ import typer
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.models import BUILT_IN, is_built_in, open_model
 from icl_loop.tasks.prompts import open_prompt_set
-from icl_loop.terminal.console import complain, out
+from icl_loop.terminal.console import print_error, print_text
 
 
 def serve(
     model: Annotated[
         str, typer.Argument(help=f"One of {', '.join(BUILT_IN)}.")
     ] = "reference/nearest",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8321,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    latency: Annotated[float, typer.Option(min=0, help="Seconds before each answer.")] = 0.0,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 chooses a free one.")
+    ] = 8321,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    latency: Annotated[float, typer.Option(min=0, help="Seconds before each response.")] = 0.0,
     fail: Annotated[
-        str, typer.Option(help="Faults by rate, such as 429=0.1,500=0.05,reset=0.02,slow=0.01.")
+        str,
+        typer.Option(
+            metavar="FAULT=RATE,…",
+            help="Faults to inject, such as 429=0.1,500=0.05,reset=0.02 or slow=0.01.",
+        ),
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Keys answers and faults.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the answers and faults.")] = 0,
     context_window: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of the longest prompt that is answered.")
+        int | None, typer.Option(min=1, help="Longest prompt to accept, in tokens.")
     ] = None,
     prompts: Annotated[
         str | None,
@@ -32,10 +38,11 @@ def serve(
         ),
     ] = None,
     api_key_env: Annotated[
-        str | None, typer.Option(help="Variable that holds the key to ask for.")
+        str | None,
+        typer.Option(metavar="NAME", help="Environment variable with the API key to require."),
     ] = None,
 ) -> None:
-    """Serve a model of ours as an OpenAI-compatible endpoint, to try the whole path without a key."""
+    """Serve a built-in model as an OpenAI-compatible endpoint, to test without an API key."""
     try:
         from icl_loop import server  # noqa: PLC0415  an optional extra
     except ImportError:
@@ -45,35 +52,32 @@ def serve(
         faults=server.parse_faults(fail),
         seed=seed,
         context_window=context_window,
-        api_key=_key_to_ask_for(api_key_env),
+        api_key=_api_key(api_key_env),
     )
     if not is_built_in(model):
-        raise InputError(
-            f"only models of ours are served, not {model!r}: {nearest(model, BUILT_IN)}"
-        )
-    expected = open_prompt_set(prompts) if prompts else None
-    built_in = open_model(model, seed=seed, prompts=expected)
-    app = server.build_app({model: built_in}, settings=settings)
+        raise InputError(f"{model!r} is not a built-in model: {nearest(model, BUILT_IN)}")
+    prompt_set = open_prompt_set(prompts) if prompts else None
+    app = server.build_app(
+        {model: open_model(model, seed=seed, prompts=prompt_set)}, settings=settings
+    )
     exposed = host not in ("127.0.0.1", "::1", "localhost")
     if exposed:
-        complain(f"warning: {host} can be reached by other machines")
+        print_error(f"warning: other machines can reach {host}")
 
     def ready(base_url: str) -> None:
-        out.print(f"serving {model} at {base_url}; Ctrl-C ends it", highlight=False, soft_wrap=True)
-        out.print(
+        print_text(f"serving {model} at {base_url}; stop with Ctrl-C")
+        print_text(
             f"try: icl-loop run experiments/quickstart.toml --set name=served"
-            f" --set model.name={model} --set model.base_url={base_url}",
-            highlight=False,
-            soft_wrap=True,
+            f" --set model.name={model} --set model.base_url={base_url}"
         )
 
     server.serve(app, host, port, expose=exposed, ready=ready)
 
 
-def _key_to_ask_for(variable: str | None) -> str | None:
+def _api_key(variable: str | None) -> str | None:
     if variable is None:
         return None
     key = os.environ.get(variable)
     if not key:
-        raise InputError(f"the environment variable {variable} holds no key")
+        raise InputError(f"the environment variable {variable} is empty or not set")
     return key

@@ -1,19 +1,18 @@
-"""The command that shows what other context policies would have shown."""
+"""`icl-loop what-if`: show what other context policies would have sent."""
 
 import asyncio
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import track
 
 from icl_loop.analysis.baseline import LEARNER
-from icl_loop.cli.options import SavedPaths, check_folder
+from icl_loop.cli.options import AsJson, TranscriptsOrExports, check_writable
 from icl_loop.context import Policy, context_policy
 from icl_loop.core.errors import InputError
-from icl_loop.terminal.console import err, out
+from icl_loop.terminal.console import err, out, print_json, print_text
+from icl_loop.terminal.progress import WorkProgress
 from icl_loop.transcripts.loading import SavedSessions
 
 if TYPE_CHECKING:
@@ -21,61 +20,60 @@ if TYPE_CHECKING:
 
 
 def what_if(
-    paths: SavedPaths,
+    paths: TranscriptsOrExports,
     policy: Annotated[
         list[str],
-        typer.Option(metavar="POLICY", help="A context policy, such as 'last(50)'; repeatable."),
+        typer.Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable."),
     ],
     file: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Also draw it; ends in .png, .svg or .html."),
+        typer.Option("-o", "--output", help="Also draw a chart: .png, .svg or .html."),
     ] = None,
     learner: Annotated[
-        str, typer.Option("--baseline", metavar="LEARNER", help="Who answers in the model's place.")
+        str,
+        typer.Option("--baseline", metavar="LEARNER", help="Reference learner for the accuracy."),
     ] = LEARNER,
-    window: Annotated[int, typer.Option(min=1, help="Turns in a window of the plot.")] = 20,
-    as_json_text: Annotated[bool, typer.Option("--json", help="Print JSON instead.")] = False,
+    window: Annotated[int, typer.Option(min=1, help="Turns per window of the chart.")] = 20,
+    json: AsJson = False,
 ) -> None:
-    """Print what other context policies would have shown in saved sessions; nothing is requested.
+    """Show what other context policies would have sent, without calling a model.
 
-    Each session keeps its questions, replies and told words.
-    A policy that has the model take notes cannot be asked about.
+    Questions, replies and feedback stay as saved. Policies that ask the model for notes are not
+    supported.
     """
-    from icl_loop import plots  # noqa: PLC0415  the chart library takes its time
+    from icl_loop import plots  # noqa: PLC0415  the chart library loads slowly
     from icl_loop.replay import what_if as whatif  # noqa: PLC0415
-    from icl_loop.terminal.what_if_tables import what_if_table  # noqa: PLC0415
+    from icl_loop.terminal.replay_tables import what_if_table  # noqa: PLC0415
 
     if file is not None:
         plots.check_format(file)
-        check_folder(file)
+        check_writable(file)
     policies = [context_policy(text) for text in policy]
-    found = asyncio.run(_all_requests(SavedSessions.at(paths), policies, learner))
-    if not found:
-        raise InputError("these sessions hold no turns yet")
-    rows = whatif.policy_summaries(found)
-    if as_json_text:
-        report = whatif.as_json(rows, learner)
-        typer.echo(json.dumps(report, ensure_ascii=False, indent=2, allow_nan=False))
+    requests = asyncio.run(_all_requests(SavedSessions.at(paths), policies, learner))
+    if not requests:
+        raise InputError("these sessions have no turns yet")
+    rows = whatif.policy_summaries(requests)
+    if json:
+        print_json(whatif.as_json(rows, learner))
     else:
         out.print(what_if_table(rows, learner))
     if file is not None:
-        chart = plots.what_if_chart(whatif.turns_of(found), learner, window)
-        plots.save(chart, file)
-        err.print(f"plot: {file}", highlight=False, soft_wrap=True)
+        plots.save(plots.what_if_chart(whatif.turns_of(requests), learner, window), file)
+        print_text(f"plot: {file}", err)
 
 
 async def _all_requests(
-    archive: SavedSessions, policies: Sequence[Policy], learner: str
+    saved: SavedSessions, policies: Sequence[Policy], learner: str
 ) -> list["RequestContents"]:
     """Return the requests of every session that has turns: as played, then under each policy."""
     from icl_loop.replay.what_if import as_played, request_contents, shown_under  # noqa: PLC0415  as above
 
     found = []
-    quiet = not err.is_terminal
-    played = list(archive.places)
-    for path in track(played, "the policies", console=err, transient=True, disable=quiet):
-        saved = archive.read(path)
-        found.append(await request_contents(as_played(saved), learner, played=True))
-        others = [shown_under(saved, policy) for policy in policies]
-        found += [await request_contents(other, learner) for other in others]
+    with WorkProgress(err, "computing requests", "sessions", len(saved.places)) as progress:
+        for path in saved.places:
+            transcript = saved.read(path)
+            found.append(await request_contents(as_played(transcript), learner, played=True))
+            others = [shown_under(transcript, policy) for policy in policies]
+            found += [await request_contents(other, learner) for other in others]
+            progress.advance()
     return [each for each in found if len(each.tokens)]

@@ -1,4 +1,4 @@
-"""Where the command line prints, and the exit codes that say how it went."""
+"""The output and error consoles of the command line, and its exit codes."""
 
 import json
 import shlex
@@ -10,9 +10,9 @@ from rich.console import Console
 from icl_loop.core.errors import IclLoopError, InputError
 from icl_loop.terminal.formatting import printable
 
-DONE, STOPPED_SHORT, WRONG_INPUT = 0, 1, 2
+DONE, STOPPED_SHORT, BAD_INPUT = 0, 1, 2
 PIPE_WIDTH = 120
-"""Columns of a table that goes to a file or a pipe."""
+"""Width of tables that are written to a file or a pipe."""
 
 
 def _console(*, stderr: bool) -> Console:
@@ -27,29 +27,27 @@ err = _console(stderr=True)
 
 
 def exit_code(error: IclLoopError) -> int:
-    """Return 2 where the input was wrong, else 1."""
-    return WRONG_INPUT if isinstance(error, InputError) else STOPPED_SHORT
+    """Return the exit code for an error."""
+    return BAD_INPUT if isinstance(error, InputError) else STOPPED_SHORT
 
 
-def complain(text: str) -> None:
-    """Print an error or a warning."""
-    err.print(printable(text), style="red", markup=False, highlight=False, soft_wrap=True)
+def print_text(text: str, console: Console = out, style: str | None = None) -> None:
+    """Print text as it is, without markup, wrapping or control characters."""
+    console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
-    """Print a line of words, in which names stand that others chose."""
-    out.print(printable(text), markup=False, highlight=False, soft_wrap=True)
+def print_error(text: str) -> None:
+    """Print an error or a warning to the error console."""
+    print_text(text, err, "red")
 
 
 def print_json(value: object) -> None:
-    """Print JSON in which whatever could steer a terminal is escaped; it reads back the same."""
+    """Print JSON in which characters that could control a terminal are escaped."""
     text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
-    if not all(line.isprintable() for line in text.split("\n")):
-        pairs = zip(text, printable(text), strict=True)
-        text = "".join(mark if mark == kept else json.dumps(mark)[1:-1] for mark, kept in pairs)
-    typer.echo(text)
+    pairs = zip(text, printable(text), strict=True)
+    typer.echo("".join(char if char == kept else json.dumps(char)[1:-1] for char, kept in pairs))
 
 
 def this_command() -> str:
-    """Return the command as it was given."""
+    """Return the command line as it was entered."""
     return shlex.join(["icl-loop", *sys.argv[1:]])

@@ -1,15 +1,28 @@
 """Numbers, names and tables formatted for a terminal."""
 
 import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from icl_loop.analysis import Estimate
 
 UNKNOWN = "–"
 RECENT = 20
 """Turns of a session that its recent accuracy covers."""
+
+
+class _OfArm(Protocol):
+    """A result of one arm of an experiment."""
+
+    @property
+    def experiment(self) -> str: ...
+
+    @property
+    def arm(self) -> str: ...
 
 
 def printable(text: str) -> str:
@@ -22,9 +35,26 @@ def _is_safe(char: str) -> bool:
     return char.isprintable() or char == "\n" or unicodedata.category(char) == "Zs"
 
 
-def new_table(title: str) -> Table:
-    """Return an empty table in the style of all result tables."""
-    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+def new_table(title: str, names: Iterable[str], numbers: Iterable[str]) -> Table:
+    """Return an empty table whose columns are some names, and then numbers."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in names:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", overflow="fold")
+    return table
+
+
+def arm_names(rows: Sequence[_OfArm]) -> list[Text]:
+    """Return the names of the arms, with their experiments if there are several."""
+    several = len({row.experiment for row in rows}) > 1
+    names = (f"{row.experiment} / {row.arm}" if several else row.arm for row in rows)
+    return [Text(printable(name)) for name in names]
+
+
+def whole_percent(share: float | None) -> str:
+    """Return a share in percent, without decimals."""
+    return UNKNOWN if share is None else f"{100 * share:.0f}"
 
 
 def percent(estimate: Estimate) -> str:
@@ -35,6 +65,16 @@ def percent(estimate: Estimate) -> str:
         return f"{100 * estimate.mean:.1f}"
     half = (estimate.interval[1] - estimate.interval[0]) / 2
     return f"{100 * estimate.mean:.1f} ±{100 * half:.1f}"
+
+
+def mean(estimate: Estimate, spec: str) -> str:
+    """Return a mean in the given format."""
+    return UNKNOWN if estimate.mean is None else format(estimate.mean, spec)
+
+
+def dollars(usd: float | None) -> str:
+    """Return an amount of US dollars, without the sign."""
+    return UNKNOWN if usd is None else f"{usd:,.2f}"
 
 
 def duration(seconds: float) -> str:

@@ -1,112 +1,113 @@
-"""A plan on a sheet: its tables and sentences for a terminal."""
+"""The tables and sentences of a plan."""
 
 from collections.abc import Iterator
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from icl_loop.planning import ArmPlan, CostEstimate, Detectability, Plan
-from icl_loop.terminal.formatting import UNKNOWN, duration, printable
+from icl_loop.terminal.formatting import (
+    UNKNOWN,
+    dollars,
+    duration,
+    new_table,
+    printable,
+    whole_percent,
+)
 
 
-def expense_table(plan: Plan) -> Table:
-    """Return the table of what each arm takes, and all of them together."""
-    table = _table("what it takes")
-    for heading in ("requests", "tokens in", "cached", "%", "out", "$", "$ cached", "time"):
-        table.add_column(heading, justify="right", no_wrap=True)
+def cost_table(plan: Plan) -> Table:
+    """Return the table of estimated usage, cost and time, per arm and in total."""
+    table = new_table(
+        "Estimated usage, cost and time",
+        ["arm"],
+        ("requests", "tokens in", "cached", "%", "out", "$", "$ cached", "time"),
+    )
     for arm in plan.arms:
-        table.add_row(Text(printable(arm.arm)), *_expense(arm.expense), duration(arm.seconds))
+        table.add_row(Text(printable(arm.arm)), *_cost_cells(arm.expense), duration(arm.seconds))
     if len(plan.arms) > 1:
         table.add_section()
-        table.add_row("together", *_expense(plan.expense), duration(plan.seconds))
+        table.add_row("total", *_cost_cells(plan.expense), duration(plan.seconds))
     return table
 
 
-def _expense(expense: CostEstimate) -> Iterator[str]:
-    for count in (expense.requests, expense.prompt, expense.cached):
-        yield f"{count:,}"
-    yield f"{100 * expense.cached / expense.prompt:.0f}" if expense.prompt else UNKNOWN
-    yield f"{expense.completion:,}"
-    for usd in (expense.usd, expense.usd_cached):
-        yield UNKNOWN if usd is None else f"{usd:,.2f}"
+def _cost_cells(cost: CostEstimate) -> Iterator[str]:
+    yield f"{cost.requests:,}"
+    yield f"{cost.prompt:,}"
+    yield f"{cost.cached:,}"
+    yield whole_percent(cost.cached / cost.prompt if cost.prompt else None)
+    yield f"{cost.completion:,}"
+    yield dollars(cost.usd)
+    yield dollars(cost.usd_cached)
 
 
-def exposure_table(plan: Plan) -> Table:
-    """Return the table of what each arm shows, and of what reference learners make of it."""
-    table = _table("what it shows; accuracy of reference learners in %, early and late")
-    names = [curve.reference.removeprefix("reference/") for curve in plan.arms[0].curves]
-    for heading in ("tokens a sample", "samples that fit", "shown", "turns", *names):
-        table.add_column(heading, justify="right")
+def context_table(plan: Plan) -> Table:
+    """Return the table of context use, and of the accuracy of reference learners on it."""
+    learners = [curve.reference.removeprefix("reference/") for curve in plan.arms[0].curves]
+    table = new_table(
+        "Context and accuracy of reference learners (early → late, in %)",
+        ["arm"],
+        ("tokens per sample", "samples that fit", "shown", "turns", *learners),
+    )
     for arm in plan.arms:
-        table.add_row(Text(printable(arm.arm)), *_exposure(arm))
+        table.add_row(Text(printable(arm.arm)), *_context_cells(arm))
     return table
 
 
-def _exposure(arm: ArmPlan) -> Iterator[str]:
-    shown = arm.exposure
-    yield f"{shown.sample_tokens:.0f}"
-    for count in (shown.fits, shown.most_shown, shown.turns):
-        yield f"{count:,}"
+def _context_cells(arm: ArmPlan) -> Iterator[str]:
+    used = arm.exposure
+    yield f"{used.sample_tokens:.0f}"
+    yield f"{used.fits:,}"
+    yield f"{used.most_shown:,}"
+    yield f"{used.turns:,}"
     for curve in arm.curves:
-        yield f"{_percent(curve.early)} → {_percent(curve.late)}"
+        yield f"{whole_percent(curve.early)} → {whole_percent(curve.late)}"
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("arm", overflow="fold")
-    return table
-
-
-def _percent(accuracy: float | None) -> str:
-    return UNKNOWN if accuracy is None else f"{100 * accuracy:.0f}"
-
-
-def sentences(plan: Plan) -> Iterator[str]:
-    """Yield what the tables do not say: how counts were made, what can be detected, the verdict."""
-    yield from _provisos(plan)
+def plan_sentences(plan: Plan) -> Iterator[str]:
+    """Yield the assumptions, the detectable difference, the verdict and the advice."""
+    yield from _assumptions(plan)
     if plan.detectability is not None:
-        yield from _detection(plan.detectability)
-    for each in plan.controls:
+        yield from _detectability(plan.detectability)
+    for control in plan.controls:
         yield (
-            f"To say that {each.first!r} learned needs a difference from {each.second!r} as well:"
-            f" the best reference learner's is {_points(each.difference)}, seen with"
-            f" {_percent(each.reference_power)} % power."
+            f"{control.first!r} must also beat {control.second!r} to count as learning: the best"
+            f" reference learner's difference is {_points(control.difference)}, detected with"
+            f" {whole_percent(control.reference_power)}% power."
         )
     yield plan.verdict
     if plan.can_show is False:
         yield from _advice(plan)
-        yield "Reference learners know nothing but what is shown; a model may know more."
+        yield "Reference learners know only the context; a model may know more."
 
 
-def _provisos(plan: Plan) -> Iterator[str]:
+def _assumptions(plan: Plan) -> Iterator[str]:
     if plan.tried < plan.streams:
-        yield f"Counted on {plan.tried} of {plan.streams} streams and scaled up."
+        yield f"Usage is scaled up from {plan.tried} of {plan.streams} streams."
     if not plan.reply_tokens and any(arm.seconds for arm in plan.arms):
         yield (
-            "Replies are taken to be their final line alone, the least that they can be: a model that"
-            " thinks aloud takes more tokens and fills the window sooner (--reply-tokens)."
+            "Replies are assumed to be just the answer line. A model that thinks aloud uses more"
+            " tokens and fills the window sooner (--reply-tokens)."
         )
-    unpriced = dict.fromkeys(arm.model for arm in plan.arms if arm.expense.usd is None)
-    for model in unpriced:
-        yield f"No price is known for the model {model!r}: state one in a [price] table."
+    for model in dict.fromkeys(arm.model for arm in plan.arms if arm.expense.usd is None):
+        yield f"The price of model {model!r} is unknown; set it in a [price] table."
 
 
-def _detection(found: Detectability) -> Iterator[str]:
+def _detectability(found: Detectability) -> Iterator[str]:
     arms = f"{found.first!r} and {found.second!r}"
     if not found.named:
-        yield f"No primary contrast is named in the file; {arms} are taken for it."
+        yield f"The file names no primary contrast; this plan uses {arms}."
     test = "exact sign-flip test" if found.test == "sign-flip" else "t test"
     if found.detectable is not None:
+        alone = "" if found.test == "t" else f" (t test alone: {_points(found.detectable_t)})"
         yield (
-            f"{found.streams} streams of {found.turns} turns detect a late-half difference between"
-            f" {arms} of {_points(found.detectable)} with 80 % power ({test})"
-            + ("." if found.test == "t" else f"; the t test alone {_points(found.detectable_t)}.")
+            f"{found.streams} streams of {found.turns} turns detect a late difference of"
+            f" {_points(found.detectable)} between {arms} with 80% power ({test}){alone}."
         )
     if found.effect is not None:
         yield (
-            f"The power for the named effect of {_points(found.effect)} is"
-            f" {_percent(found.effect_power)} % ({test})."
+            f"The expected effect of {_points(found.effect)} is detected with"
+            f" {whole_percent(found.effect_power)}% power ({test})."
         )
 
 
@@ -116,13 +117,13 @@ def _points(difference: float | None) -> str:
 
 def _advice(plan: Plan) -> Iterator[str]:
     advice = plan.advice
-    if advice is None:
-        if plan.advised:
-            yield "No single change that was tried would help."
-        return
-    more = advice.streams > plan.streams and not advice.change.startswith("streams")
-    besides = f", with {advice.streams} streams" if more else ""
-    yield (
-        f"What would help most is {advice.change}{besides}: the best reference learner's difference"
-        f" is then {_points(advice.difference)}, seen with {_percent(advice.power)} % power."
-    )
+    if advice is not None:
+        more = advice.streams > plan.streams and not advice.change.startswith("streams")
+        also = f", with {advice.streams} streams" if more else ""
+        yield (
+            f"The change that helps most: {advice.change}{also}. The best reference learner's"
+            f" difference is then {_points(advice.difference)}, detected with"
+            f" {whole_percent(advice.power)}% power."
+        )
+    elif plan.advised:
+        yield "No single change that was tried would help."
