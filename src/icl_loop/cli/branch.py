@@ -41,7 +41,8 @@ def branch(
 ) -> None:
     """Continue saved sessions from a turn with other feedback, policy, prompt set or model.
 
-    The saved sessions stay unchanged. Branches of experiment NAME are saved in NAME-branches.
+    The saved sessions stay unchanged.
+    Branches of experiment NAME are saved in NAME-branches.
     Run the same command again to resume unfinished branches.
     """
     parents = find(paths)

@@ -28,8 +28,9 @@ def rescore(
 ) -> None:
     """Parse and score saved replies by other rules, without calling a model.
 
-    The sources stay unchanged, and so do the recorded requests and feedback. The rescored sessions
-    of experiment NAME are saved in NAME-rescored-DIGEST, which other commands can read.
+    The saved sessions stay unchanged; recorded requests and feedback are kept.
+    Rescored sessions of experiment NAME are saved in NAME-rescored-DIGEST.
+    All other commands, such as analyze, can read that folder.
     """
     rescored = [rescoring.rescore(path, overrides, out_dir) for path in find(paths)]
     out.print(rescored_table(rescored))

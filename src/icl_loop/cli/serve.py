@@ -24,7 +24,7 @@ def serve(
         str,
         typer.Option(
             metavar="FAULT=RATE,…",
-            help="Faults to inject, such as 429=0.1,500=0.05,reset=0.02 or slow=0.01.",
+            help="Faults to inject, such as 429=0.1,slow=0.01; also 500 and reset.",
         ),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the answers and faults.")] = 0,

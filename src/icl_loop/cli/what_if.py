@@ -38,8 +38,8 @@ def what_if(
 ) -> None:
     """Show what other context policies would have sent, without calling a model.
 
-    Questions, replies and feedback stay as saved. Policies that ask the model for notes are not
-    supported.
+    Questions, replies and feedback stay as saved.
+    Policies that ask the model for notes are not supported.
     """
     from icl_loop import plots  # noqa: PLC0415  the chart library loads slowly
     from icl_loop.replay import what_if as whatif  # noqa: PLC0415

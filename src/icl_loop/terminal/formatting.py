@@ -11,6 +11,8 @@ from rich.text import Text
 from icl_loop.analysis import Estimate
 
 UNKNOWN = "–"
+_NAME_WIDTH = 10
+"""Columns that a narrow table keeps for names."""
 RECENT = 20
 """Turns of a session that its recent accuracy covers."""
 
@@ -39,7 +41,7 @@ def new_table(title: str, names: Iterable[str], numbers: Iterable[str]) -> Table
     """Return an empty table whose columns are some names, and then numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in names:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", min_width=_NAME_WIDTH)
     for heading in numbers:
         table.add_column(heading, justify="right", overflow="fold")
     return table

@@ -31,7 +31,7 @@ def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
         "*: as played. turns: until the window is full. tokens: per request. prefix: share that a"
         " prompt cache could serve. shown: past turns per request. classes, told: classes among them,"
         f" and classes whose label was told. baseline: late accuracy of {learner} in %, ± half the"
-        " 95% t interval."
+        " 95% t interval.\n"
     )
     for name, row in zip(arm_names(rows), rows, strict=True):
         table.add_row(

@@ -59,7 +59,7 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
 def answers_table(metrics: Sequence[ArmMetrics]) -> Table:
     """Return the table of metrics of the answers."""
     table = new_table(
-        "Answers (balanced accuracy in %, entropy in bits, share of the most common answer in %)",
+        "Answers (balanced accuracy and shares in %, entropy in bits)",
         ["arm"],
         (
             "balanced",
@@ -94,7 +94,7 @@ def usage_table(spent: Sequence[Spending]) -> Table:
     )
     table.caption = (
         "prefix: share of the input that a prompt cache could serve. $: without a cache, with the"
-        " reported cache hits, with all of the prefix cached."
+        " reported cache hits, with all of the prefix cached.\n"
     )
     table.caption_justify = "left"
     for name, row in zip(arm_names(spent), spent, strict=True):
@@ -128,7 +128,7 @@ def baseline_table(compared: Sequence[ArmBaseline]) -> Table:
     table = new_table(
         f"Compared with the baseline ({learner} on the same context)",
         ["arm"],
-        ("baseline late, %", "more errors", "efficiency", "baseline gets there after"),
+        ("baseline late, %", "more errors", "efficiency", "baseline reaches it after"),
     )
     for name, row in zip(arm_names(compared), compared, strict=True):
         efficiency, after = row.learning_efficiency, row.equivalent_examples
@@ -170,17 +170,17 @@ def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
         "streams",
         "difference",
         "95% interval",
-        "p (t)",
-        "p (sign-flip)",
+        "t p",
+        "sign-flip p",
         "detectable",
         "equal",
     )
     table = new_table(
-        f"{title} (late accuracy in percentage points, t interval over streams)",
+        f"{title} (late accuracy in points, t interval over streams)",
         ["arms"],
-        (*numbers, "p (Holm)") if adjusted else numbers,
+        (*numbers, "Holm p") if adjusted else numbers,
     )
-    table.columns[0].min_width = 12
+    table.padding = (0, 0, 0, 0)
     for row in rows:
         contrast = row.contrast
         table.add_row(
