@@ -54,7 +54,7 @@ def rescored_table(rescored: Sequence[Rescored]) -> Table:
     table = new_table(
         "Rescored replies",
         ["arm"],
-        ("sessions", "turns", "changed answers", "right before, %", "right now, %"),
+        ("sessions", "turns", "changed answers", "right before, %", "right after, %"),
     )
     for (_, arm), group in groupby(sorted(rescored, key=_folder_and_arm), key=_folder_and_arm):
         sessions = list(group)
@@ -65,7 +65,7 @@ def rescored_table(rescored: Sequence[Rescored]) -> Table:
             str(turns),
             str(sum(session.changed for session in sessions)),
             _percent_of(sum(session.right_before for session in sessions), turns),
-            _percent_of(sum(session.right_now for session in sessions), turns),
+            _percent_of(sum(session.right_after for session in sessions), turns),
         )
     return table
 
