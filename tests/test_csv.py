@@ -15,7 +15,7 @@ import contracts
 from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import LARGEST
 from icl_loop.tasks.datasets import Dataset, csv_file, open_dataset
-from icl_loop.tasks.datasets.csv_file import MAX_BYTES, MAX_ROWS
+from icl_loop.tasks.datasets.csv_file import MAX_BYTES
 from icl_loop.tasks.datasets.dataset import MAX_TEXT
 from icl_loop.tasks.datasets.table import Table
 
@@ -127,32 +127,38 @@ def test_the_checksum_of_texts(tmp_path: Path) -> None:
 WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "an empty file": ("", "my.csv is empty"),
     "only blank lines": ("\n\n\n", "my.csv is empty"),
-    "only names": ("x,label\n", "has no row below the names"),
-    "one column": ("label\na\nb\n", "has the one column 'label'"),
-    "other separators": ("x;label\n1;a\n2;b\n", "has the one column 'x;label'"),
+    "only names": ("x,label\n", "has no rows below"),
+    "one column": ("label\na\nb\n", "has only the column 'label'"),
+    "other separators": ("x;label\n1;a\n2;b\n", "has only the column 'x;label'"),
     "a ragged row": ("x,label\n1,a\n2\n", "line 3: 1 cells, but there are 2 columns"),
     "a row too long": ("x,label\n1,a,\n", "line 2: 3 cells, but there are 2 columns"),
     "two names alike": ("x,x,label\n1,2,a\n", "line 1: two columns are named 'x'"),
-    "no name": (",x,label\n0,1,a\n", "line 1: column 1 is named ''"),
-    "a name of two lines": ('"a\nb",label\n1,a\n', r"line 1: column 1 is named 'a\\nb'"),
+    "no name": (",x,label\n0,1,a\n", "line 1: '' is not a name for column 1"),
+    "a name of two lines": ('"a\nb",label\n1,a\n', r"line 1: 'a\\nb' is not a name"),
     "a missing value": ("x,label\n1,a\n,b\n", "line 3, column 'x': the value is missing"),
-    "a word": ("x,label\n1,a\nred,b\n", "line 3, column 'x': 'red' is no number"),
-    "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is no number"),
-    "an underscore": ("x,label\n1_0,a\n", "line 2, column 'x': '1_0' is no number"),
-    "another script": ("x,label\n٣,a\n", "line 2, column 'x': '٣' is no number"),
-    "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is beyond"),
+    "a word": ("x,label\n1,a\nred,b\n", "line 3, column 'x': 'red' is not a number"),
+    "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is not a number"),
+    "an underscore": ("x,label\n1_0,a\n", "line 2, column 'x': '1_0' is not a number"),
+    "another script": ("x,label\n٣,a\n", "line 2, column 'x': '٣' is not a number"),
+    "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is larger than"),
     "a missing label": ("x,label\n1,a\n2, \n", "line 3, column 'label': the label is missing"),
-    "a label of two lines": ('x,label\n1,"a\nb"\n', r"line 2, column 'label': 'a\\nb' is no label"),
-    "a label with a comma": ('x,label\n1,"a, b"\n', "line 2, column 'label': 'a, b' is no label"),
-    "one class": ("x,label\n1,a\n2,a\n", "column 'label': every label is 'a'"),
+    "a label of two lines": (
+        'x,label\n1,"a\nb"\n',
+        r"line 2, column 'label': 'a\\nb' is not a label",
+    ),
+    "a label with a comma": (
+        'x,label\n1,"a, b"\n',
+        "line 2, column 'label': 'a, b' is not a label",
+    ),
+    "one class": ("x,label\n1,a\n2,a\n", "column 'label': 1 different labels"),
     "a long label": (
         f"x,label\n1,{'a' * 201}\n",
-        r"line 2, column 'label': 'a+\.\.\.a+' is no label",
+        r"line 2, column 'label': 'a+\.\.\.a+' is not a label",
     ),
-    "a long name": (f"{'x' * 201},label\n1,a\n", r"line 1: column 1 is named 'x+\.\.\.x+'"),
+    "a long name": (f"{'x' * 201},label\n1,a\n", r"line 1: 'x+\.\.\.x+' is not a name"),
     "too many labels": (
         "x,label\n" + "".join(f"1,{n}\n" for n in range(1_001)),
-        "column 'label': 1,001 different labels are more than 1,000",
+        "column 'label': 1,001 different labels",
     ),
     "too many cells": (
         ",".join(map(str, range(1_000))) + "\n" + (",".join("1" * 1_000) + "\n") * 2_001,
@@ -164,14 +170,13 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "after lines within a cell": ('text,label\n"1\n2\n3",a\n ,b\n', "line 5, column 'text'"),
     "a long cell": (
         f"text,label\n{'x' * (MAX_TEXT + 1)},a\n",
-        "line 2: a cell of 20,001 characters",
+        "line 2, column 'text': the text has 20,001 characters",
     ),
     "a huge cell": (f"text,label\n{'x' * 200_000},a\n", "line 2: field larger than"),
     "an open quote": ('x,label\n1,a\n"2,b\n', "line 3: unexpected end of data"),
     "a quote within": ('x,label\n"1"2,a\n', "line 2: "),
     "not UTF-8": (b"x,label\n1,a\n2,\xff\n", "line 3: byte 0xff is not UTF-8"),
     "UTF-16": ("x,label\n1,a\n2,b\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
-    "many columns": (",".join(map(str, range(1_001))) + "\n", "line 1: more than 1,000 columns"),
 }
 
 
@@ -192,8 +197,8 @@ def test_wrong_files_are_refused(tmp_path: Path, case: str) -> None:
         ("?label=lable", "has no column 'lable': did you mean 'label'"),
         ("?text=y", "has no column 'y': choose one of label, x"),
         ("?labels=x", "unknown option 'labels': did you mean 'label'"),
-        ("?label", "options are written .label=NAME&text=NAME"),
-        ("?text=label", "label and text are the same column"),
+        ("?label", "must have the form .label=NAME&text=NAME"),
+        ("?text=label", "'label' is both label and text"),
     ],
 )
 def test_wrong_options_are_refused(tmp_path: Path, options: str, words: str) -> None:
@@ -212,12 +217,8 @@ def test_no_file(tmp_path: Path) -> None:
         open_dataset("csv:")
 
 
-def test_files_too_large(tmp_path: Path) -> None:
-    """A file of more bytes or rows than are read is refused by its limit."""
-    rows = "1,a\n2,b\n" * (MAX_ROWS // 2)
-    assert len(opened(tmp_path, f"x,label\n{rows}")) == MAX_ROWS
-    with pytest.raises(DatasetError, match="line 100002: more than 100,000 rows"):
-        opened(tmp_path, f"x,label\n{rows}3,c\n")
+def test_file_too_large(tmp_path: Path) -> None:
+    """A file with too many bytes is rejected before it is parsed."""
     with (tmp_path / "huge.csv").open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     with pytest.raises(DatasetError, match="is larger than 32 MiB"):

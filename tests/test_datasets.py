@@ -31,7 +31,7 @@ import contracts
 from icl_loop.core.errors import DatasetError
 from icl_loop.tasks.datasets import Dataset, idx, open_dataset
 from icl_loop.tasks.datasets.folder import MAX_PIXELS, read_image
-from icl_loop.tasks.datasets.published import PUBLISHED, Published, find
+from icl_loop.tasks.datasets.published import PUBLISHED_DATASETS, PublishedDataset, find_files
 from icl_loop.tasks.encodings import to_pixels
 
 Bytes = NDArray[np.uint8]
@@ -100,16 +100,16 @@ def test_mnist(mnist: str) -> None:
 @pytest.mark.usefixtures("mnist")
 def test_mnist_is_what_was_published() -> None:
     """The files of MNIST found on this machine have the checksums by which they are downloaded."""
-    for path in find("mnist", "test", PUBLISHED["mnist"]):
+    for path in find_files("mnist", "test", PUBLISHED_DATASETS["mnist"]):
         if path.suffix == ".gz":
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            assert PUBLISHED["mnist"].checksums[path.name] == f"sha256:{digest}"
+            assert PUBLISHED_DATASETS["mnist"].checksums[path.name] == f"sha256:{digest}"
 
 
-@pytest.mark.parametrize("name", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", sorted(PUBLISHED_DATASETS))
 def test_published(name: str) -> None:
     """Every published data set has ten classes, folders as mirrors, and four whole checksums."""
-    published = PUBLISHED[name]
+    published = PUBLISHED_DATASETS[name]
     assert len(set(published.labels)) == 10
     assert all(re.fullmatch(r"https?://[^?#]+/", mirror) for mirror in published.mirrors)
     lengths = {"sha256": 64, "md5": 32}
@@ -204,9 +204,9 @@ GREY = np.zeros((2, 3, 3), dtype=np.uint8)
     ("images", "classes", "labels", "words"),
     [
         (GREY, [0], "ab", "2 images but 1 labels"),
-        (GREY, [0, 0], "a", "1 classes; there is nothing to tell apart"),
-        (GREY, [0, 2], "ab", "classes are 0 to 1, found 2"),
-        (GREY, [0, -1], "ab", "classes are 0 to 1, found -1"),
+        (GREY, [0, 0], "a", "at least two classes, got 1"),
+        (GREY, [0, 2], "ab", "classes must be 0 to 1, got 2"),
+        (GREY, [0, -1], "ab", "classes must be 0 to 1, got -1"),
         (GREY, [0, 1], "aa", "two classes are named 'a'"),
         (GREY, [0, 1], "a\udcff", r"class '\\udcff' is not UTF-8"),
         (GREY.astype(np.int8), [0, 1], "ab", "image 0 is int8"),
@@ -364,13 +364,13 @@ def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # no
     ("images", "words"),
     [
         (b"", "not an IDX file"),
-        (b"<!DOCTYPE html>", "not an IDX file of unsigned bytes: it starts b'<!DO'"),
+        (b"<!DOCTYPE html>", "not an IDX file of unsigned bytes: it starts with b'<!DO'"),
         (b"\0\0\x0d\3" + idx_bytes(IMAGES)[4:], "not an IDX file of unsigned bytes"),
-        (idx_bytes(LABELS), "holds labels, not images"),
-        (idx_bytes(IMAGES[0]), "holds 2-dimensional data, not images"),
+        (idx_bytes(LABELS), "has labels, not images"),
+        (idx_bytes(IMAGES[0]), "has 2-dimensional data, not images"),
         (idx_bytes(IMAGES[:0]), r"impossible header: sizes \(0, 2, 3\)"),
-        (idx_bytes(IMAGES) + b"\0", "should hold 18 values, found more than 18"),
-        (idx_bytes(IMAGES[:2]), "holds 2 images but .* holds 3 labels"),
+        (idx_bytes(IMAGES) + b"\0", "should have 18 values, found more than 18"),
+        (idx_bytes(IMAGES[:2]), "has 2 images but .* has 3 labels"),
         (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-8] + bytes(8), "corrupt or truncated: CRC"),
         (
             gzip.compress(idx_bytes(IMAGES), mtime=0) + b"tail",
@@ -388,7 +388,7 @@ def test_idx_corrupt(tmp_path: Path, images: bytes, words: str) -> None:
 def test_idx_images_for_labels(tmp_path: Path) -> None:
     """Images given as labels are refused as such."""
     words = refusal(tmp_path, idx_bytes(IMAGES), idx_bytes(IMAGES), "labels")
-    assert "holds images, not labels" in words
+    assert "has images, not labels" in words
 
 
 @pytest.mark.parametrize("sizes", [(2000, 1000, 1000), (2**32 - 1,) * 3])
@@ -561,7 +561,7 @@ def test_torn_note_of_a_camera(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "words"),
     [
-        (Image.fromarray(SHADES.astype(np.float32)), "fractions"),
+        (Image.fromarray(SHADES.astype(np.float32)), "floats"),
         (Image.fromarray(SHADES.astype(np.int32) - 1000), "16 bits"),
         (Image.fromarray(SHADES.astype(np.int32) + 65_536), "16 bits"),
     ],
@@ -592,7 +592,7 @@ def test_text_called_png(tmp_path: Path) -> None:
     """A text in a class folder is refused by name, whatever it is called."""
     class_folder(tmp_path, "a", SHADES)
     (class_folder(tmp_path, "b") / "note.png").write_text("no picture")
-    with pytest.raises(DatasetError, match=r"b/note.png is not a picture that Pillow can read"):
+    with pytest.raises(DatasetError, match=r"b/note.png is not an image that Pillow can read"):
         open_dataset(f"folder:{tmp_path}")
 
 
@@ -664,14 +664,14 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for path, words in (
-        (tmp_path / "none", "not a folder that can be read: No such file"),
-        (file, "not a folder that can be read: Not a directory"),
+        (tmp_path / "none", "not a readable folder: No such file"),
+        (file, "not a readable folder: Not a directory"),
         (tmp_path, "has no sub-folders"),
     ):
         with pytest.raises(DatasetError, match=f"{path} .*{words}"):
             open_dataset(f"folder:{path}")
     class_folder(tmp_path, "only", SHADES)
-    with pytest.raises(DatasetError, match="1 classes"):
+    with pytest.raises(DatasetError, match="at least two classes"):
         open_dataset(f"folder:{tmp_path}")
 
 
@@ -686,7 +686,7 @@ def test_names_of_undecodable_bytes(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"class 'b\\udcff' is not UTF-8") as of_class:
         open_dataset(f"folder:{tmp_path}")
     (bad / f"{odd}.png").write_text("no picture")
-    with pytest.raises(DatasetError, match=r"b\\xff/\\xff.png is not a picture") as of_file:
+    with pytest.raises(DatasetError, match=r"b\\xff/\\xff.png is not an image") as of_file:
         open_dataset(f"folder:{tmp_path}")
     for caught in (of_class, of_file):
         assert str(caught.value).isprintable()
@@ -760,10 +760,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "tiny"
 
 
-def published_at(*mirrors: str) -> Published:
+def published_at(*mirrors: str) -> PublishedDataset:
     """Return a published data set of two classes that these mirrors are to have."""
     checksums = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in FILES.items()}
-    return Published(mirrors, ("three", "seven"), checksums)
+    return PublishedDataset(mirrors, ("three", "seven"), checksums)
 
 
 def nobody() -> str:
@@ -781,10 +781,10 @@ def kept(cache: Path) -> dict[str, bytes]:
 def test_downloaded_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A file is downloaded once, kept, and silent where there is no terminal."""
     with serving(FILES) as mirror:
-        paths = find("tiny", "test", published_at(mirror.address))
-        assert find("tiny", "test", published_at(mirror.address)) == paths
+        paths = find_files("tiny", "test", published_at(mirror.address))
+        assert find_files("tiny", "test", published_at(mirror.address)) == paths
         assert mirror.asked == list(FILES)
-    assert find("tiny", "test", published_at(nobody())) == paths
+    assert find_files("tiny", "test", published_at(nobody())) == paths
     images, classes, labels = idx.load_pair(*paths)
     assert np.array_equal(images, IMAGES)
     assert [labels[number] for number in classes] == ["7", "3", "7"]
@@ -797,16 +797,16 @@ WRONG = dict.fromkeys(FILES, b"a page that says you must log in")
 
 @pytest.mark.parametrize(
     ("files", "missing", "reason"),
-    [({}, 0, "status 404"), (WRONG, 0, "wrong checksum"), (FILES, 3, "broke off")],
+    [({}, 0, "status 404"), (WRONG, 0, "wrong checksum"), (FILES, 3, "download failed")],
     ids=["absent", "wrong", "torn"],
 )
 def test_second_mirror(cache: Path, files: Mapping[str, bytes], missing: int, reason: str) -> None:
     """Where the first mirror fails or serves something else, the second is asked."""
     with serving(files, missing) as bad, serving(FILES) as good:
         with pytest.raises(DatasetError, match=f"{bad.address}: .*{reason}"):
-            find("tiny", "test", published_at(bad.address))
+            find_files("tiny", "test", published_at(bad.address))
         assert kept(cache) == {}
-        find("tiny", "test", published_at(bad.address, good.address))
+        find_files("tiny", "test", published_at(bad.address, good.address))
         assert good.asked == list(FILES)
     assert kept(cache) == FILES
 
@@ -816,12 +816,12 @@ def test_everything_down(cache: Path) -> None:
     with serving({}) as empty, serving(WRONG) as wrong:
         down = (nobody(), empty.address, wrong.address)
         with pytest.raises(DatasetError) as caught:
-            find("tiny", "test", published_at(*down))
+            find_files("tiny", "test", published_at(*down))
     words = str(caught.value)
     assert [f"{down[0]}: no connection" in words, f"{down[1]}: status 404" in words] == [True] * 2
     assert f"{down[2]}: wrong checksum" in words
     assert f"Put t10k-images-idx3-ubyte.gz into {cache}," in words
-    assert "set ICL_LOOP_DATA to a folder that holds tiny/t10k-images-idx3-ubyte.gz" in words
+    assert "set ICL_LOOP_DATA to a folder that contains tiny/t10k-images-idx3-ubyte.gz" in words
     assert kept(cache) == {}
 
 
@@ -830,10 +830,10 @@ def test_put_by_hand(cache: Path) -> None:
     cache.mkdir(parents=True)
     for name, data in FILES.items():
         (cache / name).write_bytes(data)
-    images, _ = find("tiny", "test", published_at(nobody()))
+    images, _ = find_files("tiny", "test", published_at(nobody()))
     images.write_bytes(b"other bytes")
-    with pytest.raises(DatasetError, match="what is there has the wrong checksum"):
-        find("tiny", "test", published_at(nobody()))
+    with pytest.raises(DatasetError, match="the file there has the wrong checksum"):
+        find_files("tiny", "test", published_at(nobody()))
 
 
 def test_data_folder_comes_first(
@@ -846,15 +846,18 @@ def test_data_folder_comes_first(
     plain = tmp_path / "tiny" / "t10k-labels-idx1-ubyte"
     packed.write_bytes(FILES[packed.name])
     plain.write_bytes(idx_bytes(LABELS))
-    assert find("tiny", "test", published_at()) == (packed, plain)
+    assert find_files("tiny", "test", published_at()) == (packed, plain)
     assert kept(cache) == {}
 
 
 def test_cache_that_is_no_folder(cache: Path) -> None:
     """A cache that cannot be written is named, and no mirror is blamed for it."""
     cache.parent.write_text("a file")
-    with serving(FILES) as mirror, pytest.raises(DatasetError, match=f"kept in {cache}") as caught:
-        find("tiny", "test", published_at(mirror.address))
+    with (
+        serving(FILES) as mirror,
+        pytest.raises(DatasetError, match=f"written to {cache}") as caught,
+    ):
+        find_files("tiny", "test", published_at(mirror.address))
     assert mirror.address not in str(caught.value)
     assert "set ICL_LOOP_CACHE to another folder" in str(caught.value)
 
@@ -866,7 +869,7 @@ def test_progress_on_a_terminal(cache: Path) -> None:
     termios.tcsetwinsize(terminal, (24, 80))
     with os.fdopen(screen, "rb", 0) as shown, os.fdopen(terminal, "w") as stderr:
         with serving(FILES) as mirror, redirect_stderr(stderr):
-            find("tiny", "test", published_at(mirror.address))
+            find_files("tiny", "test", published_at(mirror.address))
         assert shown.read(100_000).count(b"100%") == len(FILES)
     assert kept(cache) == FILES
 

@@ -18,13 +18,13 @@ from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, token_counter
 from icl_loop.models import BUILT_IN, open_model
 from icl_loop.models.features import standardised
 from icl_loop.tasks.datasets import Dataset, open_dataset
-from icl_loop.tasks.datasets.bundled import TABLES
+from icl_loop.tasks.datasets.bundled import BUNDLED_TABLES
 from icl_loop.tasks.datasets.table import Table
 from icl_loop.tasks.encodings import get_encoding, prepare_sample
-from icl_loop.tasks.encodings.table_text import MAX_COLUMNS, written
+from icl_loop.tasks.encodings.table_text import MAX_COLUMNS, format_number
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 
-EACH_TABLE = pytest.mark.parametrize("name", TABLES)
+EACH_TABLE = pytest.mark.parametrize("name", BUNDLED_TABLES)
 TABLE = get_encoding("table")
 
 plain = st.text(
@@ -136,7 +136,9 @@ def test_a_row_reads_plainly() -> None:
     assert TABLE.encode(prepare_sample(iris, TABLE, 20)) == (
         "sepal length (cm): 4.6\nsepal width (cm): 3.1\npetal length (cm): 1.5\npetal width (cm): 0.2"
     )
-    shown = [written(value) for value in (1065.0, 123456.0, 0.006399, 0.1 + 0.2, -0.0, 1e-9, 2e22)]
+    shown = [
+        format_number(value) for value in (1065.0, 123456.0, 0.006399, 0.1 + 0.2, -0.0, 1e-9, 2e22)
+    ]
     assert shown == ["1065", "123500", "0.006399", "0.3", "0", "1e-09", "2e+22"]
 
 

@@ -32,7 +32,7 @@ from icl_loop.core.tokens import (
     token_counter,
 )
 from icl_loop.tasks.datasets import Dataset, open_dataset
-from icl_loop.tasks.datasets.published import PUBLISHED
+from icl_loop.tasks.datasets.published import PUBLISHED_DATASETS
 from icl_loop.tasks.encodings import ENCODINGS, PIXEL_TEXT_ENCODINGS, Encoding, Pixels, to_pixels
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import Announcements, PromptSet, open_prompt_set, shipped
@@ -159,13 +159,13 @@ def test_the_estimate_of_the_promptss(
 
 
 @EACH_WORDING
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", PUBLISHED_DATASETS)
 def test_the_estimate_of_named_labels(
     counted: tuple[TokenCounter, Estimator], words: PromptSet, name: str
 ) -> None:
     """Whatever labels a published data set has, no message about them is estimated below its cost."""
     true, estimate = counted
-    labels = PUBLISHED[name].labels
+    labels = PUBLISHED_DATASETS[name].labels
     frames = [
         words.system_text(labels, encoding, 20, kind)
         for encoding in ENCODINGS

@@ -1,4 +1,4 @@
-"""Data sets: some are embedded, `mnist` and its cousins are downloaded, others are yours."""
+"""Data sets: bundled, downloaded, or in your own files."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -8,101 +8,91 @@ from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
 from icl_loop.core.errors import DatasetError, nearest
 from icl_loop.tasks.datasets import bundled, csv_file, folder, idx, published
-from icl_loop.tasks.datasets.dataset import Dataset, is_text
+from icl_loop.tasks.datasets.dataset import Dataset, is_utf8
 
 __all__ = ["Dataset", "is_available_locally", "open_dataset", "override_datasets"]
 
 _NAMES = (
     "digits",
-    *bundled.TABLES,
-    *(f"{name}:{split}" for name in published.PUBLISHED for split in published.SPLITS),
+    *bundled.BUNDLED_TABLES,
+    *(f"{name}:{split}" for name in published.PUBLISHED_DATASETS for split in published.SPLITS),
     "idx:PREFIX",
     "folder:DIR",
     "csv:FILE",
 )
 
-
-_GIVEN: ContextVar[Mapping[str, Dataset]] = ContextVar("datasets", default=MappingProxyType({}))
+_OVERRIDES: ContextVar[Mapping[str, Dataset]] = ContextVar("datasets", default=MappingProxyType({}))
 
 
 @contextmanager
 def override_datasets(datasets: Mapping[str, Dataset]) -> Iterator[None]:
-    """Within this, data sets of these names are those given, whatever files there are."""
-    token = _GIVEN.set(datasets)
+    """Make `open_dataset` return these data sets for their names."""
+    token = _OVERRIDES.set(datasets)
     try:
         yield
     finally:
-        _GIVEN.reset(token)
+        _OVERRIDES.reset(token)
 
 
 def open_dataset(name: str) -> Dataset:
     """Return the data set called `name`.
 
-    The last few opened are kept in memory, so files that change meanwhile are not read again.
-    Names of pictures are `digits`, `mnist:train`, `mnist:test`, the same for `fashion-mnist` and
-    `kmnist`, `idx:PREFIX` for PREFIX-images-idx3-ubyte[.gz] with its labels, and `folder:DIR`; of
-    tables `iris`, `wine` and `breast_cancer`; of tables and texts `csv:FILE`, whose columns are
-    chosen as in `csv:FILE?label=NAME&text=NAME`.
+    Images: `digits`; `mnist:train` and `mnist:test`, likewise `fashion-mnist` and `kmnist`;
+    `idx:PREFIX` for the files PREFIX-images-idx3-ubyte[.gz] and PREFIX-labels-idx1-ubyte[.gz];
+    `folder:DIR`. Tables: `iris`, `wine`, `breast_cancer`. Tables and texts: `csv:FILE`, or
+    `csv:FILE?label=NAME&text=NAME` to choose the columns.
+
+    The last few data sets are cached, so later changes to their files have no effect.
 
     Raises:
-        DatasetError: There is no such data set, or its files are not sound.
+        DatasetError: There is no such data set, or its files are invalid.
     """
-    if not is_text(name):
-        raise DatasetError(f"the name of a data set is UTF-8 text, got {name!r}")
-    if name in _GIVEN.get():
-        return _GIVEN.get()[name]
+    if not is_utf8(name):
+        raise DatasetError(f"the name of a data set must be UTF-8 text, got {name!r}")
+    if name in _OVERRIDES.get():
+        return _OVERRIDES.get()[name]
     return _open(name, os.environ.get(published.DATA_VARIABLE), Path.cwd())
 
 
 def is_available_locally(name: str) -> bool:
-    """Whether the data set called `name` is opened, or refused, without a download."""
+    """Return whether the data set called `name` can be opened without a download."""
     kind, _, split = name.partition(":")
-    return not (kind in published.PUBLISHED and split in published.SPLITS) or published.is_here(
-        kind, split
-    )
+    known = kind in published.PUBLISHED_DATASETS and split in published.SPLITS
+    return not known or published.is_downloaded(kind, split)
 
 
 @lru_cache(maxsize=4)
-def _open(name: str, _data: str | None, _here: Path) -> Dataset:
-    """Open the data set that `name` stands for with this data variable in this folder."""
+def _open(name: str, _data_folder: str | None, _working_folder: Path) -> Dataset:
+    """Open a data set; the folders are part of the cache key."""
     kind, _, rest = name.partition(":")
     if name == "digits":
-        return _digits()
-    if name in bundled.TABLES:
-        return Dataset(name, *bundled.table(name))
-    if kind in published.PUBLISHED and rest in published.SPLITS:
-        return _published(name, kind, rest)
+        return Dataset(name, *bundled.load_digits())
+    if name in bundled.BUNDLED_TABLES:
+        return Dataset(name, *bundled.load_table(name))
+    if kind in published.PUBLISHED_DATASETS and rest in published.SPLITS:
+        return _open_published(name, kind, rest)
     if kind == "idx" and rest:
         return Dataset(name, *idx.load_pair(*(_idx_path(rest, kind) for kind in published.KINDS)))
     if kind == "folder" and rest:
         return Dataset(name, *folder.load(Path(rest)))
     if kind == "csv" and rest:
         return Dataset(name, *csv_file.load(rest))
-    near = name if len(name) <= max(map(len, _NAMES)) else f"{kind}:"  # a long path is like no name
-    raise DatasetError(f"unknown data set {name!r}: {nearest(near, _NAMES)}")
+    similar = name if len(name) <= max(map(len, _NAMES)) else f"{kind}:"  # without a long path
+    raise DatasetError(f"unknown data set {name!r}: {nearest(similar, _NAMES)}")
 
 
-def _digits() -> Dataset:
-    """Return scikit-learn's copy of the UCI optical digits: 1,797 images of 8 x 8, 17 levels."""
-    table = bundled.digits()
-    images = np.rint(table[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return Dataset("digits", images, table[:, -1].astype(np.intp), tuple("0123456789"))
-
-
-def _published(name: str, kind: str, split: str) -> Dataset:
-    source = published.PUBLISHED[kind]
-    images, classes, numbers = idx.load_pair(*published.find(kind, split, source))
-    if numbers != tuple(str(number) for number in range(len(source.labels))):
+def _open_published(name: str, kind: str, split: str) -> Dataset:
+    dataset = published.PUBLISHED_DATASETS[kind]
+    images, classes, numbers = idx.load_pair(*published.find_files(kind, split, dataset))
+    if numbers != tuple(str(number) for number in range(len(dataset.labels))):
         raise DatasetError(
-            f"{name} should have labels 0 to {len(source.labels) - 1}, found {', '.join(numbers)}"
+            f"{name} should have labels 0 to {len(dataset.labels) - 1}, found {', '.join(numbers)}"
         )
-    return Dataset(name, images, classes, source.labels)
+    return Dataset(name, images, classes, dataset.labels)
 
 
 def _idx_path(prefix: str, kind: str) -> Path:
-    """Return the plain file if it exists, else the gzipped one, which the error will name."""
-    return idx.present(Path(f"{prefix}-{kind}-ubyte")) or Path(f"{prefix}-{kind}-ubyte.gz")
+    plain = Path(f"{prefix}-{kind}-ubyte")
+    return idx.first_existing(plain) or Path(f"{plain}.gz")

@@ -1,4 +1,4 @@
-"""The small data sets whose files come with scikit-learn: one of pictures, three of tables."""
+"""Data sets from the files that scikit-learn ships: one of images, three of tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,92 +14,69 @@ from icl_loop.tasks.datasets.table import Table
 
 
 @dataclass(frozen=True, slots=True)
-class Bundled:
-    """A table that comes with scikit-learn; its file begins with counts and the names of classes.
+class BundledTable:
+    """A table in scikit-learn's CSV format, whose first line has counts and class names.
 
     Attributes:
-        file: Name of the file.
-        columns: Names of the columns, in order.
+        file: The file name.
+        columns: The column names, in order.
     """
 
     file: str
     columns: tuple[str, ...]
 
 
-_CELL = (
-    "radius",
-    "texture",
-    "perimeter",
-    "area",
-    "smoothness",
-    "compactness",
-    "concavity",
-    "concave points",
-    "symmetry",
-    "fractal dimension",
+_IRIS = ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)")
+_WINE = (
+    *("alcohol", "malic acid", "ash", "alcalinity of ash", "magnesium", "total phenols"),
+    *("flavanoids", "nonflavanoid phenols", "proanthocyanins", "color intensity", "hue"),
+    *("od280/od315 of diluted wines", "proline"),
 )
-"""What was measured of cell nuclei: of each the mean, its error, and the mean of the three largest."""
+_NUCLEUS = (
+    *("radius", "texture", "perimeter", "area", "smoothness", "compactness", "concavity"),
+    *("concave points", "symmetry", "fractal dimension"),
+)
+"""Measurements of cell nuclei; the table has the mean, the error and the worst of each."""
 
-TABLES: Mapping[str, Bundled] = {
-    "iris": Bundled(
-        "iris.csv",
-        ("sepal length (cm)", "sepal width (cm)", "petal length (cm)", "petal width (cm)"),
-    ),
-    "wine": Bundled(
-        "wine_data.csv",
-        (
-            "alcohol",
-            "malic acid",
-            "ash",
-            "alcalinity of ash",
-            "magnesium",
-            "total phenols",
-            "flavanoids",
-            "nonflavanoid phenols",
-            "proanthocyanins",
-            "color intensity",
-            "hue",
-            "od280/od315 of diluted wines",
-            "proline",
-        ),
-    ),
-    "breast_cancer": Bundled(
+BUNDLED_TABLES: Mapping[str, BundledTable] = {
+    "iris": BundledTable("iris.csv", _IRIS),
+    "wine": BundledTable("wine_data.csv", _WINE),
+    "breast_cancer": BundledTable(
         "breast_cancer.csv",
         tuple(
-            form.format(name) for form, name in product(("mean {}", "{} error", "worst {}"), _CELL)
+            statistic.format(name)
+            for statistic, name in product(("mean {}", "{} error", "worst {}"), _NUCLEUS)
         ),
     ),
 }
 
 
-def table(name: str) -> tuple[Table, NDArray[np.intp], tuple[str, ...]]:
-    """Return the rows, the classes and the names of the classes of a bundled table."""
-    bundled = TABLES[name]
-    path = _path(bundled.file)
+def load_table(name: str) -> tuple[Table, NDArray[np.intp], tuple[str, ...]]:
+    """Return the rows, the class of each row, and the names of the classes of a bundled table."""
+    bundled = BUNDLED_TABLES[name]
+    path = _find(bundled.file)
     if path is None:
-        raise DatasetError(f"scikit-learn has no file {bundled.file} any more")
+        raise DatasetError(f"the installed scikit-learn has no file {bundled.file}")
     with path.open(encoding="utf-8") as file:
         labels = file.readline().strip().split(",")[2:]
         rows = np.loadtxt(file, delimiter=",", ndmin=2)
     return Table(bundled.columns, rows[:, :-1]), rows[:, -1].astype(np.intp), tuple(labels)
 
 
-def digits() -> NDArray[np.float64]:
-    """Return 64 levels and the class a row, shape (1797, 65), as `load_digits` reads them.
+def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.intp], tuple[str, ...]]:
+    """Return the UCI optical digits: 1,797 images of 8 x 8 pixels with 17 grey levels.
 
-    The file is read without importing scikit-learn, which takes seconds and 60 MiB.
+    The file is read directly, because importing scikit-learn takes seconds and 60 MiB.
     """
-    path = _path("digits.csv.gz")
-    if path is not None:
-        return np.loadtxt(path, delimiter=",")
-    from sklearn.datasets import load_digits  # noqa: PLC0415  only where the file has moved
+    path = _find("digits.csv.gz")
+    if path is None:
+        raise DatasetError("the installed scikit-learn has no file digits.csv.gz")
+    rows = np.loadtxt(path, delimiter=",")
+    images = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return images, rows[:, -1].astype(np.intp), tuple("0123456789")
 
-    bunch = load_digits()
-    return np.column_stack([bunch.data, bunch.target])
 
-
-def _path(file: str) -> Path | None:
-    """Return where a file of scikit-learn's data sets is, None if it has moved."""
+def _find(file: str) -> Path | None:
     package = find_spec("sklearn")
     folders = (package and package.submodule_search_locations) or ()
     paths = (Path(folder, "datasets", "data", file) for folder in folders)

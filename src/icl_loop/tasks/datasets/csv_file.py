@@ -1,6 +1,6 @@
-"""CSV files of one's own: a table of numbers or texts, with a label a row.
+"""CSV files: a table of numbers or a list of texts, with a label in each row.
 
-The file is UTF-8, its cells are parted by commas, its first row names the columns.
+A file is UTF-8 with comma-separated cells. Its first row names the columns.
 """
 
 import csv
@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import repr as shown  # long values are cut in the middle
-from typing import NoReturn
+from reprlib import repr as short_repr
 from urllib.parse import parse_qsl
 
 import numpy as np
@@ -18,127 +17,117 @@ from numpy.typing import NDArray
 
 from icl_loop.core.errors import DatasetError, nearest
 from icl_loop.core.records import LARGEST
-from icl_loop.tasks.datasets.dataset import MAX_TEXT, check_text
-from icl_loop.tasks.datasets.table import MAX_NAME, Table, is_name
+from icl_loop.tasks.datasets.dataset import check_text
+from icl_loop.tasks.datasets.table import Table, is_name, repeated_name
 
 MAX_BYTES = 32 * 2**20
-MAX_ROWS = 100_000
-MAX_COLUMNS = 1_000
 MAX_CELLS = 2_000_000
 MAX_CLASSES = 1_000
-"""The largest file that is read, in every respect; a larger one is refused by what is too large."""
 
-LABEL, TEXT = "label", "text"
-"""The columns that are looked for if none are named."""
-
-_OPTIONS = (LABEL, TEXT)
+_OPTIONS = ("label", "text")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 
-Row = tuple[int, Sequence[str]]
-"""The line on which a row begins, and its cells."""
-Found = tuple[Table | list[str], NDArray[np.intp], tuple[str, ...]]
 
+def load(source: str) -> tuple[Table | list[str], NDArray[np.intp], tuple[str, ...]]:
+    """Return the samples of a CSV file, the class of each sample, and the names of the classes.
 
-def load(source: str) -> Found:
-    """Return the samples of a CSV file, their classes and the names of the classes in order.
+    The label is in the column that `label=` names, else in `label`, else in the last column. If
+    `text=` names a column or there is one called `text`, the samples are its texts; otherwise they
+    are the rows of numbers in all columns but the label.
 
     Args:
-        source: Its path, and after a question mark what its columns are: `?label=NAME&text=NAME`.
-
-    The label is in the column named so, or in `label`, or in the last. A column named so, or
-    `text`, makes it a data set of texts, whose other columns are not used; else every other column
-    holds numbers.
+        source: The path, optionally followed by `?label=NAME&text=NAME`.
 
     Raises:
-        DatasetError: The file cannot be read as that; the message names file, line, column, value.
+        DatasetError: The file cannot be parsed; the message names file, line, column and value.
     """
-    path, options = _options(source)
-    sheet = _read(Path(path))
-    label = sheet.column(options.get(LABEL), LABEL, len(sheet.names) - 1)
-    text = sheet.column(options.get(TEXT), TEXT, None)
-    if label is None or label == text:
+    path, options = _split_options(source)
+    file = _read(Path(path))
+    label = file.column(options.get("label"), "label")
+    text = file.column(options.get("text"), "text")
+    label = len(file.names) - 1 if label is None else label
+    if label == text:
         raise DatasetError(
-            f"{sheet.path}: label and text are the same column; name them as in"
+            f"{path}: column {file.names[label]!r} is both label and text; choose the columns with"
             " csv:FILE?label=NAME&text=NAME"
         )
-    contents = sheet.table(label) if text is None else sheet.texts(text)
-    names, classes = sheet.labels(label)
+    contents = file.table(label) if text is None else file.texts(text)
+    names, classes = file.labels(label)
     return contents, classes, names
 
 
-def _options(source: str) -> tuple[str, dict[str, str]]:
-    """Return the path, and the columns that are named behind it."""
+def _split_options(source: str) -> tuple[str, dict[str, str]]:
     path, mark, query = source.partition("?")
     try:
         options = dict(parse_qsl(query, strict_parsing=True)) if mark else {}
     except ValueError:
-        raise DatasetError(f"csv:{source}: options are written ?label=NAME&text=NAME") from None
+        raise DatasetError(
+            f"csv:{source}: options must have the form ?label=NAME&text=NAME"
+        ) from None
     for key in options.keys() - set(_OPTIONS):
         raise DatasetError(f"csv:{source}: unknown option {key!r}: {nearest(key, _OPTIONS)}")
     return path, options
 
 
 @dataclass(frozen=True)
-class _Sheet:
+class _CsvFile:
     """The cells of a file.
 
     Attributes:
         path: The file.
-        names: Names of the columns.
-        rows: The rows below them, each as long as `names`.
+        names: The column names.
+        rows: The first line and the cells of each further row, as many as there are names.
     """
 
     path: Path
     names: tuple[str, ...]
-    rows: list[Row]
+    rows: list[tuple[int, Sequence[str]]]
 
-    def column(self, named: str | None, usual: str, otherwise: int | None) -> int | None:
-        """Return the position of the column `named`, or of the `usual` one, or `otherwise`."""
-        if named is not None and named not in self.names:
-            raise DatasetError(f"{self.path} has no column {named!r}: {nearest(named, self.names)}")
-        name = named or usual
-        return self.names.index(name) if name in self.names else otherwise
+    def column(self, chosen: str | None, default: str) -> int | None:
+        """Return the index of the `chosen` or the `default` column; None without a default."""
+        if chosen is not None and chosen not in self.names:
+            raise DatasetError(
+                f"{self.path} has no column {chosen!r}: {nearest(chosen, self.names)}"
+            )
+        name = chosen or default
+        return self.names.index(name) if name in self.names else None
 
     def labels(self, column: int) -> tuple[tuple[str, ...], NDArray[np.intp]]:
-        """Return the labels that there are, in order, and the class of each row."""
+        """Return the sorted labels and the class of each row."""
         found = [self._label(line, column, cells[column].strip()) for line, cells in self.rows]
-        names = sorted(set(found))
-        if not 1 < len(names) <= MAX_CLASSES:
-            fault = (
-                f"every label is {shown(names[0])}; there is nothing to tell apart"
-                if len(names) == 1
-                else f"{len(names):,} different labels are more than {MAX_CLASSES:,}"
+        names, classes = np.unique(np.array(found, dtype=object), return_inverse=True)
+        if not 2 <= len(names) <= MAX_CLASSES:
+            raise DatasetError(
+                f"{self.path}, column {self.names[column]!r}: {len(names):,} different labels; there"
+                f" must be 2 to {MAX_CLASSES:,}"
             )
-            raise DatasetError(f"{self.path}, column {self.names[column]!r}: {fault}")
-        number = {name: index for index, name in enumerate(names)}
-        return tuple(names), np.array([number[label] for label in found], dtype=np.intp)
+        return tuple(names.tolist()), classes.astype(np.intp)
 
     def _label(self, line: int, column: int, label: str) -> str:
-        if not label:
-            self._refuse(line, column, "the label is missing")
         if not is_name(label) or ", " in label:
-            self._refuse(line, column, f"{shown(label)} is no label: a short line without commas")
+            problem = f"{short_repr(label)} is not a label: a short line without ', '"
+            raise self._error(line, column, problem if label else "the label is missing")
         return label
 
     def texts(self, column: int) -> list[str]:
-        """Return the texts in a column, their line ends made one kind."""
+        """Return the texts of a column, with line feeds as line endings."""
         texts = []
         for line, cells in self.rows:
             text = cells[column].replace("\r\n", "\n").replace("\r", "\n")
             try:
                 check_text(text)
             except ValueError as error:
-                self._refuse(line, column, f"the text {error}")
+                raise self._error(line, column, f"the text {error}") from None
             texts.append(text)
         return texts
 
     def table(self, label: int) -> Table:
-        """Return the numbers in all columns but that of the label."""
+        """Return the numbers of all columns but that of the label."""
         columns = [column for column in range(len(self.names)) if column != label]
         if not columns:
             raise DatasetError(
-                f"{self.path} has the one column {self.names[0]!r}; a label and something to tell"
-                " it by are needed, parted by commas"
+                f"{self.path} has only the column {self.names[0]!r}; it needs a label and at least"
+                " one other column, separated by commas"
             )
         values = [
             np.array([self._number(line, column, cells[column].strip()) for column in columns])
@@ -147,77 +136,58 @@ class _Sheet:
         return Table(tuple(self.names[column] for column in columns), np.stack(values))
 
     def _number(self, line: int, column: int, cell: str) -> float:
-        if not cell:
-            self._refuse(line, column, "the value is missing")
         if not _NUMBER.fullmatch(cell):
-            self._refuse(line, column, f"{shown(cell)} is no number")
+            problem = f"{short_repr(cell)} is not a number" if cell else "the value is missing"
+            raise self._error(line, column, problem)
         value = float(cell)
         if abs(value) > LARGEST:
-            self._refuse(line, column, f"{shown(cell)} is beyond {LARGEST:g}")
+            raise self._error(line, column, f"{short_repr(cell)} is larger than {LARGEST:g}")
         return value
 
-    def _refuse(self, line: int, column: int, why: str) -> NoReturn:
-        raise DatasetError(f"{self.path}, line {line}, column {self.names[column]!r}: {why}")
+    def _error(self, line: int, column: int, problem: str) -> DatasetError:
+        return DatasetError(f"{self.path}, line {line}, column {self.names[column]!r}: {problem}")
 
 
-def _read(path: Path) -> _Sheet:
-    """Return the cells of a file, having checked that it is a table under names."""
+def _read(path: Path) -> _CsvFile:
+    """Return the cells of a file, with a name for each column and a cell for each name."""
     rows = _rows(path)
     line, header = next(rows, (1, []))
-    names = _names(path, line, header)
-    body: list[Row] = []
+    if not header:
+        raise DatasetError(f"{path} is empty")
+    names = tuple(name.strip() for name in header)
+    for position, name in enumerate(names, start=1):
+        if not is_name(name):
+            raise DatasetError(
+                f"{path}, line {line}: {short_repr(name)} is not a name for column {position}: it must"
+                " be one short line"
+            )
+    if repeated := repeated_name(names):
+        raise DatasetError(f"{path}, line {line}: two columns are named {repeated!r}")
+    body = []
     for line, cells in rows:
         if len(cells) != len(names):
             raise DatasetError(
                 f"{path}, line {line}: {len(cells)} cells, but there are {len(names)} columns"
             )
-        if len(body) == MAX_ROWS:
-            raise DatasetError(f"{path}, line {line}: more than {MAX_ROWS:,} rows")
-        if (len(body) + 1) * len(names) > MAX_CELLS:
-            raise DatasetError(f"{path}, line {line}: more than {MAX_CELLS:,} cells")
         body.append((line, cells))
+        if len(body) * len(names) > MAX_CELLS:
+            raise DatasetError(f"{path}, line {line}: more than {MAX_CELLS:,} cells")
     if not body:
-        raise DatasetError(f"{path} has no row below the names of its columns")
-    return _Sheet(path, names, body)
+        raise DatasetError(f"{path} has no rows below the column names")
+    return _CsvFile(path, names, body)
 
 
-def _names(path: Path, line: int, header: Sequence[str]) -> tuple[str, ...]:
-    if not header:
-        raise DatasetError(f"{path} is empty")
-    if len(header) > MAX_COLUMNS:
-        raise DatasetError(f"{path}, line {line}: more than {MAX_COLUMNS:,} columns")
-    names = tuple(name.strip() for name in header)
-    for position, name in enumerate(names):
-        if not is_name(name):
-            raise DatasetError(
-                f"{path}, line {line}: column {position + 1} is named {shown(name)}; a name is"
-                f" one plain line of at most {MAX_NAME} characters"
-            )
-        if name in names[:position]:
-            raise DatasetError(f"{path}, line {line}: two columns are named {name!r}")
-    return names
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    """Yield the rows that are not blank, each with the line on which it begins."""
+def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield the first line and the cells of each row that is not blank."""
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     line = 1
     try:
         for cells in reader:
             if cells:
-                _check_cells(path, line, cells)
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
         raise DatasetError(f"{path}, line {line}: {error}") from None
-
-
-def _check_cells(path: Path, line: int, cells: Sequence[str]) -> None:
-    longest = max(map(len, cells))
-    if longest > MAX_TEXT:
-        raise DatasetError(
-            f"{path}, line {line}: a cell of {longest:,} characters, more than {MAX_TEXT:,}"
-        )
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""A folder of pictures, one sub-folder a class."""
+"""A folder of images, with one sub-folder per class."""
 
 import os
 import struct
@@ -14,11 +14,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from icl_loop.core.errors import DatasetError
 
 MAX_BYTES = 2**31
-"""Most bytes that the pictures of a folder take together."""
+"""Most bytes of all decoded images of a folder."""
 MAX_PIXELS = 64_000_000
-"""Largest picture that is opened; a larger one is refused by its header, before its pixels."""
+"""Most pixels of an image; a larger one is rejected by its header, before it is decoded."""
 
-BROKEN = (
+_PILLOW_ERRORS = (
     ArithmeticError,
     AttributeError,
     EOFError,
@@ -32,98 +32,94 @@ BROKEN = (
     struct.error,
     zlib.error,
 )
-"""What Pillow's readers raise on broken files, as altering files byte by byte brought to light."""
-
-Found = tuple[list[NDArray[np.uint8]], NDArray[np.intp], tuple[str, ...]]
+"""What Pillow raises for broken files, found by altering files byte by byte."""
 
 
-def load(folder: Path) -> Found:
-    """Return the pictures in `folder`, their classes and the names of the sub-folders.
+def load(folder: Path) -> tuple[list[NDArray[np.uint8]], NDArray[np.intp], tuple[str, ...]]:
+    """Return the images in `folder`, the class of each image, and the names of the classes.
 
-    Classes and files are taken in the order of their names; hidden files are passed over.
+    Classes and files are sorted by name; hidden ones are skipped.
 
     Raises:
-        DatasetError: There is no such folder, a class is empty, or a file is not a picture.
+        DatasetError: The folder does not exist, a class is empty, or a file is not an image.
     """
-    classes = _in(folder, Path.is_dir)
+    classes = _visible(folder, Path.is_dir)
     if not classes:
         raise DatasetError(
-            f"{_shown(folder)} has no sub-folders; each class is a sub-folder of pictures"
+            f"{_printable(folder)} has no sub-folders; put the images of each class in one"
         )
     images: list[NDArray[np.uint8]] = []
     numbers: list[int] = []
     size = 0
     for number, path in enumerate(classes):
-        files = _in(path, Path.is_file)
+        files = _visible(path, Path.is_file)
         if not files:
-            raise DatasetError(f"the class folder {_shown(path)} is empty")
+            raise DatasetError(f"the class folder {_printable(path)} is empty")
         for file in files:
             images.append(read_image(file))
             size += images[-1].nbytes
             if size > MAX_BYTES:
                 raise DatasetError(
-                    f"{_shown(folder)}: the pictures take more than {MAX_BYTES // 2**20:,} MiB"
+                    f"{_printable(folder)}: the images take more than {MAX_BYTES // 2**20:,} MiB"
                 )
         numbers += [number] * len(files)
     return images, np.array(numbers, dtype=np.intp), tuple(path.name for path in classes)
 
 
-def _in(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """Return what is wanted of the things in `folder` that are not hidden, by name."""
+def _visible(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
+    """Return the wanted entries of a folder that are not hidden, sorted by name."""
     try:
         return sorted(
             path for path in folder.iterdir() if not path.name.startswith(".") and wanted(path)
         )
     except OSError as error:
         raise DatasetError(
-            f"{_shown(folder)} is not a folder that can be read: {error.strerror}"
+            f"{_printable(folder)} is not a readable folder: {error.strerror}"
         ) from None
 
 
-def _shown(path: Path) -> str:
-    """Return `path` as text that can be printed, whatever bytes its name is made of."""
+def _printable(path: Path) -> str:
+    """Return `path` with undecodable bytes escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """Return the picture at `path` as uint8: (height, width) if grey, else (height, width, 3).
+    """Return an image as uint8: (height, width) if grey, else (height, width, 3).
 
-    It is turned as its camera noted; transparency is laid over white; 16-bit grey is scaled.
+    The EXIF orientation is applied, transparent pixels are shown on white, and 16-bit grey levels
+    are scaled to 8 bits.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow forgives, such as a torn EXIF note
+            warnings.simplefilter("ignore")  # recoverable faults, such as truncated EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
-                _refuse_huge(picture)
-                return _to_array(ImageOps.exif_transpose(picture))
+            with Image.open(path) as image:
+                _check_size(image)
+                return _to_array(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise DatasetError(f"{_shown(path)} is not a picture that Pillow can read") from None
-    except BROKEN as error:
-        why = str(error) or type(error).__name__
-        raise DatasetError(f"{_shown(path)} cannot be read as a picture: {why}") from None
+        raise DatasetError(f"{_printable(path)} is not an image that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise DatasetError(f"{_shown(path)} has more than {MAX_PIXELS:,} pixels") from None
+        raise DatasetError(f"{_printable(path)} has more than {MAX_PIXELS:,} pixels") from None
+    except _PILLOW_ERRORS as error:
+        problem = str(error) or type(error).__name__
+        raise DatasetError(f"{_printable(path)} cannot be read as an image: {problem}") from None
 
 
-def _refuse_huge(picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ValueError(f"{picture.width} x {picture.height} pixels are more than {MAX_PIXELS:,}")
+def _check_size(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
 
 
-def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode == "F":
-        raise ValueError("its values are fractions, and which of them is white is not known")
-    if picture.mode.startswith("I"):
-        return _from_16_bits(np.asarray(picture).astype(np.int64))
-    grey = picture.mode in ("1", "L", "LA", "La")
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.asarray(picture.convert("L" if grey else "RGB"))
-
-
-def _from_16_bits(values: NDArray[np.int64]) -> NDArray[np.uint8]:
-    if values.min() < 0 or values.max() > 65_535:
-        raise ValueError("its values do not fit into 16 bits")
-    return (values // 257).astype(np.uint8)
+def _to_array(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode == "F":
+        raise ValueError("its values are floats, for which white is not defined")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65_535:
+            raise ValueError("its values do not fit into 16 bits")
+        return (values // 257).astype(np.uint8)
+    grey = image.mode in ("1", "L", "LA", "La")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert("L" if grey else "RGB"))

@@ -1,6 +1,7 @@
-"""Rows of numbers under names: what a tabular data set is made of."""
+"""Tables: rows of numbers with named columns."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +11,16 @@ from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import LARGEST, Measurements
 
 MAX_NAME = 200
-"""Most characters of the name of a column or a class."""
+"""Most characters in the name of a column or class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of numbers under names.
+    """Rows of numbers with named columns.
 
     Attributes:
-        names: Names of the columns, at least one, each one plain line and no two alike.
-        values: Float64, shape (rows, columns), each at most `LARGEST` in size.
+        names: The column names: at least one, each one line, all different.
+        values: Float64, shape (rows, columns), each at most `LARGEST` in absolute value.
     """
 
     names: tuple[str, ...]
@@ -28,14 +29,14 @@ class Table:
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or not 0 < len(self.names) == self.values.shape[1]:
             raise DatasetError(
-                f"a table has a name for each column, got {len(self.names)} names for values of"
+                f"a table needs a name for each column, got {len(self.names)} names for values of"
                 f" shape {self.values.shape}"
             )
-        for position, name in enumerate(self.names):
+        for name in self.names:
             if not is_name(name):
-                raise DatasetError(f"the name of a column is one plain line, got {name!r}")
-            if name in self.names[:position]:
-                raise DatasetError(f"two columns are named {name!r}")
+                raise DatasetError(f"a column name must be one short line, got {name!r}")
+        if repeated := repeated_name(self.names):
+            raise DatasetError(f"two columns are named {repeated!r}")
         outside = np.argwhere(~(np.abs(self.values) <= LARGEST))
         if outside.size:
             row, column = outside[0].tolist()
@@ -55,5 +56,10 @@ class Table:
 
 
 def is_name(text: str) -> bool:
-    """Return whether `text` can name a column or a class: one short line that can be printed."""
+    """Return whether `text` can name a column or class: one short printable line."""
     return bool(text.strip()) and text.isprintable() and len(text) <= MAX_NAME
+
+
+def repeated_name(names: Sequence[str]) -> str | None:
+    """Return a name that occurs more than once, or None."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)

@@ -1,7 +1,4 @@
-"""Encodings: how a sample is shown to a model, and the way back.
-
-Pictures are written as text or seen, rows of tables are written, texts are shown as they are.
-"""
+"""Encodings: how samples are shown to a model, each with its inverse."""
 
 from typing import Any
 
@@ -41,7 +38,7 @@ ENCODINGS: dict[str, Encoding] = {
 
 
 def get_encoding(name: str) -> Encoding:
-    """Return the encoding called `name`."""
+    """Return the encoding of this name."""
     try:
         return ENCODINGS[name]
     except KeyError:
@@ -49,19 +46,19 @@ def get_encoding(name: str) -> Encoding:
 
 
 def encodings_for(modality: Modality) -> tuple[str, ...]:
-    """Return the names of the encodings that show samples of a modality."""
+    """Return the names of the encodings for a modality."""
     return tuple(name for name, each in ENCODINGS.items() if each.modality == modality)
 
 
-def prepare_sample(sample: Sample, how: Encoding, size: int) -> Any:  # noqa: ANN401  what `how` encodes
-    """Return the values of `sample` that `how` encodes; pictures are brought to `size` pixels.
+def prepare_sample(sample: Sample, encoding: Encoding, size: int) -> Any:  # noqa: ANN401  depends on the encoding
+    """Return the values of `sample` to encode; images are resized to `size` x `size` pixels.
 
     Raises:
-        InputError: The encoding is for samples of another modality, or the size is impossible.
+        InputError: The encoding is for another modality, or the size is out of range.
     """
-    if how.modality != sample.modality:
+    if encoding.modality != sample.modality:
         raise InputError(
-            f"the encoding {how.name!r} shows a {how.modality}, but {sample.id} is a"
-            f" {sample.modality}; encodings that fit: {', '.join(encodings_for(sample.modality))}"
+            f"the encoding {encoding.name!r} is for a {encoding.modality}, but {sample.id} is a"
+            f" {sample.modality}; use one of {', '.join(encodings_for(sample.modality))}"
         )
-    return how.prepare(sample.content, size)
+    return encoding.prepare(sample.content, size)

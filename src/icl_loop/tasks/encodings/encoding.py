@@ -1,4 +1,4 @@
-"""What an encoding is: a way to show samples of one modality to a model, with its inverse."""
+"""The protocol of encodings: how samples of one modality are shown to a model, and the inverse."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -7,32 +7,29 @@ from icl_loop.core.records import Modality
 
 
 class Encoding(ABC):
-    """A way to show samples, as text or as the image part of a message.
+    """A way to show samples as text, or as the image part of a message.
 
-    What is shown holds all that `decode` needs. Each kind of encoding states the types of its
-    values and of what it makes of them.
+    `encode(prepare(content, size))` shows a sample, and `decode` recovers the prepared values to
+    the precision of the encoding. Subclasses narrow the types.
     """
 
     name: str
     """Its name in experiment files."""
-
-    @property
-    @abstractmethod
-    def modality(self) -> Modality:
-        """The kind of sample that it shows."""
+    modality: Modality
+    """The modality of the samples that it shows."""
 
     @abstractmethod
-    def prepare(self, content: Any, size: int) -> Any:  # noqa: ANN401  each kind states its types
-        """Return the values that are shown of `content`; pictures are brought to `size` pixels."""
+    def prepare(self, content: Any, size: int) -> Any:  # noqa: ANN401  subclasses narrow it
+        """Return the values to encode; images are resized to `size` x `size` pixels."""
 
     @abstractmethod
-    def encode(self, values: Any) -> Any:  # noqa: ANN401  each kind states its types
-        """Return `values` as they are shown: a text, or an `Image`."""
+    def encode(self, values: Any) -> Any:  # noqa: ANN401  subclasses narrow it
+        """Return the text or the `Image` that shows `values`."""
 
     @abstractmethod
-    def decode(self, shown: Any) -> Any:  # noqa: ANN401  each kind states its types
-        """Return the values that are shown so, to the encoding's own precision.
+    def decode(self, shown: Any) -> Any:  # noqa: ANN401  subclasses narrow it
+        """Return the values that `encode` shows as `shown`.
 
         Raises:
-            EncodingError: No values are shown as exactly this.
+            EncodingError: `encode` never produces this.
         """

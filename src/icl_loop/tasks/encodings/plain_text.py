@@ -1,4 +1,4 @@
-"""Texts, which are shown as they are."""
+"""Texts, shown unchanged."""
 
 from dataclasses import dataclass
 
@@ -9,29 +9,21 @@ from icl_loop.tasks.encodings.encoding import Encoding
 
 @dataclass(frozen=True)
 class TextEncoding(Encoding):
-    """Shows a text as it is."""
+    """Shows a text unchanged."""
 
     name: str = "text"
+    modality: Modality = "text"
 
-    @property
-    def modality(self) -> Modality:
-        """Texts."""
-        return "text"
-
-    def prepare(self, content: str, size: int) -> str:  # noqa: ARG002  a text has no side
-        """Return the text as it is."""
+    def prepare(self, content: str, size: int) -> str:  # noqa: ARG002  for images only
+        """Return the text."""
         return content
 
     def encode(self, values: str) -> str:
-        """Return the text."""
+        """Return the text, which must not be blank."""
         if not values.strip():
-            raise EncodingError(f"{self.name} shows texts that say something, got {values!r}")
+            raise EncodingError(f"{self.name}: the text is blank: {values!r}")
         return values
 
     def decode(self, shown: str) -> str:
-        """Return the text.
-
-        Raises:
-            EncodingError: It is blank.
-        """
+        """Return the text, which must not be blank."""
         return self.encode(shown)

@@ -1,4 +1,4 @@
-"""Rows of tables written as text, and read back again."""
+"""Table rows written as text."""
 
 import re
 from dataclasses import dataclass
@@ -9,55 +9,49 @@ from icl_loop.core.errors import EncodingError
 from icl_loop.core.records import LARGEST, Measurements, Modality
 from icl_loop.tasks.encodings.encoding import Encoding
 
-DIGITS = 4
-"""Significant digits to which a number is written."""
+SIGNIFICANT_DIGITS = 4
 MAX_COLUMNS = 1_000
-"""Most numbers of a row; a text of more lines is refused."""
 
 _LINE = re.compile(r"(?P<name>.*\S.*): (?P<value>-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?)")
-_PLAIN = (1e-6, 1e16)
-"""Sizes between which numbers are written without an exponent."""
+_SMALLEST, _LARGEST = 1e-6, 1e16
+"""Numbers in this range are written without an exponent."""
 
 
 @dataclass(frozen=True)
 class TableEncoding(Encoding):
-    """Writes a row as lines of `name: value`, one a column."""
+    """Writes a row as lines of `name: value`, one per column."""
 
     name: str = "table"
+    modality: Modality = "table"
 
-    @property
-    def modality(self) -> Modality:
-        """Rows of tables."""
-        return "table"
-
-    def prepare(self, content: Measurements, size: int) -> Measurements:  # noqa: ARG002  a row has no side
-        """Return the row as it is."""
+    def prepare(self, content: Measurements, size: int) -> Measurements:  # noqa: ARG002  for images only
+        """Return the row."""
         return content
 
     def encode(self, values: Measurements) -> str:
-        """Return the lines of a row, its values to 4 significant digits."""
+        """Return the lines of a row, with numbers to 4 significant digits."""
         if not 0 < len(values.names) == values.values.size <= MAX_COLUMNS:
             raise EncodingError(
-                f"{self.name} writes 1 to {MAX_COLUMNS} named numbers, got {len(values.names)} names"
-                f" for {values.values.size} numbers"
+                f"{self.name}: a row needs 1 to {MAX_COLUMNS} named numbers, got"
+                f" {len(values.names)} names and {values.values.size} numbers"
             )
         pairs = zip(values.names, values.values.tolist(), strict=True)
         return "\n".join(self._line(name, value) for name, value in pairs)
 
     def _line(self, name: str, value: float) -> str:
         if not name.strip() or not name.isprintable():
-            raise EncodingError(f"{self.name} writes names of one plain line, got {name!r}")
+            raise EncodingError(f"{self.name}: a column name must be one line, got {name!r}")
         if not abs(value) <= LARGEST:
             raise EncodingError(
-                f"{self.name} writes numbers up to {LARGEST:g}, got {name!r} = {value}"
+                f"{self.name}: {name!r} must be a number up to {LARGEST:g}, got {value}"
             )
-        return f"{name}: {written(value)}"
+        return f"{name}: {format_number(value)}"
 
     def decode(self, shown: str) -> Measurements:
-        """Return the row that a text stands for, to 4 significant digits.
+        """Return the row that a text shows, to 4 significant digits.
 
         Raises:
-            EncodingError: No row is written as exactly this text.
+            EncodingError: `encode` never produces this text.
         """
         lines = [_LINE.fullmatch(line) for line in shown.split("\n", MAX_COLUMNS)]
         found = [line for line in lines if line]
@@ -66,18 +60,18 @@ class TableEncoding(Encoding):
             np.array([float(line["value"]) for line in found]),
         )
         if len(found) < len(lines) or self.encode(row) != shown:
-            raise EncodingError("not a text of the table encoding: it is written otherwise")
+            raise EncodingError(f"{self.name}: not a text that this encoding produces")
         return row
 
 
-def written(value: float) -> str:
-    """Return a finite number to 4 significant digits, without an exponent unless it is extreme.
+def format_number(value: float) -> str:
+    """Return a finite number to 4 significant digits, with an exponent only if it is extreme.
 
-    >>> [written(value) for value in (5.1, 0.006399, 1065.0, 123456.0)]
+    >>> [format_number(value) for value in (5.1, 0.006399, 1065.0, 123456.0)]
     ['5.1', '0.006399', '1065', '123500']
     """
-    short = f"{value:.{DIGITS}g}"
-    rounded = float(short) + 0.0  # which makes minus zero zero
-    if rounded and not _PLAIN[0] <= abs(rounded) < _PLAIN[1]:
+    short = f"{value:.{SIGNIFICANT_DIGITS}g}"
+    rounded = float(short) + 0.0  # turns -0.0 into 0.0
+    if rounded and not _SMALLEST <= abs(rounded) < _LARGEST:
         return short
     return np.format_float_positional(rounded, trim="-")
