@@ -209,11 +209,11 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
     "an unknown encoding": (["sample", "digits", "--encoding", "art"], ["'art'"]),
     "an encoding that does not fit": (
         ["sample", "wine", "--encoding", "grid"],
-        ["'grid'", "wine/0 is a table", "that fit: table"],
+        ["'grid'", "wine/0 is a table", "use one of table"],
     ),
     "a run that does not fit": (
         ["run", QUICKSTART, "--set", "task.dataset=iris"],
-        ["'grid' shows a picture", "is a table", "that fit: table"],
+        ["'grid' is for a picture", "is a table", "use one of table"],
     ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
     "many transcripts": (["replay", SAMPLE], ["8 sessions", "--session: feedback-0, "]),

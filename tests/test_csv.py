@@ -1,4 +1,4 @@
-"""CSV files of one's own: what they hold, and how broken ones are refused."""
+"""CSV files: parsing, column choice, and errors."""
 
 import csv
 import io
@@ -21,28 +21,28 @@ from icl_loop.tasks.datasets.table import Table
 
 
 def write(folder: Path, data: str | bytes) -> Path:
-    """Write a file and return its path."""
+    """Write a file; return its path."""
     path = folder / "my.csv"
     path.write_bytes(data.encode() if isinstance(data, str) else data)
     return path
 
 
 def opened(folder: Path, data: str | bytes, options: str = "") -> Dataset:
-    """Return the data set in a file that holds `data`, read anew."""
+    """Return the data set in a file with this content, uncached."""
     return Dataset("mine", *csv_file.load(f"{write(folder, data)}{options}"))
 
 
 def table_of(dataset: Dataset) -> Table:
-    """Return the table that a data set holds."""
+    """Return the table of a data set."""
     assert isinstance(dataset.contents, Table)
     return dataset.contents
 
 
-# ---- what is read ---------------------------------------------------------------------------
+# ---- valid files ----------------------------------------------------------------------------
 
 
 def test_numbers_and_a_label(tmp_path: Path) -> None:
-    """A file of numbers is a table; its label is in the column `label`, wherever that is."""
+    """The column `label` has the labels; the others are the numbers of a table."""
     path = write(tmp_path, "label, width ,height\nb,1,.5\n a ,-2e3,+3\n\nb,0,4.\n")
     dataset = open_dataset(f"csv:{path}")
     contracts.check_dataset(dataset)
@@ -54,14 +54,14 @@ def test_numbers_and_a_label(tmp_path: Path) -> None:
 
 
 def test_the_last_column_is_the_label(tmp_path: Path) -> None:
-    """Without a column `label` the last one holds the labels."""
+    """Without a column `label`, the last column has the labels."""
     dataset = opened(tmp_path, "x,y,kind\n1,2,b\n3,4,a\n")
     assert table_of(dataset).names == ("x", "y")
     assert dataset.labels == ("a", "b")
 
 
 def test_texts_and_a_label(tmp_path: Path) -> None:
-    """A column `text` makes a data set of texts, with line ends and commas, and uses no other."""
+    """A column `text` makes a data set of texts; other columns are ignored."""
     data = 'id,text,label\r\n1,"one, two\r\nthree",x\r\n2,"He said ""no"".",y\r\n3,é😀,y\r\n'
     dataset = opened(tmp_path, data)
     contracts.check_dataset(dataset)
@@ -82,14 +82,14 @@ def test_texts_and_a_label(tmp_path: Path) -> None:
 def test_columns_may_be_named(
     tmp_path: Path, options: str, modality: str, labels: tuple[str, ...]
 ) -> None:
-    """The columns of label and text may be named behind the path."""
+    """Options after the path choose the columns of label and text."""
     data = "x,kind,a&b,last\n1,3,5,8\n2,4,6,9\n"
     dataset = opened(tmp_path, data, options)
     assert (dataset.modality, dataset.labels) == (modality, labels)
 
 
-def test_a_byte_order_mark_is_no_name(tmp_path: Path) -> None:
-    """A file that begins with a byte order mark, as spreadsheets write it, is read the same."""
+def test_byte_order_mark(tmp_path: Path) -> None:
+    """A byte order mark at the start of the file is ignored."""
     data = "x,label\n1,a\n2,b\n"
     plain = opened(tmp_path, data).sha256
     assert opened(tmp_path, b"\xef\xbb\xbf" + data.encode()).sha256 == plain
@@ -104,10 +104,8 @@ def test_a_byte_order_mark_is_no_name(tmp_path: Path) -> None:
         max_size=6,
     )
 )
-def test_what_is_written_is_read(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
-) -> None:
-    """Any texts that Python's own writer writes are read as they were."""
+def test_round_trip_of_texts(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
+    """Texts written by Python's csv module are read back unchanged."""
     file = io.StringIO()
     labels = ["a", "b", *"a" * len(texts)]
     csv.writer(file).writerows([("text", "label"), *zip(texts, labels, strict=False)])
@@ -116,13 +114,13 @@ def test_what_is_written_is_read(
 
 
 def test_the_checksum_of_texts(tmp_path: Path) -> None:
-    """The checksum changes with any text, any label, and where one text ends and the next begins."""
+    """The checksum depends on every text, every label, and the boundaries between texts."""
     files = ["ab,x\nc,y", "a,x\nbc,y", "ab,y\nc,x", "ab,x\nc,z", "ab,x\nd,y"]
     made = [opened(tmp_path, f"text,label\n{data}\n") for data in files]
     assert len({dataset.sha256 for dataset in made}) == len(files)
 
 
-# ---- what is refused ------------------------------------------------------------------------
+# ---- invalid files --------------------------------------------------------------------------
 
 WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "an empty file": ("", "my.csv is empty"),
@@ -181,8 +179,8 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_files_are_refused(tmp_path: Path, case: str) -> None:
-    """What is wrong is one error that names file, line, column and value."""
+def test_invalid_files(tmp_path: Path, case: str) -> None:
+    """An invalid file is one printable error with file, line, column and value."""
     data, words = WRONG[case]
     with pytest.raises(DatasetError, match=words) as caught:
         opened(tmp_path, data)
@@ -201,14 +199,14 @@ def test_wrong_files_are_refused(tmp_path: Path, case: str) -> None:
         ("?text=label", "'label' is both label and text"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path: Path, options: str, words: str) -> None:
-    """An option or a column that is not there is refused with the nearest that is."""
+def test_invalid_options(tmp_path: Path, options: str, words: str) -> None:
+    """An unknown option or column is rejected; the error names the nearest one."""
     with pytest.raises(DatasetError, match=words):
         opened(tmp_path, "x,label\n1,a\n2,b\n", options)
 
 
-def test_no_file(tmp_path: Path) -> None:
-    """A file that is missing or a folder is named, and so is a nearly right kind."""
+def test_unreadable_file(tmp_path: Path) -> None:
+    """A missing file, a folder, or a source without a path is one clear error."""
     with pytest.raises(DatasetError, match=r"nothing\.csv cannot be read: No such file"):
         open_dataset(f"csv:{tmp_path}/nothing.csv")
     with pytest.raises(DatasetError, match="cannot be read: Is a directory"):
@@ -233,19 +231,19 @@ def test_file_too_large(tmp_path: Path) -> None:
     ).map(b"".join)
 )
 def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    """Any bytes at all are a sound data set or are refused in words."""
+    """Arbitrary bytes are a valid data set or a DatasetError."""
     with suppress(DatasetError):
         contracts.check_dataset(opened(tmp_path_factory.mktemp("csv"), data))
 
 
-def _unlike(values: Sequence[float]) -> str:
+def _csv_of(values: Sequence[float]) -> str:
     return "x,label\n" + "".join(f"{value!r},{'ab'[n % 2]}\n" for n, value in enumerate(values))
 
 
 @given(values=st.lists(st.floats(-LARGEST, LARGEST), min_size=2, max_size=9))
-def test_numbers_are_read_exactly(
+def test_round_trip_of_numbers(
     tmp_path_factory: pytest.TempPathFactory, values: list[float]
 ) -> None:
-    """Every finite number that Python writes is read as the very same number."""
-    dataset = opened(tmp_path_factory.mktemp("csv"), _unlike(values))
+    """Numbers written by Python are read back exactly."""
+    dataset = opened(tmp_path_factory.mktemp("csv"), _csv_of(values))
     assert np.array_equal(table_of(dataset).values[:, 0], values)

@@ -1,4 +1,4 @@
-"""Data sets: what they hold, how streams draw from them, and how broken ones are refused."""
+"""Data sets: contents, streams, file formats, downloads and errors."""
 
 import gzip
 import hashlib
@@ -50,7 +50,7 @@ LABELS = np.array([7, 3, 7], dtype=np.uint8)
 def write_pair(
     folder: Path, images: bytes, labels: bytes, *, suffix: str = "", part: str = "tiny"
 ) -> str:
-    """Write both files of a pair into `folder` and return the prefix of their names."""
+    """Write an IDX pair into `folder`; return the prefix of the file names."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{part}-images-idx3-ubyte{suffix}").write_bytes(images)
     (folder / f"{part}-labels-idx1-ubyte{suffix}").write_bytes(labels)
@@ -58,7 +58,7 @@ def write_pair(
 
 
 def synthetic(*counts: int) -> Dataset:
-    """Return a data set of one-pixel images with this many samples in each class."""
+    """Return a data set of one-pixel images with these class sizes."""
     classes = np.repeat(np.arange(len(counts)), counts)
     images = np.zeros((len(classes), 1, 1), dtype=np.uint8)
     return Dataset("synthetic", images, classes, tuple("abcdefghij"[: len(counts)]))
@@ -68,7 +68,7 @@ def synthetic(*counts: int) -> Dataset:
 
 
 def test_digits() -> None:
-    """The embedded digits keep the contract: 1,797 images of 8 x 8 from black to white."""
+    """The bundled digits are 1,797 images of 8 x 8 pixels, from black to white."""
     digits = open_dataset("digits")
     contracts.check_dataset(digits)
     assert len(digits) == 1797
@@ -78,7 +78,7 @@ def test_digits() -> None:
 
 
 def test_digits_stay_bright() -> None:
-    """The digits reach a model as bright as scikit-learn has them, of 16 levels above black."""
+    """Scaling the digits to 256 levels preserves their brightness."""
     levels = load_digits().images[:200]
     digits = open_dataset("digits")
     values = np.array([to_pixels(digits[index].image, 8) for index in range(len(levels))])
@@ -87,7 +87,7 @@ def test_digits_stay_bright() -> None:
 
 
 def test_mnist(mnist: str) -> None:
-    """The test set of MNIST keeps the contract: 10,000 images of 28 x 28, the first of them a 7."""
+    """The MNIST test set is 10,000 images of 28 x 28 pixels; the first is a 7."""
     dataset = open_dataset(mnist)
     contracts.check_dataset(dataset)
     assert len(dataset) == 10_000
@@ -99,7 +99,7 @@ def test_mnist(mnist: str) -> None:
 
 @pytest.mark.usefixtures("mnist")
 def test_mnist_is_what_was_published() -> None:
-    """The files of MNIST found on this machine have the checksums by which they are downloaded."""
+    """Local MNIST files have the checksums of the published files."""
     for path in find_files("mnist", "test", PUBLISHED_DATASETS["mnist"]):
         if path.suffix == ".gz":
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -108,7 +108,7 @@ def test_mnist_is_what_was_published() -> None:
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED_DATASETS))
 def test_published(name: str) -> None:
-    """Every published data set has ten classes, folders as mirrors, and four whole checksums."""
+    """Every published data set has ten classes, valid mirrors, and four different checksums."""
     published = PUBLISHED_DATASETS[name]
     assert len(set(published.labels)) == 10
     assert all(re.fullmatch(r"https?://[^?#]+/", mirror) for mirror in published.mirrors)
@@ -125,14 +125,14 @@ def test_published(name: str) -> None:
 
 
 def put_published(folder: Path, numbers: range) -> None:
-    """Put a data set with one image for each of these labels where `kmnist` is looked for."""
+    """Write `kmnist` files with one image per label into a data folder."""
     images = np.zeros((len(numbers), 2, 2), dtype=np.uint8)
     labels = np.array(numbers, dtype=np.uint8)
     write_pair(folder / "kmnist", idx_bytes(images), idx_bytes(labels), part="t10k")
 
 
 def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data set found under ICL_LOOP_DATA, gzipped or not, has the names its classes go by."""
+    """A published data set is read from ICL_LOOP_DATA, with the names of its classes."""
     monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
     put_published(tmp_path, range(10))
     dataset = open_dataset("kmnist:test")
@@ -141,7 +141,7 @@ def test_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was opened is not opened again, unless ICL_LOOP_DATA has come to name another folder."""
+    """An open data set is cached until ICL_LOOP_DATA changes."""
     opened = []
     for folder in (tmp_path / "one", tmp_path / "other"):
         put_published(folder, range(10))
@@ -152,7 +152,7 @@ def test_another_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_data_folder_with_other_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A published data set that lacks a label is refused, since names would go to wrong classes."""
+    """A published data set without all its labels is rejected, as names would be shifted."""
     monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
     put_published(tmp_path, range(1, 10))
     with pytest.raises(DatasetError, match="kmnist:test should have labels 0 to 9, found 1, 2"):
@@ -175,14 +175,14 @@ def test_data_folder_with_other_labels(tmp_path: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_unknown_name(name: str, near: str) -> None:
-    """An unknown data set is refused with the nearest name, however long the path in it is."""
+    """An unknown data set is rejected; the error names the nearest one, even for a long path."""
     with pytest.raises(DatasetError, match=f"unknown data set '{name}': did you mean '{near}'"):
         open_dataset(name)
 
 
 @pytest.mark.parametrize("name", ["idx:a\0b", "folder:a\0b", "idx:\udcff", "folder:\ud800"])
-def test_names_that_are_no_text(name: str) -> None:
-    """A name that no file can hold is refused in words that can be printed."""
+def test_names_that_are_not_text(name: str) -> None:
+    """A name that is not UTF-8 text is rejected with a printable error."""
     with pytest.raises(DatasetError, match="UTF-8") as caught:
         open_dataset(name)
     assert str(caught.value).isprintable()
@@ -190,12 +190,12 @@ def test_names_that_are_no_text(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["idx", "folder"])
 def test_name_too_long(kind: str) -> None:
-    """A path longer than the system takes is refused in words."""
+    """A path that is too long for the system is a DatasetError."""
     with pytest.raises(DatasetError, match="too long"):
         open_dataset(f"{kind}:{'x' * 5000}")
 
 
-# ---- what a data set refuses to be --------------------------------------------------------
+# ---- validation ---------------------------------------------------------------------------
 
 GREY = np.zeros((2, 3, 3), dtype=np.uint8)
 
@@ -217,21 +217,21 @@ GREY = np.zeros((2, 3, 3), dtype=np.uint8)
         (np.zeros((2, 3, 3, 4), dtype=np.uint8), [0, 1], "ab", r"image 0 is uint8, \(3, 3, 4\)"),
     ],
 )
-def test_unsound(images: Any, classes: list[int], labels: str, words: str) -> None:  # noqa: ANN401  wrong on purpose
-    """A data set whose parts do not fit together is refused when it is made, showing the part."""
+def test_invalid_datasets(images: Any, classes: list[int], labels: str, words: str) -> None:  # noqa: ANN401  wrong on purpose
+    """A data set whose parts do not match is rejected; the error shows the fault."""
     with pytest.raises(DatasetError, match=f"mine: .*{words}"):
         Dataset("mine", images, np.array(classes), tuple(labels))
 
 
 @pytest.mark.parametrize("index", [-1, 1797])
 def test_index_outside(index: int) -> None:
-    """A sample that is not there is refused, naming those that are."""
+    """An index out of range is rejected; the error gives the range."""
     with pytest.raises(DatasetError, match=f"digits has samples 0 to 1796, got index {index}"):
         open_dataset("digits")[index]
 
 
 def test_iteration() -> None:
-    """Going through a data set gives each sample once, in order."""
+    """Iteration yields each sample once, in order."""
     ids = [sample.id for sample in synthetic(3, 2)]
     assert ids == [f"synthetic/{index}" for index in range(5)]
 
@@ -242,7 +242,7 @@ def test_iteration() -> None:
     at=st.integers(0, 3),
 )
 def test_checksum(images: Bytes, classes: list[int], at: int) -> None:
-    """The checksum changes with any pixel, any class, any shape, any name and the order."""
+    """The checksum depends on pixels, classes, shapes, names and order, but not on the storage."""
     brighter = images.copy()
     brighter[at, 1, 2] ^= 1
     other = [*classes]
@@ -265,7 +265,7 @@ def test_checksum(images: Bytes, classes: list[int], at: int) -> None:
 
 @pytest.mark.parametrize("counts", [(400,) * 10, (4000, *(400,) * 9)], ids=["even", "uneven"])
 def test_labels_of_a_stream_are_uniform(counts: tuple[int, ...]) -> None:
-    """Each label of a stream is drawn evenly and knows nothing of the last, however many it has."""
+    """Labels are uniform and independent of the previous label, whatever the class sizes."""
     dataset = synthetic(*counts)
     drawn = [dataset.classes[list(dataset.stream(1000, 3, number))] for number in range(10)]
     seen = np.bincount(np.concatenate(drawn), minlength=10)
@@ -276,7 +276,7 @@ def test_labels_of_a_stream_are_uniform(counts: tuple[int, ...]) -> None:
 
 
 def test_samples_of_a_stream_are_uniform() -> None:
-    """Within a class every sample comes first about as often as any other."""
+    """Within a class, every sample is equally likely to come first."""
     dataset = synthetic(5, 5)
     first = Counter(dataset.stream(1, 0, number)[0] for number in range(2000))
     assert len(first) == 10
@@ -289,7 +289,7 @@ def test_samples_of_a_stream_are_uniform() -> None:
     number=st.integers(0, 100),
 )
 def test_exhausted_class(counts: list[int], seed: int, number: int) -> None:
-    """A stream repeats no sample; where a class runs out it names it and the turns there can be."""
+    """No sample is repeated; if a class runs out, the error gives the class and the possible turns."""
     dataset = synthetic(*counts)
     with pytest.raises(DatasetError, match="play at most") as caught:
         dataset.stream(sum(counts) + 1, seed, number)
@@ -305,7 +305,7 @@ def test_exhausted_class(counts: list[int], seed: int, number: int) -> None:
 
 
 def test_streams_differ() -> None:
-    """Streams of other numbers and other seeds draw other samples, in other orders of labels."""
+    """Different streams and seeds draw different samples and labels."""
     dataset = open_dataset("digits")
     streams = [dataset.stream(60, seed, number) for seed in range(5) for number in range(5)]
     assert len(set(streams)) == 25
@@ -313,7 +313,7 @@ def test_streams_differ() -> None:
 
 
 def test_golden_stream() -> None:
-    """A stream of the digits is the same samples in every version, or no session could resume."""
+    """The streams of the digits never change, as sessions must stay resumable."""
     drawn = open_dataset("digits").stream(8, seed=20230315, number=0)
     assert drawn == (1222, 1660, 936, 930, 927, 1565, 1246, 706)
 
@@ -323,7 +323,7 @@ def test_golden_stream() -> None:
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx(tmp_path: Path, suffix: str) -> None:
-    """An IDX pair, plain or gzipped, holds the images and the numbers that were written."""
+    """An IDX pair is read back as written, plain or gzipped."""
     pack = gzip.compress if suffix else bytes
     pair = pack(idx_bytes(IMAGES)), pack(idx_bytes(LABELS))
     dataset = open_dataset("idx:" + write_pair(tmp_path, *pair, suffix=suffix))
@@ -334,7 +334,7 @@ def test_idx(tmp_path: Path, suffix: str) -> None:
 
 
 def test_idx_of_either_name(tmp_path: Path) -> None:
-    """A file is read by what it is, not by its name: gzipped without .gz, or plain with it."""
+    """Compression is detected from the content, not from the file name."""
     pair = gzip.compress(idx_bytes(IMAGES)), gzip.compress(idx_bytes(LABELS))
     open_dataset("idx:" + write_pair(tmp_path / "packed", *pair))
     plain = idx_bytes(IMAGES), idx_bytes(LABELS)
@@ -342,7 +342,7 @@ def test_idx_of_either_name(tmp_path: Path) -> None:
 
 
 def refusal(folder: Path, images: bytes, labels: bytes, guilty: str) -> str:
-    """Return the words in which a pair is refused, having checked that they name the guilty file."""
+    """Return the error for an invalid pair, having checked that it names the guilty file."""
     prefix = write_pair(folder, images, labels)
     with pytest.raises(DatasetError) as caught:
         open_dataset(f"idx:{prefix}")
@@ -354,7 +354,7 @@ def refusal(folder: Path, images: bytes, labels: bytes, guilty: str) -> str:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
 @pytest.mark.parametrize("guilty", ["images", "labels"])
 def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # noqa: ANN401
-    """A file of a pair that was cut at any byte is refused by its name."""
+    """A truncated file is rejected by name, wherever it is cut."""
     whole = {"images": pack(idx_bytes(IMAGES)), "labels": pack(idx_bytes(LABELS))}
     for end in range(len(whole[guilty])):
         refusal(tmp_path, **{**whole, guilty: whole[guilty][:end]}, guilty=guilty)
@@ -381,12 +381,12 @@ def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # no
     ],
 )
 def test_idx_corrupt(tmp_path: Path, images: bytes, words: str) -> None:
-    """Each way in which a file of images can be another thing is refused in its own words."""
+    """Each kind of invalid image file has its own error."""
     assert re.search(words, refusal(tmp_path, images, idx_bytes(LABELS), "images"))
 
 
 def test_idx_images_for_labels(tmp_path: Path) -> None:
-    """Images given as labels are refused as such."""
+    """An image file in place of a label file is rejected."""
     words = refusal(tmp_path, idx_bytes(IMAGES), idx_bytes(IMAGES), "labels")
     assert "has images, not labels" in words
 
@@ -394,7 +394,7 @@ def test_idx_images_for_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("sizes", [(2000, 1000, 1000), (2**32 - 1,) * 3])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzipped"])
 def test_idx_that_claims_billions(tmp_path: Path, sizes: tuple[int, ...], pack: Any) -> None:  # noqa: ANN401
-    """A header that claims billions of values is refused without taking memory for them."""
+    """A header that claims billions of values is rejected without allocating memory for them."""
     images = pack(b"\0\0\x08\3" + struct.pack(">3I", *sizes) + bytes(100))
     tracemalloc.start()
     try:
@@ -424,7 +424,7 @@ def test_idx_of_any_bytes(
     at: int,
     byte: int,
 ) -> None:
-    """Any bytes at all are either whole images or refused by the name of the file."""
+    """Arbitrary bytes are valid images or a DatasetError with the file name."""
     packed = bytearray(pack(data))
     if packed:
         packed[at % len(packed)] ^= byte
@@ -440,8 +440,8 @@ def test_idx_of_any_bytes(
         idx.load(path, dimensions=3)
 
 
-def test_idx_that_is_not_there(tmp_path: Path) -> None:
-    """Files that are missing, or are folders, are refused by name."""
+def test_idx_missing(tmp_path: Path) -> None:
+    """Missing files and folders in place of files are rejected by name."""
     with pytest.raises(DatasetError, match=r"images-idx3-ubyte\.gz does not exist"):
         open_dataset(f"idx:{tmp_path}/none")
     (tmp_path / "odd-images-idx3-ubyte").mkdir()
@@ -449,7 +449,7 @@ def test_idx_that_is_not_there(tmp_path: Path) -> None:
         open_dataset(f"idx:{tmp_path}/odd")
 
 
-# ---- folders of pictures ------------------------------------------------------------------
+# ---- folders of images --------------------------------------------------------------------
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
@@ -457,7 +457,7 @@ SHADES = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
 
 
 def class_folder(folder: Path, name: str, *images: Bytes) -> Path:
-    """Make the class `name` in `folder` out of these images and return its path."""
+    """Write a class folder with these images; return its path."""
     path = folder / name
     path.mkdir(parents=True)
     for number, image in enumerate(images):
@@ -466,7 +466,7 @@ def class_folder(folder: Path, name: str, *images: Bytes) -> Path:
 
 
 def test_folder(tmp_path: Path) -> None:
-    """A folder is its pictures, a class for each sub-folder, by name, without what is hidden."""
+    """Each sub-folder is a class, sorted by name; hidden files are skipped."""
     class_folder(tmp_path, "dog", COLOUR)
     class_folder(tmp_path, "cat", SHADES, SHADES[:2])
     (tmp_path / "cat" / ".DS_Store").write_bytes(b"hidden")
@@ -480,14 +480,14 @@ def test_folder(tmp_path: Path) -> None:
     assert np.array_equal(dataset[2].image, COLOUR)
 
 
-def laid_over_white(colour: Bytes, alpha: Bytes) -> NDArray[np.float64]:
-    """Return `colour` as it looks on white paper where it is transparent."""
+def over_white(colour: Bytes, alpha: Bytes) -> NDArray[np.float64]:
+    """Return `colour` composed over white."""
     share = alpha / 255
     return colour * share + 255 * (1 - share)
 
 
 def test_colour_and_grey(tmp_path: Path) -> None:
-    """RGB and grey pictures are read as they were written."""
+    """RGB and grey images are read unchanged."""
     Image.fromarray(COLOUR).save(tmp_path / "rgb.png")
     Image.fromarray(SHADES).save(tmp_path / "grey.png")
     assert np.array_equal(read_image(tmp_path / "rgb.png"), COLOUR)
@@ -495,21 +495,21 @@ def test_colour_and_grey(tmp_path: Path) -> None:
 
 
 def test_palette(tmp_path: Path) -> None:
-    """A palette picture is read as the colours of its palette, not as their numbers."""
+    """Palette images are converted to the colours of their palette."""
     picture = Image.fromarray(COLOUR).quantize(4)
     picture.save(tmp_path / "palette.png")
     assert np.array_equal(read_image(tmp_path / "palette.png"), np.array(picture.convert("RGB")))
 
 
 def test_one_bit(tmp_path: Path) -> None:
-    """A picture of one bit is black and white, 0 and 255."""
+    """One-bit images become 0 and 255."""
     Image.fromarray(SHADES > 127).save(tmp_path / "bit.png")
     assert np.array_equal(read_image(tmp_path / "bit.png"), np.where(SHADES > 127, 255, 0))
 
 
 @pytest.mark.parametrize("kind", ["png", "tiff", "pgm"])
 def test_sixteen_bits(tmp_path: Path, kind: str) -> None:
-    """A picture of 16 bits a pixel is scaled: its white is 255, its grey half of that."""
+    """16-bit grey levels are scaled to 8 bits."""
     values = np.array([[0, 256, 257], [32_768, 65_534, 65_535]], dtype=np.uint16)
     path = tmp_path / f"deep.{kind}"
     if kind == "pgm":
@@ -521,7 +521,7 @@ def test_sixteen_bits(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparent(tmp_path: Path, mode: str) -> None:
-    """What is transparent is laid over white, and stays grey if it was grey."""
+    """Transparent images are composed over white; grey ones stay grey."""
     path = tmp_path / "clear.png"
     if mode == "P":
         picture = Image.fromarray(COLOUR).quantize(8)
@@ -537,23 +537,23 @@ def test_transparent(tmp_path: Path, mode: str) -> None:
         ).save(path)
     read = read_image(path)
     assert read.shape == colour.shape
-    assert np.abs(read - laid_over_white(colour, cover)).max() <= 1
+    assert np.abs(read - over_white(colour, cover)).max() <= 1
 
 
 @pytest.mark.parametrize(
     ("orientation", "turned"),
     [(1, SHADES), (2, SHADES[:, ::-1]), (3, SHADES[::-1, ::-1]), (6, np.rot90(SHADES, -1))],
 )
-def test_turned_by_its_camera(tmp_path: Path, orientation: int, turned: Bytes) -> None:
-    """A picture that its camera noted as lying on its side is stood up."""
+def test_exif_orientation(tmp_path: Path, orientation: int, turned: Bytes) -> None:
+    """The EXIF orientation is applied."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(SHADES).save(tmp_path / "photo.png", exif=exif)
     assert np.array_equal(read_image(tmp_path / "photo.png"), turned)
 
 
-def test_torn_note_of_a_camera(tmp_path: Path) -> None:
-    """A camera's note that cannot be read is passed over, without a warning."""
+def test_truncated_exif(tmp_path: Path) -> None:
+    """Unreadable EXIF data is ignored without a warning."""
     Image.fromarray(SHADES).save(tmp_path / "photo.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff")
     assert read_image(tmp_path / "photo.jpg").shape == SHADES.shape
 
@@ -566,30 +566,30 @@ def test_torn_note_of_a_camera(tmp_path: Path) -> None:
         (Image.fromarray(SHADES.astype(np.int32) + 65_536), "16 bits"),
     ],
 )
-def test_no_known_white(tmp_path: Path, image: Image.Image, words: str) -> None:
-    """A picture whose values have no known white is refused, not clipped."""
+def test_undefined_white(tmp_path: Path, image: Image.Image, words: str) -> None:
+    """Images whose white level is undefined are rejected rather than clipped."""
     image.save(tmp_path / "odd.tiff")
     with pytest.raises(DatasetError, match=f"odd.tiff cannot be read .*{words}"):
         read_image(tmp_path / "odd.tiff")
 
 
 def png_header(width: int, height: int) -> bytes:
-    """Return a PNG file that claims to have this size and ends where its pixels begin."""
+    """Return a PNG file that claims this size and ends before its pixels."""
     chunk = b"IHDR" + struct.pack(">2I5B", width, height, 8, 0, 0, 0, 0)
     header = struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
     return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 100) + b"IDAT"
 
 
 @pytest.mark.parametrize("size", [(8_001, 8_000), (10_000, 10_000), (2**31 - 1, 2**31 - 1)])
-def test_huge_picture(tmp_path: Path, size: tuple[int, int]) -> None:
-    """A picture whose header claims too many pixels is refused in words, before its pixels."""
+def test_huge_image(tmp_path: Path, size: tuple[int, int]) -> None:
+    """An image whose header claims too many pixels is rejected before it is decoded."""
     (tmp_path / "huge.png").write_bytes(png_header(*size))
     with pytest.raises(DatasetError, match=rf"huge.png .*more than {MAX_PIXELS:,}"):
         read_image(tmp_path / "huge.png")
 
 
 def test_text_called_png(tmp_path: Path) -> None:
-    """A text in a class folder is refused by name, whatever it is called."""
+    """A text file named .png is rejected by name."""
     class_folder(tmp_path, "a", SHADES)
     (class_folder(tmp_path, "b") / "note.png").write_text("no picture")
     with pytest.raises(DatasetError, match=r"b/note.png is not an image that Pillow can read"):
@@ -597,14 +597,14 @@ def test_text_called_png(tmp_path: Path) -> None:
 
 
 def in_format(kind: str, picture: Image.Image) -> bytes:
-    """Return the bytes of `picture` as a file of this kind."""
+    """Return an image as a file of this format."""
     file = io.BytesIO()
     picture.save(file, kind)
     return file.getvalue()
 
 
-def test_png_cut_anywhere(tmp_path: Path) -> None:
-    """A PNG cut at any byte is refused by name, unless every pixel was before the cut."""
+def test_truncated_png(tmp_path: Path) -> None:
+    """A truncated PNG is rejected by name, unless all pixels come before the cut."""
     whole = in_format("PNG", Image.fromarray(COLOUR))
     path = tmp_path / "cut.png"
     refused = 0
@@ -629,13 +629,13 @@ FORMATS = {
     changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), max_size=4),
     end=st.integers(1, 2000),
 )
-def test_altered_pictures(
+def test_altered_images(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,
     changes: list[tuple[int, int]],
     end: int,
 ) -> None:
-    """A picture of any kind, altered anywhere, is still a picture or is refused by name."""
+    """An altered image of any format is a valid image or rejected by name."""
     data = bytearray(FORMATS[kind])
     for at, byte in changes:
         data[at % len(data)] = byte
@@ -652,15 +652,15 @@ def test_altered_pictures(
 
 
 def test_empty_class(tmp_path: Path) -> None:
-    """A class without pictures is refused by the name of its folder."""
+    """An empty class folder is rejected by name."""
     class_folder(tmp_path, "full", SHADES)
     empty = class_folder(tmp_path, "empty")
     with pytest.raises(DatasetError, match=f"class folder {empty} is empty"):
         open_dataset(f"folder:{tmp_path}")
 
 
-def test_folders_that_are_none(tmp_path: Path) -> None:
-    """A folder that is missing, is a file, has no classes or only one is refused by name."""
+def test_invalid_folders(tmp_path: Path) -> None:
+    """A missing folder, a file, and a folder with fewer than two classes are rejected by name."""
     file = tmp_path / "file"
     file.write_text("")
     for path, words in (
@@ -675,8 +675,8 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         open_dataset(f"folder:{tmp_path}")
 
 
-def test_names_of_undecodable_bytes(tmp_path: Path) -> None:
-    """A class whose name is no UTF-8 is refused in words that can be printed; so is a bad file."""
+def test_undecodable_names(tmp_path: Path) -> None:
+    """Names that are not UTF-8 are rejected with a printable error."""
     class_folder(tmp_path, "a", SHADES)
     odd = os.fsdecode(b"\xff")
     try:
@@ -701,10 +701,7 @@ FILES = {
 
 
 class Mirror(ThreadingHTTPServer):
-    """A web server of files on this machine that remembers what it was asked for.
-
-    It promises as many bytes as `files` has, and sends all but the last `missing` of them.
-    """
+    """A local file server that records requests and withholds the last `missing` bytes."""
 
     daemon_threads = False  # closing waits for the last answer
 
@@ -715,7 +712,7 @@ class Mirror(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """Where the files are, as the beginning of an address."""
+        """The base address of the files."""
         return f"http://127.0.0.1:{self.server_port}/"
 
 
@@ -734,12 +731,12 @@ class _Files(BaseHTTPRequestHandler):
         self.wfile.write(body[: len(body) - self.server.missing])
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
 def serving(files: Mapping[str, bytes], missing: int = 0) -> Iterator[Mirror]:
-    """Serve `files` while the context lasts."""
+    """Serve `files` within the context."""
     with Mirror(files, missing) as mirror:
         thread = threading.Thread(target=mirror.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -752,7 +749,7 @@ def serving(files: Mapping[str, bytes], missing: int = 0) -> Iterator[Mirror]:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder in which downloads of the data set `tiny` are kept."""
+    """Return the cache folder of the data set `tiny`."""
     monkeypatch.delenv("ICL_LOOP_DATA", raising=False)
     monkeypatch.setenv("ICL_LOOP_CACHE", str(tmp_path / "cache"))
     for variable in ("NO_PROXY", "no_proxy"):
@@ -761,30 +758,30 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def published_at(*mirrors: str) -> PublishedDataset:
-    """Return a published data set of two classes that these mirrors are to have."""
+    """Return a published data set of two classes on these mirrors."""
     checksums = {name: f"sha256:{hashlib.sha256(data).hexdigest()}" for name, data in FILES.items()}
     return PublishedDataset(mirrors, ("three", "seven"), checksums)
 
 
-def nobody() -> str:
-    """Return an address on this machine at which nothing answers."""
+def unused_address() -> str:
+    """Return a local address on which nothing listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{free.getsockname()[1]}/"
 
 
 def kept(cache: Path) -> dict[str, bytes]:
-    """Return every file in the cache."""
+    """Return the files in the cache."""
     return {path.name: path.read_bytes() for path in cache.glob("**/*") if path.is_file()}
 
 
 def test_downloaded_once(cache: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A file is downloaded once, kept, and silent where there is no terminal."""
+    """A file is downloaded once and cached, without output if there is no terminal."""
     with serving(FILES) as mirror:
         paths = find_files("tiny", "test", published_at(mirror.address))
         assert find_files("tiny", "test", published_at(mirror.address)) == paths
         assert mirror.asked == list(FILES)
-    assert find_files("tiny", "test", published_at(nobody())) == paths
+    assert find_files("tiny", "test", published_at(unused_address())) == paths
     images, classes, labels = idx.load_pair(*paths)
     assert np.array_equal(images, IMAGES)
     assert [labels[number] for number in classes] == ["7", "3", "7"]
@@ -801,7 +798,7 @@ WRONG = dict.fromkeys(FILES, b"a page that says you must log in")
     ids=["absent", "wrong", "torn"],
 )
 def test_second_mirror(cache: Path, files: Mapping[str, bytes], missing: int, reason: str) -> None:
-    """Where the first mirror fails or serves something else, the second is asked."""
+    """If a mirror fails or serves a wrong file, the next one is tried."""
     with serving(files, missing) as bad, serving(FILES) as good:
         with pytest.raises(DatasetError, match=f"{bad.address}: .*{reason}"):
             find_files("tiny", "test", published_at(bad.address))
@@ -812,9 +809,9 @@ def test_second_mirror(cache: Path, files: Mapping[str, bytes], missing: int, re
 
 
 def test_everything_down(cache: Path) -> None:
-    """With every mirror down one error gives each reason and both places to put the file."""
+    """If all mirrors fail, the error gives each reason and says where to put the file."""
     with serving({}) as empty, serving(WRONG) as wrong:
-        down = (nobody(), empty.address, wrong.address)
+        down = (unused_address(), empty.address, wrong.address)
         with pytest.raises(DatasetError) as caught:
             find_files("tiny", "test", published_at(*down))
     words = str(caught.value)
@@ -826,20 +823,20 @@ def test_everything_down(cache: Path) -> None:
 
 
 def test_put_by_hand(cache: Path) -> None:
-    """A file put where the error says is used; one with other bytes is named as the wrong one."""
+    """A file placed in the cache is used if its checksum is right."""
     cache.mkdir(parents=True)
     for name, data in FILES.items():
         (cache / name).write_bytes(data)
-    images, _ = find_files("tiny", "test", published_at(nobody()))
+    images, _ = find_files("tiny", "test", published_at(unused_address()))
     images.write_bytes(b"other bytes")
     with pytest.raises(DatasetError, match="the file there has the wrong checksum"):
-        find_files("tiny", "test", published_at(nobody()))
+        find_files("tiny", "test", published_at(unused_address()))
 
 
 def test_data_folder_comes_first(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What lies under ICL_LOOP_DATA, gzipped or plain, is used without asking any mirror."""
+    """Files in ICL_LOOP_DATA, gzipped or plain, take precedence over downloads."""
     monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
     (tmp_path / "tiny").mkdir()
     packed = tmp_path / "tiny" / "t10k-images-idx3-ubyte.gz"
@@ -850,8 +847,8 @@ def test_data_folder_comes_first(
     assert kept(cache) == {}
 
 
-def test_cache_that_is_no_folder(cache: Path) -> None:
-    """A cache that cannot be written is named, and no mirror is blamed for it."""
+def test_unwritable_cache(cache: Path) -> None:
+    """An unwritable cache is reported as such, not as a failed mirror."""
     cache.parent.write_text("a file")
     with (
         serving(FILES) as mirror,
@@ -863,7 +860,7 @@ def test_cache_that_is_no_folder(cache: Path) -> None:
 
 
 def test_progress_on_a_terminal(cache: Path) -> None:
-    """On a terminal a download shows its progress."""
+    """On a terminal, a download shows a progress bar."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
     screen, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))
@@ -875,7 +872,7 @@ def test_progress_on_a_terminal(cache: Path) -> None:
 
 
 def test_digits_are_those_of_scikit_learn() -> None:
-    """The embedded digits are scikit-learn's, level by level and class by class."""
+    """The bundled digits equal scikit-learn's."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()

@@ -96,22 +96,22 @@ def test_the_checksum_of_a_table() -> None:
         ((), np.zeros((2, 0)), "0 names"),
         (("a",), np.zeros(2), "1 names for values of shape"),
         (("a", "a"), np.zeros((2, 2)), "two columns are named 'a'"),
-        (("a", "b\nc"), np.zeros((2, 2)), "one plain line, got 'b\\\\nc'"),
-        (("a", " "), np.zeros((2, 2)), "one plain line, got ' '"),
+        (("a", "b\nc"), np.zeros((2, 2)), "one short line, got 'b\\\\nc'"),
+        (("a", " "), np.zeros((2, 2)), "one short line, got ' '"),
         (("a", "b"), np.array([[0, 0], [0, np.nan]]), "row 1, column 'b': nan is not a number"),
         (("a", "b"), np.array([[-np.inf, 0], [0, 0]]), "row 0, column 'a': -inf is not a number"),
     ],
 )
 def test_unsound_tables(names: tuple[str, ...], values: np.ndarray, words: str) -> None:
-    """A table whose parts do not fit together is refused when it is made, showing the part."""
+    """A table with invalid names or values is rejected; the error shows the fault."""
     with pytest.raises(DatasetError, match=words):
         Table(names, values)
 
 
 def test_a_table_has_no_pictures() -> None:
-    """A table asked for its pictures says what it holds instead."""
+    """Asking a table for images is an error."""
     iris = open_dataset("iris")
-    with pytest.raises(DatasetError, match="iris holds rows, not pictures"):
+    with pytest.raises(DatasetError, match="iris has rows, not images"):
         _ = iris.images
     with pytest.raises(InputError, match="iris/0 is a table, not a picture"):
         _ = iris[0].image
@@ -146,16 +146,16 @@ def test_a_row_reads_plainly() -> None:
     ("values", "words"),
     [
         (row({}), "got 0 names"),
-        (row({"a": np.nan}), "'a' = nan"),
-        (row({"a": np.inf}), "'a' = inf"),
+        (row({"a": np.nan}), "'a' must be .* got nan"),
+        (row({"a": np.inf}), "'a' must be .* got inf"),
         (row({"a\nb": 1}), r"got 'a\\nb'"),
         (row({" ": 1}), "got ' '"),
-        (Measurements(("a",), np.zeros(2)), "1 names for 2 numbers"),
+        (Measurements(("a",), np.zeros(2)), "1 names and 2 numbers"),
         (row({str(n): 0 for n in range(MAX_COLUMNS + 1)}), "1 to 1000 named numbers"),
     ],
 )
 def test_what_is_no_row(values: Measurements, words: str) -> None:
-    """What is not finite numbers under plain names is refused when it is written."""
+    """Only finite numbers with one-line names can be encoded."""
     with pytest.raises(EncodingError, match=words):
         TABLE.encode(values)
 
@@ -202,14 +202,14 @@ def test_the_estimate_of_tables(name: str, vocabulary: str) -> None:
         (
             "iris",
             "grid",
-            "'grid' shows a picture, but iris/.* is a table; encodings that fit: table",
+            "'grid' is for a picture, but iris/.* is a table; use one of table",
         ),
-        ("wine", "png", "'png' shows a picture, but wine/.* is a table; encodings that fit: table"),
-        ("iris", "text", "'text' shows a text, but iris/.* is a table; encodings that fit: table"),
+        ("wine", "png", "'png' is for a picture, but wine/.* is a table; use one of table"),
+        ("iris", "text", "'text' is for a text, but iris/.* is a table; use one of table"),
         (
             "digits",
             "table",
-            "'table' shows a table, but digits/.* is a picture; .* fit: article, grid",
+            "'table' is for a table, but digits/.* is a picture; use one of article, grid",
         ),
     ],
 )
@@ -263,5 +263,5 @@ async def test_records_of_other_things(name: str) -> None:
         await model.complete([frame, ask("a: 1"), ask("b: 1")])
     with pytest.raises(RequestRefused, match="asks no question"):
         await model.complete([frame])
-    with pytest.raises(RequestRefused, match="not a text of the table encoding"):
+    with pytest.raises(RequestRefused, match="not a text that the table encoding"):
         await model.complete([frame, ask("0123\n0123")])

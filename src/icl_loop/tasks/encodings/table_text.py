@@ -60,7 +60,7 @@ class TableEncoding(Encoding):
             np.array([float(line["value"]) for line in found]),
         )
         if len(found) < len(lines) or self.encode(row) != shown:
-            raise EncodingError(f"{self.name}: not a text that this encoding produces")
+            raise EncodingError(f"not a text that the {self.name} encoding produces")
         return row
 
 
