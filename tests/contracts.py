@@ -23,9 +23,10 @@ from icl_loop.tasks.task import Task
 
 
 def check_encoding(encoding: Encoding, values: Pixels | Measurements | str) -> None:
-    """What is shown decodes to what was encoded, to the encoding's own precision, and only to that.
+    """Check that `decode` inverts `encode` to the precision of the encoding.
 
-    Encoding what was decoded shows the same again. A text that we write is plain and ends in a mark.
+    Encoding the decoded values gives the same result, and a text is printable without a final line
+    feed.
     """
     shown = encoding.encode(values)
     back = encoding.decode(shown)
@@ -39,7 +40,7 @@ def check_encoding(encoding: Encoding, values: Pixels | Measurements | str) -> N
 def _check_alike(
     values: Pixels | Measurements | str, back: Pixels | Measurements | str, step: float
 ) -> None:
-    """Pixels come back within half a step, measured values to 4 digits, texts as they were."""
+    """Check that pixels agree to half a step, numbers to 4 digits, and texts exactly."""
     if isinstance(values, Measurements):
         assert isinstance(back, Measurements)
         assert back.names == values.names
@@ -56,9 +57,9 @@ def _check_alike(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Samples are what their modality says, labels and ids are sound, and the checksum is stable.
+    """Check the samples, labels and ids of a data set, and that its checksum is stable.
 
-    A stream draws without replacement, is a function of its key, and begins with the shorter one.
+    A stream draws without replacement, is a function of its key, and begins with a shorter stream.
     """
     count = min(len(dataset), 200)
     samples = [dataset[index] for index in range(count)]
@@ -78,7 +79,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def _check_content(content: Content) -> None:
-    """Images are grey or RGB bytes, rows are finite and named, texts say something."""
+    """Check that images are uint8, grey or RGB; rows finite and named; and texts not blank."""
     if isinstance(content, str):
         assert content.strip()
     elif isinstance(content, Measurements):

@@ -1,4 +1,4 @@
-"""Pictures as text: what is written, that it is read back, and that nothing else is."""
+"""Images as text: what is written, its inverse, and that other texts are rejected."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ images = arrays.arrays(
 
 
 def floats(*rows: Sequence[float]) -> Pixels:
-    """Return the picture that has these rows."""
+    """Return pixels with these rows."""
     return np.array(rows, dtype=np.float32)
 
 
@@ -54,19 +54,19 @@ def as_numpy_prints(values: Pixels) -> str:
 @example(values=np.zeros((1, 1), np.float32))
 @example(values=np.eye(MAX_SIDE // 8, dtype=np.float32))
 def test_contract(name: str, values: Pixels) -> None:
-    """Every encoding keeps the contract of encodings on squares of any content and size."""
+    """Every encoding keeps the contract on squares."""
     contracts.check_encoding(get_encoding(name), values)
 
 
 @pytest.mark.parametrize("name", sorted(set(PIXEL_TEXT_ENCODINGS) - {"sparse"}))
 @given(values=rectangles)
 def test_rectangles(name: str, values: Pixels) -> None:
-    """Every encoding but `sparse` keeps the contract on rectangles too."""
+    """Every encoding but `sparse` keeps the contract on rectangles."""
     contracts.check_encoding(get_encoding(name), values)
 
 
 def test_article_of_the_original() -> None:
-    """The fifth training image of MNIST is written as in the original, to the byte."""
+    """The fifth training image of MNIST is written exactly as in the original article."""
     folder = os.environ.get("ICL_LOOP_DATA")
     prefix = Path(folder or "", "mnist", "train-first100")
     if not folder or not Path(f"{prefix}-images-idx3-ubyte.gz").exists():
@@ -86,13 +86,13 @@ def test_article_of_the_original() -> None:
 @example(values=floats([0.05, 0.15, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75, 0.85, 0.95]))
 @example(values=floats([-0.0, 1e-45, 0.04999, 0.95, 0.9500001]))
 def test_article_is_numpy_printing(values: Pixels) -> None:
-    """The article encoding is numpy's own printing of the tenths, row by row, at any width."""
+    """The article encoding equals numpy's own printing of the tenths, at any width."""
     assert get_encoding("article").encode(values) == as_numpy_prints(values)
 
 
 @given(image=images, size=st.integers(1, 24))
 def test_article_of_any_image(image: NDArray[np.uint8], size: int) -> None:
-    """An image is written as numpy prints it resized, made grey, scaled and rounded, in that order."""
+    """An image is resized, converted to grey, scaled and rounded, in this order."""
     grey = Image.fromarray(image).resize((size, size)).convert("L")
     scaled = np.asarray(grey, np.float32) / np.float32(255)
     assert np.array_equal(to_pixels(image, size), scaled)
@@ -100,7 +100,7 @@ def test_article_of_any_image(image: NDArray[np.uint8], size: int) -> None:
 
 
 def test_printing_options_change_nothing() -> None:
-    """How a program likes numpy to print has no influence on the text of the article."""
+    """numpy's print options do not change the article encoding."""
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     usual = get_encoding("article").encode(values)
     with np.printoptions(precision=2, floatmode="fixed", linewidth=30, sign="+", threshold=3):
@@ -108,14 +108,14 @@ def test_printing_options_change_nothing() -> None:
 
 
 @given(image=arrays.arrays(np.uint8, st.tuples(sides, sides)))
-def test_pixels_of_a_fitting_image(image: NDArray[np.uint8]) -> None:
-    """An image that has the size asked for keeps every value, brightest and darkest included."""
+def test_pixels_without_resize(image: NDArray[np.uint8]) -> None:
+    """An image of the requested size keeps every value."""
     square = np.resize(image, (len(image), len(image)))
     assert np.array_equal(np.rint(to_pixels(square, len(square)) * 255), square)
 
 
 def test_colour_is_resized_first() -> None:
-    """A colour image is resized before it turns grey: the two orders differ, and ours is the first."""
+    """A colour image is resized before the conversion to grey, which makes a difference."""
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     picture = Image.fromarray(image)
     late = np.array(picture.resize((4, 4)).convert("L")) / np.float32(255)
@@ -126,13 +126,13 @@ def test_colour_is_resized_first() -> None:
 
 @pytest.mark.parametrize("size", [-1, 0, MAX_SIDE + 1])
 def test_impossible_size(size: int) -> None:
-    """A size below one pixel or beyond the largest side is refused, naming it."""
+    """A size outside 1 to `MAX_SIDE` is rejected."""
     with pytest.raises(InputError, match=f"got {size}"):
         to_pixels(np.zeros((8, 8), np.uint8), size)
 
 
-def test_one_mark_a_pixel() -> None:
-    """The texts of a small picture are what the encodings are described to write."""
+def test_examples() -> None:
+    """The texts of a small image are as described to the model."""
     values = floats([0, 0.5, 1], [0, 0, 0], [1, 0, 0.25])
     assert {name: each.encode(values) for name, each in PIXEL_TEXT_ENCODINGS.items()} == {
         "article": "[[0.  0.5 1. ],\n[0. 0. 0.],\n[1.  0.  0.2]]",
@@ -146,14 +146,14 @@ def test_one_mark_a_pixel() -> None:
 
 @given(values=squares)
 def test_sparse_is_binary(values: Pixels) -> None:
-    """Sparse and binary are two ways of writing the same ink."""
+    """Sparse and binary show the same pixels."""
     sparse, binary = get_encoding("sparse"), get_encoding("binary")
     read = binary.decode(binary.encode(values))
     assert np.array_equal(sparse.decode(sparse.encode(values)), read)
 
 
-def refused_or_written(name: str, text: str) -> bool:
-    """Return whether `text` is refused; if it is not, it is exactly what is written."""
+def is_rejected(name: str, text: str) -> bool:
+    """Return whether `text` is rejected, having checked that otherwise it round-trips."""
     try:
         values = get_encoding(name).decode(text)
     except EncodingError:
@@ -164,8 +164,8 @@ def refused_or_written(name: str, text: str) -> bool:
 
 @given(name=names, text=st.text() | st.text("[]., \n0123456789-.:=+*#%@eE_nainf٣"))
 def test_any_text(name: str, text: str) -> None:
-    """Any text at all is either what an encoding writes or refused in its own words."""
-    refused_or_written(name, text)
+    """A text is either exactly what the encoding produces, or rejected."""
+    is_rejected(name, text)
 
 
 @given(
@@ -176,10 +176,10 @@ def test_any_text(name: str, text: str) -> None:
     put=st.text("[]., \n0123456789-#@e", max_size=3) | st.text(max_size=2),
 )
 def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) -> None:
-    """A text altered anywhere is refused unless it is what another picture is written as."""
+    """An altered text is rejected unless it is the text of another image."""
     text = get_encoding(name).encode(values)
     start = at % (len(text) + 1)
-    refused_or_written(name, text[:start] + put + text[start + cut :])
+    is_rejected(name, text[:start] + put + text[start + cut :])
 
 
 @pytest.mark.parametrize(
@@ -210,9 +210,9 @@ def test_altered_text(name: str, values: Pixels, at: int, cut: int, put: str) ->
         ("sparse", f"{'9' * 5000}\n."),
     ],
 )
-def test_texts_that_are_close(name: str, text: str) -> None:
-    """A text that only resembles what an encoding writes is refused."""
-    assert refused_or_written(name, text)
+def test_similar_texts(name: str, text: str) -> None:
+    """A text that only resembles an encoding is rejected."""
+    assert is_rejected(name, text)
 
 
 @pytest.mark.parametrize(
@@ -226,8 +226,8 @@ def test_texts_that_are_close(name: str, text: str) -> None:
         ("sparse", "."),
     ],
 )
-def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
-    """A text of more rows than the largest picture is refused before it takes memory."""
+def test_too_many_rows(name: str, row: str) -> None:
+    """A text with too many rows is rejected; the error gives the limit."""
     between = "],\n[" if name == "article" else "\n"
     text = between.join([row] * 20_000)
     with pytest.raises(EncodingError, match=str(MAX_SIDE)):
@@ -249,19 +249,19 @@ def test_more_rows_than_a_picture_has(name: str, row: str) -> None:
     ],
     ids=lambda values: f"{values.shape}-{values.max(initial=0)}",
 )
-def test_values_that_are_no_picture(name: str, values: NDArray[np.float64]) -> None:
-    """What is not rows and columns of values from 0 to 1 is refused when it is written."""
+def test_invalid_values(name: str, values: NDArray[np.float64]) -> None:
+    """Only rows and columns of values from 0 to 1 can be encoded."""
     with pytest.raises(EncodingError, match=name):
         get_encoding(name).encode(values.astype(np.float32))
 
 
 def test_sparse_refuses_rectangles() -> None:
-    """Sparse, whose rows do not tell their length, refuses to write what is not square."""
+    """Sparse rejects rectangles, because its rows do not show their length."""
     with pytest.raises(EncodingError, match=r"\(2, 3\)"):
         get_encoding("sparse").encode(np.zeros((2, 3), np.float32))
 
 
 def test_unknown_encoding() -> None:
-    """An unknown encoding is refused with the nearest name."""
+    """An unknown encoding is rejected; the error names the nearest one."""
     with pytest.raises(InputError, match="did you mean 'article'"):
         get_encoding("artikel")

@@ -1,4 +1,4 @@
-"""Pictures that are seen: the PNG file, how it is asked about, sent, saved and heard."""
+"""Images as PNG files: encoding, questions, requests, transcripts and parsing."""
 
 import io
 import zlib
@@ -44,7 +44,7 @@ rectangles = arrays.arrays(
 
 
 def opened(picture: Image) -> np.ndarray:
-    """Return what Pillow makes of a PNG file."""
+    """Return the pixels of a PNG file as Pillow reads them."""
     return np.asarray(Pillow.open(io.BytesIO(picture.png), formats=["PNG"]))
 
 
@@ -55,13 +55,13 @@ def opened(picture: Image) -> np.ndarray:
 @example(values=np.ones((256, 256), np.float32))  # more than one stored block
 @example(values=np.zeros((1, MAX_SIDE), np.float32))
 def test_contract(values: Pixels) -> None:
-    """A picture comes back from its file exact to 8 bits, and others read the file the same."""
+    """Decoding is exact to 8 bits and agrees with Pillow."""
     contracts.check_encoding(PNG, values)
     assert np.array_equal(opened(PNG.encode(values)), np.rint(values * 255))
 
 
 def test_the_bytes_never_change() -> None:
-    """The file of a picture is these bytes in every version, or no session could be verified."""
+    """The bytes of the file never change, as sessions must stay verifiable."""
     values = np.array([[0, 0.5], [1, 0.25]], dtype=np.float32)
     assert PNG.encode(values).png.hex() == (
         "89504e470d0a1a0a"
@@ -72,7 +72,7 @@ def test_the_bytes_never_change() -> None:
 
 
 def test_a_seen_sample_is_the_written_one() -> None:
-    """What is seen of a sample is what the texts are made from: resized, grey, no other change."""
+    """The file shows the same resized grey levels as the texts."""
     sample = open_dataset("digits")[3]
     seen = PNG.decode(PNG.encode(prepare_sample(sample, PNG, 20)))
     grid = get_encoding("grid")
@@ -105,14 +105,14 @@ def _squeezed() -> bytes:
     ],
 )
 def test_other_files_are_refused(png: bytes) -> None:
-    """A file that is broken, or written by others in their own way, is refused in words."""
+    """Broken files, and files written in another way, are rejected."""
     with pytest.raises(EncodingError, match="not an image that the png encoding"):
         PNG.decode(Image(png))
 
 
 @given(at=st.integers(0, 200), new=st.binary(max_size=3), cut=st.integers(0, 3))
 def test_any_bytes(at: int, new: bytes, cut: int) -> None:
-    """A file altered anywhere is refused unless it is that of another picture."""
+    """An altered file is rejected unless it is the file of another image."""
     png = PNG.encode(np.eye(6, dtype=np.float32)).png
     altered = Image(png[:at] + new + png[at + cut :])
     try:
@@ -123,7 +123,7 @@ def test_any_bytes(at: int, new: bytes, cut: int) -> None:
 
 
 def test_a_bomb_takes_no_memory() -> None:
-    """Data that would unpack to more than the picture are not unpacked."""
+    """A decompression bomb is not decompressed beyond the size of the image."""
     png = bytearray(PNG.encode(np.zeros((2, 2), np.float32)).png)
     png[41:] = zlib.compress(bytes(10**8))
     with pytest.raises(EncodingError, match="the bytes differ"):
@@ -134,7 +134,7 @@ def test_a_bomb_takes_no_memory() -> None:
     "values", [np.zeros((0, 0)), np.full((2, 2), 1.1), np.full((2, 2), np.nan)]
 )
 def test_values_that_are_no_picture(values: np.ndarray) -> None:
-    """What is not rows and columns of values from 0 to 1 is refused when it is written."""
+    """Only rows and columns of values from 0 to 1 can be encoded."""
     with pytest.raises(EncodingError, match="png: pixels"):
         PNG.encode(values.astype(np.float32))
 
@@ -143,7 +143,7 @@ def test_values_that_are_no_picture(values: np.ndarray) -> None:
 
 
 def picture(seed: int) -> Image:
-    """Return the file of some picture."""
+    """Return the file of a random image."""
     values = np.random.default_rng(seed).random((4, 4), dtype=np.float32)
     return Image(PNG.encode(values).png)
 
@@ -215,7 +215,7 @@ async def test_what_is_not_understood(parts: tuple[Text | Image, ...], reason: s
 
 
 async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
-    """A transcript holds the pictures that were seen; it replays, and a changed one does not."""
+    """A transcript contains its images; it replays, unless an image was changed."""
     made = experiment(task={"encoding": "png", "size": 8}, streams=1, feedback={"kind": "label"})
     [path] = (await Run(made, tmp_path).play()).paths
     saved = read(path)
@@ -232,7 +232,7 @@ async def test_a_saved_picture_is_read_again(tmp_path: Path) -> None:
 
 
 async def test_replay_draws_what_was_seen(tmp_path: Path) -> None:
-    """A turn whose picture was seen is shown with that picture."""
+    """The viewer shows the image of a turn."""
     made = experiment(task={"encoding": "png"}, streams=1, turns=2)
     [path] = (await Run(made, tmp_path).play()).paths
     saved = read(path)
@@ -245,7 +245,7 @@ async def test_replay_draws_what_was_seen(tmp_path: Path) -> None:
 
 
 async def test_seen_and_written_over_the_wire(tmp_path: Path) -> None:
-    """Through an endpoint the nearest neighbour hears both arms, and learns from both alike."""
+    """Behind an endpoint, a learner learns from images and from texts alike."""
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     arms = [
         {"name": "png", "task": {"encoding": "png"}},

@@ -1,4 +1,4 @@
-"""Tables: the ones that are bundled, how a row is written, and how it is compared."""
+"""Tables: the bundled ones, their encoding, and how learners compare rows."""
 
 from dataclasses import replace
 from statistics import mean
@@ -36,13 +36,13 @@ numbers = st.floats(-LARGEST, LARGEST)
 
 @st.composite
 def rows(draw: st.DrawFn) -> Measurements:
-    """Return a row of any numbers under any names."""
+    """Return a row with these names and values."""
     names = draw(st.lists(column_names, min_size=1, max_size=8, unique=True))
     return row(dict(zip(names, draw(st.tuples(*[numbers] * len(names))), strict=True)))
 
 
 def row(values: dict[str, float]) -> Measurements:
-    """Return the row that has these values."""
+    """Return a row with these values."""
     return Measurements(tuple(values), np.array(list(values.values()), dtype=np.float64))
 
 
@@ -51,14 +51,14 @@ def row(values: dict[str, float]) -> Measurements:
 
 @EACH_TABLE
 def test_bundled_tables_keep_the_contract(name: str) -> None:
-    """A bundled table keeps the contract of data sets."""
+    """Bundled tables keep the contract of data sets."""
     dataset = open_dataset(name)
     contracts.check_dataset(dataset)
     assert dataset.modality == "table"
 
 
 def test_bundled_tables_are_those_of_scikit_learn() -> None:
-    """The bundled tables are scikit-learn's, value by value, name by name and class by class."""
+    """The values, names and classes of the bundled tables equal scikit-learn's."""
     for name, load in (
         ("iris", load_iris),
         ("wine", load_wine),
@@ -75,7 +75,7 @@ def test_bundled_tables_are_those_of_scikit_learn() -> None:
 
 
 def test_the_checksum_of_a_table() -> None:
-    """The checksum changes with any value, name, class and with the order."""
+    """The checksum depends on values, names, classes and order."""
     values, classes = np.arange(6.0).reshape(3, 2), np.array([0, 1, 0])
     other = values.copy()
     other[2, 1] += 1e-12
@@ -126,12 +126,12 @@ def test_a_table_has_no_pictures() -> None:
 @example(values=row({"a: b": -0.0, "c: 1": 5e-324}))
 @example(values=row({"a": LARGEST, "b": 99995.0, "c": 9.9995e-7, "d": 9.9999e15}))
 def test_rows_keep_the_contract(values: Measurements) -> None:
-    """Any row of finite numbers comes back from its text to 4 significant digits."""
+    """Rows of finite numbers are recovered to 4 significant digits."""
     contracts.check_encoding(TABLE, values)
 
 
 def test_a_row_reads_plainly() -> None:
-    """A row is a line a column: its name, a colon, the number without needless digits."""
+    """A row has one line per column: the name, a colon and the number, without trailing zeros."""
     iris = open_dataset("iris")[3]
     assert TABLE.encode(prepare_sample(iris, TABLE, 20)) == (
         "sepal length (cm): 4.6\nsepal width (cm): 3.1\npetal length (cm): 1.5\npetal width (cm): 0.2"
@@ -171,7 +171,7 @@ def test_what_is_no_row(values: Measurements, words: str) -> None:
 @example(text="a: 1\r\nb: 2")
 @example(text="\n".join(["a: 1"] * (MAX_COLUMNS + 1)))
 def test_any_text(text: str) -> None:
-    """Any text at all is either what the encoding writes or refused in its own words."""
+    """A text is either exactly what the encoding produces, or rejected."""
     try:
         values = TABLE.decode(text)
     except EncodingError:
@@ -182,7 +182,7 @@ def test_any_text(text: str) -> None:
 @EACH_TABLE
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_the_estimate_of_tables(name: str, vocabulary: str) -> None:
-    """Names of columns are others' words: no row is estimated more than a sixth below its tokens."""
+    """The token estimate of a row is at most a sixth too low."""
     try:
         counter = token_counter(vocabulary)
     except InputError:
@@ -214,7 +214,7 @@ def test_the_estimate_of_tables(name: str, vocabulary: str) -> None:
     ],
 )
 def test_an_encoding_of_another_modality(dataset: str, how: str, words: str) -> None:
-    """An encoding for another modality is refused before the first request, with those that fit."""
+    """An encoding for another modality is rejected early; the error lists those that fit."""
     made = experiment(task={"dataset": dataset, "encoding": how}, turns=3)
     with pytest.raises(InputError, match=words):
         made.check()
@@ -224,7 +224,7 @@ def test_an_encoding_of_another_modality(dataset: str, how: str, words: str) -> 
 
 
 def test_features_have_one_scale() -> None:
-    """Standardised features each have mean 0 and deviation 1; one that never varies is 0."""
+    """Standardised features have mean 0 and standard deviation 1, or are 0 if constant."""
     vectors = [np.array([n, 1000 * n, 7], dtype=np.float32) for n in range(5)]
     scaled = np.stack(standardised(vectors))
     assert np.allclose(scaled.mean(axis=0), 0, atol=1e-6)
@@ -254,7 +254,7 @@ async def test_learners_climb_on_tables(name: str, model: str) -> None:
 
 @pytest.mark.parametrize("name", shipped())
 async def test_records_of_other_things(name: str) -> None:
-    """A request whose records name different things is refused, and so is one without a record."""
+    """A request without a record, or with records of different columns, is rejected."""
     words = open_prompt_set(name)
     frame = system(words.system_text(("x", "y"), "table", 20, "label"))
     ask = words.section_for("table").ask

@@ -1,4 +1,4 @@
-"""Texts: shown as they are, heard, and learned from."""
+"""Texts: encoding, parsing and learning."""
 
 from pathlib import Path
 from statistics import mean
@@ -33,7 +33,7 @@ texts = st.text().filter(str.strip)
 
 
 def sheet(folder: Path) -> str:
-    """Write a file of texts of three kinds, each in 30 variants, and return its name."""
+    """Write a CSV file with three classes of 30 texts; return the name of the data set."""
     lines = [
         f'"{saying}, number {number}{"!" * (number % 3)}",{kind}'
         for kind, sayings in SAYINGS.items()
@@ -47,13 +47,13 @@ def sheet(folder: Path) -> str:
 
 @given(text=texts)
 def test_texts_keep_the_contract(text: str) -> None:
-    """Any text that says something is shown as it is."""
+    """A text that is not blank is shown unchanged."""
     contracts.check_encoding(TEXT, text)
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t"])
 def test_a_blank_text_is_refused(text: str) -> None:
-    """A text that says nothing is neither shown nor heard."""
+    """A blank text is rejected by encode and decode."""
     for way in (TEXT.encode, TEXT.decode):
         with pytest.raises(EncodingError, match="is blank"):
             way(text)
@@ -77,7 +77,7 @@ def test_texts_are_heard(words: PromptSet, text: str) -> None:
 
 
 def test_texts_are_compared_by_their_letters() -> None:
-    """A text is nearest to itself, then to one with the same words, then to others; length is no matter."""
+    """Texts with the same words are near each other, whatever their length."""
     said = ["the anchor drags", "the anchor drags the anchor drags", "the dragging anchor", "3 + 4"]
     vectors = [sample_features(each, each).features for each in said]
     distances = [float(np.square(vectors[0] - each).sum()) for each in vectors]
@@ -88,7 +88,7 @@ def test_texts_are_compared_by_their_letters() -> None:
 
 
 async def test_texts_are_learned_from(tmp_path: Path) -> None:
-    """Told the right labels of texts from a file, the nearest neighbour is soon right, and replays."""
+    """With revealed labels, the nearest neighbour learns texts; the session replays."""
     task = {"dataset": sheet(tmp_path), "encoding": "text"}
     made = experiment(task=task, turns=40, streams=2, feedback={"kind": "label"})
     result = await Run(made, tmp_path / "out").play()
@@ -100,7 +100,7 @@ async def test_texts_are_learned_from(tmp_path: Path) -> None:
 
 
 async def test_a_file_that_changed_is_found_out(tmp_path: Path) -> None:
-    """A class that runs out is named before the first request."""
+    """A class with too few samples is reported before the first request."""
     made = experiment(task={"dataset": sheet(tmp_path), "encoding": "text"}, turns=91)
     with pytest.raises(DatasetError, match="needs one more sample of class"):
         made.check()
@@ -108,7 +108,7 @@ async def test_a_file_that_changed_is_found_out(tmp_path: Path) -> None:
 
 @EACH_WORDING
 async def test_every_prompts_is_played(tmp_path: Path, words: PromptSet) -> None:
-    """Texts, tables and pictures that are seen are played in every prompt set."""
+    """Texts, tables and PNG images work with every prompt set."""
     name = next(name for name in shipped() if open_prompt_set(name) == words)
     for dataset, how in ((sheet(tmp_path), "text"), ("iris", "table"), ("digits", "png")):
         task = {"dataset": dataset, "encoding": how, "prompts": name}
