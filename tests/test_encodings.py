@@ -100,7 +100,7 @@ def test_article_of_any_image(image: NDArray[np.uint8], size: int) -> None:
 
 
 def test_printing_options_change_nothing() -> None:
-    """numpy's print options do not change the article encoding."""
+    """Numpy's print options do not change the article encoding."""
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
     usual = get_encoding("article").encode(values)
     with np.printoptions(precision=2, floatmode="fixed", linewidth=30, sign="+", threshold=3):

@@ -150,7 +150,7 @@ def picture(seed: int) -> Image:
 
 @EACH_WORDING
 def test_questions_are_understood(words: PromptSet) -> None:
-    """A question whose picture is seen tells its picture again, alone or behind what was told."""
+    """The image is recovered from a question, also if feedback comes first."""
     asked, parse = words.section_for("png").ask(picture(1)), parser(words).parse_image_question
     assert [type(part) for part in asked.parts] == [Text, Image]
     assert parse(asked, "png") == ("", picture(1))
@@ -166,7 +166,7 @@ def test_questions_are_understood(words: PromptSet) -> None:
 def conversation(
     words: PromptSet, wired: type = list, phrase: Phrase = "revealed_correct"
 ) -> list[Message]:
-    """Return the request about the second of two pictures seen, the first of which is known."""
+    """Return a request about an image, after one turn with feedback."""
     ask = words.section_for("png").ask
     frame = system(words.system_text(("cat", "dog"), "png", 4, "label"))
     past = [ask(picture(1)), Message("assistant", (Text(words.reply("cat")),))]
@@ -176,7 +176,7 @@ def conversation(
 @EACH_WORDING
 @pytest.mark.parametrize("wired", [list, merged])
 def test_a_conversation_is_heard(words: PromptSet, wired: type) -> None:
-    """A learner hears pictures that are seen, answers and what was told, however they are sent."""
+    """A learner parses images, answers and feedback, from separate and from merged messages."""
     heard = ConversationParser().parse(conversation(words, wired))
     assert np.allclose(heard.asked.features, PNG.decode(picture(2)).ravel())
     [example_] = heard.examples
@@ -188,7 +188,7 @@ def test_a_conversation_is_heard(words: PromptSet, wired: type) -> None:
 
 
 def test_what_keys_an_answer() -> None:
-    """The key of random choices is the same merged or apart, and another for another picture."""
+    """Random choices depend on the image, but not on whether messages are merged."""
     request = conversation(open_prompt_set("plain"))
     assert request_key(request) == request_key(merged(request))
     other = [*request[:-1], open_prompt_set("plain").section_for("png").ask(picture(3))]
@@ -205,7 +205,7 @@ def test_what_keys_an_answer() -> None:
     ],
 )
 async def test_what_is_not_understood(parts: tuple[Text | Image, ...], reason: str) -> None:
-    """A picture among other words, of another kind, or none at all, is refused with the reason."""
+    """A question with other words, another kind of image, or none is rejected."""
     frame = conversation(open_prompt_set("plain"))[0]
     with pytest.raises(RequestRefused, match=reason):
         await open_model("reference/nearest").complete([frame, Message("user", parts)])
@@ -268,7 +268,7 @@ async def test_seen_and_written_over_the_wire(tmp_path: Path) -> None:
 
 
 def test_the_wire_holds_the_file() -> None:
-    """A picture goes out as a data URL behind the words that ask about it."""
+    """A request contains the image as a data URL after its question."""
     sent = encode_messages([open_prompt_set("plain").section_for("png").ask(picture(1))])
     assert sent.startswith(b'{"role":"user","content":[{"type": "text", "text": "Image:"}')
     assert b'"image_url": {"url": "data:image/png;base64,iVBORw0KGgo' in sent

@@ -65,7 +65,7 @@ def test_a_blank_text_is_refused(text: str) -> None:
 @example(text="Correct.")
 @example(text="文章：\n{sample}")
 def test_texts_are_heard(words: PromptSet, text: str) -> None:
-    """A question tells its text again, whatever it says, alone or behind what was told."""
+    """Any text is recovered from its question, also if feedback comes first."""
     asked, reads = words.section_for("text").ask(text), parser(words)
     assert reads.parse_question(asked.text, "text") == ("", text)
     told = words.tell("revealed_incorrect", "sums")

@@ -92,7 +92,9 @@ _THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)\|?[>\]▷]"
 _THOUGHTS_START = regex(rf"[<\[◁]\|?(?:start_)?{_THOUGHT}")
 _THOUGHTS_END = regex(rf"[<\[◁]\|?(?:/|end_){_THOUGHT}")
 _SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>")
-_NEXT_TURN = regex(r"\n(?:feedback|user|human|array|picture|record|text|配列|絵|記録|文章)\s?[:\n]")
+_NEXT_TURN = regex(
+    r"\n(?:feedback|user|human|array|image|picture|record|text|配列|画像|絵|記録|文章)\s?[:\n]"
+)
 """Where a model goes on to invent the next turn."""
 _SENTENCE = regex(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)")
 _FINAL = regex(
