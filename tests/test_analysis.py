@@ -24,7 +24,7 @@ from icl_loop.analysis import (
     checkpoints,
     find,
     frame,
-    noted,
+    note_usage,
     notes,
     probes,
     session_curves,
@@ -36,7 +36,7 @@ from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, read, turn_fields
+from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, line_fields, read
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -75,7 +75,7 @@ def turn(
     """Return the line of one turn, in an alphabet of several bytes a letter."""
     answer = None if outcome != "ok" else "三" if correct else "四"
     usage = Usage(prompt=10 + index, cached=index, completion=3, reasoning=1)
-    return turn_fields(
+    return line_fields(
         Turn(
             index=index,
             sample=f"none/{index}",
@@ -212,7 +212,7 @@ GOOD = header(), turn(0), turn(1, kept=((0, 0),))
         (b"# not JSON\n", 1),
         (b"\x89PNG\r\n\x1a\n", 1),
         (written({"type": "session"}), 1),
-        (written({**header(), "version": 2}, turn(0)), 1),
+        (written({**header(), "version": 3}, turn(0)), 1),
         (written({**header(), "labels": []}, turn(0)), 1),
         (written(turn(0), turn(1)), 1),
         (written(*GOOD) + b"\n" + written(turn(2)), 4),
@@ -617,7 +617,7 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
     path.write_bytes(b"".join(lines[:-2]) + lines[-2][:20])
     assert probes([path]).height == 9
     path.write_bytes(b"".join(lines[:-2]) + b'{"type":"probe"}\n')
-    with pytest.raises(TranscriptError, match="line 15: the probe has no 'after_turn'"):
+    with pytest.raises(TranscriptError, match=r"line 15, probe\.kept: is missing"):
         probes([path])
 
 
@@ -626,12 +626,12 @@ async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
     made = experiment(turns=7, streams=2, context={"policy": "notes(3, 40)"})
     paths = (await Run(made, tmp_path).play()).paths
     lengths = [len(note.text) for path in paths for note in read(path).notes]
-    (found,) = noted(notes(paths))
+    (found,) = note_usage(notes(paths))
     assert (found.arm, found.sessions, found.fewest, found.most) == ("feedback", 2, 2, 2)
     assert (found.length, found.longest) == (float(np.mean(lengths)), max(lengths))
     lines = paths[0].read_bytes().splitlines(keepends=True)
     paths[0].write_bytes(lines[0] + b'{"type":"note","after_turn":0}\n')
-    with pytest.raises(TranscriptError, match="line 2: the note is not whole"):
+    with pytest.raises(TranscriptError, match=r"line 2, note\.kept: is missing"):
         notes(paths)
 
 

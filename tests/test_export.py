@@ -27,7 +27,7 @@ from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, m
 from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
 from icl_loop.export import export, parquet_writer
 from icl_loop.export.conversation import conversation, note_request, shown_note
-from icl_loop.export.selection import Saved
+from icl_loop.export.selection import Selection
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
@@ -37,15 +37,12 @@ from icl_loop.transcripts import (
     EndStatus,
     Header,
     Transcript,
-    event_fields,
-    note_fields,
-    probe_fields,
+    line_fields,
     read,
-    turn_fields,
 )
 from icl_loop.transcripts.checksum import with_checksum
-from icl_loop.transcripts.exported_tables import TABLES, beside
 from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.tables import TABLES, beside
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 CANARY = "sk-canary-5f3759df"
@@ -187,8 +184,8 @@ def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
     folder.mkdir()
     for number, each in enumerate(drawn):
         lines: list[Mapping[str, Any]] = [each.header.model_dump(mode="json")]
-        lines += [event_fields(event) for event in each.events]
-        lines += [probe_fields(probe) for probe in each.probes]
+        lines += [line_fields(event) for event in each.events]
+        lines += [line_fields(probe) for probe in each.probes]
         lines += [each.end.model_dump(mode="json")] if each.end else []
         data = b"".join(map(_line, lines))
         (folder / f"{number}.jsonl").write_bytes(data + (torn if not number else "").encode())
@@ -247,13 +244,13 @@ def test_parquet_holds_what_the_transcripts_hold(
         whole = read(Path(path))
         assert Header.model_validate_json(header) == whole.header
         mine = turns.filter(path=path).to_dicts()
-        lines = [turn_fields(turn) for turn in whole.turns]
+        lines = [line_fields(turn) for turn in whole.turns]
         assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
         mine = tables["probes"].filter(path=path).to_dicts()
-        lines = [probe_fields(probe) for probe in whole.probes]
+        lines = [line_fields(probe) for probe in whole.probes]
         assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
         mine = tables["notes"].filter(path=path).to_dicts()
-        lines = [note_fields(note) for note in whole.notes]
+        lines = [line_fields(note) for note in whole.notes]
         assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
         row = tables["sessions"].row(by_predicate=pl.col("path") == path, named=True)
         assert row["status"] == (whole.end.status if whole.end else None)
@@ -268,8 +265,8 @@ def test_groups_change_nothing(tmp_path: Path) -> None:
     """Read one by one, the sessions make the tables that they make read together."""
     export([SAMPLE], "parquet", tmp_path / "together.parquet")
     places = {table: tmp_path / f"{table}.parquet" for table in TABLES}
-    files = Saved.at([SAMPLE]).files
-    parquet_writer.write(Saved(files, at_once=1), places)
+    files = Selection.at([SAMPLE]).files
+    parquet_writer.write(Selection(files, batch_bytes=1), places)
     for table, expected in loaded(tmp_path / "together.parquet").items():
         assert_frame_equal(pl.read_parquet(places[table]), expected)
 

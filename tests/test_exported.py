@@ -19,8 +19,8 @@ from icl_loop.cli import main
 from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
-from icl_loop.transcripts.exported_tables import TABLES, beside
 from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.tables import TABLES, beside
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 Command = Callable[..., tuple[int, str, str]]
@@ -52,7 +52,7 @@ async def _played(folder: Path, **more: object) -> list[Path]:
 
 def _same(first: list[Path], second: list[Path]) -> None:
     """Assert that all that is read of transcripts is the same from either."""
-    order = ["path", "kind", "counted", "prompt", "completion"]
+    order = ["path", "after_turn", "counted", "prompt", "completion"]
     assert_frame_equal(frame(first), frame(second))
     assert_frame_equal(sessions(first), sessions(second))
     assert_frame_equal(probes(first), probes(second))
@@ -69,7 +69,8 @@ async def test_an_export_is_read_as_its_transcripts(tmp_path: Path) -> None:
     export(paths, "parquet", tmp_path / "out" / "x.parquet")
     _same(paths, [tmp_path / "out" / "x.parquet"])
     _same(paths, [tmp_path / "out"])
-    assert set(side_requests([tmp_path / "out"])["kind"]) == {"note", "probe"}
+    assert not probes(paths).is_empty()
+    assert not notes(paths).is_empty()
 
 
 @pytest.mark.parametrize("how", [["--json"], [], ["--json", "--primary", "label,none"]])
@@ -128,7 +129,7 @@ def test_a_transcript_that_went_away_is_named(tmp_path: Path) -> None:
     path = tmp_path / "gone.jsonl"
     path.write_bytes(b"{}\n")
     archive = SavedSessions.at([path])
-    with pytest.raises(TranscriptError, match=r"gone\.jsonl, line 1 is not the line of a session"):
+    with pytest.raises(TranscriptError, match=r"gone\.jsonl, line 1, experiment: is missing"):
         archive.header(str(path))
     path.unlink()
     for looked_at in (archive.header, archive.read):
@@ -178,12 +179,12 @@ def test_runs_stay_apart(tmp_path: Path) -> None:
     ("table", "damage", "complaint"),
     [
         ("turns", pl.col("turn").cast(pl.String), "its column 'turn' holds String, not Int64"),
-        ("turns", pl.col("turn") + 1, "cannot be as it says"),
-        ("turns", ~pl.col("correct"), "cannot be as it says"),
-        ("turns", pl.col("exposure") + 100, "cannot be as it says"),
+        ("turns", pl.col("turn") + 1, "contradicts itself"),
+        ("turns", ~pl.col("correct"), "contradicts itself"),
+        ("turns", pl.col("exposure") + 100, "contradicts itself"),
         ("turns", pl.col("correct").replace(True, None), "'correct' is missing in a row"),
         ("turns", pl.lit("x").alias("path"), "does not hold the turns of the sessions"),
-        ("sessions", pl.lit("x").alias("path"), "a session is in it twice"),
+        ("sessions", pl.lit("x").alias("path"), "holds a session twice"),
         ("sessions", pl.col("played") - 1, "does not hold the turns of the sessions"),
     ],
     ids=["kind", "order", "judgement", "exposure", "missing", "paths", "twice", "counts"],
@@ -204,17 +205,17 @@ def test_what_is_not_whole_is_refused(
 @pytest.mark.parametrize(
     ("table", "damage", "complaint"),
     [
-        ("turns", pl.col("turn") + 1, "turn 1 is in the place of turn 0"),
-        ("turns", pl.lit([[0, 99]]).alias("kept"), r"\[0, 99\] is no run of the 0 turns before"),
-        ("turns", pl.lit([[0]]).alias("kept"), "Field required"),
+        ("turns", pl.col("turn") + 1, "turn 0 is numbered 1"),
+        ("turns", pl.lit([[0, 99]]).alias("kept"), r"\[0, 99\] is not a run of the 0 turns before"),
+        ("turns", pl.lit([[0]]).alias("kept"), r"kept\[0\]\[1\] is missing"),
         ("turns", pl.lit("{").alias("label_logprobs"), "Expecting property name"),
-        ("turns", pl.lit("odd").alias("outcome"), "outcome: Input should be 'ok'"),
+        ("turns", pl.lit("odd").alias("outcome"), "outcome must be 'ok'"),
         ("turns", pl.lit("x").alias("path"), "its turns are not those that"),
-        ("sessions", pl.lit("{}").alias("header"), "is not the line of a session"),
+        ("sessions", pl.lit("{}").alias("header"), "the header of .*: experiment is missing"),
         (
             "sessions",
             pl.lit("over").alias("status"),
-            "label-0.jsonl, status: Input should be 'complete'",
+            "label-0.jsonl, status must be 'complete'",
         ),
         ("sessions", pl.col("played") + 1, "its turns are not those that"),
         ("sessions", pl.col("notes") + 1, "its notes are not those that"),
@@ -260,7 +261,7 @@ def test_an_export_is_named_by_its_turns(tmp_path: Path, name: str) -> None:
     """Who names another table of an export is told which file to name."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
-    with pytest.raises(TranscriptError, match=r"is read by the name of x\.parquet"):
+    with pytest.raises(TranscriptError, match=r"name .*x\.parquet instead"):
         frame([beside(place, name)])
 
 
@@ -312,6 +313,6 @@ def test_what_needs_transcripts_says_so(
     given = [part.replace("OUT", str(tmp_path)) for part in command]
     code, _, said = icl_loop(*[place if part == "X" else part for part in given])
     assert code == 2
-    assert "this needs the transcripts that it was made from" in " ".join(said.split())
+    assert "name the transcripts that it was made from" in " ".join(said.split())
     with pytest.raises(TranscriptError, match="is an export"):
         find([tmp_path])

@@ -643,6 +643,20 @@ def test_several_experiments_have_a_table_each() -> None:
     assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
 
 
+HEADER = {
+    "type": "session",
+    "experiment": "small",
+    "arm": "a",
+    "stream": 0,
+    "seed": 0,
+    "turns": 2,
+    "settings": {},
+    "labels": ["0", "1"],
+    "system": "",
+    "dataset": {"name": "digits", "sha256": "", "size": 2},
+}
+
+
 async def test_sessions_are_named_like_their_turns(tmp_path: Path) -> None:
     """Two runs of an experiment in two folders are two experiments, here as in the frame."""
     for folder in ("one", "two"):
@@ -676,18 +690,17 @@ async def test_sessions_are_what_was_recorded(tmp_path: Path) -> None:
 
 
 def test_a_recorded_analysis_is_read(tmp_path: Path) -> None:
-    """The contrast and the margin that a header records are read; other shapes are as good as none."""
-    header = {"type": "session", "experiment": "small", "arm": "a", "stream": 0}
-    for analysis, wanted in [
+    """The registered contrast and margin are read; a value of the wrong type is an error."""
+    path = tmp_path / "a-0.jsonl"
+    for analysis, expected in [
         ({"primary": ["a", "b"], "margin": 0.1, "effect": None}, (["a", "b"], 0.1)),
-        ({"primary": ["a"], "margin": "wide"}, (None, None)),
-        ({"primary": None}, (None, None)),
-        ([], (None, None)),
-        (None, (None, None)),
+        ({"primary": None}, (None, 0.05)),
     ]:
-        path = tmp_path / "a-0.jsonl"
-        path.write_text(json.dumps({**header, "analysis": analysis}) + "\n")
-        assert sessions([path]).select("primary", "margin").row(0) == wanted
+        path.write_text(json.dumps({**HEADER, "analysis": analysis}) + "\n")
+        assert sessions([path]).select("primary", "margin").row(0) == expected
+    path.write_text(json.dumps({**HEADER, "analysis": {"margin": "wide"}}) + "\n")
+    with pytest.raises(TranscriptError, match=r"a-0\.jsonl, line 1, analysis\.margin"):
+        sessions([path])
 
 
 def test_a_file_that_is_no_session_is_refused(tmp_path: Path) -> None:

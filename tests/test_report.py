@@ -39,8 +39,7 @@ from icl_loop.report.page_data import in_script
 from icl_loop.report.probe_questions import held_out
 from icl_loop.report.session_browser import NamedSession
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import BranchIdentity, Header, TranscriptWriter, read
-from icl_loop.transcripts.loading import header_of
+from icl_loop.transcripts import BranchIdentity, Header, TranscriptWriter, read, read_header
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 HOSTILE = (
@@ -236,7 +235,7 @@ def test_settings_recreate_the_experiment() -> None:
     """The experiment file in the page creates the same sessions."""
     import tomllib
 
-    headers = [header_of(path) for path in sorted(SAMPLE.glob("*.jsonl"))]
+    headers = [read_header(path) for path in sorted(SAMPLE.glob("*.jsonl"))]
     made = parse(tomllib.loads(experiment_file(headers)))
     ours = {(each.arm, each.stream): each.header() for each in made.sessions()}
     assert len(ours) >= len(headers)

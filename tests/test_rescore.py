@@ -22,7 +22,7 @@ from icl_loop.runner.run import Run
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName, parse_answer
 from icl_loop.transcripts import identity, line_of, read_header, whole_lines
 from icl_loop.transcripts import read as read_transcript
-from icl_loop.transcripts.checksum import SEAL
+from icl_loop.transcripts.checksum import CHECKSUM_KEY
 
 DIGITS = tuple("0123456789")
 FORM = "Answer: {label}"
@@ -120,7 +120,7 @@ async def test_replies_are_rescored(sources: Path, tmp_path: Path, rule: AnswerR
         done = rescore(path, [f"answers.rule={rule}"], tmp_path)
         old, new = whole_lines(path), whole_lines(done.path)
         for was, now in zip(map(json.loads, old[1:]), map(json.loads, new[1:]), strict=True):
-            scored = ("answer", "outcome", "correct", SEAL)
+            scored = ("answer", "outcome", "correct", CHECKSUM_KEY)
             assert {key: was[key] for key in was if key not in scored} == {
                 key: now[key] for key in now if key not in scored
             }
@@ -175,7 +175,7 @@ async def test_rescored_sessions_cannot_be_continued(sources: Path, tmp_path: Pa
         branches([done.path], 5)
     name = done.path.parent.name
     made = experiment(name=name, arms=ARMS, answers={"rule": "last"})
-    with pytest.raises(SettingsMismatch, match="cannot be gone on with"):
+    with pytest.raises(SettingsMismatch, match="cannot be resumed"):
         await Run(made, tmp_path).play()
 
 

@@ -91,7 +91,7 @@ async def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, pages: int) -> N
         stopped = await Run(chance(), disk.folder).play()
         assert stopped.stopped
         assert all("cannot be written" in str(stop.reason) for stop in stopped.stopped)
-        assert all("run again to go on" in str(stop.reason) for stop in stopped.stopped)
+        assert all("run again to resume" in str(stop.reason) for stop in stopped.stopped)
         disk.grow()
         assert (await Run(chance(), disk.folder).play()).complete
         assert transcripts_of(disk.folder / "small") == await whole(tmp_path / "whole")
@@ -200,7 +200,7 @@ async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) 
             assert kept.header == before.header
             assert kept.turns == before.turns[: lines - 1]
         else:
-            with pytest.raises(TranscriptError, match="holds no whole line"):
+            with pytest.raises(TranscriptError, match="has no complete line"):
                 read(path)
         if cut % (3 if lines else 16) and data[cut - 1 : cut] != b"\n":
             continue  # all cuts within a line are one: what is torn is dropped
@@ -252,9 +252,9 @@ async def test_a_damaged_transcript_is_not_gone_on_with(short: Path, tmp_path: P
     path = tmp_path / "session.jsonl"
     damaged = short.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"oj"', 1)
     path.write_bytes(damaged)
-    with pytest.raises(TranscriptError, match="the 1 lines before it are sound") as refused:
+    with pytest.raises(TranscriptError, match="keep only the 1 intact lines") as refused:
         await saved(SHORT, path)
-    assert "run again to ask for the rest anew" in str(refused.value)
+    assert "run again to replay the rest" in str(refused.value)
     assert path.read_bytes() == damaged
 
 
@@ -266,7 +266,7 @@ def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> 
     assert read(path).turns == read(short).turns
     lines = text.splitlines(keepends=True)
     path.write_text(lines[0] + without_checksum(lines[1]) + lines[2])
-    with pytest.raises(TranscriptError, match="line 2: it has lost its checksum"):
+    with pytest.raises(TranscriptError, match="line 2: the checksum is missing"):
         read(path)
 
 

@@ -32,9 +32,16 @@ from icl_loop.analysis.metrics import (
     metrics_fields,
     nearest_shown,
 )
-from icl_loop.analysis.note_usage import Noted, noted, notes
-from icl_loop.analysis.probes import Checkpoint, checkpoint_fields, checkpoints, probes
 from icl_loop.analysis.session_settings import sessions
+from icl_loop.analysis.side_requests import (
+    Checkpoint,
+    NoteUsage,
+    checkpoint_fields,
+    checkpoints,
+    note_usage,
+    notes,
+    probes,
+)
 from icl_loop.analysis.verdict_sentences import sentence
 from icl_loop.transcripts.files import find
 
@@ -46,7 +53,7 @@ __all__ = [
     "Conclusion",
     "Contrast",
     "Estimate",
-    "Noted",
+    "NoteUsage",
     "NullQuestion",
     "Secondary",
     "Verdict",
@@ -71,7 +78,7 @@ __all__ = [
     "metrics_fields",
     "nearest_pictures",
     "nearest_shown",
-    "noted",
+    "note_usage",
     "notes",
     "probes",
     "sentence",

@@ -14,8 +14,8 @@ from icl_loop.analysis.metrics import nearest_shown
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
-from icl_loop.transcripts.exported_tables import Schema, is_exported, table
 from icl_loop.transcripts.files import sources
+from icl_loop.transcripts.tables import Schema, is_exported, read_table
 
 _TURNS: Schema = {
     "path": pl.String,
@@ -50,8 +50,10 @@ def _saved(path: Path) -> Iterator[tuple[str, Lines]]:
 
 def _exported(path: Path) -> Iterator[tuple[str, Lines]]:
     """Yield the sessions of an export."""
-    known = table(path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"])
-    turns = table(path, "turns", _TURNS, ["path", "kept"])
+    known = read_table(
+        path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"]
+    )
+    turns = read_table(path, "turns", _TURNS, ["path", "kept"])
     for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
         asked = part.select("question", "kept", type=pl.lit("turn")).to_dicts()
         yield str(name), [json.loads(part["header"][0]), *asked]

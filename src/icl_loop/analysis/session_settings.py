@@ -1,4 +1,4 @@
-"""What the sessions of a frame were set to, one row a session."""
+"""The settings of saved sessions, one row per session."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -8,13 +8,14 @@ from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis.frame import each_once, runs_apart
-from icl_loop.core.errors import TranscriptError
+from icl_loop.analysis.frame import each_once, separate_runs
 from icl_loop.core.records import LARGEST
-from icl_loop.transcripts.exported_tables import is_exported, table
 from icl_loop.transcripts.files import sources
+from icl_loop.transcripts.header import Header
+from icl_loop.transcripts.reader import read_header
+from icl_loop.transcripts.tables import Schema, is_exported, read_table
 
-SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
+SESSION_SCHEMA: Schema = {
     "path": pl.String,
     "experiment": pl.String,
     "arm": pl.String,
@@ -36,119 +37,86 @@ SESSION_SCHEMA: Mapping[str, pl.DataType | type[pl.DataType]] = {
     "margin": pl.Float64,
     "planned_streams": pl.Int64,
     "stopped_early": pl.Boolean,
+    "first_own_turn": pl.Int64,
 }
 EARLY_STOP_NAME = "stopped-early.json"
-"""A file beside the transcripts of a run that played no more streams, for its evidence sufficed."""
+"""A file beside the transcripts of a run that stopped early because its evidence sufficed."""
 
-
-_NO_SETUP = frozenset({"context", "feedback", "probes"})
-"""Tables of settings in which arms may differ that are asked the same."""
-_PLACE = frozenset({"base_url", "api_key_env", "organization", "headers", "headers_env"})
-"""Where a model is asked and who pays, which makes no other arm of it."""
+_COMPARED = frozenset({"context", "feedback", "probes"})
+"""Tables of settings in which arms with the same setup may differ."""
+_ACCOUNT = frozenset({"base_url", "api_key_env", "organization", "headers", "headers_env"})
+"""Settings of the model's address and account, which do not distinguish arms."""
 
 
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return what the sessions of the transcripts or exports at `paths` were set to, one row each.
+    """Return the settings of the transcripts or exports at `paths`, one row per session.
 
-    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (that of the source
-    where replies were read again), `model`, `model_settings` (as JSON),
-    `dataset`, `labels` (their kind), `policy`, `context` (all settings of it, as JSON), `feedback`
-    (its kind), `donor` (the arm whose verdicts were told), `donor_stream`, `donor_id` (of the session
-    they were taken from), `setup` (all settings but context, feedback and probes, as JSON),
-    `primary` (the two arms compared first), `margin` (of equivalence), `planned_streams` and `stopped_early` (whether
-    the run stopped because its evidence sufficed). What a header does not say is null.
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (of the source if
+    the session was rescored), `model`, `model_settings` (JSON), `dataset`, `labels` (the kind of label
+    names), `policy`, `context` (all its settings, JSON), `feedback` (its kind), `donor` (the arm whose
+    feedback is repeated), `donor_stream`, `donor_id`, `setup` (all settings but context, feedback and
+    probes, JSON), `primary` (the two arms of the primary contrast), `margin` (of equivalence),
+    `planned_streams`, `stopped_early` (because the evidence sufficed), `first_own_turn` (the first
+    turn that was requested for this session: that at which a branch left its parent, otherwise 0;
+    null if the session was rescored). Settings that are not recorded are null.
 
     Raises:
-        TranscriptError: A file does not begin with the line of a session, or one was named twice.
+        TranscriptError: A file does not begin with a session line, or a session is named twice.
     """
     parts = [
         _exported(files) if exported else _saved(files)
         for exported, files in groupby(sources(paths), is_exported)
     ]
-    return runs_apart(each_once(pl.concat(parts)))
+    return separate_runs(each_once(pl.concat(parts)))
 
 
 def _exported(files: Iterable[Path]) -> pl.DataFrame:
-    return pl.concat([table(file, "sessions", SESSION_SCHEMA, ["path"]) for file in files])
+    return pl.concat([read_table(file, "sessions", SESSION_SCHEMA, ["path"]) for file in files])
 
 
 def _saved(files: Iterable[Path]) -> pl.DataFrame:
-    return pl.DataFrame([_row(path, _header(path)) for path in files], schema=SESSION_SCHEMA)
+    return pl.DataFrame([_row(path, read_header(path)) for path in files], schema=SESSION_SCHEMA)
 
 
-def _header(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            said = json.loads(file.readline())
-    except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict) or said.get("type") != "session":
-        raise TranscriptError(f"{path}, line 1 is not a line of a transcript: it is no session's")
-    return said
-
-
-def _row(path: Path, header: Mapping[str, Any]) -> dict[str, Any]:
-    settings = _table(header, "settings")
-    feedback, analysis = _table(settings, "feedback"), _table(header, "analysis")
-    context, donor = _table(settings, "context"), _table(header, "donor")
-    setup = {key: value for key, value in settings.items() if key not in _NO_SETUP}
-    model = _table(settings, "model")
-    setup["model"] = {key: value for key, value in model.items() if key not in _PLACE}
+def _row(path: Path, header: Header) -> dict[str, Any]:
+    settings, analysis, donor = header.settings, header.analysis, header.donor
+    model, context = table_in(settings, "model"), table_in(settings, "context")
+    feedback = table_in(settings, "feedback")
+    setup = {key: value for key, value in settings.items() if key not in _COMPARED}
+    setup["model"] = {key: value for key, value in model.items() if key not in _ACCOUNT}
     return {
         "path": str(path),
-        "experiment": text_in(header, "experiment"),
-        "arm": text_in(header, "arm"),
-        "stream": whole_in(header, "stream"),
-        "seed": whole_in(header, "seed"),
-        "id": text_in(_table(header, "source"), "id") or text_in(header, "id"),
-        "model": text_in(model, "name"),
+        "experiment": header.experiment,
+        "arm": header.arm,
+        "stream": header.stream,
+        "seed": header.seed,
+        "id": header.source.id if header.source else header.id,
+        "model": _text(model, "name"),
         "model_settings": json.dumps(model, sort_keys=True),
-        "dataset": text_in(_table(header, "dataset"), "name"),
-        "labels": text_in(_table(settings, "task"), "labels"),
-        "policy": text_in(context, "policy"),
+        "dataset": header.dataset.name,
+        "labels": _text(table_in(settings, "task"), "labels"),
+        "policy": _text(context, "policy"),
         "context": json.dumps(context, sort_keys=True),
-        "feedback": text_in(feedback, "kind"),
-        "donor": text_in(feedback, "donor"),
-        "donor_stream": whole_in(donor, "stream"),
-        "donor_id": text_in(donor, "id"),
+        "feedback": _text(feedback, "kind"),
+        "donor": _text(feedback, "donor"),
+        "donor_stream": donor.stream if donor else None,
+        "donor_id": donor.id if donor else None,
         "setup": json.dumps(setup, sort_keys=True),
-        "primary": _pair(analysis.get("primary")),
-        "margin": _number(analysis.get("margin")),
-        "planned_streams": whole_in(analysis, "streams"),
+        "primary": list(analysis.primary) if analysis.primary else None,
+        "margin": analysis.margin if 0 < analysis.margin < LARGEST else None,
+        "planned_streams": analysis.streams,
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
+        "first_own_turn": None if header.source else header.branch.at if header.branch else 0,
     }
 
 
-def _table(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """Return the table at `key`, an empty one if there is none."""
-    found = values.get(key)
-    return found if isinstance(found, dict) else {}
+def table_in(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """Return the table at `key`, or an empty one."""
+    value = values.get(key)
+    return value if isinstance(value, dict) else {}
 
 
-def text_in(values: Mapping[str, Any], key: str) -> str | None:
-    """Return the text at `key`, None if there is none or no file can hold it."""
-    found = values.get(key)
-    return found if isinstance(found, str) and _is_utf8(found) else None
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether no half of a surrogate pair is in `text`, which JSON can say and no file hold."""
-    return not any("\ud800" <= mark <= "\udfff" for mark in text)
-
-
-def whole_in(values: Mapping[str, Any], key: str) -> int | None:
-    """Return the whole number at `key`, None if there is none or 64 bits do not hold it."""
-    found = values.get(key)
-    return found if type(found) is int and abs(found) < 2**63 else None
-
-
-def _pair(value: object) -> list[str] | None:
-    arms = value if isinstance(value, list) else []
-    sound = len(arms) == 2 and all(isinstance(arm, str) and _is_utf8(arm) for arm in arms)
-    return arms if sound else None
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and 0 < value < LARGEST else None
+def _text(values: Mapping[str, Any], key: str) -> str | None:
+    """Return the text at `key`, or None."""
+    value = values.get(key)
+    return value if isinstance(value, str) else None

@@ -1,98 +1,208 @@
-"""Requests of saved sessions beside their turns: probes, and notes."""
+"""Probes and notes of saved sessions: requests made beside the turns."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from icl_loop.core.errors import TranscriptError
-from icl_loop.transcripts.exported_tables import Schema, is_exported, table
+from icl_loop.analysis.curves import Estimate
+from icl_loop.analysis.session_settings import sessions, table_in
 from icl_loop.transcripts.files import sources
+from icl_loop.transcripts.header import Header
+from icl_loop.transcripts.reader import parse, read_header
+from icl_loop.transcripts.schema import LINE, NoteLine, ProbeLine
+from icl_loop.transcripts.tables import (
+    LINES,
+    USAGE,
+    Schema,
+    columns,
+    is_exported,
+    nullable,
+    read_table,
+)
 
-_COUNTED = ("counted", "prefix")
-_USAGE = ("prompt", "cached", "completion", "reasoning")
-_SCHEMA: Schema = {
-    "path": pl.String,
-    "kind": pl.String,
-    "after_turn": pl.Int64,
-    "counted": pl.Int64,
-    "prefix": pl.Int64,
-    **dict.fromkeys(_USAGE, pl.Int64),
-}
+_TOKENS = ("counted", "prefix", *USAGE)
+_PROBE = ("after_turn", "sample", "label", "answer", "correct")
+_NOTE = ("after_turn", "text")
 
 
 def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the probes and notes of the transcripts or exports at `paths`, one row each.
 
-    Columns: `path`, `kind`, `after_turn`, `counted`, `prefix` (null for probes), `prompt`, `cached`,
-    `completion`, `reasoning`. Only sessions whose settings ask for them are read through.
+    Columns: `path`, `after_turn`, `counted`, `prefix`, `prompt`, `cached`, `completion`, `reasoning`.
 
     Raises:
-        TranscriptError: A line is not whole; names file and line.
+        TranscriptError: A line is not of the format; names file and line.
     """
-    return pl.concat(
-        [
-            pl.concat(map(_exported, files)) if exported else _saved(files)
-            for exported, files in groupby(sources(paths), is_exported)
-        ]
-    )
+    files, names = sources(paths), ("after_turn", *_TOKENS)
+    return pl.concat([_rows(files, "probes", names), _rows(files, "notes", names)])
 
 
-def _exported(path: Path) -> pl.DataFrame:
-    """Return the probes and notes of an export, each kind by itself."""
-    of_notes = {name: kind for name, kind in _SCHEMA.items() if name != "kind"}
-    of_probes = {name: kind for name, kind in of_notes.items() if name not in _COUNTED}
-    probes = table(path, "probes", of_probes, of_probes).with_columns(kind=pl.lit("probe"))
-    notes = table(path, "notes", of_notes, of_probes).with_columns(kind=pl.lit("note"))
-    return pl.concat([probes, notes], how="diagonal").select(*_SCHEMA)
+def probes(paths: Iterable[Path]) -> pl.DataFrame:
+    """Return the probes of the transcripts or exports at `paths`, one row each.
+
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `after_turn`, `sample`,
+    `label`, `answer`, `correct`.
+
+    Raises:
+        TranscriptError: A line is not of the format; names file and line.
+    """
+    return _with_sessions(paths, "probes", _PROBE)
 
 
-def _saved(files: Iterable[Path]) -> pl.DataFrame:
-    return pl.DataFrame([row for path in files for row in _rows(path)], schema=_SCHEMA)
+def notes(paths: Iterable[Path]) -> pl.DataFrame:
+    """Return the notes of the transcripts or exports at `paths`, one row each.
+
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `after_turn`, `length` (in
+    characters).
+
+    Raises:
+        TranscriptError: A line is not of the format; names file and line.
+    """
+    found = _with_sessions(paths, "notes", _NOTE)
+    length = pl.col("text").str.len_chars().cast(pl.Int64)
+    return found.with_columns(length=length).drop("text")
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
+def _with_sessions(paths: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataFrame:
+    files = sources(paths)
+    session = ("path", "experiment", "arm", "stream")
+    known = sessions(files).select(session)
+    rows = _rows(files, table, names).join(known, on="path", how="left", maintain_order="left")
+    return rows.select(*session, *names)
+
+
+def _rows(files: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataFrame:
+    """Return fields of the probes or notes in some transcripts and exports, and their `path`."""
+    model = LINES[table]
+    schema: Schema = {"path": pl.String, **{name: columns(model)[name] for name in names}}
+    parts = [
+        read_table(file, table, schema, schema.keys() - nullable(model))
+        if is_exported(file)
+        else pl.DataFrame([_row(file, line, names) for line in _lines(file, table)], schema=schema)
+        for file in files
+    ]
+    return pl.concat(parts)
+
+
+def _row(file: Path, line: ProbeLine | NoteLine, names: Iterable[str]) -> dict[str, Any]:
+    holders = {name: line.usage if name in USAGE else line for name in names}
+    return {"path": str(file), **{name: getattr(each, name) for name, each in holders.items()}}
+
+
+def _lines(path: Path, table: str) -> Iterator[ProbeLine | NoteLine]:
+    """Yield the probes or notes of a transcript, which is read only if its settings ask for them."""
+    if not _asks_for(table, read_header(path)):
+        return
+    start = f'{{"type":"{table.removesuffix("s")}"'.encode()
     with path.open("rb") as file:
-        if not _asks_beside(_parsed(path, 1, file.readline())):
-            return
-        for number, line in enumerate(file, start=2):
-            if line.startswith((b'{"type":"probe"', b'{"type":"note"')) and line.endswith(b"\n"):
-                yield {"path": str(path), **_row(path, number, line)}
+        for number, line in enumerate(file, start=1):
+            if line.startswith(start) and line.endswith(b"\n"):
+                parsed = parse(path, number, line, LINE)
+                if isinstance(parsed, ProbeLine | NoteLine):
+                    yield parsed
 
 
-def _asks_beside(header: Mapping[str, Any]) -> bool:
-    """Whether the settings ask for probes or notes, or those of a parent that lines are shared with."""
-    settings = _table(header, "settings")
-    probed = bool(_table(settings, "probes").get("at"))
-    noted = "notes" in str(_table(settings, "context").get("policy"))
-    parent = _table(_table(header, "branch"), "parent")
-    return probed or noted or (bool(parent) and _asks_beside(parent))
+def _asks_for(table: str, header: Header) -> bool:
+    """Return whether a session, or one whose turns it shares, has probes or notes."""
+    if table == "probes":
+        asks = bool(table_in(header.settings, "probes").get("at"))
+    else:
+        asks = "notes" in str(table_in(header.settings, "context").get("policy"))
+    parent = header.parent
+    return asks or (parent is not None and _asks_for(table, parent))
 
 
-def _table(said: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = said.get(key)
-    return found if isinstance(found, dict) else {}
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The accuracy of an arm on its probes at one point of the session.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        after_turn: Turns played before.
+        accuracy: Mean over sessions.
+        asked: Number of probes.
+        right: How many were answered correctly.
+    """
+
+    experiment: str
+    arm: str
+    after_turn: int
+    accuracy: Estimate
+    asked: int
+    right: int
 
 
-def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    said = _parsed(path, number, line)
-    try:
-        usage = {name: int(said["usage"][name]) for name in _USAGE}
-        kind, after = str(said["type"]), int(said["after_turn"])
-    except (KeyError, TypeError, ValueError):
-        raise TranscriptError(f"{path}, line {number}: its turn or usage is not whole") from None
-    found = {name: said.get(name) for name in _COUNTED}
-    return {"kind": kind, "after_turn": after, **found, **usage}
+def checkpoints(probed: pl.DataFrame) -> list[Checkpoint]:
+    """Return the accuracy at each checkpoint of each arm, from the frame that `probes` returns.
+
+    Sessions have equal weight, however many probes they have.
+    """
+    arm = ("experiment", "arm", "after_turn")
+    correct = pl.col("correct")
+    per_session = probed.group_by(*arm, "path", maintain_order=True).agg(
+        share=correct.mean(), asked=pl.len(), right=correct.sum()
+    )
+    return [
+        Checkpoint(
+            str(experiment),
+            str(name),
+            int(after),
+            Estimate.of(part["share"].to_numpy()),
+            asked=int(part["asked"].sum()),
+            right=int(part["right"].sum()),
+        )
+        for (experiment, name, after), part in per_session.group_by(*arm, maintain_order=True)
+    ]
 
 
-def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
-    try:
-        said = json.loads(line)
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise TranscriptError(f"{path}, line {number} is not a line of a transcript")
-    return said
+def checkpoint_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return a checkpoint as `analyze --json` prints it."""
+    accuracy = checkpoint.accuracy
+    return {
+        "after_turn": checkpoint.after_turn,
+        "accuracy": accuracy.mean,
+        "accuracy_ci": accuracy.interval and list(accuracy.interval),
+        "sessions": accuracy.sessions,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class NoteUsage:
+    """The notes of one arm.
+
+    Attributes:
+        experiment: Name of the experiment.
+        arm: Name of the arm.
+        sessions: How many sessions wrote notes.
+        fewest: Fewest notes of a session.
+        most: Most notes of a session.
+        length: Mean length of a note in characters, as later requests show it.
+        longest: Length of the longest.
+    """
+
+    experiment: str
+    arm: str
+    sessions: int
+    fewest: int
+    most: int
+    length: float
+    longest: int
+
+
+def note_usage(written: pl.DataFrame) -> list[NoteUsage]:
+    """Return the notes of each arm that wrote any, from the frame that `notes` returns."""
+    per_session = written.group_by("experiment", "arm", "path", maintain_order=True).agg(
+        pl.len().alias("count"), pl.col("length").sum(), pl.col("length").max().alias("longest")
+    )
+    per_arm = per_session.group_by("experiment", "arm", maintain_order=True).agg(
+        sessions=pl.len(),
+        fewest=pl.col("count").min(),
+        most=pl.col("count").max(),
+        length=pl.col("length").sum() / pl.col("count").sum(),
+        longest=pl.col("longest").max(),
+    )
+    return [NoteUsage(**row) for row in per_arm.iter_rows(named=True)]

@@ -8,7 +8,6 @@ from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis.cost_attribution import bought
 from icl_loop.analysis.session_settings import sessions
 from icl_loop.analysis.side_requests import side_requests
 from icl_loop.core.messages import Usage
@@ -83,8 +82,9 @@ def spending(
         paths: The paths given to `frame`; by default the transcripts that the turns come from.
     """
     named = list(paths or map(Path, turns["path"].unique(maintain_order=True)))
-    models = dict(sessions(named).select("path", "model_settings").iter_rows())
-    since = bought(named)
+    known = sessions(named)
+    models = dict(known.select("path", "model_settings").iter_rows())
+    since = known.select("path", "first_own_turn")
     own = _bought(turns.select("path", "turn", *_COLUMNS[1:]), "turn", since)
     beside = _bought(side_requests(named), "after_turn", since)
     return [
@@ -103,7 +103,7 @@ def spending(
 def _bought(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
     """Return the requests that the sessions made themselves."""
     known = asked.join(since, on="path", maintain_order="left")
-    return known.filter(pl.col(turn) >= pl.col("bought_from")).select(_COLUMNS)
+    return known.filter(pl.col(turn) >= pl.col("first_own_turn")).select(_COLUMNS)
 
 
 def _spending(

@@ -97,8 +97,8 @@ class Exchange:
         request: Fingerprint of the request.
         reply: The model's reply.
         overflows: How many longer requests the model rejected before it answered this one.
-        limit: Most counted tokens of any later request, since longer ones were rejected; None if this
-            request was not preceded by a rejected one.
+        limit: If longer requests were rejected: the most tokens, counted locally, that later requests
+            may have.
         counted: Tokens of the request, counted locally.
         prefix: How many of them the request shares with the beginning of the previous one, and a
             provider's prompt cache can therefore serve.

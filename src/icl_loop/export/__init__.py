@@ -9,8 +9,8 @@ from polars.exceptions import PolarsError
 
 from icl_loop.core.errors import InputError, StoppedShort, nearest
 from icl_loop.export import chat_jsonl, csv_writer, parquet_writer
-from icl_loop.export.selection import Saved, Went
-from icl_loop.transcripts.exported_tables import TABLES, beside
+from icl_loop.export.selection import OnSessions, Selection
+from icl_loop.transcripts.tables import TABLES, beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Format:
     """
 
     ending: str
-    write: Callable[[Saved, Path, bool], None]
+    write: Callable[[Selection, Path, bool], None]
     beside: tuple[str, ...] = ()
     merges: bool = False
 
@@ -38,19 +38,19 @@ def _table_paths(place: Path) -> dict[str, Path]:
     return {table: place if table == "turns" else beside(place, table) for table in TABLES}
 
 
-def _write_parquet(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  one type for all formats
+def _write_parquet(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  one type for all formats
     parquet_writer.write(saved, _table_paths(place))
 
 
-def _write_csv(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  as above
+def _write_csv(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  as above
     csv_writer.write(saved, _table_paths(place))
 
 
-def _write_chat(saved: Saved, place: Path, merge: bool) -> None:  # noqa: FBT001  as above
+def _write_chat(saved: Selection, place: Path, merge: bool) -> None:  # noqa: FBT001  as above
     chat_jsonl.write(saved, place, merge=merge)
 
 
-def _write_inspect(saved: Saved, place: Path, _: bool) -> None:  # noqa: FBT001  as above
+def _write_inspect(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  as above
     try:
         from icl_loop.export.inspect_log import write  # noqa: PLC0415  an optional dependency
     except ImportError:
@@ -116,7 +116,7 @@ def export(
     *,
     force: bool = False,
     merge: bool = False,
-    went: Went | None = None,
+    went: OnSessions | None = None,
 ) -> Exported:
     """Write the transcripts at `paths` in another format.
 
@@ -139,7 +139,7 @@ def export(
     if merge and not form.merges:
         able = ", ".join(name for name, each in FORMATS.items() if each.merges)
         raise InputError(f"--merge needs a format with messages: {able}, not {to}")
-    saved = Saved.at(named, went or (lambda _: None))
+    saved = Selection.at(named, went or (lambda _: None))
     place = place or Path(named[0].resolve().name.removesuffix(".jsonl") + form.ending)
     places = form.paths(place)
     _check_paths(saved, places, force=force)
@@ -153,16 +153,16 @@ def export(
     except (OSError, PolarsError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoppedShort(f"{place} cannot be written: {reason}") from None
-    seen = list(zip(saved.files, saved.glimpses, strict=True))
+    seen = list(zip(saved.files, saved.edges, strict=True))
     return Exported(
         places=tuple(places),
         sessions=len(seen),
-        unfinished=tuple(file for file, glimpse in seen if not glimpse.ended),
-        torn=tuple(file for file, glimpse in seen if glimpse.torn),
+        unfinished=tuple(file for file, edges in seen if not edges.ended),
+        torn=tuple(file for file, edges in seen if edges.torn),
     )
 
 
-def _check_paths(saved: Saved, places: Iterable[Path], *, force: bool) -> None:
+def _check_paths(saved: Selection, places: Iterable[Path], *, force: bool) -> None:
     """Raise InputError if a path cannot be written or may not be overwritten."""
     sources = {file.resolve() for file in saved.files}
     for place in places:
@@ -174,7 +174,7 @@ def _check_paths(saved: Saved, places: Iterable[Path], *, force: bool) -> None:
             raise InputError(f"{place} cannot be written: there is no folder {place.parent}")
 
 
-def _write_and_move(form: Format, saved: Saved, place: Path, *, merge: bool) -> None:
+def _write_and_move(form: Format, saved: Selection, place: Path, *, merge: bool) -> None:
     with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
         temporary = Path(name) / place.name
         form.write(saved, temporary, merge)

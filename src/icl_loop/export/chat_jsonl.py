@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from icl_loop.export.conversation import conversation, settings
-from icl_loop.export.selection import Saved
+from icl_loop.export.selection import Selection
 from icl_loop.models.openai import encode_messages
 from icl_loop.transcripts import Transcript, read
 
@@ -12,7 +12,7 @@ _VALUE_LENGTH = 512
 """Longest value of `metadata` that the format allows."""
 
 
-def write(saved: Saved, place: Path, *, merge: bool) -> None:
+def write(saved: Selection, place: Path, *, merge: bool) -> None:
     """Write the conversations of the transcripts to `place`.
 
     Args:
@@ -23,7 +23,7 @@ def write(saved: Saved, place: Path, *, merge: bool) -> None:
     with place.open("wb") as file:
         for path in saved.files:
             file.write(_line(read(path), merge=merge))
-            saved.went(1)
+            saved.on_sessions(1)
 
 
 def _line(transcript: Transcript, *, merge: bool) -> bytes:

@@ -26,7 +26,7 @@ from inspect_ai.model import ModelUsage
 
 from icl_loop.core.errors import InputError
 from icl_loop.export.inspect_sample import EPOCH, MEASURES, digest, model_name, sample, time_of
-from icl_loop.export.selection import Saved
+from icl_loop.export.selection import Selection
 from icl_loop.transcripts import VERSION, Header, read
 
 _ENDINGS = (".eval", ".json")
@@ -34,7 +34,7 @@ _FINISHED = ("complete", "context_full")
 """How a session ends that was played as far as possible."""
 
 
-def write(saved: Saved, place: Path) -> None:
+def write(saved: Selection, place: Path) -> None:
     """Write one log per arm into the folder `place`, or the log of a single arm to a file.
 
     Raises:
@@ -58,7 +58,7 @@ def _plain(name: str) -> str:
     return plain if plain == name else f"{plain.strip('.')}-{digest(name)[:8]}"
 
 
-def _log(experiment: str, arm: str, files: Sequence[Path], saved: Saved) -> EvalLog:
+def _log(experiment: str, arm: str, files: Sequence[Path], saved: Selection) -> EvalLog:
     samples, headers, finished, seen = [], [], [], Counter[int]()
     for file in files:
         transcript = read(file)
@@ -67,7 +67,7 @@ def _log(experiment: str, arm: str, files: Sequence[Path], saved: Saved) -> Eval
         samples.append(sample(transcript, file, epoch=seen[header.stream]))
         headers.append(header)
         finished.append(transcript.end is not None and transcript.end.status in _FINISHED)
-        saved.went(1)
+        saved.on_sessions(1)
     return EvalLog(
         status="success" if all(finished) else "cancelled",
         eval=_spec(experiment, arm, headers),

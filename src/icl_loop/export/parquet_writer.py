@@ -1,20 +1,20 @@
-"""Turns, sessions, probes and notes as Parquet files, written in parts that bound the memory taken."""
+"""Turns, sessions, probes and notes as Parquet files, written in parts to bound the memory used."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
 
-from icl_loop.export.selection import Saved
+from icl_loop.export.selection import Selection
 from icl_loop.export.tables import batches
-from icl_loop.transcripts.exported_tables import TABLES
+from icl_loop.transcripts.tables import TABLES
 
 
-def write(saved: Saved, places: dict[str, Path]) -> None:
+def write(selection: Selection, places: dict[str, Path]) -> None:
     """Write the tables of the transcripts to `places`, by name of the table."""
     with TemporaryDirectory(dir=places["turns"].parent) as name:
         folder = Path(name)
-        for number, batch in enumerate(batches(saved)):
+        for number, batch in enumerate(batches(selection)):
             for table in TABLES:
                 part = folder / f"{table}-{number:06}.parquet"
                 getattr(batch, table).write_parquet(part, compression="lz4")

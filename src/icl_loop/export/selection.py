@@ -1,4 +1,4 @@
-"""The sessions to be exported: their headers, and what is known of their files before reading on."""
+"""The transcripts to export."""
 
 import json
 import os
@@ -11,56 +11,58 @@ from typing import Any
 import polars as pl
 
 from icl_loop.analysis import find, sessions
-from icl_loop.analysis.frame import READ_AT_ONCE
+from icl_loop.analysis.transcript_lines import BATCH_BYTES
 from icl_loop.core.errors import TranscriptError
 
-Went = Callable[[int], None]
-"""Is told how many more sessions are written."""
+OnSessions = Callable[[int], None]
+"""Called with the number of further sessions that were written."""
+_END_BYTES = 1_024
+"""More than the length of a last line."""
 
 
-def _silent(_: int) -> None:
-    """Say nothing."""
+def _ignore(_: int) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
-class Saved:
-    """The transcripts to be exported.
+class Selection:
+    """The transcripts to export.
 
     Attributes:
-        files: Where they are, in order.
-        went: Is told how many more sessions are written.
-        at_once: Bytes of transcripts that are read together, where they are read together.
+        files: Their paths, in order.
+        on_sessions: Called as sessions are written.
+        batch_bytes: How many bytes of transcripts are read together.
     """
 
     files: tuple[Path, ...]
-    went: Went = _silent
-    at_once: int = READ_AT_ONCE
+    on_sessions: OnSessions = _ignore
+    batch_bytes: int = BATCH_BYTES
 
     @classmethod
-    def at(cls, paths: Iterable[Path], went: Went = _silent) -> "Saved":
-        """Return the transcripts among `paths` and below the folders among them."""
-        return cls(tuple(find(paths)), went)
+    def at(cls, paths: Iterable[Path], on_sessions: OnSessions = _ignore) -> "Selection":
+        """Return the transcripts among `paths` and below folders."""
+        return cls(tuple(find(paths)), on_sessions)
 
     @cached_property
     def sessions(self) -> pl.DataFrame:
-        """What they were set to, one row each, in order; see `analysis.sessions`."""
+        """The settings of the sessions, one row each, as `analysis.sessions` returns them."""
         return sessions(self.files)
 
     @cached_property
-    def glimpses(self) -> tuple["Glimpse", ...]:
-        """What is seen of the files without reading them through."""
-        return tuple(map(Glimpse.of, self.files))
+    def edges(self) -> tuple["FileEdges", ...]:
+        """The first and last lines of the files."""
+        return tuple(map(FileEdges.of, self.files))
 
 
 @dataclass(frozen=True, slots=True)
-class Glimpse:
-    """The edges of a transcript.
+class FileEdges:
+    """What the first two lines and the end of a transcript show.
 
     Attributes:
-        header: The line of the session, as it stands.
-        fields: Names of the fields of the first turn, none if there is none.
-        torn: Whether the file ends within a line.
-        ended: Whether the last whole line says how the session ended.
+        header: The first line.
+        fields: The fields of the first turn; empty if there is none.
+        torn: Whether the last line is torn.
+        ended: Whether the last complete line is the end of the session.
     """
 
     header: str
@@ -69,12 +71,16 @@ class Glimpse:
     ended: bool
 
     @classmethod
-    def of(cls, path: Path) -> "Glimpse":
-        """Return what is seen of the file at `path`."""
+    def of(cls, path: Path) -> "FileEdges":
+        """Return the edges of the file at `path`.
+
+        Raises:
+            TranscriptError: It cannot be read.
+        """
         try:
             with path.open("rb") as file:
                 header, second = file.readline(), file.readline()
-                file.seek(-min(_TAIL, file.seek(0, os.SEEK_END)), os.SEEK_END)
+                file.seek(-min(_END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
                 *lines, rest = file.read().split(b"\n")
         except OSError as error:
             raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
@@ -86,14 +92,10 @@ class Glimpse:
         )
 
 
-_TAIL = 1_024
-"""More bytes than the line of an end takes."""
-
-
 def _fields(line: bytes, kind: str) -> Mapping[str, Any]:
-    """Return the fields of a line of this kind, none of any other."""
+    """Return the fields of a line of this type; empty if it is another."""
     try:
-        said = json.loads(line)
+        fields = json.loads(line)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) and said.get("type") == kind else {}
+    return fields if isinstance(fields, dict) and fields.get("type") == kind else {}

@@ -1,57 +1,36 @@
-"""Transcripts as four tables: turns, sessions, probes and notes, read in groups of bounded size.
+"""Transcripts as four tables: turns, sessions, probes and notes.
 
-Everything that a transcript says of a turn, a probe or a note is in a row of its own; what it says of
-the session stands once, in the table of sessions, and is found by `path`. Seals are left out: they
-are of bytes that are not exported.
+Every field of a turn, probe or note is a column of its table, as `transcripts.schema` declares it.
+Checksums are left out. Sessions are joined to the other tables by `path`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
+from pydantic_core import PydanticUndefined
 
-from icl_loop.analysis.frame import checked, groups, part_of
-from icl_loop.export.selection import Saved
-from icl_loop.transcripts.checksum import SEAL
-from icl_loop.transcripts.exported_tables import Schema
+from icl_loop.analysis.frame import sessions_of
+from icl_loop.analysis.transcript_lines import batches_of, checked_lines
+from icl_loop.export.selection import Selection
+from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.schema import TurnLine
+from icl_loop.transcripts.tables import LINES, Schema, columns, json_column
 
-_SERVED = ("model", "system_fingerprint")
-_TEXTS: Schema = {
-    "question": pl.String,
-    "picture": pl.String,
-    "request": pl.String,
-    "reply": pl.String,
-    "finish": pl.String,
-    "echo": pl.String,
-    "overflows": pl.Int64,
-    "limit": pl.Int64,
-    "calibration": pl.Float64,
-    "served": pl.Struct(dict.fromkeys(_SERVED, pl.String)),
-    "label_logprobs": pl.String,
-    "attempts": pl.Int64,
-    "at": pl.String,
+_JSON: Schema = {
+    name: json_column(model, name) for model in LINES.values() for name in model.model_fields
 }
-"""Fields that are not analysed; of the label's probabilities it is JSON text."""
-_BESIDE: Schema = {"after_turn": pl.Int64, "text": pl.String}
-"""Fields of probes and notes that turns do not have."""
-_LEFT_OUT: Mapping[str, object] = {"overflows": 0, "calibration": 1.0, "finish": "stop"}
-"""What fields mean that older transcripts do not have."""
-_KNOWN = frozenset(
-    {"type", "turn", "sample", "label", "kept", "answer", "outcome", "correct", "told"}
-    | {"usage", "latency_s", "counted", "prefix", SEAL, *_TEXTS}
-)
-_USAGE = ("prompt", "cached", "completion", "reasoning")
-_NAMES = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")
-"""What every turn says of its session."""
-_PLAYED = ("turns", "chance", "complete")
-_ANALYSED = ("turn", "sample", "label", "answer", "outcome", "correct", "told_length", "exposure")
+_SESSION = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")
+"""Columns of the session that each row of the other tables repeats."""
+_PLAYED = ("turns", "chance", "complete", "status")
+"""Further columns of the session that each turn repeats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some sessions, whole: their turns, probes and notes, and a row each."""
+    """The tables of some sessions."""
 
     turns: pl.DataFrame
     probes: pl.DataFrame
@@ -59,114 +38,96 @@ class Batch:
     sessions: pl.DataFrame
 
 
-def batches(saved: Saved) -> Iterator[Batch]:
+def batches(selection: Selection) -> Iterator[Batch]:
     """Yield the tables of the transcripts, some sessions at a time.
 
     Raises:
         TranscriptError: A file is not a transcript; names file and line.
     """
-    more = sorted(frozenset[str]().union(*(each.fields for each in saved.glimpses)) - _KNOWN)
+    fields = frozenset[str]().union(*(edges.fields for edges in selection.edges))
+    unknown = sorted(fields - TurnLine.model_fields.keys() - {CHECKSUM_KEY})
     headers = pl.DataFrame(
         {
-            "path": [str(file) for file in saved.files],
-            "torn": [each.torn for each in saved.glimpses],
-            "header": [each.header for each in saved.glimpses],
+            "path": [str(file) for file in selection.files],
+            "torn": [edges.torn for edges in selection.edges],
+            "header": [edges.header for edges in selection.edges],
         },
         schema={"path": pl.String, "torn": pl.Boolean, "header": pl.String},
     )
-    named = saved.sessions.join(headers, on="path", maintain_order="left")
-    for group in groups(saved.files, saved.at_once):
-        lines = checked(group, {**_TEXTS, **_BESIDE}).with_columns(
-            pl.col("kept").str.json_decode(pl.List(pl.List(pl.Int64)))
-        )
-        yield _batch(_with_json(lines, group, more), named, more)
-        saved.went(len(group))
+    sessions = selection.sessions.join(headers, on="path", maintain_order="left")
+    for files in batches_of(selection.files, selection.batch_bytes):
+        lines = _with_json_text(checked_lines(files, _JSON), files, unknown)
+        yield _batch(_decoded(lines), sessions, unknown)
+        selection.on_sessions(len(files))
 
 
-def _with_json(lines: pl.DataFrame, files: Iterable[Path], more: Iterable[str]) -> pl.DataFrame:
-    """Return the lines with fields that may hold anything as JSON text.
+def _with_json_text(
+    lines: pl.DataFrame, files: Iterable[Path], unknown: Iterable[str]
+) -> pl.DataFrame:
+    """Return the lines with the fields that hold arbitrary objects as JSON text.
 
-    They are read again for that, one by one: polars does not escape what it writes of an object.
+    They are parsed again line by line, because polars does not escape the text of objects.
     """
-    anything = [*more, *(["label_logprobs"] if lines["label_logprobs"].count() else [])]
-    if not anything:
+    names = [*unknown, *(["label_logprobs"] if lines["label_logprobs"].count() else [])]
+    if not names:
         return lines
-    columns: dict[str, list[str | None]] = {name: [] for name in anything}
+    texts: dict[str, list[str | None]] = {name: [] for name in names}
     for file in files:
         for line in file.read_bytes().split(b"\n")[:-1]:
-            said = json.loads(line)
-            for name, values in columns.items():
-                found = said.get(name)
-                values.append(None if found is None else json.dumps(found, ensure_ascii=False))
-    return lines.with_columns(pl.DataFrame(columns, schema=dict.fromkeys(anything, pl.String)))
+            fields = json.loads(line)
+            for name, values in texts.items():
+                value = fields.get(name)
+                values.append(None if value is None else json.dumps(value, ensure_ascii=False))
+    return lines.with_columns(pl.DataFrame(texts, schema=dict.fromkeys(names, pl.String)))
 
 
-def _batch(lines: pl.DataFrame, named: pl.DataFrame, more: list[str]) -> Batch:
-    part = part_of(lines)
-    names = named.select(_NAMES)
-    ends = lines.filter(type="end").select("path", "status", ended="at")
-    played = part.sessions.select("path", *_PLAYED).join(
-        ends, on="path", how="left", maintain_order="left"
-    )
-    texts = lines.filter(type="turn").select("told", "kept", *_fields(), *more)
-    turns = names.join(
-        played.join(part.turns.hstack(texts), on="path", maintain_order="left_right"),
-        on="path",
-        maintain_order="right",
-    )
-    return Batch(
-        turns=turns.select(
-            *(*_NAMES, *_PLAYED, "status", *_ANALYSED, "latency_s", "counted", "prefix", *_USAGE),
-            *texts.columns,
-        ),
-        probes=_beside(lines.filter(type="probe").select(*_of_probe()), names),
-        notes=_beside(lines.filter(type="note").select(*_of_note()), names),
-        sessions=played.join(_counts(lines), on="path", how="left", maintain_order="left").join(
-            named, on="path", maintain_order="left"
-        ),
-    )
-
-
-def _beside(asked: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
-    """Return probes or notes behind the names of their sessions."""
-    named = names.join(asked, on="path", maintain_order="right")
-    return named.select(*_NAMES, pl.exclude(_NAMES))
-
-
-def _fields() -> list[pl.Expr]:
-    """Return the columns of what is not analysed."""
-    return [
-        pl.col(name).fill_null(_LEFT_OUT[name]) if name in _LEFT_OUT else pl.col(name)
-        for name in _TEXTS
-        if name not in ("picture", "served")
-    ] + [
+def _decoded(lines: pl.DataFrame) -> pl.DataFrame:
+    """Return the lines with nested fields as columns, and defaults in place of missing fields."""
+    served = pl.col("served").struct
+    defaults = {
+        name: field.default
+        for name, field in TurnLine.model_fields.items()
+        if field.default not in (None, PydanticUndefined)
+    }
+    return lines.with_columns(
+        pl.col("kept").str.json_decode(pl.List(pl.List(pl.Int64))),
         pl.col("picture").str.decode("base64"),
-        pl.col("served").is_not_null(),
-        pl.col("served").struct.field("model").alias("served_model"),
-        pl.col("served").struct.field("system_fingerprint"),
-    ]
-
-
-def _of_probe() -> list[pl.Expr]:
-    """Return the columns of a probe."""
-    plain = ("path", "after_turn", "sample", "label", "answer", "outcome", "correct", "latency_s")
-    return [*map(pl.col, plain), *_of_request()]
-
-
-def _of_note() -> list[pl.Expr]:
-    """Return the columns of a note."""
-    plain = ("path", "after_turn", "text", "latency_s", "counted", "prefix")
-    return [*map(pl.col, plain), *_of_request()]
-
-
-def _of_request() -> list[pl.Expr]:
-    """Return the columns of a request that is no turn's, and its reply."""
-    of_turns = {"question", "picture", "echo", "calibration"}
-    return [
         pl.col("usage").struct.unnest(),
-        pl.col("kept"),
-        *(each for each in _fields() if each.meta.output_name() not in of_turns),
-    ]
+        pl.col("served").is_not_null(),
+        served.field("model").alias("served_model"),
+        served.field("system_fingerprint"),
+        *(pl.col(name).fill_null(value) for name, value in defaults.items()),
+        told_length=pl.col("told").str.len_chars().cast(pl.Int64),
+    )
+
+
+def _batch(lines: pl.DataFrame, sessions: pl.DataFrame, unknown: list[str]) -> Batch:
+    ends = lines.filter(type="end").select("path", "status", ended="at")
+    played = (
+        sessions_of(lines)
+        .select("path", *_PLAYED[:-1])
+        .join(ends, on="path", how="left", maintain_order="left")
+    )
+    names = sessions.select(_SESSION)
+    turns = names.join(played.drop("ended"), on="path", maintain_order="left")
+    return Batch(
+        turns=_table(lines, "turns", turns, ["told_length", "exposure", *unknown]),
+        probes=_table(lines, "probes", names),
+        notes=_table(lines, "notes", names),
+        sessions=played.join(_counts(lines), on="path", how="left", maintain_order="left").join(
+            sessions, on="path", maintain_order="left"
+        ),
+    )
+
+
+def _table(
+    lines: pl.DataFrame, name: str, sessions: pl.DataFrame, more: Iterable[str] = ()
+) -> pl.DataFrame:
+    """Return the rows of a table: columns of the session, then the fields of the line and `more`."""
+    rows = lines.filter(type=name.removesuffix("s")).select("path", *columns(LINES[name]), *more)
+    return rows.join(sessions, on="path", how="left", maintain_order="left").select(
+        *sessions.columns, *rows.columns[1:]
+    )
 
 
 def _counts(lines: pl.DataFrame) -> pl.DataFrame:

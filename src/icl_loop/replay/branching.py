@@ -91,6 +91,7 @@ def _table(change: str) -> str:
 def _parent(path: Path, at: int) -> Transcript:
     """Return the transcript at `path`, which must have at least `at` turns."""
     parent = read(path)
+    parent.header.check_version(path)
     if parent.header.source is not None:
         raise InputError(
             f"{path} is rescored; branch off its source instead, in"

@@ -119,6 +119,7 @@ async def verify(transcript: Transcript) -> int:
         ReplayMismatch: Something differs; names the first turn and field.
         InputError: The settings are not valid here, or the data or the donor differ.
     """
+    transcript.header.check_version(transcript.path)
     for header, segment in _segments(transcript):
         await _replay(transcript, header, segment)
     end, played = transcript.end, len(transcript.turns)
@@ -134,6 +135,7 @@ async def examine(path: Path) -> Finding:
         TranscriptError: The first line is not the header of a transcript.
     """
     header, transcript = read_header(path), None
+    header.check_version(path)
     try:
         transcript = read(path)
         _check_digests(transcript)

@@ -12,7 +12,7 @@ from icl_loop.analysis import (
     Conclusion,
     Contrast,
     Estimate,
-    Noted,
+    NoteUsage,
     NullQuestion,
 )
 from icl_loop.analysis.baseline import ArmBaseline
@@ -208,7 +208,7 @@ def _probed(check: Checkpoint | None) -> dict[str, str] | None:
     return {"accuracy": percent(check.accuracy), "of": f"{check.right:,} of {check.asked:,}"}
 
 
-def note_rows(noted: Sequence[Noted]) -> list[dict[str, Any]]:
+def note_rows(noted: Sequence[NoteUsage]) -> list[dict[str, Any]]:
     """Return the number and length of the notes of each arm."""
     several = len({each.experiment for each in noted}) > 1
     return [

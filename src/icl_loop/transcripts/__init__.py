@@ -1,12 +1,11 @@
-"""Transcripts: the append-only record of a session, format `icl-loop/transcript` version 1.
+"""Transcripts: the append-only record of a session, format `icl-loop/transcript`.
 
-One JSON object a line, sealed with a checksum, flushed to the disk turn by turn; nothing is ever
-rewritten. A request is stored as the turns it showed plus the new question, so the file grows
-linearly.
+A transcript holds one JSON object per line, each ending in a checksum and appended as the session is
+played; nothing is rewritten. A request is stored as the indices of the turns it showed and the new
+question, so that the file grows linearly. `docs/transcripts.md` describes the format.
 """
 
 from icl_loop.transcripts.comparison import TIME_FIELDS, check_resumable, compare
-from icl_loop.transcripts.fields import event_fields, note_fields, probe_fields, turn_fields
 from icl_loop.transcripts.header import (
     VERSION,
     AnalysisIdentity,
@@ -17,19 +16,26 @@ from icl_loop.transcripts.header import (
     SourceIdentity,
     identity,
 )
-from icl_loop.transcripts.lines import End, EndStatus, line_of
 from icl_loop.transcripts.reader import (
     Transcript,
     has_whole_line,
     read,
     read_header,
     shared_lines,
-    turns_before,
     whole_lines,
+)
+from icl_loop.transcripts.schema import (
+    FORMAT_VERSION,
+    End,
+    EndStatus,
+    line_fields,
+    line_of,
+    turns_before,
 )
 from icl_loop.transcripts.writer import TranscriptWriter, begin, is_begun
 
 __all__ = [
+    "FORMAT_VERSION",
     "TIME_FIELDS",
     "VERSION",
     "AnalysisIdentity",
@@ -45,17 +51,14 @@ __all__ = [
     "begin",
     "check_resumable",
     "compare",
-    "event_fields",
     "has_whole_line",
     "identity",
     "is_begun",
+    "line_fields",
     "line_of",
-    "note_fields",
-    "probe_fields",
     "read",
     "read_header",
     "shared_lines",
-    "turn_fields",
     "turns_before",
     "whole_lines",
 ]

@@ -1,4 +1,4 @@
-"""Whether what is played is what was saved."""
+"""Comparing a session with its saved transcript."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,63 +6,65 @@ from typing import Any
 
 from icl_loop.core.errors import ReplayMismatch, SettingsMismatch
 from icl_loop.core.records import Event, Probe
-from icl_loop.transcripts.checksum import SEAL
-from icl_loop.transcripts.fields import event_fields
-from icl_loop.transcripts.header import HEADER, Header
-from icl_loop.transcripts.reader import first_line, has_whole_line, parse, turns_before
+from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.header import Header
+from icl_loop.transcripts.reader import has_whole_line, read_header
+from icl_loop.transcripts.schema import line_fields, turns_before
 
-TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", SEAL})
-"""The only fields in which a resumed session may differ from one that was never cut: times, and the
-checksum over them."""
-_ADDED = ("counted", "prefix", "limit")
-"""Fields that sessions have not always been saved with."""
+TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", CHECKSUM_KEY})
+"""The only fields in which a resumed session may differ from an uninterrupted one."""
 PLACE_KEYS = tuple(
     f"settings.model.{key}" for key in ("base_url", "api_key_env", "organization", "headers")
 )
-"""Where a model is asked and who pays; a session may go on at another address."""
+"""Settings that may change between runs: the model's address and account."""
 
 
 def compare(saved: Event | Probe, played: Event | Probe) -> None:
-    """Raise ReplayMismatch, naming turn and field, if `played` is not what was saved.
-
-    Fields that a session was saved without are left out.
-    """
-    before, now = event_fields(saved), event_fields(played)
-    unsaid = {name for name in _ADDED if before.get(name) is None}
-    for name in [name for name in {**before, **now} if name not in TIME_FIELDS | unsaid]:
-        was, is_now = before.get(name), now.get(name)
-        if was != is_now:
-            raise ReplayMismatch(turns_before(saved), name, expected=is_now, found=was)
+    """Raise ReplayMismatch, naming turn and field, if `played` differs from `saved`."""
+    before, now = line_fields(saved), line_fields(played)
+    for name in [name for name in {**before, **now} if name not in TIME_FIELDS]:
+        if before.get(name) != now.get(name):
+            raise ReplayMismatch(
+                turns_before(saved), name, expected=now.get(name), found=before.get(name)
+            )
 
 
 def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
-    """Raise SettingsMismatch if the file at `path` holds a session other than `header` describes.
+    """Check that the session of `header` may be written to `path`: a new file, or its transcript.
 
-    Where it is not known yet, the donor is left out.
+    Args:
+        path: The file.
+        header: The session.
+        donor: Whether its donor is known yet, and is compared.
+
+    Raises:
+        SettingsMismatch: The file holds another session.
+        TranscriptError: The file is not a transcript of the current version.
     """
     if not has_whole_line(path):
         return
-    saved = parse(path, 1, first_line(path), HEADER)
+    saved = read_header(path)
+    saved.check_version(path)
     if saved.source is not None:
         raise SettingsMismatch(
-            f"{path} holds replies of {saved.source.experiment} that were read again; it cannot be"
-            " gone on with: resume its source, or choose another name or --out"
+            f"{path} holds rescored replies of {saved.source.experiment} and cannot be resumed;"
+            " resume its source, or choose another name or --out"
         )
-    unlike = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
-    before = _flat(saved.model_dump(mode="json", exclude=unlike))
-    now = _flat(header.model_dump(mode="json", exclude=unlike))
+    ignored = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
+    before = _flat(saved.model_dump(mode="json", exclude=ignored))
+    now = _flat(header.model_dump(mode="json", exclude=ignored))
     for key in sorted(before.keys() | now.keys()):
-        if not key.startswith((*PLACE_KEYS, "analysis.streams")) and before.get(key) != now.get(
-            key
-        ):
+        if key.startswith((*PLACE_KEYS, "analysis.streams")):
+            continue
+        if before.get(key) != now.get(key):
             raise SettingsMismatch(
-                f"{path} was played with {key} = {before.get(key)!r}, but now it is"
-                f" {now.get(key)!r}; choose another name or --out for the new settings,"
-                " or set it back to resume"
+                f"{path} was played with {key} = {before.get(key)!r}, which is now"
+                f" {now.get(key)!r}; set it back to resume, or choose another name or --out"
             )
 
 
 def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one, with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in fields.items():
         if isinstance(value, dict):

@@ -1,8 +1,7 @@
-"""Lines on the disk: written at once, flushed in groups, by a thread of its own.
+"""Appending lines to files: written immediately, flushed to the disk in groups by a thread.
 
-A line that was written survives the end of the process, however it ends. That it survives a power
-cut too takes a flush, which costs milliseconds on many disks; so a thread flushes all files that
-have new lines a few times a second, and the sessions do not wait for it.
+A line that was written survives the end of the process. To survive a power cut it must be flushed
+as well, which takes milliseconds on many disks; sessions do not wait for that.
 """
 
 import os
@@ -12,11 +11,11 @@ from threading import Event, Lock, Thread
 from typing import Self
 
 FLUSH_EVERY_S = 0.25
-"""A power cut costs the lines of so many seconds, and the flush under way, at the most."""
+"""A power cut loses at most the lines of this many seconds and of the flush in progress."""
 
 
 def write_whole(file: FileIO, data: bytes) -> None:
-    """Write all of `data`; a file system that is nearly full may take it in pieces."""
+    """Write all of `data`; on a nearly full disk one call may write only a part."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
@@ -30,33 +29,33 @@ def write_durably(file: FileIO, data: bytes) -> None:
 
 @dataclass
 class DurableAppender:
-    """Writes lines to any number of files and flushes them in groups."""
+    """Appends to any number of files and flushes them in groups."""
 
     _unflushed: set[FileIO] = field(default_factory=set)
     _failed: dict[FileIO, OSError] = field(default_factory=dict)
     _flushing: Lock = field(default_factory=Lock)
-    _over: Event = field(default_factory=Event)
+    _closing: Event = field(default_factory=Event)
     _thread: Thread | None = None
 
     def __enter__(self) -> Self:
-        self._thread = Thread(target=self._flush_again_and_again, name="journal", daemon=True)
+        self._thread = Thread(target=self._flush_repeatedly, name="durable-append", daemon=True)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Flush what is left, and end the thread."""
-        self._over.set()
+        """Flush all files and end the thread."""
+        self._closing.set()
         if self._thread is not None:
             self._thread.join()
         self._flush()
 
     def append(self, file: FileIO, data: bytes) -> None:
-        """Write `data` at the end of `file`, to be flushed soon.
+        """Write `data` at the end of `file`; it is flushed soon.
 
         Raises:
-            OSError: The disk is full, or the file cannot be written, now or at an earlier flush.
+            OSError: The file cannot be written, or an earlier flush failed.
         """
-        if self._failed and file in self._failed:
+        if file in self._failed:
             raise self._failed[file]
         write_whole(file, data)
         self._unflushed.add(file)
@@ -65,7 +64,7 @@ class DurableAppender:
         """Flush and close `file`.
 
         Raises:
-            OSError: A line of it may not have reached the disk.
+            OSError: A line may not have reached the disk.
         """
         with self._flushing:
             unflushed = file in self._unflushed
@@ -77,8 +76,8 @@ class DurableAppender:
         if error is not None:
             raise error
 
-    def _flush_again_and_again(self) -> None:
-        while not self._over.wait(FLUSH_EVERY_S):
+    def _flush_repeatedly(self) -> None:
+        while not self._closing.wait(FLUSH_EVERY_S):
             self._flush()
 
     def _flush(self) -> None:

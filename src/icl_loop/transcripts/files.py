@@ -1,23 +1,23 @@
-"""Finding saved sessions: transcripts and exports among paths and below folders."""
+"""Finding transcripts and exports among paths and below folders."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from icl_loop.core.errors import TranscriptError
-from icl_loop.transcripts.exported_tables import exports_below, is_exported
+from icl_loop.transcripts.tables import exports_below, is_exported
 
 
 def find(paths: Iterable[Path]) -> list[Path]:
-    """Return the transcripts among `paths` and below the folders among them, each once, in order.
+    """Return the transcripts among `paths` and below folders, each once, in order.
 
     Raises:
-        TranscriptError: A path does not exist, there is no transcript at all, or one is an export.
+        TranscriptError: A path does not exist or is an export, or there is no transcript.
     """
     found = sources(paths)
     for file in found:
         if is_exported(file):
             raise TranscriptError(
-                f"{file} is an export; this needs the transcripts that it was made from (*.jsonl)"
+                f"{file} is an export; name the transcripts that it was made from (*.jsonl)"
             )
     return found
 
@@ -25,10 +25,10 @@ def find(paths: Iterable[Path]) -> list[Path]:
 def sources(paths: Iterable[Path]) -> list[Path]:
     """Return the transcripts and exports among `paths` and below folders, each once, in order.
 
-    Of a folder that holds both, the transcripts are taken: they are the record.
+    Exports in a folder that holds transcripts are left out: the transcripts are the record.
 
     Raises:
-        TranscriptError: A path does not exist, or there is no transcript at all.
+        TranscriptError: A path does not exist, or there is no transcript.
     """
     found: dict[object, Path] = {}
     for path in paths:
@@ -49,9 +49,9 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _identity(file: Path) -> object:
-    """Return what is the same for all names of one file."""
+    """Return a key that all names of a file share."""
     try:
         status = file.stat()
     except OSError:
-        return file  # reading it says why
+        return file  # opening it reports the reason
     return (status.st_dev, status.st_ino) if status.st_ino else file.resolve()

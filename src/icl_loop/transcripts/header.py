@@ -1,54 +1,55 @@
-"""The first line: what a session is, and what it came from."""
+"""The first line of a transcript: the session's settings and its origin."""
 
 import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, field_validator
 
-from icl_loop.transcripts.checksum import SEAL
-from icl_loop.transcripts.lines import Line, now
+from icl_loop.core.errors import TranscriptError
+from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.schema import FORMAT_VERSION, Doc, Int64, Line, now
 
 VERSION = metadata.version("icl-loop")
 
 
 class DatasetIdentity(Line):
-    """Which data the samples came from."""
+    """The data set that the samples came from."""
 
     name: str
     sha256: str
-    size: int
+    size: Int64
 
 
 class AnalysisIdentity(Line):
-    """What was to be compared first, as it was said before the first request."""
+    """The analysis that was registered before the first request."""
 
     primary: tuple[str, str] | None = None
     margin: float = 0.05
-    streams: int | None = None
+    streams: Int64 | None = None
 
 
 class DonorIdentity(Line):
-    """The session whose told words another is told."""
+    """The session whose feedback a yoked session repeats."""
 
     arm: str
-    stream: int
+    stream: Int64
     id: str
     told_sha256: str
 
 
 class BranchIdentity(Line):
-    """Where a session left its parent, with all that the turns they share are checked by.
+    """Where a session branched off its parent.
 
     Attributes:
-        at: Turns that they share.
-        sha256: Over the lines that they share, as they stand in both files.
+        at: How many turns they share.
+        sha256: Digest of the shared lines, without checksums.
         parent: The first line of the parent's transcript.
     """
 
-    at: int = Field(ge=1)
+    at: Int64 = Field(ge=1)
     sha256: str
     parent: dict[str, Any]
 
@@ -60,14 +61,14 @@ class BranchIdentity(Line):
 
 
 class SourceIdentity(Line):
-    """The transcript whose replies were read again.
+    """The transcript whose replies a session rescores.
 
     Attributes:
         id: Its id.
-        sha256: Over the file, up to the last whole line.
+        sha256: Digest of its complete lines, without checksums.
         experiment: Its experiment.
-        settings: What it was set to.
-        icl_loop: The version that played it.
+        settings: Its settings.
+        icl_loop: The version of the program that played it.
     """
 
     id: str
@@ -78,46 +79,56 @@ class SourceIdentity(Line):
 
 
 class Header(Line):
-    """The first line of a transcript: what the session is and everything it was set to."""
+    """The first line: what the session is, and all its settings."""
 
     type: Literal["session"] = "session"
-    format: Literal["icl-loop/transcript"] = "icl-loop/transcript"
-    version: Literal[1] = 1
-    id: str = ""
-    experiment: str
-    arm: str
-    stream: int
-    seed: int
-    turns: int
-    settings: dict[str, Any]
-    labels: list[str]
-    system: str
-    dataset: DatasetIdentity
-    analysis: AnalysisIdentity = AnalysisIdentity()
-    donor: DonorIdentity | None = None
-    branch: BranchIdentity | None = None
-    source: SourceIdentity | None = None
-    created: str = ""
-    icl_loop: str = Field(default_factory=lambda: VERSION)
+    format: Annotated[Literal["icl-loop/transcript"], Doc("identifies the file format")] = (
+        "icl-loop/transcript"
+    )
+    version: Annotated[Literal[1, 2], Doc("version of the format")] = FORMAT_VERSION
+    id: Annotated[str, Doc("digest of the other fields but `created` and `icl_loop`")] = ""
+    experiment: Annotated[str, Doc("name of the experiment")]
+    arm: Annotated[str, Doc("name of the arm")]
+    stream: Annotated[Int64, Doc("number of the stream, from 0")]
+    seed: Annotated[Int64, Doc("seed of the experiment")]
+    turns: Annotated[Int64, Doc("turns planned")]
+    settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
+    labels: Annotated[list[str], Doc("the labels, as the model is shown them")]
+    system: Annotated[str, Doc("the system message")]
+    dataset: Annotated[DatasetIdentity, Doc("`name`, `sha256` and `size` of the data set")]
+    analysis: Annotated[
+        AnalysisIdentity,
+        Doc("registered beforehand: `primary` contrast, `margin` of equivalence, `streams`"),
+    ] = AnalysisIdentity()
+    donor: Annotated[
+        DonorIdentity | None, Doc("the session whose feedback is repeated, in a yoked session")
+    ] = None
+    branch: Annotated[
+        BranchIdentity | None, Doc("turns shared `at` the start, and the `parent`, in a branch")
+    ] = None
+    source: Annotated[
+        SourceIdentity | None, Doc("the transcript that was rescored, in a rescored session")
+    ] = None
+    created: Annotated[str, Doc("when the session began: ISO 8601, UTC")] = ""
+    icl_loop: Annotated[str, Doc("version of the program")] = Field(default_factory=lambda: VERSION)
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of its line; a session played from its beginning is neither of the two."""
-        unsaid = {name for name in ("branch", "source") if getattr(self, name) is None}
-        return self.model_dump(mode="json", exclude=unsaid)
+        """Return the fields of the line."""
+        return self.model_dump(mode="json")
 
     def born(self) -> Self:
-        """Return the header with an id, made of all it says, and the present time."""
+        """Return the header with its id and the current time filled in."""
         return self.model_copy(update={"id": identity(self.fields()), "created": now()})
 
     @property
     def parent(self) -> "Header | None":
-        """The header of the session that it branched off, None if it did not."""
+        """The header of the session that this one branched off, or None."""
         if self.branch is None:
             return None
         return Header.model_validate_json(json.dumps(self.branch.parent))
 
     def at(self, turn: int) -> "Header":
-        """Return the header under which this turn was played, or what was asked after so many."""
+        """Return the header under which a turn was played: that of an ancestor if it is shared."""
         parent = self.parent
         if self.branch is None or parent is None or turn >= self.branch.at:
             return self
@@ -125,16 +136,24 @@ class Header(Line):
 
     @property
     def root(self) -> "Header":
-        """The header of the session that was played from its beginning."""
+        """The header of the session at the root of the tree of branches."""
         return self.at(-1)
+
+    def check_version(self, where: object) -> None:
+        """Raise TranscriptError unless the session has the current version of the format."""
+        if self.version != FORMAT_VERSION:
+            raise TranscriptError(
+                f"{where} has version {self.version} of the transcript format, which can be"
+                " analysed and plotted, but not resumed, verified, branched or rescored (that takes"
+                f" version {FORMAT_VERSION})"
+            )
 
 
 HEADER = TypeAdapter(Header)
-_NOT_SAID = frozenset({"id", "created", "icl_loop", SEAL})
-"""Fields of a header that say nothing of what the session is."""
+_NOT_IDENTIFYING = frozenset({"id", "created", "icl_loop", CHECKSUM_KEY})
 
 
 def identity(fields: Mapping[str, Any]) -> str:
-    """Return the id of the session whose header has these fields: a digest of what it says."""
-    said = {key: fields[key] for key in fields if key not in _NOT_SAID}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    """Return the id of the session whose first line has these fields: a digest of its contents."""
+    values = {key: fields[key] for key in fields if key not in _NOT_IDENTIFYING}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

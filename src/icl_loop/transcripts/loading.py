@@ -1,6 +1,6 @@
-"""Saved sessions, whole, wherever they are held: in transcripts, or in exports of transcripts.
+"""Loading saved sessions whole, from transcripts or from exports of transcripts.
 
-From an export they are rebuilt one at a time, so that no more than one is in memory.
+A session of an export is rebuilt when it is asked for, so that memory holds one at a time.
 """
 
 import base64
@@ -14,79 +14,42 @@ import polars as pl
 from pydantic import ValidationError
 
 from icl_loop.core.errors import TranscriptError
+from icl_loop.core.messages import Served, Usage
 from icl_loop.core.records import Note, Probe, Turn
-from icl_loop.transcripts import End, Header, Transcript, read
-from icl_loop.transcripts.exported_tables import Schema, beside, is_exported, table
-from icl_loop.transcripts.fields import note_of, probe_of, turn_of
+from icl_loop.core.validation_messages import complaint
 from icl_loop.transcripts.files import sources
-from icl_loop.transcripts.lines import NoteLine, ProbeLine, TurnLine, check_kept
-from icl_loop.transcripts.reader import first_line
+from icl_loop.transcripts.header import Header
+from icl_loop.transcripts.reader import Transcript, read, read_header
+from icl_loop.transcripts.schema import End, Entry, check_kept, entry_of, turns_before
+from icl_loop.transcripts.tables import (
+    LINES,
+    USAGE,
+    Schema,
+    beside,
+    columns,
+    is_exported,
+    nullable,
+    read_table,
+)
 
-_COUNTED = ("played", "probes", "notes")
-"""How many rows each table but that of sessions has of a session."""
+_COUNTS = {"turns": "played", "probes": "probes", "notes": "notes"}
+"""The column of sessions that counts the rows of each table."""
 _SESSION: Schema = {
-    "path": pl.String,
-    "header": pl.String,
-    "status": pl.String,
-    "ended": pl.String,
-    **dict.fromkeys(_COUNTED, pl.Int64),
+    **dict.fromkeys(("path", "header", "status", "ended"), pl.String),
+    **dict.fromkeys(_COUNTS.values(), pl.Int64),
 }
-_USAGE = ("prompt", "cached", "completion", "reasoning")
-_REQUEST: Schema = {
-    "path": pl.String,
-    "kept": pl.List(pl.List(pl.Int64)),
-    "request": pl.String,
-    "reply": pl.String,
-    "finish": pl.String,
-    "overflows": pl.Int64,
-    **dict.fromkeys(_USAGE, pl.Int64),
-    "served": pl.Boolean,
-    "served_model": pl.String,
-    "system_fingerprint": pl.String,
-    "label_logprobs": pl.String,
-    "latency_s": pl.Float64,
-    "attempts": pl.Int64,
-    "at": pl.String,
-}
-_JUDGED: Schema = {
-    "sample": pl.String,
-    "label": pl.String,
-    "answer": pl.String,
-    "outcome": pl.String,
-    "correct": pl.Boolean,
-}
-_MEASURED: Schema = {"limit": pl.Int64, "counted": pl.Int64, "prefix": pl.Int64}
-_TABLES: Mapping[str, Schema] = {
-    "turns": {
-        "turn": pl.Int64,
-        **_REQUEST,
-        **_JUDGED,
-        **_MEASURED,
-        "question": pl.String,
-        "picture": pl.Binary,
-        "told": pl.String,
-        "echo": pl.String,
-        "calibration": pl.Float64,
-    },
-    "probes": {"after_turn": pl.Int64, **_REQUEST, **_JUDGED},
-    "notes": {"after_turn": pl.Int64, **_REQUEST, **_MEASURED, "text": pl.String},
-}
-_MAY_MISS = frozenset(
-    {"served_model", "system_fingerprint", "label_logprobs", "answer", "picture", "echo"}
-) | frozenset(_MEASURED)
-"""Columns in which something may be missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedSession:
-    """The session of one transcript in an export.
+    """A session in an export.
 
     Attributes:
-        export: Where its turns are; the other tables are beside it.
+        export: The export.
         path: The transcript that was exported.
         header: Its first line.
-        end: How and when it ended, None if it can go on.
-        places: The first row and the number of rows, by table.
+        end: Status and time of its end, or None if it has not ended.
+        places: First row and number of rows in each table.
     """
 
     export: Path
@@ -95,24 +58,29 @@ class ExportedSession:
     end: tuple[str, str] | None
     places: Mapping[str, tuple[int, int]]
 
-    def of(self, name: str) -> list[dict[str, Any]]:
-        """Return the rows of a table."""
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Yield the entries of a table."""
         if not self.places[name][1]:
-            return []
-        schema = _TABLES[name]
-        whole = schema.keys() - _MAY_MISS
-        found = table(self.export, name, schema, whole, self.places[name])
-        if found.height < self.places[name][1] or (found["path"] != self.path).any():
+            return
+        model = LINES[name]
+        schema: Schema = {"path": pl.String, **columns(model)}
+        required = schema.keys() - nullable(model)
+        table = read_table(self.export, name, schema, required, self.places[name])
+        if table.height < self.places[name][1] or (table["path"] != self.path).any():
             raise TranscriptError(
-                f"{self.export} is not whole: its {name} are not those that"
+                f"{self.export} is damaged: its {name} are not those that"
                 f" {beside(self.export, 'sessions')} counts"
             )
-        return found.to_dicts()
+        kind = name.removesuffix("s")
+        for row in table.iter_rows(named=True):
+            entry = entry_of(model.model_validate({"type": kind, **_fields(row)}))
+            check_kept(entry)
+            yield entry
 
 
 @dataclass(frozen=True, slots=True)
 class SavedSessions:
-    """Saved sessions by the path of their transcript, in their order.
+    """Saved sessions by the path of their transcript, in order.
 
     Attributes:
         places: The transcript of each, or its rows in an export.
@@ -122,10 +90,10 @@ class SavedSessions:
 
     @classmethod
     def at(cls, paths: Iterable[Path]) -> "SavedSessions":
-        """Return the sessions of the transcripts or exports among `paths` and below folders.
+        """Return the sessions of the transcripts and exports among `paths` and below folders.
 
         Raises:
-            TranscriptError: A path does not exist, there is nothing saved, or an export is damaged.
+            TranscriptError: A path does not exist, there is no transcript, or an export is damaged.
         """
         places: dict[str, Path | ExportedSession] = {}
         for source in sources(paths):
@@ -133,13 +101,13 @@ class SavedSessions:
         return cls(places)
 
     def header(self, path: str) -> Header:
-        """Return what a session is, without its turns.
+        """Return the first line of a session.
 
         Raises:
-            TranscriptError: It is not said.
+            TranscriptError: It is missing or wrong.
         """
         place = self.places[path]
-        return header_of(place) if isinstance(place, Path) else _header(place)
+        return read_header(place) if isinstance(place, Path) else _header(place)
 
     def read(self, path: str) -> Transcript:
         """Return a session.
@@ -155,121 +123,72 @@ class SavedSessions:
         return map(self.read, self.places)
 
 
-def header_of(path: Path) -> Header:
-    """Return the first line of the transcript at `path`.
-
-    Raises:
-        TranscriptError: It is not the line of a session, or cannot be read.
-    """
-    try:
-        return Header.model_validate_json(first_line(path))
-    except ValueError:
-        raise TranscriptError(f"{path}, line 1 is not the line of a session") from None
-
-
 def _exported(export: Path) -> dict[str, Path | ExportedSession]:
-    """Return the sessions of an export, by the paths of their transcripts."""
-    known = table(export, "sessions", _SESSION, _SESSION.keys() - {"status", "ended"})
-    first = known.select(pl.col(_COUNTED).cum_sum() - pl.col(_COUNTED))
+    """Return the sessions of an export by the paths of their transcripts."""
+    counts = list(_COUNTS.values())
+    table = read_table(export, "sessions", _SESSION, _SESSION.keys() - {"status", "ended"})
+    first = table.select(pl.col(counts).cum_sum() - pl.col(counts))
     return {
         row["path"]: ExportedSession(
             export=export,
             path=row["path"],
             header=row["header"],
             end=None if row["status"] is None else (row["status"], row["ended"]),
-            places={
-                name: (before[count], row[count])
-                for name, count in zip(_TABLES, _COUNTED, strict=True)
-            },
+            places={name: (before[count], row[count]) for name, count in _COUNTS.items()},
         )
-        for row, before in zip(known.to_dicts(), first.to_dicts(), strict=True)
+        for row, before in zip(table.to_dicts(), first.to_dicts(), strict=True)
     }
 
 
-def _header(rows: ExportedSession) -> Header:
+def _header(saved: ExportedSession) -> Header:
     try:
-        return Header.model_validate_json(rows.header)
-    except ValueError:
-        place = beside(rows.export, "sessions")
+        return Header.model_validate_json(saved.header)
+    except ValidationError as error:
         raise TranscriptError(
-            f"{place} is not whole: the header of {rows.path} is not the line of a session"
+            f"{beside(saved.export, 'sessions')} is damaged: the header of {saved.path}:"
+            f" {complaint(error)}"
         ) from None
 
 
-def rebuilt(rows: ExportedSession) -> Transcript:
-    """Return the session that was exported, as `read` returns that of its transcript.
-
-    It has no bytes: those are of the file it was exported from.
+def rebuilt(saved: ExportedSession) -> Transcript:
+    """Return an exported session as `read` returns it from its transcript, with 0 `sound_bytes`.
 
     Raises:
         TranscriptError: The export is damaged; names it.
     """
-    header = _header(rows)
+    header = _header(saved)
     try:
-        turns = tuple(_turn(row, place) for place, row in enumerate(rows.of("turns")))
-        return Transcript(
-            path=Path(rows.path),
-            header=header,
-            turns=turns,
-            end=_end(rows, len(turns)),
-            sound_bytes=0,
-            probes=tuple(_probe(row, len(turns)) for row in rows.of("probes")),
-            notes=tuple(_note(row, len(turns)) for row in rows.of("notes")),
+        turns = [each for each in saved.entries("turns") if isinstance(each, Turn)]
+        probes = [each for each in saved.entries("probes") if isinstance(each, Probe)]
+        notes = [each for each in saved.entries("notes") if isinstance(each, Note)]
+        _check_order(turns, [*probes, *notes])
+        end = saved.end and End.model_validate(
+            {"status": saved.end[0], "turns": len(turns), "at": saved.end[1]}
         )
     except (ValueError, TypeError) as error:
-        raise TranscriptError(f"{rows.export} is not whole: {rows.path}, {_why(error)}") from None
+        reason = complaint(error) if isinstance(error, ValidationError) else str(error)
+        raise TranscriptError(f"{saved.export} is damaged: {saved.path}, {reason}") from None
+    return Transcript(Path(saved.path), header, tuple(turns), end, 0, tuple(probes), tuple(notes))
 
 
-def _why(error: Exception) -> str:
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-
-
-def _end(rows: ExportedSession, turns: int) -> End | None:
-    if rows.end is None:
-        return None
-    status, at = rows.end
-    return End.model_validate({"status": status, "turns": turns, "at": at})
-
-
-def _turn(row: Mapping[str, Any], place: int) -> Turn:
-    saved = TurnLine.model_validate({"type": "turn", **_fields(row)})
-    if saved.turn != place:
-        raise ValueError(f"turn {saved.turn} is in the place of turn {place}")
-    check_kept(saved.kept, place)
-    return turn_of(saved)
-
-
-def _probe(row: Mapping[str, Any], turns: int) -> Probe:
-    saved = ProbeLine.model_validate({"type": "probe", **_fields(row)})
-    _check_after(saved, turns)
-    return probe_of(saved)
-
-
-def _note(row: Mapping[str, Any], turns: int) -> Note:
-    saved = NoteLine.model_validate({"type": "note", **_fields(row)})
-    _check_after(saved, turns)
-    return note_of(saved)
-
-
-def _check_after(saved: ProbeLine | NoteLine, turns: int) -> None:
-    """Raise ValueError unless it was asked after turns that were played."""
-    if not 0 <= saved.after_turn <= turns:
-        raise ValueError(f"a {saved.type} after turn {saved.after_turn} of {turns}")
-    check_kept(saved.kept, saved.after_turn)
+def _check_order(turns: list[Turn], others: list[Probe | Note]) -> None:
+    """Raise ValueError unless turns are numbered from 0 and the other entries are between them."""
+    for number, turn in enumerate(turns):
+        if turn.index != number:
+            raise ValueError(f"turn {number} is numbered {turn.index}")
+    for other in others:
+        if not 0 <= turns_before(other) <= len(turns):
+            raise ValueError(f"after_turn is {turns_before(other)} of {len(turns)} turns")
 
 
 def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the line that a row was made of."""
-    served = {"model": row["served_model"], "system_fingerprint": row["system_fingerprint"]}
+    """Return the fields of the line from which a row was made."""
     picture, logprobs = row.get("picture"), row["label_logprobs"]
     return {
         **row,
-        "kept": [tuple(run) for run in row["kept"]],
-        "usage": {name: row[name] for name in _USAGE},
-        "served": served if row["served"] else None,
+        "kept": tuple(tuple(run) for run in row["kept"]),
+        "usage": Usage(**{name: row[name] for name in USAGE}),
+        "served": Served(row["served_model"], row["system_fingerprint"]) if row["served"] else None,
         "label_logprobs": None if logprobs is None else json.loads(logprobs),
         "picture": None if picture is None else base64.b64encode(picture),
     }

@@ -1,4 +1,4 @@
-"""Writing a transcript, line by line as a session is played."""
+"""Writing a transcript, line by line, as a session is played."""
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,45 +11,51 @@ from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.transcripts.checksum import with_checksum, without_checksum
 from icl_loop.transcripts.comparison import check_resumable, compare
 from icl_loop.transcripts.durable_append import DurableAppender, write_durably
-from icl_loop.transcripts.fields import event_fields, probe_fields
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.lines import End, EndStatus, line_of, now
 from icl_loop.transcripts.reader import has_whole_line, read, whole_lines
+from icl_loop.transcripts.schema import End, EndStatus, line_fields, line_of, now
 
 E = TypeVar("E", bound=Event | Probe)
 
 
 class TranscriptWriter:
-    """Appends the turns of one session to its transcript, each flushed to the disk at once.
+    """Appends the entries of a session to its transcript.
 
-    An existing transcript is gone on with: its turns are `saved`, a torn last line is cut off, and
-    turns that come again are compared with what is saved instead of being written twice.
+    An existing transcript is resumed: a torn last line is cut off, and entries that are already saved
+    are compared instead of written again.
+
+    Attributes:
+        path: The file.
+        saved: The turns that it held when it was opened.
+        events: Its turns and notes.
+        probes: Its probes.
+        end: Its last line, or None if the session has not ended.
     """
 
-    def __init__(self, path: Path, header: Header, journal: DurableAppender | None = None) -> None:
-        """Open or create the transcript at `path` for the session that `header` describes.
+    def __init__(self, path: Path, header: Header, appender: DurableAppender | None = None) -> None:
+        """Open or create the transcript of the session of `header`.
 
-        Turns are written through `journal` if there is one, else one by one.
+        Lines are flushed by `appender`, or each on its own if None.
 
         Raises:
-            SettingsMismatch: The file holds a session of other settings.
-            TranscriptError: The file is not a transcript.
+            SettingsMismatch: The file holds another session.
+            TranscriptError: The file is not a transcript of the current version.
             StoppedShort: It cannot be written.
         """
         self.path = path
-        self._journal = journal
+        self._appender = appender
         self.saved: tuple[Turn, ...] = ()
         self.events: tuple[Event, ...] = ()
         self.probes: tuple[Probe, ...] = ()
         self.end: End | None = None
         check_resumable(path, header)
         try:
-            self._file = self._go_on() if has_whole_line(path) else self._begin(header)
+            self._file = self._resume() if has_whole_line(path) else self._create(header)
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _go_on(self) -> FileIO:
-        """Return the file behind its last whole line, and take over what is saved in it."""
+    def _resume(self) -> FileIO:
+        """Read the transcript; return its file, positioned after the last complete line."""
         saved = read(self.path)
         self.saved, self.events = saved.turns, saved.events
         self.probes, self.end = saved.probes, saved.end
@@ -58,8 +64,8 @@ class TranscriptWriter:
         file.seek(saved.sound_bytes)
         return file
 
-    def _begin(self, header: Header) -> FileIO:
-        """Return a new file behind its first line."""
+    def _create(self, header: Header) -> FileIO:
+        """Return a new file that holds the first line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         file = self.path.open("wb", buffering=0)
         try:
@@ -75,38 +81,36 @@ class TranscriptWriter:
 
     def __exit__(self, *_: object) -> None:
         """Flush and close the file."""
-        if self._journal is None:
+        if self._appender is None:
             self._file.close()
             return
         try:
-            self._journal.close(self._file)
+            self._appender.close(self._file)
         except OSError as error:
             raise self._unwritable(error) from None
 
     async def record(self, entries: AsyncIterator[E]) -> AsyncIterator[E]:
-        """Yield each entry once it is written; with a journal, its flush may follow soon."""
+        """Yield each entry after writing it, or comparing it if it is already saved."""
         saved = iter(self.events)
         async for entry in entries:
-            if isinstance(entry, Probe):
-                self.add(entry)
-            elif before := next(saved, None):
+            if not isinstance(entry, Probe) and (before := next(saved, None)):
                 compare(before, entry)
             else:
-                self._write(event_fields(entry))
+                self._write(line_fields(entry))
             yield entry
 
     def add(self, probe: Probe) -> None:
         """Write a probe."""
-        self._write(probe_fields(probe))
+        self._write(line_fields(probe))
 
     def finish(self, status: EndStatus, turns: int) -> None:
-        """Write how the session ended, unless that is already written."""
+        """Write the last line, unless it is already written."""
         if self.end is None:
             self.end = End(status=status, turns=turns, at=now())
             self._write(self.end.model_dump(mode="json"))
 
     def _write(self, fields: Mapping[str, Any]) -> None:
-        write = write_durably if self._journal is None else self._journal.append
+        write = write_durably if self._appender is None else self._appender.append
         try:
             write(self._file, line_of(fields))
             links = os.fstat(self._file.fileno()).st_nlink
@@ -114,28 +118,29 @@ class TranscriptWriter:
             raise self._unwritable(error) from None
         if not links:
             raise StoppedShort(
-                f"{self.path} was removed while it was written, and its turns with it; put back a"
-                " copy if there is one, and run again to ask for the rest anew"
+                f"{self.path} was removed while it was being written, and its turns are lost;"
+                " restore a copy if there is one, and run again to replay the rest"
             )
 
     def _unwritable(self, error: OSError) -> StoppedShort:
         return StoppedShort(
             f"{self.path} cannot be written: {error.strerror}; the turns before are saved: make it"
-            " writable and run again to go on"
+            " writable and run again to resume"
         )
 
 
 def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
-    """Write a transcript that begins with these lines, whole or not at all.
+    """Create a transcript that starts with these lines, atomically.
 
     Raises:
         StoppedShort: It cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
+    lines = [line_of(header.born().fields()), *map(_with_new_checksum, lines)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb", buffering=0) as file:
-            write_durably(file, b"".join([line_of(header.born().fields()), *map(_resealed, lines)]))
+            write_durably(file, b"".join(lines))
         part.replace(path)
         _flush_directory(path.parent)
     except OSError as error:
@@ -143,19 +148,19 @@ def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
 
 
 def is_begun(path: Path, lines: Sequence[bytes]) -> bool:
-    """Whether the transcript at `path` need not be begun with these lines; one cut within them must."""
+    """Return whether the transcript at `path` exists and is not cut off within these lines."""
     if not has_whole_line(path):
         return False
-    held, shared = whole_lines(path)[1:], [*map(_resealed, lines)]
-    return held[: len(shared)] == shared or held != shared[: len(held)]
+    saved, shared = whole_lines(path)[1:], [*map(_with_new_checksum, lines)]
+    return saved[: len(shared)] == shared or saved != shared[: len(saved)]
 
 
-def _resealed(line: bytes) -> bytes:
+def _with_new_checksum(line: bytes) -> bytes:
     return with_checksum(without_checksum(line).removesuffix(b"\n")) + b"\n"
 
 
 def _flush_directory(path: Path) -> None:
-    """Make the new file's name survive a power cut; not every platform can."""
+    """Make the name of a new file survive a power cut, where the platform can."""
     if os.name != "posix":
         return
     descriptor = os.open(path, os.O_RDONLY)

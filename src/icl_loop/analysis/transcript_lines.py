@@ -1,0 +1,186 @@
+"""The lines of many transcripts as one polars frame, checked."""
+
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+from polars.exceptions import PolarsError
+from pydantic import TypeAdapter, ValidationError
+
+from icl_loop.core.errors import TranscriptError
+from icl_loop.transcripts.checksum import verify_checksums
+from icl_loop.transcripts.header import Header
+from icl_loop.transcripts.reader import complete_lines
+from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
+from icl_loop.transcripts.tables import USAGE, Schema, is_exported, json_column, nullable
+
+BATCH_BYTES = 32 * 2**20
+"""Bytes of transcripts that are read together."""
+SESSION_FIELDS = ("experiment", "arm", "stream", "turns", "labels")
+SCORED_FIELDS = ("turn", "sample", "label", "answer", "outcome", "correct")
+_TURN_FIELDS = (*SCORED_FIELDS, "told", "kept", "latency_s", "counted", "prefix", "usage")
+_SCHEMA: Schema = {
+    **{name: json_column(Header, name) for name in ("type", "format", "version", *SESSION_FIELDS)},
+    **{name: json_column(TurnLine, name) for name in _TURN_FIELDS},
+    "status": json_column(End, "status"),
+}
+_REQUIRED = tuple(name for name in _TURN_FIELDS if name not in nullable(TurnLine))
+_SPANS = TypeAdapter(list[tuple[int, int]])
+_MAX_TURN = 2**31
+
+
+def batches_of(files: Sequence[Path], size: int = BATCH_BYTES) -> Iterator[list[Path]]:
+    """Yield the files in batches of about `size` bytes, which bounds the memory used.
+
+    An export is a batch of its own.
+    """
+    batch: list[Path] = []
+    total = 0
+    for file in files:
+        if is_exported(file):
+            yield from ([batch, [file]] if batch else [[file]])
+            batch, total = [], 0
+            continue
+        batch.append(file)
+        total += _size(file)
+        if total >= size:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError as error:
+        raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
+
+
+def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:
+    """Return the complete lines of transcripts, with the fields that are analysed and `more`.
+
+    Beside the fields there are `path`, the number of the `line`, `exposure` (past turns shown) and the
+    `latest` turn shown; `kept` is JSON text.
+
+    Raises:
+        TranscriptError: A line is not of the format, or in the wrong place; names file and line.
+    """
+    lines = _parsed_lines(files, {**_SCHEMA, **(more or {})})
+    _check_places(lines)
+    return lines
+
+
+def is_scored_right() -> pl.Expr:
+    """Return whether the answer of a turn is its label."""
+    return (pl.col("answer") == pl.col("label")).fill_null(value=False)
+
+
+def _parsed_lines(files: Sequence[Path], schema: Schema) -> pl.DataFrame:
+    texts = [_verified_lines(file) for file in files]
+    counts = [len(each) for each in texts]
+    lines = _parse(b"\n".join(chain.from_iterable(texts)), schema)
+    if lines is None or lines.height != sum(counts):
+        raise _first_unreadable(files, texts, schema)
+    places = pl.DataFrame(
+        {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
+        schema={"path": pl.String, "line": pl.List(pl.Int64)},
+    ).explode("line")
+    placed = pl.concat([places, lines], how="horizontal")
+    return placed.join(_exposures(lines["kept"]), on="kept", how="left", maintain_order="left")
+
+
+def _verified_lines(path: Path) -> list[bytes]:
+    lines, torn = complete_lines(path)
+    verify_checksums(path, lines, torn)
+    return lines
+
+
+def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
+    try:
+        return pl.read_ndjson(BytesIO(data), schema=schema)
+    except PolarsError:
+        return None
+
+
+def _first_unreadable(
+    files: Sequence[Path], texts: Sequence[list[bytes]], schema: Schema
+) -> TranscriptError:
+    """Return the error that names the first line that does not parse."""
+    for path, lines in zip(files, texts, strict=True):
+        for number, line in enumerate(lines, start=1):
+            parsed = _parse(line, schema)
+            if parsed is None or parsed.height != 1:
+                return TranscriptError(f"{path}, line {number} is not a line of a transcript")
+    return TranscriptError(f"{files[0]} or a file after it is not a transcript")
+
+
+def _exposures(kept: pl.Series) -> pl.DataFrame:
+    """Return `exposure` and `latest` for each distinct text of `kept`; null if it is invalid."""
+    texts = kept.drop_nulls().unique()
+    rows = [_exposure(text) for text in texts]
+    shown = pl.DataFrame(rows, schema={"exposure": pl.Int64, "latest": pl.Int64}, orient="row")
+    return shown.insert_column(0, texts)
+
+
+def _exposure(text: str) -> tuple[int | None, int | None]:
+    try:
+        spans = _SPANS.validate_json(text, strict=True)
+    except ValidationError:
+        return None, None
+    exposure, latest = 0, -1
+    for first, last in sorted(spans):
+        if not latest < first <= last <= _MAX_TURN:
+            return None, None
+        exposure, latest = exposure + last - first + 1, last
+    return exposure, latest
+
+
+def _check_places(lines: pl.DataFrame) -> None:
+    """Raise TranscriptError, naming the first one, if a line is incomplete or in the wrong place."""
+    kind = pl.col("type")
+    is_turn, is_end = kind == "turn", kind == "end"
+    turns_before = is_turn.cum_sum().over("path") - 1
+    ends_before = (is_end.cum_sum() - is_end).over("path")
+    score = [
+        pl.col(name).cast(pl.String).fill_null("null") for name in ("answer", "label", "correct")
+    ]
+    wrong = (
+        pl.when(pl.col("line") == 1)
+        .then(pl.when(~_is_header()).then(pl.lit("a session line must come first")))
+        .when(ends_before > 0)
+        .then(pl.lit("the session has already ended"))
+        .when(is_turn & ~_is_complete_turn())
+        .then(pl.lit("the turn is incomplete"))
+        .when(is_turn & (pl.col("correct") != is_scored_right()))
+        .then(pl.format("answer {}, label {} and correct {} do not agree", *score))
+        .when(is_turn & (pl.col("turn") != turns_before))
+        .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
+        .when(is_end & pl.col("status").is_null())
+        .then(pl.lit("the end has no status"))
+        .when(~kind.is_in(["turn", "note", "end", "probe"]).fill_null(value=False))
+        .then(pl.lit("its type is unknown"))
+    )
+    found = lines.select("path", "line", wrong=wrong).drop_nulls("wrong")
+    for path, line, what in found.head(1).iter_rows():
+        raise TranscriptError(f"{path}, line {line} is not a line of a transcript: {what}")
+
+
+def _is_header() -> pl.Expr:
+    return pl.all_horizontal(
+        (pl.col("type") == "session").fill_null(value=False),
+        (pl.col("format") == FORMAT).fill_null(value=False),
+        pl.col("version").is_between(1, FORMAT_VERSION).fill_null(value=False),
+        pl.all_horizontal(pl.col(SESSION_FIELDS).is_not_null()),
+        (pl.col("labels").list.len() > 0).fill_null(value=False),
+    )
+
+
+def _is_complete_turn() -> pl.Expr:
+    return pl.all_horizontal(
+        pl.all_horizontal(pl.col(_REQUIRED).is_not_null()),
+        *(pl.col("usage").struct.field(name).is_not_null() for name in USAGE),
+        (pl.col("latest") < pl.col("turn")).fill_null(value=False),
+    )

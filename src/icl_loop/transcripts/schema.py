@@ -1,0 +1,212 @@
+"""The transcript format: every field of every line, declared once.
+
+Writing, reading, the columns of frames and exports, and the tables in `docs/transcripts.md` derive
+from these models. The first line, `Header`, is in `header`. A field of a turn, note or probe has
+the name of the attribute that holds it in `core.records`, or in the `Reply`.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+
+from icl_loop.core.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
+from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
+from icl_loop.transcripts.checksum import CHECKSUM_KEY, with_checksum
+
+FORMAT = "icl-loop/transcript"
+FORMAT_VERSION: Final = 2
+"""The version that is written. Version 1 can still be analysed and plotted."""
+
+Entry = Turn | Note | Probe
+EndStatus = Literal["complete", "context_full", "budget", "stopped"]
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
+@dataclass(frozen=True, slots=True)
+class Doc:
+    """The meaning of a field, and the format version that introduced it."""
+
+    meaning: str
+    since: int = 1
+
+
+class Line(BaseModel):
+    """A line of a transcript, or a table in one; unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class ExchangeLine(Line):
+    """The fields that turns, notes and probes share: a request and the model's reply."""
+
+    kept: Annotated[tuple[Span, ...], Doc("past turns that the request showed, as runs")]
+    request: Annotated[str, Doc("fingerprint of the request")]
+    reply: Annotated[str, Doc("the model's reply, verbatim")]
+    finish: Annotated[Finish, Doc("why the model stopped")] = "stop"
+    overflows: Annotated[Int64, Doc("longer requests that the model rejected first")] = 0
+    limit: Annotated[
+        Int64 | None, Doc("most tokens of later requests, after rejected ones", since=2)
+    ] = None
+    counted: Annotated[Int64 | None, Doc("tokens of the request, counted locally")] = None
+    prefix: Annotated[
+        Int64 | None, Doc("how many of these it shares with the start of the previous request")
+    ] = None
+    usage: Annotated[
+        Usage,
+        Doc("tokens as the endpoint counted them: `prompt`, `cached`, `completion`, `reasoning`"),
+    ]
+    served: Annotated[
+        Served | None, Doc("`model` and `system_fingerprint` as the endpoint reported them")
+    ] = None
+    label_logprobs: Annotated[
+        dict[str, float] | None, Doc("natural-log probability of each label, if reported")
+    ]
+    latency_s: Annotated[float, Doc("seconds from the first attempt to the reply")]
+    attempts: Annotated[Int64, Doc("requests sent until one was answered")]
+    at: Annotated[str, Doc("when the reply arrived: ISO 8601, UTC")]
+
+
+class TurnLine(ExchangeLine):
+    """One sample asked, answered, scored and fed back."""
+
+    type: Literal["turn"]
+    turn: Annotated[Int64, Doc("position in the session, from 0")]
+    sample: Annotated[str, Doc("id of the sample")]
+    label: Annotated[str, Doc("the correct label, as the model was shown it")]
+    question: Annotated[str, Doc("text of the message that asked about the sample")]
+    picture: Annotated[
+        Base64Bytes | None, Doc("the image of that message: a PNG file in base64")
+    ] = None
+    answer: Annotated[str | None, Doc("the label parsed from the reply, if any")]
+    outcome: Annotated[Outcome, Doc("how parsing went")]
+    correct: Annotated[bool, Doc("whether the answer is the label")]
+    told: Annotated[str, Doc("the feedback that the model was shown")]
+    echo: Annotated[str | None, Doc("the reply as later requests show it, if not verbatim")] = None
+    calibration: Annotated[
+        float, Doc("tokens reported per token counted locally, estimated from the turns before")
+    ] = 1.0
+
+
+class NoteLine(ExchangeLine):
+    """The model's summary of the turns so far, requested between turns."""
+
+    type: Literal["note"]
+    after_turn: Annotated[Int64, Doc("turns played before it")]
+    text: Annotated[str, Doc("the reply as later requests show it, cut to the token limit")]
+
+
+class ProbeLine(ExchangeLine):
+    """A held-out sample asked in a fork of the session."""
+
+    type: Literal["probe"]
+    after_turn: Annotated[Int64, Doc("turns played before it")]
+    sample: Annotated[str, Doc("id of the sample")]
+    label: Annotated[str, Doc("the correct label, as the model was shown it")]
+    answer: Annotated[str | None, Doc("the label parsed from the reply, if any")]
+    outcome: Annotated[Outcome, Doc("how parsing went")]
+    correct: Annotated[bool, Doc("whether the answer is the label")]
+
+
+class End(Line):
+    """The last line of a session that has ended."""
+
+    type: Literal["end"] = "end"
+    status: Annotated[EndStatus, Doc("why the session ended")]
+    turns: Annotated[Int64, Doc("turns played")]
+    at: Annotated[str, Doc("when it ended: ISO 8601, UTC")]
+
+
+LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
+    Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
+)
+"""Any line but the first."""
+_MODELS: Mapping[type[Entry], type[ExchangeLine]] = {
+    Turn: TurnLine,
+    Note: NoteLine,
+    Probe: ProbeLine,
+}
+_OF_REPLY = tuple(each.name for each in fields(Reply) if each.name != "text")
+
+
+def field_names(model: type[Line]) -> list[str]:
+    """Return the fields of a line in the order in which they are written."""
+    own = [name for name in model.model_fields if name not in ExchangeLine.model_fields]
+    return own + [name for name in model.model_fields if name in ExchangeLine.model_fields]
+
+
+_NAMES = {record: field_names(model)[1:] for record, model in _MODELS.items()}
+
+
+def line_fields(entry: Entry) -> dict[str, Any]:
+    """Return the fields of the line that holds a turn, note or probe."""
+    reply = entry.reply
+    values = vars(entry) | {name: getattr(reply, name) for name in _OF_REPLY}
+    values["reply"], values["usage"] = reply.text, asdict(reply.usage)
+    values["served"] = reply.served and asdict(reply.served)
+    if isinstance(entry, Turn):
+        images = [part.png for part in entry.question.parts if isinstance(part, Image)]
+        values |= {
+            "turn": entry.index,
+            "question": entry.question.text,
+            "picture": base64.b64encode(images[0]).decode() if images else None,
+            "correct": entry.feedback.correct,
+            "told": entry.feedback.told,
+        }
+    names = _NAMES[type(entry)]
+    return {"type": type(entry).__name__.lower(), **{name: values[name] for name in names}}
+
+
+def entry_of(line: TurnLine | NoteLine | ProbeLine) -> Entry:
+    """Return the turn, note or probe that a line holds."""
+    values = {name: value for name, value in line if name != "type"}
+    reply = Reply(values.pop("reply"), **{name: values.pop(name) for name in _OF_REPLY})
+    if isinstance(line, NoteLine):
+        return Note(reply=reply, **values)
+    if isinstance(line, ProbeLine):
+        return Probe(reply=reply, **values)
+    return Turn(
+        index=values.pop("turn"),
+        question=_question(values.pop("question"), values.pop("picture")),
+        feedback=Feedback(values.pop("correct"), values.pop("told")),
+        reply=reply,
+        **values,
+    )
+
+
+def _question(text: str, image: bytes | None) -> Message:
+    if image is None:
+        return user(text)
+    return Message("user", (*([Text(text)] if text else []), Image(image)))
+
+
+def turns_before(entry: Entry) -> int:
+    """Return how many turns were played before a turn, note or probe."""
+    return entry.index if isinstance(entry, Turn) else entry.after_turn
+
+
+def check_kept(entry: Entry) -> None:
+    """Raise ValueError unless `kept` holds runs of earlier turns that do not overlap."""
+    following, played = 0, turns_before(entry)
+    for first, last in sorted(entry.kept):
+        if not following <= first <= last < played:
+            raise ValueError(
+                f"kept: [{first}, {last}] is not a run of the {played} turns before it"
+            )
+        following = last + 1
+
+
+def line_of(fields: Mapping[str, Any]) -> bytes:
+    """Return the line that holds these fields, ending in a new checksum."""
+    values = {name: value for name, value in fields.items() if name != CHECKSUM_KEY}
+    text = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+    return with_checksum(text.encode()) + b"\n"
+
+
+def now() -> str:
+    """Return the current time in the format of transcripts."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
