@@ -30,7 +30,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from builders import transcripts_of
-from endpoint import Answer, Endpoint, completion, serving
+from endpoint import Endpoint, Response, completion, serving
 from icl_loop import Run, parse
 from icl_loop.experiment import Experiment
 from icl_loop.runner.engines.ray import cluster, on_ray
@@ -160,11 +160,11 @@ class Trial:
             f" {'yes' if same else 'NO':>5}"
         )
 
-    def _answer(self, asked: Mapping[str, Any]) -> Answer:
+    def _answer(self, asked: Mapping[str, Any]) -> Response:
         """Return an answer that depends only on the request."""
         said = "".join(message["content"] for message in asked["messages"])
         label = "ab"[hashlib.sha256(said.encode()).digest()[0] % 2]
-        return Answer(body=completion(f"Answer: {label}").body, delay_s=self.delay_s)
+        return Response(body=completion(f"Answer: {label}").body, delay_s=self.delay_s)
 
 
 def experiment(endpoint: Endpoint, turns: int) -> Experiment:

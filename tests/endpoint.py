@@ -1,4 +1,4 @@
-"""A scripted chat-completions endpoint on loopback, for speaking to over real HTTP."""
+"""A scripted chat-completions endpoint on loopback."""
 
 import json
 import time
@@ -9,15 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+from icl_loop.core.messages import Message, assistant, system, user
+from icl_loop.models.limits import Budget, PromptBound, RateLimiter
+from icl_loop.models.openai import OpenAIModel
+from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
+
 
 @dataclass(frozen=True)
-class Answer:
-    """What the endpoint does with one request: a status, a body, or a connection that breaks."""
+class Response:
+    """A scripted response, or a closed connection."""
 
     status: int = 200
     body: bytes = b""
     content_type: str = "application/json"
-    hang_up: bool = False
+    disconnect: bool = False
     delay_s: float = 0.0
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -36,9 +41,9 @@ def completion(
     *,
     usage: Mapping[str, Any] | None = USAGE,
     headers: Mapping[str, str] | None = None,
-    **choice: Any,  # noqa: ANN401  fields of the wire
-) -> Answer:
-    """Return the answer of a sound endpoint."""
+    **choice: Any,  # noqa: ANN401  any field of a choice
+) -> Response:
+    """Return a response with a completion."""
     body = {
         "id": "chatcmpl-1",
         "object": "chat.completion",
@@ -55,17 +60,17 @@ def completion(
         "system_fingerprint": "fp_1",
         "usage": usage,
     }
-    return Answer(body=json.dumps(body).encode(), headers=headers or {})
+    return Response(body=json.dumps(body).encode(), headers=headers or {})
 
 
-def error(status: int, message: str = "no") -> Answer:
-    """Return the answer of an endpoint that refuses."""
-    return Answer(status, json.dumps({"error": {"message": message}}).encode())
+def error(status: int, message: str = "no") -> Response:
+    """Return an error response."""
+    return Response(status, json.dumps({"error": {"message": message}}).encode())
 
 
 @dataclass
 class Endpoint:
-    """The address, and what has been asked so far."""
+    """The base URL, and the requests so far."""
 
     base_url: str
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -73,12 +78,12 @@ class Endpoint:
     headers: list[dict[str, str]] = field(default_factory=list)
 
 
-Script = Sequence[Answer | Callable[[dict[str, Any]], Answer]]
+Script = Sequence[Response | Callable[[dict[str, Any]], Response]]
 
 
 @contextmanager
-def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
-    """Serve `answers` in order, the last one for ever after; list these models."""
+def serving(responses: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
+    """Serve `responses` in order, repeating the last one, and a list of `models`."""
     endpoint = Endpoint("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,36 +91,36 @@ def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
 
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
-            asked = json.loads(self.rfile.read(length))
-            scripted = answers[min(len(endpoint.requests), len(answers) - 1)]
-            answer = scripted if isinstance(scripted, Answer) else scripted(asked)
-            endpoint.requests.append({"path": self.path, **asked})
+            request = json.loads(self.rfile.read(length))
+            scripted = responses[min(len(endpoint.requests), len(responses) - 1)]
+            response = scripted if isinstance(scripted, Response) else scripted(request)
+            endpoint.requests.append({"path": self.path, **request})
             endpoint.keys.append(self.headers["Authorization"])
             endpoint.headers.append({key.lower(): text for key, text in self.headers.items()})
-            time.sleep(answer.delay_s)
-            if answer.hang_up:
+            time.sleep(response.delay_s)
+            if response.disconnect:
                 self.close_connection = True
                 return
-            self._send(answer)
+            self._send(response)
 
         def do_GET(self) -> None:
             listed = {
                 "object": "list",
                 "data": [{"id": name, "object": "model"} for name in models],
             }
-            self._send(Answer(body=json.dumps(listed).encode()))
+            self._send(Response(body=json.dumps(listed).encode()))
 
-        def _send(self, answer: Answer) -> None:
-            self.send_response(answer.status)
-            for name, value in answer.headers.items():
+        def _send(self, response: Response) -> None:
+            self.send_response(response.status)
+            for name, value in response.headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Type", answer.content_type)
-            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_header("Content-Type", response.content_type)
+            self.send_header("Content-Length", str(len(response.body)))
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(response.body)
 
         def log_message(self, *_: object) -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
@@ -127,3 +132,28 @@ def serving(answers: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
         finally:
             server.shutdown()
             thread.join()
+
+
+CONVERSATION = [system("s"), user("q0"), assistant("a0"), user("told"), user("q1")]
+
+
+FAST = RetryPolicy(allowance_s=20.0, startup_allowance_s=2.0, first_wait_s=0.001, max_wait_s=0.02)
+
+
+def retrying(
+    endpoint: Endpoint,
+    budget: Budget | None = None,
+    rate_limiter: RateLimiter | None = None,
+    count: Callable[[Sequence[Message]], int] = len,
+    retry: RetryPolicy = FAST,
+) -> RetryingModel:
+    """Return a model that retries after very short waits."""
+    policy = RequestPolicy(
+        rate_limiter=rate_limiter or RateLimiter(),
+        budget=budget or Budget(),
+        retry=retry,
+        prompt_bound=PromptBound(count),
+        max_completion_tokens=10,
+        cost=lambda usage: usage.prompt / 1e6,
+    )
+    return RetryingModel(OpenAIModel("tiny", base_url=endpoint.base_url), policy)

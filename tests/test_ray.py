@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from builders import experiment, transcripts_of
-from endpoint import Answer, Endpoint, completion, serving
+from endpoint import Endpoint, Response, completion, serving
 from icl_loop.core.errors import BudgetSpent, StoppedShort
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
@@ -46,12 +46,12 @@ ARMS = [
 ]
 
 
-def answered(asked: Mapping[str, Any], delay_s: float = 0.0) -> Answer:
+def answered(asked: Mapping[str, Any], delay_s: float = 0.0) -> Response:
     """Return an answer that depends only on the request."""
     said = "".join(message["content"] for message in asked["messages"])
     digit = hashlib.sha256(said.encode()).digest()[0] % 10
     answer = completion(f"Answer: {digit}")
-    return Answer(body=answer.body, delay_s=delay_s)
+    return Response(body=answer.body, delay_s=delay_s)
 
 
 def asking(endpoint: Endpoint, **changes: Any) -> Experiment:  # noqa: ANN401  as `experiment`
@@ -146,9 +146,9 @@ def limits_kept(tmp_path: Path) -> None:
     """Rate limit and budget hold for all workers together, retries included."""
     arrived: list[float] = []
 
-    def answer(asked: dict[str, Any]) -> Answer:
+    def answer(asked: dict[str, Any]) -> Response:
         arrived.append(time.monotonic())
-        return Answer(500, b"{}") if len(arrived) == 5 else answered(asked)
+        return Response(500, b"{}") if len(arrived) == 5 else answered(asked)
 
     with serving([answer]) as endpoint:
         limits, context = {"requests_per_minute": PER_MINUTE}, {"policy": "stateless"}

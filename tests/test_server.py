@@ -1,4 +1,4 @@
-"""The laws of our own endpoint, over real HTTP and with the real client."""
+"""The server, over real HTTP and with OpenAI's own client."""
 
 import asyncio
 import base64
@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from builders import played, session
-from icl_loop.core.errors import InputError, ModelUnavailable
+from icl_loop.core.errors import InputError, ModelUnavailable, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system, user
 from icl_loop.core.tokens import (
     CACHE_STEP,
@@ -48,16 +48,16 @@ from icl_loop.server.app import MAX_BODY_BYTES
 from icl_loop.server.faults import INVALID_BODIES
 
 NAME = "reference/nearest"
-LAST_WORDS = CallableModel(lambda messages: f"You said: {messages[-1].text}\n\n So be it. ")
+ECHO = CallableModel(lambda messages: f"You said: {messages[-1].text}\n\n Goodbye. ")
 HELLO = [{"role": "system", "content": "s"}, {"role": "user", "content": "hello there"}]
 TLS = ssl.create_default_context()
-"""Made once, as it is slow to make and nothing here is encrypted."""
+"""Created once, because that is slow; nothing here is encrypted."""
 SMALL = json.dumps({"model": "m", "messages": HELLO}).encode()
 
 
 @contextmanager
 def served(
-    model: ChatModel = LAST_WORDS,
+    model: ChatModel = ECHO,
     log: RequestLog | None = None,
     **settings: Any,  # noqa: ANN401  any field of ServerSettings
 ) -> Iterator[str]:
@@ -68,14 +68,14 @@ def served(
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[str]:
-    """The address of a server that does nothing special, and whose counts nobody looks at."""
+    """The address of a shared server with default settings."""
     with served() as url:
         yield url
 
 
 @asynccontextmanager
 async def client(url: str, key: str = "x") -> AsyncIterator[openai.AsyncOpenAI]:
-    """Speak to an endpoint with the real client, which asks once."""
+    """Return OpenAI's client without retries."""
     http_client = openai.DefaultAsyncHttpxClient(verify=TLS)
     made = openai.AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=http_client)
     async with made:
@@ -83,20 +83,18 @@ async def client(url: str, key: str = "x") -> AsyncIterator[openai.AsyncOpenAI]:
 
 
 async def ask(url: str, messages: object = HELLO, **fields: Any) -> Any:  # noqa: ANN401  as the client types it
-    """Ask `m` once with the real client."""
-    async with client(url) as asking:
-        return await asking.chat.completions.create(
-            **{"model": "m", "messages": messages, **fields}
-        )
+    """Request a completion from `m`."""
+    async with client(url) as api:
+        return await api.chat.completions.create(**{"model": "m", "messages": messages, **fields})
 
 
-class Line:
-    """One connection on which anything may be said."""
+class Connection:
+    """One connection for arbitrary requests."""
 
     def __init__(self, url: str) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
 
-    def __enter__(self) -> "Line":
+    def __enter__(self) -> "Connection":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,21 +107,21 @@ class Line:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Mapping[str, str], bytes]:
-        """Return status, headers and body of the answer."""
+        """Return status, headers and body of the response."""
         self._connection.request(method, path, body, dict(headers or {}))
         response = self._connection.getresponse()
         names = {name.lower(): value for name, value in response.getheaders()}
         return response.status, names, response.read()
 
     def get(self, path: str) -> Any:  # noqa: ANN401  any JSON
-        """Return what stands at a path."""
+        """Return the JSON at a path."""
         status, _, body = self.send(b"", path, "GET")
         assert status == 200
         return json.loads(body)
 
 
 def error_of(body: bytes) -> dict[str, Any]:
-    """Return the error of a body that has OpenAI's shape of one."""
+    """Return the error in a body that has OpenAI's error format."""
     error = json.loads(body)["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert isinstance(error["message"], str)
@@ -131,7 +129,7 @@ def error_of(body: bytes) -> dict[str, Any]:
 
 
 def recording(asked: list[Sequence[Message]], reply: Reply | None = None) -> ChatModel:
-    """Return a model that keeps what it is asked."""
+    """Return a model that records the conversations it gets."""
 
     class Recording:
         async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -141,11 +139,11 @@ def recording(asked: list[Sequence[Message]], reply: Reply | None = None) -> Cha
     return Recording()
 
 
-# ---- shapes ------------------------------------------------------------------------------
+# ---- formats -----------------------------------------------------------------------------
 
 
-async def test_a_completion_has_the_shape_of_openais() -> None:
-    """The client reads a completion with every field that OpenAI's has, and the counts add up."""
+async def test_completion_format() -> None:
+    """A completion has every field of OpenAI's completions, and its token counts add up."""
     reply = Reply("Answer: 3", usage=Usage(reasoning=5), finish="length")
     with served(recording([], reply)) as url:
         completion: ChatCompletion = await ask(url)
@@ -168,8 +166,8 @@ async def test_a_completion_has_the_shape_of_openais() -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 5
 
 
-async def test_the_prompt_is_counted_as_the_budget_counts_it() -> None:
-    """The prompt's tokens are those of its messages and of the request, by the counter set."""
+async def test_prompt_tokens() -> None:
+    """Prompt tokens are those of the messages and the request, by the counter in the settings."""
     counter = ESTIMATORS["cl100k_base"]
     with served(counter=counter) as url:
         completion = await ask(url)
@@ -178,15 +176,15 @@ async def test_the_prompt_is_counted_as_the_budget_counts_it() -> None:
 
 
 @pytest.mark.parametrize("usage", [True, False])
-async def test_streaming_says_the_same(plain: str, usage: bool) -> None:  # noqa: FBT001  a parameter of the test
-    """The pieces of a streamed answer joined are the answer; the usage is stated if asked for."""
+async def test_streaming(plain: str, usage: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """The streamed pieces join to the reply; the usage is included on request."""
     text = "Why \n\n usage is " + str(usage)
     messages = [{"role": "user", "content": text}]
     whole = await ask(plain, messages)
     stream = await ask(plain, messages, stream=True, stream_options={"include_usage": usage})
     chunks = [chunk async for chunk in stream]
-    with Line(plain) as line:
-        _, headers, body = line.send(SMALL[:-1] + b',"stream":true}')
+    with Connection(plain) as connection:
+        _, headers, body = connection.send(SMALL[:-1] + b',"stream":true}')
     said = [chunk.choices[0] for chunk in chunks if chunk.choices]
     joined = "".join(choice.delta.content or "" for choice in said)
     assert joined == whole.choices[0].message.content
@@ -200,19 +198,19 @@ async def test_streaming_says_the_same(plain: str, usage: bool) -> None:  # noqa
     assert body.endswith(b"\n\ndata: [DONE]\n\n")
 
 
-async def test_models_are_listed() -> None:
-    """All models are listed, and each is described under its name, slashes included."""
+async def test_model_list() -> None:
+    """All models are listed, and each can be retrieved by name, even with a slash."""
     models = {NAME: open_model(NAME), "simulated/chance": open_model("simulated/chance")}
     with serving(build_app(models, settings=ServerSettings())) as url:
-        async with client(url) as asking:
-            assert [model.id async for model in asking.models.list()] == list(models)
-            assert (await asking.models.retrieve(NAME)).id == NAME
+        async with client(url) as api:
+            assert [model.id async for model in api.models.list()] == list(models)
+            assert (await api.models.retrieve(NAME)).id == NAME
             with pytest.raises(openai.NotFoundError, match="did you mean 'simulated/chance'"):
-                await asking.models.retrieve("simulated/chanse")
+                await api.models.retrieve("simulated/chanse")
 
 
-async def test_what_the_model_is_asked() -> None:
-    """Roles, texts, parts and pictures reach the model as they were sent."""
+async def test_messages_reach_the_model() -> None:
+    """Roles, texts, parts and images reach the model as they were sent."""
     asked: list[Sequence[Message]] = []
     png = b"\x89PNG\r\n\x1a\n and the rest"
     url_of_png = "data:image/png;base64," + base64.b64encode(png).decode()
@@ -256,10 +254,8 @@ SCHEMA = {
         (Reply("Answer: 3", finish="length"), "Answer: 3", None),
     ],
 )
-async def test_a_schema_wraps_the_answer(
-    reply: Reply, content: str | None, refusal: str | None
-) -> None:
-    """Asked for JSON with one enum, the answer read from the reply is its value; else it refuses."""
+async def test_schema(reply: Reply, content: str | None, refusal: str | None) -> None:
+    """With a schema the parsed answer is returned as JSON; a reply without one is a refusal."""
     with served(ScriptedModel([reply, reply])) as url:
         completion = await ask(url, response_format=SCHEMA)
         stream = await ask(url, response_format=SCHEMA, stream=True)
@@ -271,7 +267,7 @@ async def test_a_schema_wraps_the_answer(
 
 
 async def test_label_logprobs() -> None:
-    """Log probabilities stand at the label, the likeliest first; the tokens joined are the text."""
+    """The label's token lists log probabilities in order, and the tokens join to the text."""
     known = {"3": -0.1, "4": -2.5, "5": float("-inf")}
     reply = Reply("Not 4.\nAnswer: 3", label_logprobs=known)
     with served(ScriptedModel([reply, reply, Reply("Answer: 3")])) as url:
@@ -295,21 +291,23 @@ async def test_label_logprobs() -> None:
 turns = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12)
 
 
-def test_cached_tokens_are_those_of_the_longest_prefix_asked_before() -> None:
-    """A request reports the leading messages that an earlier one began with, in steps of 128.
+def test_cached_tokens() -> None:
+    """Cached tokens are those of the longest prefix of an earlier request, in steps of 128.
 
-    They are none at first and for another model, and never more than the prompt.
+    They are zero at first and for another model, and at most the prompt tokens.
     """
     counter = ESTIMATORS["o200k_base"]
     said = {mark: f"{mark} 0.1" * 30 for mark in "abcdef"}
-    app = build_app({"m": LAST_WORDS, "other": LAST_WORDS}, settings=ServerSettings())
+    app = build_app({"m": ECHO, "other": ECHO}, settings=ServerSettings())
     numbers = count()
 
-    with serving(app) as url, Line(url) as line:
+    with serving(app) as url, Connection(url) as connection:
 
         def cached(model: str, texts: list[str]) -> int:
             messages = [{"role": "user", "content": text} for text in texts]
-            _, _, body = line.send(json.dumps({"model": model, "messages": messages}).encode())
+            _, _, body = connection.send(
+                json.dumps({"model": model, "messages": messages}).encode()
+            )
             usage = json.loads(body)["usage"]
             tokens: int = usage["prompt_tokens_details"]["cached_tokens"]
             assert tokens <= usage["prompt_tokens"]
@@ -317,7 +315,7 @@ def test_cached_tokens_are_those_of_the_longest_prefix_asked_before() -> None:
 
         @given(st.lists(turns, min_size=1, max_size=6))
         def check(conversations: list[list[str]]) -> None:
-            first = f"conversation {next(numbers)}"  # no example has begun like this before
+            first = f"conversation {next(numbers)}"  # no earlier example has this prefix
             before: list[list[str]] = []
             for marks in conversations:
                 texts = [first, *(said[mark] for mark in marks)]
@@ -336,8 +334,8 @@ def shared(one: Sequence[str], other: Sequence[str]) -> int:
     return alike.index(False) if False in alike else len(alike)
 
 
-async def test_a_conversation_that_goes_on_is_cached_more_and_more(plain: str) -> None:
-    """From turn to turn the cached tokens grow with the conversation, and stay below the prompt."""
+async def test_cached_tokens_grow_with_the_conversation(plain: str) -> None:
+    """From turn to turn the cached tokens grow, and stay below the prompt tokens."""
     messages: list[dict[str, str]] = [{"role": "system", "content": "frame"}]
     seen = []
     for turn in range(8):
@@ -360,8 +358,8 @@ STATUSES: Mapping[str, type[openai.APIStatusError]] = {
 
 
 @pytest.mark.parametrize("fault", STATUSES)
-async def test_faults_with_a_status(fault: str) -> None:
-    """A failing status reaches the client as its own error, and the model is not asked."""
+async def test_status_faults(fault: str) -> None:
+    """A failing status raises the client's error for it, and the model gets no request."""
     asked: list[Sequence[Message]] = []
     with (
         served(recording(asked), faults={fault: 1.0}, retry_after_s=2.5) as url,
@@ -374,27 +372,29 @@ async def test_faults_with_a_status(fault: str) -> None:
     assert waits == (["3", "2500"] if fault == "429" else [None, None])
 
 
-async def test_a_reset_connection() -> None:
-    """A reset breaks the connection without a byte of an answer; the model is not asked."""
+async def test_reset_fault() -> None:
+    """A reset connection sends no byte of a response, and the model gets no request."""
     asked: list[Sequence[Message]] = []
     log = RequestLog()
     with served(recording(asked), log, faults={"reset": 1.0}) as url:
         with pytest.raises(openai.APIConnectionError):
             await ask(url)
-        with Line(url) as line, pytest.raises(ConnectionResetError) as caught:
-            line.send()
-    assert type(caught.value) is not http.client.RemoteDisconnected, "this was an orderly end"
+        with Connection(url) as connection, pytest.raises(ConnectionResetError) as caught:
+            connection.send()
+    assert type(caught.value) is not http.client.RemoteDisconnected, (
+        "the connection was closed, not reset"
+    )
     assert asked == []
     assert (log.total, log.unanswered, log.statuses) == (2, 2, {})
 
 
 @pytest.mark.parametrize("fault", sorted(INVALID_BODIES))
-def test_unsound_bodies(fault: str) -> None:
-    """Garbage, nothing and half a body come with status 200 and their length, and hold no answer."""
+def test_invalid_body_faults(fault: str) -> None:
+    """Garbage, empty and truncated bodies come with status 200 and contain no completion."""
     log = RequestLog()
-    with served(log=log, faults={fault: 1.0}) as url, Line(url) as line:
+    with served(log=log, faults={fault: 1.0}) as url, Connection(url) as connection:
         for body in (SMALL, SMALL[:-1] + b',"stream":true}'):
-            status, headers, answer = line.send(body, headers={"X-Client-Request-Id": "a"})
+            status, headers, answer = connection.send(body, headers={"X-Client-Request-Id": "a"})
             assert (status, headers["content-length"]) == (200, str(len(answer)))
             assert (answer == b"") == (fault == "empty")
             assert (b"chat.completion" in answer) == (fault == "truncated")
@@ -404,8 +404,8 @@ def test_unsound_bodies(fault: str) -> None:
     assert (log.asked["a"], log.answered["a"], log.faults[fault]) == (2, 0, 2)
 
 
-async def test_slow_answers() -> None:
-    """A slow answer is a sound one that takes so much longer."""
+async def test_slow_fault() -> None:
+    """A slow response is a valid one that takes longer."""
     log = RequestLog()
     with served(log=log, faults={"slow": 1.0}, slow_s=0.3, latency_s=0.1) as url:
         start = time.perf_counter()
@@ -415,13 +415,13 @@ async def test_slow_answers() -> None:
     assert log.faults == {"slow": 1}
 
 
-def test_faults_are_a_function_of_the_seed() -> None:
-    """The same seed fails the same requests, at about the stated rates; another seed others."""
+def test_faults_depend_on_the_seed() -> None:
+    """The same seed fails the same requests, at about the given rates; another seed fails others."""
     rates = {"500": 0.25, "429": 0.25, "garbage": 0.1}
 
     def statuses(seed: int, faults: Mapping[str, float] = rates) -> list[str]:
-        with served(seed=seed, faults=faults) as url, Line(url) as line:
-            answers = [line.send() for _ in range(150)]
+        with served(seed=seed, faults=faults) as url, Connection(url) as connection:
+            answers = [connection.send() for _ in range(150)]
         return [str(status) + answer[:1].decode() for status, _, answer in answers]
 
     once = statuses(1)
@@ -431,8 +431,8 @@ def test_faults_are_a_function_of_the_seed() -> None:
         assert abs(once.count(answer) / len(once) - rate) < 0.1
 
 
-def test_faults_are_parsed() -> None:
-    """Rates are written as name=rate, with commas between them."""
+def test_parse_faults() -> None:
+    """Faults are written as name=rate, separated by commas."""
     assert parse_faults("") == {}
     assert parse_faults(" 429=0.1, reset = 2e-2,") == {"429": 0.1, "reset": 0.02}
     assert parse_faults(",".join(f"{fault}=0.125" for fault in FAULTS)) == dict.fromkeys(
@@ -453,8 +453,8 @@ def test_faults_are_parsed() -> None:
         ("429=0.1,429=0.2", "two rates"),
     ],
 )
-def test_wrong_faults_are_refused_in_words(text: str, said: str) -> None:
-    """A fault that is unknown, or whose rate is none, is refused with what was written."""
+def test_invalid_faults(text: str, said: str) -> None:
+    """An unknown fault or an invalid rate is an input error that quotes it."""
     with pytest.raises(InputError, match=said):
         parse_faults(text)
 
@@ -469,35 +469,35 @@ def test_wrong_faults_are_refused_in_words(text: str, said: str) -> None:
         {"faults": {"fire": 0.5}},
     ],
 )
-def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
-    """Settings that make no sense are refused before anything is served."""
+def test_invalid_settings(wrong: dict[str, Any]) -> None:
+    """Invalid settings are input errors."""
     with pytest.raises(InputError):
         ServerSettings(**wrong)
 
 
-# ---- refusals ----------------------------------------------------------------------------
+# ---- errors ------------------------------------------------------------------------------
 
 
-async def test_the_key() -> None:
-    """Without the right key there is 401 everywhere but at /health; no key is ever repeated."""
+async def test_api_key() -> None:
+    """Without the right key every route but /health answers 401; no key is ever repeated."""
     right, wrong = "sk-right-canary", "sk-wrong-canary"
     log = RequestLog()
     assert right not in repr(ServerSettings(api_key=right))
     with served(log=log, api_key=right) as url:
-        async with client(url, right) as asking:
-            assert len([model async for model in asking.models.list()]) == 1
-        with Line(url) as line:
+        async with client(url, right) as api:
+            assert len([model async for model in api.models.list()]) == 1
+        with Connection(url) as connection:
             for path in ("/v1/models", "/v1/models/m", "/stats"):
-                assert line.send(b"", path, "GET")[0] == 401
-            assert line.get("/health") == {"status": "ok"}
-            status, headers, body = line.send(headers={"Authorization": f"Bearer {wrong}"})
+                assert connection.send(b"", path, "GET")[0] == 401
+            assert connection.get("/health") == {"status": "ok"}
+            status, headers, body = connection.send(headers={"Authorization": f"Bearer {wrong}"})
     assert (status, error_of(body)["code"]) == (401, "invalid_api_key")
     for key in (right, wrong):
         assert key not in f"{headers} {body!r} {log}"
 
 
-async def test_an_unknown_model_is_answered_with_the_nearest() -> None:
-    """A model that is not served is 404 `model_not_found`, and the nearest name is told."""
+async def test_unknown_model() -> None:
+    """An unknown model is a 404 with the code `model_not_found` that suggests the nearest name."""
     app = build_app({NAME: open_model(NAME)}, settings=ServerSettings())
     with (
         serving(app) as url,
@@ -507,8 +507,8 @@ async def test_an_unknown_model_is_answered_with_the_nearest() -> None:
     assert caught.value.code == "model_not_found"
 
 
-async def test_a_prompt_beyond_the_window_is_refused() -> None:
-    """A prompt as long as the window is answered; one token more is `context_length_exceeded`."""
+async def test_context_window() -> None:
+    """A prompt that fills the window is answered; one token more is `context_length_exceeded`."""
     prompt = 4 + 1 + 4 + 2 + REQUEST_TOKENS
     with served(context_window=prompt) as url:
         assert (await ask(url)).usage.prompt_tokens == prompt
@@ -525,20 +525,25 @@ async def test_a_prompt_beyond_the_window_is_refused() -> None:
 
 
 def unavailable(_: Sequence[Message]) -> str:
-    """Be a model that does not answer now."""
+    """Fail as a model that is temporarily unavailable."""
     raise ModelUnavailable("upstream is down")
 
 
+def refusing(_: Sequence[Message]) -> str:
+    """Fail as a model that refuses a request."""
+    raise RequestRefused("this is not a question")
+
+
 def broken(_: Sequence[Message]) -> str:
-    """Be a model with a mistake in it."""
+    """Fail as a model with a bug."""
     raise ZeroDivisionError
 
 
-async def test_what_a_model_refuses_is_refused() -> None:
-    """A learner that does not understand is 400 in its own words; one that is away is 503."""
+async def test_model_errors() -> None:
+    """A model's refusal becomes a 400 with its message, and an unavailable model a 503."""
     with (
-        served(open_model(NAME)) as url,
-        pytest.raises(openai.BadRequestError, match="understands only conversations"),
+        served(CallableModel(refusing)) as url,
+        pytest.raises(openai.BadRequestError, match="not a question"),
     ):
         await ask(url)
     with (
@@ -549,17 +554,17 @@ async def test_what_a_model_refuses_is_refused() -> None:
     assert caught.value.status_code == 503
 
 
-def test_a_mistake_is_answered_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """A mistake in a model is 500 in OpenAI's shape, is counted, and its traceback is logged."""
+def test_unexpected_exception(caplog: pytest.LogCaptureFixture) -> None:
+    """An unexpected exception is a 500 in OpenAI's format; it is counted, and its traceback logged."""
     log = RequestLog()
-    with served(CallableModel(broken), log) as url, Line(url) as line:
-        status, _, body = line.send()
+    with served(CallableModel(broken), log) as url, Connection(url) as connection:
+        status, _, body = connection.send()
     assert (status, error_of(body)["message"]) == (500, "the server failed: ZeroDivisionError")
     assert log.statuses == {500: 1}
     assert "ZeroDivisionError" in caplog.text
 
 
-NO_REQUESTS = {
+INVALID_REQUESTS = {
     "nothing": b"",
     "words": b"hello",
     "half": SMALL[:30],
@@ -599,16 +604,16 @@ NO_REQUESTS = {
 }
 
 
-def test_what_is_no_request_is_refused(caplog: pytest.LogCaptureFixture) -> None:
-    """Every body that is no request is 400 with words, on a connection that stays usable."""
+def test_invalid_requests(caplog: pytest.LogCaptureFixture) -> None:
+    """Every invalid body is a 400 with a message, and the connection stays usable."""
     asked: list[Sequence[Message]] = []
-    with served(recording(asked)) as url, Line(url) as line:
-        for name, body in NO_REQUESTS.items():
-            status, _, answer = line.send(body)
+    with served(recording(asked)) as url, Connection(url) as connection:
+        for name, body in INVALID_REQUESTS.items():
+            status, _, answer = connection.send(body)
             assert status == 400, name
             assert error_of(answer)["type"] == "invalid_request_error"
         assert asked == []
-        assert line.send()[0] == 200
+        assert connection.send()[0] == 200
     assert caplog.records == []
 
 
@@ -642,13 +647,13 @@ MESSAGES = st.lists(
 BODIES = JSON | st.dictionaries(FIELDS, JSON | MESSAGES).map(lambda odd: json.loads(SMALL) | odd)
 
 
-def test_hostile_bodies_never_break_the_server(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever JSON comes, the answer is 200 or a 4xx that says why, and nothing is logged."""
-    with served() as url, Line(url) as line:
+def test_random_bodies(caplog: pytest.LogCaptureFixture) -> None:
+    """Any JSON gets a 200, or a 4xx with a message, and nothing is logged."""
+    with served() as url, Connection(url) as connection:
 
         @given(BODIES)
         def check(body: object) -> None:
-            status, headers, answer = line.send(json.dumps(body).encode())
+            status, headers, answer = connection.send(json.dumps(body).encode())
             if status != 200:
                 assert 400 <= status < 500
                 error_of(answer)
@@ -656,49 +661,49 @@ def test_hostile_bodies_never_break_the_server(caplog: pytest.LogCaptureFixture)
                 assert json.loads(answer)["object"] == "chat.completion"
 
         check()
-        assert line.get("/stats")["statuses"].keys() <= {"200", "400", "404"}
+        assert connection.get("/stats")["statuses"].keys() <= {"200", "400", "404"}
     assert caplog.records == []
 
 
-def test_other_addresses_and_methods_are_refused(plain: str) -> None:
-    """An address that is not served is 404, a method 405, both in OpenAI's shape."""
-    with Line(plain) as line:
+def test_unknown_paths_and_methods(plain: str) -> None:
+    """An unknown path is a 404 and an unknown method a 405, both in OpenAI's format."""
+    with Connection(plain) as connection:
         for path, method, expected in [
             ("/v1/embeddings", "POST", 404),
             ("/", "GET", 404),
             ("/v1/chat/completions", "GET", 405),
             ("/v1/models", "DELETE", 405),
         ]:
-            status, _, body = line.send(b"", path, method)
+            status, _, body = connection.send(b"", path, method)
             assert status == expected
             assert path in error_of(body)["message"]
 
 
-def test_a_body_that_is_too_long_is_refused(plain: str) -> None:
-    """A body beyond the limit is 413, and the connection stays usable."""
-    with Line(plain) as line:
-        status, _, body = line.send(b" " * (MAX_BODY_BYTES + 1))
+def test_body_limit(plain: str) -> None:
+    """A body beyond the limit is a 413, and the connection stays usable."""
+    with Connection(plain) as connection:
+        status, _, body = connection.send(b" " * (MAX_BODY_BYTES + 1))
         assert (status, error_of(body)["type"]) == (413, "invalid_request_error")
-        assert line.send()[0] == 200
+        assert connection.send()[0] == 200
 
 
-# ---- counts ------------------------------------------------------------------------------
+# ---- the log ----------------------------------------------------------------------------
 
 
-async def test_what_is_counted() -> None:
-    """What arrived is answered, refused or left unanswered; answers are counted by the client's id."""
+async def test_request_log() -> None:
+    """The log counts requests by outcome, and completions by the client's id."""
     log = RequestLog()
     replies = ScriptedModel(["Answer: 3"] * 3)
-    with served(replies, log, faults={"429": 0.5}, seed=4) as url, Line(url) as line:
+    with served(replies, log, faults={"429": 0.5}, seed=4) as url, Connection(url) as connection:
         statuses = []
         for index in range(4):
             headers = {"X-Client-Request-Id": f"turn {index}"}
             while True:
-                statuses.append(line.send(headers=headers)[0] if index < 3 else 0)
+                statuses.append(connection.send(headers=headers)[0] if index < 3 else 0)
                 if statuses[-1] != 429:
                     break
-        statuses[-1] = line.send(b"no request", headers={"X-Client-Request-Id": "bad"})[0]
-        stats = line.get("/stats")
+        statuses[-1] = connection.send(b"no request", headers={"X-Client-Request-Id": "bad"})[0]
+        stats = connection.get("/stats")
     assert log.total == len(statuses) == sum(log.statuses.values())
     assert log.statuses == {200: 3, 400: 1, 429: statuses.count(429)}
     assert statuses.count(429) == log.faults["429"] > 0
@@ -709,15 +714,15 @@ async def test_what_is_counted() -> None:
     assert stats == json.loads(json.dumps(log.as_json()))
 
 
-async def test_many_at_once() -> None:
-    """Requests wait side by side: many at once take hardly longer than one."""
+async def test_concurrent_requests() -> None:
+    """Many concurrent requests take hardly longer than one."""
     log = RequestLog()
     with served(log=log, latency_s=0.2, latency_jitter_s=0.2) as url:
-        async with client(url) as asking:
+        async with client(url) as api:
             start = time.perf_counter()
             await asyncio.gather(
                 *(
-                    asking.chat.completions.create(
+                    api.chat.completions.create(
                         model="m", messages=[{"role": "user", "content": str(index)}]
                     )
                     for index in range(40)
@@ -727,8 +732,8 @@ async def test_many_at_once() -> None:
     assert (log.total, log.most_in_flight, log.in_flight) == (40, 40, 0)
 
 
-async def test_a_client_that_gives_up_is_not_answered() -> None:
-    """Once the client has hung up, the model is not asked, no answer is counted, nobody waits."""
+async def test_client_disconnect() -> None:
+    """After a disconnect the model gets no request, and the request counts as unanswered."""
     asked: list[Sequence[Message]] = []
     log = RequestLog()
     start = time.perf_counter()
@@ -741,8 +746,8 @@ async def test_a_client_that_gives_up_is_not_answered() -> None:
     assert time.perf_counter() - start < 10
 
 
-async def test_stopping_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture) -> None:
-    """A server told to stop breaks what is still in flight after a moment, without a traceback."""
+async def test_shutdown(caplog: pytest.LogCaptureFixture) -> None:
+    """A server that stops aborts the requests in flight after a moment, without a traceback."""
     with served(latency_s=60) as url:
         asking = asyncio.create_task(ask(url))
         await asyncio.sleep(0.3)
@@ -751,11 +756,11 @@ async def test_stopping_does_not_wait_for_ever(caplog: pytest.LogCaptureFixture)
     assert "Traceback" not in caplog.text
 
 
-# ---- the whole path ----------------------------------------------------------------------
+# ---- whole sessions ----------------------------------------------------------------------
 
 
-async def test_a_session_served_equals_the_session_played() -> None:
-    """A session through the endpoint has the requests, answers and words told of the direct one."""
+async def test_a_served_session_equals_a_local_one() -> None:
+    """A session through the server has the same requests, answers and feedback as a local one."""
     direct = await played(session(12))
     log = RequestLog()
     app = build_app({NAME: open_model(NAME, seed=7)}, settings=ServerSettings(), log=log)
@@ -771,12 +776,12 @@ async def test_a_session_served_equals_the_session_played() -> None:
     assert through[-1].reply.usage.cached > 0
 
 
-# ---- where it listens --------------------------------------------------------------------
+# ---- listening ----------------------------------------------------------------------------
 
 
-def test_it_listens_on_loopback_unless_told_otherwise() -> None:
-    """The address is loopback; one that others can reach is refused unless asked for."""
-    app = build_app({"m": LAST_WORDS}, settings=ServerSettings())
+def test_loopback_only() -> None:
+    """The server listens on loopback; other addresses must be asked for."""
+    app = build_app({"m": ECHO}, settings=ServerSettings())
     with serving(app) as url:
         host, port = urlsplit(url).hostname, urlsplit(url).port
         assert host == "127.0.0.1"
@@ -784,9 +789,9 @@ def test_it_listens_on_loopback_unless_told_otherwise() -> None:
             serve(app, port=port or 0)
     with pytest.raises(InputError, match=r"0\.0\.0\.0 can be reached by other machines"):
         serve(app, "0.0.0.0")  # noqa: S104  refused
-    for nowhere in ("no such host", "a" * 70 + ".example", "256.1.1.1"):
+    for host in ("no such host", "a" * 70 + ".example", "256.1.1.1"):
         with pytest.raises(InputError, match="cannot listen on"):
-            serve(app, nowhere)
+            serve(app, host)
     with pytest.raises(InputError, match="from 0 to 65535, got 70000"):
         serve(app, port=70_000)
 
@@ -800,8 +805,8 @@ print("stopped", flush=True)
 """
 
 
-def test_an_interrupt_ends_it_in_peace(tmp_path: Path) -> None:
-    """Interrupted, the server answers what is in flight, says nothing, and `serve` returns."""
+def test_interrupt(tmp_path: Path) -> None:
+    """After an interrupt the server finishes the requests in flight, prints nothing, and returns."""
     with (
         (tmp_path / "stderr").open("w+") as stderr,
         subprocess.Popen(

@@ -1,4 +1,4 @@
-"""The laws of trust: a key is told to nobody, and nothing that came in steers what people look at."""
+"""Security: API keys are never printed or written, and replies cannot control the terminal."""
 
 import json
 import os
@@ -16,8 +16,10 @@ from endpoint import completion, error, serving
 from icl_loop.transcripts import read
 
 CANARY = "sk-canary-2b992ddfa232"
-STEERING = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\u2066\u200b\r"
-STEERS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]")
+CONTROL = "\x1b[31m\x1b]0;owned\x07\x9b2J\u202e\u2066\u200b\r"
+CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b\u202a-\u202e\u2066-\u2069\ufeff]"
+)
 TOML = """
 name = "trust"
 turns = 6
@@ -31,20 +33,20 @@ PROGRAM = "from icl_loop.cli import main; main()"
 
 @pytest.fixture
 def command_line(icl_loop: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command line, with a key in its environment."""
+    """The command line with an API key in its environment."""
     monkeypatch.setenv("CANARY_KEY", CANARY)
     return icl_loop
 
 
 def running(folder: Path, base_url: str) -> list[str]:
-    """Return the words that run the experiment in `folder` against an endpoint."""
+    """Return the arguments that run the experiment in `folder` against an endpoint."""
     file = folder / "trust.toml"
     file.write_text(TOML)
     return ["run", str(file), "--out", str(folder), "--set", f"model.base_url={base_url}"]
 
 
-def test_no_command_tells_a_key(tmp_path: Path, command_line: Command) -> None:
-    """What was played with a key is replayed, analysed, drawn, exported and read again without a trace of it."""
+def test_no_command_shows_a_key(tmp_path: Path, command_line: Command) -> None:
+    """After a run with a key, no command prints or writes the key."""
     with serving([completion("Answer: 3")]) as endpoint:
         done = [command_line(*running(tmp_path, endpoint.base_url))]
         assert endpoint.keys == [f"Bearer {CANARY}"] * 12
@@ -74,16 +76,16 @@ CRASHING = """
 from icl_loop.models import openai
 def crash(self, content):
     key, headers = self._credentials.secrets, self._headers
-    raise RuntimeError("a fault of our own")
+    raise RuntimeError("a simulated bug")
 openai.OpenAIModel._reply = crash
 from icl_loop.cli import main
 main()
 """
-"""The command line with a fault in it, where the key is at hand."""
+"""The command line with a bug where the key is a local variable."""
 
 
-def test_a_crash_tells_no_key(tmp_path: Path) -> None:
-    """A fault of our own shows where it is, but no variable's value, not even where all is told."""
+def test_a_crash_shows_no_key(tmp_path: Path) -> None:
+    """A traceback shows no values of variables, even with all debugging switched on."""
     with serving([completion("Answer: 3")]) as endpoint:
         done = subprocess.run(
             [sys.executable, "-c", CRASHING, *running(tmp_path, endpoint.base_url)],
@@ -99,15 +101,15 @@ def test_a_crash_tells_no_key(tmp_path: Path) -> None:
             },
         )
     assert done.returncode == 1
-    assert "a fault of our own" in done.stderr
+    assert "a simulated bug" in done.stderr
     assert CANARY not in done.stdout + done.stderr
     for path in (tmp_path / "trust").glob("*.jsonl"):
         assert read(path).turns == ()
         assert CANARY not in path.read_text()
 
 
-async def test_the_served_endpoint_tells_no_key() -> None:
-    """Neither what `serve` prints nor what it answers to a wrong key holds the right or the wrong one."""
+async def test_the_server_shows_no_key() -> None:
+    """`serve` neither prints nor returns the right key or a wrong one."""
     words = ["serve", "simulated/chance", "--port", "0", "--api-key-env", "CANARY_KEY"]
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *words],
@@ -119,9 +121,7 @@ async def test_the_served_endpoint_tells_no_key() -> None:
         assert process.stdout is not None
         first = process.stdout.readline()
         address = re.search(r"http://127\.0\.0\.1:\d+/v1", first)
-        assert address is not None, (
-            "it listens at the loopback address alone, unless told otherwise"
-        )
+        assert address is not None, "the server must listen on loopback by default"
         assert "warning" not in first
         async with (
             aiohttp.ClientSession(headers={"Authorization": "Bearer sk-wrong-canary"}) as http,
@@ -134,12 +134,12 @@ async def test_the_served_endpoint_tells_no_key() -> None:
     assert not any(key in printed + body for key in (CANARY, "sk-wrong-canary"))
 
 
-def test_listening_to_others_is_warned_of() -> None:
-    """Told to listen at every address, `serve` says that other machines can reach it."""
+def test_a_public_address_is_warned_about() -> None:
+    """With `--host 0.0.0.0`, `serve` warns that other machines can reach it."""
     with subprocess.Popen(
         [
             *[sys.executable, "-c", PROGRAM, "serve", "simulated/chance", "--port", "0"],
-            *["--host", "0.0.0.0"],  # noqa: S104  what is warned of
+            *["--host", "0.0.0.0"],  # noqa: S104  it must warn
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -150,19 +150,19 @@ def test_listening_to_others_is_warned_of() -> None:
         process.kill()
 
 
-def test_replies_steer_no_terminal(tmp_path: Path, command_line: Command) -> None:
-    """Whatever an endpoint answers, no command prints a mark that steers a terminal."""
-    replies = [completion(f"{STEERING} Answer: 3 {STEERING}")] * 7
-    with serving([*replies, error(400, f"no {STEERING} more")]) as endpoint:
+def test_replies_cannot_control_the_terminal(tmp_path: Path, command_line: Command) -> None:
+    """No command prints the control characters of a reply or an error."""
+    replies = [completion(f"{CONTROL} Answer: 3 {CONTROL}")] * 7
+    with serving([*replies, error(400, f"no {CONTROL} more")]) as endpoint:
         done = [command_line(*running(tmp_path, endpoint.base_url))]
     assert done[0].returncode == 1
     assert "no" in done[0].stderr
     folder = tmp_path / "trust"
     for path in folder.glob("*.jsonl"):
         text = without_checksum(path.read_text())
-        names = text.replace('"arm":"feedback"', f'"arm":{json.dumps("a" + STEERING)}')
+        names = text.replace('"arm":"feedback"', f'"arm":{json.dumps("a" + CONTROL)}')
         path.write_text(
-            names.replace('"experiment":"trust"', f'"experiment":{json.dumps(STEERING)}')
+            names.replace('"experiment":"trust"', f'"experiment":{json.dumps(CONTROL)}')
         )
         done.append(command_line("replay", str(path)))
     done += [
@@ -172,5 +172,5 @@ def test_replies_steer_no_terminal(tmp_path: Path, command_line: Command) -> Non
     ]
     for each in done:
         assert each.stdout + each.stderr
-        assert not STEERS.search(each.stdout + each.stderr), each
-    assert json.loads(done[-2].stdout)["arms"][0]["arm"] == "a" + STEERING
+        assert not CONTROL_CHARACTERS.search(each.stdout + each.stderr), each
+    assert json.loads(done[-2].stdout)["arms"][0]["arm"] == "a" + CONTROL

@@ -1,4 +1,4 @@
-"""The laws of the whole path: a run against an endpoint of our own, over real HTTP."""
+"""Whole runs against our own server, over real HTTP."""
 
 import asyncio
 import random
@@ -36,7 +36,7 @@ ARMS = [
 
 @contextmanager
 def served(**settings: Any) -> Iterator[tuple[str, RequestLog]]:  # noqa: ANN401  server settings
-    """Serve the nearest neighbour; give its address and what it is asked."""
+    """Serve `reference/nearest`; give the base URL and the request log."""
     log = RequestLog()
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     with serving(build_app(models, settings=ServerSettings(**settings), log=log)) as base_url:
@@ -44,13 +44,13 @@ def served(**settings: Any) -> Iterator[tuple[str, RequestLog]]:  # noqa: ANN401
 
 
 async def play(base_url: str, out: Path, **changes: Any) -> RunResult:  # noqa: ANN401  settings
-    """Play a small experiment against the endpoint at `base_url`."""
+    """Run a small experiment against the endpoint at `base_url`."""
     model = {"name": "reference/nearest", "base_url": base_url} | changes.pop("model", {})
     return await Run(experiment(model=model, **{"arms": ARMS, **changes}), out).play()
 
 
-async def test_faults_change_no_answer_and_buy_nothing_twice(tmp_path: Path) -> None:
-    """With a quarter of all requests failing, a run gives the same answers, each bought once."""
+async def test_faults_change_no_answer(tmp_path: Path) -> None:
+    """With a quarter of all requests failing, a run gets the same answers and pays for each once."""
     with served() as (base_url, _):
         assert (await play(base_url, tmp_path / "whole", streams=5, turns=5)).complete
     with served(faults=FAULTS) as (base_url, log):
@@ -69,23 +69,21 @@ async def test_faults_change_no_answer_and_buy_nothing_twice(tmp_path: Path) -> 
     assert attempts == log.total
 
 
-async def test_the_wire_changes_nothing(tmp_path: Path) -> None:
-    """Over the wire a model of ours is asked the same and answers the same as in the process."""
+async def test_http_changes_no_answer(tmp_path: Path) -> None:
+    """A built-in model gets the same requests and gives the same answers over HTTP as locally."""
     with served() as (base_url, _):
-        await play(base_url, tmp_path / "wire")
-    await Run(experiment(arms=ARMS), tmp_path / "here").play()
-    for path in (tmp_path / "here" / "small").glob("*.jsonl"):
-        here, wire = read(path).turns, read(tmp_path / "wire" / "small" / path.name).turns
-        assert [turn.answer for turn in here] == [turn.answer for turn in wire]
-        assert [turn.request for turn in here] == [turn.request for turn in wire]
-        assert await verify(read(tmp_path / "wire" / "small" / path.name)) == 12
+        await play(base_url, tmp_path / "http")
+    await Run(experiment(arms=ARMS), tmp_path / "local").play()
+    for path in (tmp_path / "local" / "small").glob("*.jsonl"):
+        local, remote = read(path), read(tmp_path / "http" / "small" / path.name)
+        assert [turn.answer for turn in local.turns] == [turn.answer for turn in remote.turns]
+        assert [turn.request for turn in local.turns] == [turn.request for turn in remote.turns]
+        assert await verify(remote) == 12
 
 
 @pytest.mark.parametrize("vocabulary", ["o200k_base", "cl100k_base"])
-async def test_no_request_exceeds_the_window_by_the_servers_count(
-    tmp_path: Path, vocabulary: str
-) -> None:
-    """No prompt is longer than the window less its reserve, as the server counts them."""
+async def test_no_request_exceeds_the_window(tmp_path: Path, vocabulary: str) -> None:
+    """By the server's count, no prompt is longer than the window minus the reserve."""
     with served(counter=ESTIMATORS[vocabulary]) as (base_url, log):
         for policy in ("within", "block", "last(40)"):
             await play(
@@ -100,8 +98,8 @@ async def test_no_request_exceeds_the_window_by_the_servers_count(
     assert 0.8 * 3_500 < log.longest_prompt <= 3_500
 
 
-async def test_a_smaller_window_than_stated_is_found_out(tmp_path: Path) -> None:
-    """An endpoint that reads less than the file says is shown less, and the session goes on."""
+async def test_a_window_smaller_than_configured(tmp_path: Path) -> None:
+    """If the endpoint's window is smaller than configured, requests shrink and the session goes on."""
     with served(context_window=2_500) as (base_url, log):
         result = await play(
             base_url,
@@ -119,8 +117,8 @@ async def test_a_smaller_window_than_stated_is_found_out(tmp_path: Path) -> None
     assert await verify(read(path)) == 30
 
 
-class Together:
-    """Answers nobody until so many requests wait at once, and everybody from then on."""
+class WaitForAll:
+    """A model that answers only once `count` requests are waiting."""
 
     def __init__(self, count: int) -> None:
         self._missing = count
@@ -128,7 +126,7 @@ class Together:
         self._chance = Chance()
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Wait for the others, then answer by chance."""
+        """Wait for the other requests, then guess."""
         self._missing -= 1
         if self._missing <= 0:
             self._all_here.set()
@@ -136,8 +134,8 @@ class Together:
         return await self._chance.complete(messages)
 
 
-async def test_many_sessions_share_one_process(tmp_path: Path) -> None:
-    """200 sessions are in flight at once, and none gets more than a few turns ahead of another."""
+async def test_concurrent_sessions(tmp_path: Path) -> None:
+    """200 sessions run concurrently, and none gets more than four turns ahead of another."""
     counts: dict[str, int] = {}
     spread = 0
 
@@ -148,7 +146,7 @@ async def test_many_sessions_share_one_process(tmp_path: Path) -> None:
             spread = max(spread, max(counts.values()) - min(counts.values()))
 
     log = RequestLog()
-    app = build_app({"together": Together(200)}, settings=ServerSettings(), log=log)
+    app = build_app({"together": WaitForAll(200)}, settings=ServerSettings(), log=log)
     with serving(app) as base_url:
         model = {"name": "together", "base_url": base_url}
         made = experiment(streams=200, turns=5, model=model, context={"policy": "stateless"})
@@ -160,8 +158,8 @@ async def test_many_sessions_share_one_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 20_000}, {"max_usd": 0.02}])
-async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]) -> None:
-    """A budget is never passed by the server's own count, however often the run is resumed."""
+async def test_a_budget_includes_resumed_runs(tmp_path: Path, limit: dict[str, Any]) -> None:
+    """By the server's count a budget is never exceeded, even if the run is resumed."""
     with served() as (base_url, _):
         model = {"name": "reference/nearest", "base_url": base_url}
         made = experiment(model=model, price={"input": 1.0, "output": 1.0})
@@ -179,10 +177,8 @@ async def test_a_budget_holds_over_resumes(tmp_path: Path, limit: dict[str, Any]
 
 
 @pytest.mark.parametrize("limit", [{"max_tokens": 20_000}, {"max_usd": 0.02}])
-async def test_a_budget_holds_where_nothing_is_reported(
-    tmp_path: Path, limit: dict[str, Any]
-) -> None:
-    """An endpoint that reports no usage is asked no more than the budget allows, also on resume."""
+async def test_a_budget_without_reported_usage(tmp_path: Path, limit: dict[str, Any]) -> None:
+    """If the endpoint reports no usage, the budget holds by our own count, even on resume."""
     with endpoint.serving([endpoint.completion("Answer: 3", usage=None)]) as there:
         made = experiment(
             model={"name": "gpt-4o", "base_url": there.base_url},
@@ -201,7 +197,7 @@ async def test_a_budget_holds_where_nothing_is_reported(
 
 @dataclass(frozen=True)
 class ByBytes:
-    """Counts every byte as a token, which none of our estimates does."""
+    """Counts every byte as a token, more than any of our estimators."""
 
     name: str = "bytes"
 
@@ -210,8 +206,8 @@ class ByBytes:
         return len(text.encode())
 
 
-async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> None:
-    """A run in a server's tokens of any size stays within its budget, once a reply has told it."""
+async def test_a_budget_with_underestimated_tokens(tmp_path: Path) -> None:
+    """The budget holds for a server that counts more tokens than we estimate."""
     counter: TokenCounter = ByBytes()
     with served(counter=counter) as (base_url, _):
         model = {"name": "reference/nearest", "base_url": base_url}
@@ -226,10 +222,10 @@ async def test_a_budget_holds_where_the_estimate_is_below(tmp_path: Path) -> Non
 CANARY = "sk-canary-5f3759df"
 
 
-def test_a_key_appears_nowhere(
+def test_keys_are_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, icl_loop: Command
 ) -> None:
-    """Right or wrong, a key is in no file and on no screen."""
+    """No key, right or wrong, appears in any file or output."""
     monkeypatch.setenv("CANARY_KEY", CANARY)
     with served(api_key=CANARY) as (base_url, _):
         right = icl_loop(*running(tmp_path / "right", base_url, "model.api_key_env=CANARY_KEY"))
@@ -246,7 +242,7 @@ def test_a_key_appears_nowhere(
 
 
 TOML = """
-name = "wire"
+name = "http"
 turns = 60
 streams = 3
 seed = 5
@@ -258,23 +254,23 @@ policy = "last(10)"
 
 
 def running(folder: Path, base_url: str, *changes: str) -> list[str]:
-    """Return the words of a run against the endpoint."""
+    """Return the arguments of a run against the endpoint."""
     folder.mkdir(exist_ok=True)
-    (folder / "wire.toml").write_text(TOML)
+    (folder / "http.toml").write_text(TOML)
     options = [f"model.base_url={base_url}", *changes]
     return [
-        *["run", str(folder / "wire.toml"), "--out", str(folder)],
+        *["run", str(folder / "http.toml"), "--out", str(folder)],
         *[word for option in options for word in ("--set", option)],
     ]
 
 
-def test_kills_cost_one_request_a_session_at_most(tmp_path: Path, icl_loop: Command) -> None:
-    """Killed and resumed, a run is the run never killed, for one more request a session and kill."""
+def test_kills(tmp_path: Path, icl_loop: Command) -> None:
+    """A killed and resumed run equals one never killed, at most one request per session and kill more."""
     with served() as (base_url, log):
         assert icl_loop(*running(tmp_path / "whole", base_url)).returncode == 0
         needed, kills = log.total, 0
         program = [sys.executable, "-c", "from icl_loop.cli import main; main()"]
-        dice = random.Random(3)  # noqa: S311  moments, no secrets
+        dice = random.Random(3)  # noqa: S311  not a secret
         while kills < 3:
             target = log.total + dice.randrange(1, 50)
             with subprocess.Popen(
@@ -293,8 +289,8 @@ def test_kills_cost_one_request_a_session_at_most(tmp_path: Path, icl_loop: Comm
         assert log.total - 2 * needed <= kills * 3
     whole, cut = (
         {
-            name: re.sub(rb'"cached":\d+', b"", data)  # what a cache serves depends on what it saw
-            for name, data in transcripts_of(tmp_path / folder / "wire").items()
+            name: re.sub(rb'"cached":\d+', b"", data)  # depends on earlier requests
+            for name, data in transcripts_of(tmp_path / folder / "http").items()
         }
         for folder in ("whole", "cut")
     )

@@ -1,0 +1,173 @@
+"""Retries, rate limits, concurrency and budgets."""
+
+import asyncio
+import time
+from contextlib import aclosing
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from endpoint import CONVERSATION, FAST, Response, completion, error, retrying, serving
+from icl_loop.core.errors import (
+    BudgetSpent,
+    ModelUnavailable,
+)
+from icl_loop.models.limits import (
+    INITIAL_RATIO,
+    SAFETY_MARGIN,
+    Budget,
+    ConcurrencyLimiter,
+    PromptBound,
+    RateLimiter,
+)
+
+
+async def test_lasting_faults_stop_the_session() -> None:
+    """A fault that does not pass is retried until the allowance is used up."""
+    with serving([error(500, "on fire")]) as endpoint:
+        budget = Budget()
+        start, short = time.monotonic(), replace(FAST, startup_allowance_s=0.3)
+        async with aclosing(retrying(endpoint, budget, retry=short)) as model:
+            with pytest.raises(ModelUnavailable, match=r"500.*on fire"):
+                await model.complete(CONVERSATION)
+        assert time.monotonic() - start < 2.0
+        assert len(endpoint.requests) == budget.retries.total() + 1 > 3
+
+
+@pytest.mark.parametrize(
+    ("headers", "least"),
+    [
+        ({"Retry-After": "0.3"}, 0.3),
+        ({"Retry-After": "1"}, 1.0),
+        ({"retry-after-ms": "200"}, 0.2),
+        ({"x-ratelimit-reset-requests": "250ms"}, 0.25),
+        ({"x-ratelimit-reset-tokens": "0m0.3s"}, 0.3),
+    ],
+)
+async def test_retry_after(headers: dict[str, str], least: float) -> None:
+    """After a 429 the retry waits as long as the server asks, by any of the usual headers."""
+    limited = Response(429, b'{"error":{"message":"slow down"}}', headers=headers)
+    with serving([completion("3"), limited, completion("3")]) as endpoint:
+        async with aclosing(retrying(endpoint)) as model:
+            await model.complete(CONVERSATION)
+            start = time.monotonic()
+            reply = await model.complete(CONVERSATION)
+    assert time.monotonic() - start >= least
+    assert reply.attempts == 2
+
+
+async def test_an_exhausted_rate_limit() -> None:
+    """If a response says that no requests are left, the next request waits for the reset."""
+    last = completion(
+        "3", headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "300ms"}
+    )
+    with serving([last, completion("3")]) as endpoint:
+        async with aclosing(retrying(endpoint)) as model:
+            await model.complete(CONVERSATION)
+            start = time.monotonic()
+            await model.complete(CONVERSATION)
+    assert time.monotonic() - start >= 0.29
+
+
+async def test_concurrency_adapts() -> None:
+    """A 429 halves the concurrency limit; successes raise it again, up to its maximum."""
+    limiter = RateLimiter(max_concurrency=4)
+    with serving([error(429), error(429), completion("3")]) as endpoint:
+        async with aclosing(retrying(endpoint, rate_limiter=limiter)) as model:
+            await model.complete(CONVERSATION)
+            assert limiter.concurrency.limit == pytest.approx(2.0)
+            for _ in range(9):
+                await model.complete(CONVERSATION)
+    assert limiter.concurrency.limit == 4
+
+
+@given(max_concurrency=st.integers(1, 5), requests=st.integers(1, 12))
+async def test_concurrency_is_limited(max_concurrency: int, requests: int) -> None:
+    """No more requests are in flight than the limit allows, and all finish."""
+    most = 0
+    limiter = ConcurrencyLimiter(max_concurrency)
+
+    async def use_slot() -> None:
+        nonlocal most
+        async with limiter.slot():
+            most = max(most, limiter.active)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(use_slot() for _ in range(requests)))
+    assert most == min(max_concurrency, requests)
+    assert limiter.active == 0
+
+
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [(Budget(max_tokens=250), "tokens"), (Budget(max_usd=0.00025), r"\$0\.0003")],
+)
+async def test_a_budget_is_not_exceeded(budget: Budget, says: str) -> None:
+    """A request that could exceed the budget is not sent."""
+    with serving([completion("3")]) as endpoint:
+        async with aclosing(retrying(endpoint, budget, count=lambda _: 100)) as model:
+            await model.complete(CONVERSATION)
+            await model.complete(CONVERSATION)
+            with pytest.raises(BudgetSpent, match=says):
+                await model.complete(CONVERSATION)
+    assert len(endpoint.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(max_tokens=900), Budget(max_usd=0.0009)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_if_the_server_counts_more(budget: Budget) -> None:
+    """The budget holds for a server that counts three times as many tokens as we do."""
+    triple = completion("3", usage={"prompt_tokens": 300, "completion_tokens": 0})
+    with serving([triple]) as endpoint:
+        async with aclosing(retrying(endpoint, budget, count=lambda _: 100)) as model:
+            await model.complete(CONVERSATION)
+            await model.complete(CONVERSATION)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(CONVERSATION)
+    assert budget.spent.prompt == 600
+
+
+@pytest.mark.parametrize(
+    "budget", [Budget(max_tokens=35), Budget(max_usd=0.000025)], ids=["tokens", "usd"]
+)
+async def test_a_budget_holds_without_reported_usage(budget: Budget) -> None:
+    """If a server reports no usage, our own counts are used."""
+    with serving([completion("3", usage=None)]) as endpoint:
+        async with aclosing(
+            retrying(endpoint, budget, count=lambda asked: 2 * len(asked))
+        ) as model:
+            await model.complete(CONVERSATION)
+            await model.complete(CONVERSATION)
+            with pytest.raises(BudgetSpent, match="next request could"):
+                await model.complete(CONVERSATION)
+    assert (budget.spent.prompt, budget.spent.completion) == (20, 4)
+
+
+REPORTS = st.lists(st.tuples(st.integers(1, 9_999), st.integers(1, 9_999)), min_size=1)
+
+
+@given(reports=REPORTS, exact=st.booleans())
+def test_prompt_bound(reports: list[tuple[int, int]], exact: bool) -> None:  # noqa: FBT001  drawn by hypothesis
+    """The bound is at least the local count and every count reported so far, but not far above."""
+    bound = PromptBound(len, exact=exact)
+    assert bound.upper_bound(100) == (100 if exact else 100 * INITIAL_RATIO)
+    for counted, reported in reports:
+        bound.observe(counted, reported)
+    for counted, reported in reports:
+        assert bound.upper_bound(counted) >= max(counted, reported)
+    highest = max(reported / counted for counted, reported in reports)
+    assert bound.ratio <= max(1, SAFETY_MARGIN * highest)
+
+
+def test_exact_counts_are_not_scaled() -> None:
+    """An exact count that no reply exceeds is not scaled; a missing report changes nothing."""
+    bound = PromptBound(len)
+    for reported in (100, 97, 0):
+        bound.observe(100, reported)
+        assert bound.upper_bound(1_000) == 1_000
+    estimated = PromptBound(len, exact=False)
+    estimated.observe(100, 0)
+    assert estimated.ratio == INITIAL_RATIO
