@@ -279,17 +279,17 @@ async def test_an_odd_state_is_parsed_or_ignored() -> None:
         (
             "simulated/scheduled-accuracy",
             {"start": 1.5},
-            "start must be a number from 0 to 1, got 1.5",
+            "start must be a finite number, 0 to 1, got 1.5",
         ),
         (
             "simulated/scheduled-accuracy",
             {"end": True},
-            "end must be a finite number of at least 0, got True",
+            "end must be a finite number, 0 to 1, got True",
         ),
         (
             "simulated/scheduled-accuracy",
             {"drift": -1},
-            "drift must be a finite number of at least 0, got -1",
+            "drift must be a finite number, at least 0, got -1",
         ),
         (
             "simulated/scheduled-accuracy",
@@ -306,7 +306,7 @@ async def test_an_odd_state_is_parsed_or_ignored() -> None:
         (
             "simulated/refuser",
             {"rate": "0.5"},
-            "rate must be a finite number of at least 0, got '0.5'",
+            "rate must be a finite number, 0 to 1, got '0.5'",
         ),
         ("simulated/constant", {"label": 3}, "label must be a string, got 3"),
     ],

@@ -117,8 +117,8 @@ class ConversationParser:
             if system is not None:
                 return _MessageReader(prompts, system)
         raise RequestRefused(
-            "the request does not begin with the system text of a known prompt set"
-            f" ({len(self._prompt_sets)} tried)"
+            "the request does not begin with the system text of a known prompt set;"
+            " `icl-loop serve` takes other sets with --prompts"
         )
 
 

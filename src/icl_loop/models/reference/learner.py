@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,24 +18,24 @@ _DECIMALS = 6
 """Scores that agree to this many decimals are tied; smaller differences are rounding errors."""
 
 
+@dataclass(eq=False)
 class Learner(ABC):
     """A model that answers from the examples in the request, with a seed for ties and guesses."""
 
-    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
-        self.seed = seed
-        self._parser = parser or ConversationParser()
+    seed: int = 0
+    parser: ConversationParser = field(default_factory=ConversationParser)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with the chosen label, or notes if the request asks for them.
 
         The notes state how often each label was known to be correct.
         """
-        examples = self._parser.parse_notes_request(messages)
+        examples = self.parser.parse_notes_request(messages)
         if examples is not None:
             counts = Counter(example.known_label for example in examples)
-            labels = self._parser.system(messages)[1].labels
+            labels = self.parser.system(messages)[1].labels
             return Reply("\n".join(f"{label}: {counts[label]}" for label in labels))
-        conversation = self._parser.parse(messages)
+        conversation = self.parser.parse(messages)
         label = self.choose(conversation, request_key(messages))
         return Reply(conversation.prompts.reply(label))
 
@@ -44,12 +44,11 @@ class Learner(ABC):
         """Return the label to answer; `key` identifies the request for random choices."""
 
 
+@dataclass(eq=False)
 class ScoringLearner(Learner):
     """A learner that answers the label with the highest score."""
 
-    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
-        super().__init__(seed, parser)
-        self.distances = DistanceCache()
+    distances: DistanceCache = field(default_factory=DistanceCache, init=False)
 
     def choose(self, conversation: Conversation, key: str) -> str:
         """Return a label with the highest score."""

@@ -1,10 +1,13 @@
 """Simulated models: models with known behaviour, for testing the apparatus."""
 
 from icl_loop.models.simulated.faulty import BadFormat, Refuser
-from icl_loop.models.simulated.guessing import Chance, Constant
-from icl_loop.models.simulated.heuristics import LabelCounter, WinStayLoseShift
+from icl_loop.models.simulated.heuristics import (
+    Chance,
+    Constant,
+    LabelCounter,
+    WinStayLoseShift,
+)
 from icl_loop.models.simulated.informed import Oracle, ScheduledAccuracy
-from icl_loop.models.simulated.simulated_model import SimulatedModel
 
 __all__ = [
     "BadFormat",
@@ -14,6 +17,5 @@ __all__ = [
     "Oracle",
     "Refuser",
     "ScheduledAccuracy",
-    "SimulatedModel",
     "WinStayLoseShift",
 ]

@@ -1,12 +1,47 @@
-"""Simulated models that use the feedback but ignore the samples, so none of them can learn."""
+"""Simulated models that ignore the samples, so none of them can learn."""
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import InputError, RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply
-from icl_loop.models.conversation_parser import ConversationParser
-from icl_loop.models.simulated.simulated_model import SimulatedModel, text
+from icl_loop.models.simulated.simulated_model import SimulatedModel, check_text
+
+
+class Chance(SimulatedModel):
+    """Answers a random label, each equally likely."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the final line with a random label."""
+        prompts, system = self.parser.system(messages)
+        return Reply(prompts.reply(self.choice(system.labels, "chance", messages)))
+
+
+@dataclass(eq=False)
+class Constant(SimulatedModel):
+    """Always answers `label`, or the session's first label if None."""
+
+    _: KW_ONLY
+    label: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.label is not None:
+            check_text("label", self.label)
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the final line with the label.
+
+        Raises:
+            RequestRefused: The session does not have this label.
+        """
+        prompts, system = self.parser.system(messages)
+        label = system.labels[0] if self.label is None else self.label
+        if label not in system.labels:
+            raise RequestRefused(
+                f"the session has no label {label!r}: {nearest(label, system.labels)}"
+            )
+        return Reply(prompts.reply(label))
 
 
 class WinStayLoseShift(SimulatedModel):
@@ -29,25 +64,26 @@ class WinStayLoseShift(SimulatedModel):
 _PREFERENCES = {"rarest": min, "commonest": max}
 
 
+@dataclass(eq=False)
 class LabelCounter(SimulatedModel):
-    """Answers the label that was correct least often so far, or most often.
+    """Answers the label that was correct least often so far, or the `commonest` if so set.
 
     It beats chance only if the labels of a session are balanced.
     """
 
-    def __init__(
-        self, seed: int = 0, parser: ConversationParser | None = None, *, prefer: str = "rarest"
-    ) -> None:
-        """Prefer the `rarest` label or the `commonest`."""
-        super().__init__(seed, parser)
-        if text("prefer", prefer) not in _PREFERENCES:
-            raise InputError(f"unknown preference {prefer!r}: {nearest(prefer, _PREFERENCES)}")
-        self._prefer = _PREFERENCES[prefer]
+    _: KW_ONLY
+    prefer: str = "rarest"
+
+    def __post_init__(self) -> None:
+        check_text("prefer", self.prefer)
+        if self.prefer not in _PREFERENCES:
+            hint = nearest(self.prefer, _PREFERENCES)
+            raise InputError(f"unknown preference {self.prefer!r}: {hint}")
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with one of the preferred labels."""
         conversation = self.parser.parse(messages)
         counts = Counter(example.known_label for example in conversation.examples)
-        wanted = self._prefer(counts[label] for label in conversation.labels)
+        wanted = _PREFERENCES[self.prefer](counts[label] for label in conversation.labels)
         tied = [label for label in conversation.labels if counts[label] == wanted]
         return Reply(conversation.prompts.reply(self.choice(tied, "count", messages)))

@@ -4,41 +4,40 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
 
 from icl_loop.core.errors import InputError, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply
-from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.simulated.simulated_model import (
     STEPS,
     SimulatedModel,
-    non_negative,
-    probability,
-    text,
+    check_number,
+    check_text,
 )
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import Encoding, get_encoding, prepare_sample
 
 
+@dataclass(eq=False)
 class Oracle(SimulatedModel):
     """Always answers the right label.
 
     It uses the data set's own label names and finds only unchanged samples. If several samples are
     encoded alike, it knows the label of the first.
+
+    Raises:
+        DatasetError: There is no such data set.
     """
 
-    def __init__(
-        self, seed: int = 0, parser: ConversationParser | None = None, *, dataset: str = "digits"
-    ) -> None:
-        """Look samples up in the data set of this name.
+    _: KW_ONLY
+    dataset: str = "digits"
 
-        Raises:
-            DatasetError: There is no such data set.
-        """
-        super().__init__(seed, parser)
-        self._dataset = open_dataset(text("dataset", dataset))
+    def __post_init__(self) -> None:
+        check_text("dataset", self.dataset)
+        self._dataset = open_dataset(self.dataset)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with the right label.
@@ -93,6 +92,7 @@ _STATE = re.compile(r"Turn (\d{1,9}), drift (-?\d{1,2}\.\d{4})\.")
 _MAX_DRIFT = 50.0
 
 
+@dataclass(eq=False)
 class ScheduledAccuracy(Oracle):
     """Is right with a scheduled probability, whatever the feedback says.
 
@@ -106,25 +106,20 @@ class ScheduledAccuracy(Oracle):
     turn 0.
     """
 
-    def __init__(
-        self,
-        seed: int = 0,
-        parser: ConversationParser | None = None,
-        *,
-        dataset: str = "digits",
-        start: float = 0.1,
-        end: float = 0.5,
-        turns: int = 200,
-        drift: float = 0.0,
-        memory: float = 0.95,
-    ) -> None:
-        """Be right with probabilities from `start` to `end`; see the class."""
-        super().__init__(seed, parser, dataset=dataset)
-        self._start, self._end = probability("start", start), probability("end", end)
-        self._drift, self._memory = non_negative("drift", drift), probability("memory", memory)
-        if isinstance(turns, bool) or not isinstance(turns, int) or turns < 1:
-            raise InputError(f"turns must be a whole number of at least 1, got {turns!r}")
-        self._turns = turns
+    _: KW_ONLY
+    start: float = 0.1
+    end: float = 0.5
+    turns: int = 200
+    drift: float = 0.0
+    memory: float = 0.95
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("start", "end", "memory"):
+            check_number(name, getattr(self, name), highest=1)
+        check_number("drift", self.drift)
+        if isinstance(self.turns, bool) or not isinstance(self.turns, int) or self.turns < 1:
+            raise InputError(f"turns must be a whole number of at least 1, got {self.turns!r}")
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the state and the final line with the right label or another one.
@@ -141,18 +136,18 @@ class ScheduledAccuracy(Oracle):
 
     def _next_state(self, messages: Sequence[Message]) -> _State:
         """Return the state that follows the newest one shown."""
-        step = NormalDist().inv_cdf(self.uniform("drift", messages) + 0.5 / STEPS) * self._drift
+        step = NormalDist().inv_cdf(self.uniform("drift", messages) + 0.5 / STEPS) * self.drift
         before = max(_states(messages), default=None)
         if before is None:
             replies = sum(message.role == "assistant" for message in messages)
             return _State(replies, _clipped(step))
-        kept = self._memory * before.drift
-        return _State(before.turn + 1, _clipped(kept + math.sqrt(1 - self._memory**2) * step))
+        kept = self.memory * before.drift
+        return _State(before.turn + 1, _clipped(kept + math.sqrt(1 - self.memory**2) * step))
 
     def _accuracy(self, state: _State) -> float:
         """Return the scheduled probability with its odds multiplied by exp(drift)."""
-        progress = min(state.turn / max(self._turns - 1, 1), 1.0)
-        scheduled = self._start + (self._end - self._start) * progress
+        progress = min(state.turn / max(self.turns - 1, 1), 1.0)
+        scheduled = self.start + (self.end - self.start) * progress
         odds = scheduled * math.exp(state.drift)
         return odds / (odds + 1 - scheduled)
 

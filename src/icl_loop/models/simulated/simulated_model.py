@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply
@@ -13,12 +14,12 @@ STEPS = 2**32
 """Equal steps into which a uniform random number divides [0, 1)."""
 
 
+@dataclass(eq=False)
 class SimulatedModel(ABC):
     """A model with known behaviour; its random choices depend on the seed and the request only."""
 
-    def __init__(self, seed: int = 0, parser: ConversationParser | None = None) -> None:
-        self.seed = seed
-        self.parser = parser or ConversationParser()
+    seed: int = 0
+    parser: ConversationParser = field(default_factory=ConversationParser)
 
     @abstractmethod
     async def complete(self, messages: Sequence[Message]) -> Reply:
@@ -33,23 +34,15 @@ class SimulatedModel(ABC):
         return keyed_index(STEPS, self.seed, purpose, request_key(messages)) / STEPS
 
 
-def probability(name: str, value: object) -> float:
-    """Return the parameter called `name`, which must be a number from 0 to 1."""
-    number = non_negative(name, value)
-    if number > 1:
-        raise InputError(f"{name} must be a number from 0 to 1, got {value!r}")
-    return number
+def check_number(name: str, value: float, highest: float = math.inf) -> None:
+    """Raise InputError unless the parameter is a finite number from 0 to `highest`."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= highest or math.isinf(value):
+        bounds = "at least 0" if highest == math.inf else f"0 to {highest:g}"
+        raise InputError(f"{name} must be a finite number, {bounds}, got {value!r}")
 
 
-def non_negative(name: str, value: object) -> float:
-    """Return the parameter called `name`, which must be a finite number of at least 0."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
-        return float(value)
-    raise InputError(f"{name} must be a finite number of at least 0, got {value!r}")
-
-
-def text(name: str, value: object) -> str:
-    """Return the parameter called `name`, which must be a string."""
+def check_text(name: str, value: object) -> None:
+    """Raise InputError unless the parameter is a string."""
     if not isinstance(value, str):
         raise InputError(f"{name} must be a string, got {value!r}")
-    return value

@@ -1,0 +1,130 @@
+"""The reference learners: nearest neighbour, nearest mean, kernel ridge, label propagation."""
+
+import numpy as np
+
+from icl_loop.core.records import keyed_index, keyed_order
+from icl_loop.models.conversation_parser import Conversation, Example
+from icl_loop.models.features import Features
+from icl_loop.models.reference.distances import Values, distances_to
+from icl_loop.models.reference.learner import Evidence, Learner, ScoringLearner, normalised
+
+
+class NearestNeighbour(Learner):
+    """Answers the label of the nearest sample whose label is known (Cover and Hart 1967).
+
+    Samples are visited from the nearest to the farthest. One with a known label decides; one with a
+    refuted answer rules that label out.
+    """
+
+    def choose(self, conversation: Conversation, key: str) -> str:
+        """Return the label of the nearest sample, or a guess among the labels not ruled out."""
+        ruled_out: set[str] = set()
+        for example in self._by_distance(conversation, key):
+            known = example.known_label
+            if known is not None and known not in ruled_out:
+                return known
+            if example.refuted is not None:
+                ruled_out.add(example.refuted)
+        labels = conversation.labels
+        left = [label for label in labels if label not in ruled_out] or labels
+        return left[keyed_index(len(left), self.seed, "nearest guess", key)]
+
+    def _by_distance(self, conversation: Conversation, key: str) -> list[Example]:
+        examples = conversation.examples
+        if not examples:
+            return []
+        samples = np.stack([example.sample.features for example in examples])
+        distances = distances_to(samples, conversation.asked.features)
+        shuffled = keyed_order(len(distances), self.seed, "nearest ties", key)
+        order = shuffled[np.argsort(distances[shuffled], kind="stable")]
+        return [examples[index] for index in order]
+
+
+class NearestMean(ScoringLearner):
+    """Answers the label whose mean sample is nearest.
+
+    The mean of all samples counts as one more member of every class, so a label without known
+    samples is answered if the sample resembles no known class. Refuted answers are not used.
+    """
+
+    def scores(self, evidence: Evidence, asked: Features) -> Values:
+        """Return the negative squared distance to the mean of each label."""
+        if not evidence.features.size:
+            return np.zeros(evidence.possible.shape[1])
+        members = (evidence.possible & evidence.is_known[:, None]).astype(np.float32)
+        sums = members.T @ evidence.features + evidence.features.mean(axis=0)
+        means = sums / (members.sum(axis=0)[:, None] + 1)
+        return -distances_to(means, asked)
+
+
+_KERNEL_WIDTH = 3.0
+_NOISE = 0.1
+_NOISE_IF_REFUTED = 1.0
+
+
+class KernelRidge(ScoringLearner):
+    """Regresses each label on the samples with a Gaussian kernel (Saunders et al. 1998).
+
+    The target is the probability of the label given the feedback, less its probability without any.
+    An example with only a refuted answer counts against that answer and slightly for the others,
+    with a larger ridge because it says less. The kernel width is relative to the median distance.
+    """
+
+    def scores(self, evidence: Evidence, asked: Features) -> Values:
+        """Return the value of each regression at the sample asked about."""
+        labels = evidence.possible.shape[1]
+        informative = np.flatnonzero(~evidence.possible.all(axis=1))
+        if not informative.size:
+            return np.zeros(labels)
+        distances = self.distances.pairwise(np.vstack([evidence.features, asked]))
+        scale = float(np.median(distances)) or 1.0
+        kernel = np.exp(-_KERNEL_WIDTH / scale * distances)
+        ridge = np.where(evidence.is_known[informative], _NOISE, _NOISE_IF_REFUTED)
+        targets = evidence.probabilities[informative] - 1 / labels
+        gram = kernel[np.ix_(informative, informative)] + np.diag(ridge)
+        return np.asarray(kernel[-1, informative] @ np.linalg.solve(gram, targets))
+
+
+_NEIGHBOURS = 8
+_DECAY = 5.0
+_ROUNDS = 10
+_EPSILON = 1e-9
+
+
+class LabelPropagation(ScoringLearner):
+    """Passes label beliefs between neighbouring samples (Zhu and Ghahramani 2002).
+
+    Every sample, including the one asked about, starts with equal belief in its possible labels. In
+    each round it takes the weighted mean of its neighbours' beliefs and drops the labels that are
+    impossible, so both confirmed and refuted answers reach samples without feedback. Weights decay
+    with the distance relative to the local scale (Zelnik-Manor and Perona 2004). Beliefs are divided
+    by how common the label is, because labels are about equally frequent (class mass normalisation:
+    Zhu, Ghahramani and Lafferty 2003); this favours labels about which little is known.
+    """
+
+    def scores(self, evidence: Evidence, asked: Features) -> Values:
+        """Return the belief in each label of the sample asked about."""
+        anything = np.ones((1, evidence.possible.shape[1]), dtype=np.bool_)
+        possible = np.vstack([evidence.possible, anything])
+        beliefs = normalised(possible)
+        if not possible.all():
+            samples = np.vstack([evidence.features, asked])
+            weights = _neighbour_weights(self.distances.pairwise(samples))
+            for _ in range(_ROUNDS):
+                received = weights @ beliefs + _EPSILON
+                beliefs = normalised(possible * received / received.mean(axis=0))
+        final: Values = beliefs[-1]
+        return final
+
+
+def _neighbour_weights(distances: Values) -> Values:
+    """Return the weight of each sample's neighbours, shape (samples, samples); rows sum to one."""
+    neighbours = min(_NEIGHBOURS, len(distances) - 1)
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argpartition(distances, neighbours - 1, axis=1)[:, :neighbours]
+    near = np.take_along_axis(distances, nearest, axis=1)
+    scale = np.sqrt(near.max(axis=1))
+    unit = np.maximum(scale[:, None] * scale[nearest], _EPSILON)
+    weights = np.zeros_like(distances)
+    np.put_along_axis(weights, nearest, np.exp(-_DECAY * near / unit), axis=1)
+    return normalised(np.maximum(weights, weights.T) + _EPSILON)
