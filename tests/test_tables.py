@@ -263,5 +263,5 @@ async def test_records_of_other_things(name: str) -> None:
         await model.complete([frame, ask("a: 1"), ask("b: 1")])
     with pytest.raises(RequestRefused, match="asks no question"):
         await model.complete([frame])
-    with pytest.raises(RequestRefused, match="not a text that the table encoding"):
+    with pytest.raises(RequestRefused, match="not in the table encoding"):
         await model.complete([frame, ask("0123\n0123")])

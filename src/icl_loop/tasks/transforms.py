@@ -25,11 +25,6 @@ PROJECTION_SPREAD = 3.0
 """Divisor that keeps projected values in 0..1, around 0.5."""
 
 
-def identity(_: int, __: Key) -> Transform:
-    """Return the transform that changes nothing."""
-    return unchanged
-
-
 def unchanged(values: Pixels) -> Pixels:
     """Return the pixels as they are."""
     return values
@@ -69,7 +64,7 @@ def projected(size: int, key: Key) -> Transform:
 
 
 TRANSFORMS: Mapping[str, Callable[[int, Key], Transform]] = {
-    "identity": identity,
+    "identity": lambda _size, _key: unchanged,
     "permuted": permuted,
     "projected": projected,
 }

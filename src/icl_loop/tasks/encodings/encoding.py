@@ -1,8 +1,11 @@
 """The protocol of encodings: how samples of one modality are shown to a model, and the inverse."""
 
+import struct
+import zlib
 from abc import ABC, abstractmethod
 from typing import Any
 
+from icl_loop.core.errors import EncodingError
 from icl_loop.core.records import Modality
 
 
@@ -10,7 +13,7 @@ class Encoding(ABC):
     """A way to show samples as text, or as the image part of a message.
 
     `encode(prepare(content, size))` shows a sample, and `decode` recovers the prepared values to
-    the precision of the encoding. Subclasses narrow the types.
+    the precision of the encoding. Subclasses narrow the types, and implement `parse`.
     """
 
     name: str
@@ -27,9 +30,19 @@ class Encoding(ABC):
         """Return the text or the `Image` that shows `values`."""
 
     @abstractmethod
-    def decode(self, shown: Any) -> Any:  # noqa: ANN401  subclasses narrow it
+    def parse(self, shown: Any) -> Any:  # noqa: ANN401  subclasses narrow it
+        """Return the values of a text or an `Image`; raise ValueError and the like if invalid."""
+
+    def decode(self, shown: Any) -> Any:  # noqa: ANN401  depends on the subclass
         """Return the values that `encode` shows as `shown`.
 
         Raises:
             EncodingError: `encode` never produces this.
         """
+        try:
+            values = self.parse(shown)
+        except (ValueError, struct.error, zlib.error) as error:
+            raise EncodingError(f"not in the {self.name} encoding: {error}") from None
+        if self.encode(values) != shown:
+            raise EncodingError(f"not in the {self.name} encoding: it would be written differently")
+        return values

@@ -47,21 +47,14 @@ class TableEncoding(Encoding):
             )
         return f"{name}: {format_number(value)}"
 
-    def decode(self, shown: str) -> Measurements:
-        """Return the row that a text shows, to 4 significant digits.
-
-        Raises:
-            EncodingError: `encode` never produces this text.
-        """
+    def parse(self, shown: str) -> Measurements:
+        """Return the row that a text shows, to 4 significant digits."""
         lines = [_LINE.fullmatch(line) for line in shown.split("\n", MAX_COLUMNS)]
         found = [line for line in lines if line]
-        row = Measurements(
-            tuple(line["name"] for line in found),
-            np.array([float(line["value"]) for line in found]),
-        )
-        if len(found) < len(lines) or self.encode(row) != shown:
-            raise EncodingError(f"not a text that the {self.name} encoding produces")
-        return row
+        if len(found) < len(lines):
+            raise ValueError("not every line has the form name: value")
+        values = np.array([float(line["value"]) for line in found])
+        return Measurements(tuple(line["name"] for line in found), values)
 
 
 def format_number(value: float) -> str:
