@@ -46,11 +46,11 @@ class AnswerRule:
     Attributes:
         name: `stated` accepts the forms described above; `strict` accepts only a last line in
             exactly the requested form; `last` takes the last label mentioned anywhere.
-        names: Aliases of labels, as (alias, label).
+        aliases: Other names of labels, as (alias, label).
     """
 
     name: AnswerRuleName = "stated"
-    names: tuple[tuple[str, str], ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
 
 STATED = AnswerRule()
@@ -121,9 +121,9 @@ class _Parser:
     """Parses answers for one set of labels."""
 
     def __init__(self, labels: tuple[str, ...], form: str, rule: AnswerRule) -> None:
-        self._labels = Labels(labels, rule.names)
-        self._exact = {**dict(rule.names), **dict(zip(labels, labels, strict=True))}
-        line = next(line for line in form.splitlines() if "{label}" in line)
+        self._labels = Labels(labels, rule.aliases)
+        self._exact = {**dict(rule.aliases), **dict(zip(labels, labels, strict=True))}
+        line = next((line for line in form.splitlines() if "{label}" in line), "")
         self._before, _, self._after = line.strip().partition("{label}")
         self._folded = [self._labels.fold(part).strip() for part in (self._before, self._after)]
 
