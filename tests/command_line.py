@@ -1,4 +1,4 @@
-"""The command line as tests give commands to it."""
+"""The types of the `icl_loop` fixture, which runs a command in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Done:
-    """How a command went."""
+    """The exit code and output of a command."""
 
     returncode: int
     stdout: str

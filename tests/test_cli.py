@@ -1,4 +1,4 @@
-"""The laws of the command line: exit codes, one clear error, nothing but what was asked for."""
+"""The command line: output, exit codes and errors."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml
 
 
 def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> None:
-    """`sample` prints the text of the encoding and a line end, and nothing else."""
+    """`sample` prints exactly the encoded text and a newline."""
     assert mnist
     prefix = Path(os.environ["ICL_LOOP_DATA"], "mnist", "train-first100")
     done = icl_loop("sample", f"idx:{prefix}", "--index", 4, "--encoding", "article")
@@ -38,7 +38,7 @@ def test_sample_prints_what_a_model_is_shown(icl_loop: Command, mnist: str) -> N
 
 
 def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> None:
-    """Without an encoding, `sample` prints a row or a text in the encoding that fits."""
+    """By default, `sample` encodes table rows and texts in the encoding made for them."""
     done = icl_loop("sample", "iris", "--index", 3)
     assert done == icl_loop("sample", "iris", "--index", 3, "--encoding", "table")
     assert (done.returncode, done.stderr) == (0, "")
@@ -49,8 +49,8 @@ def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> N
     assert icl_loop("sample", f"csv:{file}?text=text&label=label").stdout == "one,\ntwo\n"
 
 
-def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
-    """`sample -o` writes the file that a model would see; what cannot be written is wrong input."""
+def test_sample_writes_a_file(icl_loop: Command, tmp_path: Path) -> None:
+    """`sample -o` writes the file that a model would see; an unwritable path is bad input."""
     file = tmp_path / "digit.png"
     assert (
         icl_loop("sample", "digits", "--encoding", "png", "--size", 9, "-o", file).returncode == 0
@@ -65,7 +65,7 @@ def test_sample_of_a_seen_picture(icl_loop: Command, tmp_path: Path) -> None:
 
 
 def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
-    """A run ends with the table and its paths; what it saved can be replayed, analysed, plotted."""
+    """A run prints results and paths; its transcripts can be verified, analysed and plotted."""
     small = ["--streams", 2, "--turns", 12, "--max-tokens", 1]
     run = icl_loop("run", QUICKSTART, "--out", tmp_path, *small)
     assert run.returncode == 0, run.stderr
@@ -91,7 +91,7 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
 
 
 def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
-    """`analyze` ends with the verdict of the contrast it was given, as its JSON says it."""
+    """`analyze` ends with the verdict on the given contrast, the same as in its JSON."""
     small = ["--streams", 6, "--turns", 8, "--set", "task.size=4"]
     assert icl_loop("run", QUICKSTART, "--out", tmp_path, *small).returncode == 0
     arguments = ["analyze", tmp_path / "quickstart", "--primary", "label,stateless"]
@@ -114,7 +114,7 @@ def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
 
 
 def test_replay_shows_every_turn(icl_loop: Command) -> None:
-    """`replay` draws the picture of each turn and names answer, truth, verdict and window."""
+    """`replay` prints each turn, or those selected by `--from` and `--errors`."""
     done = icl_loop("replay", SAMPLE / "label-0.jsonl")
     assert done.returncode == 0
     assert done.stdout.count("  told: ") == 25
@@ -129,7 +129,7 @@ def test_replay_shows_every_turn(icl_loop: Command) -> None:
 
 
 def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
-    """`what-if` has a row for each arm and policy, as JSON too, and draws them where it is told."""
+    """`what-if` prints a row per arm and policy, as a table or JSON, and draws a chart."""
     policies = ["--policy", "last(3)", "--policy", "only_correct | block"]
     done = icl_loop("what-if", SAMPLE, *policies, "-o", tmp_path / "what-if.svg")
     assert done.returncode == 0, done.stderr
@@ -143,7 +143,7 @@ def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
 
 
 def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
-    """An edited transcript makes `replay --verify` exit with 1, naming file, turn and field."""
+    """`replay --verify` exits with 1 for an edited transcript and names file, turn and field."""
     text = without_checksum((SAMPLE / "label-0.jsonl").read_text())
     lines = text.splitlines(keepends=True)
     lines[8] = (
@@ -164,7 +164,7 @@ def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: P
 def test_every_shipped_experiment_is_planned(
     icl_loop: Command, request: pytest.FixtureRequest, tmp_path: Path, path: Path
 ) -> None:
-    """`plan` prints what each arm takes and one verdict, and needs no key."""
+    """`plan` prints the usage of each arm and one verdict, and needs no API key."""
     text = path.read_text()
     if "mnist" in text:
         request.getfixturevalue("mnist")
@@ -181,14 +181,14 @@ def test_every_shipped_experiment_is_planned(
 
 
 def test_a_plan_in_json_is_of_numbers(icl_loop: Command) -> None:
-    """What the tables of `plan` round is whole in its JSON."""
+    """`plan --json` has the unrounded numbers of every arm."""
     small = ["--streams", 2, "--turns", 4, "--no-advice"]
     report = json.loads(icl_loop("plan", QUICKSTART, *small, "--json").stdout)
     assert [arm["arm"] for arm in report["arms"]] == list(load(QUICKSTART).arms)
     assert all(arm["expense"]["requests"] == 8 for arm in report["arms"])
 
 
-WRONG: dict[str, tuple[list[object], list[str]]] = {
+BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
     "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
     "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
     "an unknown value": (
@@ -235,12 +235,12 @@ WRONG: dict[str, tuple[list[object], list[str]]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_wrong_input_is_one_clear_error(
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_clear_error(
     icl_loop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
-    """Wrong input exits with 2 and one error that names it, with no traceback, nothing written."""
-    arguments, words = WRONG[case]
+    """Bad input exits with 2 and one error that names it; nothing is written."""
+    arguments, words = BAD_INPUT[case]
     out = ["--out", tmp_path] if arguments[0] == "run" else []
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = icl_loop(*arguments, *out)
@@ -251,8 +251,8 @@ def test_wrong_input_is_one_clear_error(
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
-def test_other_settings_in_a_folder_are_wrong_input(icl_loop: Command, tmp_path: Path) -> None:
-    """`run` on a folder of other settings exits with 2 and names the key and both values."""
+def test_other_settings_in_a_folder_are_bad_input(icl_loop: Command, tmp_path: Path) -> None:
+    """`run` into a folder with other settings exits with 2 and names the key and both values."""
     small = ["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3]
     assert icl_loop(*small).returncode == 0
     done = icl_loop(*small, "--set", "task.size=14")
@@ -261,7 +261,7 @@ def test_other_settings_in_a_folder_are_wrong_input(icl_loop: Command, tmp_path:
 
 
 def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path) -> None:
-    """A run that an endpoint refuses exits with 1, a table of why, and the command to go on."""
+    """A run that an endpoint rejects exits with 1 and prints the reasons and how to resume."""
     with serving([error(404, "no such model")]) as endpoint:
         done = icl_loop(
             *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3],
@@ -271,8 +271,8 @@ def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path)
     assert all(word in done.stderr for word in ("no such model", "feedback-0", "icl-loop run"))
 
 
-def test_a_limit_that_is_reached_is_to_be_raised(icl_loop: Command, tmp_path: Path) -> None:
-    """A run that its limit stopped is not told to go on under the same limit."""
+def test_a_run_over_budget_needs_a_higher_one(icl_loop: Command, tmp_path: Path) -> None:
+    """A run stopped by its budget is told to resume with a higher one."""
     with serving([completion("Answer: 1")]) as endpoint:
         done = icl_loop(
             *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--max-tokens", 10],
@@ -285,36 +285,36 @@ def test_a_limit_that_is_reached_is_to_be_raised(icl_loop: Command, tmp_path: Pa
 @pytest.mark.parametrize(
     "command", [["plot"], ["report"], ["what-if", "--policy", "last(5)"]], ids=lambda each: each[0]
 )
-def test_a_folder_that_is_not_there_is_wrong_input(
+def test_a_missing_output_folder_is_bad_input(
     icl_loop: Command, tmp_path: Path, command: list[str]
 ) -> None:
-    """What could not be written in the end is refused before anything is read."""
+    """An output file in a missing folder is rejected before any transcript is read."""
     name, *rest = command
     done = icl_loop(name, tmp_path / "no-transcripts", *rest, "-o", tmp_path / "no" / "f.html")
     assert done.returncode == 2
     assert "f.html cannot be written: there is no folder" in done.stderr
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    """A folder that stands where a file is to be written is wrong input."""
+def test_a_folder_as_output_file_is_bad_input(tmp_path: Path) -> None:
+    """An output file that is a folder is bad input."""
     with pytest.raises(InputError, match="cannot be written: it is a folder"):
         check_writable(tmp_path)
 
 
-def test_sessions_that_nobody_counted_have_no_number(tmp_path: Path) -> None:
-    """A run whose turns in flight were dropped names the folder, and does not say that it is empty."""
+def test_an_interrupted_run_has_no_session_count(tmp_path: Path) -> None:
+    """A run whose turns were dropped names its folder without a number of sessions."""
     assert saved_in(tmp_path, None) == f"transcripts: {tmp_path}"
 
 
-def test_curves_alone_are_compared(icl_loop: Command, tmp_path: Path) -> None:
-    """An option that would change nothing of a figure is refused."""
+def test_only_curves_can_be_compared(icl_loop: Command, tmp_path: Path) -> None:
+    """`--compare` is rejected for charts without curves."""
     done = icl_loop("plot", tmp_path, "--compare", "--figure", "tokens", "-o", tmp_path / "f.svg")
     assert done.returncode == 2
     assert "--figure curves only, not tokens" in done.stderr
 
 
 def test_the_console_script_is_installed(tmp_path: Path) -> None:
-    """The installed program runs from any folder, without a traceback on a wrong word."""
+    """The installed script runs in any folder and reports bad input without a traceback."""
     program = Path(sys.executable).with_name("icl-loop")
     done = subprocess.run(
         [program, "sample", "digit"], cwd=tmp_path, capture_output=True, check=False
@@ -327,8 +327,8 @@ def test_the_console_script_is_installed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["", "run", "plan", "replay", "what-if", "analyze", "plot", "report", "sample"]
 )
-def test_help_is_there(icl_loop: Command, command: str) -> None:
-    """Every command explains itself."""
+def test_every_command_has_help(icl_loop: Command, command: str) -> None:
+    """Every command has a help page."""
     done = icl_loop(*[command] if command else [], "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout

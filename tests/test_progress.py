@@ -34,8 +34,8 @@ from terminal_text import HOSTILE, is_plain, shown
 
 
 @given(st.text(st.characters(), max_size=50) | st.text("\x1b[\u202e\u2028\x9b\r\n三a ", max_size=9))
-def test_printable_text_steers_nothing(text: str) -> None:
-    """Printable text has no control, format, private or line mark but the line end."""
+def test_printable_text_has_no_control_characters(text: str) -> None:
+    """Printable text has no control, format or private characters, and no line ends but newlines."""
     made = printable(text)
     assert is_plain(made)
     assert not {"Zl", "Zp"} & {unicodedata.category(mark) for mark in made}
@@ -44,13 +44,13 @@ def test_printable_text_steers_nothing(text: str) -> None:
 
 @given(st.text(st.characters(categories=["L", "M", "N", "P", "S", "Zs"]), max_size=50))
 def test_printable_text_keeps_what_people_write(text: str) -> None:
-    """Letters, marks, numbers, signs and spaces of any script stay as they are."""
+    """Letters, marks, numbers, punctuation, symbols and spaces of any script are kept."""
     assert printable(text) == text
 
 
 @pytest.mark.parametrize("mark", ["\x1b", "\x07", "\x9b", "\u202e", "\u2066", "\u200b", "\ufeff"])
-def test_what_steers_a_terminal_is_replaced(mark: str) -> None:
-    """Escape, bell, CSI, overrides of direction and marks of no width become U+FFFD."""
+def test_control_characters_are_replaced(mark: str) -> None:
+    """Escape, bell, CSI, direction overrides and zero-width characters become U+FFFD."""
     assert printable(f"a{mark}b") == "a\ufffdb"
 
 
@@ -66,7 +66,7 @@ BLOCKS = {" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}
 
 @given(PIXELS)
 def test_a_picture_lights_what_is_bright(ink: Pixels) -> None:
-    """A picture has a line for two rows, the last one alone if need be, lit from 0.5 on."""
+    """Each line of a picture has two rows of pixels, which are lit from a brightness of 0.5."""
     lines = draw(ink, colour=False).plain.split("\n")
     rows, columns = ink.shape
     assert len(lines) == (rows + 1) // 2
@@ -78,7 +78,7 @@ def test_a_picture_lights_what_is_bright(ink: Pixels) -> None:
 
 @given(PIXELS)
 def test_a_coloured_picture_has_every_grey(ink: Pixels) -> None:
-    """In colour, each pixel is one half of a block, as grey as it is bright."""
+    """In colour, each pixel is half a block in its grey level."""
     picture = draw(ink, colour=True)
     rows, columns = ink.shape
     assert picture.plain == "\n".join(["▀" * columns] * ((rows + 1) // 2))
@@ -241,7 +241,7 @@ ESTIMATES = st.one_of(
 
 @st.composite
 def summaries(draw: st.DrawFn) -> list[ArmSummary]:
-    """Return summaries of arms that were played to different lengths."""
+    """Return summaries of arms with different numbers of turns."""
     return [
         ArmSummary(
             experiment="small",
@@ -266,7 +266,7 @@ def summaries(draw: st.DrawFn) -> list[ArmSummary]:
 
 
 def percent(estimate: Estimate) -> list[str]:
-    """Return the words of an estimate in the table."""
+    """Return the words that show an estimate in the table."""
     if estimate.mean is None:
         return ["–"]
     mean = f"{100 * estimate.mean:.1f}"
@@ -278,7 +278,7 @@ def percent(estimate: Estimate) -> list[str]:
 
 @given(summaries())
 def test_the_table_shows_every_arm_and_window(rows: list[ArmSummary]) -> None:
-    """The table has a line for each arm and in it every estimate, under its window's heading."""
+    """The table has a line per arm with every estimate, and a heading per window."""
     table = shown(accuracy_table(rows), width=160)
     heading, _, *lines = table[table.index(" arm ") :].splitlines()
     longest = max(rows, key=lambda row: row.turns).blocks
@@ -293,7 +293,7 @@ def test_the_table_shows_every_arm_and_window(rows: list[ArmSummary]) -> None:
 
 @given(summaries())
 def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
-    """In eighty columns every number of the table is there, uncut."""
+    """In 80 columns, the table still has every number in full."""
     text = shown(accuracy_table(rows), width=80)
     assert all(len(line) <= 80 for line in text.splitlines())
     for row in rows:
@@ -302,7 +302,7 @@ def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
 
 
 def test_tables_show_hostile_names_as_they_are() -> None:
-    """Names in tables neither steer the terminal nor are taken for markup."""
+    """Names in tables have no control characters and are not parsed as markup."""
     none = Estimate(None, None, 0)
     row = ArmSummary("small", HOSTILE, 1, 1, 1, 0.1, none, none, none, (), {})
     text = shown(accuracy_table([row, replace(row, experiment="other")]))

@@ -1,4 +1,4 @@
-"""The laws of watching a session: it shows what was saved, keys lead where they say, all is left as it was."""
+"""The replay viewer and the printed replay of saved sessions."""
 
 import asyncio
 import importlib.util
@@ -44,7 +44,7 @@ NEEDS_A_TERMINAL = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def saved() -> Transcript:
-    """One small session as it would be read."""
+    """A small saved session."""
     chosen = session(RECENT + 5, model="simulated/chance")
     end = End(status="complete", turns=RECENT + 5, at="")
     return Transcript(
@@ -53,7 +53,7 @@ def saved() -> Transcript:
 
 
 def test_replay_shows_each_turn(saved: Transcript) -> None:
-    """A turn is shown with picture, answer, truth, verdict, what was told, and the recent window."""
+    """A printed turn has the picture, answer, label, verdict, feedback and recent accuracy."""
     replay, grid = SessionView(saved, colour=False), get_encoding("grid")
     samples = session(RECENT + 5).task.samples
     for index, turn in enumerate(saved.turns):
@@ -69,8 +69,8 @@ def test_replay_shows_each_turn(saved: Transcript) -> None:
         assert text.startswith(draw(grid.decode(grid.encode(picture)), colour=False).plain)
 
 
-def test_replay_says_which_session_it_is(saved: Transcript) -> None:
-    """The heading names experiment, arm, stream, model and data, and how far the session went."""
+def test_the_heading_identifies_the_session(saved: Transcript) -> None:
+    """The heading names the experiment, arm, stream, model, dataset, turns and status."""
     heading = "small / feedback, stream 0: simulated/chance, digits, 25 of 25 turns, "
     assert SessionView(saved, colour=False).heading().plain == heading + "complete"
     unfinished = replace(saved, end=None)
@@ -99,8 +99,8 @@ def test_a_hostile_session_prints_as_plain_text(saved: Transcript) -> None:
         assert "[bold]x[/nope]" in text
 
 
-def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
-    """A turn without an answer names its outcome."""
+def test_a_missing_answer_shows_its_outcome(saved: Transcript) -> None:
+    """A turn without an answer shows its outcome."""
     lost = replace(saved.turns[0], answer=None, outcome="refusal")
     text = shown(SessionView(replace(saved, turns=(lost,)), colour=False).turn(0))
     assert "answered none (refusal), label" in text
@@ -119,10 +119,10 @@ def test_an_answer_that_was_not_read_says_why(saved: Transcript) -> None:
         {"task": {"prompts": "plain-ja", "encoding": "grid"}},
     ],
 )
-def test_a_question_that_cannot_be_drawn_is_shown(
+def test_a_question_that_cannot_be_decoded_is_shown_as_text(
     saved: Transcript, settings: dict[str, object]
 ) -> None:
-    """Where the settings do not tell how the picture was written, the question is shown as text."""
+    """If the recorded settings do not say how pictures are encoded, the question is shown as text."""
     header: Header = saved.header.model_copy(update={"settings": settings})
     replay = SessionView(replace(saved, header=header), colour=False)
     assert saved.turns[0].question.text.splitlines()[-1] in shown(replay.turn(0))
@@ -130,7 +130,7 @@ def test_a_question_that_cannot_be_drawn_is_shown(
 
 
 def test_a_long_reply_is_cut(saved: Transcript) -> None:
-    """A reply is shown in one line of bounded length, its own lines parted by slashes."""
+    """A long reply is cut to one line, with slashes between its own lines."""
     turn = saved.turns[0]
     long = replace(turn, reply=replace(turn.reply, text="first\n\n second\n" + "x" * 1_000))
     text = shown(SessionView(replace(saved, turns=(long,)), colour=False).turn(0), width=300)
@@ -142,7 +142,7 @@ def test_a_long_reply_is_cut(saved: Transcript) -> None:
 
 @pytest.fixture(scope="module")
 def windowed() -> Transcript:
-    """A session that shows the three newest turns, with tokens as an endpoint would report them."""
+    """A session under `last(3)`, with token counts as an endpoint reports them."""
     chosen = session(9, policy="last(3)", feedback="correctness")
     turns = tuple(
         replace(turn, reply=replace(turn.reply, usage=Usage(1_000 + turn.index, turn.index)))
@@ -151,8 +151,8 @@ def windowed() -> Transcript:
     return Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0)
 
 
-def test_the_window_is_told(windowed: Transcript) -> None:
-    """Asked for the window, a turn names the runs of turns that its request showed, and its tokens."""
+def test_the_window_is_listed(windowed: Transcript) -> None:
+    """With `window`, a turn lists the past turns in its request, and its tokens."""
     replay = SessionView(windowed, colour=False)
     for turn in windowed.turns:
         text = shown(replay.turn(turn.index, Display(window=True)))
@@ -171,7 +171,7 @@ def test_the_window_is_told(windowed: Transcript) -> None:
 
 
 def test_a_whole_reply_is_shown(saved: Transcript) -> None:
-    """Asked for the reply, every line of it is shown, tabs as spaces."""
+    """With `reply`, every line of the reply is shown, with tabs as spaces."""
     turn = saved.turns[0]
     long = "first\r\n\n\tsecond\n" + "\n".join(f"line {number}" for number in range(300))
     other = replace(turn, reply=replace(turn.reply, text=long))
@@ -183,22 +183,22 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
     assert lines[start : start + 303] == [line.strip() for line in long.splitlines()]
 
 
-def test_a_question_is_shown_as_it_was_seen(saved: Transcript) -> None:
-    """Asked for the text, a turn begins with the question as the model saw it."""
+def test_a_question_is_shown_as_the_model_saw_it(saved: Transcript) -> None:
+    """With `text`, a turn starts with the question as the model saw it."""
     replay = SessionView(saved, colour=False)
     for turn in saved.turns:
         assert shown(replay.turn(turn.index, Display(text=True))).startswith(turn.question.text)
 
 
 def probe(after: int, *, correct: bool) -> Probe:
-    """Return a probe that was asked after some turns."""
+    """Return a probe asked after this many turns."""
     return Probe(
         after, "digits/1", "3", "3", "ok", correct, kept=(), request="", reply=Reply(HOSTILE)
     )
 
 
 def test_probes_are_shown_between_turns(saved: Transcript) -> None:
-    """Probes are counted in a line before the turn that followed them, or after the last turn."""
+    """A line before each turn counts the probes since the turn before; one follows the last turn."""
     asked = [probe(0, correct=True), probe(5, correct=True), probe(5, correct=False)]
     asked += [probe(len(saved.turns), correct=False)]
     replay = SessionView(replace(saved, probes=tuple(asked)), colour=False)
@@ -216,7 +216,7 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
 
 
 async def test_notes_are_shown_between_turns() -> None:
-    """A note is shown in a line before the turn that first saw it, or whole with the replies."""
+    """A note is shown before the turn that follows it, and whole with `reply`."""
     chosen = session(9, policy="notes(4)")
     playing = play_on(chosen)
     went = [event async for event in playing]
@@ -507,7 +507,7 @@ _STEERING = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 @dataclass
 class Terminal:
-    """A pseudo-terminal, what was written to it, and the program that runs in it."""
+    """A program in a pseudo-terminal, and its output."""
 
     master: int
     slave: int
@@ -515,13 +515,13 @@ class Terminal:
     written: bytes = b""
 
     def press(self, keys: bytes) -> Self:
-        """Send keys, and forget what was written before."""
+        """Send keys and clear the output."""
         self.written = b""
         os.write(self.master, keys)
         return self
 
     def until(self, words: str) -> str:
-        """Return what was written, once it holds `words`."""
+        """Return the output as soon as it contains `words`."""
         until = time.monotonic() + 60
         while words not in self.text and time.monotonic() < until:
             self.read(0.1)
@@ -529,7 +529,7 @@ class Terminal:
         return self.text
 
     def read(self, seconds: float) -> None:
-        """Take what is written within some time."""
+        """Read the output until there is none for some seconds."""
         import select
 
         while select.select([self.master], [], [], seconds)[0]:
@@ -537,17 +537,17 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """What was written, without what steers the terminal."""
+        """The output without control sequences."""
         return _STEERING.sub(b"", self.written).decode(errors="replace")
 
     def modes(self) -> list[object]:
-        """Return how the terminal is set."""
+        """Return the modes of the terminal."""
         import termios
 
         return list(termios.tcgetattr(self.slave))
 
     def ended(self) -> int:
-        """Return the exit code, once the program has ended."""
+        """Wait for the program to end and return its exit code."""
         until = time.monotonic() + 60
         while self.program.poll() is None and time.monotonic() < until:
             self.read(0.05)
@@ -557,7 +557,7 @@ class Terminal:
 
 @contextmanager
 def terminal(*arguments: object, columns: int = 80, rows: int = 30) -> Iterator[Terminal]:
-    """Run the command line in a pseudo-terminal of its own."""
+    """Run `icl-loop` in a new pseudo-terminal."""
     import pty
     import termios
 

@@ -1,8 +1,8 @@
 """Numbers, names and tables formatted for a terminal."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -25,6 +25,9 @@ class _OfArm(Protocol):
 
     @property
     def arm(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_OfArm)
 
 
 def printable(text: str) -> str:
@@ -52,6 +55,16 @@ def arm_names(rows: Sequence[_OfArm]) -> list[Text]:
     several = len({row.experiment for row in rows}) > 1
     names = (f"{row.experiment} / {row.arm}" if several else row.arm for row in rows)
     return [Text(printable(name)) for name in names]
+
+
+def arm_table(
+    title: str, rows: Sequence[_Row], columns: Mapping[str, Callable[[_Row], str]]
+) -> Table:
+    """Return a table with a row per arm, and columns given by a heading and a function of the row."""
+    table = new_table(title, ["arm"], columns)
+    for name, row in zip(arm_names(rows), rows, strict=True):
+        table.add_row(name, *(cell(row) for cell in columns.values()))
+    return table
 
 
 def whole_percent(share: float | None) -> str:

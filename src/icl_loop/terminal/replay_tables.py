@@ -34,18 +34,15 @@ def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
         " 95% t interval.\n"
     )
     for name, row in zip(arm_names(rows), rows, strict=True):
-        table.add_row(
-            name,
-            Text(printable(f"* {row.policy}" if row.played else row.policy)),
+        policy = Text(printable(f"* {row.policy}" if row.played else row.policy))
+        counts = (
             f"{row.turns:.0f}",
             f"{row.tokens:,.0f}",
             f"{row.largest:,}",
             f"{row.prefix_share:.0%}",
-            f"{row.exposure:.1f}",
-            f"{row.classes:.1f}",
-            f"{row.told_classes:.1f}",
-            percent(row.baseline_late),
         )
+        shown = f"{row.exposure:.1f}", f"{row.classes:.1f}", f"{row.told_classes:.1f}"
+        table.add_row(name, policy, *counts, *shown, percent(row.baseline_late))
     return table
 
 

@@ -1,6 +1,7 @@
 """Tables of results: accuracy, answers, usage, probes, baseline, contrasts."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -23,6 +24,7 @@ from icl_loop.runner.run import StoppedSession
 from icl_loop.terminal.formatting import (
     UNKNOWN,
     arm_names,
+    arm_table,
     dollars,
     mean,
     new_table,
@@ -58,53 +60,44 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
 
 def answers_table(metrics: Sequence[ArmMetrics]) -> Table:
     """Return the table of metrics of the answers."""
-    table = new_table(
+    return arm_table(
         "Answers (balanced accuracy and shares in %, entropy in bits)",
-        ["arm"],
-        (
-            "balanced",
-            "entropy, early",
-            "entropy, late",
-            "most common, late",
-            "feedback use",
-            "turns shown",
-            "s per reply",
-        ),
+        metrics,
+        {
+            "balanced": lambda row: f"{100 * row.balanced_accuracy:.1f}",
+            "entropy, early": lambda row: mean(row.entropy_early, "z.2f"),
+            "entropy, late": lambda row: mean(row.entropy_late, "z.2f"),
+            "most common, late": lambda row: whole_percent(row.top_share_late.mean),
+            "feedback use": lambda row: mean(row.feedback_use, "+z.2f"),
+            "turns shown": lambda row: mean(row.exposure, "z.1f"),
+            "s per reply": lambda row: f"{row.latency_s:.2f}",
+        },
     )
-    for name, row in zip(arm_names(metrics), metrics, strict=True):
-        table.add_row(
-            name,
-            f"{100 * row.balanced_accuracy:.1f}",
-            mean(row.entropy_early, "z.2f"),
-            mean(row.entropy_late, "z.2f"),
-            whole_percent(row.top_share_late.mean),
-            mean(row.feedback_use, "+z.2f"),
-            mean(row.exposure, "z.1f"),
-            f"{row.latency_s:.2f}",
-        )
-    return table
 
 
 def usage_table(spent: Sequence[Spending]) -> Table:
     """Return the table of requests, tokens and cost."""
-    table = new_table(
+    table = arm_table(
         "Usage and cost",
-        ["arm"],
-        ("requests", "tokens in", "cached", "prefix", "out", "$", "$ reported", "$ prefix"),
+        spent,
+        {
+            "requests": lambda row: f"{row.requests:,}",
+            "tokens in": lambda row: f"{row.prompt:,}",
+            "cached": lambda row: f"{row.cached:,}",
+            "prefix": lambda row: (
+                UNKNOWN if (share := row.prefix_share) is None else f"{share:.1%}"
+            ),
+            "out": lambda row: f"{row.completion:,}",
+            "$": lambda row: dollars(row.usd),
+            "$ reported": lambda row: dollars(row.usd_reported),
+            "$ prefix": lambda row: dollars(row.usd_prefix),
+        },
     )
+    table.caption_justify = "left"
     table.caption = (
         "prefix: share of the input that a prompt cache could serve. $: without a cache, with the"
         " reported cache hits, with all of the prefix cached.\n"
     )
-    table.caption_justify = "left"
-    for name, row in zip(arm_names(spent), spent, strict=True):
-        table.add_row(
-            name,
-            *(f"{count:,}" for count in (row.requests, row.prompt, row.cached)),
-            UNKNOWN if row.prefix_share is None else f"{row.prefix_share:.1%}",
-            f"{row.completion:,}",
-            *map(dollars, (row.usd, row.usd_reported, row.usd_prefix)),
-        )
     return table
 
 
@@ -125,21 +118,22 @@ def probes_table(asked: Iterable[Checkpoint]) -> Table:
 def baseline_table(compared: Sequence[ArmBaseline]) -> Table:
     """Return the table that compares the arms with their baselines."""
     learner = printable(compared[0].learner) if compared else ""
-    table = new_table(
+    return arm_table(
         f"Compared with the baseline ({learner} on the same context)",
-        ["arm"],
-        ("baseline late, %", "more errors", "efficiency", "baseline reaches it after"),
+        compared,
+        {
+            "baseline late, %": lambda row: percent(replace(row.late, interval=None)),
+            "more errors": lambda row: mean(row.excess_regret, "+z.1f"),
+            "efficiency": lambda row: (
+                UNKNOWN if row.learning_efficiency is None else f"{row.learning_efficiency:z.0%}"
+            ),
+            "baseline reaches it after": lambda row: (
+                UNKNOWN
+                if row.equivalent_examples is None
+                else f"{row.equivalent_examples:.0f} turns"
+            ),
+        },
     )
-    for name, row in zip(arm_names(compared), compared, strict=True):
-        efficiency, after = row.learning_efficiency, row.equivalent_examples
-        table.add_row(
-            name,
-            UNKNOWN if row.late.mean is None else f"{100 * row.late.mean:.1f}",
-            mean(row.excess_regret, "+z.1f"),
-            UNKNOWN if efficiency is None else f"{efficiency:z.0%}",
-            UNKNOWN if after is None else f"{after:.0f} turns",
-        )
-    return table
 
 
 def stops_table(stops: Iterable[StoppedSession]) -> Table:
