@@ -72,9 +72,9 @@ def test_every_room_has_its_layer() -> None:
 
 
 def test_what_is_large_is_imported_only_when_needed() -> None:
-    """Neither the package nor its command line imports Ray or the client of any vendor."""
+    """The package and its command line import neither Ray nor textual nor the client of any vendor."""
     code = (
         "import sys, icl_loop, icl_loop.plots, icl_loop.cli, icl_loop.runner.engines.ray\n"
-        "sys.exit(bool({'openai', 'ray'} & set(sys.modules)))"
+        "sys.exit(bool({'openai', 'ray', 'textual'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -164,7 +164,7 @@ def test_the_window_is_listed(windowed: Transcript) -> None:
         assert shows == list(from_spans(turn.kept))
         assert int(found[1]) == len(shows)
         assert found[3] == (
-            f"{turn.counted:,} tokens, the first {turn.prefix:,} shared with the last request;"
+            f"{turn.counted:,} tokens, {turn.prefix:,} of them shared with the last request;"
             f" 1,00{turn.index} reported, {turn.index} of them cached"
         )
         assert "window: " not in shown(replay.turn(turn.index))

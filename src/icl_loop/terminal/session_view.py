@@ -228,7 +228,7 @@ def running_accuracy(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
 def _tokens(turn: Turn) -> Iterator[str]:
     usage = turn.reply.usage
     if turn.counted is not None:
-        yield f"{turn.counted:,} tokens, the first {turn.prefix or 0:,} shared with the last request"
+        yield f"{turn.counted:,} tokens, {turn.prefix or 0:,} of them shared with the last request"
     if usage.prompt:
         yield f"{usage.prompt:,} reported, {usage.cached:,} of them cached"
 

@@ -121,11 +121,10 @@ class Viewer(App[int]):
             self.query_one(f"#{pane}").border_title = pane
         self._timer = self.set_interval(1 / self.speed, self._tick)
         self._go_to(self.index)
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with suppress(NotImplementedError):  # on Windows
-                asyncio.get_running_loop().add_signal_handler(
-                    number, self.exit, self.index, 128 + number
-                )
+        loop = asyncio.get_running_loop()
+        with suppress(NotImplementedError):  # on Windows
+            for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+                loop.add_signal_handler(number, self.exit, self.index, 128 + number)
 
     def _tick(self) -> None:
         if self.playing:
