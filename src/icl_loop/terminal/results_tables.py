@@ -1,6 +1,6 @@
 """Tables of results: accuracy, answers, usage, probes, baseline, contrasts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rich.console import RenderableType
@@ -159,35 +159,22 @@ def conclusion_tables(conclusion: Conclusion) -> Iterator[RenderableType]:
 
 
 def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
-    adjusted = any(row.p_holm is not None for row in rows)
-    numbers = (
-        "streams",
-        "difference",
-        "95% interval",
-        "t p",
-        "sign-flip p",
-        "detectable",
-        "equal",
-    )
-    table = new_table(
-        f"{title} (late accuracy in points, t interval over streams)",
-        ["arms"],
-        (*numbers, "Holm p") if adjusted else numbers,
-    )
+    columns: dict[str, Callable[[Contrast], str]] = {
+        "streams": lambda contrast: str(contrast.k),
+        "diff.": lambda contrast: _points(contrast.theta),
+        "95% interval": _interval,
+        "t p": lambda contrast: _p(contrast.p_t),
+        "sign-flip p": lambda contrast: _p(contrast.p_sign_flip),
+        "detectable": lambda contrast: _points(contrast.mde).removeprefix("+"),
+        "equal": lambda contrast: {True: "yes", False: "no", None: UNKNOWN}[contrast.equivalent],
+    }
+    holm = ["Holm p"] if any(row.p_holm is not None for row in rows) else []
+    title = f"{title} (difference in late accuracy, in points, over streams)"
+    table = new_table(title, ["arms"], [*columns, *holm])
     table.padding = (0, 0, 0, 0)
     for row in rows:
-        contrast = row.contrast
-        table.add_row(
-            _pair(contrast),
-            str(contrast.k),
-            _points(contrast.theta),
-            _interval(contrast),
-            _p(contrast.p_t),
-            _p(contrast.p_sign_flip),
-            UNKNOWN if contrast.mde is None else f"{100 * contrast.mde:.1f}",
-            {True: "yes", False: "no", None: UNKNOWN}[contrast.equivalent],
-            *([_p(row.p_holm)] if adjusted else []),
-        )
+        cells = [cell(row.contrast) for cell in columns.values()]
+        table.add_row(_pair(row.contrast), *cells, *(_p(row.p_holm) for _ in holm))
     return table
 
 
