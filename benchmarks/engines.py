@@ -56,7 +56,7 @@ def time_run(
 @contextmanager
 def endpoint() -> Iterator[None]:
     """Serve an endpoint that answers after 50 ms."""
-    script = Path(__file__).with_name("nothing_endpoint.py")
+    script = Path(__file__).with_name("constant_endpoint.py")
     process = subprocess.Popen([sys.executable, str(script), str(PORT), "0.05"])
     time.sleep(2)
     try:

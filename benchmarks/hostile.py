@@ -1,10 +1,10 @@
-"""What faults and kills cost: requests that a run needed beyond its turns, by the server's count.
+"""The cost of faults and kills: requests beyond one per turn, as counted by the server.
 
     python benchmarks/hostile.py [--kills 50]
 
-Both tables are of runs against an endpoint of our own over real HTTP. Faults strike a quarter of
-all requests. Kills are `kill -9` at moments drawn at random, from the start of the process on;
-the run is then resumed, until it is complete, and compared with one that was never killed.
+Both tables come from runs against our own server over HTTP. A quarter of all requests fail. Processes
+are killed with `kill -9` at random moments and resumed until the run is complete; the transcripts are
+then compared with those of a run that was never killed.
 """
 
 import argparse
@@ -28,14 +28,14 @@ RATE = 0.25
 MIXED = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}
 SESSIONS, LATENCY_S = 8, 0.15
 TURNS_FAULTY, TURNS_KILLED = 24, 120
-MOST_ASKED = 30
-"""A process is killed after it has asked fewer requests than this, and a moment more."""
+MAX_REQUESTS = 30
+"""A process is killed after a random number of requests below this one."""
 
 Answers = Mapping[str, list[tuple[str, str | None]]]
 
 
 def experiment(base_url: str, turns: int) -> Experiment:
-    """Return what is played."""
+    """Return the experiment to run."""
     return parse(
         {
             "name": "hostile",
@@ -49,7 +49,7 @@ def experiment(base_url: str, turns: int) -> Experiment:
 
 @contextmanager
 def served(**settings: object) -> Iterator[tuple[str, RequestLog]]:
-    """Serve the nearest neighbour; give its address and what it is asked."""
+    """Serve `reference/nearest`; give the base URL and the request log."""
     log = RequestLog()
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     app = build_app(models, settings=ServerSettings(**settings), log=log)  # type: ignore[arg-type]  # settings by name
@@ -58,15 +58,15 @@ def served(**settings: object) -> Iterator[tuple[str, RequestLog]]:
 
 
 def answers(folder: Path) -> Answers:
-    """Return the requests and answers of every session in a folder."""
+    """Return the request fingerprints and answers of every session in a folder."""
     return {
         path.name: [(turn.request, turn.answer) for turn in read(path).turns]
         for path in sorted(folder.glob("*/*.jsonl"))
     }
 
 
-def faulty(faults: Mapping[str, float], folder: Path, whole: Answers) -> str:
-    """Play under faults; return a row of the table."""
+def faulty(faults: Mapping[str, float], folder: Path, expected: Answers) -> str:
+    """Run with faults; return a row of the table."""
     with served(faults=faults, slow_s=0.5) as (base_url, log):
         start = time.perf_counter()
         result = asyncio.run(Run(experiment(base_url, TURNS_FAULTY), folder).play())
@@ -75,16 +75,16 @@ def faulty(faults: Mapping[str, float], folder: Path, whole: Answers) -> str:
         raise RuntimeError(str(result.stopped[0].reason))
     played = answers(folder)
     twice = sum(times - 1 for times in log.answered.values())
-    same = "same" if played == whole else "OTHER"
+    same = "same" if played == expected else "OTHER"
     return f"{log.total:>9}{log.faults.total():>8}{same:>9}{twice:>8}{seconds:>9.1f}"
 
 
 def kill_often(kills: int, folder: Path) -> None:
-    """Kill and resume runs until there were so many kills; print what that cost."""
-    dice = random.Random(11)  # noqa: S311  moments, no secrets
+    """Kill and resume runs until there were `kills` kills, and print the additional requests."""
+    dice = random.Random(11)  # noqa: S311  not a secret
     with served(latency_s=LATENCY_S) as (base_url, log):
         asyncio.run(Run(experiment(base_url, TURNS_KILLED), folder / "whole").play())
-        whole, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0.0
+        expected, needed, killed, runs, worst = _bytes(folder / "whole"), log.total, 0, 0, 0.0
         per_run = []
         while killed < kills:
             before, in_this, runs = log.total, 0, runs + 1
@@ -94,19 +94,19 @@ def kill_often(kills: int, folder: Path) -> None:
             asyncio.run(Run(experiment(base_url, TURNS_KILLED), cut).play())
             extra = log.total - before - needed
             per_run.append((in_this, extra))
-            same = _bytes(cut) == whole
+            same = _bytes(cut) == expected
             worst = max(worst, extra / max(1, in_this * SESSIONS))
-            print(f"run {runs}: {in_this} kills, {extra} requests more, transcripts same: {same}")
+            print(f"run {runs}: {in_this} kills, {extra} more requests, same transcripts: {same}")
     extra = sum(more for _, more in per_run)
     print(
-        f"{killed} kills: {extra} requests more than {needed * runs} needed; at most"
-        f" {worst:.2f} a session and kill (bound 1)"
+        f"{killed} kills: {extra} requests more than the {needed * runs} needed; at most"
+        f" {worst:.2f} per session and kill (limit 1)"
     )
 
 
 def _killed(base_url: str, folder: Path, log: RequestLog, dice: random.Random) -> bool:
-    """Let a process ask for a while, drawn at random; return whether it had to be killed."""
-    target = log.total + dice.randrange(MOST_ASKED)
+    """Let a process run for a random time; return False if it finished before the kill."""
+    target = log.total + dice.randrange(MAX_REQUESTS)
     program = (
         "import asyncio, sys; from pathlib import Path; sys.path.insert(0, sys.argv[3]);"
         "from hostile import TURNS_KILLED, experiment; from icl_loop import Run;"
@@ -125,7 +125,7 @@ def _killed(base_url: str, folder: Path, log: RequestLog, dice: random.Random) -
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:
-    """Return the transcripts of a folder, without times and what depends on a cache's memory."""
+    """Return the transcripts in a folder without times and cached-token counts."""
     out = {}
     names = b"|".join(name.encode() for name in sorted(TIME_FIELDS | {"cached"}))
     for path in sorted(folder.glob("*/*.jsonl")):
@@ -142,12 +142,12 @@ def main() -> None:
         folder = Path(name)
         with served() as (base_url, _):
             asyncio.run(Run(experiment(base_url, TURNS_FAULTY), folder / "whole").play())
-        whole = answers(folder / "whole")
+        expected = answers(folder / "whole")
         print(f"{SESSIONS} sessions x {TURNS_FAULTY} turns, faults at {RATE:.0%} of all requests")
         print(f"{'fault':<10}{'requests':>9}{'faults':>8}{'answers':>9}{'twice':>8}{'seconds':>9}")
         kinds = {"none": {}, **{fault: {fault: RATE} for fault in FAULTS}, "mixed": MIXED}
         for kind, faults in kinds.items():
-            print(f"{kind:<10}{faulty(faults, folder / kind, whole)}", flush=True)
+            print(f"{kind:<10}{faulty(faults, folder / kind, expected)}", flush=True)
     print()
     with tempfile.TemporaryDirectory() as name:
         kill_often(kills, Path(name))

@@ -1,17 +1,17 @@
-"""Turns per second of our whole loop beside plainer ones, against one endpoint that costs nothing.
+"""Turns per second of a complete run and of plain loops, against an endpoint that takes no time.
 
     python benchmarks/loop.py [--repeats 3] [--quick]
 
-Four clients play in turn, in one run, each in a process of its own:
+Four clients run one after another, each in its own process:
 
-* `ours`: `Run` with transcripts on, as `icl-loop run` plays it;
-* `plain`: `await client.chat.completions.create(messages=[...])`, the list kept and trimmed;
-* `ready`: the `openai` client given the body as ready bytes, `client.post(path, content=...)`;
-* `aiohttp`: a bare `aiohttp` session given the same ready bytes.
+* `ours`: `Run`, as in `icl-loop run`, with transcripts;
+* `plain`: `await client.chat.completions.create(messages=[...])`;
+* `ready`: `client.post(path, content=...)` of the `openai` client, with ready-made bytes;
+* `aiohttp`: an aiohttp session, with the same bytes.
 
-The three plain ones keep no transcript, count no token and read no answer. Samples are about
-1,500 characters (`article`). Medians over the repeats are printed, and their ratios: machines are
-noisy, ratios of one run less so.
+The last three write no transcript, count no tokens and parse no answers. Samples have about 1,500
+characters (encoding `article`). The medians of the repeats are printed; ratios within one run vary
+less than absolute times.
 """
 
 import argparse
@@ -41,21 +41,21 @@ Play = Callable[[str, int, int, int | None], Awaitable[tuple[float, float]]]
 
 
 def experiment(base_url: str, sessions: int, turns: int, window: int | None) -> dict[str, object]:
-    """Return the experiment that ours plays."""
+    """Return the settings of the experiment that `ours` runs."""
     return {
         "name": "bench",
         "turns": turns,
         "streams": sessions,
         "task": {"dataset": "digits", "encoding": "article"},
-        "model": {"name": "nothing", "base_url": base_url, "context_window": 10_000_000},
+        "model": {"name": "constant", "base_url": base_url, "context_window": 10_000_000},
         "context": {"policy": "all" if window is None else f"last({window})"},
     }
 
 
 async def ours(base_url: str, sessions: int, turns: int, window: int | None) -> tuple[float, float]:
-    """Play through `Run`; return the seconds of all turns and of the last one."""
+    """Run the experiment; return the seconds of all turns and of the last one."""
     made = parse(experiment(base_url, sessions, turns, window))
-    # Imports are no turns; what is kept of questions is not kept from one seed to another's samples.
+    # A first run of two turns loads the imports; another seed keeps its questions out of the cache.
     await play_through(parse(experiment(base_url, 1, 2, window) | {"seed": 1}), 1, [])
     times = [time.perf_counter()]
     await play_through(made, sessions, times)
@@ -63,7 +63,7 @@ async def ours(base_url: str, sessions: int, turns: int, window: int | None) -> 
 
 
 async def play_through(made: Experiment, sessions: int, times: list[float]) -> None:
-    """Play once into a folder that is thrown away, noting the time of each turn."""
+    """Run once into a temporary folder, and append the time of each turn to `times`."""
 
     def note(_: Session, __: Turn) -> None:
         times.append(time.perf_counter())
@@ -77,7 +77,7 @@ async def play_through(made: Experiment, sessions: int, times: list[float]) -> N
 async def _sessions(
     sessions: int, turns: int, window: int | None, ask: Callable[[int, list[str]], Awaitable[None]]
 ) -> tuple[float, float]:
-    """Play `ask` in as many sessions; return the seconds in all and of one of the last turns."""
+    """Run `ask` for every turn of `sessions` sessions; return the total and one last turn's seconds."""
     text = "Array:\n" + "0.  0.1 0.9 0.2 " * 95
 
     async def play() -> float:
@@ -98,7 +98,7 @@ async def _sessions(
 async def plain(
     base_url: str, sessions: int, turns: int, window: int | None
 ) -> tuple[float, float]:
-    """Send the list of messages through the client, as most loops do."""
+    """Send lists of messages through the `openai` client."""
     client = openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0)
 
     async def ask(shown: int, texts: list[str]) -> None:
@@ -109,7 +109,7 @@ async def plain(
                 {"role": "assistant", "content": texts[1]},
             ]
         messages.append({"role": "user", "content": texts[2]})
-        await client.chat.completions.create(model="nothing", messages=messages)  # type: ignore[arg-type]  # dicts of the right shape
+        await client.chat.completions.create(model="constant", messages=messages)  # type: ignore[arg-type]  # the dicts are valid messages
 
     async with client:
         return await _sessions(sessions, turns, window, ask)
@@ -122,7 +122,7 @@ def _ready_body(shown: int, texts: list[str], pieces: dict[str, bytes]) -> bytes
             json.dumps(texts[1]).encode(),
         )
         pieces["last"] = b'{"role":"user","content":%b}]}' % json.dumps(texts[2]).encode()
-        pieces["head"] = b'{"model":"nothing","messages":[{"role":"system","content":"%b"},' % (
+        pieces["head"] = b'{"model":"constant","messages":[{"role":"system","content":"%b"},' % (
             b"s" * 1000
         )
     return pieces["head"] + pieces["pair"] * shown + pieces["last"]
@@ -131,7 +131,7 @@ def _ready_body(shown: int, texts: list[str], pieces: dict[str, bytes]) -> bytes
 async def ready(
     base_url: str, sessions: int, turns: int, window: int | None
 ) -> tuple[float, float]:
-    """Send ready bytes through the client."""
+    """Send ready-made bytes through the `openai` client."""
     client = openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0)
     pieces: dict[str, bytes] = {}
 
@@ -149,7 +149,7 @@ async def ready(
 
 
 async def bare(base_url: str, sessions: int, turns: int, window: int | None) -> tuple[float, float]:
-    """Send ready bytes through a bare aiohttp session."""
+    """Send ready-made bytes through aiohttp."""
     pieces: dict[str, bytes] = {}
     connector = aiohttp.TCPConnector(limit=sessions)
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -167,7 +167,7 @@ PLAYS: dict[str, Play] = {"ours": ours, "plain": plain, "ready": ready, "aiohttp
 
 
 def play_one(name: str, base_url: str, sessions: int, turns: int, window: int | None) -> None:
-    """Play in this process; print seconds in all, seconds of the last turn, peak MiB."""
+    """Run one client here; print total seconds, seconds of the last turn, and peak MiB."""
     run = uvloop.run if name == "ours" else asyncio.run
     measured: tuple[float, float] = run(PLAYS[name](base_url, sessions, turns, window))  # type: ignore[arg-type]  # coroutines
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -176,11 +176,11 @@ def play_one(name: str, base_url: str, sessions: int, turns: int, window: int | 
 
 @contextmanager
 def endpoint(latency: float) -> Iterator[str]:
-    """Serve the endpoint that costs nothing in a process of its own."""
+    """Run the endpoint in its own process, and give its base URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    script = Path(__file__).with_name("nothing_endpoint.py")
+    script = Path(__file__).with_name("constant_endpoint.py")
     with subprocess.Popen([sys.executable, script, str(port), str(latency)]) as process:
         for _ in range(100):
             with socket.socket() as probe:
@@ -196,7 +196,7 @@ def endpoint(latency: float) -> Iterator[str]:
 def measure(
     shape: tuple[int, int, int | None, float], repeats: int
 ) -> dict[str, tuple[float, float, float]]:
-    """Return for each client the medians of turns per second, last turn in ms, and peak MiB."""
+    """Return each client's median turns per second, milliseconds of the last turn, and peak MiB."""
     sessions, turns, window, latency = shape
     measured: dict[str, list[list[float]]] = {name: [] for name in CLIENTS}
     with endpoint(latency) as base_url:
@@ -220,10 +220,10 @@ def measure(
 
 
 def main() -> None:
-    """Print a table for each shape."""
+    """Print one table per shape."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="the shape with 32 sessions only")
+    parser.add_argument("--quick", action="store_true", help="only the shape with 32 sessions")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:

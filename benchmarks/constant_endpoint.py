@@ -1,8 +1,8 @@
-"""A chat-completions endpoint that costs next to nothing, for measuring clients.
+"""A chat-completions endpoint that always sends the same reply, for measuring clients.
 
-    python benchmarks/nothing_endpoint.py PORT LATENCY_SECONDS
+    python benchmarks/constant_endpoint.py PORT LATENCY_SECONDS
 
-It reads a request by its Content-Length without looking into it and always gives one answer.
+It does not parse requests, so it takes almost no time itself.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import cast
 import uvloop
 
 BODY = (
-    b'{"id":"c","object":"chat.completion","created":1,"model":"nothing","choices":[{"index":0,'
+    b'{"id":"c","object":"chat.completion","created":1,"model":"constant","choices":[{"index":0,'
     b'"message":{"role":"assistant","content":"Answer: 3"},"finish_reason":"stop"}],'
     b'"usage":{"prompt_tokens":100,"completion_tokens":3,"total_tokens":103}}'
 )
@@ -25,20 +25,20 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
-    """Counts the bytes of a request, then answers."""
+    """Reads a request by its Content-Length, then replies."""
 
     def __init__(self, latency: float) -> None:
-        """Answer after so many seconds."""
+        """Reply after `latency` seconds."""
         self._latency = latency
         self._head = b""
         self._left = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
+        """Store the transport."""
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Count, and answer a whole request."""
+        """Read, and reply once the request is complete."""
         if self._left < 0:
             self._head += data
             end = self._head.find(b"\r\n\r\n")
@@ -50,9 +50,9 @@ class Connection(asyncio.Protocol):
             self._left -= len(data)
         if self._left <= 0:
             self._head, self._left = b"", -1
-            asyncio.get_running_loop().call_later(self._latency, self._answer)
+            asyncio.get_running_loop().call_later(self._latency, self._reply)
 
-    def _answer(self) -> None:
+    def _reply(self) -> None:
         self._transport.write(RESPONSE)
 
 
