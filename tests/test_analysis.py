@@ -313,7 +313,7 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 
 @given(st.sets(st.integers(0, 30)))
 def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
-    """ContextUse is the number of past turns in the runs that a request kept."""
+    """Exposure is the number of past turns in the runs that a request kept."""
     played = [turn(index) for index in range(31)]
     last = turn(31, kept=to_spans(sorted(shown)))
     assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)

@@ -185,7 +185,7 @@ def test_a_plan_in_json_is_of_numbers(icl_loop: Command) -> None:
     small = ["--streams", 2, "--turns", 4, "--no-advice"]
     report = json.loads(icl_loop("plan", QUICKSTART, *small, "--json").stdout)
     assert [arm["arm"] for arm in report["arms"]] == list(load(QUICKSTART).arms)
-    assert all(arm["expense"]["requests"] == 8 for arm in report["arms"])
+    assert all(arm["cost"]["requests"] == 8 for arm in report["arms"])
 
 
 BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {

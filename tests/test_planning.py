@@ -78,11 +78,11 @@ async def test_what_is_planned_is_what_an_endpoint_reports(
     made = experiment(model={**MODEL, **model, "base_url": NOWHERE}, **changes)
     (arm,) = (await plan(made)).arms
     reported = usages(transcript)
-    assert arm.expense.requests == len(reported) == 25 + len(transcript.probes)
-    assert arm.expense.prompt == sum(usage.prompt for usage in reported)
-    assert arm.expense.cached == sum(usage.cached for usage in reported)
-    assert arm.expense.completion == sum(usage.completion for usage in reported)
-    assert arm.exposure.most_shown == max(map(shown, transcript.turns))
+    assert arm.cost.requests == len(reported) == 25 + len(transcript.probes)
+    assert arm.cost.prompt == sum(usage.prompt for usage in reported)
+    assert arm.cost.cached == sum(usage.cached for usage in reported)
+    assert arm.cost.completion == sum(usage.completion for usage in reported)
+    assert arm.context_use.most_shown == max(map(shown, transcript.turns))
 
 
 def usages(transcript: Transcript) -> list[Usage]:
@@ -96,7 +96,7 @@ async def test_sessions_are_planned_as_if_no_other_filled_the_cache(tmp_path: Pa
     changes = {"streams": 3, "turns": 6}
     saved = await run_served(tmp_path, {}, **changes)
     made = experiment(model={**MODEL, "base_url": NOWHERE}, **changes)
-    expense = (await plan(made)).expense
+    expense = (await plan(made)).cost
     reported = [usage for transcript in saved for usage in usages(transcript)]
     assert expense.prompt == sum(usage.prompt for usage in reported)
     frame = frame_tokens(next(made.sessions()))
@@ -119,9 +119,9 @@ async def test_every_kind_of_feedback_is_planned_as_it_runs(tmp_path: Path, kind
     for arm in (await plan(made, advised=False)).arms:
         mine = [transcript for transcript in saved if transcript.header.arm == arm.arm]
         reported = [usage for transcript in mine for usage in usages(transcript)]
-        assert arm.expense.requests == len(reported) == 24
-        assert arm.expense.prompt == sum(usage.prompt for usage in reported)
-        assert arm.expense.cached <= sum(usage.cached for usage in reported)
+        assert arm.cost.requests == len(reported) == 24
+        assert arm.cost.prompt == sum(usage.prompt for usage in reported)
+        assert arm.cost.cached <= sum(usage.cached for usage in reported)
 
 
 def test_a_yoked_session_without_a_whole_donor_is_not_played() -> None:
@@ -129,7 +129,7 @@ def test_a_yoked_session_without_a_whole_donor_is_not_played() -> None:
     arms = [LADDER[0], {"name": "yoked", "feedback": TOLD["yoked"]}]
     full = experiment(turns=40, arms=arms, context={"policy": "all"}, model=SMALL_WINDOW)
     made = planned(full, advised=False)
-    assert made.arms[1].expense.requests == 0
+    assert made.arms[1].cost.requests == 0
     assert made.can_show is False
 
 
@@ -147,7 +147,7 @@ def test_stateless_requests_share_their_frame_alone() -> None:
     """Without a history no more is cached than the frame, in steps of 128 tokens."""
     made = experiment(context={"policy": "stateless"})
     frame = frame_tokens(next(made.sessions()))
-    expense = planned(made).expense
+    expense = planned(made).cost
     assert expense.cached == (expense.requests - 2) * (frame - frame % CACHE_STEP) > 0
     assert expense.prompt > expense.requests * (frame + REQUEST_TOKENS)
 
@@ -156,7 +156,7 @@ def test_money_is_tokens_times_price() -> None:
     """Each kind of token costs its price; without a cache all of the prompt costs the full one."""
     model = {"name": "m", "base_url": NOWHERE}
     made = planned(experiment(model=model, price=PRICE, arms=CLEAR), advised=False)
-    for each in (made.expense, *(arm.expense for arm in made.arms)):
+    for each in (made.cost, *(arm.cost for arm in made.arms)):
         fresh = each.prompt - each.cached
         assert each.usd == pytest.approx((each.prompt * 3 + each.completion * 12) / 1e6)
         cached_price = fresh * 3 + each.cached * 0.75 + each.completion * 12
@@ -165,15 +165,15 @@ def test_money_is_tokens_times_price() -> None:
 
 def test_a_known_model_has_its_list_price() -> None:
     """Without a price of one's own, the list price of the model is taken."""
-    expense = planned(experiment(model={"name": "gpt-4o-mini"})).expense
+    expense = planned(experiment(model={"name": "gpt-4o-mini"})).cost
     assert expense.usd == pytest.approx((expense.prompt * 0.15 + expense.completion * 0.6) / 1e6)
 
 
 def test_an_unknown_model_has_tokens_alone() -> None:
     """Where no price is known, tokens are planned, money is null, and the plan says so."""
     made = planned(experiment(model={"name": "my-own-model", "base_url": NOWHERE}))
-    assert made.expense.prompt > 0
-    assert made.expense.usd is made.expense.usd_cached is None
+    assert made.cost.prompt > 0
+    assert made.cost.usd is made.cost.usd_cached is None
     assert any("my-own-model" in said and "[price]" in said for said in plan_sentences(made))
 
 
@@ -188,7 +188,7 @@ async def test_samples_that_fit_are_those_that_a_run_shows(encoding: str) -> Non
         model={"context_window": window},
         context={"policy": "within"},
     )
-    exposure = (await plan(made)).arms[0].exposure
+    exposure = (await plan(made)).arms[0].context_use
     turns = await played(next(made.sessions()))
     assert abs(exposure.fits - shown(turns[-1])) <= 1
     assert exposure.most_shown == max(map(shown, turns)) < 29
@@ -197,8 +197,8 @@ async def test_samples_that_fit_are_those_that_a_run_shows(encoding: str) -> Non
 def test_what_fits_beyond_the_session_is_reckoned() -> None:
     """Where every turn fits, the window holds more of them in proportion to its size."""
     wide = {"model": {"context_window": 100_000}}
-    narrow = planned(experiment()).arms[0].exposure
-    broad = planned(experiment(**wide)).arms[0].exposure
+    narrow = planned(experiment()).arms[0].context_use
+    broad = planned(experiment(**wide)).arms[0].context_use
     assert narrow.most_shown == broad.most_shown == 11
     assert broad.fits == pytest.approx(narrow.fits * 100 / 32, rel=0.05)
 
@@ -207,9 +207,9 @@ def test_replies_of_a_stated_length_are_paid_and_remembered() -> None:
     """Longer replies cost as many tokens as stated and take room from the samples."""
     made = experiment(streams=1)
     short, long = planned(made), planned(made, reply_tokens=300)
-    assert long.expense.completion == pytest.approx(300 * 12, rel=0.01)
-    assert long.expense.prompt > short.expense.prompt + 11 * 12 / 2 * 280
-    assert long.arms[0].exposure.fits < short.arms[0].exposure.fits / 2
+    assert long.cost.completion == pytest.approx(300 * 12, rel=0.01)
+    assert long.cost.prompt > short.cost.prompt + 11 * 12 / 2 * 280
+    assert long.arms[0].context_use.fits < short.arms[0].context_use.fits / 2
 
 
 def test_the_article_in_one_window_cannot_show_learning() -> None:
@@ -218,8 +218,8 @@ def test_the_article_in_one_window_cannot_show_learning() -> None:
     made = planned(experiment(turns=50, streams=5, arms=LADDER, **small))
     assert made.can_show is False
     assert "cannot show learning" in made.verdict
-    assert made.arms[0].exposure.fits < 25
-    assert f"about {made.arms[0].exposure.fits} past samples fit" in made.verdict
+    assert made.arms[0].context_use.fits < 25
+    assert f"about {made.arms[0].context_use.fits} past samples fit" in made.verdict
     assert made.advice is not None
     assert made.advice.power > 0.8
     assert any("helps most" in said for said in plan_sentences(made))
@@ -247,7 +247,7 @@ def test_a_difference_below_the_one_sought_shows_nothing() -> None:
     assert more.detectability.detectable is not None
     assert more.detectability.difference > more.detectability.detectable
     assert more.can_show is False
-    assert "99 points that are looked for" in more.verdict
+    assert "difference of interest, 99 points" in more.verdict
 
 
 def test_every_control_that_learned_needs_is_planned_for() -> None:
@@ -279,7 +279,7 @@ def test_arms_of_two_models_are_no_matter_for_references() -> None:
     arms = [{"name": "a", "model": {"name": "m", "base_url": NOWHERE}}, {"name": "b"}]
     made = planned(experiment(arms=arms, streams=6))
     assert made.can_show is None
-    assert "differ in the model alone" in made.verdict
+    assert "differ only in the model" in made.verdict
     assert made.detectability is not None
     assert made.detectability.detectable is not None
 
@@ -290,7 +290,7 @@ def test_a_context_that_is_full_early_shows_nothing() -> None:
     made = planned(full, advised=False)
     assert made.can_show is False
     assert "is full after" in made.verdict
-    assert made.arms[0].exposure.turns < 20
+    assert made.arms[0].context_use.turns < 20
     assert made.arms[0].curves[0].late is None
     assert json.dumps(as_json(made), allow_nan=False)
 
@@ -299,7 +299,7 @@ def test_many_streams_are_scaled_up() -> None:
     """Beyond eight streams, eight are played and counted for all, and the plan says so."""
     few, many = planned(experiment(streams=8)), planned(experiment(streams=40))
     assert many.tried == 8
-    assert many.expense.prompt == 5 * few.expense.prompt
+    assert many.cost.prompt == 5 * few.cost.prompt
     assert any("8 of 40 streams" in said for said in plan_sentences(many))
 
 
@@ -362,7 +362,7 @@ def test_the_tables_hold_what_is_planned() -> None:
     console.print(cost_table(made), context_table(made))
     text = console.export_text()
     assert all(text.count(f" {arm} ") == 2 for arm in ("label", "none"))
-    assert f"{made.expense.prompt:,}" in text
+    assert f"{made.cost.prompt:,}" in text
     assert " – " in text
 
 
@@ -386,5 +386,5 @@ def test_usage_counts_what_estimators_count() -> None:
     counted = count_messages(
         ESTIMATORS["o200k_base"], [session.task.system, session.task.question(0)]
     )
-    expense = planned(made).expense
+    expense = planned(made).cost
     assert Usage(expense.prompt, expense.cached) == Usage(counted + REQUEST_TOKENS, 0)

@@ -1,4 +1,4 @@
-"""Planning: what an experiment takes and what it can show, before the first request."""
+"""Planning: cost and statistical power of an experiment, before the first request."""
 
 from icl_loop.planning.advice import Advice
 from icl_loop.planning.cost_estimate import CostEstimate

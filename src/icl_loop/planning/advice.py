@@ -1,4 +1,4 @@
-"""Which single change of a design would help most."""
+"""The single change to a design that would help most."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -8,28 +8,28 @@ from icl_loop.analysis.contrasts import POWER
 from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings, Settings
-from icl_loop.planning.detectability import detectability, seen
+from icl_loop.planning.detectability import detectability, reference_differences
 from icl_loop.planning.trial_sessions import Trials
 
 ENCODINGS_TRIED = ("grid", "sparse")
-"""Encodings of few tokens: one that keeps grey levels, and the shortest."""
+"""Compact encodings: one that keeps grey levels, and the shortest."""
 WINDOW_TIMES = 4
 MORE_TURNS = 200
 MORE_STREAMS = 8
 TRIED_STREAMS = 4
-"""Most streams on which a change is tried."""
+"""Maximum number of trial streams per change."""
 MOST_TURNS = 400
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """One change, and what the best reference learner would show after it.
+    """A change to the design and what the reference learner would show with it.
 
     Attributes:
-        change: What to set, as a line of the file says it.
-        difference: Late accuracy difference of the best reference learner.
-        power: Power to see it with `streams` streams.
-        streams: How many streams that takes: those of the design, or as many as a test needs.
+        change: The change, written as a setting.
+        difference: Difference in late accuracy of the reference learner.
+        power: Power to detect it with `streams` streams.
+        streams: Number of streams: that of the design, or as many as a test needs.
     """
 
     change: str
@@ -40,7 +40,7 @@ class Advice:
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """A change in words, and the experiment after it."""
+    """A change in words and the changed experiment."""
 
     words: str
     experiment: Experiment
@@ -55,18 +55,18 @@ async def advise(
     trials: Trials,
     learner: str,
 ) -> Advice | None:
-    """Return the change that would help most, None if none helps.
+    """Return the change that would help most, or None.
 
-    Of those after which the best reference learner's difference is detected with 80 % power, it is
-    the one with the largest difference; without any, the one with the largest power.
+    Among changes that reach 80 % power, it is the one with the largest difference; if none does, the
+    one with the largest power.
 
     Args:
         experiment: The design.
         arms: Its contrast.
-        limited: Whether the window limits what the arms show.
-        streams: Streams on which changes may be tried.
-        trials: Plays the sessions.
-        learner: The reference learner that plays them.
+        limited: Whether the context window limits what the arms show.
+        streams: Number of trial streams available.
+        trials: Plays the trial sessions.
+        learner: Name of the reference learner.
     """
     testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
@@ -74,7 +74,7 @@ async def advise(
     tried = min(streams, TRIED_STREAMS)
     found = [await _outcome(unchanged, arms, tried, trials, learner)]
     for change in _changes(enough, arms, limited=limited):
-        with suppress(InputError):  # the data set or the prompt set may not allow a change
+        with suppress(InputError):  # the data set or prompt set may not allow a change
             found.append(await _outcome(change, arms, tried, trials, learner))
     best = max(found, key=lambda each: (min(round(each.power, 2), POWER), each.difference))
     return best if best.change else None
@@ -83,7 +83,7 @@ async def advise(
 async def _outcome(
     change: _Change, arms: tuple[str, str], streams: int, trials: Trials, learner: str
 ) -> Advice:
-    shown = await seen(change.experiment, arms, streams, trials, [learner])
+    shown = await reference_differences(change.experiment, arms, streams, trials, [learner])
     found = detectability(change.experiment, arms, shown)
     if found is None:
         return Advice(change.words, 0.0, 0.0, change.experiment.streams)
@@ -91,7 +91,7 @@ async def _outcome(
 
 
 def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) -> Iterator[_Change]:
-    """Yield the changes that are tried."""
+    """Yield the changes to try."""
     first = experiment.arms[arms[0]]
     if limited:
         for name in ENCODINGS_TRIED:
@@ -115,7 +115,7 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
 def _revealed(experiment: Experiment, arms: tuple[str, str]) -> _Change:
     """Return the change of the first arm's feedback to the right label.
 
-    Words of a session that is told labels cannot be told to another: its yoked arm is told none.
+    Its yoked arm, if any, then gets no feedback, because revealed labels do not fit another stream.
     """
     first, second = arms
     words, settings = f"feedback.kind = 'label' in arm {first!r}", dict(experiment.arms)
@@ -133,7 +133,7 @@ def _told(settings: Settings, kind: str) -> Settings:
 def _changed(
     experiment: Experiment, arms: Sequence[str], words: str, **tables: dict[str, object]
 ) -> _Change:
-    """Return the change of these keys of `tables` in these arms."""
+    """Return the change of the settings in `tables` for these arms."""
     settings = dict(experiment.arms)
     for arm in arms:
         for table, keys in tables.items():

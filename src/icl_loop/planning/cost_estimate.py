@@ -1,4 +1,4 @@
-"""What the sessions of an arm take: requests, tokens, money and time."""
+"""Estimates of requests, tokens, cost and duration."""
 
 import heapq
 from collections import defaultdict, deque
@@ -17,17 +17,17 @@ Place = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class CostEstimate:
-    """What a number of requests takes.
+    """Usage and cost of some requests.
 
     Attributes:
-        requests: How many there are.
-        prompt: Their prompt tokens.
-        cached: How many of these a prefix cache would serve: what each request has in common with
-            the beginning of the one before it in its session, in whole steps of 128 tokens. Some
-            providers serve nothing of short prompts (OpenAI below 1,024 tokens).
-        completion: Tokens of the replies.
-        usd: US dollars without a prefix cache, None if no price is known.
-        usd_cached: US dollars with one.
+        requests: Number of requests.
+        prompt: Prompt tokens.
+        cached: Prompt tokens that a prompt cache would serve: the common prefix with the previous
+            request of the session, in steps of 128 tokens. Some providers do not cache short prompts
+            (OpenAI below 1,024 tokens).
+        completion: Completion tokens.
+        usd: Cost in US dollars without a prompt cache; None if the price is unknown.
+        usd_cached: Cost with a prompt cache.
     """
 
     requests: int
@@ -38,8 +38,8 @@ class CostEstimate:
     usd_cached: float | None
 
 
-def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> CostEstimate:
-    """Return what all sessions of an arm take, scaled up from those on trial."""
+def estimate(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> CostEstimate:
+    """Return usage and cost of all sessions of an arm, scaled up from its trials."""
     usages = [usage for trial in trials for usage in trial.usages]
     scale = experiment.streams / len(trials)
     cost = cost_of(settings.model.name, settings.model.base_url, experiment.price)
@@ -53,15 +53,15 @@ def expense(experiment: Experiment, settings: Settings, trials: Sequence[Trial])
     )
 
 
-def together(expenses: Sequence[CostEstimate]) -> CostEstimate:
-    """Return what these take together; money is unknown if one of them is."""
+def total(estimates: Sequence[CostEstimate]) -> CostEstimate:
+    """Return the sum; its cost is unknown if any of them is."""
     return CostEstimate(
-        requests=sum(each.requests for each in expenses),
-        prompt=sum(each.prompt for each in expenses),
-        cached=sum(each.cached for each in expenses),
-        completion=sum(each.completion for each in expenses),
-        usd=_sum([each.usd for each in expenses]),
-        usd_cached=_sum([each.usd_cached for each in expenses]),
+        requests=sum(each.requests for each in estimates),
+        prompt=sum(each.prompt for each in estimates),
+        cached=sum(each.cached for each in estimates),
+        completion=sum(each.completion for each in estimates),
+        usd=_sum([each.usd for each in estimates]),
+        usd_cached=_sum([each.usd_cached for each in estimates]),
     )
 
 
@@ -70,15 +70,15 @@ def _sum(amounts: Sequence[float | None]) -> float | None:
     return sum(known) if len(known) == len(amounts) else None
 
 
-def seconds(
+def duration_s(
     experiment: Experiment,
     played: Mapping[str, Sequence[Trial]],
     latency_s: float,
     concurrency: int,
 ) -> float:
-    """Return how long these arms take, played stream by stream, if a request takes `latency_s`.
+    """Return the duration of these arms in seconds if each request takes `latency_s`.
 
-    Models of this process answer at once. The pace that the file sets is kept.
+    Built-in models take no time. Rate limits of the experiment file are respected.
     """
     asked = {arm: trials for arm, trials in played.items() if _is_asked(experiment.arms[arm])}
     jobs = {
@@ -100,14 +100,14 @@ def _is_asked(settings: Settings) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A session: how long it takes, and the one that must have ended before, if that is played."""
+    """A session: its duration in seconds and the donor session that must finish first, if any."""
 
     length: float
     after: Place | None = None
 
 
 def makespan(jobs: Mapping[Place, Job], places: int) -> float:
-    """Return when the last of these ends; each begins in order as soon as it may and has a place."""
+    """Return the time at which the last job ends, with `places` jobs at once, started in order."""
     waiting: defaultdict[Place, list[Place]] = defaultdict(list)
     ready: deque[Place] = deque()
     for name, job in jobs.items():
@@ -127,7 +127,7 @@ def makespan(jobs: Mapping[Place, Job], places: int) -> float:
 
 
 def _paced(limits: LimitSettings, usages: Sequence[Usage]) -> float:
-    """Return the seconds that the limits of an endpoint make these requests take."""
+    """Return the minimum duration of these requests in seconds under the rate limits."""
     minutes = [0.0]
     if limits.requests_per_minute is not None:
         minutes.append(len(usages) / limits.requests_per_minute)

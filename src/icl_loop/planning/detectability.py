@@ -1,4 +1,4 @@
-"""What a design can show: the reference learners' own difference, and the least detectable one."""
+"""What a design can show: the reference learners' difference against the detectable one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,22 +21,22 @@ from icl_loop.tasks.feedback import YOKED
 REFERENCES = tuple(
     name for name in ("reference/nearest", "reference/propagation") if name in BUILT_IN
 )
-"""The learners that stand for what can be learned from what is shown."""
+"""Learners that estimate what can be learned from the context."""
 SOUGHT = 0.1
-"""The difference that is looked for where the file names none; less is near chance."""
+"""The difference of interest if the experiment file names none."""
 CONTROLS = ("none", YOKED)
-"""Kinds of feedback that tell nothing of one's own answers."""
+"""Feedback kinds that say nothing about the model's own answers."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """The late accuracy of one learner under the two arms of a contrast, means over streams.
+class ReferenceDifference:
+    """The late accuracy of a reference learner in both arms of a contrast, averaged over streams.
 
     Attributes:
         reference: Name of the learner.
-        first: Under the first arm.
-        second: Under the second arm.
-        deviation: Standard deviation over streams of the difference, at least its binomial part.
+        first: Accuracy in the first arm.
+        second: Accuracy in the second arm.
+        deviation: Standard deviation of the difference over streams, at least its binomial part.
     """
 
     reference: str
@@ -46,32 +46,32 @@ class Seen:
 
     @property
     def difference(self) -> float:
-        """How much better the learner is under the first arm."""
+        """Accuracy in the first arm minus accuracy in the second."""
         return self.first - self.second
 
 
 @dataclass(frozen=True, slots=True)
 class Detectability:
-    """What a number of streams can show of the difference between two arms.
+    """What a contrast can show with a number of streams.
 
     Attributes:
-        first: Name of the arm that should be better.
-        second: Name of the arm that it is compared with.
-        named: Whether the file names this contrast; else it is that of the first two arms.
-        same_task: Whether the arms differ in the model alone, so that references cannot tell.
-        streams: How many there are.
-        turns: Length of a session.
-        test: The test that decides: `sign-flip` or `t`.
-        deviation: Standard deviation over streams of the difference, from the trials.
-        detectable: Least difference found with 80 % power, None if none is.
-        detectable_t: The same for the t test alone.
-        reference: The learner with the largest difference.
-        reference_first: Its late accuracy under the first arm.
-        reference_second: Its late accuracy under the second arm.
-        reference_power: Power to see the difference between them.
-        effect: The difference that the file names, None if none.
-        effect_power: Power to see that one.
-        effect_power_t: The same for the t test alone.
+        first: Name of the arm of interest.
+        second: Name of the arm it is compared with.
+        named: Whether the experiment file names this contrast; otherwise it is the first two arms.
+        same_task: Whether the arms differ only in the model, which reference learners cannot assess.
+        streams: Number of streams.
+        turns: Number of turns in a session.
+        test: The deciding test, `sign-flip` or `t`.
+        deviation: Standard deviation of the difference over streams, from the trials.
+        detectable: Smallest difference detected with 80 % power, or None.
+        detectable_t: The same for the t test.
+        reference: The reference learner with the largest difference.
+        reference_first: Its late accuracy in the first arm.
+        reference_second: Its late accuracy in the second arm.
+        reference_power: Power to detect its difference.
+        effect: The difference named in the experiment file, or None.
+        effect_power: Power to detect that difference.
+        effect_power_t: The same for the t test.
     """
 
     first: str
@@ -94,25 +94,25 @@ class Detectability:
 
     @property
     def difference(self) -> float:
-        """How much better the learner is under the first arm."""
+        """Accuracy in the first arm minus accuracy in the second."""
         return self.reference_first - self.reference_second
 
     @property
     def can_show(self) -> bool | None:
-        """Whether the best reference learner shows what is looked for, None if none can tell."""
+        """Whether the best reference learner shows the difference of interest; None if unknown."""
         if self.same_task:
             return None
-        seen = self.detectable is not None and self.difference >= self.detectable
-        return seen and self.difference >= self.sought
+        found = self.detectable is not None and self.difference >= self.detectable
+        return found and self.difference >= self.sought
 
     @property
     def sought(self) -> float:
-        """The difference that is looked for."""
+        """The difference of interest."""
         return SOUGHT if self.effect is None else self.effect
 
 
 def contrast(experiment: Experiment) -> tuple[str, str] | None:
-    """Return the primary contrast, or else the first two arms; None if there is one arm."""
+    """Return the primary contrast, or else the first two arms; None with a single arm."""
     match experiment.analysis.primary or list(experiment.arms):
         case [first, second, *_]:
             return first, second
@@ -120,9 +120,9 @@ def contrast(experiment: Experiment) -> tuple[str, str] | None:
 
 
 def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
-    """Return the primary contrast and those with the other controls, which "learned" needs besides.
+    """Return the primary contrast and those with the other controls that "learned" needs.
 
-    A control differs from the first arm in feedback alone, which is none, or of a donor: the arm.
+    A control differs from the first arm only in its feedback: none, or that of a donor session of it.
     """
     pair = contrast(experiment)
     if pair is None:
@@ -138,16 +138,16 @@ def _is_control(experiment: Experiment, first: str, arm: str) -> bool:
     return alike and tells == [True, False] and other.feedback.donor in (None, first)
 
 
-async def seen(
+async def reference_differences(
     experiment: Experiment,
     arms: tuple[str, str],
     streams: int,
     trials: Trials,
     learners: Sequence[str] = REFERENCES,
-) -> list[Seen]:
-    """Return what each of these reference learners shows of a contrast over this many streams.
+) -> list[ReferenceDifference]:
+    """Return the difference that each reference learner shows in a contrast.
 
-    A learner that plays no turn of the second half under one of the arms is left out.
+    A learner whose sessions end before the second half in one of the arms is left out.
     """
     found = []
     for name in learners:
@@ -156,28 +156,28 @@ async def seen(
             for stream in range(streams)
         ]
         if not any(isnan(trial.late) for pair in pairs for trial in pair):
-            found.append(_seen(name, pairs))
+            found.append(_difference(name, pairs))
     return found
 
 
-def _seen(name: str, pairs: Sequence[Sequence[Trial]]) -> Seen:
+def _difference(name: str, pairs: Sequence[Sequence[Trial]]) -> ReferenceDifference:
     first, second = (fmean(pair[side].late for pair in pairs) for side in (0, 1))
     turns = pairs[0][0].planned - pairs[0][0].planned // 2
     binomial = deviation_of_difference(_inside(first, turns), _inside(second, turns), turns)
     differences = [pair[0].late - pair[1].late for pair in pairs]
     spread = stdev(differences) if len(pairs) > 1 else 0.0
-    return Seen(name, first, second, max(binomial, spread))
+    return ReferenceDifference(name, first, second, max(binomial, spread))
 
 
 def _inside(accuracy: float, turns: int) -> float:
-    """Return an accuracy that is neither 0 nor 1, which few turns cannot tell from near it."""
+    """Return an accuracy clipped away from 0 and 1 by half a turn."""
     return min(max(accuracy, 0.5 / turns), 1 - 0.5 / turns)
 
 
 def detectability(
-    experiment: Experiment, arms: tuple[str, str], shown: Sequence[Seen]
+    experiment: Experiment, arms: tuple[str, str], shown: Sequence[ReferenceDifference]
 ) -> Detectability | None:
-    """Return what the experiment can show of a contrast; None if no reference gets far enough."""
+    """Return what a contrast can show; None if no reference learner reaches the second half."""
     best = max(shown, key=lambda each: each.difference, default=None)
     if best is None:
         return None
@@ -187,7 +187,7 @@ def detectability(
         first=arms[0],
         second=arms[1],
         named=experiment.analysis.primary is not None,
-        same_task=_differ_in_the_model_alone(experiment, arms),
+        same_task=_differ_only_in_model(experiment, arms),
         streams=streams,
         turns=experiment.turns,
         test="sign-flip" if streams <= MOST_FOR_SIGN_FLIP else "t",
@@ -204,8 +204,8 @@ def detectability(
     )
 
 
-def _differ_in_the_model_alone(experiment: Experiment, arms: tuple[str, str]) -> bool:
-    """Return whether references could not tell these arms apart."""
+def _differ_only_in_model(experiment: Experiment, arms: tuple[str, str]) -> bool:
+    """Return whether reference learners cannot tell these arms apart."""
     first, second = (experiment.arms[arm] for arm in arms)
     return first.model_copy(update={"model": second.model}) == second and (
         first.model.context_window == second.model.context_window

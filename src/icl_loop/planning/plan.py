@@ -1,4 +1,4 @@
-"""The plan of an experiment: what it takes and what it can show, before the first request."""
+"""The plan of an experiment: its cost and what it can show."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,35 +12,35 @@ from icl_loop.analysis.curves import EDGES
 from icl_loop.core.errors import DatasetError
 from icl_loop.experiment import Experiment
 from icl_loop.planning.advice import Advice, advise
-from icl_loop.planning.cost_estimate import CostEstimate, expense, seconds, together
+from icl_loop.planning.cost_estimate import CostEstimate, duration_s, estimate, total
 from icl_loop.planning.detectability import (
     REFERENCES,
     Detectability,
     contrasts,
     detectability,
-    seen,
+    reference_differences,
 )
-from icl_loop.planning.feasibility import ALONE, cut_short, verdict
-from icl_loop.planning.trial_sessions import Trial, Trials, plays_as, session_of
+from icl_loop.planning.feasibility import SINGLE_ARM, context_full, feasibility
+from icl_loop.planning.trial_sessions import Trial, Trials, session_of, trial_model
 
 TRIED_STREAMS = (4, 8)
-"""Fewest and most streams that are played on trial."""
+"""Minimum and maximum number of trial streams."""
 TRIED_TURNS = 7_200
-"""Turns on trial beyond which fewer streams are played."""
+"""Number of trial turns above which fewer streams are played."""
 CURVE_STREAMS = 2
-"""Streams that references play of arms that are not compared first."""
+"""Trial streams of reference learners in arms outside the primary contrast and its controls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Accuracy of a reference learner under the settings of an arm, means over streams.
+    """Accuracy of a reference learner in an arm, averaged over streams.
 
     Attributes:
         reference: Name of the learner.
-        streams: Streams that it played.
-        early: Over the first min(20, T / 10) turns.
-        late: Over the second half, None if the context is full before.
-        windows: First and last turn of each window, counted from 1, and the accuracy in it.
+        streams: Number of streams it played.
+        early: Accuracy over the first min(20, T / 10) turns.
+        late: Accuracy over the second half; None if the context fills up before.
+        windows: First turn, last turn (counted from 1) and accuracy of each window.
     """
 
     reference: str
@@ -52,13 +52,13 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class ContextUse:
-    """What a session of an arm shows.
+    """How a session uses its context window.
 
     Attributes:
-        sample_tokens: Mean tokens of a question.
-        fits: Past turns that fit the window together.
-        most_shown: Most past turns that a request shows.
-        turns: Turns until the session ends: fewer than planned if its context gets full.
+        sample_tokens: Mean number of tokens in a question.
+        fits: Number of past turns that fit the window.
+        most_shown: Maximum number of past turns in a request.
+        turns: Number of turns until the session ends; fewer than planned if its context fills up.
     """
 
     sample_tokens: float
@@ -72,47 +72,47 @@ class ArmPlan:
     """The plan of one arm.
 
     Attributes:
-        arm: Its name.
+        arm: Name of the arm.
         model: Name of its model.
-        sessions: How many there are.
-        expense: What they take together.
-        seconds: How long they take alone.
-        exposure: What a session shows.
+        sessions: Number of sessions.
+        cost: Usage and cost of all sessions.
+        seconds: Duration if only this arm is played.
+        context_use: How a session uses its context window.
         chance: Accuracy of guessing.
-        curves: What reference learners come to.
+        curves: Accuracy of the reference learners.
     """
 
     arm: str
     model: str
     sessions: int
-    expense: CostEstimate
+    cost: CostEstimate
     seconds: float
-    exposure: ContextUse
+    context_use: ContextUse
     chance: float
     curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What an experiment takes, and what it can show.
+    """The cost of an experiment and what it can show.
 
     Attributes:
-        experiment: Its name.
-        turns: Length of a session.
-        streams: Sessions per arm.
-        tried: Streams that were played on trial; if these are fewer, counts are scaled up.
-        latency_s: Seconds that a request is taken to last.
-        concurrency: Sessions at once.
-        reply_tokens: Tokens that a reply has at least.
-        expense: What all arms take together.
-        seconds: How long the whole run takes.
+        experiment: Name of the experiment.
+        turns: Number of turns in a session.
+        streams: Number of sessions per arm.
+        tried: Number of trial streams, from which counts are scaled up.
+        latency_s: Assumed duration of a request in seconds.
+        concurrency: Number of concurrent sessions.
+        reply_tokens: Assumed minimum number of tokens in a reply.
+        cost: Usage and cost of all arms.
+        seconds: Duration of the run.
         arms: The plan of each arm.
-        detectability: What its primary contrast can show, None if it cannot be said.
-        controls: The same of the first arm and its other controls, which "learned" needs besides.
-        can_show: Whether the design can show learning, None if it cannot be said.
+        detectability: What the primary contrast can show; None if unknown.
+        controls: The same for the other controls that the verdict "learned" needs.
+        can_show: Whether the design can show learning; None if unknown.
         verdict: The same in a sentence.
-        advised: Whether changes may be tried.
-        advice: The change that would help most if it cannot.
+        advised: Whether changes to the design were tried.
+        advice: The change that would help most, if the design cannot show learning.
     """
 
     experiment: str
@@ -122,7 +122,7 @@ class Plan:
     latency_s: float
     concurrency: int
     reply_tokens: int
-    expense: CostEstimate
+    cost: CostEstimate
     seconds: float
     arms: tuple[ArmPlan, ...]
     detectability: Detectability | None
@@ -143,16 +143,16 @@ async def plan(
     checked: bool = False,
     on_turn: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Return the plan of `experiment`; nothing is asked of any endpoint.
+    """Return the plan of `experiment`, without any request.
 
     Args:
-        experiment: What is planned.
-        latency_s: Seconds that a request lasts.
-        concurrency: Sessions at once.
-        reply_tokens: Tokens that a reply has at least; 0 leaves its final line alone.
-        advised: Whether changes are tried if the design cannot show learning, which takes longer.
-        checked: Whether it is known that it can be played.
-        on_turn: Called after every turn on trial.
+        experiment: The experiment to plan.
+        latency_s: Duration of a request in seconds.
+        concurrency: Number of concurrent sessions.
+        reply_tokens: Minimum number of tokens in a reply; with 0 a reply is only its answer line.
+        advised: Whether to try changes if the design cannot show learning, which takes longer.
+        checked: Whether `experiment.check()` has already succeeded.
+        on_turn: Called after every trial turn.
 
     Raises:
         InputError: The experiment cannot be played.
@@ -174,8 +174,8 @@ async def plan(
         latency_s=latency_s,
         concurrency=concurrency,
         reply_tokens=reply_tokens,
-        expense=together([each.expense for each in arms]),
-        seconds=seconds(experiment, own, latency_s, concurrency),
+        cost=total([each.cost for each in arms]),
+        seconds=duration_s(experiment, own, latency_s, concurrency),
         arms=arms,
         detectability=conclusion.found,
         controls=conclusion.controls,
@@ -187,9 +187,9 @@ async def plan(
 
 
 def _tried(experiment: Experiment) -> int:
-    """Return how many streams are played on trial: fewer where there are many turns and arms.
+    """Return the number of trial streams: fewer if there are many turns and arms.
 
-    Where the data do not last for streams beyond those of the experiment, none of these is played.
+    Streams beyond those of the experiment are only played if the data set has enough samples.
     """
     fewest, most = TRIED_STREAMS
     wanted = TRIED_TURNS // (experiment.turns * len(experiment.arms))
@@ -204,7 +204,7 @@ def _tried(experiment: Experiment) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Played:
-    """The sessions of an arm on trial: by the stand-in for its model, and by each reference."""
+    """The trial sessions of an arm, played by its stand-in model and by each reference learner."""
 
     own: tuple[Trial, ...]
     references: Mapping[str, tuple[Trial, ...]]
@@ -222,7 +222,9 @@ async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) 
     compared = {each for pair in contrasts(experiment) for each in pair}
     streams = tried if arm in compared else min(CURVE_STREAMS, tried)
     return _Played(
-        own=await by(plays_as(experiment.arms[arm]), min(tried, experiment.streams), counted=True),
+        own=await by(
+            trial_model(experiment.arms[arm]), min(tried, experiment.streams), counted=True
+        ),
         references={name: await by(name, streams) for name in REFERENCES},
     )
 
@@ -235,9 +237,9 @@ def _arm_plan(
         arm=arm,
         model=settings.model.name,
         sessions=experiment.streams,
-        expense=expense(experiment, settings, own),
-        seconds=seconds(experiment, {arm: own}, latency_s, concurrency),
-        exposure=ContextUse(
+        cost=estimate(experiment, settings, own),
+        seconds=duration_s(experiment, {arm: own}, latency_s, concurrency),
+        context_use=ContextUse(
             sample_tokens=round(fmean(each.sample_tokens for each in own), 1),
             fits=math.floor(fmean(each.fits for each in own)),
             most_shown=max(each.most_shown for each in own),
@@ -264,7 +266,7 @@ def _curve(reference: str, trials: Sequence[Trial]) -> Curve:
 
 
 def _mean(accuracies: Iterable[float]) -> float | None:
-    """Return the mean over the sessions that have such turns, None if there are none."""
+    """Return the mean of the values that are not NaN, or None."""
     known = [accuracy for accuracy in accuracies if not math.isnan(accuracy)]
     return fmean(known) if known else None
 
@@ -288,12 +290,14 @@ async def _conclude(
     *,
     advised: bool,
 ) -> _Conclusion:
-    """Conclude from the first contrast that cannot show learning, else from the primary one."""
+    """Judge the first contrast that cannot show learning, or else the primary one."""
     pairs = contrasts(experiment)
     if not pairs:
-        return _Conclusion(None, (), None, ALONE)
+        return _Conclusion(None, (), None, SINGLE_ARM)
     found = {
-        pair: detectability(experiment, pair, await seen(experiment, pair, tried, trials))
+        pair: detectability(
+            experiment, pair, await reference_differences(experiment, pair, tried, trials)
+        )
         for pair in pairs
     }
     weak = (pair for pair, each in found.items() if each is None or each.can_show is False)
@@ -301,10 +305,10 @@ async def _conclude(
     one = found[pair]
     exposed = [next(each for each in arms if each.arm == arm) for arm in pair]
     if one is None:
-        short = min(exposed, key=lambda each: each.exposure.turns)
-        said = cut_short(short.arm, short.exposure.turns)
+        short = min(exposed, key=lambda each: each.context_use.turns)
+        said = context_full(short.arm, short.context_use.turns)
     else:
-        said = verdict(one, fits=exposed[0].exposure.fits, chance=exposed[0].chance)
+        said = feasibility(one, fits=exposed[0].context_use.fits, chance=exposed[0].chance)
     concluded = _Conclusion(
         found=found[pairs[0]],
         controls=tuple(each for other in pairs[1:] if (each := found[other]) is not None),
@@ -316,7 +320,7 @@ async def _conclude(
     advice = await advise(
         experiment,
         pair,
-        limited=any(each.exposure.fits < experiment.turns - 1 for each in exposed),
+        limited=any(each.context_use.fits < experiment.turns - 1 for each in exposed),
         streams=tried,
         trials=trials,
         learner=REFERENCES[-1] if one is None else one.reference,
@@ -325,5 +329,5 @@ async def _conclude(
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
-    """Return a plan as the stable JSON of `plan --json`; what is unknown is null."""
+    """Return a plan as JSON for `plan --json`; unknown values are null."""
     return asdict(plan)

@@ -1,4 +1,4 @@
-"""Sessions on trial: played by a model of ours in place of the arm's own, at no cost."""
+"""Trial sessions: played by a built-in model instead of the arm's own, at no cost."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -20,22 +20,21 @@ from icl_loop.models.usage_estimate import CountingModel
 from icl_loop.transcripts import DonorIdentity
 
 STAND_IN = "reference/nearest"
-"""Plays where the arm's own model is none of ours."""
+"""Plays in place of a model that is not built in."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trial:
-    """What came of one session on trial.
+    """The result of one trial session.
 
     Attributes:
-        usages: Tokens of every request, in order; none if they were not counted.
-        correct: Whether each turn played was right, shape (turns,).
-        told: What was told of each, shape (turns,).
-        planned: Turns that the session should have.
-        most_shown: Most past turns that a request showed.
-        fits: Leading turns of the session that fit the window together; where all of them do, how
-            many of their mean size would.
-        sample_tokens: Mean tokens of a question.
+        usages: Usage of every request in order; empty if tokens were not counted.
+        correct: Whether each played turn was correct, shape (turns,).
+        told: The feedback told after each turn.
+        planned: Planned number of turns.
+        most_shown: Maximum number of past turns in a request.
+        fits: Number of leading turns that fit the window; if all do, extrapolated from their mean size.
+        sample_tokens: Mean number of tokens in a question.
         chance: Accuracy of guessing.
     """
 
@@ -50,27 +49,27 @@ class Trial:
 
     @property
     def early(self) -> float:
-        """Accuracy over the first min(20, T / 10) turns, at least one."""
+        """Accuracy over the first min(20, T / 10) turns, but at least one."""
         return self.accuracy(0, max(1, min(20, self.planned // 10)))
 
     @property
     def late(self) -> float:
-        """Accuracy over the second half of the turns planned, NaN if not all were played."""
+        """Accuracy over the second half of the planned turns; NaN unless all were played."""
         if len(self.correct) < self.planned:
             return float("nan")
         return self.accuracy(self.planned // 2, self.planned)
 
     def accuracy(self, start: int, stop: int) -> float:
-        """Return the accuracy over these turns, NaN if none of them was played."""
+        """Return the accuracy over these turns; NaN if none was played."""
         part = self.correct[start:stop]
         return float(part.mean()) if part.size else float("nan")
 
 
 class Trials:
-    """Plays the sessions of an experiment on trial, each once, and keeps what came of them."""
+    """Plays trial sessions, each once, and caches the results."""
 
     def __init__(self, reply_tokens: int = 0, on_turn: Callable[[], None] = lambda: None) -> None:
-        """Fill replies up to `reply_tokens`; call `on_turn` after every turn."""
+        """Pad replies to `reply_tokens` tokens; call `on_turn` after every turn."""
         self._reply_tokens, self._on_turn = reply_tokens, on_turn
         self._known: dict[tuple[object, ...], Trial] = {}
         self._models: dict[str, ChatModel] = {}
@@ -78,10 +77,10 @@ class Trials:
     async def of(
         self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool = False
     ) -> Trial:
-        """Return what comes of a session if the built-in model called `name` plays it.
+        """Return the result of a session played by the built-in model `name`.
 
-        The streams go on beyond those that the experiment has. A yoked session has its donor played
-        by the same model. Usages are there if `counted`, which takes longer.
+        `stream` may exceed the streams of the experiment. The donor of a yoked session is played by the
+        same model. Usages are only present if `counted`, which takes longer.
         """
         settings = _recast(experiment.arms[arm], name)
         session = session_of(experiment, arm, stream, settings)
@@ -118,7 +117,7 @@ class Trials:
         )
 
     async def _play(self, session: Session, model: ChatModel, turns: list[Turn]) -> None:
-        """Play a session with its probes, and add its turns to `turns`."""
+        """Play a session with its probes and append its turns to `turns`."""
         task, policy = session.task, session.policy
         history = History.for_task(task, session.window)
 
@@ -126,7 +125,7 @@ class Trials:
             for sample in task.probes if len(turns) in task.checkpoints else ():
                 await probe(task, model, policy, history, sample)
 
-        with suppress(ContextFull):  # the session ends there, as its run would
+        with suppress(ContextFull):  # the session ends here, as in a real run
             await ask_probes()
             async for event in play_events(task, model, policy, history):
                 if isinstance(event, Turn):
@@ -135,7 +134,7 @@ class Trials:
                     await ask_probes()
 
     def _model(self, session: Session) -> ChatModel:
-        """Return the model of a session; those that listen alike share one, as in a run."""
+        """Return the model of a session, shared by sessions with the same settings."""
         model, task = session.settings.model, session.settings.task
         key = f"{model.name} {model.params} {session.seed} {task.prompts} {task.encoding}"
         if key not in self._models:
@@ -143,26 +142,26 @@ class Trials:
         return self._models[key]
 
 
-def plays_as(settings: Settings) -> str:
-    """Return the built-in model that plays on trial: the arm's own if there is one so called."""
+def trial_model(settings: Settings) -> str:
+    """Return the name of the model for trials: the arm's own if built in, else `STAND_IN`."""
     return settings.model.name if settings.model.name in BUILT_IN else STAND_IN
 
 
 def session_of(experiment: Experiment, arm: str, stream: int, settings: Settings) -> Session:
-    """Return a session of an arm under these settings."""
+    """Return a session of an arm with these settings."""
     return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, settings)
 
 
 def _recast(settings: Settings, name: str) -> Settings:
-    """Return the settings with a built-in model in place of their own, within the same window."""
+    """Return the settings with the built-in model `name` and the same context window."""
     model = settings.model
-    ours = ModelSettings(
+    built_in = ModelSettings(
         name=name,
         context_window=model.context_window,
         merge_roles=model.merge_roles,
         params=model.params if (model.name, model.base_url) == (name, None) else {},
     )
-    return settings.model_copy(update={"model": ours})
+    return settings.model_copy(update={"model": built_in})
 
 
 def _donor(arm: str, stream: int, told: tuple[str, ...]) -> Donor:
@@ -175,7 +174,7 @@ def _shown(turn: Turn) -> int:
 
 
 def _fits(session: Session, turns: Sequence[Turn]) -> int:
-    """Return how many turns fit the window beside the frame and the question."""
+    """Return the number of turns that fit the window next to system prompt and question."""
     window, frame = session.window, session.task.system
     taken = room = 0
     for number, turn in enumerate(turns):

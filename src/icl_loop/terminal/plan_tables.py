@@ -24,10 +24,10 @@ def cost_table(plan: Plan) -> Table:
         ("requests", "tokens in", "cached", "%", "out", "$", "$ cached", "time"),
     )
     for arm in plan.arms:
-        table.add_row(Text(printable(arm.arm)), *_cost_cells(arm.expense), duration(arm.seconds))
+        table.add_row(Text(printable(arm.arm)), *_cost_cells(arm.cost), duration(arm.seconds))
     if len(plan.arms) > 1:
         table.add_section()
-        table.add_row("total", *_cost_cells(plan.expense), duration(plan.seconds))
+        table.add_row("total", *_cost_cells(plan.cost), duration(plan.seconds))
     return table
 
 
@@ -55,7 +55,7 @@ def context_table(plan: Plan) -> Table:
 
 
 def _context_cells(arm: ArmPlan) -> Iterator[str]:
-    used = arm.exposure
+    used = arm.context_use
     yield f"{used.sample_tokens:.0f}"
     yield f"{used.fits:,}"
     yield f"{used.most_shown:,}"
@@ -89,7 +89,7 @@ def _assumptions(plan: Plan) -> Iterator[str]:
             "Replies are assumed to be just the answer line. A model that thinks aloud uses more"
             " tokens and fills the window sooner (--reply-tokens)."
         )
-    for model in dict.fromkeys(arm.model for arm in plan.arms if arm.expense.usd is None):
+    for model in dict.fromkeys(arm.model for arm in plan.arms if arm.cost.usd is None):
         yield f"The price of model {model!r} is unknown; set it in a [price] table."
 
 
