@@ -1,8 +1,7 @@
-"""Turns per second of the loop at a short and a long history.
+"""Processor time of the loop per turn, when requests show 50 or 500 past turns.
 
-The participant costs next to nothing, so what is measured is the loop itself: asking, choosing
-and recalling the past, fingerprint, reading, judging. Both histories are played in turns in one
-process, and medians are printed, because machines are noisy.
+The model is a constant function, so the time is that of the loop alone: asking, choosing the past turns,
+building and fingerprinting the request, parsing, scoring. The figures are medians of three sessions.
 
     python benchmarks/turns.py
 """
@@ -11,48 +10,56 @@ import asyncio
 import time
 from statistics import median
 
-from icl_loop import Session, parse, play
+from icl_loop import CallableModel, Session, parse, play
 
-HISTORIES = (50, 500)
-TURNS = 600
+SHOWN = (50, 500)
+POLICIES = (
+    "last({})",
+    "block",
+    "stochastic(0.9) | last({})",
+    "only_incorrect | last({})",
+    "reservoir({})",
+    "per_class({})",
+    "nearest({})",
+)
+MEASURED = 100
+"""The last turns of a session, which are measured."""
 REPEATS = 3
 
 
-def session(history: int) -> Session:
-    """Return a session whose window holds `history` turns."""
-    made = parse(
+def session(policy: str, turns: int) -> Session:
+    """Return a session whose window holds all its turns."""
+    experiment = parse(
         {
             "name": "turns",
-            "turns": TURNS,
+            "turns": turns,
             "streams": 1,
             "model": {"name": "simulated/chance", "context_window": 1_000_000},
-            "context": {"policy": f"last({history})"},
+            "context": {"policy": policy},
         }
     )
-    return next(made.sessions())
+    return next(experiment.sessions())
 
 
-async def rate(history: int) -> float:
-    """Return the turns per second of the last 100 turns, when the window is full."""
-    chosen = session(history)
-    start = 0.0
-    async for turn in play(chosen.task, chosen.open_model(), chosen.policy, chosen.window):
-        if turn.index == TURNS - 101:
-            start = time.perf_counter()
-    return 100 / (time.perf_counter() - start)
+async def milliseconds(policy: str, shown: int) -> float:
+    """Return the processor time per turn once about `shown` turns are shown."""
+    turns = shown + shown // 5 + MEASURED
+    chosen, start = session(policy.format(shown), turns), 0.0
+    model = CallableModel(lambda _: "Answer: 3")
+    async for turn in play(chosen.task, model, chosen.policy, chosen.window):
+        if turn.index == turns - MEASURED - 1:
+            start = time.process_time()
+    return 1000 * (time.process_time() - start) / MEASURED
 
 
 async def main() -> None:
     """Print the table."""
-    rates: dict[int, list[float]] = {history: [] for history in HISTORIES}
-    for _ in range(REPEATS):
-        for history in HISTORIES:
-            rates[history].append(await rate(history))
-    print(f"{'history':>8} {'turns/s':>8}")
-    for history, measured in rates.items():
-        print(f"{history:>8} {median(measured):>8.0f}")
-    short, long = (median(rates[history]) for history in HISTORIES)
-    print(f"a history of {HISTORIES[1]} turns plays at {long / short:.2f} of the speed")
+    print(f"{'ms per turn, turns shown:':28}" + "".join(f"{shown:>8}" for shown in SHOWN))
+    for policy in POLICIES:
+        figures = [
+            median([await milliseconds(policy, shown) for _ in range(REPEATS)]) for shown in SHOWN
+        ]
+        print(f"{policy.format('n'):28}" + "".join(f"{figure:>8.2f}" for figure in figures))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """The context policies of `icl_loop`, except `Notes`."""
 
-import heapq
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from typing import ClassVar
 
@@ -188,8 +187,9 @@ class Stochastic(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates that are drawn."""
-        key = (*past.history.key, "stochastic", *([past.draws] if past.draws else []))
-        return [index for index in past.candidates if _draw(*key, index) < self.p * _STEPS]
+        draws = (past.draws,) if past.draws else ()
+        number = partial(_draw, *past.history.key, "stochastic", *draws)
+        return [index for index in past.candidates if number(index) < self.p * _STEPS]
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,8 @@ class Reservoir(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates with the lowest numbers that fit."""
-
-        def number(index: int) -> int:
-            return _draw(*past.history.key, "reservoir", index)
-
-        size = len(past.candidates) if self.n is None else self.n
-        lowest = heapq.nsmallest(size, past.candidates, key=number)
+        number = partial(_draw, *past.history.key, "reservoir")
+        lowest = sorted(past.candidates, key=number)[: self.n]
         fitting = past.history.tokens.first_fitting(lowest, past.budget)
         return _with_stable_prefix(fitting, past.history.last_shown)
 
@@ -241,7 +237,7 @@ class PerClass(Policy):
         for index, told in past.feedback.items():
             if told.label is not None:
                 classes[told.label].append(index)
-        return sorted(i for turns in classes.values() for i in turns[max(0, len(turns) - self.n) :])
+        return sorted(index for turns in classes.values() for index in turns[::-1][: self.n])
 
 
 @dataclass(frozen=True)
@@ -265,8 +261,8 @@ class Nearest(Policy):
         if asked is None or not past.candidates:
             return Last(self.n)(past)
         newest_first = past.candidates[::-1]
-        images = np.stack([history.images[index] for index in newest_first])
-        distances = np.square(images - asked).sum(axis=1)
+        images = history.images
+        distances = np.square(np.array([images[i] for i in newest_first]) - asked).sum(axis=1)
         nearest = [newest_first[i] for i in np.argsort(distances, kind="stable")[: self.n]]
         fitting = history.tokens.first_fitting(nearest, past.budget)
         fitting.sort(key=lambda index: (-history.times_shown[index], index))
