@@ -22,7 +22,7 @@ from icl_loop.core.errors import (
 )
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import Probe, Turn
-from icl_loop.core.tokens import know, portable
+from icl_loop.core.tokens import portable_vocabulary, register_vocabulary
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.models.limits import Budget
@@ -240,12 +240,12 @@ async def test_a_worker_setup_replaces_missing_files(
 def test_a_vocabulary_can_be_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A vocabulary that was sent is used where its file is missing."""
     try:
-        sent = pickle.dumps(portable("cl100k_base"))
+        sent = pickle.dumps(portable_vocabulary("cl100k_base"))
     except InputError as error:
         pytest.skip(str(error))
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.delitem(tiktoken.registry.ENCODINGS, "cl100k_base")
-    know(pickle.loads(sent))  # noqa: S301  our own data
+    register_vocabulary(pickle.loads(sent))  # noqa: S301  our own data
     assert tiktoken.get_encoding("cl100k_base").encode("right or wrong") == [1315, 477, 5076]
 
 

@@ -97,7 +97,7 @@ WRONG = {
     'name = "e"\n[probes]\nat = [1, "x"]': ("probes.at[1] = 'x'", "must be a whole number"),
     'name = "e"\n[analysis]\nprimary = ["a"]': (
         "analysis.primary",
-        "at least 2 entries, and has 1",
+        "at least 2 entries, has 1",
     ),
     'name = "e"\n[model]\nmerge_roles = "yes"': ("model.merge_roles = 'yes'", "true or false"),
     'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),

@@ -324,7 +324,7 @@ def test_chat_jsonl_holds_the_conversation(
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
-    if not message.is_seen:
+    if not message.has_image:
         return message.text
     url = "data:image/png;base64," + base64.b64encode(PNG).decode()
     return [
@@ -406,7 +406,7 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
     """Assert that a sample holds the messages, requests and scores of a session."""
     turns, opening = saved.turns, system(saved.header.system)
     assert [_said(message) for message in sample.messages] == [
-        (message.role, message.text, message.is_seen) for message in conversation(saved)
+        (message.role, message.text, message.has_image) for message in conversation(saved)
     ]
     asked = [event for event in sample.events if event.event == "model"]
     judged = [event for event in sample.events if event.event == "score"]
@@ -419,7 +419,7 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
             (question,) = note_request(saved)
             request = build_request(opening, turns, from_spans(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [
-            (message.role, message.text, message.is_seen) for message in request
+            (message.role, message.text, message.has_image) for message in request
         ]
         assert event.output.completion == played.reply.text
     for turn, event in zip(turns, judged, strict=True):

@@ -82,7 +82,7 @@ async def test_a_script_is_followed_to_its_end() -> None:
     model = ScriptedModel(["one", cut])
     assert [await model.complete([]), await model.complete([])] == [Reply("one"), cut]
     for _ in range(2):
-        with pytest.raises(RequestRefused, match="the script ends after 2 replies"):
+        with pytest.raises(RequestRefused, match="the script has only 2 replies"):
             await check_model(model, [])
 
 

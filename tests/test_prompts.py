@@ -233,7 +233,7 @@ def test_a_file_that_extends_a_set(tmp_path: Path) -> None:
         ("plan", "did you mean 'plain'"),
         ("missing.toml", "missing.toml cannot be read"),
         ("my.toml", "extends itself"),
-        (3, "key extend: must be a text, got 3"),
+        (3, "key extend: must be a string, got 3"),
     ],
 )
 def test_a_set_that_cannot_be_extended(tmp_path: Path, base: object, reason: str) -> None:
@@ -326,10 +326,10 @@ def test_phrases_that_cannot_be_told_apart(
         ({"placeholder": None}, "key placeholder: is missing"),
         ({"told__recorded": None}, "key told.recorded: is missing"),
         ({"announced": None}, "key announced: is missing"),
-        ({"anwser": "A: {label}"}, "key anwser: is not known: did you mean 'answer'"),
+        ({"anwser": "A: {label}"}, "key anwser: is not a known key: did you mean 'answer'"),
         (
             {"told__incorrect": None, "told__incorect": "No."},
-            "key told.incorect: is not known: did you mean 'incorrect'",
+            "key told.incorect: is not a known key: did you mean 'incorrect'",
         ),
         (
             {"image_text__question": "Array:"},
@@ -351,7 +351,7 @@ def test_phrases_that_cannot_be_told_apart(
             "key image_text.encodings.grid: may contain {size}, but contains {sise}",
         ),
         ({"told__correct": ""}, "key told.correct: must not be empty"),
-        ({"placeholder": 3}, "key placeholder: must be a text, got 3"),
+        ({"placeholder": 3}, "key placeholder: must be a string, got 3"),
         ({"told": "yes"}, "key told: "),
     ],
 )
@@ -377,7 +377,9 @@ def test_not_toml(tmp_path: Path, data: bytes, why: str) -> None:
     """A file that is not TOML is one error that names it and says why."""
     path = tmp_path / "my.toml"
     path.write_bytes(data)
-    with pytest.raises(InputError, match=f"prompt set {re.escape(str(path))} is not TOML: {why}"):
+    with pytest.raises(
+        InputError, match=f"prompt set {re.escape(str(path))} is not valid TOML: {why}"
+    ):
         open_prompt_set(str(path))
 
 

@@ -192,11 +192,11 @@ async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
     [
         (0, "{}", "line 1"),
         (0, "[]", "line 1"),
-        (2, "{]", "line 3, the whole line: is no JSON"),
+        (2, "{]", "line 3, the whole line: is not valid JSON"),
         (0, '{"type":"session"}', r"line 1, experiment: is missing"),
         (2, '{"type":"turn"}', r"line 3, turn\.kept: is missing"),
         (2, '{"type":"turn","kept":"x"}', r"line 3, turn\.kept = 'x': must be a list"),
-        (2, '{"type":"dance"}', "line 3, the whole line: must be of the type .* and is of dance"),
+        (2, '{"type":"dance"}', "line 3, the whole line: must have one of the types .*, has dance"),
         (2, "7", "line 3"),
         (2, "", "line 3"),
     ],

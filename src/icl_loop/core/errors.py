@@ -1,23 +1,23 @@
-"""The exceptions of `icl_loop`, in one tree.
+"""The exceptions of `icl_loop`.
 
     IclLoopError
-    ├── InputError            something given to the program is wrong (exit code 2)
-    │   ├── DatasetError      a data set is missing, corrupt or does not fit together
-    │   ├── EncodingError     a text is not what an encoding writes
-    │   ├── TranscriptError   a transcript cannot be read as one
+    ├── InputError                 the input is wrong (exit code 2)
+    │   ├── DatasetError           a data set is missing, corrupt or inconsistent
+    │   ├── EncodingError          a text does not follow its encoding
+    │   ├── TranscriptError        a file is not a valid transcript
     │   │   └── ChecksumMismatch   it was changed after it was written
-    │   └── SettingsMismatch    saved sessions were played under other settings
-    └── StoppedShort          a run or a session could not go on (exit code 1)
-        ├── ContextFull       the window has no room for the next request
-        ├── ModelError        a model did not answer
-        │   ├── ModelUnavailable   it may answer later: time-outs, limits, server faults
-        │   ├── ContextOverflow    the request is longer than it can read
-        │   └── RequestRefused     it will not answer this: key, name or request is wrong
-        ├── BudgetSpent       the next request could pass the money or tokens allowed
-        ├── ReplayMismatch    a replay differs from the saved session
-        └── FolderLocked     another process is writing the same transcripts
+    │   └── SettingsMismatch       saved sessions have other settings
+    └── StoppedShort               a run or session cannot continue (exit code 1)
+        ├── ContextFull            the next request does not fit the window
+        ├── ModelError             the model did not answer
+        │   ├── ModelUnavailable   a later attempt may succeed: time-out, rate limit, server fault
+        │   ├── ContextOverflow    the request is too long for the model
+        │   └── RequestRefused     every attempt would fail: wrong key, model name or request
+        ├── BudgetSpent            the next request could exceed the budget
+        ├── ReplayMismatch         a replay differs from the saved session
+        └── FolderLocked           another process is writing to the folder
 
-Errors of libraries are translated into these once, at the edge where they arise.
+Exceptions of libraries are translated into these where they occur.
 """
 
 from collections.abc import Iterable
@@ -25,23 +25,23 @@ from difflib import get_close_matches
 
 
 class IclLoopError(Exception):
-    """Anything that `icl_loop` raises on purpose; its text is one sentence for people."""
+    """The base of all exceptions of `icl_loop`; its message is for users."""
 
 
 class InputError(IclLoopError):
-    """Something given to the program is wrong; nothing was requested or written."""
+    """The input is wrong; nothing was requested or written."""
 
 
 class DatasetError(InputError):
-    """A data set is missing, corrupt or does not fit together."""
+    """A data set is missing, corrupt or inconsistent."""
 
 
 class EncodingError(InputError):
-    """A text is not what an encoding writes."""
+    """A text does not follow its encoding."""
 
 
 class TranscriptError(InputError):
-    """A transcript cannot be read as one; the message names file and line."""
+    """A file is not a valid transcript; the message names file and line."""
 
 
 class ChecksumMismatch(TranscriptError):
@@ -49,54 +49,61 @@ class ChecksumMismatch(TranscriptError):
 
 
 class SettingsMismatch(InputError):
-    """Saved sessions were played under other settings than those asked for now."""
+    """Saved sessions have other settings than those given now."""
 
 
 class StoppedShort(IclLoopError):
-    """A run or a session could not go on; what was saved is kept."""
+    """A run or session cannot continue; what was saved is kept."""
 
 
 class ContextFull(StoppedShort):
-    """The window has no room for the next request under the context policy."""
+    """The next request does not fit the context window.
+
+    Attributes:
+        needed: Tokens of the past turns that must be shown.
+        available: Tokens left for past turns.
+    """
 
     def __init__(self, needed: int, available: int) -> None:
-        """Say how many tokens of past turns were `needed` and how many are `available`."""
-        super().__init__(
-            f"the context is full: the turns to show need {needed} tokens, {max(available, 0)} are left"
-        )
+        super().__init__(needed, available)
         self.needed = needed
         self.available = available
 
-    def __reduce__(self) -> tuple[type["ContextFull"], tuple[int, int]]:
-        return ContextFull, (self.needed, self.available)
+    def __str__(self) -> str:
+        available = max(self.available, 0)
+        return f"the context is full: past turns need {self.needed} tokens, {available} are left"
 
 
 class ModelError(StoppedShort):
-    """A model did not answer; this is never recorded as a turn."""
+    """The model did not answer; this is never recorded as a turn."""
 
 
 class ModelUnavailable(ModelError):
-    """A model did not answer now but may later: time-outs, limits, server faults."""
+    """The model did not answer, but may answer later.
+
+    Attributes:
+        retry_after_s: Seconds to wait before the next attempt, if the endpoint said so.
+        limited: Whether a rate limit was exceeded.
+    """
 
     def __init__(
         self, message: str, *, retry_after_s: float | None = None, limited: bool = False
     ) -> None:
-        """Say what happened, how long to wait if the server said so, and if it was a rate limit."""
         super().__init__(message)
         self.retry_after_s = retry_after_s
         self.limited = limited
 
 
 class ContextOverflow(ModelError):
-    """A model cannot read a request this long; a shorter one may do."""
+    """The request is too long for the model; a shorter one may be answered."""
 
 
 class RequestRefused(ModelError):
-    """A model will not answer this request however often it is asked."""
+    """The model will never answer this request."""
 
 
 class BudgetSpent(StoppedShort):
-    """The next request could pass the money or the tokens that a run may take."""
+    """The next request could exceed the budget of money or tokens."""
 
 
 class ReplayMismatch(StoppedShort):
@@ -139,11 +146,11 @@ def _excerpt(text: str, place: int) -> str:
 
 
 class FolderLocked(StoppedShort):
-    """Another process is writing transcripts in the same directory."""
+    """Another process is writing transcripts to the same folder."""
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:
-    """Return a clause that names the choice nearest to `value`, or all of them if none is near.
+    """Return a hint at the choice most similar to `value`, or at all choices if none is similar.
 
     >>> nearest("stateles", ["all", "stateless"])
     "did you mean 'stateless'?"

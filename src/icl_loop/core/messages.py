@@ -1,7 +1,6 @@
-"""What passes between the loop and a model: messages out, a reply back.
+"""Messages to a model, and its replies.
 
-A message never changes once said, so its digest is computed once and a request is known by
-the digests of its messages.
+A message is immutable, so its digest, token counts and JSON are computed only once.
 """
 
 import base64
@@ -14,22 +13,21 @@ from itertools import groupby
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
-JOIN = "\n\n"
-"""What stands between neighbours of one role where they are made into one."""
-
 Finish = Literal["stop", "length", "content_filter"]
+JOIN = "\n\n"
+"""Separates the texts of messages that are merged into one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A part of a message that is read as text."""
+    """A text part of a message."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A part of a message that is seen: the bytes of a PNG file."""
+    """An image part of a message: the bytes of a PNG file."""
 
     png: bytes
 
@@ -39,48 +37,48 @@ Part = Text | Image
 
 @dataclass(frozen=True)
 class Message:
-    """One message of a conversation: who speaks, and the parts of what is said."""
+    """One message of a conversation."""
 
     role: Role
     parts: tuple[Part, ...]
 
     def __reduce__(self) -> tuple[type["Message"], tuple[Role, tuple[Part, ...]]]:
-        """Travel without what is derived."""
+        """Pickle the message without its cached properties."""
         return Message, (self.role, self.parts)
 
     @cached_property
     def text(self) -> str:
-        """The text parts, joined by line ends."""
+        """The text parts, one per line."""
         return "\n".join(part.text for part in self.parts if isinstance(part, Text))
 
     @cached_property
+    def has_image(self) -> bool:
+        """Whether any part is an image."""
+        return any(isinstance(part, Image) for part in self.parts)
+
+    @cached_property
+    def tokens(self) -> dict[Hashable, int]:
+        """A cache of the message's tokens by token counter."""
+        return {}
+
+    @cached_property
     def json_text(self) -> bytes:
-        """The text as the inside of a JSON string; what is said once is written out once."""
+        """The text as a JSON string without its quotes."""
         return json.dumps(self.text, ensure_ascii=False)[1:-1].encode()
 
     @cached_property
     def json_open(self) -> bytes:
-        """The text as the beginning of a JSON message, whose string and braces are left open."""
+        """The message as JSON, without the quote and brace at its end."""
         return b'{"role":"%b","content":"%b' % (self.role.encode(), self.json_text)
 
     @cached_property
-    def tokens(self) -> dict[Hashable, int]:
-        """How many tokens it takes, by whoever counted them; what is said once is counted once."""
-        return {}
-
-    @cached_property
-    def is_seen(self) -> bool:
-        """Whether any part is a picture."""
-        return any(isinstance(part, Image) for part in self.parts)
-
-    @cached_property
     def json_parts(self) -> bytes:
-        """The parts as the inside of a JSON array, pictures as data URLs."""
+        """The parts as a JSON array without its brackets; images are data URLs."""
         return b",".join(_json_part(part) for part in self.parts)
 
     @cached_property
     def digest(self) -> bytes:
-        """SHA-256 over role and parts; each part is framed by its kind and length."""
+        """SHA-256 of role and parts; each part is preceded by its kind and length."""
         sha = hashlib.sha256(self.role.encode())
         for part in self.parts:
             kind, data = (
@@ -101,56 +99,56 @@ def _json_part(part: Part) -> bytes:
 
 
 def system(text: str) -> Message:
-    """Return a system message of one text part."""
+    """Return a system message with one text part."""
     return Message("system", (Text(text),))
 
 
 @lru_cache(1_024)
 def user(text: str) -> Message:
-    """Return a user message of one text part."""
+    """Return a user message with one text part."""
     return Message("user", (Text(text),))
 
 
 @lru_cache(1_024)
 def assistant(text: str) -> Message:
-    """Return an assistant message of one text part."""
+    """Return an assistant message with one text part."""
     return Message("assistant", (Text(text),))
 
 
 def merged(messages: Iterable[Message]) -> list[Message]:
-    """Return the messages with neighbours of one role made into one, as the wire may want them."""
+    """Return the messages, with consecutive messages of one role merged into one."""
     groups = groupby(messages, key=lambda message: message.role)
     return [_joined(role, list(group)) for role, group in groups]
 
 
 def _joined(role: Role, group: list[Message]) -> Message:
-    if any(message.is_seen for message in group):
+    if any(message.has_image for message in group):
         return Message(role, tuple(part for message in group for part in message.parts))
     return Message(role, (Text(JOIN.join(message.text for message in group)),))
 
 
-class Request(tuple[Message, ...]):  # noqa: SLOT001  a slot could not hold a cached property
-    """The messages of one request, whose fingerprint is computed once."""
+class Request(tuple[Message, ...]):  # noqa: SLOT001  slots would rule out the cached property
+    """The messages of one request."""
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hexadecimal digits that stand for exactly these messages in this order."""
+        """The request's fingerprint; see `fingerprint`."""
         return _fingerprint(self)
 
 
 def fingerprint(messages: Iterable[Message]) -> str:
-    """Return 32 hexadecimal digits that stand for exactly these messages in this order."""
+    """Return 32 hexadecimal digits that identify these messages in this order."""
     return messages.fingerprint if isinstance(messages, Request) else _fingerprint(messages)
 
 
 def _fingerprint(messages: Iterable[Message]) -> str:
-    joined = b"".join([message.digest for message in messages])
-    return hashlib.sha256(joined).hexdigest()[:32]
+    digests = b"".join([message.digest for message in messages])
+    return hashlib.sha256(digests).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that one request cost, as the endpoint counted them."""
+    """Tokens of one request and its reply, as reported by the endpoint."""
 
     prompt: int = 0
     cached: int = 0
@@ -160,7 +158,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Who answered, as the endpoint says: the model's own name, and the state of its backend."""
+    """The model and backend that answered, as reported by the endpoint."""
 
     model: str | None = None
     system_fingerprint: str | None = None
@@ -168,18 +166,17 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered to one request.
+    """A model's reply to one request.
 
     Attributes:
-        text: The words of the answer as they came; a lone surrogate, which no UTF-8 file can hold,
-            becomes U+FFFD.
-        usage: Token counts as reported.
-        finish: Why the model stopped speaking.
-        served: Who answered, if an endpoint says so.
-        label_logprobs: Natural-log probability per label, where the endpoint gives them.
-        attempts: Requests it took to get this answer, the last one included.
-        latency_s: Seconds from the first attempt to the answer; the loop measures it if None.
-        at: When the answer arrived, ISO 8601 in UTC; the loop fills it in if None.
+        text: The text, in which U+FFFD replaces lone surrogates, because UTF-8 cannot encode these.
+        usage: Reported token counts.
+        finish: Why the model stopped.
+        served: The model and backend, if the endpoint reports them.
+        label_logprobs: Natural log probability of each label, if the endpoint reports them.
+        attempts: Number of requests sent, including retries.
+        latency_s: Seconds from the first request to the reply; measured by the loop if None.
+        at: When the reply arrived, ISO 8601 in UTC; set by the loop if None.
     """
 
     text: str

@@ -1,8 +1,8 @@
-"""Counting the tokens of messages: exactly with tiktoken, or by estimate without a vocabulary.
+"""Counting tokens: exactly with a tiktoken vocabulary, or estimated without one.
 
-The estimate is never below for the texts that this package writes: its prompt sets and its pictures.
-For texts of others, such as the rows of a table, it is near and may be below; what the endpoint
-reports sets it right.
+The estimate is an upper bound for the texts that this package generates: prompts and encoded images.
+For other texts, such as table rows, it is close but may be too low; calibration against the
+endpoint's own counts corrects that.
 """
 
 import logging
@@ -26,47 +26,44 @@ VOCABULARIES = ("o200k_base", "cl100k_base")
 ESTIMATE = "estimate:"
 
 MESSAGE_TOKENS = 4
-"""What a message costs beside its text: role and delimiters, at most, in OpenAI's chat format."""
+"""Most tokens of a message's role and delimiters in OpenAI's chat format."""
 REQUEST_TOKENS = 3
-"""What a request costs beside its messages: the opening of the reply."""
+"""Tokens of a request beside its messages: they begin the reply."""
 CACHE_STEP = 128
-"""Providers' prompt caches state cached tokens in multiples of this."""
+"""Prompt caches report cached tokens in multiples of this."""
 IMAGE_TOKENS = 1_105
 """Upper bound for an image of up to 1024 x 1024 pixels in OpenAI's published tile scheme."""
 
 
 class TokenCounter(Protocol):
-    """Counts the tokens of a text; a value that can be hashed, so that counts can be kept."""
+    """Counts the tokens of a text; hashable, so that counts can be cached."""
 
     def __hash__(self) -> int: ...
 
     @property
     def name(self) -> str:
-        """The name under which `token_counter` gives this counter again."""
+        """The name for which `token_counter` returns this counter."""
         ...
 
     def count(self, text: str) -> int:
-        """Return the number of tokens of `text`, or an estimate of it.
-
-        An estimate is never below for the texts that this package writes, but may be for others.
-        """
+        """Return the number of tokens of `text`, or an estimate."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class VocabularyCounter:
-    """Counts with a tiktoken vocabulary, exactly."""
+    """Counts exactly with a tiktoken vocabulary."""
 
     name: str
     vocabulary: tiktoken.Encoding
 
     def count(self, text: str) -> int:
-        """Return the number of tokens; special-token names in `text` count as ordinary text."""
+        """Return the number of tokens; names of special tokens count as ordinary text."""
         return len(self.vocabulary.encode_ordinary(text))
 
 
-# A text falls into these pieces before its bytes are merged; merges never cross them. The
-# classes are those of the published splitting patterns of o200k_base and cl100k_base, coarser.
+# Tokenisers split a text into pieces like these before they merge bytes, and never merge across
+# pieces. The classes are a coarser version of the published patterns of o200k_base and cl100k_base.
 _PIECE = re.compile(
     r"[^\S\n]?[A-Za-z]+|[0-9]{1,3}|\s+|[!-/:-@\[-`{-~]+\n*|[\u3001-\u9fff\uff01-\uffef]+|."
 )
@@ -80,7 +77,7 @@ _SAME = re.compile(r"(.)\1*", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """Estimates without the vocabulary, and never below for the texts that this package writes.
+    """Estimates token counts without a vocabulary.
 
     Attributes:
         vocabulary: The vocabulary whose counts are estimated.
@@ -92,71 +89,71 @@ class Estimator:
 
     @property
     def name(self) -> str:
-        """`estimate:` and the vocabulary."""
+        """`estimate:` followed by the name of the vocabulary."""
         return ESTIMATE + self.vocabulary
 
     def count(self, text: str) -> int:
         """Return an estimate of the number of tokens of `text`.
 
-        It is never below for texts that this package writes; of rare words, names and keys in
-        texts of others it makes too little.
+        It is an upper bound for the texts that this package generates. It is too low for rare words
+        and names.
         """
         first, *words = text.split(" ")
         total = _word_tokens(first, self.per_character)
         total -= sum(map(_spare_tokens, _LONG_BLANK.findall(text)))
         for word, times in Counter(words).items():
             total += times * _word_tokens(" " + word, self.per_character)
-        return math.ceil(total + _run_into(text))
+        return math.ceil(total + _split_words(text))
 
 
 ESTIMATORS = {
     "o200k_base": Estimator("o200k_base", per_character=0.85),
     "cl100k_base": Estimator("cl100k_base", per_character=1.2),
 }
-"""Estimators by vocabulary; the rates were fitted to the shipped prompt sets."""
+"""Estimators by vocabulary; the rates were fitted to the included prompt sets."""
 
 
-def _run_into(text: str) -> int:
-    """Count what takes a token more: a name within a sentence, a word that Japanese runs into."""
+def _split_words(text: str) -> int:
+    """Return the extra tokens of words that are split: names in a sentence, words after Japanese."""
     within = len(_NAME_WITHIN.findall(text))
     return within if text.isascii() else within + len(_AFTER_JAPANESE.findall(text))
 
 
 @lru_cache(16_384)
 def _word_tokens(word: str, per_character: float) -> float:
-    """Bound what stands between two blanks, the first of them included; in pictures it recurs."""
+    """Return a bound for the text between two spaces, the first one included."""
     return sum(_piece_tokens(piece, per_character) for piece in _PIECE.findall(word))
 
 
 @lru_cache(16_384)
 def _spare_tokens(blank: str) -> float:
-    """Return how much less a long blank takes as one piece than as the words that it splits into."""
+    """Return how many tokens white space saves as one piece, compared with its parts."""
     return sum(_word_tokens(" " + word, 0) for word in blank[1:].split(" ")) - _blank_tokens(blank)
 
 
 def _piece_tokens(piece: str, per_character: float) -> float:
-    """Bound one piece by its kind, which its first mark that is no blank tells."""
-    mark = piece.lstrip()[:1]
-    if not mark:
+    """Return a bound for a piece, which depends on its first character that is not white space."""
+    first = piece.lstrip()[:1]
+    if not first:
         return _blank_tokens(piece)
-    if mark.isascii():
-        if mark.isalpha():
+    if first.isascii():
+        if first.isalpha():
             return 1 + len(piece) // 12
-        return 1 if mark.isdigit() else sum(map(_run_tokens, _SAME.finditer(piece)))
-    if _JAPANESE.match(mark):
+        return 1 if first.isdigit() else sum(map(_run_tokens, _SAME.finditer(piece)))
+    if _JAPANESE.match(first):
         return per_character * len(piece)
-    return len(piece.encode())  # no token is shorter than a byte
+    return len(piece.encode())  # every token has at least one byte
 
 
 def _blank_tokens(piece: str) -> int:
-    """Bound white space: each line that holds blanks may cost two, line ends alone cost one."""
+    """Return a bound for white space: two tokens for a line with spaces, one for line ends alone."""
     *lines, rest = piece.split("\n")
     within = sum(2 + len(line) // 80 for line in lines if line)
     return within + bool(lines) + len(lines) // 8 + min(len(rest), 2) + len(rest) // 80
 
 
 def _run_tokens(run: re.Match[str]) -> int:
-    """Bound a run of one mark: the marks of rulers have long tokens of their own, others pairs."""
+    """Return a bound for a run of one character; ruler characters such as - have long tokens."""
     length = run.end() - run.start()
     if run[1] in RULERS:
         return 1 + (length > 4) + (length > 8) + length // 64
@@ -164,10 +161,10 @@ def _run_tokens(run: re.Match[str]) -> int:
 
 
 def token_counter(name: str) -> TokenCounter:
-    """Return the counter called `name`: a tiktoken vocabulary, or `estimate:` and one.
+    """Return the counter called `name`: a tiktoken vocabulary, or `estimate:` followed by one.
 
     Raises:
-        InputError: There is no such counter, or the vocabulary cannot be had.
+        InputError: There is no such counter, or the vocabulary is not available.
     """
     if name.startswith(ESTIMATE):
         vocabulary = name.removeprefix(ESTIMATE)
@@ -181,10 +178,9 @@ def token_counter(name: str) -> TokenCounter:
 
 @lru_cache(64)
 def counter_for(model: str) -> TokenCounter:
-    """Return the best counter at hand for a model's texts.
+    """Return the best available counter for a model.
 
-    OpenAI's models are counted with their own vocabulary. If it cannot be had, and for every
-    other model, the estimate of it under `o200k_base` is used.
+    It is exact for OpenAI's models if their vocabulary is available, and an estimate otherwise.
     """
     try:
         name = tiktoken.encoding_name_for_model(model)
@@ -195,7 +191,7 @@ def counter_for(model: str) -> TokenCounter:
     try:
         return token_counter(name)
     except InputError as error:
-        _log.warning("%s; counting with an estimate that is never below for our own texts", error)
+        _log.warning("%s; tokens are estimated instead", error)
         return ESTIMATORS[name]
 
 
@@ -206,18 +202,18 @@ def _vocabulary(name: str) -> tiktoken.Encoding:
     except (OSError, ValueError) as error:  # requests raises OSError, a wrong checksum ValueError
         raise InputError(
             f"the vocabulary {name} is not on this machine and could not be downloaded"
-            f" ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that holds it"
+            f" ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that contains it"
         ) from None
 
 
-def portable(name: str) -> tiktoken.Encoding:
-    """Return a vocabulary of tiktoken's that travels with all its tokens, to where no file has them.
+def portable_vocabulary(name: str) -> tiktoken.Encoding:
+    """Return a vocabulary that can be pickled for a machine that does not have its file.
 
     Raises:
-        InputError: It cannot be had here.
+        InputError: It is not available here.
     """
     known = _vocabulary(name)
-    return tiktoken.Encoding(  # one that is registered travels as its name alone
+    return tiktoken.Encoding(  # a registered vocabulary is pickled as its name only
         known.name,
         pat_str=known._pat_str,
         mergeable_ranks=known._mergeable_ranks,
@@ -225,22 +221,20 @@ def portable(name: str) -> tiktoken.Encoding:
     )
 
 
-def know(vocabulary: tiktoken.Encoding) -> None:
-    """Count with this vocabulary in this process, whether or not there is a file of it."""
+def register_vocabulary(vocabulary: tiktoken.Encoding) -> None:
+    """Make a vocabulary available in this process without its file."""
     tiktoken.registry.ENCODINGS.setdefault(vocabulary.name, vocabulary)
 
 
 def count_message(counter: TokenCounter, message: Message) -> int:
-    """Return the tokens of one message, its overhead and images included."""
-    known = message.tokens.get(counter)
-    if known is not None:
-        return known
-    images = sum(isinstance(part, Image) for part in message.parts)
-    tokens = counter.count(message.text) + MESSAGE_TOKENS + IMAGE_TOKENS * images
-    message.tokens[counter] = tokens
-    return tokens
+    """Return the tokens of one message, including role, delimiters and images."""
+    if counter not in message.tokens:
+        images = sum(isinstance(part, Image) for part in message.parts)
+        tokens = counter.count(message.text) + MESSAGE_TOKENS + IMAGE_TOKENS * images
+        message.tokens[counter] = tokens
+    return message.tokens[counter]
 
 
 def count_messages(counter: TokenCounter, messages: Iterable[Message]) -> int:
-    """Return the tokens of several messages of a request, without the request's own."""
+    """Return the tokens of several messages, without the `REQUEST_TOKENS` of a request."""
     return sum(count_message(counter, message) for message in messages)

@@ -1,4 +1,4 @@
-"""TOML files, which people write: read with bounds, refused in words."""
+"""Reading TOML files written by people."""
 
 import re
 import tomllib
@@ -7,27 +7,28 @@ from typing import Any
 from icl_loop.core.errors import InputError
 
 MAX_BYTES = 2**20
-MAX_KEYS = 100
-"""The largest file that is read, and the most keys joined by dots; `tomllib` takes time in the square."""
+MAX_KEY_PARTS = 100
+"""Most parts of a dotted key: `tomllib` takes time that grows with their square."""
 
-_DOTTED = re.compile(rb"(?:[\w\"'-]{1,99}[ \t]?\.[ \t]?){%d}" % MAX_KEYS)
+_LONG_KEY = re.compile(rb"(?:[\w\"'-]{1,99}[ \t]?\.[ \t]?){%d}" % MAX_KEY_PARTS)
 
 
-def parsed(data: bytes, where: str) -> dict[str, Any]:
-    """Return the table that a TOML file holds; `where` names it in errors.
+def parse_toml(data: bytes, source: str) -> dict[str, Any]:
+    """Return the content of a TOML file; error messages name it `source`.
 
     Raises:
-        InputError: It is not TOML, or none that a person would write.
+        InputError: The file is not valid TOML, or is too large.
     """
     if len(data) > MAX_BYTES:
-        raise InputError(f"{where} is not TOML: it is larger than {MAX_BYTES // 2**20} MiB")
-    if _DOTTED.search(data):
-        raise InputError(f"{where} is not TOML: more than {MAX_KEYS} keys are joined by dots")
+        raise InputError(f"{source} is larger than {MAX_BYTES // 2**20} MiB")
+    if _LONG_KEY.search(data):
+        raise InputError(f"{source} has a key of more than {MAX_KEY_PARTS} parts")
     try:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not TOML: byte {error.start + 1} is no UTF-8") from None
+        reason = f"byte {error.start + 1} is not UTF-8"
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{where} is not TOML: {error}") from None
+        reason = str(error)
     except RecursionError:
-        raise InputError(f"{where} is not TOML: it is nested too deeply") from None
+        reason = "it is nested too deeply"
+    raise InputError(f"{source} is not valid TOML: {reason}")

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
-from icl_loop.core import toml_files
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.overrides import merge, override
 from icl_loop.experiment.settings import (
@@ -34,7 +34,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
         InputError: The file or an override is invalid; the message names file, key and value.
     """
     try:
-        table = toml_files.parsed(path.read_bytes(), str(path))
+        table = parse_toml(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from None
     return parse(override(table, overrides), str(path))

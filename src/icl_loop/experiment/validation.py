@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from icl_loop.core.errors import InputError, nearest
-from icl_loop.core.validation_messages import must, place, written
+from icl_loop.core.validation_messages import key_path, requirement, shown_value
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def validated(
 def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
     """Return key, value and reason of the first problem."""
     first = error.errors()[0]
-    path, key = first["loc"], place(first["loc"])
+    path, key = first["loc"], key_path(first["loc"])
     if first["type"] == "extra_forbidden":
         hint = _suggestion(kind, [str(part) for part in path], tables)
         return f", {key}: there is no such key; {hint}"
@@ -51,8 +51,8 @@ def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
         return f", {key}: this key is missing"
     is_whole_table = isinstance(first["input"], Mapping) and first["type"] == "value_error"
     hidden = is_whole_table or MAY_HOLD_SECRETS.intersection(path)
-    value = "" if hidden else f" = {written(first['input'])}"
-    return f"{', ' + key if key else ''}{value}: {must(first)}"
+    value = "" if hidden else f" = {shown_value(first['input'])}"
+    return f"{', ' + key if key else ''}{value}: {requirement(first)}"
 
 
 def _suggestion(kind: object, path: Sequence[str], tables: object) -> str:

@@ -179,7 +179,7 @@ def _shown_reply(turn: Turn, reply: ChatMessage, uuid: str) -> ChatMessage:
 
 
 def _chat(message: Message, key: str, metadata: dict[str, Any] | None = None) -> ChatMessage:
-    content = [_content(part) for part in message.parts] if message.is_seen else message.text
+    content = [_content(part) for part in message.parts] if message.has_image else message.text
     made: ChatMessage = _CHAT_MESSAGES[message.role](id=key, content=content, metadata=metadata)
     return made
 

@@ -1,4 +1,4 @@
-"""The one seam to whatever answers: messages in, a reply out."""
+"""The interface of models: messages in, a reply out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Message, Reply
 
 AnswerFormat = Literal["text", "schema", "logprobs"]
-"""How an endpoint is asked to answer: freely, as JSON of one label, with label log probabilities."""
+"""What is requested of an endpoint: free text, JSON with one label, or label log probabilities."""
 
 
 class ChatModel(Protocol):
@@ -18,7 +18,7 @@ class ChatModel(Protocol):
         """Return the reply to `messages`.
 
         Raises:
-            ModelError: There is no reply, now or ever.
+            ModelError: The model did not answer.
         """
         ...
 
@@ -28,36 +28,36 @@ class Closable(Protocol):
     """A model that holds connections."""
 
     async def aclose(self) -> None:
-        """Let go of them."""
+        """Close the connections."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class CallableModel:
-    """A model made of a plain function from messages to the text of the reply."""
+    """A model made from a function that returns the text of the reply."""
 
     function: Callable[[Sequence[Message]], str]
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return what the function says."""
+        """Return the text that the function returns."""
         return Reply(self.function(messages))
 
 
 class ScriptedModel:
-    """Gives the replies it was made with, one after another, whatever it is asked."""
+    """A model that returns given replies in order, whatever the messages."""
 
     def __init__(self, replies: Sequence[Reply | str]) -> None:
         self._replies = tuple(replies)
-        self._given = 0
+        self._next = 0
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as documented
-        """Return the next reply of the script.
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  ignored on purpose
+        """Return the next reply.
 
         Raises:
-            RequestRefused: The script has ended.
+            RequestRefused: There are no more replies.
         """
-        if self._given == len(self._replies):
-            raise RequestRefused(f"the script ends after {self._given} replies")
-        reply = self._replies[self._given]
-        self._given += 1
+        if self._next == len(self._replies):
+            raise RequestRefused(f"the script has only {self._next} replies")
+        reply = self._replies[self._next]
+        self._next += 1
         return Reply(reply) if isinstance(reply, str) else reply

@@ -179,7 +179,7 @@ class _MessageReader:
         """Return the feedback in a message and the sample it asks about; each may be missing."""
         text, name = message.text, self.system.encoding
         question: tuple[str, str | Image] | None = None
-        if message.is_seen and isinstance(self._encoding, PngEncoding):
+        if message.has_image and isinstance(self._encoding, PngEncoding):
             question = self._parser.parse_image_question(message, name)
             if question is None:
                 raise RequestRefused("a message shows an image without the expected question")
@@ -227,7 +227,7 @@ def request_key(messages: Sequence[Message]) -> str:
 
 
 def _pieces(message: Message) -> Sequence[Text | Image]:
-    return message.parts if message.is_seen else [Text(message.text)]
+    return message.parts if message.has_image else [Text(message.text)]
 
 
 def _identity(part: Text | Image) -> str:

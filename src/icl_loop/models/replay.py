@@ -1,4 +1,4 @@
-"""Replay is a model: it answers from a saved session, and refuses any other conversation."""
+"""A model that answers from a saved session and rejects any other request."""
 
 from collections.abc import Sequence
 
@@ -9,36 +9,38 @@ from icl_loop.models.chat import ChatModel
 
 
 class ReplayModel:
-    """Answers the turns of a saved session in order, then hands over to a live model.
+    """Returns the saved replies in order, then those of a live model.
 
-    With no live model behind it, it replays; with one, it resumes.
+    Without a live model it replays a session; with one it resumes it.
     """
 
     def __init__(self, saved: Sequence[Event | Probe], then: ChatModel | None = None) -> None:
         self._saved = saved
         self._then = then
         self._next = 0
-        self._refused = 0
+        self._overflows = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the saved reply of the next turn or note.
+        """Return the next saved reply, or that of the live model after the last one.
 
         Raises:
-            ContextOverflow: The saved turn was refused as too long this many times; so it is again.
-            ReplayMismatch: The request is not the one that was saved, or the session has ended
-                and there is no live model.
+            ContextOverflow: The model rejected a request as too long at this point of the session.
+            ReplayMismatch: The request differs from the saved one, or the session has no more
+                replies and there is no live model.
         """
-        index = self._next
-        if index < len(self._saved) and self._refused < self._saved[index].overflows:
-            self._refused += 1
-            raise ContextOverflow("the saved session was told that this is too long")
-        self._next, self._refused = index + 1, 0
-        if index < len(self._saved):
-            saved = self._saved[index]
-            request = fingerprint(messages)
-            if request != saved.request:
-                raise ReplayMismatch(_turn_of(saved), "request", request, saved.request)
-            return saved.reply
+        if self._next == len(self._saved):
+            return await self._live_reply(messages)
+        saved = self._saved[self._next]
+        if self._overflows < saved.overflows:
+            self._overflows += 1
+            raise ContextOverflow("the model rejected this request as too long")
+        self._next, self._overflows = self._next + 1, 0
+        request = fingerprint(messages)
+        if request != saved.request:
+            raise ReplayMismatch(_turn_of(saved), "request", request, saved.request)
+        return saved.reply
+
+    async def _live_reply(self, messages: Sequence[Message]) -> Reply:
         if self._then is None:
             last = self._saved[-1] if self._saved else None
             ended = 0 if last is None else _turn_of(last) + isinstance(last, Turn)
@@ -47,5 +49,5 @@ class ReplayModel:
 
 
 def _turn_of(saved: Event | Probe) -> int:
-    """Return the turn that was played, or that would have come next."""
+    """Return the index of a turn, or of the turn that follows a note or probe."""
     return saved.index if isinstance(saved, Turn) else saved.after_turn

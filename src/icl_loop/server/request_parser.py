@@ -17,7 +17,7 @@ from pydantic import (
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message, Part, Role, Text
-from icl_loop.core.validation_messages import complaint, place
+from icl_loop.core.validation_messages import first_problem, key_path
 from icl_loop.server.responses import ApiError
 from icl_loop.tasks.answers import parse_answer
 
@@ -155,7 +155,7 @@ def parse_request(body: bytes) -> ChatRequest:
         first = error.errors(include_url=False, include_input=False)[0]
         if not first["loc"]:
             raise ApiError(400, "the request body must be a JSON object in UTF-8") from None
-        raise ApiError(400, complaint(error), param=place(first["loc"])) from None
+        raise ApiError(400, first_problem(error), param=key_path(first["loc"])) from None
 
 
 @lru_cache(MAX_CACHED_MESSAGES)

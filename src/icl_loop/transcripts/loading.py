@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.messages import Served, Usage
 from icl_loop.core.records import Note, Probe, Turn
-from icl_loop.core.validation_messages import complaint
+from icl_loop.core.validation_messages import first_problem
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, read, read_header
@@ -146,7 +146,7 @@ def _header(saved: ExportedSession) -> Header:
     except ValidationError as error:
         raise TranscriptError(
             f"{beside(saved.export, 'sessions')} is damaged: the header of {saved.path}:"
-            f" {complaint(error)}"
+            f" {first_problem(error)}"
         ) from None
 
 
@@ -166,7 +166,7 @@ def rebuilt(saved: ExportedSession) -> Transcript:
             {"status": saved.end[0], "turns": len(turns), "at": saved.end[1]}
         )
     except (ValueError, TypeError) as error:
-        reason = complaint(error) if isinstance(error, ValidationError) else str(error)
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
         raise TranscriptError(f"{saved.export} is damaged: {saved.path}, {reason}") from None
     return Transcript(Path(saved.path), header, tuple(turns), end, 0, tuple(probes), tuple(notes))
 

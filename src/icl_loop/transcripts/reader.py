@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Event, Note, Probe, Turn
-from icl_loop.core.validation_messages import must, place, written
+from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.header import HEADER, Header
 from icl_loop.transcripts.schema import LINE, End, Entry, check_kept, entry_of, turns_before
@@ -120,10 +120,12 @@ def parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
         return kind.validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
-        key = place(first["loc"])
-        value = f"{key} = {written(first['input'])}" if key and first["type"] != "missing" else key
+        key = key_path(first["loc"])
+        value = (
+            f"{key} = {shown_value(first['input'])}" if key and first["type"] != "missing" else key
+        )
         raise TranscriptError(
-            f"{path}, line {number}, {value or 'the whole line'}: {must(first)}"
+            f"{path}, line {number}, {value or 'the whole line'}: {requirement(first)}"
         ) from None
 
 

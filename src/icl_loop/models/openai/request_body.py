@@ -30,7 +30,7 @@ def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) ->
 
     With `merge_roles`, consecutive messages of one role become one message.
     """
-    if any(message.is_seen for message in messages):
+    if any(message.has_image for message in messages):
         return _encode_with_images(merged(messages) if merge_roles else messages)
     pieces: list[bytes] = []
     role = ""
@@ -46,7 +46,7 @@ def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) ->
 def _encode_with_images(messages: Sequence[Message]) -> bytes:
     return b",".join(
         b'{"role":"%b","content":[%b]}' % (message.role.encode(), message.json_parts)
-        if message.is_seen
+        if message.has_image
         else message.json_open + b'"}'
         for message in messages
     )

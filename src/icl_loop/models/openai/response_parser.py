@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
 
 from icl_loop.core.messages import Finish, Reply, Served, Usage
-from icl_loop.core.validation_messages import complaint
+from icl_loop.core.validation_messages import first_problem
 
 FINISH_REASONS: Mapping[str | None, Finish] = {
     "length": "length",
@@ -88,7 +88,7 @@ def parse_completion(content: bytes, labels: Sequence[str]) -> Reply:
     try:
         completion = _Completion.model_validate_json(content)
     except ValidationError as error:
-        raise InvalidResponse(f"did not return a chat completion: {complaint(error)}") from None
+        raise InvalidResponse(f"did not return a chat completion: {first_problem(error)}") from None
     choice = completion.choices[0]
     text, finish = _text_and_finish(choice)
     return Reply(

@@ -19,7 +19,7 @@ from icl_loop.context import (
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, system
 from icl_loop.core.records import Event, Turn
-from icl_loop.core.validation_messages import complaint
+from icl_loop.core.validation_messages import first_problem
 from icl_loop.experiment import Session, Settings
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
@@ -99,7 +99,7 @@ def _session(transcript: Transcript) -> Session:
     try:
         settings = Settings.model_validate((header.source or header).settings)
     except ValidationError as error:
-        raise InputError(f"{transcript.path}: recorded settings, {complaint(error)}") from None
+        raise InputError(f"{transcript.path}: recorded settings, {first_problem(error)}") from None
     return Session(
         header.experiment, header.arm, header.stream, header.turns, header.seed, settings
     )

@@ -10,9 +10,9 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from icl_loop.core import toml_files
 from icl_loop.core.errors import InputError, nearest
-from icl_loop.core.validation_messages import must, place, written
+from icl_loop.core.toml_files import parse_toml
+from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.tasks.prompts import schema
 from icl_loop.tasks.prompts.parsing import check_distinct
 from icl_loop.tasks.prompts.schema import PromptSet
@@ -54,7 +54,9 @@ def _table(name: str, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
     if base is None:
         return table
     if not isinstance(base, str):
-        raise InputError(f"prompt set {name}, key extend: must be a text, got {written(base)}")
+        raise InputError(
+            f"prompt set {name}, key extend: must be a string, got {shown_value(base)}"
+        )
     if base.endswith(".toml"):
         base = os.path.normpath(Path(name).parent / base)
     merged: dict[str, Any] = _merged(_table(base, (*extended_by, name)), table)
@@ -63,7 +65,7 @@ def _table(name: str, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
 
 @lru_cache(32)
 def _parsed(data: bytes, name: str) -> Mapping[str, Any]:
-    return toml_files.parsed(data, f"prompt set {name}")
+    return parse_toml(data, f"prompt set {name}")
 
 
 def _bytes(name: str) -> bytes:
@@ -94,7 +96,7 @@ def _validated(table: Mapping[str, Any], name: str) -> PromptSet:
         # A misspelt key is also a missing one; report it under the name in the file.
         first = max(error.errors(), key=lambda each: each["type"] == "extra_forbidden")
         raise InputError(
-            f"prompt set {name}, key {place(first['loc'])}: {_complaint(first)}"
+            f"prompt set {name}, key {key_path(first['loc'])}: {_complaint(first)}"
         ) from None
     try:
         check_distinct(prompts)
@@ -107,7 +109,7 @@ def _complaint(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         tables = (PromptSet, schema.PromptSection, schema.Announcements, schema.FeedbackPhrases)
         known = {"extend", *(name for table in tables for name in table.model_fields)}
-        return f"is not known: {nearest(str(error['loc'][-1]), known)}"
+        return f"is not a known key: {nearest(str(error['loc'][-1]), known)}"
     if error["type"] in ("missing", "value_error"):
-        return must(error)
-    return f"{must(error)}, got {written(error['input'])}"
+        return requirement(error)
+    return f"{requirement(error)}, got {shown_value(error['input'])}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import tiktoken
 
-from icl_loop.core.tokens import VOCABULARIES, know, portable
+from icl_loop.core.tokens import VOCABULARIES, portable_vocabulary, register_vocabulary
 from icl_loop.experiment import ModelSettings, Session
 from icl_loop.models import ChatModel, is_built_in
 from icl_loop.runner.model_pool import ModelFactory, ModelPool, model_key
@@ -39,7 +39,7 @@ class WorkerSetup:
             model_factories={model_key(each): pool.factory(each) for each in sessions},
             # `replace` makes a copy without cached samples
             datasets={name: replace(datasets.open_dataset(name)) for name in known if name},
-            vocabularies=[portable(name) for name in VOCABULARIES if name in counters],
+            vocabularies=[portable_vocabulary(name) for name in VOCABULARIES if name in counters],
         )
 
     def open_models(self) -> dict[str, ChatModel]:
@@ -49,7 +49,7 @@ class WorkerSetup:
             InputError: An API key is missing.
         """
         for vocabulary in self.vocabularies:
-            know(vocabulary)
+            register_vocabulary(vocabulary)
         with datasets.override_datasets(self.datasets):
             return {key: open_model() for key, open_model in self.model_factories.items()}
 
