@@ -20,21 +20,23 @@ from icl_loop.runner.session import Saved, play_session
 class Endpoint:
     """Answers as a function of the request, counts in its own way, and rejects long requests.
 
-    About one request in thirty is counted `jump` times over.
+    It reports `jump` times as many tokens for every thirtieth request.
     """
 
     rate: float = 1.0
     limit: float = float("inf")
     jump: float = 1.0
+    answered: int = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the reply with the reported tokens."""
         characters = sum(len(message.text) for message in messages)
         tokens = self.rate * count_messages(ESTIMATORS["o200k_base"], messages)
-        if characters % 31 == 0:
+        if self.answered % 30 == 29:
             tokens *= self.jump
         if tokens > self.limit:
             raise ContextOverflow("too long")
+        self.answered += 1
         return Reply(f"Answer: {characters % 10}", usage=Usage(round(tokens)))
 
 
@@ -95,11 +97,12 @@ async def test_a_session_saved_without_limits_can_be_continued() -> None:
 @pytest.mark.parametrize("policy", ["within", "block", "block(1.0, 0.0)"])
 async def test_resume_equals_uninterrupted_if_reported_tokens_jump(policy: str) -> None:
     """A resumed session equals the uninterrupted one even if its window shrinks to a tenth and grows."""
-    chosen, model = made(120, policy), Endpoint(rate=0.5, jump=10)
-    whole = [event async for event in play_on(chosen, model)]
+    chosen = made(120, policy)
+    whole = [event async for event in play_on(chosen, Endpoint(rate=0.5, jump=10))]
     shown = [len(from_spans(event.kept)) for event in whole]
     assert max(shown) > 4 * min(shown[40:])
     for cut in (0, 45, 90):
+        model = Endpoint(rate=0.5, jump=10, answered=cut)
         rest = [event.request async for event in play_on(chosen, model, whole[:cut])]
         assert rest == [event.request for event in whole[cut:]]
 
