@@ -153,13 +153,15 @@ def right(turns: list[Turn]) -> list[bool]:
     return [turn.feedback.correct for turn in turns]
 
 
-EN = open_prompt_set("plain").told
+PHRASES = open_prompt_set("plain").told
 
 
 async def test_flipped_feedback() -> None:
     """Flipped feedback tells the opposite of the score, and the score stays correct."""
     turns = await played(one(30, feedback={"kind": "flipped"}))
-    assert told(turns) == [EN.incorrect if correct else EN.correct for correct in right(turns)]
+    assert told(turns) == [
+        PHRASES.incorrect if correct else PHRASES.correct for correct in right(turns)
+    ]
     assert right(turns) == [turn.answer == turn.label for turn in turns]
 
 
@@ -167,14 +169,14 @@ async def test_noisy_feedback() -> None:
     """Noise flips about the stated share of feedback, and always on the same turns."""
     turns = await played(one(150, model={"name": "simulated/chance"}, feedback={"noise": 0.3}))
     turned = [
-        said != (EN.correct if correct else EN.incorrect)
-        for said, correct in zip(told(turns), right(turns), strict=True)
+        feedback != (PHRASES.correct if correct else PHRASES.incorrect)
+        for feedback, correct in zip(told(turns), right(turns), strict=True)
     ]
     assert 25 <= sum(turned) <= 65
     again = await played(one(150, feedback={"noise": 0.3}))
     turned_again = [
-        said != (EN.correct if correct else EN.incorrect)
-        for said, correct in zip(told(again), right(again), strict=True)
+        feedback != (PHRASES.correct if correct else PHRASES.incorrect)
+        for feedback, correct in zip(told(again), right(again), strict=True)
     ]
     assert turned == turned_again
 
@@ -190,11 +192,11 @@ async def test_delayed_feedback(delay: int) -> None:
     """Delayed feedback is told the stated number of turns later and says which answer it is about."""
     turns = await played(one(20, feedback={"delay": delay}))
     words = open_prompt_set("plain")
-    assert told(turns)[:delay] == [EN.recorded] * delay
+    assert told(turns)[:delay] == [PHRASES.recorded] * delay
     for turn in turns[delay:]:
-        heard = parser(words).parse_feedback(turn.feedback.told)
-        assert heard is not None
-        assert (heard.correct, heard.ago) == (right(turns)[turn.index - delay], delay)
+        parsed = parser(words).parse_feedback(turn.feedback.told)
+        assert parsed is not None
+        assert (parsed.correct, parsed.ago) == (right(turns)[turn.index - delay], delay)
 
 
 async def test_a_learner_uses_delayed_feedback() -> None:
@@ -206,13 +208,15 @@ async def test_a_learner_uses_delayed_feedback() -> None:
     assert sum(each is not None and each.ago == 1 for each in feedback) == 59
 
 
-@pytest.mark.parametrize(("only", "said"), [("positive", EN.correct), ("negative", EN.incorrect)])
-async def test_one_sided_feedback(only: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("only", "phrase"), [("positive", PHRASES.correct), ("negative", PHRASES.incorrect)]
+)
+async def test_one_sided_feedback(only: str, phrase: str) -> None:
     """One-sided feedback tells one verdict and only acknowledges the other answers."""
     turns = await played(one(30, feedback={"only": only}))
-    assert set(told(turns)) == {said, EN.recorded}
+    assert set(told(turns)) == {phrase, PHRASES.recorded}
     honest = [correct == (only == "positive") for correct in right(turns)]
-    assert [text == said for text in told(turns)] == honest
+    assert [text == phrase for text in told(turns)] == honest
 
 
 async def test_demonstrations_show_right_answers() -> None:
@@ -223,7 +227,7 @@ async def test_demonstrations_show_right_answers() -> None:
     for turn in turns:
         assert turn.messages[1] == assistant(words.reply(turn.label))
         assert turn.feedback.correct == (turn.label == turn.answer)
-        assert turn.feedback.told == EN.correct
+        assert turn.feedback.told == PHRASES.correct
     assert not all(right(turns))
 
 
@@ -307,7 +311,9 @@ async def test_an_edited_donor_is_detected(tmp_path: Path) -> None:
     result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path).play()
     assert result.complete
     donor = tmp_path / "small" / "feedback-1.jsonl"
-    donor.write_text(without_checksum(donor.read_text()).replace(EN.incorrect, EN.correct, 1))
+    donor.write_text(
+        without_checksum(donor.read_text()).replace(PHRASES.incorrect, PHRASES.correct, 1)
+    )
     with pytest.raises(InputError, match="told something else"):
         await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
     donor.unlink()
@@ -438,11 +444,13 @@ async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
     assert result.early_stop.evidence[-1] >= 20
     assert len(result.early_stop.differences) <= 6
     assert len(result.paths) <= 2 * len(result.early_stop.differences) + 2
-    said = json.loads((run.folder / "stopped-early.json").read_text())
-    assert said["differences"] == list(result.early_stop.differences)
+    saved = json.loads((run.folder / "stopped-early.json").read_text())
+    assert saved["differences"] == list(result.early_stop.differences)
     again = await Run(experiment(**CLEAR), tmp_path, stop_early=True, concurrency=1).play()
     assert again.early_stop is not None
-    assert again.early_stop.differences[: len(said["differences"])] == result.early_stop.differences
+    assert (
+        again.early_stop.differences[: len(saved["differences"])] == result.early_stop.differences
+    )
 
 
 async def test_without_an_effect_a_run_does_not_stop_early(tmp_path: Path) -> None:

@@ -279,7 +279,7 @@ def test_a_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "said"),
+    ("address", "message"),
     [
         ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1: .*refused"),
         ("ray://127.0.0.1:10001", "use HOST:PORT or auto"),
@@ -287,10 +287,10 @@ def test_a_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
     ],
 )
-def test_an_address_without_a_cluster_is_refused(address: str, said: str) -> None:
+def test_an_address_without_a_cluster_is_refused(address: str, message: str) -> None:
     """An address without a cluster is refused at once."""
     pytest.importorskip("ray", reason="the extra [ray] is not installed")
-    with pytest.raises(InputError, match=said), cluster(address):
+    with pytest.raises(InputError, match=message), cluster(address):
         pass
 
 

@@ -109,11 +109,11 @@ PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation|instance|Value erro
 @pytest.mark.parametrize("text", WRONG)
 def test_an_invalid_file_is_refused(tmp_path: Path, text: str) -> None:
     """The error names the key, the value and the nearest choice, on one line and without secrets."""
-    key, said = WRONG[text]
+    key, fragment = WRONG[text]
     with pytest.raises(InputError) as caught:
         load(write(tmp_path, text)).check()
     assert key in str(caught.value)
-    assert said in str(caught.value)
+    assert fragment in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "sk-1" not in str(caught.value)
 

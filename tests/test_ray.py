@@ -48,8 +48,8 @@ ARMS = [
 
 def answered(asked: Mapping[str, Any], delay_s: float = 0.0) -> Response:
     """Return an answer that depends only on the request."""
-    said = "".join(message["content"] for message in asked["messages"])
-    digit = hashlib.sha256(said.encode()).digest()[0] % 10
+    text = "".join(message["content"] for message in asked["messages"])
+    digit = hashlib.sha256(text.encode()).digest()[0] % 10
     answer = completion(f"Answer: {digit}")
     return Response(body=answer.body, delay_s=delay_s)
 
@@ -174,10 +174,10 @@ def interrupted(tmp_path: Path) -> None:
         while len(endpoint.requests) < 10 and process.poll() is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 1, said
-        assert "Traceback" not in said
-        assert "Go on with: icl-loop run" in said
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 1, stderr
+        assert "Traceback" not in stderr
+        assert "Go on with: icl-loop run" in stderr
         saved = [read(path) for path in (tmp_path / "small").glob("*.jsonl")]
         assert sum(len(each.turns) for each in saved) == len(endpoint.requests)
         made = asking(endpoint, turns=40)

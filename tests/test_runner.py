@@ -277,10 +277,10 @@ def test_an_interrupted_run_says_how_to_resume(tmp_path: Path, number: signal.Si
         while lines_saved(out) < 20 and process.poll() is None:
             time.sleep(0.005)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "Traceback" not in said
-    assert f"icl-loop run {tmp_path / 'killed.toml'}" in said
+    assert "Traceback" not in stderr
+    assert f"icl-loop run {tmp_path / 'killed.toml'}" in stderr
     for path in out.glob("*.jsonl"):
         assert path.read_bytes().endswith(b"\n")
         assert read(path).end is None

@@ -18,9 +18,9 @@ from icl_loop.runner.session import Entry, Saved, play_session
 CountTokens = Callable[[Sequence[Message]], int]
 
 FREE_STEP_S = 0.1
-"""Longest step, in seconds, of a session whose requests need no permission."""
+"""Longest step in seconds if requests need no permission."""
 FREE_STEP_ENTRIES = 64
-"""Most entries of such a step."""
+"""Most entries of a step without permission."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class ClusterResources:
         )
 
     def __str__(self) -> str:
-        return f"{self.cpus} CPUs ({self.free} free) on {len(self.nodes)} machines"
+        return f"{self.cpus} CPUs ({self.free} free) on {len(self.nodes)} machine(s)"
 
 
 def import_ray() -> Any:  # noqa: ANN401  an optional module
