@@ -43,7 +43,8 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     assert all(len(each.notes) == 2 and len(each.probes) == 3 for each in transcripts)
     assert took.requests == 2 * (12 + 2 + 3)
     events = [event for each in transcripts for event in each.events]
-    assert took.prompt == sum(event.counted or 0 for event in events)
+    probes = [probe for each in transcripts for probe in each.probes]
+    assert took.prompt == sum(each.counted or 0 for each in [*events, *probes])
     assert took.prefix == sum(event.prefix or 0 for event in events)
 
 
@@ -58,7 +59,8 @@ def test_shared_turns_are_paid_by_the_parent(tmp_path: Path) -> None:
     own = [
         event.counted or 0
         for path in branch.glob("*.jsonl")
-        for event in read(path).events
+        for saved in [read(path)]
+        for event in (*saved.events, *saved.probes)
         if turns_before(event) >= 7
     ]
     assert spent(branch).prompt == both[1].prompt == sum(own)
@@ -118,7 +120,7 @@ def test_what_was_not_measured_does_not_lower_the_share(tmp_path: Path) -> None:
         path.write_text("".join([head, *lines]))
     took = spent(folder)
     turns = [turn for path in folder.glob("*.jsonl") for turn in read(path).turns[1:]]
-    assert took.prompt > whole.prompt
+    assert took.prompt == whole.prompt
     assert took.measured == sum(turn.counted or 0 for turn in turns)
     assert took.prefix == sum(turn.prefix or 0 for turn in turns)
     assert took.prefix_share == pytest.approx((took.prefix or 0) / took.measured)

@@ -120,6 +120,7 @@ async def probe(
         request=exchange.request,
         reply=exchange.reply,
         overflows=exchange.overflows,
+        counted=exchange.counted,
     )
 
 

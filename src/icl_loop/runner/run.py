@@ -15,7 +15,6 @@ from icl_loop.models.limits import Budget
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
-from icl_loop.runner.saved_usage import saved_usage
 from icl_loop.runner.scheduler import Rank, Scheduler
 from icl_loop.runner.session import OnTurn, PlaySession, save_session
 from icl_loop.transcripts import (
@@ -172,11 +171,18 @@ class Run:
         )
 
     def _charge_saved(self, session: Session, pool: ModelPool) -> None:
-        """Charge the budget, if it is limited, for the saved requests of a session."""
-        path = self.path(session)
-        if self.budget.is_limited and has_whole_line(path):
-            for usage in saved_usage(session, pool.policy(session), read(path)):
-                self.budget.add(usage, pool.cost(session)(usage))
+        """Charge the budget, if it is limited, for the saved requests of a session.
+
+        Requests that a branch shares with its parent are not charged again.
+        """
+        if not self.budget.is_limited or not has_whole_line(self.path(session)):
+            return
+        saved, policy, cost = read(self.path(session)), pool.policy(session), pool.cost(session)
+        shared = session.branch.identity.at if session.branch else 0
+        own_probes = [probe for probe in saved.probes if probe.after_turn >= shared]
+        for each in (*saved.events[len(session.shared_events) :], *own_probes):
+            usage = policy.usage(each.counted or 0, each.reply) if policy else each.reply.usage
+            self.budget.add(usage, cost(usage))
 
     async def _play(
         self, session: Session, play: PlaySession, appender: DurableAppender
