@@ -1,9 +1,9 @@
-"""Mutated inputs of every kind: how many are refused in words, how long the slowest takes, memory.
+"""Mutated inputs of every kind: how many are refused, how long the slowest takes, and peak memory.
 
     python benchmarks/fuzz.py [--each 1500] [--seed 1]
 
-Each kind is tried in a process of its own, whose peak memory is given less that of the same process
-before the first input. The law: nothing but an error in words, nothing that hangs.
+Each kind is tried in its own process; its memory before the first mutant is subtracted. Any
+exception other than `IclLoopError`, and any input that hangs, is a failure.
 """
 
 import argparse
@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from fuzzing import Kind, files, mutated, outcome, wire
 
 HUNG_S = 20
-"""Seconds after which an input is taken to hang."""
+"""Seconds after which an input counts as hanging."""
 
 
 def _peak() -> float:
@@ -37,10 +37,10 @@ def _hung(*_: object) -> None:
 
 
 def tried(kind: Kind, each: int, seed: int, folder: Path) -> dict[str, object]:
-    """Try so many mutants of a kind; return the row of the table and what broke the law."""
+    """Try mutants of a kind, and return the row of the table with the failures."""
     dice = random.Random(f"{kind.name} {seed}")  # noqa: S311  mutants, no secrets
     path, broken = folder / f"mutant{kind.suffix}", []
-    for data in kind.seeds:  # what is imported and kept is no input's fault
+    for data in kind.seeds:  # imports and caches do not count
         path.write_bytes(data)
         outcome(kind, path)
     refused, slowest, before = 0, 0.0, _peak()
@@ -52,7 +52,7 @@ def tried(kind: Kind, each: int, seed: int, folder: Path) -> dict[str, object]:
         start = time.perf_counter()
         try:
             refused += outcome(kind, path) != ""
-        except Exception:  # noqa: BLE001  every other exception breaks the law
+        except Exception:  # noqa: BLE001  every other exception is a failure
             broken.append(f"mutant {number}: {traceback.format_exc(limit=-2)}")
         slowest = max(slowest, time.perf_counter() - start)
         signal.alarm(0)
@@ -73,7 +73,7 @@ def kinds(stack: ExitStack, folder: Path) -> list[Kind]:
 
 
 def try_one(number: int, each: int, seed: int) -> None:
-    """Try one kind in this process; print its row as JSON."""
+    """Try one kind in this process, and print its row as JSON."""
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         kind = kinds(stack, Path(name))[number]
@@ -81,7 +81,7 @@ def try_one(number: int, each: int, seed: int) -> None:
 
 
 def main() -> None:
-    """Print the table; exit with 1 if the law was broken."""
+    """Print the table, and exit with 1 if there were failures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--each", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=1)
@@ -107,7 +107,7 @@ def main() -> None:
             flush=True,
         )
         broken += [f"{row['kind']}, {each}" for each in row["broken"]]
-    print("\n".join(broken) or "nothing broke the law")
+    print("\n".join(broken) or "no failures")
     sys.exit(bool(broken))
 
 

@@ -1,7 +1,7 @@
-"""Inputs that went wrong: sound ones of every kind, and what becomes of them.
+"""Hostile inputs: valid ones of every kind, mutated, and the code that reads them.
 
-A kind has sound seeds, pieces that are spliced into them, and a reader. Whatever is made of a seed,
-the reader returns or raises an `IclLoopError`; it neither hangs nor takes memory without bound.
+For any mutant of a seed, the reader must return or raise an `IclLoopError`, without hanging and
+without using unbounded memory.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ import json
 import math
 import random
 import socket
+import socketserver
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from itertools import islice
@@ -35,15 +36,14 @@ from icl_loop.tasks.datasets import csv_file, idx
 from icl_loop.tasks.datasets.folder import read_image
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import read
-from icl_loop.transcripts.checksum import with_checksum
+from icl_loop.transcripts.checksum import with_checksum, without_checksum
 
 Read = Callable[[Path], object]
-MOST_CHANGES = 4
 NAMES = (
     "experiment TOML",
     "prompt set TOML",
     "transcript",
-    "transcript, sealed",
+    "transcript, checksums renewed",
     "transcript, fields",
     "CSV",
     "IDX",
@@ -51,7 +51,6 @@ NAMES = (
     "picture",
     "reply",
 )
-"""The kinds that there are."""
 _ANY = (
     b"",
     b"\0",
@@ -64,19 +63,20 @@ _ANY = (
     b"1e999",
     b"9" * 400,
 )
+_DEEP = (b"[" * 20_000, b"{" * 5_000, b'{"a":' * 3_000, b"a=" + b"[" * 5_000, b"a." * 3_000)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of input.
+    """A kind of input.
 
     Attributes:
-        name: What it is called in a table.
+        name: Its name in `NAMES`.
         suffix: Ending of its files.
-        seeds: Sound inputs.
-        pieces: What is spliced into them.
+        seeds: Valid inputs.
+        pieces: Bytes to splice into them.
         read: Reads a file of the kind.
-        change: Changes a seed, byte by byte unless told otherwise.
+        mutate: Returns a mutant of a seed; by default, bytes are changed.
     """
 
     name: str
@@ -84,39 +84,43 @@ class Kind:
     seeds: Sequence[bytes]
     pieces: Sequence[bytes]
     read: Read
-    change: "Callable[[bytes, random.Random], bytes] | None" = None
+    mutate: "Callable[[bytes, random.Random], bytes] | None" = None
 
 
 def mutated(kind: Kind, dice: random.Random) -> bytes:
-    """Return a seed of `kind` with a few things changed."""
-    if kind.change:
-        return kind.change(dice.choice(kind.seeds), dice)
-    data = bytearray(dice.choice(kind.seeds))
-    for _ in range(dice.randint(1, MOST_CHANGES)):
-        first, last = sorted(dice.randrange(len(data) + 1) for _ in range(2))
-        match dice.randrange(8):
-            case 0 if data:
-                data[min(first, len(data) - 1)] ^= 1 << dice.randrange(8)
-            case 1:
-                del data[first : min(last, first + dice.choice((1, 8, 10**6)))]
-            case 2:
-                data[first:first] = data[first:last] * dice.choice((1, 2, 30))
-            case 3 if dice.randrange(4) == 0:
-                del data[first:]
-            case 4 if data:
-                data[min(first, len(data) - 1)] = dice.randrange(256)
-            case _:
-                data[first : first + dice.choice((0, 0, 1, 8))] = dice.choice(kind.pieces)
-        del data[2**20 :]
-    return bytes(data)
+    """Return a seed of `kind` with one to four changes."""
+    seed = dice.choice(kind.seeds)
+    if kind.mutate:
+        return kind.mutate(seed, dice)
+    for _ in range(dice.randint(1, 4)):
+        seed = _changed(seed, kind.pieces, dice)[: 2**20]
+    return seed
+
+
+def _changed(data: bytes, pieces: Sequence[bytes], dice: random.Random) -> bytes:
+    """Flip a bit, delete, repeat, cut off or splice in some bytes."""
+    first, last = sorted(dice.randrange(len(data) + 1) for _ in range(2))
+    match dice.randrange(8):
+        case 0 if first < len(data):
+            return data[:first] + bytes([data[first] ^ 1 << dice.randrange(8)]) + data[first + 1 :]
+        case 1:
+            return data[:first] + data[min(last, first + dice.choice((1, 8, 10**6))) :]
+        case 2:
+            return data[:first] + data[first:last] * dice.choice((2, 3, 31)) + data[last:]
+        case 3 if dice.randrange(4) == 0:
+            return data[:first]
+        case 4:
+            return data[:first] + dice.randbytes(1) + data[first + 1 :]
+        case _:
+            return data[:first] + dice.choice(pieces) + data[first + dice.choice((0, 0, 1, 8)) :]
 
 
 def outcome(kind: Kind, path: Path) -> str:
-    """Return why the file at `path` is refused, nothing if it is read."""
+    """Return the error for the file at `path`, or an empty string if it is read."""
     try:
         kind.read(path)
     except IclLoopError as error:
-        return str(error) or "no words"
+        return str(error) or "no message"
     return ""
 
 
@@ -130,67 +134,33 @@ def _read_experiment(path: Path) -> None:
 
 
 def _read_transcript(path: Path) -> None:
-    """Read a transcript in every way; what the loosest reader takes, the others may refuse."""
+    """Read a transcript for the analysis, then verify it."""
     for reader in (frame, sessions, probes):
-        _in_words(reader, [path])
-    saved = read(path)
-    asyncio.run(verify(saved))
+        with suppress(IclLoopError):
+            reader([path])
+    asyncio.run(verify(read(path)))
 
 
-def _in_words(reader: Callable[[list[Path]], object], paths: list[Path]) -> None:
-    try:
-        reader(paths)
-    except IclLoopError:
-        return
-
-
-def _read_sealed(path: Path) -> None:
-    """Read a transcript whose lines were sealed after they were changed."""
+def _renew_checksums(path: Path) -> None:
+    """Read a transcript after renewing the checksums of its lines."""
     lines = path.read_bytes().split(b"\n")
-    path.write_bytes(b"\n".join(with_checksum(_unsealed(line)) if line else line for line in lines))
+    renewed = [with_checksum(without_checksum(line)) if line else line for line in lines]
+    path.write_bytes(b"\n".join(renewed))
     _read_transcript(path)
 
 
-def _unsealed(line: bytes) -> bytes:
-    return line[:-20] + b"}" if b"crc32" in line[-20:] else line
+_NUMBERS = (None, True, 0, -1, 2**31, 10**18, 10**40, 1e308, math.inf, math.nan)
+_TEXTS = ("", "\0", "\ud800", "x" * 10**5, "digits")
+_SPANS = ([[0, 10**9]], [[0, 10**18]], [[-3, 0]], [[1, 0]], [[0, 1], [0, 1]])
+_VALUES: Sequence[object] = (*_NUMBERS, *_TEXTS, *_SPANS, [], {}, [[]], {"a": {}})
 
 
-_HOSTILE: Sequence[object] = (
-    *(
-        None,
-        True,
-        0,
-        -1,
-        2**31,
-        10**18,
-        10**40,
-        1e308,
-        math.inf,
-        math.nan,
-        "",
-        "\0",
-        "\ud800",
-        "x" * 10**5,
-    ),
-    *(
-        [],
-        {},
-        [[]],
-        [[0, 10**9]],
-        [[0, 10**18]],
-        [[-3, 0]],
-        [[1, 0]],
-        [[0, 1], [0, 1]],
-        {"a": {}},
-        "digits",
-    ),
-)
-
-
-def _other_field(line: bytes, dice: random.Random) -> bytes:
-    """Return a line with one of its fields, at any depth, of another kind or size."""
-    said: Any = json.loads(line)
-    table = said
+def _other_field(data: bytes, dice: random.Random) -> bytes:
+    """Return a transcript with one field, at any depth, deleted or replaced by another value."""
+    lines = data.splitlines()
+    number = dice.choice((0, dice.randrange(len(lines))))
+    fields: Any = json.loads(without_checksum(lines[number]))
+    table = fields
     while True:
         key = dice.choice(list(table) if isinstance(table, dict) else range(len(table)))
         if not (isinstance(table[key], dict | list) and table[key] and dice.random() < 0.8):
@@ -199,19 +169,13 @@ def _other_field(line: bytes, dice: random.Random) -> bytes:
     if isinstance(table, dict) and dice.random() < 0.1:
         del table[key]
     else:
-        table[key] = dice.choice(_HOSTILE)
-    return json.dumps(said).encode()
-
-
-def _other_fields(data: bytes, dice: random.Random) -> bytes:
-    lines = data.splitlines()
-    number = dice.choice((0, dice.randrange(len(lines))))
-    lines[number] = _other_field(_unsealed(lines[number]), dice)
+        table[key] = dice.choice(_VALUES)
+    lines[number] = json.dumps(fields).encode()
     return b"".join(line + b"\n" for line in lines)
 
 
 def _read_pair(path: Path) -> None:
-    """Read what is before the first mark as labels and what is after it as images."""
+    """Read the bytes before `_BETWEEN` as labels and those after it as images."""
     labels, _, images = path.read_bytes().partition(_BETWEEN)
     parts = [path.with_suffix(".labels"), path.with_suffix(".images")]
     for part, data in zip(parts, (labels, images), strict=True):
@@ -235,7 +199,7 @@ def _experiments() -> list[bytes]:
 
 
 def _transcripts(folder: Path) -> list[bytes]:
-    """Return a transcript with probes and one of a shown picture."""
+    """Return a transcript with text questions and one with pictures, both with probes."""
     seeds: list[bytes] = []
     for name, task in (("text", {"encoding": "binary"}), ("png", {"encoding": "png"})):
         made = parse(
@@ -271,8 +235,7 @@ def _pictures() -> list[bytes]:
 
 
 def files(folder: Path) -> list[Kind]:
-    """Return the kinds that are files; `folder` is played in."""
-    deep = (b"[" * 20_000, b"{" * 5_000, b'{"a":' * 3_000, b"a=" + b"[" * 5_000, b"a." * 3_000)
+    """Return the kinds that are files; the transcripts are played into `folder`."""
     labels, images = _idx(bytes(range(6)), 6), _idx(bytes(6 * 4), 6, 2, 2)
     pairs = [labels + _BETWEEN + images, gzip.compress(labels) + _BETWEEN + gzip.compress(images)]
     huge = struct.pack(">I", 2**32 - 1)
@@ -282,7 +245,7 @@ def files(folder: Path) -> list[Kind]:
     record = _transcripts(folder)
     return [
         Kind(
-            "experiment TOML", ".toml", _experiments(), _ANY + deep + toml_pieces, _read_experiment
+            "experiment TOML", ".toml", _experiments(), _ANY + _DEEP + toml_pieces, _read_experiment
         ),
         Kind(
             "prompt set TOML",
@@ -291,12 +254,12 @@ def files(folder: Path) -> list[Kind]:
                 (resources.files("icl_loop.tasks.prompts") / f"{name}.toml").read_bytes()
                 for name in ("plain", "plain-ja")
             ],
-            _ANY + deep + toml_pieces + (b"{label}", b"{", b"}"),
+            _ANY + _DEEP + toml_pieces + (b"{label}", b"{", b"}"),
             lambda path: open_prompt_set(str(path)),
         ),
-        Kind("transcript", ".jsonl", record, _ANY + deep + json_pieces, _read_transcript),
-        Kind("transcript, sealed", ".jsonl", record, _ANY + deep + json_pieces, _read_sealed),
-        Kind("transcript, fields", ".jsonl", record, (), _read_sealed, _other_fields),
+        Kind("transcript", ".jsonl", record, _ANY + _DEEP + json_pieces, _read_transcript),
+        Kind(NAMES[3], ".jsonl", record, _ANY + _DEEP + json_pieces, _renew_checksums),
+        Kind("transcript, fields", ".jsonl", record, (), _renew_checksums, _other_field),
         Kind("CSV", ".csv", _tables(), _ANY + csv_pieces, lambda path: csv_file.load(str(path))),
         Kind("IDX", ".idx", pairs[:1], (*_ANY, huge, b"\x1f\x8b"), _read_pair),
         Kind("IDX, gzip", ".idx", pairs[1:], (*_ANY, huge), _read_pair),
@@ -344,42 +307,37 @@ def _replies() -> list[bytes]:
 
 
 class Wire:
-    """An endpoint that sends whatever bytes it is given, to one client after the other."""
+    """An endpoint that sends arbitrary bytes as its reply.
+
+    Attributes:
+        reply: The bytes.
+        base_url: The address of the endpoint.
+    """
 
     def __init__(self) -> None:
         self.reply = b""
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.base_url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
-        self._thread = threading.Thread(target=self._serve, daemon=True)
-        self._thread.start()
+        self._server = socketserver.TCPServer(
+            ("127.0.0.1", 0),
+            self._answer,  # type: ignore[arg-type]  # any callable serves as a handler
+        )
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            with connection:
-                self._answer(connection)
-
-    def _answer(self, connection: socket.socket) -> None:
-        try:
+    def _answer(self, connection: socket.socket, *_: object) -> None:
+        with suppress(OSError):  # the client may close the connection early
             connection.settimeout(5)
             connection.recv(2**16)
             connection.sendall(self.reply)
-        except OSError:
-            return  # the client has seen enough
 
     def close(self) -> None:
-        """Answer nobody any more."""
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join()
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
 
 
 @contextmanager
 def wire() -> Iterator[Kind]:
-    """Give the kind of replies, sent over real HTTP."""
+    """Yield the kind of replies, which are sent over real HTTP."""
     endpoint = Wire()
 
     async def ask() -> None:
