@@ -128,12 +128,12 @@ def error_of(body: bytes) -> dict[str, Any]:
     return dict(error)
 
 
-def recording(asked: list[Sequence[Message]], reply: Reply | None = None) -> ChatModel:
+def recording(received: list[Sequence[Message]], reply: Reply | None = None) -> ChatModel:
     """Return a model that records the conversations it gets."""
 
     class Recording:
         async def complete(self, messages: Sequence[Message]) -> Reply:
-            asked.append(messages)
+            received.append(messages)
             return reply or Reply("Answer: 3")
 
     return Recording()
@@ -211,7 +211,7 @@ async def test_model_list() -> None:
 
 async def test_messages_reach_the_model() -> None:
     """Roles, texts, parts and images reach the model as they were sent."""
-    asked: list[Sequence[Message]] = []
+    received: list[Sequence[Message]] = []
     png = b"\x89PNG\r\n\x1a\n and the rest"
     url_of_png = "data:image/png;base64," + base64.b64encode(png).decode()
     messages = [
@@ -225,11 +225,11 @@ async def test_messages_reach_the_model() -> None:
         },
         {"role": "assistant", "content": ""},
     ]
-    with served(recording(asked)) as url:
+    with served(recording(received)) as url:
         completion = await ask(url, messages)
     seen = Message("user", (Text("see"), Image(png)))
-    assert asked == [[system("frame 枠 🙂"), seen, assistant("")]]
-    counted = count_messages(ESTIMATORS["o200k_base"], asked[0]) + REQUEST_TOKENS
+    assert received == [[system("frame 枠 🙂"), seen, assistant("")]]
+    counted = count_messages(ESTIMATORS["o200k_base"], received[0]) + REQUEST_TOKENS
     assert completion.usage.prompt_tokens == counted
 
 
@@ -360,23 +360,23 @@ STATUSES: Mapping[str, type[openai.APIStatusError]] = {
 @pytest.mark.parametrize("fault", STATUSES)
 async def test_status_faults(fault: str) -> None:
     """A failing status raises the client's error for it, and the model gets no request."""
-    asked: list[Sequence[Message]] = []
+    received: list[Sequence[Message]] = []
     with (
-        served(recording(asked), faults={fault: 1.0}, retry_after_s=2.5) as url,
+        served(recording(received), faults={fault: 1.0}, retry_after_s=2.5) as url,
         pytest.raises(STATUSES[fault]) as caught,
     ):
         await ask(url)
     assert caught.value.status_code == int(fault)
-    assert asked == []
+    assert received == []
     waits = [caught.value.response.headers.get(name) for name in ("retry-after", "retry-after-ms")]
     assert waits == (["3", "2500"] if fault == "429" else [None, None])
 
 
 async def test_reset_fault() -> None:
     """A reset connection sends no byte of a response, and the model gets no request."""
-    asked: list[Sequence[Message]] = []
+    received: list[Sequence[Message]] = []
     log = RequestLog()
-    with served(recording(asked), log, faults={"reset": 1.0}) as url:
+    with served(recording(received), log, faults={"reset": 1.0}) as url:
         with pytest.raises(openai.APIConnectionError):
             await ask(url)
         with Connection(url) as connection, pytest.raises(ConnectionResetError) as caught:
@@ -384,7 +384,7 @@ async def test_reset_fault() -> None:
     assert type(caught.value) is not http.client.RemoteDisconnected, (
         "the connection was closed, not reset"
     )
-    assert asked == []
+    assert received == []
     assert (log.total, log.unanswered, log.statuses) == (2, 2, {})
 
 
@@ -565,54 +565,55 @@ def test_unexpected_exception(caplog: pytest.LogCaptureFixture) -> None:
 
 
 INVALID_REQUESTS = {
-    "nothing": b"",
-    "words": b"hello",
-    "half": SMALL[:30],
+    "empty": b"",
+    "not JSON": b"hello",
+    "truncated": SMALL[:30],
     "a list": b"[]",
     "null": b"null",
-    "no UTF-8": b'{"model":"\xff"}',
+    "not UTF-8": b'{"model":"\xff"}',
     "UTF-16": SMALL.decode().encode("utf-16"),
     "deep": b"[" * 200_000,
     "deep and whole": b'{"a":' * 50_000 + b"1" + b"}" * 50_000,
     "a number too long": b"9" * 5_000,
     "half a surrogate pair": rb'{"model":"m","messages":[{"role":"user","content":"\ud83d"}]}',
     "no messages": b'{"model":"m"}',
-    "none in it": b'{"model":"m","messages":[]}',
+    "empty messages": b'{"model":"m","messages":[]}',
     "messages of text": b'{"model":"m","messages":"hi"}',
     "null message": b'{"model":"m","messages":[null]}',
     "no role": b'{"model":"m","messages":[{"content":"hi"}]}',
-    "odd role": b'{"model":"m","messages":[{"role":["user"],"content":"hi"}]}',
+    "role of another type": b'{"model":"m","messages":[{"role":["user"],"content":"hi"}]}',
     "tool": b'{"model":"m","messages":[{"role":"tool","content":"hi"}]}',
     "null content": b'{"model":"m","messages":[{"role":"user","content":null}]}',
     "no parts": b'{"model":"m","messages":[{"role":"user","content":[]}]}',
-    "odd part": b'{"model":"m","messages":[{"role":"user","content":[{"type":"audio"}]}]}',
-    "picture elsewhere": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    "unknown part": b'{"model":"m","messages":[{"role":"user","content":[{"type":"audio"}]}]}',
+    "remote image": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
     b'"image_url":{"url":"https://example.org/3.png"}}]}]}',
-    "no picture": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    "not a PNG": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
     b'"image_url":{"url":"data:image/png;base64,AAAA"}}]}]}',
-    "no base64": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
+    "not base64": b'{"model":"m","messages":[{"role":"user","content":[{"type":"image_url",'
     b'"image_url":{"url":"data:image/png;base64,***"}}]}]}',
-    "two answers": SMALL[:-1] + b',"n":2}',
+    "two completions": SMALL[:-1] + b',"n":2}',
     "stream of text": SMALL[:-1] + b',"stream":"yes"}',
     "stream of one": SMALL[:-1] + b',"stream":1}',
     "21 logprobs": SMALL[:-1] + b',"logprobs":true,"top_logprobs":21}',
-    "top of nothing": SMALL[:-1] + b',"top_logprobs":2}',
+    "top_logprobs without logprobs": SMALL[:-1] + b',"top_logprobs":2}',
     "any JSON": SMALL[:-1] + b',"response_format":{"type":"json_object"}}',
     "no enum": SMALL[:-1] + b',"response_format":{"type":"json_schema","json_schema":{}}}',
-    "labels alike": SMALL[:-1] + b',"response_format":{"type":"json_schema","json_schema":{"schema"'
+    "labels that are equal when parsed": SMALL[:-1]
+    + b',"response_format":{"type":"json_schema","json_schema":{"schema"'
     b':{"properties":{"a":{"enum":["3","\xef\xbc\x93"]}}}}}}',
 }
 
 
 def test_invalid_requests(caplog: pytest.LogCaptureFixture) -> None:
     """Every invalid body is a 400 with a message, and the connection stays usable."""
-    asked: list[Sequence[Message]] = []
-    with served(recording(asked)) as url, Connection(url) as connection:
+    received: list[Sequence[Message]] = []
+    with served(recording(received)) as url, Connection(url) as connection:
         for name, body in INVALID_REQUESTS.items():
             status, _, answer = connection.send(body)
             assert status == 400, name
             assert error_of(answer)["type"] == "invalid_request_error"
-        assert asked == []
+        assert received == []
         assert connection.send()[0] == 200
     assert caplog.records == []
 
@@ -734,15 +735,15 @@ async def test_concurrent_requests() -> None:
 
 async def test_client_disconnect() -> None:
     """After a disconnect the model gets no request, and the request counts as unanswered."""
-    asked: list[Sequence[Message]] = []
+    received: list[Sequence[Message]] = []
     log = RequestLog()
     start = time.perf_counter()
     with (
-        served(recording(asked), log, faults={"slow": 1.0}, slow_s=60) as url,
+        served(recording(received), log, faults={"slow": 1.0}, slow_s=60) as url,
         pytest.raises(openai.APITimeoutError),
     ):
         await ask(url, timeout=0.2)
-    assert (asked, log.unanswered, log.in_flight) == ([], 1, 0)
+    assert (received, log.unanswered, log.in_flight) == ([], 1, 0)
     assert time.perf_counter() - start < 10
 
 
@@ -780,7 +781,7 @@ async def test_a_served_session_equals_a_local_one() -> None:
 
 
 def test_loopback_only() -> None:
-    """The server listens on loopback; other addresses must be asked for."""
+    """The server listens on loopback; other addresses must be received for."""
     app = build_app({"m": ECHO}, settings=ServerSettings())
     with serving(app) as url:
         host, port = urlsplit(url).hostname, urlsplit(url).port
