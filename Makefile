@@ -3,6 +3,8 @@
 # make full   install what the optional extras need too, so that no test is skipped
 # make check  formatting, lint, types
 # make bench  measure; see benchmarks/
+# make sample play the sessions in transcripts/sample again, after a change of prompts or format
+# make docs   write the tables in docs/transcripts.md again, after a change of the format
 # Each of them creates .venv first if it is not there.
 
 PYTHON ?= python3
@@ -13,7 +15,7 @@ DEMO := transcripts/quickstart
 
 FULL := dev,inspect,ray,browser
 
-.PHONY: demo test full check format bench clean
+.PHONY: demo test full check format bench sample docs clean
 
 demo: $(READY)
 	$(BIN)/icl-loop run experiments/quickstart.toml
@@ -51,6 +53,14 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fuzz.py
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/page.py
+
+sample: $(READY)
+	rm -rf transcripts/sample
+	env -u TIKTOKEN_CACHE_DIR $(BIN)/icl-loop run experiments/quickstart.toml \
+	  --set name=sample --streams 2 --turns 25
+
+docs: $(READY)
+	$(BIN)/python -m icl_loop.transcripts.documentation
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

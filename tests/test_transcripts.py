@@ -1,21 +1,29 @@
 """The laws of the record: nothing is lost, nothing is written twice, nothing is misread."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 from builders import played, session, transcripts_of, without_checksum, without_times
+from command_line import Command
+from icl_loop.analysis import frame, sessions
+from icl_loop.analysis.arm_roles import Roles
 from icl_loop.core.errors import InputError, ReplayMismatch, SettingsMismatch, TranscriptError
 from icl_loop.core.messages import Reply, Usage
 from icl_loop.experiment import Session
+from icl_loop.export import export
 from icl_loop.loop import play
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
+from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import verify
-from icl_loop.transcripts import End, Header, TranscriptWriter, line_fields, read
+from icl_loop.transcripts import End, Header, TranscriptWriter, documentation, line_fields, read
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.documentation import field_tables
 from icl_loop.transcripts.schema import TurnLine, field_names
 
 
@@ -33,8 +41,6 @@ async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> P
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One small saved session."""
-    import asyncio
-
     path = tmp_path_factory.mktemp("saved") / "session.jsonl"
     return asyncio.run(save(session(6), path))
 
@@ -135,8 +141,6 @@ def test_other_settings_are_refused(saved: Path, other: Session, key: str) -> No
 
 def test_the_size_is_linear_in_the_turns(tmp_path: Path) -> None:
     """Twice the turns under `all` take twice the bytes, a twentieth of it more at the most."""
-    import asyncio
-
     sizes = {}
     for turns in (40, 80):
         chosen = session(turns, policy="all", model="simulated/chance")
@@ -237,3 +241,42 @@ async def test_two_plays_differ_only_in_times() -> None:
         [without_times(line_fields(turn)) for turn in await played(session(8))] for _ in range(2)
     ]
     assert first == second
+
+
+VERSION_1 = Path(__file__).parent / "data" / "version-1"
+
+
+def test_version_1_can_be_analysed_and_plotted(icl_loop: Command, tmp_path: Path) -> None:
+    """Transcripts of version 1 give a frame, the roles of their arms, a curve, and an export."""
+    turns, known = frame([VERSION_1]), sessions([VERSION_1])
+    assert turns.group_by("arm").len().sort("arm").rows() == [("feedback", 16), ("none", 16)]
+    roles = Roles.of("sample", ["feedback", "none"], known)
+    assert roles.controls("feedback") == ("none",)
+    assert roles.primary == ("feedback", "none")
+    curve = tmp_path / "curve.svg"
+    assert icl_loop("analyze", VERSION_1).returncode == 0
+    assert icl_loop("plot", VERSION_1, "-o", curve).returncode == 0
+    assert "<svg" in curve.read_text()
+    export([VERSION_1], "parquet", tmp_path / "x.parquet")
+    assert_frame_equal(frame([tmp_path / "x.parquet"]), turns)
+
+
+def test_version_1_is_neither_resumed_nor_verified(icl_loop: Command) -> None:
+    """Resuming or verifying a transcript of version 1 is one error that names file and version."""
+    path = VERSION_1 / "none-0.jsonl"
+    for refused in (lambda: TranscriptWriter(path, session(8).header()), lambda: read_again(path)):
+        with pytest.raises(TranscriptError, match=r"none-0\.jsonl has version 1"):
+            refused()
+    with pytest.raises(TranscriptError, match=r"none-0\.jsonl has version 1"):
+        asyncio.run(verify(read(path)))
+    assert icl_loop("replay", "--verify", path).returncode == 2
+
+
+def read_again(path: Path) -> None:
+    """Rescore a transcript."""
+    rescore(path, ["answers.rule=last"])
+
+
+def test_the_documentation_is_that_of_the_schema() -> None:
+    """`docs/transcripts.md` ends in the tables that `make docs` writes."""
+    assert (Path(__file__).parents[1] / documentation.PATH).read_text().endswith(field_tables())

@@ -24,7 +24,7 @@ _SCALARS = {int: pl.Int64, float: pl.Float64, bool: pl.Boolean, str: pl.String}
 _SERVED_COLUMNS = ("served_model", "system_fingerprint")
 
 
-def _python_type(model: type[Line], name: str) -> tuple[Any, bool]:
+def python_type(model: type[Line], name: str) -> tuple[Any, bool]:
     """Return the type of a field, and whether it may be null."""
     annotation = model.model_fields[name].annotation
     kinds = get_args(annotation) if NoneType in get_args(annotation) else (annotation,)
@@ -41,7 +41,7 @@ def json_column(model: type[Line], name: str) -> pl.DataType | type[pl.DataType]
 
     Runs of turns, which repeat from session to session, stay JSON text.
     """
-    kind, _ = _python_type(model, name)
+    kind, _ = python_type(model, name)
     if kind in (Usage, Served):
         return pl.Struct(
             dict.fromkeys(USAGE, pl.Int64) if kind is Usage else dict.fromkeys(SERVED, pl.String)
@@ -55,7 +55,7 @@ def columns(model: type[Line]) -> dict[str, pl.DataType | type[pl.DataType]]:
     """Return the columns in which a table of an export holds the fields of a line."""
     found: dict[str, pl.DataType | type[pl.DataType]] = {}
     for name in field_names(model)[1:]:
-        kind, _ = _python_type(model, name)
+        kind, _ = python_type(model, name)
         if kind is Usage:
             found |= dict.fromkeys(USAGE, pl.Int64)
         elif kind is Served:
@@ -69,7 +69,7 @@ def columns(model: type[Line]) -> dict[str, pl.DataType | type[pl.DataType]]:
 
 def nullable(model: type[Line]) -> frozenset[str]:
     """Return the columns of a line in which values may be missing."""
-    names = {name for name in model.model_fields if _python_type(model, name)[1]}
+    names = {name for name in model.model_fields if python_type(model, name)[1]}
     return frozenset(names - {"served"} | set(_SERVED_COLUMNS))
 
 
