@@ -1,10 +1,10 @@
-"""`analyze` and `report` on a million saved turns, `export`, both on that: seconds and peak memory.
+"""Time and peak memory of `analyze`, `report` and `export` on a million saved turns.
 
     python benchmarks/million.py [--sessions 5000] [--turns 200] [--export csv]
 
-One session of each of five arms is really played; the others are copies of it with the answers of
-another random order, so that every stream differs. About 2 GB are written to a folder that is thrown
-away.
+Plays one session of each of five arms. The other sessions are copies with random answers, so that every
+stream differs. `analyze` and `report` run on the transcripts and on their Parquet export. About 2 GB are
+written to a temporary folder.
 """
 
 import argparse
@@ -50,14 +50,14 @@ def copies(path: Path, count: int, out: Path) -> int:
         body = b"".join(_other(line, right=dice.random() < 0.4) for line in lines)
         sample = re.compile(rb'"sample":"digits/')
         body = sample.sub(b'"sample":"digits/%d.' % stream, body)
-        data = b"".join(_sealed(line) for line in (first, *body.splitlines(), end))
+        data = b"".join(_with_new_checksum(line) for line in (first, *body.splitlines(), end))
         (out / f"{fields['arm']}-{stream}.jsonl").write_bytes(data)
         written += len(data)
     return written
 
 
 def _other(line: bytes, *, right: bool) -> bytes:
-    """Return the line of a turn that is right or wrong."""
+    """Return a turn with a right or wrong answer."""
     found = re.search(rb'"label":"([^"]*)"', line)
     label = found[1] if found else b""
     answer = label if right else b"1" if label == b"0" else b"0"
@@ -65,14 +65,14 @@ def _other(line: bytes, *, right: bool) -> bytes:
     return re.sub(rb'"answer":"[^"]*","outcome":"ok","correct":(?:true|false)', judged, line)
 
 
-def _sealed(line: bytes) -> bytes:
-    """Return a line with a checksum of what it holds now."""
+def _with_new_checksum(line: bytes) -> bytes:
+    """Return a line with a new checksum."""
     body = re.sub(rb',"crc32":"[0-9a-f]{8}"}$', b"}", line.strip())
     return with_checksum(body) + b"\n"
 
 
 def measured(what: str, *arguments: str, report: Path) -> None:
-    """Run a command, print what it took, and keep what it printed."""
+    """Run a command, print its time and memory, and save its output to `report`."""
     program = "from icl_loop.cli import main; main()"
     start = time.perf_counter()
     with report.open("w") as output:
@@ -88,14 +88,14 @@ def measured(what: str, *arguments: str, report: Path) -> None:
 
 
 def reported(what: str, source: str, place: Path) -> None:
-    """Write the report on what is saved, and print what it took and how large it is."""
+    """Write a report and print its time, memory and size."""
     said = place.with_suffix(".txt")
     measured(f"report, {what}", "report", source, "-o", str(place), report=said)
     print(f"the page: {place.stat().st_size / 1e6:.1f} MB")
 
 
 def main() -> None:
-    """Write, analyse, report, export, analyse and report the export, print."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sessions", type=int, default=5_000)
     parser.add_argument("--turns", type=int, default=200)
@@ -120,7 +120,7 @@ def main() -> None:
             measured("analyze, the export", "analyze", place, "--json", report=reports[1])
             reported("the export", place, folder / "second.html")
             if reports[0].read_bytes() != reports[1].read_bytes():
-                sys.exit("the export does not say what the transcripts say")
+                sys.exit("the export gives another analysis than the transcripts")
 
 
 if __name__ == "__main__":

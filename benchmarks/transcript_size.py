@@ -1,7 +1,6 @@
-"""Bytes a turn of a transcript of 1,000 turns under each context policy, early and late.
+"""Bytes per turn of a transcript of 1,000 turns, by context policy and quarter of the session.
 
-The window is 32,768 tokens, the encoding `grid`, the participant guesses. What is not the question
-is the record of which turns were shown, the words, and the counts.
+The window has 32,768 tokens, the encoding is `grid`, and the model guesses.
 
     python benchmarks/transcript_size.py
 """
@@ -40,7 +39,7 @@ def _dataset() -> str:
 
 
 async def sizes(policy: str, folder: Path) -> list[int]:
-    """Return the length of every line of a turn or note."""
+    """Return the length of every turn or note line."""
     made = parse(
         {
             "name": "size",

@@ -1,4 +1,4 @@
-"""The laws of the journal: every line whole, in order, on the disk before its writer goes on."""
+"""Lines are appended whole, in order, before the writer continues."""
 
 import resource
 import signal
@@ -21,9 +21,9 @@ from icl_loop.transcripts.durable_append import DurableAppender
 def test_each_file_holds_its_own_lines_in_order(
     tmp_path_factory: pytest.TempPathFactory, lines: list[list[bytes]]
 ) -> None:
-    """Each file holds exactly its own lines, in order, each as soon as it was written."""
-    folder = tmp_path_factory.mktemp("journal")
-    with DurableAppender() as journal, ExitStack() as open_files:
+    """Each file holds exactly its own lines, in order, as soon as they are written."""
+    folder = tmp_path_factory.mktemp("appender")
+    with DurableAppender() as appender, ExitStack() as open_files:
         files = [
             open_files.enter_context((folder / str(index)).open("wb", buffering=0))
             for index in range(len(lines))
@@ -31,30 +31,30 @@ def test_each_file_holds_its_own_lines_in_order(
         for round_ in range(5):
             for index, file in enumerate(files):
                 for line in lines[index][round_ : round_ + 1]:
-                    journal.append(file, line)
+                    appender.append(file, line)
                     assert (folder / str(index)).read_bytes().endswith(line)
         for file in files:
-            journal.close(file)
+            appender.close(file)
     for index, expected in enumerate(lines):
         assert (folder / str(index)).read_bytes() == b"".join(expected)
 
 
-def test_files_may_be_closed_while_others_are_flushed(tmp_path: Path) -> None:
-    """Closing files in the midst of flushes neither fails nor loses a line."""
-    with DurableAppender() as journal:
+def test_files_can_be_closed_during_a_flush(tmp_path: Path) -> None:
+    """Closing files during flushes neither fails nor loses a line."""
+    with DurableAppender() as appender:
         for number in range(300):
             file = (tmp_path / str(number)).open("wb", buffering=0)
-            journal.append(file, b"a line\n")
+            appender.append(file, b"a line\n")
             if number % 3:
                 time.sleep(0.002)
-            journal.close(file)
+            appender.close(file)
             assert file.closed
     assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"a line\n"}
 
 
 @contextmanager
 def files_of_at_most(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond `size` bytes: a full disk, in small."""
+    """Limit the files of this process to `size` bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
@@ -65,8 +65,8 @@ def files_of_at_most(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, quiet)
 
 
-async def test_a_full_disk_loses_nothing_that_was_saved(tmp_path: Path) -> None:
-    """When no more can be written the sessions stop and say so; given room, the run goes on."""
+async def test_a_full_disk_keeps_saved_turns(tmp_path: Path) -> None:
+    """On a full disk the sessions stop with an error; with more space the run resumes."""
     made = experiment(streams=3, turns=12, model={"name": "simulated/chance"})
     with files_of_at_most(8_000):
         result = await Run(made, tmp_path / "full").play()

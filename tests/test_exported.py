@@ -1,7 +1,5 @@
-"""The laws of exports read back: what is analysed of them is what is analysed of the transcripts."""
+"""Parquet exports give the same analysis as the transcripts they were made from."""
 
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +10,10 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from builders import experiment
+from command_line import Command
 from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
 from icl_loop.analysis.side_requests import side_requests
 from icl_loop.analysis.spending import spending
-from icl_loop.cli import main
 from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
@@ -23,22 +21,6 @@ from icl_loop.transcripts.loading import SavedSessions
 from icl_loop.transcripts.tables import TABLES, beside
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def icl_loop(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """The command line, called as its console script calls it: exit code, output, errors."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["icl-loop", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as exited:
-            main()
-        captured = capsys.readouterr()
-        return int(exited.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 async def _played(folder: Path, **more: object) -> list[Path]:
@@ -51,7 +33,7 @@ async def _played(folder: Path, **more: object) -> list[Path]:
 
 
 def _same(first: list[Path], second: list[Path]) -> None:
-    """Assert that all that is read of transcripts is the same from either."""
+    """Assert that two sources give the same frames and the same spending."""
     order = ["path", "after_turn", "counted", "prompt", "completion"]
     assert_frame_equal(frame(first), frame(second))
     assert_frame_equal(sessions(first), sessions(second))
@@ -63,7 +45,7 @@ def _same(first: list[Path], second: list[Path]) -> None:
 
 
 async def test_an_export_is_read_as_its_transcripts(tmp_path: Path) -> None:
-    """Turns, settings, probes, notes, nearest pictures and money are the same from an export."""
+    """An export gives the same turns, settings, probes, notes, nearest images and spending."""
     paths = await _played(tmp_path / "saved")
     (tmp_path / "out").mkdir()
     export(paths, "parquet", tmp_path / "out" / "x.parquet")
@@ -74,23 +56,21 @@ async def test_an_export_is_read_as_its_transcripts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [["--json"], [], ["--json", "--primary", "label,none"]])
-def test_analyze_says_the_same_of_an_export(
-    icl_loop: Command, tmp_path: Path, how: list[str]
-) -> None:
-    """`analyze` prints of an export what it prints of the transcripts."""
+def test_analyze_reads_an_export(icl_loop: Command, tmp_path: Path, how: list[str]) -> None:
+    """`analyze` prints the same for an export as for its transcripts."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
     said = icl_loop("analyze", SAMPLE, *how)
-    assert said[0] == 0
+    assert said.returncode == 0
     assert icl_loop("analyze", tmp_path / "x.parquet", *how) == said
 
 
 @pytest.mark.parametrize("figure", ["curves", "contrasts", "tokens", "outcomes"])
 def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) -> None:
-    """`plot` draws of an export what it draws of the transcripts."""
+    """`plot` draws the same chart from an export as from its transcripts."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
     how = ("--figure", figure, *(["--no-baseline"] if figure == "curves" else []))
     for place, name in ((SAMPLE, "a.svg"), (tmp_path / "x.parquet", "b.svg")):
-        assert icl_loop("plot", place, *how, "-o", tmp_path / name)[0] == 0
+        assert icl_loop("plot", place, *how, "-o", tmp_path / name).returncode == 0
     first, second = ((tmp_path / name).read_text() for name in ("a.svg", "b.svg"))
     assert len(first) == len(second)
 
@@ -100,19 +80,17 @@ def test_plot_draws_an_export(icl_loop: Command, tmp_path: Path, figure: str) ->
     [["analyze", "--baseline", "reference/nearest"], ["what-if", "--policy", "last(5)"]],
     ids=lambda command: command[0],
 )
-def test_learners_are_shown_the_same_of_an_export(
-    icl_loop: Command, tmp_path: Path, command: list[str]
-) -> None:
-    """What reference learners answer in the model's place is the same from an export."""
+def test_baselines_of_an_export(icl_loop: Command, tmp_path: Path, command: list[str]) -> None:
+    """Reference learners give the same answers on an export as on its transcripts."""
     files = sorted(SAMPLE.glob("label-*.jsonl"))
     export(files, "parquet", tmp_path / "x.parquet")
     said = icl_loop(*command, "--json", *files)
-    assert said[0] == 0
+    assert said.returncode == 0
     assert icl_loop(*command, "--json", tmp_path / "x.parquet") == said
 
 
 async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
-    """Of exports and transcripts named together, every session is the one that was saved."""
+    """Every session of mixed exports and transcripts is rebuilt as it was saved."""
     paths = await _played(tmp_path / "saved")
     for name, files in {"a": paths[:2], "b": paths[3:]}.items():
         export(files, "parquet", tmp_path / f"{name}.parquet")
@@ -124,8 +102,8 @@ async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
     assert all(each.probes for each in whole)
 
 
-def test_a_transcript_that_went_away_is_named(tmp_path: Path) -> None:
-    """Where a transcript was removed, or is none, since it was found, that is said of its file."""
+def test_a_transcript_that_was_removed_is_named(tmp_path: Path) -> None:
+    """A transcript that is removed or overwritten after it was found is an error that names it."""
     path = tmp_path / "gone.jsonl"
     path.write_bytes(b"{}\n")
     archive = SavedSessions.at([path])
@@ -137,16 +115,16 @@ def test_a_transcript_that_went_away_is_named(tmp_path: Path) -> None:
             looked_at(str(path))
 
 
-def test_transcripts_are_the_record(tmp_path: Path) -> None:
-    """Of a folder that holds transcripts and an export of some of them, the transcripts are read."""
+def test_transcripts_are_preferred_to_exports(tmp_path: Path) -> None:
+    """In a folder with transcripts and an export of some of them, the transcripts are read."""
     for file in SAMPLE.glob("label-*.jsonl"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     export([tmp_path / "label-0.jsonl"], "parquet", tmp_path / "x.parquet")
     assert frame([tmp_path])["path"].n_unique() == 2
 
 
-def test_exports_and_transcripts_add_up(tmp_path: Path) -> None:
-    """Several exports, and transcripts beside them, are read as the transcripts of them all."""
+def test_exports_and_transcripts_can_be_mixed(tmp_path: Path) -> None:
+    """Exports and transcripts named together read like all the transcripts."""
     files = sorted(SAMPLE.glob("*-[01].jsonl"))
     export(files[:3], "parquet", tmp_path / "a.parquet")
     export(files[4:], "parquet", tmp_path / "b.parquet")
@@ -154,7 +132,7 @@ def test_exports_and_transcripts_add_up(tmp_path: Path) -> None:
 
 
 def test_a_session_counts_once(tmp_path: Path) -> None:
-    """A session that was named as itself and as a part of an export is refused in words."""
+    """Naming a session twice, for example in an export and by itself, is an error."""
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
     export([SAMPLE / "label-0.jsonl"], "parquet", tmp_path / "y.parquet")
     for other in (SAMPLE, tmp_path / "y.parquet"):
@@ -163,8 +141,8 @@ def test_a_session_counts_once(tmp_path: Path) -> None:
                 read([tmp_path / "x.parquet", other])
 
 
-def test_runs_stay_apart(tmp_path: Path) -> None:
-    """Exports of two runs of one experiment are told apart by the folders of their transcripts."""
+def test_runs_stay_separate(tmp_path: Path) -> None:
+    """Exports of two runs of an experiment are distinguished by the folders of their transcripts."""
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         for file in SAMPLE.glob("label-*.jsonl"):
@@ -189,10 +167,10 @@ def test_runs_stay_apart(tmp_path: Path) -> None:
     ],
     ids=["kind", "order", "judgement", "exposure", "missing", "paths", "twice", "counts"],
 )
-def test_what_is_not_whole_is_refused(
+def test_inconsistent_tables_are_errors(
     tmp_path: Path, table: str, damage: pl.Expr, complaint: str
 ) -> None:
-    """Tables that do not fit each other, or hold what no turn is, are refused with their file."""
+    """Tables that contradict each other or themselves are an error that names the file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     file = place if table == "turns" else beside(place, table)
@@ -222,10 +200,10 @@ def test_what_is_not_whole_is_refused(
     ],
     ids=["order", "kept", "runs", "json", "outcome", "path", "header", "end", "count", "notes"],
 )
-def test_what_cannot_be_rebuilt_is_refused(
+def test_sessions_that_cannot_be_rebuilt_are_errors(
     tmp_path: Path, table: str, damage: pl.Expr, complaint: str
 ) -> None:
-    """A session that the tables do not hold whole is refused with the file."""
+    """A session that the tables do not hold completely is an error that names the file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE / "label-0.jsonl"], "parquet", place)
     file = place if table == "turns" else beside(place, table)
@@ -236,8 +214,8 @@ def test_what_cannot_be_rebuilt_is_refused(
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_a_table_that_is_not_there_is_named(tmp_path: Path, table: str) -> None:
-    """An export of which a table was taken away or cut off is refused with the name of its file."""
+def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
+    """A missing or truncated table is an error that names its file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     file = place if table == "turns" else beside(place, table)
@@ -258,7 +236,7 @@ def _read_all(place: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sessions", "probes", "notes"])
 def test_an_export_is_named_by_its_turns(tmp_path: Path, name: str) -> None:
-    """Who names another table of an export is told which file to name."""
+    """Naming another table of an export is an error that says which file to name."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     with pytest.raises(TranscriptError, match=r"name .*x\.parquet instead"):
@@ -266,8 +244,8 @@ def test_an_export_is_named_by_its_turns(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("columns", [[], ["turn"], ["path", "turn"]])
-def test_other_tables_are_no_exports(tmp_path: Path, columns: list[str]) -> None:
-    """A Parquet file of something else is refused in words."""
+def test_other_parquet_files_are_errors(tmp_path: Path, columns: list[str]) -> None:
+    """A Parquet file that is not an export is an error that names it."""
     for name in ("x.parquet", "x.sessions.parquet"):
         pl.DataFrame({name: [1] for name in [*columns, "other"]}).write_parquet(tmp_path / name)
     with pytest.raises(TranscriptError, match=r"x\.sessions\.parquet is not the table of sessions"):
@@ -276,10 +254,10 @@ def test_other_tables_are_no_exports(tmp_path: Path, columns: list[str]) -> None
 
 @given(place=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
 @settings(max_examples=30)
-def test_one_wrong_byte_is_read_or_refused(
+def test_one_wrong_byte_never_crashes(
     tmp_path_factory: pytest.TempPathFactory, place: float, byte: int
 ) -> None:
-    """Whatever byte of an export is wrong, it is read, or refused in words."""
+    """An export with any wrong byte is read, or is an error that names it."""
     folder = tmp_path_factory.mktemp("any")
     export([SAMPLE / "label-0.jsonl"], "parquet", folder / "x.parquet")
     for file in (folder / "x.parquet", folder / "x.sessions.parquet"):
@@ -304,15 +282,15 @@ def test_one_wrong_byte_is_read_or_refused(
     ],
     ids=["replay", "verify", "branch", "rescore", "export"],
 )
-def test_what_needs_transcripts_says_so(
+def test_commands_that_need_transcripts_say_so(
     icl_loop: Command, tmp_path: Path, command: list[str]
 ) -> None:
-    """Commands that go on from the record, prove it or write it anew refuse exports in words."""
+    """Commands that resume, verify or rewrite transcripts reject exports with a helpful error."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     given = [part.replace("OUT", str(tmp_path)) for part in command]
-    code, _, said = icl_loop(*[place if part == "X" else part for part in given])
-    assert code == 2
-    assert "name the transcripts that it was made from" in " ".join(said.split())
+    done = icl_loop(*[place if part == "X" else part for part in given])
+    assert done.returncode == 2
+    assert "name the transcripts that it was made from" in " ".join(done.stderr.split())
     with pytest.raises(TranscriptError, match="is an export"):
         find([tmp_path])

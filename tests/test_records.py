@@ -1,4 +1,4 @@
-"""Keyed randomness: a function of the key, of all of the key, and of nothing else."""
+"""Keyed randomness depends on the whole key and on nothing else."""
 
 from itertools import pairwise
 
@@ -10,11 +10,11 @@ from icl_loop.core.messages import Reply, assistant, user
 from icl_loop.core.records import Feedback, Turn, keyed_bits, keyed_index, keyed_order
 
 keys = st.lists(st.integers() | st.text(st.characters()), max_size=4).map(tuple)
-"""Any keys, lone surrogates among them."""
+"""Any keys, including lone surrogates."""
 
 
 def test_golden_values() -> None:
-    """What a key gives is the same under every version of Python and numpy, whatever its letters."""
+    """A key gives the same bits under every version of Python and numpy, whatever its characters."""
     assert keyed_bits(2, 0, "golden").tolist() == [6774860833725432195, 10758505008553977726]
     assert keyed_index(10**9, 7, "label", 1, 2) == 90131321
     assert keyed_index(10**9, 7, "ラベル\U0001fae8", 2) == 380986102  # new in Unicode 15
@@ -23,7 +23,7 @@ def test_golden_values() -> None:
 
 @given(size=st.integers(0, 300), key=keys)
 def test_an_order_is_a_permutation(size: int, key: tuple[str | int, ...]) -> None:
-    """An order holds each position once, and the same key gives the same order."""
+    """An order contains each position once, and the same key gives the same order."""
     order = keyed_order(size, *key)
     assert sorted(order.tolist()) == list(range(size))
     assert np.array_equal(order, keyed_order(size, *key))
@@ -37,35 +37,37 @@ def test_an_index_is_within_its_size(size: int, key: tuple[str | int, ...]) -> N
 
 
 @given(one=keys, other=keys)
-def test_keys_are_told_apart(one: tuple[str | int, ...], other: tuple[str | int, ...]) -> None:
+def test_different_keys_give_different_bits(
+    one: tuple[str | int, ...], other: tuple[str | int, ...]
+) -> None:
     """Two keys give the same bits only if they are the same key."""
     assert (keyed_index(2**256, *one) == keyed_index(2**256, *other)) == (one == other)
     assert np.array_equal(keyed_bits(4, *one), keyed_bits(4, *other)) == (one == other)
 
 
 def test_keys_that_look_alike() -> None:
-    """A number is not its digits, and a key is not the same letters parted elsewhere."""
+    """A number differs from its digits, and so do keys whose parts are split at another place."""
     alike: list[tuple[str | int, ...]] = [(), ("",), (1,), ("1",), (1, 1), (11,), ("1", 1)]
     alike += [("a", "b"), ("ab",), ("a', 'b",), ("", "ab"), ("é",), ("\\xe9",)]
     assert len({keyed_index(2**256, *key) for key in alike}) == len(alike)
 
 
 @given(count=st.integers(0, 50), key=keys)
-def test_more_bits_begin_with_the_fewer(count: int, key: tuple[str | int, ...]) -> None:
-    """Asking for more bits under a key gives the same bits and then more."""
+def test_more_bits_extend_fewer(count: int, key: tuple[str | int, ...]) -> None:
+    """Asking for more bits under a key gives the same bits, followed by more."""
     assert np.array_equal(keyed_bits(count + 7, *key)[:count], keyed_bits(count, *key))
 
 
-def test_calls_leave_no_trace() -> None:
-    """What is drawn for one turn does not depend on what was drawn before, nor on numpy's seed."""
+def test_calls_are_independent() -> None:
+    """A draw does not depend on earlier draws or on numpy's seed."""
     forwards = [keyed_index(1000, 5, "turn", turn) for turn in range(50)]
     np.random.seed(0)  # noqa: NPY002  the global generator must not matter
     backwards = [keyed_index(1000, 5, "turn", turn) for turn in reversed(range(50))]
     assert forwards == backwards[::-1]
 
 
-def test_indices_are_even() -> None:
-    """Each of ten indices comes up about as often as any other, also right after itself."""
+def test_indices_are_uniform() -> None:
+    """Each of ten indices occurs about equally often, also directly after itself."""
     drawn = [keyed_index(10, 1, "even", turn) for turn in range(10_000)]
     counts = np.bincount(drawn, minlength=10)
     # chi-square of 9 degrees of freedom is above 27.9 once in a thousand
@@ -74,16 +76,16 @@ def test_indices_are_even() -> None:
     assert abs(repeats - 1000) < 4 * 30  # four standard deviations of a binomial count
 
 
-def test_orders_are_even() -> None:
-    """Each of the six orders of three things comes up about as often as any other."""
+def test_orders_are_uniform() -> None:
+    """Each of the six orders of three items occurs about equally often."""
     orders = [tuple(keyed_order(3, 1, "orders", turn).tolist()) for turn in range(3000)]
     counts = np.unique([9 * a + 3 * b + c for a, b, c in orders], return_counts=True)[1]
     assert len(counts) == 6
     assert ((counts - 500) ** 2 / 500).sum() < 20.5  # 5 degrees of freedom, one in a thousand
 
 
-def test_a_turn_as_it_is_shown() -> None:
-    """A turn is shown as its question, the reply as it came, and what was told."""
+def test_the_messages_of_a_turn() -> None:
+    """A turn is shown as its question, the verbatim reply, and the feedback."""
     question = user("[[0.]]")
     feedback = Feedback(correct=False, told="correct")
     turn = Turn(

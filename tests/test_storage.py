@@ -1,4 +1,4 @@
-"""The laws of a hostile disk: what was saved is kept, damage is named, nothing changes silently."""
+"""Full, removed, damaged and killed: saved turns are kept, and damage is reported."""
 
 import asyncio
 import os
@@ -39,14 +39,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Disk:
-    """A place that holds little, until it is told to grow."""
+    """A folder with little space, which can be enlarged."""
 
     folder: Path
     grow: Callable[[], object]
 
 
 def mounted(folder: Path, options: str) -> bool:
-    """Mount memory as a disk, or mount it anew; return whether that is permitted."""
+    """Mount or remount a disk in memory; return whether that is permitted."""
     command = shutil.which("mount")
     if command is None:
         return False
@@ -56,7 +56,7 @@ def mounted(folder: Path, options: str) -> bool:
 
 @contextmanager
 def small_disk(folder: Path, size: int) -> Iterator[Disk]:
-    """Give a disk of so many bytes; where none may be mounted, files of so many bytes at most."""
+    """Provide a disk of `size` bytes, or limit the size of files if none may be mounted."""
     folder.mkdir()
     if mounted(folder, f"size={size}"):
         try:
@@ -75,18 +75,18 @@ def small_disk(folder: Path, size: int) -> Iterator[Disk]:
 
 
 def chance(**changes: object) -> Experiment:
-    """Return three short sessions of a model that guesses."""
+    """Return an experiment of three short sessions of a guessing model."""
     return experiment(streams=3, turns=12, model={"name": "simulated/chance"}, **changes)
 
 
 async def whole(folder: Path) -> dict[str, bytes]:
-    """Return the transcripts of the run that nothing disturbed."""
+    """Return the transcripts of an undisturbed run."""
     return transcripts_of((await Run(chance(), folder).play()).folder)
 
 
 @pytest.mark.parametrize("pages", [1, 4, 7, 9])
 async def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, pages: int) -> None:
-    """On a disk that is full a run stops in words; given room, it ends as if there always was."""
+    """A run stops with an error on a full disk; with more space it resumes as if undisturbed."""
     with small_disk(tmp_path / "disk", pages * 4096) as disk:
         stopped = await Run(chance(), disk.folder).play()
         assert stopped.stopped
@@ -97,8 +97,8 @@ async def test_a_full_disk_keeps_what_was_saved(tmp_path: Path, pages: int) -> N
         assert transcripts_of(disk.folder / "small") == await whole(tmp_path / "whole")
 
 
-async def test_a_disk_that_may_not_be_written_is_said_to_be(tmp_path: Path) -> None:
-    """Where the disk may only be read, a run is refused before any request, and analysis works."""
+async def test_a_read_only_disk_is_an_error(tmp_path: Path) -> None:
+    """On a read-only disk a run fails before the first request, and analysis works."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if not mounted(folder, "size=4m"):
@@ -115,8 +115,8 @@ async def test_a_disk_that_may_not_be_written_is_said_to_be(tmp_path: Path) -> N
         subprocess.run([str(shutil.which("umount")), str(folder)], check=True)
 
 
-async def test_a_folder_removed_in_midrun_is_not_filled_again(tmp_path: Path) -> None:
-    """When its folder goes away, every session of a run stops and says that its turns are gone."""
+async def test_a_folder_removed_during_a_run(tmp_path: Path) -> None:
+    """If its folder is removed, every session of a run stops and says that its turns are lost."""
     seen: list[int] = []
 
     def remove(_: Session, turn: Turn) -> None:
@@ -134,8 +134,8 @@ async def test_a_folder_removed_in_midrun_is_not_filled_again(tmp_path: Path) ->
     )
 
 
-async def test_what_stands_in_the_place_of_a_transcript_is_named(tmp_path: Path) -> None:
-    """A folder where a transcript should be is an error in words, for the run and the analysis."""
+async def test_a_folder_in_place_of_a_transcript_is_an_error(tmp_path: Path) -> None:
+    """A folder in place of a transcript is an error that names it, in a run and in analysis."""
     (tmp_path / "small" / "feedback-1.jsonl").mkdir(parents=True)
     with pytest.raises(TranscriptError, match=r"feedback-1\.jsonl cannot be read: Is a directory"):
         await Run(experiment(), tmp_path).play()
@@ -143,8 +143,8 @@ async def test_what_stands_in_the_place_of_a_transcript_is_named(tmp_path: Path)
         frame([tmp_path])
 
 
-def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
-    """A transcript that is a link to no file is an error in words."""
+def test_a_broken_link_is_an_error(tmp_path: Path) -> None:
+    """A transcript that is a broken link is an error that names it."""
     (tmp_path / "lost.jsonl").symlink_to(tmp_path / "gone")
     with pytest.raises(TranscriptError, match=r"lost\.jsonl cannot be read: No such file"):
         frame([tmp_path])
@@ -153,12 +153,15 @@ def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
 # ---- cuts --------------------------------------------------------------------------------
 
 SHORT = session(2, encoding="binary", size=4)
-"""A session of which every byte can be tried."""
+"""A session short enough to try every byte."""
 
 
 async def saved(chosen: Session, path: Path) -> Transcript:
-    """Play `chosen` into `path`, going on with what is there; return what is saved."""
-    with DurableAppender() as journal, TranscriptWriter(path, chosen.header(), journal) as recorder:
+    """Play or resume `chosen` in `path` and return its transcript."""
+    with (
+        DurableAppender() as appender,
+        TranscriptWriter(path, chosen.header(), appender) as recorder,
+    ):
         replay = ReplayModel(recorder.saved, then=chosen.open_model())
         turns = play(chosen.task, replay, chosen.policy, chosen.window)
         async for _ in recorder.record(turns):
@@ -169,7 +172,7 @@ async def saved(chosen: Session, path: Path) -> Transcript:
 
 @pytest.fixture
 def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of files are written into it."""
+    """A folder in memory if possible, because thousands of files are written to it."""
     place = Path("/dev/shm")  # noqa: S108  a folder of our own is made in it
     if not os.access(place, os.W_OK):
         yield tmp_path
@@ -186,8 +189,8 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) -> None:
-    """Cut at every byte in turn, a transcript reads as its whole lines, and resumes as never cut."""
+async def test_truncation_loses_no_complete_line(short: Path, memory: Path) -> None:
+    """Truncated at any byte, a transcript reads as its complete lines and resumes as if uninterrupted."""
     data = short.read_bytes()
     before = read(short)
     expected = transcripts_of(short.parent)
@@ -203,7 +206,7 @@ async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) 
             with pytest.raises(TranscriptError, match="has no complete line"):
                 read(path)
         if cut % (3 if lines else 16) and data[cut - 1 : cut] != b"\n":
-            continue  # all cuts within a line are one: what is torn is dropped
+            continue  # all cuts within a line are equivalent: the torn part is dropped
         again = await saved(SHORT, path)
         assert transcripts_of(memory) == expected, cut
     assert await verify(again) == 2
@@ -213,7 +216,7 @@ async def test_cut_at_any_byte_nothing_whole_is_lost(short: Path, memory: Path) 
 
 
 def read_by(reader: Callable[[Path], T], path: Path) -> T | str:
-    """Return what is read of a transcript, or why it is refused."""
+    """Return the result of a reader, or the message of its error."""
     try:
         return reader(path)
     except IclLoopError as error:
@@ -221,12 +224,12 @@ def read_by(reader: Callable[[Path], T], path: Path) -> T | str:
 
 
 def counted(path: Path) -> str:
-    """Return what analysis counts of a transcript."""
+    """Return the frame of a transcript as text."""
     return frame([path]).drop("path").write_ndjson()
 
 
-def test_no_flipped_bit_is_taken_for_what_was_saved(short: Path, memory: Path) -> None:
-    """A transcript with one bit flipped reads as if it were not, or is refused with its line."""
+def test_flipped_bits_are_detected(short: Path, memory: Path) -> None:
+    """A transcript with a flipped bit reads as if it were intact, or is an error that names the line."""
     data, before, analysed = short.read_bytes(), read(short), counted(short)
     path = memory / "session.jsonl"
     header, unseen = data.index(b"\n"), set()
@@ -247,8 +250,8 @@ def test_no_flipped_bit_is_taken_for_what_was_saved(short: Path, memory: Path) -
     assert unseen <= set(range(header - 20, header)), "the checksum of the first line only"
 
 
-async def test_a_damaged_transcript_is_not_gone_on_with(short: Path, tmp_path: Path) -> None:
-    """A run that finds damage says what is sound and what to do, and leaves the file as it is."""
+async def test_a_damaged_transcript_is_not_resumed(short: Path, tmp_path: Path) -> None:
+    """Resuming a damaged transcript is an error with advice, and leaves the file unchanged."""
     path = tmp_path / "session.jsonl"
     damaged = short.read_bytes().replace(b'"outcome":"ok"', b'"outcome":"oj"', 1)
     path.write_bytes(damaged)
@@ -259,7 +262,7 @@ async def test_a_damaged_transcript_is_not_gone_on_with(short: Path, tmp_path: P
 
 
 def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> None:
-    """A transcript none of whose lines is sealed is read as it is; one seal lost among many is not."""
+    """A transcript without any checksum can be read; a single missing checksum is an error."""
     text = short.read_text()
     path = tmp_path / "session.jsonl"
     path.write_text(without_checksum(text))
@@ -271,8 +274,8 @@ def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> 
 
 
 @given(st.lists(st.binary(min_size=1).filter(lambda body: b"\n" not in body), min_size=1))
-def test_seals_find_any_change_of_a_byte(bodies: list[bytes]) -> None:
-    """What was sealed is passed, and with any byte of a line changed the line is named."""
+def test_checksums_detect_any_changed_byte(bodies: list[bytes]) -> None:
+    """Intact lines pass; a line with a changed byte is named."""
     lines = [with_checksum(b"{" + body + b"}") for body in bodies]
     verify_checksums(Path("a"), lines)
     for number, line in enumerate(lines[1:], start=2):
@@ -298,11 +301,11 @@ from icl_loop.cli import main
 sys.argv = ["icl-loop", *sys.argv[1:]]
 main()
 """
-"""The command line on a machine whose clock leaps by months at every look."""
+"""The command line on a machine whose clock jumps by months between readings."""
 
 
-async def test_a_clock_that_leaps_changes_no_duration(tmp_path: Path) -> None:
-    """Whatever the clock says, runs end, durations are not negative, and every turn replays."""
+async def test_a_jumping_clock_changes_no_duration(tmp_path: Path) -> None:
+    """With a jumping clock runs end, durations are not negative, and every turn replays."""
     file = tmp_path / "small.toml"
     file.write_text('name = "small"\nturns = 12\nstreams = 2\nseed = 7\n')
     command = [sys.executable, "-c", LEAPING, "run", str(file), "--out", str(tmp_path)]
@@ -334,7 +337,7 @@ asyncio.run(Run(made, Path(sys.argv[1]), on_turn=die).play())
 
 @pytest.mark.parametrize("turns", [1, 17])
 async def test_a_turn_that_was_reported_survives_a_kill(tmp_path: Path, turns: int) -> None:
-    """Killed before anything was flushed, a run has lost no turn that it had reported."""
+    """A run killed before the first flush keeps every turn that it had reported."""
     command = [sys.executable, "-c", KILLING, str(tmp_path / "cut"), str(turns)]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL

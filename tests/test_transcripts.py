@@ -1,4 +1,4 @@
-"""The laws of the record: nothing is lost, nothing is written twice, nothing is misread."""
+"""Transcripts lose nothing, write nothing twice, and read back as they were played."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from icl_loop.transcripts.schema import TurnLine, field_names
 
 
 async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> Path:
-    """Play `chosen` into `path`, going on with what is there."""
+    """Play or resume `chosen` in `path`."""
     with TranscriptWriter(path, chosen.header()) as recorder:
         replay = ReplayModel(recorder.saved, then=model or chosen.open_model())
         turns = play(chosen.task, replay, chosen.policy, chosen.window)
@@ -46,7 +46,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_transcript_reads_back_as_its_session(saved: Path) -> None:
-    """What is read is what was played: header, turns in order, and how it ended."""
+    """Reading returns the header, the turns in order, and the end."""
     chosen = session(6)
     transcript = read(saved)
     fields = {"id", "created", "icl_loop"}
@@ -80,7 +80,7 @@ async def test_any_reply_survives_saving(
     usage: Usage,
     logprobs: dict[str, float] | None,
 ) -> None:
-    """Whatever a model wrote, the turn that is read equals the turn that was saved."""
+    """Any reply reads back as it was saved."""
     path = tmp_path_factory.mktemp("any") / "session.jsonl"
     reply = Reply(text, usage, label_logprobs=logprobs)
     await save(session(1), path, ScriptedModel([reply]))
@@ -89,8 +89,8 @@ async def test_any_reply_survives_saving(
     assert (turn.reply.usage, turn.reply.label_logprobs) == (usage, logprobs)
 
 
-def test_every_turn_survives_being_cut_anywhere(saved: Path, tmp_path: Path) -> None:
-    """Cut at any byte, a transcript reads as the turns whose lines were whole, or says it is none."""
+def test_a_truncated_transcript_keeps_its_complete_turns(saved: Path, tmp_path: Path) -> None:
+    """Truncated at any byte, a transcript reads as its complete turns, or is an error without any line."""
     data = saved.read_bytes()
     ends = [index + 1 for index, byte in enumerate(data) if byte == ord("\n")]
     path = tmp_path / "cut.jsonl"
@@ -105,18 +105,16 @@ def test_every_turn_survives_being_cut_anywhere(saved: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("cut", [0, 1, 900, 2_500, 2_501, 3_000, 4_000])
-async def test_a_torn_session_resumes_as_if_never_cut(
-    saved: Path, tmp_path: Path, cut: int
-) -> None:
-    """A transcript cut at any byte and resumed is that of the session never cut, times apart."""
+async def test_a_truncated_session_resumes(saved: Path, tmp_path: Path, cut: int) -> None:
+    """A transcript truncated at any byte and resumed equals the uninterrupted one, except for times."""
     path = tmp_path / "session.jsonl"
     path.write_bytes(saved.read_bytes()[:cut])
     await save(session(6), path)
     assert transcripts_of(tmp_path) == transcripts_of(saved.parent)
 
 
-async def test_a_complete_session_is_not_touched(saved: Path) -> None:
-    """Going on with a complete session writes nothing."""
+async def test_resuming_a_complete_session_writes_nothing(saved: Path) -> None:
+    """Resuming a complete session leaves its file unchanged."""
     before = saved.read_bytes()
     await save(session(6), saved)
     assert saved.read_bytes() == before
@@ -131,16 +129,16 @@ async def test_a_complete_session_is_not_touched(saved: Path) -> None:
         (session(6, encoding="ascii"), "settings.task.encoding"),
     ],
 )
-def test_other_settings_are_refused(saved: Path, other: Session, key: str) -> None:
-    """A session of other settings is not gone on with; the first key that differs is named."""
+def test_other_settings_are_not_resumed(saved: Path, other: Session, key: str) -> None:
+    """Resuming under other settings is an error that names the first key that differs."""
     before = saved.read_bytes()
     with pytest.raises(SettingsMismatch, match=key.replace(".", r"\.")):
         TranscriptWriter(saved, other.header())
     assert saved.read_bytes() == before
 
 
-def test_the_size_is_linear_in_the_turns(tmp_path: Path) -> None:
-    """Twice the turns under `all` take twice the bytes, a twentieth of it more at the most."""
+def test_the_size_is_linear_in_turns(tmp_path: Path) -> None:
+    """Under `all`, twice as many turns take at most 2.1 times as many bytes."""
     sizes = {}
     for turns in (40, 80):
         chosen = session(turns, policy="all", model="simulated/chance")
@@ -149,7 +147,7 @@ def test_the_size_is_linear_in_the_turns(tmp_path: Path) -> None:
 
 
 async def test_a_saved_session_verifies(saved: Path) -> None:
-    """Every turn of an honest transcript can be derived again."""
+    """Every turn of an unchanged transcript verifies."""
     assert await verify(read(saved)) == 6
 
 
@@ -168,10 +166,10 @@ async def test_a_saved_session_verifies(saved: Path) -> None:
         ("sample", "digits/0"),
     ],
 )
-async def test_an_edit_by_hand_is_found(
+async def test_verification_finds_edits(
     saved: Path, tmp_path: Path, field: str, value: object
 ) -> None:
-    """Verification fails at the first turn of which any field but a time was edited."""
+    """Verification fails at the first turn with an edited field, whichever it is, times excepted."""
     lines = [json.loads(line) for line in saved.read_text().splitlines()]
     wrong = next(line for line in lines[4:] if line.get(field) != value)
     wrong[field] = value
@@ -182,8 +180,8 @@ async def test_an_edit_by_hand_is_found(
     assert caught.value.turn == wrong["turn"]
 
 
-async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
-    """Verification refuses when the data set is not the one that was played."""
+async def test_verification_needs_the_same_data(saved: Path, tmp_path: Path) -> None:
+    """Verification fails if the data set is not the one that was played."""
     path = tmp_path / "session.jsonl"
     sha256 = read(saved).header.dataset.sha256
     path.write_text(without_checksum(saved.read_text()).replace(sha256, "0" * 64))
@@ -205,10 +203,10 @@ async def test_other_data_are_found(saved: Path, tmp_path: Path) -> None:
         (2, "", "line 3"),
     ],
 )
-def test_a_line_that_is_none_is_named(
+def test_invalid_lines_are_named(
     saved: Path, tmp_path: Path, line: int, becomes: str, says: str
 ) -> None:
-    """A line that is not of the format gives one error that names file and line."""
+    """An invalid line is one error that names file, line and field."""
     lines = without_checksum(saved.read_text()).splitlines()
     lines[line] = becomes
     path = tmp_path / "broken.jsonl"
@@ -217,8 +215,8 @@ def test_a_line_that_is_none_is_named(
         read(path)
 
 
-def test_turns_out_of_order_are_named(saved: Path, tmp_path: Path) -> None:
-    """A turn that is missing or comes twice gives one error that names the line."""
+def test_turns_out_of_order_are_errors(saved: Path, tmp_path: Path) -> None:
+    """A missing or repeated turn is one error that names the line."""
     lines = saved.read_text().splitlines(keepends=True)
     for name, chosen in {"missing": [0, 1, 3], "twice": [0, 1, 1], "after": [0, 7, 1]}.items():
         path = tmp_path / f"{name}.jsonl"
@@ -227,8 +225,8 @@ def test_turns_out_of_order_are_named(saved: Path, tmp_path: Path) -> None:
             read(path)
 
 
-async def test_unknown_fields_are_passed_over(saved: Path, tmp_path: Path) -> None:
-    """Fields that a later version adds do not keep a transcript from being read."""
+async def test_unknown_fields_are_ignored(saved: Path, tmp_path: Path) -> None:
+    """A transcript with fields of a later version can be read."""
     lines = [json.loads(line) | {"new": 1} for line in saved.read_text().splitlines()]
     path = tmp_path / "newer.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -236,7 +234,7 @@ async def test_unknown_fields_are_passed_over(saved: Path, tmp_path: Path) -> No
 
 
 async def test_two_plays_differ_only_in_times() -> None:
-    """Two plays of one session have the same lines outside the time fields."""
+    """Two plays of a session have the same lines, except for the time fields."""
     first, second = [
         [without_times(line_fields(turn)) for turn in await played(session(8))] for _ in range(2)
     ]
@@ -264,7 +262,7 @@ def test_version_1_can_be_analysed_and_plotted(icl_loop: Command, tmp_path: Path
 def test_version_1_is_neither_resumed_nor_verified(icl_loop: Command) -> None:
     """Resuming or verifying a transcript of version 1 is one error that names file and version."""
     path = VERSION_1 / "none-0.jsonl"
-    for refused in (lambda: TranscriptWriter(path, session(8).header()), lambda: read_again(path)):
+    for refused in (lambda: TranscriptWriter(path, session(8).header()), lambda: rescored(path)):
         with pytest.raises(TranscriptError, match=r"none-0\.jsonl has version 1"):
             refused()
     with pytest.raises(TranscriptError, match=r"none-0\.jsonl has version 1"):
@@ -272,11 +270,11 @@ def test_version_1_is_neither_resumed_nor_verified(icl_loop: Command) -> None:
     assert icl_loop("replay", "--verify", path).returncode == 2
 
 
-def read_again(path: Path) -> None:
+def rescored(path: Path) -> None:
     """Rescore a transcript."""
     rescore(path, ["answers.rule=last"])
 
 
-def test_the_documentation_is_that_of_the_schema() -> None:
+def test_the_documentation_is_up_to_date() -> None:
     """`docs/transcripts.md` ends in the tables that `make docs` writes."""
     assert (Path(__file__).parents[1] / documentation.PATH).read_text().endswith(field_tables())

@@ -1,4 +1,4 @@
-"""The records of the experiment, each built whole, and the randomness they are keyed by."""
+"""The immutable records of a session, and keyed randomness."""
 
 import hashlib
 from dataclasses import dataclass
@@ -13,24 +13,24 @@ from icl_loop.core.messages import Message, Reply, assistant, user
 
 Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
 Span = tuple[int, int]
-"""First and last index of a run of turns, both included."""
+"""First and last index of a run of turns, inclusive."""
 
 
 Modality = Literal["picture", "table", "text"]
-"""What kind of thing a sample is."""
+"""The kind of a sample."""
 
 
 LARGEST = 1e300
-"""Largest number in a table, so that rounding never leaves the range of numbers."""
+"""The largest number allowed in a table, so that rounding cannot overflow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
-    """A row of a table: numbers, each with the name of its column.
+    """A row of a table: named numbers.
 
     Attributes:
         names: Names of the columns.
-        values: Float64, shape (columns,), each at most `LARGEST` in size.
+        values: Float64, shape (columns,), absolute values at most `LARGEST`.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ Content = Picture | Measurements | str
 
 
 def modality(content: Content) -> Modality:
-    """Return what kind of thing `content` is."""
+    """Return the kind of `content`."""
     if isinstance(content, str):
         return "text"
     return "table" if isinstance(content, Measurements) else "picture"
@@ -51,12 +51,12 @@ def modality(content: Content) -> Modality:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample:
-    """One picture, row of a table or text of a data set.
+    """One image, table row or text of a data set.
 
     Attributes:
-        id: Where it stands, such as `mnist:test/7`.
-        content: What there is to tell about.
-        label: Its class, in the data set's own names.
+        id: Its place in the data set, such as `mnist:test/7`.
+        content: The image, row or text.
+        label: Its class, as the data set names it.
     """
 
     id: str
@@ -65,24 +65,24 @@ class Sample:
 
     @property
     def modality(self) -> Modality:
-        """What kind of thing it is."""
+        """The kind of the sample."""
         return modality(self.content)
 
     @property
     def image(self) -> Picture:
-        """The picture.
+        """The image.
 
         Raises:
-            InputError: The sample is something else.
+            InputError: The sample is not an image.
         """
         if not isinstance(self.content, np.ndarray):
-            raise InputError(f"{self.id} is a {self.modality}, not a picture")
+            raise InputError(f"{self.id} is a {self.modality}, not an image")
         return self.content
 
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """The truth for the analysis and, apart from it, the words for the model."""
+    """Whether an answer is correct, for analysis, and the words that the model is told."""
 
     correct: bool
     told: str
@@ -210,6 +210,6 @@ def keyed_order(size: int, *key: str | int) -> NDArray[np.intp]:
 def _digest(key: tuple[str | int, ...]) -> int:
     """Return SHA-256 of `key` as an integer.
 
-    It is taken of `ascii` since what `repr` escapes depends on the Unicode tables of the Python.
+    It hashes `ascii(key)`, because the characters that `repr` escapes depend on the Python version.
     """
     return int.from_bytes(hashlib.sha256(ascii(key).encode()).digest(), "big")
