@@ -113,7 +113,7 @@ def test_a_table_has_no_pictures() -> None:
     iris = open_dataset("iris")
     with pytest.raises(DatasetError, match="iris has rows, not images"):
         _ = iris.images
-    with pytest.raises(InputError, match="iris/0 is a table, not a picture"):
+    with pytest.raises(InputError, match="iris/0 is a table, not an image"):
         _ = iris[0].image
     with pytest.raises(DatasetError, match="150 rows but 149 labels"):
         replace(iris, classes=iris.classes[1:])
