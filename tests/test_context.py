@@ -1,4 +1,4 @@
-"""The laws of context policies: what is shown, in which order, and what it takes."""
+"""Context policies: the turns they show, in which order, and their tokens."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -76,8 +76,8 @@ async def until_full(chosen: Session, model: ChatModel, policy: str, window: Win
 
 @pytest.mark.parametrize("policy", [*SINGLE, *CHAINED])
 @pytest.mark.parametrize(("tokens", "merged"), [(1_600, True), (2_400, False), (4_000, True)])
-async def test_policies_keep_their_contract(policy: str, tokens: int, *, merged: bool) -> None:
-    """No policy exceeds the budget, shows the future, changes its mind or reads what was not told."""
+async def test_policies_meet_the_contract(policy: str, tokens: int, *, merged: bool) -> None:
+    """No policy exceeds the budget, shows later turns, or uses anything the model was not told."""
     chosen = session(30, feedback="label")
     window = Window(tokens=tokens, reserve=200, merged=merged)
     by_play = await until_full(chosen, chosen.open_model(), policy, window)
@@ -96,7 +96,7 @@ async def test_policies_keep_their_contract(policy: str, tokens: int, *, merged:
 async def test_the_contract_holds_whatever_is_said(
     policy: str, answers: list[str], feedback: dict[str, Any], delay: int
 ) -> None:
-    """The contract holds under every answer and feedback, late or not."""
+    """The contract holds for any answers and feedback, late or not."""
     late = {"delay": delay} if feedback["kind"] == "correctness" else {}
     made = experiment(turns=18, streams=1, feedback={**feedback, **late})
     (chosen,) = made.sessions()
@@ -106,13 +106,13 @@ async def test_the_contract_holds_whatever_is_said(
     check_policy(context_policy(policy), chosen.task, by_play, window)
 
 
-def test_every_policy_is_under_contract() -> None:
-    """Each policy there is has its contract tested."""
+def test_every_policy_is_tested() -> None:
+    """The contract of every policy is tested."""
     assert {str(policy).split("(", maxsplit=1)[0] for policy in SINGLE} == POLICIES.keys()
 
 
 async def shown_by(policy: str, answers: str, **changes: Any) -> list[list[int]]:  # noqa: ANN401  settings
-    """Return what a policy shows before each turn of a session with these answers."""
+    """Return the turns that each request shows in a session with these answers (r for correct)."""
     chosen = session(len(answers), policy=policy, **changes)
     truths = [chosen.task.true_label(turn) for turn in range(len(answers))]
     given = [
@@ -123,8 +123,8 @@ async def shown_by(policy: str, answers: str, **changes: Any) -> list[list[int]]
     return [list(from_spans(turn.kept)) for turn in turns]
 
 
-async def test_only_what_was_said_to_be_right_is_shown() -> None:
-    """`only_correct` and `only_incorrect` part the turns by what was told of them."""
+async def test_policies_select_by_feedback() -> None:
+    """`only_correct` and `only_incorrect` select turns by the feedback that was told."""
     right = await shown_by("only_correct", "rwrrw", feedback="correctness")
     wrong = await shown_by("only_incorrect", "rwrrw", feedback="correctness")
     assert right == [[], [0], [0], [0, 2], [0, 2, 3]]
@@ -133,8 +133,8 @@ async def test_only_what_was_said_to_be_right_is_shown() -> None:
     assert await shown_by("only_correct", "rwrrw", feedback="none") == [[]] * 5
 
 
-async def test_a_late_verdict_is_used_when_it_has_come() -> None:
-    """Under delayed feedback a turn is known to be right only once that was said."""
+async def test_late_feedback_counts_when_it_is_told() -> None:
+    """A turn with late feedback is selected only after the model was told."""
     made = experiment(
         turns=6,
         streams=1,
@@ -148,12 +148,12 @@ async def test_a_late_verdict_is_used_when_it_has_come() -> None:
 
 
 async def test_the_first_turns_stay() -> None:
-    """`first` never lets go of what it has shown, and takes in nothing after it is full."""
+    """`first` keeps showing the first turns and adds no others."""
     assert await shown_by("first(2)", "rwrr") == [[], [0], [0, 1], [0, 1]]
 
 
 async def test_a_turn_is_drawn_once() -> None:
-    """What `stochastic` shows once it shows always; another stream draws others."""
+    """`stochastic` keeps showing a turn once drawn; another stream draws other turns."""
     shown = await shown_by("stochastic(0.5)", "w" * 40)
     assert all(set(before) <= set(after) for before, after in pairwise(shown))
     assert 8 < len(shown[-1]) < 32
@@ -162,8 +162,8 @@ async def test_a_turn_is_drawn_once() -> None:
     assert await shown_by("stochastic(0)", "www") == [[]] * 3
 
 
-async def test_a_turn_is_drawn_again_by_whoever_draws_after_others() -> None:
-    """Where `stochastic` comes twice each draws for itself, and the first as if it were alone."""
+async def test_chained_draws_are_independent() -> None:
+    """The second `stochastic` in a chain draws independently; the first as if it were alone."""
     alone, twice = [
         set((await shown_by(policy, "w" * 80))[-1])
         for policy in ("stochastic(0.5)", "only_incorrect | stochastic(0.5) | stochastic(0.5)")
@@ -173,7 +173,7 @@ async def test_a_turn_is_drawn_again_by_whoever_draws_after_others() -> None:
 
 
 def test_a_reservoir_is_a_fair_sample() -> None:
-    """Every turn is as likely as any other to be in the reservoir at the end."""
+    """Every turn has the same probability to be in the reservoir."""
     parser, window = MessageParser.for_task(session(2).task), Window(tokens=10**6)
     counts = [0] * 20
     question, feedback = Message("user", ()), Feedback(True, "")
@@ -190,7 +190,7 @@ def test_a_reservoir_is_a_fair_sample() -> None:
 
 
 async def test_the_newest_of_each_class_are_shown() -> None:
-    """`per_class` shows the newest turns of each label revealed, or of each answer confirmed."""
+    """`per_class` shows the newest turns of each revealed label or confirmed answer."""
     answers = "rwrwr" * 6
     chosen = session(30, policy="per_class(1)")
     truths = [chosen.task.true_label(turn) for turn in range(30)]
@@ -203,8 +203,8 @@ async def test_the_newest_of_each_class_are_shown() -> None:
         assert confirmed[turn] == sorted(said.values())
 
 
-async def test_the_nearest_are_those_a_reader_of_pixels_would_choose() -> None:
-    """`nearest` shows the past pictures of the smallest distance, whatever they are of."""
+async def test_nearest_shows_the_most_similar_images() -> None:
+    """`nearest` shows the images at the smallest distances, whatever their labels."""
     chosen = session(25, policy="nearest(3)")
     turns = await played(chosen)
     parser = MessageParser.for_task(chosen.task)
@@ -219,8 +219,8 @@ async def test_the_nearest_are_those_a_reader_of_pixels_would_choose() -> None:
 
 
 @pytest.mark.parametrize("delay", [0, 2])
-async def test_a_cut_that_leaves_nothing_is_followed_by_new_turns(delay: int) -> None:
-    """After a cut below the size of one turn, `block` shows the turns played since, not none for good."""
+async def test_block_recovers_from_an_empty_window(delay: int) -> None:
+    """After a cut that leaves no turn, `block` shows the turns played since."""
     (chosen,) = experiment(
         turns=40,
         streams=1,
@@ -237,8 +237,8 @@ async def test_a_cut_that_leaves_nothing_is_followed_by_new_turns(delay: int) ->
 
 
 @pytest.mark.parametrize("policy", ["reservoir(12)", "nearest(12)"])
-async def test_what_stays_keeps_its_place(policy: str) -> None:
-    """What a jumping selection keeps from the beginning of the last request stands where it stood."""
+async def test_orders_share_a_prefix_with_the_last_request(policy: str) -> None:
+    """Turns of the last request keep their place up to the first one that is no longer shown."""
     turns = await played(session(60, policy=policy))
     for before, after in pairwise(turns):
         was, now = list(from_spans(before.kept)), list(from_spans(after.kept))
@@ -247,14 +247,14 @@ async def test_what_stays_keeps_its_place(policy: str) -> None:
 
 
 class NoteTaker:
-    """Answers 1, and writes down numbered notes; keeps the requests."""
+    """Answers 1, writes numbered notes, and keeps the requests."""
 
     def __init__(self) -> None:
         self.requests: list[list[Message]] = []
         self.written = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Write notes if they are asked for."""
+        """Return notes if the request asks for them, else an answer."""
         self.requests.append(list(messages))
         if "Write notes" not in messages[-1].text:
             return Reply("Answer: 1")
@@ -262,8 +262,8 @@ class NoteTaker:
         return Reply(f"note {self.written} " + "word " * 100)
 
 
-async def test_notes_stand_where_the_turns_stood() -> None:
-    """After a note, requests show it, cut to its allowance, and only the turns since."""
+async def test_notes_replace_the_turns() -> None:
+    """After a note, requests show the note, cut to its token limit, and only the turns since."""
     chosen, model = session(8, policy="notes(3, 20)"), NoteTaker()
     each = [event async for event in play_on(chosen, model)]
     assert ["note" if isinstance(event, Note) else "turn" for event in each] == (
@@ -282,8 +282,8 @@ async def test_notes_stand_where_the_turns_stood() -> None:
     assert [event.request for event in each] == [fingerprint(each) for each in model.requests]
 
 
-async def test_a_session_with_notes_replays_and_goes_on() -> None:
-    """Notes are saved like turns: a session cut anywhere buys none of them again."""
+async def test_a_session_with_notes_resumes() -> None:
+    """A resumed session requests no note again."""
     chosen = session(9, policy="notes(3, 20)")
     whole = [event async for event in play_on(chosen, NoteTaker())]
     for cut in range(len(whole) + 1):
@@ -295,8 +295,8 @@ async def test_a_session_with_notes_replays_and_goes_on() -> None:
         assert len(model.requests) == len(whole) - cut
 
 
-async def test_what_was_begun_is_gone_on_with() -> None:
-    """A session that begins after some of its turns plays the others as if it had played all."""
+async def test_play_continues_a_history() -> None:
+    """A session continued from some of its turns equals the uninterrupted one."""
     chosen = session(9, policy="notes(3, 20) | last(2)")
     model = CallableModel(lambda messages: f"Answer: {len(messages) % 10}")
     whole = [event async for event in play_on(chosen, model)]
@@ -305,8 +305,8 @@ async def test_what_was_begun_is_gone_on_with() -> None:
         assert [event.request async for event in rest] == [each.request for each in whole[cut:]]
 
 
-async def test_kept_and_notes_are_enough_to_recall_a_request() -> None:
-    """The fingerprint of a turn is that of the request recalled from its notes and kept turns."""
+async def test_requests_can_be_rebuilt() -> None:
+    """A request rebuilt from the turns it showed has the recorded fingerprint."""
     for policy in ("reservoir(4)", "nearest(4)", "per_class(1)"):
         chosen = session(20, policy=policy)
         turns = await played(chosen)
@@ -318,8 +318,8 @@ async def test_kept_and_notes_are_enough_to_recall_a_request() -> None:
 @pytest.mark.parametrize(
     "policy", ["reservoir(5) | last(3)", "nearest | only_correct", "block | last(2)"]
 )
-def test_what_orders_or_remembers_comes_last(policy: str) -> None:
-    """A policy that looks at what was shown before has none after it."""
+def test_some_policies_must_come_last(policy: str) -> None:
+    """A policy that orders turns or depends on earlier requests must be the last of a chain."""
     with pytest.raises(InputError, match="must be the last"):
         context_policy(policy)
 
@@ -329,14 +329,14 @@ def test_what_orders_or_remembers_comes_last(policy: str) -> None:
     [
         (
             {"context": {"policy": "nearest"}, "task": {"dataset": "iris", "encoding": "table"}},
-            "pictures",
+            "nearest compares images",
         ),
-        ({"context": {"policy": "notes(5, 40000)"}}, "leaves no room for such notes"),
+        ({"context": {"policy": "notes(5, 40000)"}}, "too short for these notes"),
     ],
 )
-def test_a_policy_that_cannot_be_followed_is_refused(
+def test_a_policy_that_does_not_suit_the_session_is_refused(
     changes: dict[str, Any], complaint: str
 ) -> None:
-    """What a policy needs and a session does not have is said before the first request."""
+    """An unsuitable policy is reported before the first request."""
     with pytest.raises(InputError, match=complaint):
         experiment(**changes).check()
