@@ -1,4 +1,4 @@
-"""The laws of analysis: what was played is what is counted, and what is undefined stays so."""
+"""Tests of frames, summaries, curves, probes and notes."""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
 def header(
     arm: str = "a", stream: int = 0, turns: int = 20, experiment: str = "small"
 ) -> dict[str, object]:
-    """Return the first line of a session of ten labels."""
+    """Return the header line of a session with ten labels."""
     return Header(
         experiment=experiment,
         arm=arm,
@@ -72,7 +72,7 @@ def turn(
     kept: tuple[Span, ...] = (),
     outcome: Outcome = "ok",
 ) -> dict[str, object]:
-    """Return the line of one turn, in an alphabet of several bytes a letter."""
+    """Return the line of one turn, with multi-byte text."""
     answer = None if outcome != "ok" else "三" if correct else "四"
     usage = Usage(prompt=10 + index, cached=index, completion=3, reasoning=1)
     return line_fields(
@@ -92,12 +92,12 @@ def turn(
 
 
 def end(status: EndStatus = "complete", turns: int = 20) -> dict[str, object]:
-    """Return the last line of a session."""
+    """Return the end line of a session."""
     return End(status=status, turns=turns, at="2023-03-15").model_dump()
 
 
-def written(*lines: Mapping[str, object]) -> bytes:
-    """Return the bytes of a transcript that holds these lines."""
+def transcript(*lines: Mapping[str, object]) -> bytes:
+    """Return a transcript of these lines."""
     return b"".join(json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in lines)
 
 
@@ -109,16 +109,16 @@ def session(
     turns: int | None = None,
     experiment: str = "small",
 ) -> bytes:
-    """Return the transcript of a session that went like this; unfinished if `turns` are more."""
+    """Return the transcript of a session; unfinished if `turns` exceeds the turns played."""
     planned = len(correct) if turns is None else turns
     head = header(arm, stream, planned, experiment)
     played = [turn(index, correct=right) for index, right in enumerate(correct)]
-    return written(head, *played, *[end(turns=planned)] * (len(correct) == planned))
+    return transcript(head, *played, *[end(turns=planned)] * (len(correct) == planned))
 
 
 @contextmanager
 def saved(*sessions: bytes) -> Iterator[list[Path]]:
-    """Put these transcripts into files of a folder that goes away."""
+    """Save these transcripts in a temporary folder and yield their paths."""
     with TemporaryDirectory() as folder:
         paths = [Path(folder, f"{number}.jsonl") for number in range(len(sessions))]
         for path, data in zip(paths, sessions, strict=True):
@@ -135,8 +135,8 @@ def framed(*sessions: bytes) -> pl.DataFrame:
 # ---- the frame ---------------------------------------------------------------------------
 
 
-async def test_a_frame_is_what_was_read_turn_by_turn(tmp_path: Path) -> None:
-    """A frame has the documented columns and one row a turn, which says what `read` says."""
+async def test_frame_matches_transcripts(tmp_path: Path) -> None:
+    """A frame has the documented columns and one row per turn, with the values that `read` returns."""
     arms = [
         {"name": "label", "feedback": {"kind": "label"}},
         {"name": "last", "context": {"policy": "last(3)"}},
@@ -178,17 +178,17 @@ async def test_a_frame_is_what_was_read_turn_by_turn(tmp_path: Path) -> None:
     assert frame([tmp_path]).sort("path", "turn").equals(turns.sort("path", "turn"))
 
 
-def test_the_columns_are_documented() -> None:
-    """Every column of a frame is named in the description of `frame`."""
+def test_frame_columns_documented() -> None:
+    """The docstring of `frame` names every column."""
     assert all(f"`{name}`" in str(frame.__doc__) for name in COLUMNS)
 
 
 @settings(max_examples=25)
 @given(data=st.data(), whole=st.integers(0, 3))
-def test_a_torn_last_line_is_left_out(data: st.DataObject, whole: int) -> None:
-    """Cut at any byte of the last line, a transcript has all turns but that one."""
+def test_torn_last_line_ignored(data: st.DataObject, whole: int) -> None:
+    """A transcript cut anywhere in its last line loses only that turn."""
     before = session([True, False, True], turns=9)
-    last = written(turn(3))
+    last = transcript(turn(3))
     torn = before + last[: data.draw(st.integers(0, len(last) - 1))]
     others = [session([True, False], stream=stream + 1) for stream in range(whole)]
     with saved(torn, *others) as paths:
@@ -206,41 +206,41 @@ GOOD = header(), turn(0), turn(1, kept=((0, 0),))
     [
         (b"", None),
         (b'{"type": "session"', None),
-        (written(header()), None),
-        (written(header(), end(turns=0)), None),
+        (transcript(header()), None),
+        (transcript(header(), end(turns=0)), None),
         (b"\n", 1),
         (b"# not JSON\n", 1),
         (b"\x89PNG\r\n\x1a\n", 1),
-        (written({"type": "session"}), 1),
-        (written({**header(), "version": 3}, turn(0)), 1),
-        (written({**header(), "labels": []}, turn(0)), 1),
-        (written(turn(0), turn(1)), 1),
-        (written(*GOOD) + b"\n" + written(turn(2)), 4),
-        (written(*GOOD) + b'{"type": "tu\n' + written(turn(2)), 4),
-        (written(*GOOD)[:-1] + written(turn(2)), 3),
-        (written(*GOOD) + b"[1, 2]\n" + written(turn(2)), 4),
-        (written(*GOOD) + b"\xff\xfe\n" + written(turn(2)), 4),
-        (written(*GOOD, {}, turn(2)), 4),
-        (written(*GOOD, {"type": "remark"}, turn(2)), 4),
-        (written(*GOOD, header(), turn(2)), 4),
-        (written(*GOOD, turn(3)), 4),
-        (written(*GOOD, turn(1)), 4),
-        (written(*GOOD, end(), turn(2)), 5),
-        (written(*GOOD, {"type": "end"}), 4),
-        (written(*GOOD, {**turn(2), "turn": "2"}), 4),
-        (written(*GOOD, {**turn(2), "turn": 2.5}), 4),
-        (written(*GOOD, {**turn(2), "turn": 10**30}), 4),
-        (written(*GOOD, {**turn(2), "correct": None}), 4),
-        (written(*GOOD, {**turn(2), "correct": "yes"}), 4),
-        (written(*GOOD, {**turn(2), "kept": [[0]]}), 4),
-        (written(*GOOD, {**turn(2), "kept": [[0, None]]}), 4),
-        (written(*GOOD, {**turn(2), "kept": [1]}), 4),
-        (written(*GOOD, {**turn(2), "usage": 3}), 4),
-        (written(*GOOD, {**turn(2), "usage": {"prompt": 3}}), 4),
+        (transcript({"type": "session"}), 1),
+        (transcript({**header(), "version": 3}, turn(0)), 1),
+        (transcript({**header(), "labels": []}, turn(0)), 1),
+        (transcript(turn(0), turn(1)), 1),
+        (transcript(*GOOD) + b"\n" + transcript(turn(2)), 4),
+        (transcript(*GOOD) + b'{"type": "tu\n' + transcript(turn(2)), 4),
+        (transcript(*GOOD)[:-1] + transcript(turn(2)), 3),
+        (transcript(*GOOD) + b"[1, 2]\n" + transcript(turn(2)), 4),
+        (transcript(*GOOD) + b"\xff\xfe\n" + transcript(turn(2)), 4),
+        (transcript(*GOOD, {}, turn(2)), 4),
+        (transcript(*GOOD, {"type": "remark"}, turn(2)), 4),
+        (transcript(*GOOD, header(), turn(2)), 4),
+        (transcript(*GOOD, turn(3)), 4),
+        (transcript(*GOOD, turn(1)), 4),
+        (transcript(*GOOD, end(), turn(2)), 5),
+        (transcript(*GOOD, {"type": "end"}), 4),
+        (transcript(*GOOD, {**turn(2), "turn": "2"}), 4),
+        (transcript(*GOOD, {**turn(2), "turn": 2.5}), 4),
+        (transcript(*GOOD, {**turn(2), "turn": 10**30}), 4),
+        (transcript(*GOOD, {**turn(2), "correct": None}), 4),
+        (transcript(*GOOD, {**turn(2), "correct": "yes"}), 4),
+        (transcript(*GOOD, {**turn(2), "kept": [[0]]}), 4),
+        (transcript(*GOOD, {**turn(2), "kept": [[0, None]]}), 4),
+        (transcript(*GOOD, {**turn(2), "kept": [1]}), 4),
+        (transcript(*GOOD, {**turn(2), "usage": 3}), 4),
+        (transcript(*GOOD, {**turn(2), "usage": {"prompt": 3}}), 4),
     ],
 )
-def test_what_is_no_transcript_is_refused(data: bytes, line: int | None) -> None:
-    """A file that is no transcript is one TranscriptError that names the file, and its bad line."""
+def test_invalid_transcript(data: bytes, line: int | None) -> None:
+    """An invalid transcript raises a TranscriptError that names the file and the line."""
     good = session([True])
     with saved(good, data) as paths:
         with pytest.raises(TranscriptError) as caught:
@@ -253,10 +253,10 @@ def test_what_is_no_transcript_is_refused(data: bytes, line: int | None) -> None
         assert "\n" not in str(caught.value)
 
 
-@given(place=st.integers(0, len(written(*GOOD)) - 1), byte=st.integers(0, 255))
-def test_one_wrong_byte_is_read_or_refused(place: int, byte: int) -> None:
-    """Whatever one byte of a transcript becomes, it is read or it is a TranscriptError."""
-    data = bytearray(written(*GOOD, end("stopped", 2)))
+@given(place=st.integers(0, len(transcript(*GOOD)) - 1), byte=st.integers(0, 255))
+def test_corrupt_byte(place: int, byte: int) -> None:
+    """A transcript with one corrupt byte is read or raises TranscriptError."""
+    data = bytearray(transcript(*GOOD, end("stopped", 2)))
     data[place] = byte
     with saved(bytes(data)) as paths:
         try:
@@ -266,20 +266,20 @@ def test_one_wrong_byte_is_read_or_refused(place: int, byte: int) -> None:
         assert turns.columns == COLUMNS
 
 
-def test_a_session_without_turns_is_left_out() -> None:
-    """A session that has no turn yet, among others that have some, adds no row."""
-    turns = framed(written(header(stream=0)), session([True, False], stream=1))
+def test_session_without_turns() -> None:
+    """A session without turns adds no rows."""
+    turns = framed(transcript(header(stream=0)), session([True, False], stream=1))
     assert turns["stream"].to_list() == [1, 1]
 
 
-def test_probes_are_no_turns() -> None:
-    """A probe between two turns is neither counted nor refused."""
+def test_probes_not_in_frame() -> None:
+    """A frame of turns contains no probes."""
     probe = {"type": "probe", "after_turn": 0, "sample": "none/9"}
-    assert framed(written(header(), turn(0), probe, turn(1)))["turn"].to_list() == [0, 1]
+    assert framed(transcript(header(), turn(0), probe, turn(1)))["turn"].to_list() == [0, 1]
 
 
-def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
-    """However a file is spelled and however often, its turns are counted once."""
+def test_duplicate_paths(tmp_path: Path) -> None:
+    """A file given several times, under any spelling of its path, is read once."""
     path = tmp_path / "sessions" / "a[0]*?.jsonl"
     path.parent.mkdir()
     path.write_bytes(session([True, False]))
@@ -290,16 +290,16 @@ def test_a_file_named_twice_counts_once(tmp_path: Path) -> None:
     assert frame([path, tmp_path, link]).equals(frame([path]))
 
 
-def test_files_keep_their_order(tmp_path: Path) -> None:
-    """Files come in the order in which they are named, those of a folder in the order of names."""
+def test_file_order(tmp_path: Path) -> None:
+    """Files are read in the given order, those of a folder by name."""
     for name in "bca":
         (tmp_path / f"{name}.jsonl").write_bytes(session([True], arm=name))
     assert frame([tmp_path])["arm"].to_list() == ["a", "b", "c"]
     assert frame([tmp_path / "c.jsonl", tmp_path])["arm"].to_list() == ["c", "a", "b"]
 
 
-def test_nothing_to_read_is_said(tmp_path: Path) -> None:
-    """No path, a path that is not there, an empty folder, a folder for a file: each is refused."""
+def test_missing_transcripts(tmp_path: Path) -> None:
+    """No paths, a missing path, an empty folder and a folder named like a file are errors."""
     with pytest.raises(TranscriptError, match="no transcripts were named"):
         frame([])
     with pytest.raises(TranscriptError, match=r"nowhere does not exist"):
@@ -312,27 +312,27 @@ def test_nothing_to_read_is_said(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.integers(0, 30)))
-def test_exposure_counts_the_turns_shown(shown: set[int]) -> None:
-    """Exposure is the number of past turns in the runs that a request kept."""
+def test_exposure(shown: set[int]) -> None:
+    """Exposure is the number of past turns in a request."""
     played = [turn(index) for index in range(31)]
     last = turn(31, kept=to_spans(sorted(shown)))
-    assert framed(written(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
+    assert framed(transcript(header(), *played, last))["exposure"].to_list()[-1] == len(shown)
 
 
 @pytest.mark.parametrize(
     "kept", [[[0, 2]], [[-1, 0]], [[1, 0]], [[0, 10**9]], [[]], [[0]], [[0, 1, 1]]]
 )
-def test_runs_of_turns_not_played_are_refused(kept: list[list[int]]) -> None:
-    """A turn that claims to have been shown what was not played before is named, by all readers."""
-    lines = written(header(), turn(0), turn(1), {**turn(2), "kept": kept})
+def test_invalid_kept_ranges(kept: list[list[int]]) -> None:
+    """Every reader rejects a request that claims to show turns not yet played."""
+    lines = transcript(header(), turn(0), turn(1), {**turn(2), "kept": kept})
     with saved(lines) as paths:
         for reader in (lambda: frame(paths), lambda: read(paths[0])):
             with pytest.raises(TranscriptError, match="line 4"):
                 reader()
 
 
-def test_runs_of_one_experiment_are_told_apart(tmp_path: Path) -> None:
-    """Sessions of the same streams in two folders are two runs, named by their folders."""
+def test_repeated_streams_are_separate_runs(tmp_path: Path) -> None:
+    """The same streams in two folders are two runs, named after their folders."""
     for run in ("one/small", "two/small", "three"):
         folder = tmp_path / run
         folder.mkdir(parents=True)
@@ -345,8 +345,8 @@ def test_runs_of_one_experiment_are_told_apart(tmp_path: Path) -> None:
     }
 
 
-def test_parts_of_one_run_stay_together(tmp_path: Path) -> None:
-    """Sessions of one experiment in several folders are one run if no stream recurs."""
+def test_distinct_streams_are_one_run(tmp_path: Path) -> None:
+    """Different streams of an experiment in several folders are one run."""
     for stream in range(3):
         (tmp_path / str(stream)).mkdir()
         data = session([True, False], stream=stream)
@@ -359,8 +359,8 @@ def test_parts_of_one_run_stay_together(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
-def test_the_interval_is_students(values: list[float]) -> None:
-    """The interval of a mean is the t interval over the values, as scipy gives it."""
+def test_estimate_matches_scipy(values: list[float]) -> None:
+    """The interval of a mean is scipy's t interval."""
     found = Estimate.of(np.array(values))
     assert found.mean == pytest.approx(np.mean(values))
     assert found.interval is not None
@@ -372,15 +372,8 @@ def test_the_interval_is_students(values: list[float]) -> None:
         assert found.interval == pytest.approx((values[0], values[0]))
 
 
-def test_the_interval_is_the_one_of_the_tables() -> None:
-    """Of the values 1 to 5 the mean is 3, give or take 2.776 times the root of 2.5 / 5."""
-    found = Estimate.of(np.arange(1.0, 6.0))
-    assert found.mean == 3
-    assert found.interval == pytest.approx((3 - 1.9632, 3 + 1.9632), abs=1e-4)
-
-
 def mean_of_means(sessions: Sequence[Sequence[bool]]) -> float | None:
-    """Return the mean over sessions of their own means, leaving out sessions without turns."""
+    """Return the mean of the session means, ignoring sessions without turns."""
     means = [float(np.mean(each)) for each in sessions if each]
     return float(np.mean(means)) if means else None
 
@@ -391,8 +384,8 @@ def mean_of_means(sessions: Sequence[Sequence[bool]]) -> float | None:
     planned=st.integers(1, 400) | st.integers(1, 40),
 )
 @example(sessions=[[True] * 20 + [False] * 20], planned=400)
-def test_early_and_late_are_parts_of_the_plan(sessions: list[list[bool]], planned: int) -> None:
-    """Early is the first min(20, T/10) turns, late those after T/2, T being the turns planned."""
+def test_early_and_late(sessions: list[list[bool]], planned: int) -> None:
+    """Early is the first min(20, T/10) of T planned turns; late is the second half."""
     sessions = [each[:planned] for each in sessions]
     data = [session(each, stream=k, turns=planned) for k, each in enumerate(sessions)]
     [summary] = summarise(framed(*data))
@@ -408,8 +401,8 @@ def test_early_and_late_are_parts_of_the_plan(sessions: list[list[bool]], planne
 
 @settings(max_examples=25)
 @given(st.lists(SERIES, min_size=1, max_size=4))
-def test_windows_of_the_table_are_all_turns(sessions: list[list[bool]]) -> None:
-    """The windows of a summary follow one another from the first to the last turn played."""
+def test_summary_windows(sessions: list[list[bool]]) -> None:
+    """The windows of a summary cover all turns without gaps or overlap."""
     data = [session(each, stream=k, turns=60) for k, each in enumerate(sessions)]
     [summary] = summarise(framed(*data))
     ends = [0, *(block.last for block in summary.blocks)]
@@ -421,8 +414,8 @@ def test_windows_of_the_table_are_all_turns(sessions: list[list[bool]]) -> None:
         assert block.accuracy.sessions == sum(map(bool, part))
 
 
-def test_no_turn_is_beyond_the_last_window() -> None:
-    """A session longer than the last edge of the table has its last turns in the last window."""
+def test_last_window_is_open() -> None:
+    """The last window extends to the end of the longest session."""
     turns = framed(session([True]))
     long = pl.concat([turns] * 10_003).with_columns(turn=pl.int_range(pl.len()))
     [summary] = summarise(long)
@@ -430,8 +423,8 @@ def test_no_turn_is_beyond_the_last_window() -> None:
     assert summary.blocks[-1].last == 10_003
 
 
-def test_arms_keep_their_order() -> None:
-    """Summaries and curves have the arms in the order of the files, however streams alternate."""
+def test_arm_order() -> None:
+    """Summaries and curves list arms in file order."""
     data = [
         session([True] * (2 + stream), arm, stream)
         for stream in range(2)
@@ -444,8 +437,8 @@ def test_arms_keep_their_order() -> None:
     assert curves["turn"].to_list() == [1.5, 2.5] * 3
 
 
-def test_one_session_is_descriptive_only() -> None:
-    """One session has no interval, and a warning says that it supports no claim."""
+def test_single_session() -> None:
+    """A single session has no interval and a warning."""
     turns = framed(session([True, False, True]))
     [summary] = summarise(turns)
     assert [summary.early.interval, summary.late.interval, summary.accuracy.interval] == [None] * 3
@@ -454,13 +447,13 @@ def test_one_session_is_descriptive_only() -> None:
     assert curves["low"].to_list() == curves["high"].to_list() == [None] * 3
 
 
-def test_warnings_say_what_is_missing() -> None:
-    """Fewer than five sessions and unfinished sessions are warned of, enough whole ones are not."""
+def test_warnings() -> None:
+    """Fewer than five sessions and unfinished sessions give warnings."""
     whole = [session([True, False], stream=k) for k in range(5)]
     assert warnings(summarise(framed(*whole))) == []
     assert warnings(summarise(framed(*whole[:4]))) == ["arm 'a' has 4 sessions: too few for a test"]
     cut = session([True], stream=5, turns=2)
-    full = written(header(stream=6), turn(0), end("context_full", 1))
+    full = transcript(header(stream=6), turn(0), end("context_full", 1))
     assert warnings(summarise(framed(*whole, cut, full))) == ["arm 'a': 2 of 7 sessions unfinished"]
     other = session([True], experiment="other")
     assert warnings(summarise(framed(*whole, other))) == [
@@ -468,10 +461,10 @@ def test_warnings_say_what_is_missing() -> None:
     ]
 
 
-def test_what_was_not_read_is_counted_apart() -> None:
-    """An answer that could not be read is a wrong turn and an outcome of its own."""
+def test_outcomes() -> None:
+    """Unparsed and refused answers are wrong, and counted by outcome."""
     lost = [turn(1, correct=False, outcome="unreadable"), turn(2, correct=False, outcome="refusal")]
-    [summary] = summarise(framed(written(header(turns=3), turn(0), *lost)))
+    [summary] = summarise(framed(transcript(header(turns=3), turn(0), *lost)))
     assert summary.outcomes == {"ok": 1, "unreadable": 1, "refusal": 1}
     assert summary.accuracy.mean == pytest.approx(1 / 3)
 
@@ -481,8 +474,8 @@ def test_what_was_not_read_is_counted_apart() -> None:
     sessions=st.lists(SERIES, min_size=1, max_size=3),
     planned=st.integers(1, 200),
 )
-def test_json_holds_no_nan(sessions: list[list[bool]], planned: int) -> None:
-    """A summary as JSON reads back as it was, and what is undefined in it is null."""
+def test_summary_json(sessions: list[list[bool]], planned: int) -> None:
+    """A summary survives a JSON round trip; undefined values are null."""
     sessions = [each[:planned] for each in sessions]
     data = [session(each, stream=k, turns=planned) for k, each in enumerate(sessions)]
     [summary] = summarise(framed(*data))
@@ -499,7 +492,7 @@ def test_json_holds_no_nan(sessions: list[list[bool]], planned: int) -> None:
 def of_series(
     sessions: Mapping[tuple[str, int], Sequence[bool]],
 ) -> pl.DataFrame:
-    """Return the columns of a frame that curves are made of, from correct-series by (arm, stream)."""
+    """Return a frame with the columns of curves from correct answers by (arm, stream)."""
     rows = [
         ("small", arm, stream, f"{arm}-{stream}", index, right)
         for (arm, stream), series in sessions.items()
@@ -515,12 +508,12 @@ SESSIONS = st.dictionaries(
 
 
 @given(sessions=SESSIONS, window=st.integers(1, 30), seed=st.integers(0, 9))
-def test_windowed_accuracy_is_the_mean_of_whole_windows(
+def test_session_curves(
     sessions: dict[tuple[str, int], list[bool]], window: int, seed: int
 ) -> None:
-    """A point of a curve is the mean of a whole window around it, whatever order the rows are in.
+    """A point is the mean over a full window, whatever the row order.
 
-    The window is the one asked for, or as long as the longest session of the arm.
+    The window is at most as long as the longest session of the arm.
     """
     shuffled = of_series(sessions).sample(fraction=1, shuffle=True, seed=seed)
     curves = session_curves(shuffled, window)
@@ -536,10 +529,8 @@ def test_windowed_accuracy_is_the_mean_of_whole_windows(
 
 
 @given(sessions=SESSIONS, window=st.integers(1, 30))
-def test_the_curve_of_an_arm_is_the_mean_of_its_sessions(
-    sessions: dict[tuple[str, int], list[bool]], window: int
-) -> None:
-    """An arm's curve is mean and t interval over the sessions that have the window, cut to 0..1."""
+def test_arm_curves(sessions: dict[tuple[str, int], list[bool]], window: int) -> None:
+    """An arm's curve is the mean and clipped t interval over its sessions."""
     single = session_curves(of_series(sessions), window)
     curves = arm_curves(single)
     assert curves.height == single.select("arm", "turn").n_unique()
@@ -551,8 +542,8 @@ def test_the_curve_of_an_arm_is_the_mean_of_its_sessions(
         assert (low, high) == ((None, None) if interval is None else pytest.approx(interval))
 
 
-def test_a_session_cut_short_does_not_shorten_windows() -> None:
-    """Sessions that broke off before their first whole window leave the windows of others alone."""
+def test_short_sessions_keep_window() -> None:
+    """Sessions shorter than a window do not change the windows of others."""
     whole = [True, False] * 10
     alone = session_curves(of_series({("a", 0): whole}), 10)
     beside = session_curves(of_series({("a", 0): whole, ("a", 1): [True]}), 10)
@@ -562,17 +553,17 @@ def test_a_session_cut_short_does_not_shorten_windows() -> None:
     assert other.filter(arm="b")["window"].to_list() == [1]
 
 
-def test_a_window_has_a_turn() -> None:
-    """A window of no turns is refused, with its size."""
+def test_empty_window() -> None:
+    """A window of no turns is an error."""
     with pytest.raises(InputError, match=r"window .* got 0"):
         session_curves(of_series({("a", 0): [True]}), 0)
 
 
-# ---- the room ----------------------------------------------------------------------------
+# ---- imports, probes and notes -----------------------------------------------------------
 
 
-def test_analysis_and_plots_bring_no_network_client() -> None:
-    """Analysis and plots by themselves import no client of the network and no vendor's."""
+def test_no_network_imports() -> None:
+    """Analysis and plots import no network client."""
     home = str(Path(icl_loop.__file__).parent)
     code = (
         "import sys, types\n"
@@ -586,8 +577,8 @@ def test_analysis_and_plots_bring_no_network_client() -> None:
     assert not clients & set(ran.stdout.split())
 
 
-async def test_probes_are_counted_apart(tmp_path: Path) -> None:
-    """Accuracy on probes is that of the probes saved, a session a value, and moves no turn's."""
+async def test_probe_accuracy(tmp_path: Path) -> None:
+    """Probe accuracy averages sessions and does not affect the accuracy of turns."""
     made = experiment(turns=20, streams=3, probes={"at": [0, 20], "count": 10})
     result = await Run(made, tmp_path).play()
     asked = probes(result.paths)
@@ -609,8 +600,8 @@ async def test_probes_are_counted_apart(tmp_path: Path) -> None:
     assert without.accuracy == with_probes.accuracy
 
 
-async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
-    """A probe whose line was cut is not counted; one without its fields is named."""
+async def test_torn_probe(tmp_path: Path) -> None:
+    """A torn probe line is ignored; one without its fields is an error."""
     made = experiment(turns=4, streams=1, probes={"at": [4], "count": 10})
     (path,) = (await Run(made, tmp_path).play()).paths
     lines = path.read_bytes().splitlines(keepends=True)
@@ -621,8 +612,8 @@ async def test_a_torn_probe_is_left_out(tmp_path: Path) -> None:
         probes([path])
 
 
-async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
-    """Notes of an arm and their length are those saved; one that is not whole is named."""
+async def test_note_usage(tmp_path: Path) -> None:
+    """Note usage matches the saved notes; a note without its fields is an error."""
     made = experiment(turns=7, streams=2, context={"policy": "notes(3, 40)"})
     paths = (await Run(made, tmp_path).play()).paths
     lengths = [len(note.text) for path in paths for note in read(path).notes]
@@ -635,8 +626,8 @@ async def test_notes_are_counted_as_they_are_saved(tmp_path: Path) -> None:
         notes(paths)
 
 
-async def test_a_judgement_that_was_edited_is_refused(tmp_path: Path) -> None:
-    """A turn that is called right though its answer is not the label is named, and so the reverse."""
+async def test_edited_score(tmp_path: Path) -> None:
+    """A turn whose score contradicts its answer is an error."""
     (path,) = (await Run(experiment(turns=10, streams=1), tmp_path).play()).paths
     whole = without_checksum(path.read_text())
     for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):

@@ -1,4 +1,4 @@
-"""The laws of the baseline: it sees what the model saw, and nothing else."""
+"""Tests of the baseline."""
 
 from pathlib import Path
 
@@ -23,16 +23,16 @@ ARMS = [
 ]
 
 
-async def test_the_baseline_of_a_learner_is_the_learner(tmp_path: Path) -> None:
-    """What the nearest neighbour answered is what its own baseline answers, in every arm."""
+async def test_baseline_of_reference_learner(tmp_path: Path) -> None:
+    """The nearest neighbour is its own baseline, in every arm."""
     result = await Run(experiment(turns=30, arms=ARMS), tmp_path).play()
     for path in result.paths:
         saved = read(path)
         assert await baseline(saved) == [turn.feedback.correct for turn in saved.turns]
 
 
-async def test_the_baseline_is_asked_what_the_model_was(tmp_path: Path) -> None:
-    """What the baseline is shown is the request that the model was sent, notes included."""
+async def test_baseline_request(tmp_path: Path) -> None:
+    """The baseline receives the request that the model received, including notes."""
     result = await Run(experiment(turns=30, arms=ARMS), tmp_path).play()
     for path in result.paths:
         saved = read(path)
@@ -40,8 +40,8 @@ async def test_the_baseline_is_asked_what_the_model_was(tmp_path: Path) -> None:
             assert request_of(saved, turn).fingerprint == turn.request
 
 
-async def test_the_baseline_of_revealed_labels_needs_no_answers(tmp_path: Path) -> None:
-    """Where labels are revealed, the baseline learns from them whatever the model answers."""
+async def test_baseline_learns_from_labels(tmp_path: Path) -> None:
+    """Told the labels, the baseline learns even if the model never answers."""
     made = experiment(turns=60, streams=2, arms=ARMS[:1])
     silent = await Run(made, tmp_path, open_model=lambda _: ScriptedModel(["hm"] * 200)).play()
     frame = await baselines(silent.paths)
@@ -50,14 +50,14 @@ async def test_the_baseline_of_revealed_labels_needs_no_answers(tmp_path: Path) 
 
 
 async def test_an_unknown_learner(tmp_path: Path) -> None:
-    """A learner that there is not is refused with the nearest name."""
+    """An unknown learner is an error that suggests the nearest name."""
     result = await Run(experiment(streams=1), tmp_path).play()
     with pytest.raises(InputError, match=r"unknown reference learner 'nearest': .*reference/"):
         await baseline(read(result.paths[0]), "nearest")
 
 
-async def test_a_learner_beside_itself(tmp_path: Path) -> None:
-    """Beside its own baseline a learner is no more often wrong, and gains all there is to gain."""
+async def test_compare_with_own_baseline(tmp_path: Path) -> None:
+    """Compared with itself, a learner has no excess regret and an efficiency of 1."""
     made = experiment(turns=60, streams=2, arms=ARMS)
     result = await Run(made, tmp_path).play()
     turns = frame(result.paths)

@@ -1,4 +1,4 @@
-"""The law of the layers: imports only point down."""
+"""Tests of imports between layers."""
 
 import ast
 import subprocess
@@ -29,21 +29,21 @@ LAYERS = (
     "tasks",
     "core",
 )
-HEIGHT = {room: height for height, room in enumerate(reversed(LAYERS))}
+HEIGHT = {layer: height for height, layer in enumerate(reversed(LAYERS))}
 
 
-def rooms() -> list[Path]:
-    """Return every source file but the package's own front door."""
+def source_files() -> list[Path]:
+    """Return all source files except `icl_loop/__init__.py`."""
     return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
-def room_of(path: Path) -> str:
-    """Return the room that a file belongs to."""
+def layer_of(path: Path) -> str:
+    """Return the layer that a file belongs to."""
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Return the rooms that a file imports from, wherever in the file it does."""
+    """Return the layers that a file imports from, including inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "icl_loop":
@@ -58,21 +58,21 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", rooms(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", source_files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
-    """A room imports only from rooms on lower layers, or from itself."""
-    room = room_of(path)
-    up = {other for other in imported(path) - {room} if HEIGHT[other] >= HEIGHT[room]}
-    assert not up, f"{room} imports from {', '.join(sorted(up))}, which is not below it"
+    """A layer imports only from itself and from lower layers."""
+    layer = layer_of(path)
+    up = {other for other in imported(path) - {layer} if HEIGHT[other] >= HEIGHT[layer]}
+    assert not up, f"{layer} imports from {', '.join(sorted(up))}, which is not below it"
 
 
-def test_every_room_has_its_layer() -> None:
-    """The layers name every room there is, and no other."""
-    assert {room_of(path) for path in rooms()} == HEIGHT.keys()
+def test_layers_are_complete() -> None:
+    """LAYERS lists exactly the existing modules and packages."""
+    assert {layer_of(path) for path in source_files()} == HEIGHT.keys()
 
 
-def test_what_is_large_is_imported_only_when_needed() -> None:
-    """The package and its command line import neither Ray nor textual nor the client of any vendor."""
+def test_lazy_imports() -> None:
+    """The package and its command line import neither Ray, textual nor openai."""
     code = (
         "import sys, icl_loop, icl_loop.plots, icl_loop.cli, icl_loop.runner.engines.ray\n"
         "sys.exit(bool({'openai', 'ray', 'textual'} & set(sys.modules)))"

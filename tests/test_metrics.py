@@ -1,4 +1,4 @@
-"""The laws of metrics: each is the plain count that its sentence says."""
+"""Tests of metrics."""
 
 import json
 import math
@@ -29,14 +29,14 @@ from icl_loop.core.errors import InputError
 from icl_loop.runner.run import Run
 
 Answer = tuple[str, str | None]
-"""The right label, and what was answered."""
+"""Label and answer."""
 ANSWERS = st.lists(
     st.tuples(st.sampled_from("abc"), st.none() | st.sampled_from("abc")), min_size=1
 )
 
 
 def answered(*sessions: Sequence[Answer], planned: int = 100, exposed: bool = True) -> pl.DataFrame:
-    """Return a frame of one arm whose sessions were answered like this."""
+    """Return a frame of one arm with these answers, one sequence per session."""
     rows = [
         {
             "path": f"a-{stream}",
@@ -62,8 +62,8 @@ def answered(*sessions: Sequence[Answer], planned: int = 100, exposed: bool = Tr
 
 
 @given(ANSWERS)
-def test_balanced_accuracy_counts_every_label_alike(session: list[Answer]) -> None:
-    """Balanced accuracy is the mean over labels of the share of their turns that were right."""
+def test_balanced_accuracy(session: list[Answer]) -> None:
+    """Balanced accuracy is the mean recall over labels."""
     [found] = measure(answered(session))
     for label, recall in found.recall.items():
         right = [label == answer for truth, answer in session if truth == label]
@@ -73,8 +73,8 @@ def test_balanced_accuracy_counts_every_label_alike(session: list[Answer]) -> No
 
 
 @given(ANSWERS)
-def test_confusion_counts_every_turn(session: list[Answer]) -> None:
-    """The confusion holds every turn once, under its label and its answer; shares make up 1."""
+def test_confusion(session: list[Answer]) -> None:
+    """The confusion table counts every pair of label and answer; the shares of a label sum to 1."""
     table = confusion(answered(session))
     counts = {
         (label, answer): n for label, answer, n in table.select("label", "answer", "turns").rows()
@@ -85,8 +85,8 @@ def test_confusion_counts_every_turn(session: list[Answer]) -> None:
 
 
 @given(ANSWERS)
-def test_entropy_is_shannons(session: list[Answer]) -> None:
-    """Entropy is that of the shares of the answers that could be read, in bits."""
+def test_entropy(session: list[Answer]) -> None:
+    """Entropy is that of the parsed answers, in bits."""
     [found] = measure(answered(session, planned=2 * len(session) - 1))
     late = [answer for _, answer in session[(2 * len(session) - 1) // 2 :] if answer is not None]
     if not late:
@@ -97,8 +97,8 @@ def test_entropy_is_shannons(session: list[Answer]) -> None:
     assert found.top_share_late.mean == pytest.approx(max(shares))
 
 
-def test_collapse_is_seen() -> None:
-    """An arm that comes to answer one label has entropy 0 and a top share of 1 in its late turns."""
+def test_collapse() -> None:
+    """Collapse onto one answer has late entropy 0 and top share 1."""
     session: list[Answer] = [("a", answer) for answer in "abcabcabca" + 90 * "b"]
     [found] = measure(answered(session))
     assert found.entropy_early.mean == pytest.approx(1.571, abs=1e-3)
@@ -109,15 +109,15 @@ def test_collapse_is_seen() -> None:
 
 
 def use(session: Sequence[Answer], nearest: Sequence[int | None] | None = None) -> float | None:
-    """Return the use of feedback of one session."""
+    """Return the feedback use of one session."""
     pointed = None if nearest is None else {"a-0": nearest}
     [value] = feedback_use(answered(session), pointed)["feedback_use"]
     return None if value is None else float(value)
 
 
 @given(ANSWERS, st.data())
-def test_feedback_use_is_a_difference_of_shares(session: list[Answer], data: st.DataObject) -> None:
-    """It is the share of repeated answers after a right one less the share after a wrong one."""
+def test_feedback_use(session: list[Answer], data: st.DataObject) -> None:
+    """Feedback use is P(repeated | right) - P(repeated | wrong)."""
     nearest = [
         data.draw(st.none() | st.integers(0, turn - 1)) if turn else None
         for turn in range(len(session))
@@ -134,8 +134,8 @@ def test_feedback_use_is_a_difference_of_shares(session: list[Answer], data: st.
         assert found is None
 
 
-def test_who_stays_when_right_and_shifts_when_wrong_uses_feedback() -> None:
-    """Staying after every right answer and shifting after every wrong one is a use of 1."""
+def test_feedback_use_of_win_stay_lose_shift() -> None:
+    """Win-stay, lose-shift has a feedback use of 1; without exposure it is undefined."""
     session = [("a", "b"), ("a", "c"), ("a", "a"), ("a", "a"), ("b", "a"), ("b", "c")]
     assert use(session) == 1
     [alone] = feedback_use(answered(session, exposed=False))["feedback_use"]
@@ -143,8 +143,8 @@ def test_who_stays_when_right_and_shifts_when_wrong_uses_feedback() -> None:
 
 
 @given(st.integers(1, 8), st.integers(0, 99))
-def test_the_nearest_picture_is_the_nearest_of_those_shown(count: int, seed: int) -> None:
-    """The nearest past turn is at the least distance among those shown, the newest of equals."""
+def test_nearest_shown(count: int, seed: int) -> None:
+    """The nearest image is the closest one shown; ties go to the latest."""
     rng = np.random.default_rng(seed)
     pictures = rng.integers(3, size=(count, 2, 2))
     shown = [[past for past in range(turn) if rng.random() < 0.7] for turn in range(count)]
@@ -158,8 +158,8 @@ def test_the_nearest_picture_is_the_nearest_of_those_shown(count: int, seed: int
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
-def test_excess_regret_is_of_wrong_answers(pairs: list[tuple[bool, bool]]) -> None:
-    """Excess regret after n turns is the wrong answers so far less those of the reference."""
+def test_excess_regret(pairs: list[tuple[bool, bool]]) -> None:
+    """Excess regret is the cumulative difference in wrong answers."""
     mine, other = ([pair[side] for pair in pairs] for side in (0, 1))
     wanted = [mine[: n + 1].count(False) - other[: n + 1].count(False) for n in range(len(pairs))]
     assert excess_regret(mine, other).tolist() == wanted
@@ -168,10 +168,8 @@ def test_excess_regret_is_of_wrong_answers(pairs: list[tuple[bool, bool]]) -> No
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
-def test_efficiency_is_a_share_of_the_references_gain(
-    accuracy: float, stateless: float, reference: float
-) -> None:
-    """Efficiency is 0 at the stateless accuracy, 1 at the reference's, None if that gains nothing."""
+def test_learning_efficiency(accuracy: float, stateless: float, reference: float) -> None:
+    """Efficiency is 0 at stateless accuracy and 1 at the reference's; None without a gain."""
     found = learning_efficiency(accuracy, stateless, reference)
     assert (found is None) == (reference <= stateless)
     if reference > stateless:
@@ -183,10 +181,8 @@ CURVES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
 @given(CURVES, st.floats(0, 1))
-def test_equivalent_examples_is_where_the_curve_first_reaches(
-    curve: list[float], accuracy: float
-) -> None:
-    """On the line through a reference curve's points, nothing before the found place is as high."""
+def test_equivalent_examples(curve: list[float], accuracy: float) -> None:
+    """Equivalent examples is the first place where the interpolated curve reaches the accuracy."""
     turns = np.arange(10.0, 10 * len(curve) + 1, 10)
     found = equivalent_examples(accuracy, turns, curve)
     if max(curve) < accuracy:
@@ -198,34 +194,34 @@ def test_equivalent_examples_is_where_the_curve_first_reaches(
     assert all(value < accuracy for value in before)
 
 
-def test_equivalent_examples_lie_between_points() -> None:
-    """Half-way up between two points of the curve is half-way between their turns."""
+def test_equivalent_examples_interpolation() -> None:
+    """Equivalent examples are interpolated linearly between points."""
     assert equivalent_examples(0.5, [10, 20, 30], [0.2, 0.4, 0.6]) == 25
     assert equivalent_examples(0.1, [10, 20], [0.2, 0.4]) == 10
     assert equivalent_examples(0.9, [10, 20], [0.2, 0.4]) is None
 
 
-# ---- the whole ---------------------------------------------------------------------------
+# ---- whole results -----------------------------------------------------------------------
 
 
 @settings(max_examples=25)
 @given(st.lists(ANSWERS, min_size=1, max_size=3))
-def test_json_holds_no_nan(sessions: list[list[Answer]]) -> None:
-    """Metrics as JSON read back as they were, and what is undefined in them is null."""
+def test_metrics_json(sessions: list[list[Answer]]) -> None:
+    """Metrics survive a JSON round trip; undefined values are null."""
     [found] = measure(answered(*sessions))
     fields = metrics_fields(found)
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
 
 
-def test_tokens_and_seconds_are_those_of_all_turns() -> None:
-    """Tokens are summed, exposure and wrong answers are means over sessions, seconds a median."""
+def test_totals() -> None:
+    """Tokens are summed, wrong answers and exposure averaged over sessions; latency is a median."""
     [found] = measure(answered([("a", "a"), ("a", "b"), ("b", None)], [("a", "a")]))
     assert found.tokens == {"prompt": 40, "cached": 16, "completion": 12, "reasoning": 4}
     assert (found.wrong.mean, found.exposure.mean, found.latency_s) == (1, 0.5, 1)
 
 
-async def test_real_sessions_are_measured(tmp_path: Path) -> None:
-    """The arms of a real run are measured in their order, and a window of nothing exposes nothing."""
+async def test_measure_run(tmp_path: Path) -> None:
+    """Arms of a real run are measured in order; a stateless arm has no exposure."""
     arms = [{"name": "label"}, {"name": "bare", "context": {"policy": "stateless"}}]
     result = await Run(experiment(arms=arms), tmp_path).play()
     label, bare = measure(frame(result.paths))
@@ -235,8 +231,8 @@ async def test_real_sessions_are_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("written", ["grid", "article"])
-async def test_a_nearest_neighbour_uses_all_feedback(tmp_path: Path, written: str) -> None:
-    """Told the labels, a nearest neighbour repeats what was right and never what was wrong."""
+async def test_feedback_use_of_nearest_neighbour(tmp_path: Path, written: str) -> None:
+    """A nearest neighbour told the labels has a feedback use of 1."""
     arms = [
         {"name": "label", "feedback": {"kind": "label"}},
         {"name": "none", "feedback": {"kind": "none"}},
@@ -252,10 +248,8 @@ async def test_a_nearest_neighbour_uses_all_feedback(tmp_path: Path, written: st
 
 
 @pytest.mark.parametrize("change", [("Image:", "Look:"), ('"encoding":"grid"', '"encoding":"oil"')])
-async def test_what_cannot_be_read_back_is_left_out(
-    tmp_path: Path, change: tuple[str, str]
-) -> None:
-    """A session of other words, or of an encoding that is not known, has no nearest pictures."""
+async def test_undecodable_questions(tmp_path: Path, change: tuple[str, str]) -> None:
+    """Sessions whose prompts or encoding are unknown have no nearest images."""
     result = await Run(experiment(turns=4, streams=1), tmp_path).play()
     [path] = result.paths
     text = without_checksum(path.read_text())

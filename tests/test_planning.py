@@ -1,4 +1,4 @@
-"""The laws of planning: what is planned is what a run takes, and what is said of it is true."""
+"""Tests of planning: its estimates match real runs, and its verdicts are right."""
 
 import asyncio
 import json
@@ -30,14 +30,14 @@ from icl_loop.transcripts import Transcript, read
 PRICE = {"input": 3.0, "output": 12.0, "cached": 0.75}
 MODEL = {"name": "reference/nearest"}
 NOWHERE = "http://127.0.0.1:9/v1"
-"""An address that is planned for and never asked."""
+"""The address of an endpoint that receives no requests."""
 SMALL_WINDOW = {"context_window": 3_000}
 LADDER = [
     {"name": "feedback", "feedback": {"kind": "correctness"}},
     {"name": "none", "feedback": {"kind": "none"}},
 ]
 CLEAR = [{"name": "label", "feedback": {"kind": "label"}}, LADDER[1]]
-"""Arms that any reference learner sets far apart."""
+"""Arms between which every reference learner shows a large difference."""
 
 
 def planned(made: Experiment, **options: Any) -> Plan:  # noqa: ANN401  options of plan
@@ -50,7 +50,7 @@ async def run_served(
     model: Mapping[str, Any],
     **changes: Any,  # noqa: ANN401  settings
 ) -> list[Transcript]:
-    """Return the sessions of a run against our own endpoint."""
+    """Run an experiment against a local endpoint and return its sessions."""
     models = {"reference/nearest": open_model("reference/nearest", seed=7)}
     with serving(build_app(models, settings=ServerSettings())) as base_url:
         made = experiment(model={**MODEL, **model, "base_url": base_url}, **changes)
@@ -68,10 +68,10 @@ ALONE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("merge_roles", [True, False])
 @pytest.mark.parametrize("kind", ALONE)
-async def test_what_is_planned_is_what_an_endpoint_reports(
+async def test_planned_tokens_match_endpoint(
     tmp_path: Path, kind: str, *, merge_roles: bool
 ) -> None:
-    """Planned tokens are those that a run through the served endpoint reports, cached ones too."""
+    """Planned tokens, including cached ones, equal those an endpoint reports."""
     model = {"merge_roles": merge_roles, **({} if kind == "all" else SMALL_WINDOW)}
     changes = {"streams": 1, "turns": 25, **ALONE[kind]}
     (transcript,) = await run_served(tmp_path, model, **changes)
@@ -86,20 +86,20 @@ async def test_what_is_planned_is_what_an_endpoint_reports(
 
 
 def usages(transcript: Transcript) -> list[Usage]:
-    """Return the tokens of every request of a session, as they were reported."""
+    """Return the reported usage of every request in a session."""
     turns = [turn.reply.usage for turn in transcript.turns]
     return turns + [probe.reply.usage for probe in transcript.probes]
 
 
-async def test_sessions_are_planned_as_if_no_other_filled_the_cache(tmp_path: Path) -> None:
-    """What a run reports as cached differs from the plan by the frame of each session at most."""
+async def test_planned_cache_ignores_other_sessions(tmp_path: Path) -> None:
+    """Planned and reported cached tokens differ at most by the system prompt of each session."""
     changes = {"streams": 3, "turns": 6}
     saved = await run_served(tmp_path, {}, **changes)
     made = experiment(model={**MODEL, "base_url": NOWHERE}, **changes)
     expense = (await plan(made)).cost
     reported = [usage for transcript in saved for usage in usages(transcript)]
     assert expense.prompt == sum(usage.prompt for usage in reported)
-    frame = frame_tokens(next(made.sessions()))
+    frame = system_tokens(next(made.sessions()))
     assert 0 <= sum(usage.cached for usage in reported) - expense.cached <= 3 * frame
 
 
@@ -111,8 +111,8 @@ TOLD = {
 
 
 @pytest.mark.parametrize("kind", TOLD)
-async def test_every_kind_of_feedback_is_planned_as_it_runs(tmp_path: Path, kind: str) -> None:
-    """Arms of donors, delays and demonstrations take what an endpoint reports, and no less cached."""
+async def test_planned_tokens_by_feedback(tmp_path: Path, kind: str) -> None:
+    """Planned tokens are right for delayed, demonstrated and yoked feedback."""
     arms = [{"name": "feedback"}, {"name": kind, "feedback": TOLD[kind]}]
     saved = await run_served(tmp_path, {}, arms=arms)
     made = experiment(model={**MODEL, "base_url": NOWHERE}, arms=arms)
@@ -124,8 +124,8 @@ async def test_every_kind_of_feedback_is_planned_as_it_runs(tmp_path: Path, kind
         assert arm.cost.cached <= sum(usage.cached for usage in reported)
 
 
-def test_a_yoked_session_without_a_whole_donor_is_not_played() -> None:
-    """Where donors end early, the sessions yoked to them take nothing, as in a run."""
+def test_incomplete_donor() -> None:
+    """Sessions yoked to incomplete donors make no requests, as in a run."""
     arms = [LADDER[0], {"name": "yoked", "feedback": TOLD["yoked"]}]
     full = experiment(turns=40, arms=arms, context={"policy": "all"}, model=SMALL_WINDOW)
     made = planned(full, advised=False)
@@ -134,26 +134,26 @@ def test_a_yoked_session_without_a_whole_donor_is_not_played() -> None:
 
 
 def shown(turn: Turn) -> int:
-    """Return how many past turns a request showed."""
+    """Return the number of past turns in a request."""
     return sum(last - first + 1 for first, last in turn.kept)
 
 
-def frame_tokens(session: Session) -> int:
-    """Return the tokens of the system message of a session."""
+def system_tokens(session: Session) -> int:
+    """Return the tokens of a session's system prompt."""
     return count_messages(session.window.counter, [session.task.system])
 
 
-def test_stateless_requests_share_their_frame_alone() -> None:
-    """Without a history no more is cached than the frame, in steps of 128 tokens."""
+def test_stateless_cache() -> None:
+    """Stateless requests share only the system prompt, cached in steps of 128 tokens."""
     made = experiment(context={"policy": "stateless"})
-    frame = frame_tokens(next(made.sessions()))
+    frame = system_tokens(next(made.sessions()))
     expense = planned(made).cost
     assert expense.cached == (expense.requests - 2) * (frame - frame % CACHE_STEP) > 0
     assert expense.prompt > expense.requests * (frame + REQUEST_TOKENS)
 
 
-def test_money_is_tokens_times_price() -> None:
-    """Each kind of token costs its price; without a cache all of the prompt costs the full one."""
+def test_cost() -> None:
+    """Cost is tokens times price, with and without a cache."""
     model = {"name": "m", "base_url": NOWHERE}
     made = planned(experiment(model=model, price=PRICE, arms=CLEAR), advised=False)
     for each in (made.cost, *(arm.cost for arm in made.arms)):
@@ -163,14 +163,14 @@ def test_money_is_tokens_times_price() -> None:
         assert each.usd_cached == pytest.approx(cached_price / 1e6)
 
 
-def test_a_known_model_has_its_list_price() -> None:
-    """Without a price of one's own, the list price of the model is taken."""
+def test_list_price() -> None:
+    """Without a price in the file, the list price of the model applies."""
     expense = planned(experiment(model={"name": "gpt-4o-mini"})).cost
     assert expense.usd == pytest.approx((expense.prompt * 0.15 + expense.completion * 0.6) / 1e6)
 
 
-def test_an_unknown_model_has_tokens_alone() -> None:
-    """Where no price is known, tokens are planned, money is null, and the plan says so."""
+def test_unknown_price() -> None:
+    """Without a known price, cost is None and the plan says how to set one."""
     made = planned(experiment(model={"name": "my-own-model", "base_url": NOWHERE}))
     assert made.cost.prompt > 0
     assert made.cost.usd is made.cost.usd_cached is None
@@ -178,8 +178,8 @@ def test_an_unknown_model_has_tokens_alone() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["grid", "article", "sparse"])
-async def test_samples_that_fit_are_those_that_a_run_shows(encoding: str) -> None:
-    """A run that shows all that fits shows as many turns as are planned to fit, give or take one."""
+async def test_fits_matches_run(encoding: str) -> None:
+    """The planned number of samples that fit equals that of a run, within one."""
     window = {"grid": 4_000, "article": 12_000, "sparse": 3_000}[encoding]
     made = experiment(
         turns=30,
@@ -194,8 +194,8 @@ async def test_samples_that_fit_are_those_that_a_run_shows(encoding: str) -> Non
     assert exposure.most_shown == max(map(shown, turns)) < 29
 
 
-def test_what_fits_beyond_the_session_is_reckoned() -> None:
-    """Where every turn fits, the window holds more of them in proportion to its size."""
+def test_fits_is_extrapolated() -> None:
+    """If all turns fit, the number that fit is extrapolated from their size."""
     wide = {"model": {"context_window": 100_000}}
     narrow = planned(experiment()).arms[0].context_use
     broad = planned(experiment(**wide)).arms[0].context_use
@@ -203,8 +203,8 @@ def test_what_fits_beyond_the_session_is_reckoned() -> None:
     assert broad.fits == pytest.approx(narrow.fits * 100 / 32, rel=0.05)
 
 
-def test_replies_of_a_stated_length_are_paid_and_remembered() -> None:
-    """Longer replies cost as many tokens as stated and take room from the samples."""
+def test_reply_tokens() -> None:
+    """Longer replies cost more and leave less room for samples."""
     made = experiment(streams=1)
     short, long = planned(made), planned(made, reply_tokens=300)
     assert long.cost.completion == pytest.approx(300 * 12, rel=0.01)
@@ -212,8 +212,8 @@ def test_replies_of_a_stated_length_are_paid_and_remembered() -> None:
     assert long.arms[0].context_use.fits < short.arms[0].context_use.fits / 2
 
 
-def test_the_article_in_one_window_cannot_show_learning() -> None:
-    """The plan of 21 samples with binary feedback says so and names a change that would help."""
+def test_infeasible_design() -> None:
+    """A design with too few samples in context is called infeasible, with advice."""
     small = {"task": {"encoding": "article", "size": 8}, "model": {"context_window": 7_000}}
     made = planned(experiment(turns=50, streams=5, arms=LADDER, **small))
     assert made.can_show is False
@@ -225,8 +225,8 @@ def test_the_article_in_one_window_cannot_show_learning() -> None:
     assert any("helps most" in said for said in plan_sentences(made))
 
 
-def test_revealed_labels_on_a_grid_can_show_learning() -> None:
-    """The plan of a grid with revealed labels says what is seen, and advises nothing."""
+def test_feasible_design() -> None:
+    """A feasible design is called feasible, without advice."""
     made = planned(experiment(turns=60, streams=8, arms=CLEAR, analysis={"effect": 0.3}))
     assert made.can_show
     assert "This design can show learning" in made.verdict
@@ -239,8 +239,8 @@ def test_revealed_labels_on_a_grid_can_show_learning() -> None:
     assert (found.effect_power >= 0.8) == (found.detectable <= 0.3)
 
 
-def test_a_difference_below_the_one_sought_shows_nothing() -> None:
-    """A design whose best reference learner stays below the named effect cannot show it."""
+def test_effect_of_interest_unreachable() -> None:
+    """A design whose reference learners stay below the effect of interest is infeasible."""
     made = experiment(turns=30, streams=6, arms=CLEAR, analysis={"effect": 0.99})
     more = planned(made, advised=False)
     assert more.detectability is not None
@@ -250,8 +250,8 @@ def test_a_difference_below_the_one_sought_shows_nothing() -> None:
     assert "difference of interest, 99 points" in more.verdict
 
 
-def test_every_control_that_learned_needs_is_planned_for() -> None:
-    """Arms that differ from the first in feedback alone, none or its own donor's, are its controls."""
+def test_controls() -> None:
+    """Controls differ from the first arm only in feedback: none, or yoked to that arm."""
     arms = [
         LADDER[0],
         {"name": "yoked", "feedback": TOLD["yoked"]},
@@ -267,15 +267,15 @@ def test_every_control_that_learned_needs_is_planned_for() -> None:
     assert any("must also beat 'none'" in said for said in plan_sentences(made))
 
 
-def test_one_arm_compares_nothing() -> None:
-    """With one arm there is no verdict, and the sentence says why."""
+def test_single_arm() -> None:
+    """A design with one arm has no verdict."""
     made = planned(experiment())
     assert made.can_show is None
     assert "one arm" in made.verdict
 
 
-def test_arms_of_two_models_are_no_matter_for_references() -> None:
-    """Where arms differ in the model alone, the plan states what is detectable and judges nothing."""
+def test_arms_that_differ_in_model() -> None:
+    """For arms that differ only in the model, feasibility is unknown."""
     arms = [{"name": "a", "model": {"name": "m", "base_url": NOWHERE}}, {"name": "b"}]
     made = planned(experiment(arms=arms, streams=6))
     assert made.can_show is None
@@ -284,8 +284,8 @@ def test_arms_of_two_models_are_no_matter_for_references() -> None:
     assert made.detectability.detectable is not None
 
 
-def test_a_context_that_is_full_early_shows_nothing() -> None:
-    """A design whose sessions end before their second half cannot show learning, and says when."""
+def test_context_full_early() -> None:
+    """A design whose context fills up before the second half is infeasible."""
     full = experiment(turns=40, arms=LADDER, context={"policy": "all"}, model=SMALL_WINDOW)
     made = planned(full, advised=False)
     assert made.can_show is False
@@ -295,16 +295,16 @@ def test_a_context_that_is_full_early_shows_nothing() -> None:
     assert json.dumps(as_json(made), allow_nan=False)
 
 
-def test_many_streams_are_scaled_up() -> None:
-    """Beyond eight streams, eight are played and counted for all, and the plan says so."""
+def test_many_streams() -> None:
+    """Beyond eight streams, eight are tried and scaled up."""
     few, many = planned(experiment(streams=8)), planned(experiment(streams=40))
     assert many.tried == 8
     assert many.cost.prompt == 5 * few.cost.prompt
     assert any("8 of 40 streams" in said for said in plan_sentences(many))
 
 
-def test_data_for_no_more_streams_are_enough() -> None:
-    """Where the data last for the streams of the design alone, these alone are played on trial."""
+def test_small_dataset() -> None:
+    """Trials use no more streams than the data set allows."""
     flowers = {"dataset": "iris", "encoding": "table"}
     long = {
         "turns": 147,
@@ -319,8 +319,8 @@ def test_data_for_no_more_streams_are_enough() -> None:
     assert planned(experiment(**lasting), advised=False).tried == 1
 
 
-def test_a_plan_is_always_the_same() -> None:
-    """Planning twice gives the same JSON, without a NaN in it."""
+def test_plan_json() -> None:
+    """Planning is deterministic, and its JSON contains no NaN."""
     first, second = (
         json.dumps(as_json(planned(experiment(arms=CLEAR, turns=30, streams=6))), allow_nan=False)
         for _ in range(2)
@@ -328,8 +328,8 @@ def test_a_plan_is_always_the_same() -> None:
     assert first == second
 
 
-def test_time_is_that_of_the_requests() -> None:
-    """A session asks one request after another; models of this process take no time."""
+def test_duration() -> None:
+    """Requests of a session run one after another; built-in models take no time."""
     model = {"name": "m", "base_url": NOWHERE}
     assert planned(experiment(model=model), latency_s=2.0).seconds == 24
     assert planned(experiment(model=model), latency_s=2.0, concurrency=1).seconds == 48
@@ -339,23 +339,23 @@ def test_time_is_that_of_the_requests() -> None:
 
 
 @given(lengths=st.lists(st.integers(0, 100), min_size=1), places=st.integers(1, 10))
-def test_a_makespan_lies_between_its_bounds(lengths: list[int], places: int) -> None:
-    """No schedule is shorter than its longest part or an even share, or longer than Graham's bound."""
+def test_makespan_bounds(lengths: list[int], places: int) -> None:
+    """A makespan is at least the longest job and an even share, and at most Graham's bound."""
     jobs = {("a", number): Job(length) for number, length in enumerate(lengths)}
     span, even = makespan(jobs, places), sum(lengths) / places
     assert max(*lengths, even) <= span <= even + max(lengths)
     assert makespan(jobs, 1) == sum(lengths)
 
 
-def test_a_session_waits_for_its_donor() -> None:
-    """A yoked session begins when its donor has ended, and takes no place before."""
+def test_makespan_with_donors() -> None:
+    """A yoked session starts after its donor and occupies no slot before."""
     jobs = {("y", 0): Job(3, ("d", 0)), ("d", 0): Job(5), ("n", 0): Job(4)}
     assert makespan(jobs, 1) == 12
     assert makespan(jobs, 2) == makespan(jobs, 9) == 8
 
 
-def test_the_tables_hold_what_is_planned() -> None:
-    """Every arm has its row in both tables, and money that is unknown is a dash."""
+def test_tables() -> None:
+    """Every arm has a row in both tables; unknown cost is a dash."""
     model = {"name": "my-own-model", "base_url": NOWHERE}
     made = planned(experiment(model=model, arms=CLEAR, streams=6), advised=False)
     console = Console(width=120, file=StringIO(), record=True)
@@ -366,21 +366,21 @@ def test_the_tables_hold_what_is_planned() -> None:
     assert " – " in text
 
 
-def test_durations_are_read_at_a_glance() -> None:
-    """A time is given in its two largest units."""
+def test_duration_format() -> None:
+    """Durations are shown in their two largest units."""
     assert [duration(each) for each in (0, 59.4, 60, 3599, 3600, 90_000)] == [
         *("0 s", "59 s", "1 min", "1 h 0 min", "1 h 0 min", "25 h 0 min")
     ]
 
 
-def test_what_cannot_be_played_is_refused() -> None:
-    """A window without room for a question is refused as `run` refuses it."""
+def test_window_too_small() -> None:
+    """A context window without room for a question is an error."""
     with pytest.raises(InputError, match="no room for one question"):
         planned(experiment(model={"context_window": 1_100}))
 
 
-def test_usage_counts_what_estimators_count() -> None:
-    """The first request of a session takes its frame, its question and the request's own tokens."""
+def test_first_request() -> None:
+    """The first request counts the system prompt, the question and the request overhead."""
     made = experiment(streams=1, turns=1)
     (session,) = made.sessions()
     counted = count_messages(

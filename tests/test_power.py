@@ -1,4 +1,4 @@
-"""The laws of power: exact where it is exact, and what is detectable is detected."""
+"""Tests of statistical power."""
 
 import numpy as np
 import pytest
@@ -17,18 +17,18 @@ from icl_loop.analysis.power import (
 RANDOM = np.random.default_rng(5)
 EACH_TEST = pytest.mark.parametrize("streams", [6, 8, 12, 13, 24])
 DETECTING = pytest.mark.parametrize("streams", [6, 8, 10, 13, 24])
-"""At 12 streams the same law takes twenty times as long."""
+"""Leaves out 12 streams, which take twenty times as long."""
 
 
-def test_the_formula_gives_published_values() -> None:
-    """The t test's power is that of Cohen's tables: .5 of a deviation, 34 pairs, 81 %."""
+def test_published_values() -> None:
+    """The formula reproduces Cohen's tables: d = 0.5 with 34 pairs has 81 % power."""
     assert power_by_formula(0.5, 1.0, 34) == pytest.approx(0.8078, abs=5e-4)
     assert power_by_formula(0.0, 1.0, 20) == pytest.approx(ALPHA)
 
 
 @pytest.mark.parametrize("streams", [5, 7, 12, 13, 20])
-def test_studies_are_judged_as_experiments_are(streams: int) -> None:
-    """A simulated study is significant exactly where the analysis of its differences says so."""
+def test_significance_matches_contrast(streams: int) -> None:
+    """A simulated study is significant exactly if its `Contrast` is."""
     studies = np.vstack([RANDOM.normal(0.6, 1, (100, streams)), np.zeros((1, streams))])
     alone = [
         Contrast.of(("a", "b"), dict(enumerate(study)), dict.fromkeys(range(streams), 0.0))
@@ -37,8 +37,8 @@ def test_studies_are_judged_as_experiments_are(streams: int) -> None:
     assert is_significant(studies).tolist() == [contrast.significant for contrast in alone]
 
 
-def test_five_streams_show_nothing() -> None:
-    """With fewer than six streams no difference, however large, is significant."""
+def test_fewer_than_six_streams() -> None:
+    """With fewer than six streams no difference is significant."""
     assert not is_significant(np.ones((1, 5))).any()
     assert power(1.0, 0.001, 5) == 0
     assert detectable(0.1, 5) is None
@@ -46,14 +46,14 @@ def test_five_streams_show_nothing() -> None:
 
 
 @EACH_TEST
-def test_nothing_is_found_where_nothing_is(streams: int) -> None:
-    """Without a difference a study finds one in 5 % of cases at most, but for chance."""
+def test_false_positive_rate(streams: int) -> None:
+    """Without a true difference at most 5 % of studies are significant."""
     assert is_significant(RANDOM.normal(0, 1, (4_000, streams))).mean() <= ALPHA + 0.012
 
 
 @DETECTING
-def test_what_is_detectable_is_detected(streams: int) -> None:
-    """The least detectable difference has a power of 80 %; a tenth less has not, more has more."""
+def test_detectable(streams: int) -> None:
+    """The detectable difference has 80 % power; smaller ones have less."""
     least = detectable(0.2, streams)
     assert least is not None
     assert power(least, 0.2, streams) >= POWER > power(0.9 * least, 0.2, streams)
@@ -61,29 +61,29 @@ def test_what_is_detectable_is_detected(streams: int) -> None:
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.4, 0.8])
-def test_formula_and_simulation_agree(effect: float) -> None:
-    """Where the t test decides, simulated studies find what the formula says, within 2.5 points."""
+def test_formula_matches_simulation(effect: float) -> None:
+    """Where the t test decides, simulation and formula agree within 2.5 points."""
     simulated, formula = (by(effect, 1.0, 16) for by in (power_by_simulation, power_by_formula))
     assert simulated == pytest.approx(formula, abs=0.025)
 
 
-def test_the_sign_flip_test_needs_a_little_more() -> None:
-    """The exact test detects no less than the t test allows, at eight streams."""
+def test_sign_flip_is_less_powerful() -> None:
+    """With eight streams the sign-flip test needs a larger difference than the t test."""
     flipped, student = detectable(0.1, 8), detectable_by_formula(0.1, 8)
     assert flipped is not None
     assert student is not None
     assert student <= flipped < 1.2 * student
 
 
-def test_one_least_difference_before_and_after() -> None:
-    """What planning calls detectable by the t test is what the analysis calls so of that deviation."""
+def test_detectable_matches_analysis() -> None:
+    """Planning and analysis give the same detectable difference for the same deviation."""
     values = RANDOM.normal(0.1, 0.05, 15)
     planned = detectable_by_formula(float(values.std(ddof=1)), 15)
     assert planned == pytest.approx(least_detectable(values), rel=1e-3)
 
 
-def test_deviation_has_two_parts() -> None:
-    """Sessions deviate by their own spread and by the chance of each turn, which more turns lessen."""
+def test_deviation_of_difference() -> None:
+    """The deviation combines spread between sessions and binomial noise, which falls with turns."""
     assert deviation_of_difference(0.5, 0.5, 100) == pytest.approx(np.sqrt(0.005))
     assert deviation_of_difference(0.5, 0.5, 10**9, spread=0.1) == pytest.approx(np.sqrt(0.02))
     own = RANDOM.normal(0.4, 0.1, (100_000, 2)).clip(0, 1)
@@ -92,8 +92,8 @@ def test_deviation_has_two_parts() -> None:
     assert deviation_of_difference(0.4, 0.4, 50, spread=0.1) == pytest.approx(simulated, rel=0.02)
 
 
-def test_a_deviation_of_nothing_is_no_division_by_it() -> None:
-    """Differences that are all alike are found if they are any."""
+def test_zero_deviation() -> None:
+    """With zero deviation, any nonzero difference is detected."""
     assert power_by_formula(0.1, 0.0, 20) == 1
     assert power_by_formula(0.0, 0.0, 20) == 0
     assert is_significant(np.full((1, 20), 0.1)).all()

@@ -1,4 +1,4 @@
-"""The README and its first pages tell the truth: examples run, commands exist, links lead somewhere."""
+"""Tests of the README and its guides: examples run, commands exist, links work."""
 
 import re
 from pathlib import Path
@@ -25,16 +25,16 @@ LINKS = sorted(
 )
 
 
-def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Python example runs as it stands and leaves the picture that it names."""
+def test_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python example runs and writes its image."""
     (example,) = re.findall(r"```python\n(.*?)```", "".join(TEXT.values()), re.DOTALL)
     monkeypatch.chdir(tmp_path)
-    exec(compile(example, "python.md", "exec"), {"__name__": "__main__"})  # noqa: S102  our own words
+    exec(compile(example, "python.md", "exec"), {"__name__": "__main__"})  # noqa: S102  our own example
     assert (tmp_path / "parrot.png").stat().st_size > 10_000
 
 
-def test_the_commands_exist() -> None:
-    """Every `icl-loop` command that the pages show is one."""
+def test_commands_exist() -> None:
+    """Every `icl-loop` command on these pages exists."""
     shown = set(re.findall(r"icl-loop (\w+) ", "".join(TEXT.values())))
     known = {command.name or command.callback.__name__ for command in app.registered_commands}  # type: ignore[union-attr]  # each has one
     assert shown
@@ -42,13 +42,13 @@ def test_the_commands_exist() -> None:
 
 
 @pytest.mark.parametrize(("page", "link"), LINKS)
-def test_the_links_lead_somewhere(page: str, link: str) -> None:
-    """Every relative link of a page names a file of the project."""
+def test_links(page: str, link: str) -> None:
+    """Every relative link points to an existing file."""
     assert (ROOT / page).parent.joinpath(link).exists()
 
 
-async def test_turns_not_saved_make_the_same_frame(tmp_path: Path) -> None:
-    """A frame of turns just played equals that of their transcript, but for path and names."""
+async def test_tabulate(tmp_path: Path) -> None:
+    """Turns in memory and saved turns give the same frame, except for path and latency."""
     chosen = session(8, model="simulated/chance")
     table = tabulate({("feedback", 0): await played(chosen)}, chance=0.1, experiment="small")
 

@@ -1,4 +1,4 @@
-"""The laws of spending: every request is paid once, and a cache saves what it serves."""
+"""Tests of usage and cost."""
 
 import asyncio
 import re
@@ -20,19 +20,19 @@ PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
 
 
 def run(folder: Path, **changes: Any) -> Path:  # noqa: ANN401  any setting of an experiment file
-    """Play a small experiment and return its folder."""
+    """Run a small experiment and return its folder."""
     asyncio.run(Run(experiment(**changes), folder).play())
     return folder / "small"
 
 
 def spent(folder: Path, price: PriceSettings | None = None) -> Spending:
-    """Return what the only arm took."""
+    """Return the spending of the only arm."""
     (one,) = spending(frame([folder]), price)
     return one
 
 
-def test_every_request_is_counted(tmp_path: Path) -> None:
-    """Turns, notes and probes are all requests, with their own tokens."""
+def test_all_requests_counted(tmp_path: Path) -> None:
+    """Turns, notes and probes all count as requests."""
     folder = run(
         tmp_path,
         context={"policy": "notes(4, 50)"},
@@ -48,8 +48,8 @@ def test_every_request_is_counted(tmp_path: Path) -> None:
     assert took.prefix == sum(event.prefix or 0 for event in events)
 
 
-def test_shared_turns_are_paid_by_the_parent(tmp_path: Path) -> None:
-    """Turns, notes and probes that a branch shares are no requests of its own, at its own price."""
+def test_branch_counts_own_requests(tmp_path: Path) -> None:
+    """A branch pays only for its own requests, not for those shared with its parent."""
     folder = run(tmp_path, context={"policy": "notes(4, 50)"}, probes={"at": [6, 9], "count": 3})
     made = branches(sorted(folder.glob("*.jsonl")), 7)
     asyncio.run(Run(made, tmp_path).play())
@@ -66,8 +66,8 @@ def test_shared_turns_are_paid_by_the_parent(tmp_path: Path) -> None:
     assert spent(branch).prompt == both[1].prompt == sum(own)
 
 
-def test_replies_read_again_are_paid_by_their_source(tmp_path: Path) -> None:
-    """Rescoring takes no request, no token and no money."""
+def test_rescoring_is_free(tmp_path: Path) -> None:
+    """Rescored sessions have no requests, tokens or cost."""
     done = [
         rescore(path, ["answers.rule=strict"]) for path in sorted(run(tmp_path).glob("*.jsonl"))
     ]
@@ -76,8 +76,8 @@ def test_replies_read_again_are_paid_by_their_source(tmp_path: Path) -> None:
     assert took.prefix is took.prefix_share is None
 
 
-def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:
-    """With a prefix cache each token that it serves costs the cached price, and no other does."""
+def test_cached_price(tmp_path: Path) -> None:
+    """Tokens in the prefix cost the cached price, all others the full one."""
     took = spent(run(tmp_path), PRICE)
     assert took.prefix is not None
     assert took.usd is not None
@@ -86,16 +86,16 @@ def test_a_cache_saves_what_it_serves(tmp_path: Path) -> None:
     assert took.usd_reported == pytest.approx(took.usd - 1.5e-6 * took.cached)
 
 
-def test_a_model_of_ours_costs_nothing_that_is_known(tmp_path: Path) -> None:
-    """Without a price no dollars are named; the share that a cache could serve is."""
+def test_unknown_price(tmp_path: Path) -> None:
+    """Without a price the cost is unknown; the cacheable share is not."""
     took = spent(run(tmp_path))
     assert took.usd is took.usd_prefix is None
     assert took.prefix_share is not None
     assert 0 < took.prefix_share < 1
 
 
-def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
-    """A session's own model is priced as its provider lists it."""
+def test_list_price(tmp_path: Path) -> None:
+    """Without a given price, the list price of the model applies."""
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
         path.write_text(
@@ -109,13 +109,13 @@ def test_a_list_price_is_found_by_the_model(tmp_path: Path) -> None:
     assert 0 < took.usd_prefix < took.usd
 
 
-def test_what_was_not_measured_does_not_lower_the_share(tmp_path: Path) -> None:
-    """The share that a cache could serve is taken of the requests whose prefix is known."""
+def test_share_of_measured_requests(tmp_path: Path) -> None:
+    """The cacheable share refers only to requests with a recorded prefix."""
     folder = run(tmp_path, probes={"at": [6], "count": 3})
     whole = spent(folder)
     for path in folder.glob("*.jsonl"):
         head, *lines = without_checksum(path.read_text()).splitlines(keepends=True)
-        lines = [_reported(line) for line in lines]
+        lines = [_with_reported_usage(line) for line in lines]
         lines[0] = re.sub(r'"(counted|prefix)":\d+,', "", lines[0])
         path.write_text("".join([head, *lines]))
     took = spent(folder)
@@ -126,14 +126,14 @@ def test_what_was_not_measured_does_not_lower_the_share(tmp_path: Path) -> None:
     assert took.prefix_share == pytest.approx((took.prefix or 0) / took.measured)
 
 
-def _reported(line: str) -> str:
-    """Return the line of a request as if an endpoint had counted its tokens as we do."""
+def _with_reported_usage(line: str) -> str:
+    """Return a line with our token count in place of the reported usage."""
     counted = re.search(r'"counted":(\d+)', line)
     return line.replace('"prompt":0', f'"prompt":{counted[1] if counted else 2_000}')
 
 
-def test_sessions_saved_without_prefixes_say_so(tmp_path: Path) -> None:
-    """Where no prefix was recorded, none is made up."""
+def test_no_recorded_prefixes(tmp_path: Path) -> None:
+    """Without recorded prefixes, the prefix and its cost are None."""
     folder = run(tmp_path)
     for path in folder.glob("*.jsonl"):
         text = without_checksum(path.read_text())
