@@ -268,6 +268,7 @@ def test_version_1_is_neither_resumed_nor_verified(icl_loop: Command) -> None:
     with pytest.raises(TranscriptError, match=r"none-0\.jsonl has version 1"):
         asyncio.run(verify(read(path)))
     assert icl_loop("replay", "--verify", path).returncode == 2
+    assert icl_loop("what-if", path, "--policy", "last(5)").returncode == 2
 
 
 def rescored(path: Path) -> None:

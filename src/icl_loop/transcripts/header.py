@@ -143,9 +143,9 @@ class Header(Line):
         """Raise TranscriptError unless the session has the current version of the format."""
         if self.version != FORMAT_VERSION:
             raise TranscriptError(
-                f"{where} has version {self.version} of the transcript format, which can be"
-                " analysed and plotted, but not resumed, verified, branched or rescored (that takes"
-                f" version {FORMAT_VERSION})"
+                f"{where} has version {self.version} of the transcript format: it can be analysed,"
+                " plotted and exported, but resuming, verifying, branching, rescoring and what-if"
+                f" need version {FORMAT_VERSION}"
             )
 
 

@@ -96,6 +96,7 @@ def _history(transcript: Transcript, events: tuple[Event, ...] = ()) -> History:
 def _session(transcript: Transcript) -> Session:
     """Return the session that was played, under its source's settings if it is rescored."""
     header = transcript.header
+    header.check_version(transcript.path)
     try:
         settings = Settings.model_validate((header.source or header).settings)
     except ValidationError as error:
