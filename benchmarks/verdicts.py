@@ -1,8 +1,8 @@
-"""How often the verdict is wrong, by simulated studies through the code that users call.
+"""Measure how often the verdict is wrong, with simulated studies.
 
-Every study is a frame of two arms, 8 streams of 200 turns, and goes through `conclude`. In the null
-studies both arms answer in the same way, so that "learned" is always wrong. Takes about two
-minutes on two cores.
+A study has two arms and 8 streams of 200 turns and is judged by `conclude`. In the null studies both arms
+follow the same model, so "learned" is always wrong. Exits with 1 if a rate is outside its accepted range.
+Takes about two minutes on two cores.
 
     python benchmarks/verdicts.py [--studies N]
 """
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from multiprocessing import get_context
 
 import numpy as np
@@ -26,32 +27,32 @@ from icl_loop.analysis import STOP_AT, Conclusion, Contrast, conclude, e_process
 
 ARMS, STREAMS, TURNS, CLASSES = ("feedback", "yoked"), 8, 200, 10
 SEED = 20230315
-LOOKS = 20
+MOST_STREAMS = 20
 PROCESSES, PART = 2, 250
 
 Floats = NDArray[np.float64]
 Answers = NDArray[np.bool_]
 """Whether each answer was right, shape (studies, arms, streams, turns)."""
 SimulatedModel = Callable[[np.random.Generator, tuple[int, int, int]], Answers]
-"""From a generator and (studies, arms, streams) to answers."""
+"""A function from a generator and (studies, arms, streams) to answers."""
 
 
 # ---- simulated models ------------------------------------------------------------------------
 
 
-def below(rng: np.random.Generator, shape: tuple[int, int, int], p: Floats) -> Answers:
-    """Be right with these probabilities, each turn by itself."""
+def draw(rng: np.random.Generator, shape: tuple[int, int, int], p: Floats) -> Answers:
+    """Return answers that are right with these probabilities, independently in every turn."""
     right: Answers = rng.random((*shape, TURNS)) < p
     return right
 
 
-def guessing(rng: np.random.Generator, shape: tuple[int, int, int], p: float) -> Answers:
-    """Be right with one probability, each turn by itself."""
-    return below(rng, shape, np.asarray(p))
+def constant(rng: np.random.Generator, shape: tuple[int, int, int], p: float) -> Answers:
+    """Return answers with a constant accuracy."""
+    return draw(rng, shape, np.asarray(p))
 
 
-def wander(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
-    """Return Ornstein-Uhlenbeck paths about 0 that forget over 50 turns, one a session."""
+def drift(rng: np.random.Generator, shape: tuple[int, ...], deviation: float) -> Floats:
+    """Return an Ornstein-Uhlenbeck path around 0 per session, with a time constant of 50 turns."""
     keep = np.exp(-1 / 50)
     paths = np.empty((*shape, TURNS))
     paths[..., 0] = rng.normal(size=shape)
@@ -69,21 +70,21 @@ def drifting(
     *,
     shared: bool = False,
 ) -> Answers:
-    """Be right with a probability that wanders within a session; `shared` by the arms of a stream."""
-    paths = wander(rng, (shape[0], 1, shape[2]) if shared else shape, deviation)
-    return below(rng, shape, expit(logit(p) + paths))
+    """Return answers whose accuracy drifts, independently per session or `shared` by the arms of a stream."""
+    paths = drift(rng, (shape[0], 1, shape[2]) if shared else shape, deviation)
+    return draw(rng, shape, expit(logit(p) + paths))
 
 
-def counting(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
-    """Answer a label that has not yet come in its balanced block of ten: right in 29 %."""
+def label_counter(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
+    """Guess among the labels left in each balanced block of ten, which is right in 29 % of turns."""
     left = CLASSES - np.arange(TURNS) % CLASSES
-    return below(rng, shape, 1 / left)
+    return draw(rng, shape, 1 / left)
 
 
-def staying(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
-    """Stay with an answer that was said to be right, shift from one that was not.
+def win_stay_lose_shift(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
+    """Repeat an answer called right and change one called wrong.
 
-    The first arm is told the truth, the second what the first was told on the next stream.
+    The second arm gets the feedback of the first on another stream.
     """
     labels = np.broadcast_to(
         rng.integers(CLASSES, size=(shape[0], 1, shape[2], TURNS)), (*shape, TURNS)
@@ -99,27 +100,27 @@ def staying(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
     return right
 
 
-def breaking(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
-    """Break the format in 30 % of the turns, in spells; be right in 30 % of the others."""
-    broken = wander(rng, shape, 1.0) > 0.5244
-    return below(rng, shape, np.where(broken, 0.0, 0.3))
+def format_breaker(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
+    """Return answers unparsed in 30 % of turns, in clusters, and right in 30 % of the others."""
+    broken = drift(rng, shape, 1.0) > 0.5244
+    return draw(rng, shape, np.where(broken, 0.0, 0.3))
 
 
 def collapsing(rng: np.random.Generator, shape: tuple[int, int, int]) -> Answers:
-    """Be right in 40 %; in half of the sessions only in 10 % from a random turn on."""
+    """Return answers right in 40 % of turns; half of the sessions drop to 10 % at a random turn."""
     onset = rng.integers(2 * TURNS, size=shape)[..., None]
-    return below(rng, shape, np.where(np.arange(TURNS) < onset, 0.4, 0.1))
+    return draw(rng, shape, np.where(np.arange(TURNS) < onset, 0.4, 0.1))
 
 
 NULLS: dict[str, SimulatedModel] = {
-    "chance": partial(guessing, p=0.1),
-    "constant accuracy 20 %": partial(guessing, p=0.2),
+    "chance": partial(constant, p=0.1),
+    "constant accuracy 20 %": partial(constant, p=0.2),
     "drifting, arms apart": drifting,
     "drifting, shared by stream": partial(drifting, shared=True),
     "drifting, mildly": partial(drifting, deviation=0.25),
-    "label counter": counting,
-    "win-stay lose-shift": staying,
-    "format breaker": breaking,
+    "label counter": label_counter,
+    "win-stay lose-shift": win_stay_lose_shift,
+    "format breaker": format_breaker,
     "collapsing": collapsing,
 }
 
@@ -130,14 +131,14 @@ def learning(
     ends: tuple[float, float],
     deviation: float,
 ) -> Answers:
-    """Rise from 20 % to an end of its own in each arm, wandering about the line."""
+    """Return answers whose accuracy rises from 20 % to a different end in each arm, with drift."""
     line = np.linspace(0.2, np.array(ends), TURNS, axis=-1)[None, :, None, :]
-    paths = wander(rng, shape, deviation)
-    return below(rng, shape, expit(logit(line) + paths))
+    paths = drift(rng, shape, deviation)
+    return draw(rng, shape, expit(logit(line) + paths))
 
 
 def true_effect(ends: tuple[float, float], deviation: float) -> float:
-    """Return the expected difference of late accuracies, the wander integrated out."""
+    """Return the expected difference in late accuracy, averaged over the drift."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(60)
     line = np.linspace(0.2, np.array(ends), TURNS, axis=-1)[:, TURNS // 2 :]
     right = expit(logit(line)[..., None] + deviation * nodes) @ weights / weights.sum()
@@ -148,8 +149,8 @@ def true_effect(ends: tuple[float, float], deviation: float) -> float:
 # ---- studies -----------------------------------------------------------------------------
 
 
-def skeleton(streams: int) -> pl.DataFrame:
-    """Return the frame of a study without its answers."""
+def frame_without_answers(streams: int) -> pl.DataFrame:
+    """Return the frame of a study without the column `correct`."""
     sessions = [(f"{arm}-{stream}", arm, stream) for arm in ARMS for stream in range(streams)]
     return (
         pl.DataFrame(sessions, schema=["path", "arm", "stream"], orient="row")
@@ -165,20 +166,20 @@ def skeleton(streams: int) -> pl.DataFrame:
 
 
 def conclusions(answers: Answers) -> Iterator[Conclusion]:
-    """Yield the conclusion of every study."""
-    study = skeleton(answers.shape[2])
+    """Yield the conclusion about each study."""
+    study = frame_without_answers(answers.shape[2])
     for right in answers:
         turns = study.with_columns(correct=pl.Series(right.reshape(-1)))
         yield conclude(turns, ("feedback", "yoked"))
 
 
-def generator(what: str, part: int) -> np.random.Generator:
-    """Return the generator of one part of one table row."""
-    return np.random.default_rng([SEED, part, *what.encode()])
+def generator(name: str, part: int) -> np.random.Generator:
+    """Return the random generator for one part of a row."""
+    return np.random.default_rng([SEED, part, *name.encode()])
 
 
-def alarms(name: str, studies: int, part: int, streams: int = STREAMS) -> dict[str, float]:
-    """Return how often a null participant is said to have learned, and how often p < 0.05."""
+def false_positives(name: str, studies: int, part: int, streams: int = STREAMS) -> dict[str, float]:
+    """Return how often a null model is said to have learned, and how often p < 0.05."""
     answers = NULLS[name](generator(f"{name}{streams}", part), (studies, 2, streams))
     found = list(conclusions(answers))
     return {
@@ -190,7 +191,7 @@ def alarms(name: str, studies: int, part: int, streams: int = STREAMS) -> dict[s
 def effects(
     ends: tuple[float, float], deviation: float, studies: int, part: int
 ) -> dict[str, float]:
-    """Return coverage, power and equivalence where one arm rises higher."""
+    """Return coverage, power and mean detectable difference if one arm rises higher."""
     rng = generator(f"{ends}{deviation}", part)
     found = list(conclusions(learning(rng, (studies, 2, STREAMS), ends, deviation)))
     true = true_effect(ends, deviation)
@@ -203,19 +204,19 @@ def effects(
     }
 
 
-def margins(studies: int, part: int) -> dict[str, float]:
-    """Return how often arms that differ by the margin of equivalence are called equivalent."""
+def false_equivalence(studies: int, part: int) -> dict[str, float]:
+    """Return how often arms that differ by exactly the equivalence margin are called equivalent."""
     rng = generator("margin", part)
     chances = np.array([0.25, 0.20])[:, None, None]
-    right = below(rng, (studies, 2, STREAMS), chances)
+    right = draw(rng, (studies, 2, STREAMS), chances)
     found = [each.verdict == "equivalent" for each in conclusions(right)]
     return {"equivalent": float(np.mean(found))}
 
 
-def looks(studies: int, part: int) -> dict[str, float]:
-    """Return how often 20 looks at the e-process of a drifting null see 20, after each stream."""
+def false_stops(studies: int, part: int) -> dict[str, float]:
+    """Return how often the e-process of a null model reaches 20 within 20 streams."""
     seen = [
-        NULLS[name](generator(f"looks {name}", part), (studies, 2, LOOKS))[..., TURNS // 2 :]
+        NULLS[name](generator(f"looks {name}", part), (studies, 2, MOST_STREAMS))[..., TURNS // 2 :]
         for name in ("constant accuracy 20 %", "drifting, arms apart")
     ]
     late = np.concatenate(seen).mean(axis=-1)
@@ -223,10 +224,10 @@ def looks(studies: int, part: int) -> dict[str, float]:
     return {"stopped": float(np.mean(np.array(peaks) >= STOP_AT))}
 
 
-def early(studies: int, part: int) -> dict[str, float]:
-    """Return how often a drifting null stops early, or is said to have learned at the end."""
+def false_positives_with_stopping(studies: int, part: int) -> dict[str, float]:
+    """Return how often a null model stops early or is said to have learned after 20 streams."""
     name = "drifting, arms apart"
-    answers = NULLS[name](generator(f"early {name}", part), (studies, 2, LOOKS))
+    answers = NULLS[name](generator(f"early {name}", part), (studies, 2, MOST_STREAMS))
     found = [_primary(each) for each in conclusions(answers)]
     return {"learned": float(np.mean([each.e_value >= STOP_AT or each.above for each in found]))}
 
@@ -237,99 +238,105 @@ def _primary(conclusion: Conclusion) -> Contrast:
     return conclusion.primary
 
 
-# ---- the table ---------------------------------------------------------------------------
+# ---- the tables --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A rate that was measured, and the range it is accepted in."""
+class Rate:
+    """A measured share of studies and its accepted range."""
 
-    what: str
-    rate: float
-    low: float
-    high: float
+    share: float
     studies: int
+    low: float = 0.0
+    high: float = 0.07
 
     @property
     def passes(self) -> bool:
-        """Whether the rate is in its range."""
-        return self.low <= self.rate <= self.high
+        """Whether the share is in the accepted range."""
+        return self.low <= self.share <= self.high
 
     def __str__(self) -> str:
-        error = 100 * np.sqrt(self.rate * (1 - self.rate) / self.studies)
-        return (
-            f"| {self.what} | {100 * self.rate:.1f} ± {error:.1f} | {100 * self.low:.0f} to"
-            f" {100 * self.high:.0f} | {'PASS' if self.passes else 'FAIL'} |"
-        )
+        error = 100 * np.sqrt(self.share * (1 - self.share) / self.studies)
+        return f"{100 * self.share:.1f} ± {error:.1f}" + ("" if self.passes else " FAIL")
 
 
-MANY = "drifting, arms apart, 20 streams (t test)"
+TWENTY = "drifting, arms apart, 20 streams (t test)"
+MILD, WIDE = "40 % against 25 %, mild drift", "40 % against 25 %, strong drift"
 Job = Callable[[int, int], dict[str, float]]
 
 
 def jobs() -> dict[str, Job]:
-    """Return what is simulated, each a function of a number of studies and a part."""
-    mild = 0.25
+    """Return the simulations: functions of a number of studies and a part number."""
     return {
-        **{name: partial(alarms, name) for name in NULLS},
-        "rising to 40 % against 25 %, wandering mildly": partial(effects, (0.40, 0.25), mild),
-        "rising to 40 % against 25 %, wandering widely": partial(effects, (0.40, 0.25), 1.0),
-        MANY: partial(alarms, "drifting, arms apart", streams=20),
-        "25 % against 20 %": margins,
-        "e-process": looks,
-        "early": early,
+        **{name: partial(false_positives, name) for name in NULLS},
+        TWENTY: partial(false_positives, "drifting, arms apart", streams=20),
+        MILD: partial(effects, (0.40, 0.25), 0.25),
+        WIDE: partial(effects, (0.40, 0.25), 1.0),
+        "margin": false_equivalence,
+        "e-process": false_stops,
+        "early stopping": false_positives_with_stopping,
     }
 
 
-def rows(measured: dict[str, dict[str, float]], studies: int) -> Iterator[Row]:
-    """Yield the rows of the table."""
-    for name in (*NULLS, MANY):
-        found = measured[name]
-        yield Row(f'{name}: "learned"', found["learned"], 0, 0.07, studies)
-        yield Row(f"{name}: p < 0.05, either way", found["significant"], 0, 0.07, studies)
-    mild, wide = (name for name in measured if name.startswith("rising"))
-    for name in (mild, wide):
-        covered = measured[name]["coverage"]
-        yield Row(f"{name}: 95 % interval covers", covered, 0.93, 0.97, studies)
-    yield Row(f'{mild}: "learned"', measured[mild]["learned"], 0.80, 1, studies)
-    equal = measured["25 % against 20 %"]["equivalent"]
-    yield Row('25 % against 20 %: "equivalent" within 5 points', equal, 0, 0.07, studies)
-    stopped = measured["e-process"]["stopped"]
-    yield Row(f"e-process of nulls: 20 within {LOOKS} looks", stopped, 0, 0.05, 2 * studies)
-    said = measured["early"]["learned"]
-    yield Row(f'drifting, stopped early or {LOOKS} streams: "learned"', said, 0, 0.07, studies)
-
-
-def main() -> int:
-    """Print the table; return 1 if a rate is out of its range."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=1_000, help="of each kind")
-    asked = parser.parse_args()
-    start = time.perf_counter()
-    measured = simulate(asked.studies)
-    table = list(rows(measured, asked.studies))
-    print("| what | % of studies ± s.e. | accepted | |\n| --- | --- | --- | --- |")
-    print(*table, sep="\n")
-    detectable = measured["rising to 40 % against 25 %, wandering mildly"]["detectable"]
-    true = true_effect((0.40, 0.25), 0.25)
-    print(f"\nmean detectable difference {100 * detectable:.1f} points, true {100 * true:.1f}")
-    print(f"{asked.studies} studies of each kind in {time.perf_counter() - start:.0f} s")
-    return 0 if all(row.passes for row in table) else 1
-
-
 def simulate(studies: int) -> dict[str, dict[str, float]]:
-    """Return what was measured of each kind, in parts that are played side by side."""
+    """Return the results of every simulation, computed in parallel parts."""
     parts = max(1, studies // PART)
     with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
-        playing = {
+        futures = {
             name: [pool.submit(job, studies // parts, part) for part in range(parts)]
             for name, job in jobs().items()
         }
-        return {name: _mean([part.result() for part in done]) for name, done in playing.items()}
+        return {name: _mean([part.result() for part in done]) for name, done in futures.items()}
 
 
 def _mean(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: float(np.mean([part[key] for part in parts])) for key in parts[0]}
+
+
+def null_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str, list[Rate]]:
+    """Return the false-positive rates of every null model: "learned", and p < 0.05."""
+    return {
+        name: [Rate(measured[name][key], studies) for key in ("learned", "significant")]
+        for name in (*NULLS, TWENTY)
+    }
+
+
+def other_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str, Rate]:
+    """Return coverage, power and the error rates of equivalence and early stopping."""
+    stopped = measured["early stopping"]["learned"]
+    return {
+        f"{MILD}: 95 % interval covers": Rate(measured[MILD]["coverage"], studies, 0.93, 0.97),
+        f"{WIDE}: 95 % interval covers": Rate(measured[WIDE]["coverage"], studies, 0.93, 0.97),
+        f'{MILD}: "learned"': Rate(measured[MILD]["learned"], studies, 0.80, 1),
+        '25 % against 20 %: "equivalent"': Rate(measured["margin"]["equivalent"], studies),
+        f"null models: e-process reaches {STOP_AT:.0f} within {MOST_STREAMS} streams": Rate(
+            measured["e-process"]["stopped"], 2 * studies, 0, 0.05
+        ),
+        f'drifting, up to {MOST_STREAMS} streams with early stopping: "learned"': Rate(
+            stopped, studies
+        ),
+    }
+
+
+def main() -> int:
+    """Print the tables; return 1 if a rate is outside its range."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=int, default=1_000, help="number of studies per row")
+    studies = parser.parse_args().studies
+    start = time.perf_counter()
+    measured = simulate(studies)
+    nulls, others = null_rates(measured, studies), other_rates(measured, studies)
+    print("% of studies ± standard error\n")
+    print('| null model | "learned" | p < 0.05 |\n| --- | --- | --- |')
+    for name, (learned, significant) in nulls.items():
+        print(f"| {name} | {learned} | {significant} |")
+    print("\n| study | measured | accepted |\n| --- | --- | --- |")
+    for name, rate in others.items():
+        print(f"| {name} | {rate} | {100 * rate.low:.0f} to {100 * rate.high:.0f} |")
+    detectable, true = measured[MILD]["detectable"], true_effect((0.40, 0.25), 0.25)
+    print(f"\nmean detectable difference {100 * detectable:.1f} points, true {100 * true:.1f}")
+    print(f"{studies} studies per row in {time.perf_counter() - start:.0f} s")
+    return 0 if all(rate.passes for rate in (*chain(*nulls.values()), *others.values())) else 1
 
 
 if __name__ == "__main__":
