@@ -23,7 +23,8 @@ import polars as pl
 from numpy.typing import NDArray
 from scipy.special import expit, logit
 
-from icl_loop.analysis import STOP_AT, Conclusion, Contrast, conclude, e_process
+from icl_loop.analysis import Conclusion, Contrast, conclude
+from icl_loop.analysis.contrasts import STOP_AT, e_process
 
 ARMS, STREAMS, TURNS, CLASSES = ("feedback", "yoked"), 8, 200, 10
 SEED = 20230315

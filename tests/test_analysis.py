@@ -20,23 +20,23 @@ from builders import experiment, without_checksum
 from icl_loop.analysis import (
     Estimate,
     arm_curves,
-    as_json,
     checkpoints,
-    find,
     frame,
-    note_usage,
     notes,
     probes,
     session_curves,
     summarise,
     warnings,
 )
+from icl_loop.analysis.curves import summary_fields
+from icl_loop.analysis.side_requests import note_usage
 from icl_loop.context import to_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, line_fields, read
+from icl_loop.transcripts.files import find
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
@@ -479,7 +479,7 @@ def test_summary_json(sessions: list[list[bool]], planned: int) -> None:
     sessions = [each[:planned] for each in sessions]
     data = [session(each, stream=k, turns=planned) for k, each in enumerate(sessions)]
     [summary] = summarise(framed(*data))
-    fields = as_json(summary)
+    fields = summary_fields(summary)
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert (fields["late"] is None) == (summary.late.sessions == 0)
     assert (fields["late_ci"] is None) == (summary.late.sessions < 2)

@@ -11,12 +11,13 @@ from polars.testing import assert_frame_equal
 
 from builders import experiment
 from command_line import Command
-from icl_loop.analysis import find, frame, nearest_pictures, notes, probes, sessions
+from icl_loop.analysis import frame, nearest_pictures, notes, probes, sessions
 from icl_loop.analysis.side_requests import side_requests
 from icl_loop.analysis.spending import spending
 from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
+from icl_loop.transcripts.files import find
 from icl_loop.transcripts.loading import SavedSessions
 from icl_loop.transcripts.tables import TABLES, beside
 

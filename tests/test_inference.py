@@ -21,21 +21,21 @@ from icl_loop.analysis import (
     Contrast,
     conclude,
     conclude_each,
-    e_process,
     frame,
-    holm,
-    joined,
     sentence,
     sessions,
 )
 from icl_loop.analysis.contrasts import (
     DRAWS,
+    e_process,
+    holm,
     is_equivalent,
     least_detectable,
     sign_flip,
     t_interval,
     t_test,
 )
+from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME, SESSION_SCHEMA
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
@@ -612,7 +612,7 @@ def test_conclusion_json(
     late = dict(zip(("feedback", "yoked", "none"), zip(*triples, strict=True), strict=True))
     turns = played(late, turns=20)
     found = conclude(turns, primary, settings_of({arm: FULL[arm] for arm in late}))
-    fields = joined([found])
+    fields = conclusions_fields([found])
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert fields.keys() == {
         *("experiment", "primary", "needed", "secondary", "ladder", "sentence", "warnings"),
@@ -624,7 +624,7 @@ def test_several_experiments_as_json() -> None:
     """JSON of several experiments has an entry for each and prefixes every warning."""
     one = played({"feedback": HIGH, "yoked": LOW})
     found = conclude_each(pl.concat([one, one.with_columns(experiment=pl.lit("other"))]))
-    fields = joined(found)
+    fields = conclusions_fields(found)
     assert [each["experiment"] for each in fields["experiments"]] == ["small", "other"]
     assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
 

@@ -13,17 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import experiment, without_checksum
-from icl_loop.analysis import (
-    confusion,
+from icl_loop.analysis import confusion, frame, measure, nearest_pictures
+from icl_loop.analysis.image_neighbours import nearest_shown
+from icl_loop.analysis.metrics import (
     equivalent_examples,
     excess_regret,
     feedback_use,
-    frame,
     learning_efficiency,
-    measure,
     metrics_fields,
-    nearest_pictures,
-    nearest_shown,
 )
 from icl_loop.core.errors import InputError
 from icl_loop.runner.run import Run

@@ -12,15 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from icl_loop.analysis import (
-    Estimate,
-    arm_curves,
-    equivalent_examples,
-    excess_regret,
-    learning_efficiency,
-    session_curves,
-)
+from icl_loop.analysis import Estimate, arm_curves, session_curves
 from icl_loop.analysis.arm_roles import Roles
+from icl_loop.analysis.metrics import equivalent_examples, excess_regret, learning_efficiency
 from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import Message, Request, system, user

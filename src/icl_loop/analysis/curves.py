@@ -200,7 +200,7 @@ def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def as_json(summary: ArmSummary) -> dict[str, Any]:
+def summary_fields(summary: ArmSummary) -> dict[str, Any]:
     """Return a summary as JSON for `analyze --json`; undefined values are null."""
     return {
         "experiment": summary.experiment,

@@ -1,16 +1,15 @@
 """The nearest shown past image of every turn, decoded from the questions in transcripts."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from icl_loop.analysis.metrics import nearest_shown
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
@@ -83,3 +82,26 @@ def _pictures(lines: Lines) -> NDArray[np.float32] | None:
 def _picture(see: QuestionDecoder, question: str) -> Pixels | None:
     """Return the image that a question shows as text."""
     return see(user(question))
+
+
+def nearest_shown(pictures: ArrayLike, shown: Sequence[Sequence[int]]) -> list[int | None]:
+    """Return, for each turn of a session, the shown past turn with the nearest image.
+
+    Args:
+        pictures: The image of each turn, shape (turns, ...).
+        shown: The past turns shown in each request.
+
+    Returns:
+        The past turn at the smallest Euclidean distance (the latest one on ties), or None if no past
+        turn was shown.
+    """
+    flat = np.asarray(pictures, dtype=np.float64).reshape(len(shown), -1)
+    return [_nearest(flat, turn, np.asarray(past, np.intp)) for turn, past in enumerate(shown)]
+
+
+def _nearest(pictures: NDArray[np.float64], turn: int, past: NDArray[np.intp]) -> int | None:
+    if not past.size:
+        return None
+    newest_first = np.sort(past)[::-1]
+    distances = ((pictures[newest_first] - pictures[turn]) ** 2).sum(axis=1)
+    return int(newest_first[distances.argmin()])

@@ -73,7 +73,7 @@ def _question(asked: NullQuestion) -> dict[str, Any]:
     }
 
 
-def joined(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
+def conclusions_fields(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
     """Return the conclusions of all experiments as JSON.
 
     One experiment gives its own keys. Several give `experiments`, a list of them, and all their

@@ -177,29 +177,6 @@ def _past(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
     return pl.Series("past", found, dtype=pl.Int64)
 
 
-def nearest_shown(pictures: ArrayLike, shown: Sequence[Sequence[int]]) -> list[int | None]:
-    """Return, for each turn of a session, the shown past turn with the nearest image.
-
-    Args:
-        pictures: The image of each turn, shape (turns, ...).
-        shown: The past turns shown in each request.
-
-    Returns:
-        The past turn at the smallest Euclidean distance (the latest one on ties), or None if no past
-        turn was shown.
-    """
-    flat = np.asarray(pictures, dtype=np.float64).reshape(len(shown), -1)
-    return [_nearest(flat, turn, np.asarray(past, np.intp)) for turn, past in enumerate(shown)]
-
-
-def _nearest(pictures: NDArray[np.float64], turn: int, past: NDArray[np.intp]) -> int | None:
-    if not past.size:
-        return None
-    newest_first = np.sort(past)[::-1]
-    distances = ((pictures[newest_first] - pictures[turn]) ** 2).sum(axis=1)
-    return int(newest_first[distances.argmin()])
-
-
 def excess_regret(correct: ArrayLike, reference: ArrayLike) -> NDArray[np.int64]:
     """Return how many more wrong answers a session gave than a reference on the same stream.
 

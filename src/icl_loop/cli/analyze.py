@@ -6,19 +6,19 @@ from typing import Annotated
 import typer
 
 from icl_loop.analysis import (
-    as_json,
-    checkpoint_fields,
     checkpoints,
     conclude_each,
     frame,
-    joined,
-    metrics_fields,
     probes,
     sessions,
     summarise,
     warnings,
 )
 from icl_loop.analysis.baseline import ArmBaseline, compare_with_baseline
+from icl_loop.analysis.curves import summary_fields
+from icl_loop.analysis.json_output import conclusions_fields
+from icl_loop.analysis.metrics import metrics_fields
+from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
 from icl_loop.cli.baseline import baseline_turns
 from icl_loop.cli.options import AsJson, Primary, TranscriptsOrExports, pair_of_arms
@@ -65,7 +65,7 @@ def analyze(
     asked = checkpoints(probes(paths))
     arms = [
         {
-            **as_json(summary),
+            **summary_fields(summary),
             "metrics": metrics_fields(measured),
             "spending": usage.fields(),
             "baseline": baseline and baseline.fields(),
@@ -79,7 +79,7 @@ def analyze(
             summaries, metrics, spent, baselines or repeat(None, len(summaries)), strict=True
         )
     ]
-    concluded = joined(conclude_each(turns, pair, sessions(paths)))
+    concluded = conclusions_fields(conclude_each(turns, pair, sessions(paths)))
     all_warnings = [*warnings(summaries), *concluded["warnings"]]
     print_json({"arms": arms, **concluded, "warnings": all_warnings})
 

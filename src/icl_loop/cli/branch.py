@@ -5,7 +5,6 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import find
 from icl_loop.cli.options import (
     Concurrency,
     MaxTokens,
@@ -18,6 +17,7 @@ from icl_loop.cli.run import play_and_report
 from icl_loop.core.errors import InputError
 from icl_loop.replay.branching import branches
 from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run
+from icl_loop.transcripts.files import find
 
 
 def branch(

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import find
 from icl_loop.cli.options import Transcripts
 from icl_loop.terminal.console import err, print_text
 from icl_loop.terminal.progress import WorkProgress
+from icl_loop.transcripts.files import find
 
 
 def export(

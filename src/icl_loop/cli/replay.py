@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import find
 from icl_loop.cli.options import Transcripts
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.terminal.console import out
 from icl_loop.terminal.session_view import Display, SessionView
 from icl_loop.terminal.verification_output import verify_all
 from icl_loop.transcripts import read
+from icl_loop.transcripts.files import find
 
 _SPEED = 2.0
 _LISTED = 12

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from icl_loop.analysis import find
 from icl_loop.cli.options import Transcripts, relative_to_here
 from icl_loop.replay import rescoring
 from icl_loop.terminal.console import out, print_text
 from icl_loop.terminal.replay_tables import rescored_table
+from icl_loop.transcripts.files import find
 
 
 def rescore(

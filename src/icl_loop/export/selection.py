@@ -10,9 +10,10 @@ from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis import find, sessions
+from icl_loop.analysis import sessions
 from icl_loop.analysis.transcript_lines import BATCH_BYTES
 from icl_loop.core.errors import TranscriptError
+from icl_loop.transcripts.files import find
 
 OnSessions = Callable[[int], None]
 """Called with the number of further sessions that were written."""

@@ -21,7 +21,6 @@ from icl_loop.analysis import (
     conclude_each,
     measure,
     nearest_pictures,
-    note_usage,
     notes,
     probes,
     sentence,
@@ -30,6 +29,7 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.analysis.baseline import LEARNER, ArmBaseline, BaselineResult, compare_with_baseline
+from icl_loop.analysis.side_requests import note_usage
 from icl_loop.analysis.spending import spending
 from icl_loop.plots import (
     MAX_WITH_THIN,

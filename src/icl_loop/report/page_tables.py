@@ -5,17 +5,10 @@ from typing import Any
 
 import polars as pl
 
-from icl_loop.analysis import (
-    ArmMetrics,
-    ArmSummary,
-    Checkpoint,
-    Conclusion,
-    Contrast,
-    Estimate,
-    NoteUsage,
-    NullQuestion,
-)
+from icl_loop.analysis import ArmMetrics, ArmSummary, Checkpoint, Conclusion, Contrast, Estimate
 from icl_loop.analysis.baseline import ArmBaseline
+from icl_loop.analysis.inference import NullQuestion
+from icl_loop.analysis.side_requests import NoteUsage
 from icl_loop.analysis.spending import Spending
 from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
 from icl_loop.terminal.formatting import percent

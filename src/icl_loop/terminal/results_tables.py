@@ -14,11 +14,10 @@ from icl_loop.analysis import (
     Conclusion,
     Contrast,
     Estimate,
-    NullQuestion,
-    Secondary,
     sentence,
 )
 from icl_loop.analysis.baseline import ArmBaseline
+from icl_loop.analysis.inference import NullQuestion, Secondary
 from icl_loop.analysis.spending import Spending
 from icl_loop.runner.run import StoppedSession
 from icl_loop.terminal.formatting import (
