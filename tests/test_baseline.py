@@ -41,12 +41,14 @@ async def test_baseline_request(tmp_path: Path) -> None:
 
 
 async def test_baseline_learns_from_labels(tmp_path: Path) -> None:
-    """Told the labels, the baseline learns even if the model never answers."""
+    """Told the labels, the baseline learns even if the model never answers correctly."""
     made = experiment(turns=60, streams=2, arms=ARMS[:1])
     silent = await Run(made, tmp_path, open_model=lambda _: ScriptedModel(["hm"] * 200)).play()
-    frame = await baselines(silent.paths)
-    assert frame.height == 120
-    assert frame.filter(frame["turn"] >= 30)["baseline"].mean() > 0.45  # type: ignore[operator]  # a mean of booleans
+    found = await baselines(silent.paths)
+    assert found.height == 120
+    assert found.filter(pl.col("turn") >= 30)["baseline"].mean() > 0.45  # type: ignore[operator]  # a mean of booleans
+    (row,) = compare_with_baseline(frame(silent.paths), found, sessions(silent.paths))
+    assert row.excess_regret.mean == found["baseline"].sum() / 2
 
 
 async def test_an_unknown_learner(tmp_path: Path) -> None:

@@ -17,12 +17,10 @@ from icl_loop.analysis import confusion, frame, measure, nearest_pictures
 from icl_loop.analysis.image_neighbours import nearest_shown
 from icl_loop.analysis.metrics import (
     equivalent_examples,
-    excess_regret,
     feedback_use,
     learning_efficiency,
     metrics_fields,
 )
-from icl_loop.core.errors import InputError
 from icl_loop.runner.run import Run
 
 Answer = tuple[str, str | None]
@@ -152,16 +150,6 @@ def test_nearest_shown(count: int, seed: int) -> None:
 
 
 # ---- curves ------------------------------------------------------------------------------
-
-
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=30))
-def test_excess_regret(pairs: list[tuple[bool, bool]]) -> None:
-    """Excess regret is the cumulative difference in wrong answers."""
-    mine, other = ([pair[side] for pair in pairs] for side in (0, 1))
-    wanted = [mine[: n + 1].count(False) - other[: n + 1].count(False) for n in range(len(pairs))]
-    assert excess_regret(mine, other).tolist() == wanted
-    with pytest.raises(InputError, match="same length"):
-        excess_regret([*mine, True], other)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))

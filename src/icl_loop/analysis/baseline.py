@@ -3,7 +3,7 @@
 It is computed from saved sessions alone, without requests or data sets.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from icl_loop.analysis import Estimate, arm_curves, session_curves
 from icl_loop.analysis.arm_roles import Roles
-from icl_loop.analysis.metrics import equivalent_examples, excess_regret, learning_efficiency
+from icl_loop.analysis.curves import LATE, Estimate, arm_curves, session_curves
+from icl_loop.analysis.metrics import equivalent_examples, learning_efficiency
 from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import Message, Request, system, user
@@ -44,11 +45,14 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
     models: dict[tuple[str | None, str | None], ChatModel] = {}
     for turn in transcript.turns:
         header = transcript.header.at(turn.index)
-        task = header.settings.get("task", {})
+        task, prompts = header.settings.get("task", {}), _prompts(header)
         key = task.get("prompts"), task.get("encoding")
         if key not in models:
-            models[key] = open_model(learner, seed=seed, prompts=_prompts(header), encoding=key[1])
-        right.append(await _is_right(models[key], header, transcript, turn))
+            models[key] = open_model(learner, seed=seed, prompts=prompts, encoding=key[1])
+        reply = await models[key].complete(request_of(transcript, turn))
+        form = prompts.answer if prompts else None
+        parsed = parse_answer(reply.text, header.labels, reply.finish, form)
+        right.append(parsed.answer == turn.label)
     return right
 
 
@@ -58,18 +62,7 @@ def _prompts(header: Header) -> PromptSet | None:
     return _opened(name) if name else None
 
 
-@lru_cache(16)
-def _opened(prompts: str) -> PromptSet:
-    """Return a prompt set, whose file is read once."""
-    return open_prompt_set(prompts)
-
-
-async def _is_right(model: ChatModel, header: Header, transcript: Transcript, turn: Turn) -> bool:
-    reply = await model.complete(request_of(transcript, turn))
-    prompts = _prompts(header)
-    form = prompts.answer if prompts else None
-    reading = parse_answer(reply.text, header.labels, reply.finish, form)
-    return reading.answer == turn.label
+_opened = lru_cache(16)(open_prompt_set)
 
 
 def request_of(transcript: Transcript, turn: Turn) -> Request:
@@ -172,76 +165,47 @@ def compare_with_baseline(
         known: The result of `analysis.sessions` for them.
         learner: Name of the reference learner.
     """
-    twins = _twins(turns, known)
     both = turns.join(baseline_turns, on=["path", "turn"], how="left", maintain_order="left")
-    return [
-        _comparison(
-            str(experiment),
-            str(arm),
-            part,
-            _stateless(both, str(experiment), str(arm), twins),
-            learner,
-        )
-        for (experiment, arm), part in both.drop_nulls("baseline").group_by(
-            "experiment", "arm", maintain_order=True
-        )
-    ]
-
-
-Twins = Mapping[tuple[str, str], str | None]
-"""The stateless twin of an arm, by experiment and arm."""
-
-
-def _twins(turns: pl.DataFrame, known: pl.DataFrame) -> Twins:
-    return {
-        (experiment, arm): Roles.of(experiment, arms, known).stateless_twin(arm)
-        for experiment, arms in turns.group_by("experiment", maintain_order=True)
-        .agg(pl.col("arm").unique(maintain_order=True))
-        .iter_rows()
-        for arm in arms
+    arms = turns.select("experiment", "arm").unique(maintain_order=True)
+    roles = {
+        experiment: Roles.of(str(experiment), part["arm"].to_list(), known)
+        for (experiment,), part in arms.group_by("experiment")
     }
+    compared = []
+    for (experiment, arm), part in both.drop_nulls("baseline").group_by(
+        "experiment", "arm", maintain_order=True
+    ):
+        twin = roles[experiment].stateless_twin(str(arm))
+        beside = None if twin is None else both.filter(experiment=experiment, arm=twin)
+        compared.append(_comparison(str(experiment), str(arm), part, beside, learner))
+    return compared
 
 
 def _comparison(
-    experiment: str, arm: str, turns: pl.DataFrame, stateless: float | None, learner: str
+    experiment: str, arm: str, turns: pl.DataFrame, twin: pl.DataFrame | None, learner: str
 ) -> ArmBaseline:
-    late = turns.filter(_is_late())
-    accuracy, reference = late["correct"].mean(), _per_session(late, pl.col("baseline").mean())
+    late = turns.filter(LATE)
+    accuracy = late["correct"].mean()
+    reference = Estimate.of(_by_session(late, pl.col("baseline").mean()))
+    more_right = pl.col("baseline").cast(pl.Float64) - pl.col("correct")
     curve = arm_curves(session_curves(turns.with_columns(correct="baseline"), 20))
-    regret = [
-        float(excess_regret(part["correct"], part["baseline"])[-1])
-        for part in turns.partition_by("path")
-    ]
-    efficiency = None
-    if stateless is not None and isinstance(accuracy, float) and reference.mean is not None:
-        efficiency = learning_efficiency(accuracy, stateless, reference.mean)
+    efficiency = equivalent = None
+    if isinstance(accuracy, float):
+        equivalent = equivalent_examples(accuracy, curve["turn"], curve["accuracy"])
+        stateless = None if twin is None else twin.filter(LATE)["correct"].mean()
+        if isinstance(stateless, float) and reference.mean is not None:
+            efficiency = learning_efficiency(accuracy, stateless, reference.mean)
     return ArmBaseline(
         experiment=experiment,
         arm=arm,
         learner=learner,
         late=reference,
-        excess_regret=Estimate.of(np.array(regret)),
+        excess_regret=Estimate.of(_by_session(turns, more_right.sum())),
         learning_efficiency=efficiency,
-        equivalent_examples=equivalent_examples(accuracy, curve["turn"], curve["accuracy"])
-        if isinstance(accuracy, float)
-        else None,
+        equivalent_examples=equivalent,
     )
 
 
-def _stateless(turns: pl.DataFrame, experiment: str, arm: str, twins: Twins) -> float | None:
-    """Return the late accuracy of an arm's stateless twin, or None without one."""
-    twin = twins.get((experiment, arm))
-    if twin is None:
-        return None
-    late = turns.filter(_is_late(), experiment=experiment, arm=twin)["correct"].mean()
-    return late if isinstance(late, float) else None
-
-
-def _is_late() -> pl.Expr:
-    return pl.col("turn") >= pl.col("turns") // 2
-
-
-def _per_session(turns: pl.DataFrame, of: pl.Expr) -> Estimate:
-    return Estimate.of(
-        turns.group_by("path", maintain_order=True).agg(value=of)["value"].to_numpy()
-    )
+def _by_session(turns: pl.DataFrame, value: pl.Expr) -> NDArray[np.float64]:
+    """Return one value per session."""
+    return turns.group_by("path", maintain_order=True).agg(value=value)["value"].to_numpy()

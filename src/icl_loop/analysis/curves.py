@@ -15,6 +15,10 @@ from icl_loop.core.errors import InputError
 EDGES = (0, 20, 50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000)
 """Start turns (from 0) of the windows in the accuracy table; the last window is open-ended."""
 LEVEL = 0.95
+EARLY = pl.col("turn") < (pl.col("turns") // 10).clip(1, 20)
+"""Selects the first min(20, T / 10) of T planned turns, but at least one."""
+LATE = pl.col("turn") >= pl.col("turns") // 2
+"""Selects the second half of the planned turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,6 @@ def summarise(turns: pl.DataFrame) -> list[ArmSummary]:
 
 
 def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
-    planned = pl.col("turns")
     longest = 1 + int(turns["turn"].max())  # type: ignore[arg-type]  # a column of integers
     edges = [*(edge for edge in EDGES if edge < longest), longest]
     return ArmSummary(
@@ -118,8 +121,8 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
         turns=turns.height,
         chance=float(turns["chance"][0]),
         accuracy=_accuracy(turns),
-        early=_accuracy(turns.filter(pl.col("turn") < early_turns(planned))),
-        late=_accuracy(turns.filter(pl.col("turn") >= planned // 2)),
+        early=_accuracy(turns.filter(EARLY)),
+        late=_accuracy(turns.filter(LATE)),
         blocks=tuple(
             Block(
                 start + 1, stop, _accuracy(turns.filter(pl.col("turn").is_between(start, stop - 1)))
@@ -128,11 +131,6 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
         ),
         outcomes=dict(turns.group_by("outcome", maintain_order=True).len().iter_rows()),
     )
-
-
-def early_turns(planned: pl.Expr) -> pl.Expr:
-    """Return the number of early turns in a session of `planned` turns."""
-    return (planned // 10).clip(1, 20)
 
 
 def _accuracy(turns: pl.DataFrame) -> Estimate:

@@ -1,6 +1,7 @@
 """From the turns of an experiment to its verdict: the primary contrast, its controls, secondaries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import polars as pl
 from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.caveats import caveats
 from icl_loop.analysis.contrasts import MARGIN, Contrast, e_process, holm
+from icl_loop.analysis.curves import LATE
 from icl_loop.core.errors import InputError, TranscriptError, nearest
 
 Verdict = Literal["learned", "equivalent", "no evidence", "descriptive only"]
@@ -102,10 +104,17 @@ def conclude(
     _refuse_unknown(primary, arms)
     _refuse_lengths(turns)
     roles = Roles.of(names[0], arms, sessions)
-    compare = _Comparison(_late(turns), roles.margin or MARGIN)
-    chosen = primary or _played(roles.primary, arms)
-    contrast = compare(*chosen) if chosen else None
-    needed = tuple(_needed(compare, roles, chosen))
+    late = _LateAccuracy(turns, roles.margin or MARGIN)
+    recorded = roles.primary if roles.primary and set(roles.primary) <= set(arms) else None
+    chosen = primary or recorded
+    contrast = late.contrast(*chosen) if chosen else None
+    needed = tuple(
+        late.contrast(first, control)
+        for first, second in ([chosen] if chosen else [])
+        for control in roles.controls(first)
+        if control != second
+    )
+    controlled = chosen is not None and roles.is_controlled(*chosen)
     return Conclusion(
         experiment=names[0],
         primary=contrast,
@@ -113,17 +122,12 @@ def conclude(
         needed=needed,
         verdict=None
         if contrast is None
-        else verdict(
-            contrast,
-            needed,
-            stopped_early=roles.stopped_early,
-            controlled=roles.is_controlled(*contrast.arms),
-        ),
-        controlled=contrast is not None and roles.is_controlled(*contrast.arms),
+        else verdict(contrast, needed, stopped_early=roles.stopped_early, controlled=controlled),
+        controlled=controlled,
         evidence=tuple(e_process(contrast.differences).tolist()) if contrast else (),
         stopped_early=roles.stopped_early,
-        secondary=_secondary(compare, roles, chosen, arms),
-        ladder=tuple(_ladder(compare, roles, chosen)),
+        secondary=_secondary(late, roles, chosen, arms) if chosen else (),
+        ladder=tuple(_ladder(late, roles, chosen and chosen[0])),
         warnings=tuple(caveats(turns, roles, named=primary, contrast=contrast)),
     )
 
@@ -168,104 +172,65 @@ def _refuse_lengths(turns: pl.DataFrame) -> None:
             )
 
 
-def _played(primary: Pair | None, arms: Sequence[str]) -> Pair | None:
-    """Return the recorded contrast, or None while one of its arms has no turns."""
-    return primary if primary and set(primary) <= set(arms) else None
+class _LateAccuracy:
+    """The accuracy over the second half of complete sessions, and contrasts between arms."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Late:
-    """The second halves of an arm's complete sessions, by stream.
-
-    Attributes:
-        accuracy: Share of right answers.
-        commonest: Share of the most frequent label.
-    """
-
-    accuracy: Mapping[int, float]
-    commonest: Mapping[int, float]
-
-
-def _late(turns: pl.DataFrame) -> dict[str, _Late]:
-    """Return the late accuracy of every arm, from complete sessions only."""
-    half = pl.col("turns") // 2
-    sessions = (
-        turns.filter(pl.col("turn") >= half)
-        .group_by("arm", "stream", maintain_order=True)
-        .agg(
-            pl.col("correct").mean(),
-            commonest=pl.col("label").unique_counts().max() / pl.len(),
-            missing=(pl.col("turns") - half).first() - pl.len().cast(pl.Int64),
+    def __init__(self, turns: pl.DataFrame, margin: float) -> None:
+        """Take the sessions of a frame; contrasts have this equivalence margin."""
+        self._margin = margin
+        self._accuracy: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        self._most_frequent: defaultdict[str, dict[int, float]] = defaultdict(dict)
+        half = pl.col("turns") - pl.col("turns") // 2
+        complete = (
+            turns.filter(LATE)
+            .group_by("arm", "stream", maintain_order=True)
+            .agg(
+                pl.col("correct").mean(),
+                pl.col("label").unique_counts().max() / pl.len(),
+                missing=half.first() - pl.len().cast(pl.Int64),
+            )
+            .filter(missing=0)
         )
-        .filter(missing=0)
-    )
-    return {
-        str(arm): _Late(
-            accuracy=dict(part.select("stream", "correct").iter_rows()),
-            commonest=dict(part.select("stream", "commonest").iter_rows()),
-        )
-        for (arm,), part in sessions.group_by("arm", maintain_order=True)
-    }
+        for arm, stream, accuracy, most_frequent, _ in complete.iter_rows():
+            self._accuracy[arm][stream] = accuracy
+            self._most_frequent[arm][stream] = most_frequent
 
-
-_NOTHING = _Late({}, {})
-
-
-@dataclass(frozen=True, slots=True)
-class _Comparison:
-    """Compares late accuracies with a common equivalence margin."""
-
-    late: Mapping[str, _Late]
-    margin: float
-
-    def __call__(self, first: str, second: str) -> Contrast:
+    def contrast(self, first: str, second: str) -> Contrast:
         """Return the contrast between two arms."""
-        one, other = (self.late.get(arm, _NOTHING).accuracy for arm in (first, second))
-        return Contrast.of((first, second), one, other, self.margin)
+        return Contrast.of(
+            (first, second), self._accuracy[first], self._accuracy[second], self._margin
+        )
 
-    def with_most_frequent(self, arm: str) -> Contrast:
+    def contrast_with_most_frequent(self, arm: str) -> Contrast:
         """Return the contrast between an arm and the best constant answer in hindsight."""
-        late = self.late.get(arm, _NOTHING)
-        return Contrast.of((arm, MOST_FREQUENT), late.accuracy, late.commonest, self.margin)
-
-
-def _needed(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterator[Contrast]:
-    if primary is not None:
-        first, second = primary
-        for control in roles.controls(first):
-            if control != second:
-                yield compare(first, control)
+        return Contrast.of(
+            (arm, MOST_FREQUENT), self._accuracy[arm], self._most_frequent[arm], self._margin
+        )
 
 
 def _secondary(
-    compare: _Comparison, roles: Roles, primary: Pair | None, arms: Sequence[str]
+    late: _LateAccuracy, roles: Roles, primary: Pair, arms: Sequence[str]
 ) -> tuple[Secondary, ...]:
     """Return the first arm against all others, and renamed-label arms against their stateless twins."""
-    if primary is None:
-        return ()
     first = primary[0]
     twins = ((arm, roles.stateless_twin(arm)) for arm in roles.renamed())
     pairs = [(first, arm) for arm in arms] + [(arm, twin) for arm, twin in twins if twin]
-    left = dict.fromkeys(pair for pair in pairs if pair not in ((first, first), primary))
-    contrasts = [compare(*pair) for pair in left]
-    adjusted = holm([each.p for each in contrasts])
-    return tuple(map(Secondary, contrasts, adjusted))
+    others = dict.fromkeys(pair for pair in pairs if pair not in ((first, first), primary))
+    contrasts = [late.contrast(*pair) for pair in others]
+    return tuple(map(Secondary, contrasts, holm([each.p for each in contrasts])))
 
 
-def _ladder(compare: _Comparison, roles: Roles, primary: Pair | None) -> Iterator[NullQuestion]:
+def _ladder(late: _LateAccuracy, roles: Roles, first: str | None) -> Iterator[NullQuestion]:
     """Yield the questions from the weakest to the strongest, including those not tested."""
-    first = primary[0] if primary else None
 
     def ask(question: str, arm: str | None, other: str | None) -> NullQuestion:
-        return NullQuestion(question, compare(arm, other) if arm and other else None)
+        return NullQuestion(question, late.contrast(arm, other) if arm and other else None)
 
     yield ask("context matters?", first, first and roles.stateless_twin(first))
     yield ask("content of feedback matters?", first, first and roles.control(first, "yoked"))
     yield NullQuestion(
-        "more than label frequencies?", compare.with_most_frequent(first) if first else None
+        "more than label frequencies?", late.contrast_with_most_frequent(first) if first else None
     )
-    anew = "more than prior knowledge?"
-    renamed = [arm for arm in roles.renamed() if roles.stateless_twin(arm)]
-    yield from (ask(anew, arm, roles.stateless_twin(arm)) for arm in renamed)
-    if not renamed:
-        yield NullQuestion(anew, None)
+    renamed: list[str | None] = [arm for arm in roles.renamed() if roles.stateless_twin(arm)]
+    for arm in renamed or [None]:
+        yield ask("more than prior knowledge?", arm, arm and roles.stateless_twin(arm))

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from icl_loop.analysis.curves import Estimate, early_turns
-from icl_loop.core.errors import InputError
+from icl_loop.analysis.curves import EARLY, LATE, Estimate
 
 Nearest = Mapping[str, Sequence[int | None]]
 """By session path: for each turn, the shown past turn with the nearest image, or None."""
@@ -80,21 +79,15 @@ def _metrics(turns: pl.DataFrame, used: pl.DataFrame) -> ArmMetrics:
     sessions = turns.group_by("path", maintain_order=True).agg(
         wrong=(~pl.col("correct")).sum(), exposure=pl.col("exposure").mean()
     )
-    spread = [
-        _spread(turns.filter(part))
-        for part in (
-            pl.col("turn") < early_turns(pl.col("turns")),
-            pl.col("turn") >= pl.col("turns") // 2,
-        )
-    ]
+    early, late = (_answer_spread(turns.filter(part)) for part in (EARLY, LATE))
     return ArmMetrics(
         experiment=turns["experiment"][0],
         arm=turns["arm"][0],
         recall=dict(recall.iter_rows()),
-        entropy_early=_estimate(spread[0]["entropy"]),
-        entropy_late=_estimate(spread[1]["entropy"]),
-        top_share_early=_estimate(spread[0]["top"]),
-        top_share_late=_estimate(spread[1]["top"]),
+        entropy_early=_estimate(early["entropy"]),
+        entropy_late=_estimate(late["entropy"]),
+        top_share_early=_estimate(early["top"]),
+        top_share_late=_estimate(late["top"]),
         wrong=_estimate(sessions["wrong"]),
         exposure=_estimate(sessions["exposure"]),
         feedback_use=_estimate(used["feedback_use"]),
@@ -103,7 +96,7 @@ def _metrics(turns: pl.DataFrame, used: pl.DataFrame) -> ArmMetrics:
     )
 
 
-def _spread(turns: pl.DataFrame) -> pl.DataFrame:
+def _answer_spread(turns: pl.DataFrame) -> pl.DataFrame:
     """Return entropy (Shannon 1948, in bits) and top share of each session's parsed answers."""
     shares = pl.col("answer").unique_counts() / pl.len()
     return (
@@ -177,25 +170,6 @@ def _past(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
     return pl.Series("past", found, dtype=pl.Int64)
 
 
-def excess_regret(correct: ArrayLike, reference: ArrayLike) -> NDArray[np.int64]:
-    """Return how many more wrong answers a session gave than a reference on the same stream.
-
-    Args:
-        correct: Whether each answer was right, shape (turns,).
-        reference: The same for the reference, with the same window and feedback, shape (turns,).
-
-    Returns:
-        The cumulative excess after each turn, shape (turns,); negative if the reference was worse.
-    """
-    mine, other = (np.asarray(each, dtype=np.int64) for each in (correct, reference))
-    if mine.shape != other.shape:
-        raise InputError(
-            f"sessions must have the same length, got {mine.size} and {other.size} turns"
-        )
-    excess: NDArray[np.int64] = np.cumsum(other - mine)
-    return excess
-
-
 def learning_efficiency(accuracy: float, stateless: float, reference: float) -> float | None:
     """Return (accuracy - stateless) / (reference - stateless), all of them late accuracies.
 
@@ -229,12 +203,14 @@ def equivalent_examples(accuracy: float, turns: ArrayLike, reference: ArrayLike)
 
 def metrics_fields(metrics: ArmMetrics) -> dict[str, Any]:
     """Return metrics as JSON; undefined values are null."""
-    estimates = ("entropy_early", "entropy_late", "top_share_early", "top_share_late")
-    more = ("wrong", "exposure", "feedback_use")
+    estimates = (
+        *("entropy_early", "entropy_late", "top_share_early", "top_share_late"),
+        *("wrong", "exposure", "feedback_use"),
+    )
     return {
         "balanced_accuracy": metrics.balanced_accuracy,
         "recall": metrics.recall,
-        **{name: getattr(metrics, name).mean for name in (*estimates, *more)},
+        **{name: getattr(metrics, name).mean for name in estimates},
         "tokens": metrics.tokens,
         "latency_s": metrics.latency_s,
     }

@@ -9,8 +9,14 @@ from icl_loop.analysis import Conclusion, Contrast
 from icl_loop.core.errors import InputError
 from icl_loop.plots.theme import PAPER, WIDTH, AnyChart, Look, finished, panels
 
-_ROW = 44
+_ROW_HEIGHT = 44
 """Height of a row in pixels."""
+_TOOLTIP = [
+    alt.Tooltip("arms:N"),
+    alt.Tooltip("text:N", title="difference, points"),
+    alt.Tooltip("interval:N", title="95 % interval"),
+    alt.Tooltip("streams:Q"),
+]
 
 
 def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart:
@@ -26,43 +32,7 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
     if primary is None or not primary.k:
         raise InputError(f"{conclusion.experiment} has no primary contrast to draw")
     contrasts = [primary, *(each.contrast for each in conclusion.secondary if each.contrast.k)]
-    rows = pl.DataFrame([_row(each, primary) for each in contrasts], infer_schema_length=None)
-    ticks = pl.DataFrame(
-        [
-            {"arms": _name(each), "difference": 100 * value}
-            for each in contrasts
-            for value in each.differences
-        ]
-    )
-    order = rows["arms"].to_list()
-    y = alt.Y("arms:N", sort=order, title=None, axis=alt.Axis(grid=False, labelLimit=190))
-    base = alt.Chart(rows).encode(y=y)
-    margin = pl.DataFrame({"low": [-100 * primary.margin], "high": [100 * primary.margin]})
-    main = alt.value(look.colour(0))
-    secondary = (
-        base.transform_filter("!datum.primary")
-        .mark_point(filled=True, size=80, opacity=1, strokeWidth=2.5)
-        .encode(x=alt.X("theta:Q"), fill=alt.value(look.paper), stroke=main, tooltip=_TOOLTIP)
-    )
-    layers = [
-        alt.Chart(margin)
-        .mark_rect(color=look.faint, opacity=0.16)
-        .encode(x=_x("low:Q"), x2=alt.X2("high:Q")),
-        alt.Chart(pl.DataFrame({"zero": [0.0]}))
-        .mark_rule(color=look.faint)
-        .encode(x=alt.X("zero:Q")),
-        alt.Chart(ticks)
-        .mark_tick(thickness=1.2, size=14, opacity=0.55, color=look.faint)
-        .encode(x=alt.X("difference:Q"), y=y),
-        base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=main),
-        base.transform_filter("datum.primary")
-        .mark_point(filled=True, size=110, opacity=1)
-        .encode(x=alt.X("theta:Q"), color=main, tooltip=_TOOLTIP),
-        *([secondary] if len(contrasts) > 1 else []),
-        base.mark_text(dy=-13, fontSize=11, color=look.ink).encode(
-            x=alt.X("theta:Q"), text=alt.Text("text:N")
-        ),
-    ]
+    layers = [*_background(primary.margin, look), *_rows(contrasts, look)]
     title = alt.TitleParams(
         text=f"Contrasts: {conclusion.experiment}",
         subtitle=[
@@ -72,7 +42,7 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
         anchor="start",
         subtitleColor=look.faint,
     )
-    return finished(alt.LayerChart(layer=layers), look, title, _ROW * len(order) + 12)
+    return finished(alt.LayerChart(layer=layers), look, title, _ROW_HEIGHT * len(contrasts) + 12)
 
 
 def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
@@ -88,29 +58,55 @@ def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
     return contrast_chart(drawn[0] if drawn else conclusions[0])
 
 
-_TOOLTIP = [
-    alt.Tooltip("arms:N"),
-    alt.Tooltip("text:N", title="difference, points"),
-    alt.Tooltip("interval:N", title="95 % interval"),
-    alt.Tooltip("streams:Q"),
-]
-
-
-def _x(field: str) -> alt.X:
-    return alt.X(
-        field, title="difference in late accuracy, points", axis=alt.Axis(labelExpr=_SIGNED)
+def _background(margin: float, look: Look) -> list[alt.Chart]:
+    """Return the band of the equivalence margin and the line at zero."""
+    band = pl.DataFrame({"low": [-100 * margin], "high": [100 * margin]})
+    x = alt.X(
+        "low:Q",
+        title="difference in late accuracy, points",
+        axis=alt.Axis(labelExpr="(datum.value > 0 ? '+' : '') + datum.value"),
     )
+    zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=look.faint)
+    return [
+        alt.Chart(band).mark_rect(color=look.faint, opacity=0.16).encode(x=x, x2=alt.X2("high:Q")),
+        zero.encode(x=alt.X("zero:Q")),
+    ]
 
 
-_SIGNED = "(datum.value > 0 ? '+' : '') + datum.value"
+def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
+    """Return ticks, intervals, means and numbers, with one row per contrast."""
+    rows = pl.DataFrame([_row(each, contrasts[0]) for each in contrasts], infer_schema_length=None)
+    ticks = pl.DataFrame(
+        [
+            {"arms": _name(each), "difference": 100 * value}
+            for each in contrasts
+            for value in each.differences
+        ]
+    )
+    order, axis = rows["arms"].to_list(), alt.Axis(grid=False, labelLimit=190)
+    y = alt.Y("arms:N", sort=order, title=None, axis=axis)
+    base, colour, mean = alt.Chart(rows).encode(y=y), alt.value(look.colour(0)), alt.X("theta:Q")
+    layers = [
+        alt.Chart(ticks)
+        .mark_tick(thickness=1.2, size=14, opacity=0.55, color=look.faint)
+        .encode(x=alt.X("difference:Q"), y=y),
+        base.mark_rule(strokeWidth=2.5).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour),
+        base.transform_filter("datum.primary")
+        .mark_point(filled=True, size=110, opacity=1)
+        .encode(x=mean, color=colour, tooltip=_TOOLTIP),
+        base.transform_filter("!datum.primary")
+        .mark_point(filled=True, size=80, opacity=1, strokeWidth=2.5)
+        .encode(x=mean, fill=alt.value(look.paper), stroke=colour, tooltip=_TOOLTIP),
+        base.mark_text(dy=-13, fontSize=11, color=look.ink).encode(x=mean, text=alt.Text("text:N")),
+    ]
+    if len(contrasts) == 1:
+        del layers[3]  # browsers warn about empty layers
+    return layers
 
 
 def _name(contrast: Contrast) -> str:
-    first, second = (_printable(arm) for arm in contrast.arms)
-    return f"{first} - {second}"
-
-
-def _printable(name: str) -> str:
+    """Return both arms, with unprintable characters replaced."""
+    name = " - ".join(contrast.arms)
     return "".join(mark if mark.isprintable() else "\ufffd" for mark in name)
 
 
