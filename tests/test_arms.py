@@ -397,13 +397,13 @@ async def test_an_edited_probe_is_detected(tmp_path: Path) -> None:
             await verify(read(edited(**fields)))
     with pytest.raises(ReplayMismatch, match="sample is 'digits/0x'"):
         await verify(read(edited(sample="digits/0x")))
-    with pytest.raises(TranscriptError, match="expected a probe after turn 0"):
+    with pytest.raises(TranscriptError, match="0 turns precede this probe"):
         read(edited(after_turn=3))
 
 
 def test_too_many_probes_are_refused() -> None:
     """More probes than the data set has unused samples are refused."""
-    with pytest.raises(InputError, match="ask fewer probes"):
+    with pytest.raises(InputError, match="use fewer probes"):
         experiment(probes={"at": [0], "count": 2_000}).check()
 
 

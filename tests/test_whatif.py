@@ -360,7 +360,7 @@ def test_the_chart_names_its_policies(
     file = tmp_path / f"chart.{ending}"
     save(cast("alt.LayerChart", chart), file)
     text = file.read_text()
-    for words in ("as played", "last(n=3)", "stateless", "prefix share", "small / feedback"):
+    for words in ("as played", "last(n=3)", "stateless", "cacheable share", "small / feedback"):
         assert words in text
 
 
@@ -392,5 +392,5 @@ def test_an_empty_chart_is_refused(several: list[RequestContents]) -> None:
     """A chart without turns, or with an empty window, is refused."""
     with pytest.raises(InputError, match="no turns"):
         what_if_chart(turns_of(several).clear(), "reference/nearest")
-    with pytest.raises(InputError, match="window=0"):
+    with pytest.raises(InputError, match="at least 1"):
         what_if_chart(turns_of(several), "reference/nearest", 0)
