@@ -6,7 +6,6 @@ import pytest
 from icl_loop.analysis.contrasts import ALPHA, POWER, Contrast, least_detectable
 from icl_loop.analysis.power import (
     detectable,
-    detectable_by_formula,
     deviation_of_difference,
     is_significant,
     power,
@@ -69,7 +68,7 @@ def test_formula_matches_simulation(effect: float) -> None:
 
 def test_sign_flip_is_less_powerful() -> None:
     """With eight streams the sign-flip test needs a larger difference than the t test."""
-    flipped, student = detectable(0.1, 8), detectable_by_formula(0.1, 8)
+    flipped, student = detectable(0.1, 8), detectable(0.1, 8, power_by_formula)
     assert flipped is not None
     assert student is not None
     assert student <= flipped < 1.2 * student
@@ -78,7 +77,7 @@ def test_sign_flip_is_less_powerful() -> None:
 def test_detectable_matches_analysis() -> None:
     """Planning and analysis give the same detectable difference for the same deviation."""
     values = RANDOM.normal(0.1, 0.05, 15)
-    planned = detectable_by_formula(float(values.std(ddof=1)), 15)
+    planned = detectable(float(values.std(ddof=1)), 15, power_by_formula)
     assert planned == pytest.approx(least_detectable(values), rel=1e-3)
 
 

@@ -110,16 +110,12 @@ def _noise(streams: int) -> NDArray[np.float64]:
     return np.random.Generator(np.random.PCG64(_SEED)).standard_normal((STUDIES, streams))
 
 
-def detectable(deviation: float, streams: int) -> float | None:
+def detectable(
+    deviation: float, streams: int, by: Callable[[float, float, int], float] = power
+) -> float | None:
     """Return the smallest difference detected with power `POWER`, or None if there is none."""
-    standardized = _detectable(streams, power)
-    return None if standardized is None else standardized * deviation
-
-
-def detectable_by_formula(deviation: float, streams: int) -> float | None:
-    """Return the smallest difference that the t test detects with power `POWER`, or None."""
-    standardized = _detectable(streams, power_by_formula)
-    return None if standardized is None else standardized * deviation
+    standardised = _detectable(streams, by)
+    return None if standardised is None else standardised * deviation
 
 
 @lru_cache(64)

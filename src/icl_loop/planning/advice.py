@@ -8,7 +8,7 @@ from icl_loop.analysis.contrasts import POWER
 from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings, Settings
-from icl_loop.planning.detectability import detectability, reference_differences
+from icl_loop.planning.detectability import detectability
 from icl_loop.planning.trial_sessions import Trials
 
 ENCODINGS_TRIED = ("grid", "sparse")
@@ -83,8 +83,7 @@ async def advise(
 async def _outcome(
     change: _Change, arms: tuple[str, str], streams: int, trials: Trials, learner: str
 ) -> Advice:
-    shown = await reference_differences(change.experiment, arms, streams, trials, [learner])
-    found = detectability(change.experiment, arms, shown)
+    found = await detectability(change.experiment, arms, streams, trials, [learner])
     if found is None:
         return Advice(change.words, 0.0, 0.0, change.experiment.streams)
     return Advice(change.words, found.difference, found.reference_power, change.experiment.streams)
@@ -96,13 +95,9 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
     if limited:
         for name in ENCODINGS_TRIED:
             if first.task.encoding != name:
-                yield _changed(
-                    experiment, arms, f"task.encoding = {name!r}", task={"encoding": name}
-                )
+                yield _with_setting(experiment, arms, "task", "encoding", name)
         window = WINDOW_TIMES * first.model.context_window
-        yield _changed(
-            experiment, arms, f"model.context_window = {window}", model={"context_window": window}
-        )
+        yield _with_setting(experiment, arms, "model", "context_window", window)
     if first.feedback.kind not in ("label", "demonstrations"):
         yield _revealed(experiment, arms)
     turns = min(max(MORE_TURNS, 2 * experiment.turns), MOST_TURNS)
@@ -130,13 +125,12 @@ def _told(settings: Settings, kind: str) -> Settings:
     return settings.model_copy(update={"feedback": FeedbackSettings(kind=kind)})
 
 
-def _changed(
-    experiment: Experiment, arms: Sequence[str], words: str, **tables: dict[str, object]
+def _with_setting(
+    experiment: Experiment, arms: Sequence[str], table: str, key: str, value: object
 ) -> _Change:
-    """Return the change of the settings in `tables` for these arms."""
+    """Return the change of one setting in these arms."""
     settings = dict(experiment.arms)
     for arm in arms:
-        for table, keys in tables.items():
-            part = getattr(settings[arm], table).model_copy(update=keys)
-            settings[arm] = settings[arm].model_copy(update={table: part})
-    return _Change(words, replace(experiment, arms=settings))
+        part = getattr(settings[arm], table).model_copy(update={key: value})
+        settings[arm] = settings[arm].model_copy(update={table: part})
+    return _Change(f"{table}.{key} = {value!r}", replace(experiment, arms=settings))

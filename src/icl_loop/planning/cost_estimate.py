@@ -80,7 +80,12 @@ def duration_s(
 
     Built-in models take no time. Rate limits of the experiment file are respected.
     """
-    asked = {arm: trials for arm, trials in played.items() if _is_asked(experiment.arms[arm])}
+    models = {arm: settings.model for arm, settings in experiment.arms.items()}
+    asked = {
+        arm: trials
+        for arm, trials in played.items()
+        if not is_built_in(models[arm].name, models[arm].base_url)
+    }
     jobs = {
         (arm, stream): Job(
             latency_s * len(trials[stream % len(trials)].usages),
@@ -92,10 +97,6 @@ def duration_s(
     usages = [usage for trials in asked.values() for trial in trials for usage in trial.usages]
     scale = experiment.streams / max(map(len, played.values()))
     return max(makespan(jobs, concurrency), scale * _paced(experiment.limits, usages))
-
-
-def _is_asked(settings: Settings) -> bool:
-    return not is_built_in(settings.model.name, settings.model.base_url)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from statistics import fmean, stdev
 from icl_loop.analysis.contrasts import MOST_FOR_SIGN_FLIP
 from icl_loop.analysis.power import (
     detectable,
-    detectable_by_formula,
     deviation_of_difference,
     power,
     power_by_formula,
@@ -29,14 +28,10 @@ CONTROLS = ("none", YOKED)
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceDifference:
-    """The late accuracy of a reference learner in both arms of a contrast, averaged over streams.
+class _ReferenceDifference:
+    """The late accuracy of a reference learner in both arms, averaged over streams.
 
-    Attributes:
-        reference: Name of the learner.
-        first: Accuracy in the first arm.
-        second: Accuracy in the second arm.
-        deviation: Standard deviation of the difference over streams, at least its binomial part.
+    `deviation` is the standard deviation of the difference over streams, at least its binomial part.
     """
 
     reference: str
@@ -111,24 +106,17 @@ class Detectability:
         return SOUGHT if self.effect is None else self.effect
 
 
-def contrast(experiment: Experiment) -> tuple[str, str] | None:
-    """Return the primary contrast, or else the first two arms; None with a single arm."""
+def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
+    """Return the primary contrast (by default the first two arms) and the other ones "learned" needs.
+
+    These compare the first arm with its controls, which differ from it only in feedback: none, or that
+    of one of its donor sessions. With a single arm there are none.
+    """
     match experiment.analysis.primary or list(experiment.arms):
         case [first, second, *_]:
-            return first, second
-    return None
-
-
-def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
-    """Return the primary contrast and those with the other controls that "learned" needs.
-
-    A control differs from the first arm only in its feedback: none, or that of a donor session of it.
-    """
-    pair = contrast(experiment)
-    if pair is None:
-        return []
-    others = [(pair[0], arm) for arm in experiment.arms if _is_control(experiment, pair[0], arm)]
-    return list(dict.fromkeys([pair, *others]))
+            controls = [arm for arm in experiment.arms if _is_control(experiment, first, arm)]
+            return [(first, arm) for arm in dict.fromkeys([second, *controls])]
+    return []
 
 
 def _is_control(experiment: Experiment, first: str, arm: str) -> bool:
@@ -138,70 +126,66 @@ def _is_control(experiment: Experiment, first: str, arm: str) -> bool:
     return alike and tells == [True, False] and other.feedback.donor in (None, first)
 
 
-async def reference_differences(
+async def detectability(
     experiment: Experiment,
     arms: tuple[str, str],
     streams: int,
     trials: Trials,
     learners: Sequence[str] = REFERENCES,
-) -> list[ReferenceDifference]:
-    """Return the difference that each reference learner shows in a contrast.
-
-    A learner whose sessions end before the second half in one of the arms is left out.
-    """
-    found = []
-    for name in learners:
-        pairs = [
-            [await trials.of(experiment, arm, stream, name) for arm in arms]
-            for stream in range(streams)
-        ]
-        if not any(isnan(trial.late) for pair in pairs for trial in pair):
-            found.append(_difference(name, pairs))
-    return found
-
-
-def _difference(name: str, pairs: Sequence[Sequence[Trial]]) -> ReferenceDifference:
-    first, second = (fmean(pair[side].late for pair in pairs) for side in (0, 1))
-    turns = pairs[0][0].planned - pairs[0][0].planned // 2
-    binomial = deviation_of_difference(_inside(first, turns), _inside(second, turns), turns)
-    differences = [pair[0].late - pair[1].late for pair in pairs]
-    spread = stdev(differences) if len(pairs) > 1 else 0.0
-    return ReferenceDifference(name, first, second, max(binomial, spread))
-
-
-def _inside(accuracy: float, turns: int) -> float:
-    """Return an accuracy clipped away from 0 and 1 by half a turn."""
-    return min(max(accuracy, 0.5 / turns), 1 - 0.5 / turns)
-
-
-def detectability(
-    experiment: Experiment, arms: tuple[str, str], shown: Sequence[ReferenceDifference]
 ) -> Detectability | None:
-    """Return what a contrast can show; None if no reference learner reaches the second half."""
+    """Return what a contrast can show, judged by the learner with the largest difference.
+
+    None if no learner reaches the second half in both arms.
+
+    Args:
+        experiment: The design.
+        arms: The contrast.
+        streams: Number of trial streams.
+        trials: Plays the trial sessions.
+        learners: Names of the reference learners.
+    """
+    shown = []
+    for name in learners:
+        first, second = [await trials.of(experiment, arm, streams, name) for arm in arms]
+        if not any(isnan(trial.late) for trial in (*first, *second)):
+            shown.append(_difference(name, first, second))
     best = max(shown, key=lambda each: each.difference, default=None)
     if best is None:
         return None
-    streams, effect = experiment.streams, experiment.analysis.effect
-    deviation = best.deviation
+    planned, effect, deviation = experiment.streams, experiment.analysis.effect, best.deviation
     return Detectability(
         first=arms[0],
         second=arms[1],
         named=experiment.analysis.primary is not None,
         same_task=_differ_only_in_model(experiment, arms),
-        streams=streams,
+        streams=planned,
         turns=experiment.turns,
-        test="sign-flip" if streams <= MOST_FOR_SIGN_FLIP else "t",
+        test="sign-flip" if planned <= MOST_FOR_SIGN_FLIP else "t",
         deviation=deviation,
-        detectable=detectable(deviation, streams),
-        detectable_t=detectable_by_formula(deviation, streams),
+        detectable=detectable(deviation, planned),
+        detectable_t=detectable(deviation, planned, power_by_formula),
         reference=best.reference,
         reference_first=best.first,
         reference_second=best.second,
-        reference_power=power(max(best.difference, 0.0), deviation, streams),
+        reference_power=power(max(best.difference, 0.0), deviation, planned),
         effect=effect,
-        effect_power=effect and power(effect, deviation, streams),
-        effect_power_t=effect and power_by_formula(effect, deviation, streams),
+        effect_power=effect and power(effect, deviation, planned),
+        effect_power_t=effect and power_by_formula(effect, deviation, planned),
     )
+
+
+def _difference(name: str, first: Sequence[Trial], second: Sequence[Trial]) -> _ReferenceDifference:
+    one, other = (fmean(trial.late for trial in side) for side in (first, second))
+    turns = first[0].planned - first[0].planned // 2
+    binomial = deviation_of_difference(_inside(one, turns), _inside(other, turns), turns)
+    differences = [a.late - b.late for a, b in zip(first, second, strict=True)]
+    spread = stdev(differences) if len(differences) > 1 else 0.0
+    return _ReferenceDifference(name, one, other, max(binomial, spread))
+
+
+def _inside(accuracy: float, turns: int) -> float:
+    """Return an accuracy clipped away from 0 and 1 by half a turn."""
+    return min(max(accuracy, 0.5 / turns), 1 - 0.5 / turns)
 
 
 def _differ_only_in_model(experiment: Experiment, arms: tuple[str, str]) -> bool:

@@ -1,9 +1,9 @@
 """The plan of an experiment: its cost and what it can show."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import fmean
 from typing import Any
@@ -18,7 +18,6 @@ from icl_loop.planning.detectability import (
     Detectability,
     contrasts,
     detectability,
-    reference_differences,
 )
 from icl_loop.planning.feasibility import SINGLE_ARM, context_full, feasibility
 from icl_loop.planning.trial_sessions import Trial, Trials, session_of, trial_model
@@ -159,13 +158,31 @@ async def plan(
     """
     if not checked:
         experiment.check()
-    trials, tried = Trials(reply_tokens, on_turn), _tried(experiment)
-    played = {arm: await _played(experiment, arm, tried, trials) for arm in experiment.arms}
-    arms = tuple(
-        [_arm_plan(experiment, arm, each, latency_s, concurrency) for arm, each in played.items()]
-    )
-    own = {arm: each.own for arm, each in played.items()}
-    conclusion = await _conclude(experiment, arms, tried, trials, advised=advised)
+    trials, tried = Trials(reply_tokens, on_turn), _trial_streams(experiment)
+    pairs, few = contrasts(experiment), min(tried, experiment.streams)
+    own = {
+        arm: await trials.of(experiment, arm, few, trial_model(settings), counted=True)
+        for arm, settings in experiment.arms.items()
+    }
+    plans = {
+        arm: await _arm_plan(
+            experiment,
+            arm,
+            mine,
+            seconds=duration_s(experiment, {arm: mine}, latency_s, concurrency),
+            streams=tried if any(arm in pair for pair in pairs) else min(CURVE_STREAMS, tried),
+            trials=trials,
+        )
+        for arm, mine in own.items()
+    }
+    judged = [
+        _Judgement(
+            (plans[pair[0]], plans[pair[1]]), await detectability(experiment, pair, tried, trials)
+        )
+        for pair in pairs
+    ]
+    weak = [each for each in judged if each.can_show is False]
+    deciding = next(iter([*weak, *judged]), None)
     return Plan(
         experiment=experiment.name,
         turns=experiment.turns,
@@ -174,19 +191,19 @@ async def plan(
         latency_s=latency_s,
         concurrency=concurrency,
         reply_tokens=reply_tokens,
-        cost=total([each.cost for each in arms]),
+        cost=total([each.cost for each in plans.values()]),
         seconds=duration_s(experiment, own, latency_s, concurrency),
-        arms=arms,
-        detectability=conclusion.found,
-        controls=conclusion.controls,
-        can_show=conclusion.can_show,
-        verdict=conclusion.verdict,
+        arms=tuple(plans.values()),
+        detectability=judged[0].found if judged else None,
+        controls=tuple(each.found for each in judged[1:] if each.found is not None),
+        can_show=deciding.can_show if deciding else None,
+        verdict=deciding.verdict if deciding else SINGLE_ARM,
         advised=advised,
-        advice=conclusion.advice,
+        advice=await _advice(experiment, weak[0], tried, trials) if weak and advised else None,
     )
 
 
-def _tried(experiment: Experiment) -> int:
+def _trial_streams(experiment: Experiment) -> int:
     """Return the number of trial streams: fewer if there are many turns and arms.
 
     Streams beyond those of the experiment are only played if the data set has enough samples.
@@ -202,43 +219,23 @@ def _tried(experiment: Experiment) -> int:
     return min(experiment.streams, tried)
 
 
-@dataclass(frozen=True, slots=True)
-class _Played:
-    """The trial sessions of an arm, played by its stand-in model and by each reference learner."""
-
-    own: tuple[Trial, ...]
-    references: Mapping[str, tuple[Trial, ...]]
-
-
-async def _played(experiment: Experiment, arm: str, tried: int, trials: Trials) -> _Played:
-    async def by(name: str, streams: int, *, counted: bool = False) -> tuple[Trial, ...]:
-        return tuple(
-            [
-                await trials.of(experiment, arm, stream, name, counted=counted)
-                for stream in range(streams)
-            ]
-        )
-
-    compared = {each for pair in contrasts(experiment) for each in pair}
-    streams = tried if arm in compared else min(CURVE_STREAMS, tried)
-    return _Played(
-        own=await by(
-            trial_model(experiment.arms[arm]), min(tried, experiment.streams), counted=True
-        ),
-        references={name: await by(name, streams) for name in REFERENCES},
-    )
-
-
-def _arm_plan(
-    experiment: Experiment, arm: str, played: _Played, latency_s: float, concurrency: int
+async def _arm_plan(
+    experiment: Experiment,
+    arm: str,
+    own: Sequence[Trial],
+    *,
+    seconds: float,
+    streams: int,
+    trials: Trials,
 ) -> ArmPlan:
-    settings, own = experiment.arms[arm], played.own
+    """Return the plan of an arm from its `own` trials and those of reference learners."""
+    settings = experiment.arms[arm]
     return ArmPlan(
         arm=arm,
         model=settings.model.name,
         sessions=experiment.streams,
         cost=estimate(experiment, settings, own),
-        seconds=duration_s(experiment, {arm: own}, latency_s, concurrency),
+        seconds=seconds,
         context_use=ContextUse(
             sample_tokens=round(fmean(each.sample_tokens for each in own), 1),
             fits=math.floor(fmean(each.fits for each in own)),
@@ -246,7 +243,9 @@ def _arm_plan(
             turns=min(len(each.correct) for each in own),
         ),
         chance=own[0].chance,
-        curves=tuple(_curve(name, each) for name, each in played.references.items()),
+        curves=tuple(
+            [_curve(name, await trials.of(experiment, arm, streams, name)) for name in REFERENCES]
+        ),
     )
 
 
@@ -272,60 +271,44 @@ def _mean(accuracies: Iterable[float]) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conclusion:
-    """What the contrasts of an experiment can show."""
+class _Judgement:
+    """What a contrast can show.
 
+    Attributes:
+        arms: The plans of its arms.
+        found: Its detectability; None if a context fills up before the second half.
+    """
+
+    arms: tuple[ArmPlan, ArmPlan]
     found: Detectability | None
-    controls: tuple[Detectability, ...]
-    can_show: bool | None
-    verdict: str
-    advice: Advice | None = None
+
+    @property
+    def can_show(self) -> bool | None:
+        """Whether it can show learning; None if unknown."""
+        return self.found.can_show if self.found else False
+
+    @property
+    def verdict(self) -> str:
+        """The same in a sentence."""
+        if self.found is None:
+            shortest = min(self.arms, key=lambda each: each.context_use.turns)
+            return context_full(shortest.arm, shortest.context_use.turns)
+        first = self.arms[0]
+        return feasibility(self.found, fits=first.context_use.fits, chance=first.chance)
 
 
-async def _conclude(
-    experiment: Experiment,
-    arms: Sequence[ArmPlan],
-    tried: int,
-    trials: Trials,
-    *,
-    advised: bool,
-) -> _Conclusion:
-    """Judge the first contrast that cannot show learning, or else the primary one."""
-    pairs = contrasts(experiment)
-    if not pairs:
-        return _Conclusion(None, (), None, SINGLE_ARM)
-    found = {
-        pair: detectability(
-            experiment, pair, await reference_differences(experiment, pair, tried, trials)
-        )
-        for pair in pairs
-    }
-    weak = (pair for pair, each in found.items() if each is None or each.can_show is False)
-    pair = next(weak, pairs[0])
-    one = found[pair]
-    exposed = [next(each for each in arms if each.arm == arm) for arm in pair]
-    if one is None:
-        short = min(exposed, key=lambda each: each.context_use.turns)
-        said = context_full(short.arm, short.context_use.turns)
-    else:
-        said = feasibility(one, fits=exposed[0].context_use.fits, chance=exposed[0].chance)
-    concluded = _Conclusion(
-        found=found[pairs[0]],
-        controls=tuple(each for other in pairs[1:] if (each := found[other]) is not None),
-        can_show=one is not None and one.can_show,
-        verdict=said,
-    )
-    if concluded.can_show is not False or not advised:
-        return concluded
-    advice = await advise(
+async def _advice(
+    experiment: Experiment, weak: _Judgement, streams: int, trials: Trials
+) -> Advice | None:
+    first, second = weak.arms
+    return await advise(
         experiment,
-        pair,
-        limited=any(each.context_use.fits < experiment.turns - 1 for each in exposed),
-        streams=tried,
+        (first.arm, second.arm),
+        limited=min(each.context_use.fits for each in weak.arms) < experiment.turns - 1,
+        streams=streams,
         trials=trials,
-        learner=REFERENCES[-1] if one is None else one.reference,
+        learner=weak.found.reference if weak.found else REFERENCES[-1],
     )
-    return replace(concluded, advice=advice)
 
 
 def as_json(plan: Plan) -> dict[str, Any]:

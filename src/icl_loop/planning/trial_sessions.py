@@ -8,7 +8,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.context import History
+from icl_loop.context import History, from_spans
 from icl_loop.core.errors import ContextFull
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
@@ -75,19 +75,29 @@ class Trials:
         self._models: dict[str, ChatModel] = {}
 
     async def of(
-        self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool = False
-    ) -> Trial:
-        """Return the result of a session played by the built-in model `name`.
+        self, experiment: Experiment, arm: str, streams: int, name: str, *, counted: bool = False
+    ) -> tuple[Trial, ...]:
+        """Return the first `streams` sessions of an arm, played by the built-in model `name`.
 
-        `stream` may exceed the streams of the experiment. The donor of a yoked session is played by the
-        same model. Usages are only present if `counted`, which takes longer.
+        There may be more than the experiment has. The donor of a yoked session is played by the same
+        model. Usages are only present if `counted`, which takes longer.
         """
+        found = [
+            await self._trial(experiment, arm, stream, name, counted=counted)
+            for stream in range(streams)
+        ]
+        return tuple(found)
+
+    async def _trial(
+        self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool
+    ) -> Trial:
         settings = _recast(experiment.arms[arm], name)
         session = session_of(experiment, arm, stream, settings)
         place = experiment.donor_of(session)
         if place is not None:
-            told = (await self.of(experiment, *place, name, counted=counted)).told
-            session = replace(session, donor=_donor(*place, told))
+            told = (await self._trial(experiment, *place, name, counted=counted)).told
+            identity = DonorIdentity(arm=place[0], stream=place[1], id="trial", told_sha256="")
+            session = replace(session, donor=Donor(identity, told))
         key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
         known = self._known.get(key)
         if known is None or (counted and not known.usages):
@@ -110,7 +120,7 @@ class Trials:
             correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
             told=tuple(turn.feedback.told for turn in turns),
             planned=session.turns,
-            most_shown=max(map(_shown, turns), default=0),
+            most_shown=max((len(from_spans(turn.kept)) for turn in turns), default=0),
             fits=_fits(session, turns),
             sample_tokens=mean(count_message(window.counter, each) for each in asked),
             chance=1 / len(session.task.labels),
@@ -162,15 +172,6 @@ def _recast(settings: Settings, name: str) -> Settings:
         params=model.params if (model.name, model.base_url) == (name, None) else {},
     )
     return settings.model_copy(update={"model": built_in})
-
-
-def _donor(arm: str, stream: int, told: tuple[str, ...]) -> Donor:
-    identity = DonorIdentity(arm=arm, stream=stream, id="trial", told_sha256="")
-    return Donor(identity, told)
-
-
-def _shown(turn: Turn) -> int:
-    return sum(last - first + 1 for first, last in turn.kept)
 
 
 def _fits(session: Session, turns: Sequence[Turn]) -> int:
