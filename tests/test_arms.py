@@ -25,7 +25,7 @@ from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.tasks.encodings.image_text import PixelEncoding
 from icl_loop.tasks.feedback import FEEDBACK_KINDS, FeedbackPolicy
 from icl_loop.tasks.labels import ABSTRACT_NAMES, abstract, deranged, swapped
-from icl_loop.tasks.prompts import open_prompt_set, parser, shipped
+from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED_SIZE, get_transform
 from icl_loop.transcripts import read
 
@@ -194,7 +194,7 @@ async def test_delayed_feedback(delay: int) -> None:
     words = open_prompt_set("plain")
     assert told(turns)[:delay] == [PHRASES.recorded] * delay
     for turn in turns[delay:]:
-        parsed = parser(words).parse_feedback(turn.feedback.told)
+        parsed = words.parse_feedback(turn.feedback.told)
         assert parsed is not None
         assert (parsed.correct, parsed.ago) == (right(turns)[turn.index - delay], delay)
 
@@ -204,7 +204,7 @@ async def test_a_learner_uses_delayed_feedback() -> None:
     late = await played(one(60, feedback={"delay": 1}, task={"labels": "deranged"}))
     at_once = await played(one(60, task={"labels": "deranged"}))
     assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
-    feedback = [parser(open_prompt_set("plain")).parse_feedback(each) for each in told(late)]
+    feedback = [open_prompt_set("plain").parse_feedback(each) for each in told(late)]
     assert sum(each is not None and each.ago == 1 for each in feedback) == 59
 
 

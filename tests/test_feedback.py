@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from icl_loop.core.errors import InputError
 from icl_loop.tasks.feedback import FEEDBACK_PHRASES, FeedbackPolicy, Phrase
 from icl_loop.tasks.labels import LABEL_MAPS, label_map
-from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, parser, shipped
+from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, shipped
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 TURNS = st.integers(0, 10_000)
@@ -40,7 +40,7 @@ def test_honest_kinds(kind: str, prompts: str, *, correct: bool) -> None:
     """The wording of an honest kind never contradicts the score or the right label."""
     words = open_prompt_set(prompts)
     phrase = FeedbackPolicy(kind).phrase(0, (0, 0), correct=correct)
-    heard = parser(words).parse_feedback(words.tell(phrase, "7"))
+    heard = words.parse_feedback(words.tell(phrase, "7"))
     assert heard is not None
     assert heard.correct in {None, correct}
     assert heard.label in {None, "7"}

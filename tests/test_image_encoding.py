@@ -27,7 +27,7 @@ from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import MAX_SIDE, Pixels, get_encoding, prepare_sample
 from icl_loop.tasks.feedback import Phrase
-from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, parser, shipped
+from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 from icl_loop.terminal.session_view import SessionView, draw
 from icl_loop.transcripts import compare, read
 
@@ -151,7 +151,7 @@ def picture(seed: int) -> Image:
 @EACH_WORDING
 def test_questions_are_understood(words: PromptSet) -> None:
     """The image is recovered from a question, also if feedback comes first."""
-    asked, parse = words.section_for("png").ask(picture(1)), parser(words).parse_image_question
+    asked, parse = words.section_for("png").ask(picture(1)), words.parse_image_question
     assert [type(part) for part in asked.parts] == [Text, Image]
     assert parse(asked, "png") == ("", picture(1))
     for phrase in ("correct", "revealed_incorrect"):

@@ -23,7 +23,6 @@ from icl_loop.tasks.prompts import (
     ParsedSystem,
     PromptSet,
     open_prompt_set,
-    parser,
     shipped,
 )
 
@@ -111,9 +110,9 @@ def test_system_texts_are_parsed(
 ) -> None:
     """A system text gives back its labels and its encoding, whatever they are called."""
     text = prompts.system_text(labels, encoding, size, feedback)
-    assert parser(prompts).parse_system(text) == ParsedSystem(labels, encoding)
-    assert parser(prompts).parse_system(text, encoding) == ParsedSystem(labels, encoding)
-    assert parser(prompts).parse_system(text, "other") is None
+    assert prompts.parse_system(text) == ParsedSystem(labels, encoding)
+    assert prompts.parse_system(text, encoding) == ParsedSystem(labels, encoding)
+    assert prompts.parse_system(text, "other") is None
 
 
 @EACH_SET
@@ -121,7 +120,7 @@ def test_system_texts_are_parsed(
 def test_questions_are_parsed(prompts: PromptSet, sample: str, encoding: str) -> None:
     """A question gives back its sample, to the character."""
     question = prompts.section_for(encoding).ask(sample).text
-    assert parser(prompts).parse_question(question, encoding) == ("", sample)
+    assert prompts.parse_question(question, encoding) == ("", sample)
 
 
 @EACH_SET
@@ -130,7 +129,7 @@ def test_questions_are_parsed(prompts: PromptSet, sample: str, encoding: str) ->
 def test_feedback_is_parsed(prompts: PromptSet, phrase: Phrase, label: str, ago: int) -> None:
     """A phrase gives back its verdict, the label it reveals, and which answer it is about."""
     told = prompts.tell(phrase, label, ago)
-    assert parser(prompts).parse_feedback(told) == meaning(phrase, label, ago)
+    assert prompts.parse_feedback(told) == meaning(phrase, label, ago)
 
 
 @EACH_SET
@@ -142,16 +141,16 @@ def test_feedback_before_a_question_is_parsed(
     """Feedback is found if it was merged with the next question into one message."""
     told = prompts.tell(phrase, label, 3)
     question = prompts.section_for("grid").ask(sample).text
-    assert parser(prompts).parse_question(told + JOIN + question, "grid") == (told, sample)
-    assert parser(prompts).parse_feedback(told + JOIN + question) is None
+    assert prompts.parse_question(told + JOIN + question, "grid") == (told, sample)
+    assert prompts.parse_feedback(told + JOIN + question) is None
 
 
 @EACH_SET
 @given(text=st.text())
 def test_other_texts_are_not_parsed(prompts: PromptSet, text: str) -> None:
     """A text from elsewhere is neither a system text nor feedback."""
-    assert parser(prompts).parse_system(text) is None
-    assert parser(prompts).parse_feedback(text) is None
+    assert prompts.parse_system(text) is None
+    assert prompts.parse_feedback(text) is None
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -159,7 +158,7 @@ def test_no_set_parses_the_system_text_of_another(encoding: str) -> None:
     """The system text says which shipped set it is from."""
     for name in shipped():
         text = open_prompt_set(name).system_text("01", encoding, 8, "label")
-        parsed = [parser(open_prompt_set(each)).parse_system(text) for each in shipped()]
+        parsed = [open_prompt_set(each).parse_system(text) for each in shipped()]
         assert [bool(each) for each in parsed] == [each == name for each in shipped()]
 
 
@@ -253,10 +252,10 @@ def test_a_file_needs_only_the_sections_it_uses(tmp_path: Path) -> None:
     prompts = open_prompt_set(path)
     for encoding in ("grid", "runes"):
         text = prompts.system_text("01", encoding, 8, "none")
-        assert parser(prompts).parse_system(text) == ParsedSystem(("0", "1"), encoding)
+        assert prompts.parse_system(text) == ParsedSystem(("0", "1"), encoding)
     with pytest.raises(InputError, match=r"arm 'feedback'.*'wine'.*\[table\]"):
         experiment(task={"prompts": path, "dataset": "wine", "encoding": "table"})
-    with pytest.raises(InputError, match="does not describe the encoding 'sparse'"):
+    with pytest.raises(InputError, match=r"'sparse'; add it to its section \[image_text\]"):
         experiment(task={"prompts": path, "encoding": "sparse"})
 
 
@@ -266,7 +265,7 @@ def test_encodings_with_the_same_description(tmp_path: Path) -> None:
     prompts = open_prompt_set(_write(tmp_path / "my.toml", changes))
     for encoding in ("grid", "sparse"):
         text = prompts.system_text("01", encoding, 8, "none")
-        assert parser(prompts).parse_system(text, encoding) == ParsedSystem(("0", "1"), encoding)
+        assert prompts.parse_system(text, encoding) == ParsedSystem(("0", "1"), encoding)
 
 
 @given(sample=st.text())
@@ -276,7 +275,7 @@ def test_a_question_without_words(tmp_path_factory: pytest.TempPathFactory, samp
     path = tmp_path_factory.getbasetemp() / "bare.toml"
     prompts = open_prompt_set(_write(path, changes))
     told = prompts.tell("revealed_correct", "cat")
-    parsed = parser(prompts).parse_question(told + JOIN + sample, "text")
+    parsed = prompts.parse_question(told + JOIN + sample, "text")
     assert parsed == (told, sample)
 
 
@@ -293,9 +292,9 @@ def test_overlapping_phrases(tmp_path: Path) -> None:
     table = _table(
         told__revealed_correct="{label} it is.", told__revealed_incorrect="No, {label} it is."
     )
-    reads = parser(open_prompt_set(_write(tmp_path / "my.toml", table)))
-    assert reads.parse_feedback("No, 3 it is.") == ParsedFeedback(correct=False, label="3")
-    assert reads.parse_feedback("3 it is.") == ParsedFeedback(correct=True, label="3")
+    prompts = open_prompt_set(_write(tmp_path / "my.toml", table))
+    assert prompts.parse_feedback("No, 3 it is.") == ParsedFeedback(correct=False, label="3")
+    assert prompts.parse_feedback("3 it is.") == ParsedFeedback(correct=True, label="3")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from icl_loop.models.features import TEXT_FEATURES, sample_features
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.tasks.encodings import get_encoding
-from icl_loop.tasks.prompts import PromptSet, open_prompt_set, parser, shipped
+from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 
 TEXT = get_encoding("text")
@@ -66,11 +66,11 @@ def test_a_blank_text_is_refused(text: str) -> None:
 @example(text="文章：\n{sample}")
 def test_texts_are_heard(words: PromptSet, text: str) -> None:
     """Any text is recovered from its question, also if feedback comes first."""
-    asked, reads = words.section_for("text").ask(text), parser(words)
-    assert reads.parse_question(asked.text, "text") == ("", text)
+    asked = words.section_for("text").ask(text)
+    assert words.parse_question(asked.text, "text") == ("", text)
     told = words.tell("revealed_incorrect", "sums")
     [both] = merged([user(told), asked])
-    assert reads.parse_question(both.text, "text") == (told, text)
+    assert words.parse_question(both.text, "text") == (told, text)
     request = [system(words.system_text(("a", "b"), "text", 20, "label")), asked]
     sample = ConversationParser().parse(request).asked
     assert (sample.features.shape, sample.shown) == ((TEXT_FEATURES,), text)

@@ -9,7 +9,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
 from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
-from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet, parser
+from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
 from icl_loop.tasks.question_decoding import question_decoder
 from icl_loop.tasks.task import Task
 
@@ -46,7 +46,7 @@ class MessageParser:
 
         If it only confirms the answer, the label is that answer.
         """
-        parsed = parser(self.prompts).parse_feedback(told)
+        parsed = self.prompts.parse_feedback(told)
         if parsed is None or parsed.ago != self.delay:
             return NO_FEEDBACK
         if parsed.correct and parsed.label is None:

@@ -15,7 +15,6 @@ from icl_loop.tasks.prompts import (
     ParsedSystem,
     PromptSet,
     open_prompt_set,
-    parser,
     shipped,
 )
 
@@ -104,7 +103,7 @@ class ConversationParser:
     def parse_notes_request(self, messages: Sequence[Message]) -> Sequence[Example] | None:
         """Return the turns of a request that asks for notes, or None if it asks for none."""
         reader = self._reader(messages)
-        if parser(reader.prompts).parse_notes_request(messages[-1].text) is None:
+        if reader.prompts.parse_notes_request(messages[-1].text) is None:
             return None
         return reader.turns(messages[1:])
 
@@ -113,7 +112,7 @@ class ConversationParser:
 
     def _open_reader(self, text: str) -> "_MessageReader":
         for prompts in self._prompt_sets:
-            system = parser(prompts).parse_system(text, self._encoding)
+            system = prompts.parse_system(text, self._encoding)
             if system is not None:
                 return _MessageReader(prompts, system)
         raise RequestRefused(
@@ -137,7 +136,6 @@ class _MessageReader:
             parse_answer("", system.labels, form=prompts.answer)
         except InputError as error:
             raise RequestRefused(str(error)) from None
-        self._parser = parser(prompts)
         self._read = lru_cache(16_384)(self._read_user_message)
         self._read_answer = lru_cache(16_384)(self._parse_answer)
 
@@ -180,15 +178,15 @@ class _MessageReader:
         text, name = message.text, self.system.encoding
         question: tuple[str, str | Image] | None = None
         if message.has_image and isinstance(self._encoding, PngEncoding):
-            question = self._parser.parse_image_question(message, name)
+            question = self.prompts.parse_image_question(message, name)
             if question is None:
                 raise RequestRefused("a message shows an image without the expected question")
         elif feedback := self._parse_feedback(text):
             return feedback, None
-        elif (before := self._parser.parse_notes_request(text)) is not None:
+        elif (before := self.prompts.parse_notes_request(text)) is not None:
             return self._parse_feedback(before), None
         elif not isinstance(self._encoding, PngEncoding):
-            question = self._parser.parse_question(text, name)
+            question = self.prompts.parse_question(text, name)
         if question is None:
             return None, None
         before, shown = question
@@ -202,7 +200,7 @@ class _MessageReader:
 
     def _parse_feedback(self, text: str) -> ParsedFeedback | None:
         """Return the feedback in `text`, or None if it is none or reveals an unknown label."""
-        feedback = self._parser.parse_feedback(text)
+        feedback = self.prompts.parse_feedback(text)
         if feedback and feedback.label is not None and feedback.label not in self.system.labels:
             return None
         return feedback

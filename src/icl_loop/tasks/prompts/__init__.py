@@ -4,12 +4,12 @@ Each set is a TOML file; docs/prompts.md describes its keys.
 """
 
 from icl_loop.tasks.prompts.loading import DEFAULT, open_prompt_set, shipped
-from icl_loop.tasks.prompts.parsing import ParsedFeedback, ParsedSystem, PromptParser, parser
-from icl_loop.tasks.prompts.schema import (
+from icl_loop.tasks.prompts.prompt_set import (
     Announcements,
     FeedbackPhrases,
     NotePrompts,
-    PromptSection,
+    ParsedFeedback,
+    ParsedSystem,
     PromptSet,
 )
 
@@ -20,10 +20,7 @@ __all__ = [
     "NotePrompts",
     "ParsedFeedback",
     "ParsedSystem",
-    "PromptParser",
-    "PromptSection",
     "PromptSet",
     "open_prompt_set",
-    "parser",
     "shipped",
 ]

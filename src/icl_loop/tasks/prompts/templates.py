@@ -1,6 +1,7 @@
 """Templates: sentences with {placeholders}, filled for a model and matched by a learner."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated
 
@@ -8,8 +9,7 @@ from pydantic import AfterValidator, Field
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _VALUES = {
-    "label": "[^\n]+?",
-    "labels": "[^\n]+?",
+    **dict.fromkeys(("label", "labels"), "[^\n]+?"),
     **dict.fromkeys(("size", "ago", "tokens"), "[0-9]{1,9}"),
 }
 """What a placeholder can stand for; anything if it is not listed."""
@@ -20,19 +20,22 @@ def fill(template: str, **values: str) -> str:
     return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
+def match(template: str, text: str) -> dict[str, str] | None:
+    """Return the values with which `fill` turns `template` into `text`, or None if it cannot."""
+    found = _pattern(template).fullmatch(text)
+    return found.groupdict() if found else None
+
+
 @lru_cache(1_024)
-def pattern(template: str) -> re.Pattern[str]:
-    """Return a pattern that matches the filled template, with one group for each placeholder."""
-    parts, seen = [], set[str]()
-    for index, part in enumerate(_PLACEHOLDER.split(template)):
-        if index % 2 == 0:
-            parts.append(re.escape(part))
-        elif part in seen:
-            parts.append(f"(?P={part})")
-        else:
-            seen.add(part)
-            parts.append(f"(?P<{part}>{_VALUES.get(part, '.*?')})")
-    return re.compile("".join(parts), re.DOTALL)
+def _pattern(template: str) -> re.Pattern[str]:
+    """Return a pattern with one group for each placeholder."""
+    texts, names = _PLACEHOLDER.split(template)[::2], _PLACEHOLDER.findall(template)
+    pattern = re.escape(texts[0])
+    for index, name in enumerate(names):
+        repeated = name in names[:index]
+        pattern += f"(?P={name})" if repeated else f"(?P<{name}>{_VALUES.get(name, '.*?')})"
+        pattern += re.escape(texts[index + 1])
+    return re.compile(pattern, re.DOTALL)
 
 
 def with_placeholders(*names: str) -> AfterValidator:
@@ -48,7 +51,7 @@ def with_placeholders(*names: str) -> AfterValidator:
 
 
 def _size_at_most(template: str) -> str:
-    """Return a template that contains no placeholder but {size}."""
+    """Check that a template contains no placeholder but {size}."""
     found = sorted({*_PLACEHOLDER.findall(template)} - {"size"})
     if found:
         raise ValueError(f"may contain {{size}}, but contains {_listed(found)}")
@@ -56,13 +59,13 @@ def _size_at_most(template: str) -> str:
 
 
 def _ends_in_sample(template: str) -> str:
-    """Return a template that ends in {sample}."""
+    """Check that a template ends in {sample}."""
     if not template.endswith("{sample}"):
         raise ValueError("must end in {sample}, because the image is the last part of the message")
     return template
 
 
-def _listed(names: tuple[str, ...] | list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     return " and ".join(f"{{{name}}} once" for name in names) or "no placeholder"
 
 
