@@ -18,10 +18,6 @@ from PIL import Image
 from icl_loop.analysis import conclude_each, frame
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.plots import (
-    COLOURS,
-    HEIGHT,
-    MAX_POINTS,
-    WIDTH,
     AnyChart,
     compared_chart,
     confusion_chart,
@@ -33,7 +29,7 @@ from icl_loop.plots import (
     token_chart,
     token_panels,
 )
-from icl_loop.plots.theme import TEXT_COLOURS
+from icl_loop.plots.theme import COLOURS, HEIGHT, PAPER, TEXT_COLOURS, WIDTH
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "object": "data"}
@@ -55,7 +51,7 @@ def frame_of(
     columns = ["experiment", "arm", "path", "stream", "turn", "correct"]
     turns = pl.DataFrame(rows, schema=columns, orient="row")
     planned = planned or max(len(series) for sessions in arms.values() for series in sessions)
-    return turns.with_columns(turns=pl.lit(planned), chance=pl.lit(chance))
+    return turns.with_columns(turns=pl.lit(planned), chance=pl.lit(chance), exposure=1)
 
 
 def texts(svg: Path) -> dict[str, tuple[float, float]]:
@@ -275,7 +271,7 @@ def test_chart_size_is_bounded() -> None:
     assert (len(drawn["a"]), len(drawn["b"])) == (20, 15)
     assert "some of the sessions" in curve_chart(many).to_dict()["title"]["subtitle"][1]
     rows = thin_lines(frame_of({f"{k}": [[True] * 2_000] * 3 for k in range(3)}), 20)
-    assert MAX_POINTS / 2 < len(rows) <= MAX_POINTS
+    assert PAPER.points / 2 < len(rows) <= PAPER.points
 
 
 def test_plot_errors(tmp_path: Path) -> None:

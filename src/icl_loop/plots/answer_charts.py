@@ -1,13 +1,11 @@
 """Charts of answers: confusion matrices, early and late, and outcomes."""
 
-from collections.abc import Iterable
-
 import altair as alt
 import polars as pl
 
 from icl_loop.analysis import confusion
 from icl_loop.core.errors import InputError
-from icl_loop.plots.line_labels import named, printable
+from icl_loop.plots.line_charts import named
 from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
 
 MOST_LABELS = 26
@@ -16,16 +14,9 @@ NONE = "none"
 """Shown in place of a missing answer."""
 ALL = "all"
 """Shown as the label of the row for all turns."""
-HALVES = ("early", "late")
-CLASSES = {
-    "right": 2,
-    "wrong": 1,
-    "unreadable": 5,
-    "out_of_set": 3,
-    "refusal": 6,
-    "truncated": 4,
-}
+CLASSES = {"right": 2, "wrong": 1, "unreadable": 5, "out_of_set": 3, "refusal": 6, "truncated": 4}
 """Outcome classes and the index of their colours; the first two were parsed."""
+_AXIS = alt.Axis(grid=False, labelAngle=0, labelFontSize=9, labelOverlap=True, ticks=False)
 
 
 def halves(turns: pl.DataFrame) -> dict[str, pl.DataFrame]:
@@ -39,13 +30,14 @@ def answer_shares(turns: pl.DataFrame) -> pl.DataFrame:
 
     Columns: `label` (`ALL` for all turns), `answer` (`NONE` if unparsed), `share`.
     """
-    each = confusion(turns).select("label", pl.col("answer").fill_null(NONE), "share")
-    every = (
-        turns.group_by(pl.col("answer").fill_null(NONE))
-        .agg(share=pl.len() / turns.height)
-        .select(label=pl.lit(ALL), answer="answer", share="share")
+    answer = pl.col("answer").fill_null(NONE)
+    every = turns.group_by(answer, maintain_order=True).agg(share=pl.len() / turns.height)
+    return pl.concat(
+        [
+            confusion(turns).select("label", answer, "share"),
+            every.select(label=pl.lit(ALL), answer="answer", share="share"),
+        ]
     )
-    return pl.concat([each, every])
 
 
 def labels_of(turns: pl.DataFrame) -> list[str]:
@@ -54,14 +46,18 @@ def labels_of(turns: pl.DataFrame) -> list[str]:
     return sorted(labels, key=lambda each: (len(each), each) if each.isdigit() else (1_000, each))
 
 
+def answers_of(shares: pl.DataFrame, labels: list[str]) -> list[str]:
+    """Return the columns of a confusion matrix: the labels, then any other answers."""
+    return [*labels, *sorted(set(shares["answer"]) - set(labels))]
+
+
 def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
     """Return a confusion matrix for each half of each arm's turns.
 
     Raises:
         InputError: There are more than `MOST_LABELS` labels.
     """
-    turns = named(printable(turns))
-    arms = turns.partition_by("name", maintain_order=True)
+    arms = named(turns).partition_by("name", maintain_order=True)
     most = max(arm["label"].n_unique() for arm in arms)
     if most > MOST_LABELS:
         raise InputError(
@@ -76,13 +72,12 @@ def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
 
 
 def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
-    shares = answer_shares(turns) if turns.height else None
-    answers = [*labels, *sorted(_others(shares, labels))]
+    shares = answer_shares(turns)
     cells = (
-        alt.Chart(shares if shares is not None else _EMPTY)
+        alt.Chart(shares)
         .mark_rect()
         .encode(
-            x=alt.X("answer:N", sort=answers, title="answer", axis=_AXIS),
+            x=alt.X("answer:N", sort=answers_of(shares, labels), title="answer", axis=_AXIS),
             y=alt.Y("label:N", sort=[*labels, ALL], title="label", axis=_AXIS),
             color=alt.Color(
                 "share:Q",
@@ -95,28 +90,16 @@ def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> al
     return finished(alt.LayerChart(layer=[cells]), look, title, 170)
 
 
-_EMPTY = pl.DataFrame(schema={"label": pl.String, "answer": pl.String, "share": pl.Float64})
-_AXIS = alt.Axis(grid=False, labelAngle=0, labelFontSize=9, labelOverlap=True, ticks=False)
-
-
-def _others(shares: pl.DataFrame | None, labels: Iterable[str]) -> set[str]:
-    return set() if shares is None else set(shares["answer"]) - set(labels)
-
-
 def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
     """Return the share of each outcome class among the turns of each arm.
 
     Columns: `name`, `outcome` (`right` or `wrong` if parsed), `turns`, `share`, `order`.
     """
     parsed = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
-    kind = pl.when(pl.col("outcome") == "ok").then(parsed).otherwise(pl.col("outcome"))
-    counts = (
-        named(printable(turns))
-        .group_by("name", kind.alias("outcome"), maintain_order=True)
-        .agg(turns=pl.len())
-    )
+    outcome = pl.when(pl.col("outcome") == "ok").then(parsed).otherwise("outcome")
+    counts = named(turns).group_by("name", outcome=outcome, maintain_order=True)
     places = {each: place for place, each in enumerate(CLASSES)}
-    return counts.with_columns(
+    return counts.agg(turns=pl.len()).with_columns(
         share=pl.col("turns") / pl.col("turns").sum().over("name"),
         order=pl.col("outcome").replace_strict(places, default=len(places)),
     )
@@ -127,6 +110,7 @@ def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     shares = outcome_shares(turns)
     names = shares["name"].unique(maintain_order=True).to_list()
     classes = [each for each in CLASSES if each in set(shares["outcome"])]
+    colours = [look.colour(CLASSES[each]) for each in classes]
     bars = (
         alt.Chart(shares)
         .mark_bar(height=alt.RelativeBandSize(band=0.66))
@@ -141,9 +125,7 @@ def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
             y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, labelLimit=190)),
             color=alt.Color(
                 "outcome:N",
-                scale=alt.Scale(
-                    domain=classes, range=[look.colour(CLASSES[each]) for each in classes]
-                ),
+                scale=alt.Scale(domain=classes, range=colours),
                 legend=alt.Legend(title=None, orient="top", symbolType="square"),
             ),
             order=alt.Order("order:Q"),

@@ -11,6 +11,9 @@ from icl_loop.core.errors import InputError, StoppedShort, nearest
 from icl_loop.plots.theme import FONT, AnyChart
 
 FORMATS = (".png", ".svg", ".html")
+_FONTS = Path(__file__).parent / "fonts"
+_OFFLINE = {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+"""The page's menu offers only export, nothing that contacts another site."""
 
 
 def save(chart: AnyChart, path: Path) -> None:
@@ -25,32 +28,28 @@ def save(chart: AnyChart, path: Path) -> None:
         if path.suffix == ".html":
             chart.save(path, inline=True, embed_options=_OFFLINE, json_kwds={"cls": _InScript})
         elif path.suffix == ".svg":
-            path.write_text(_with_font(_written(chart)), encoding="utf-8", newline="\n")
+            path.write_text(_svg(chart), encoding="utf-8", newline="\n")
         else:
             chart.save(path, scale_factor=2)
     except OSError as error:
         raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
 
 
-def _written(chart: AnyChart) -> str:
-    """Return a chart as SVG, laid out with the embedded font."""
+def check_format(path: Path) -> None:
+    """Raise InputError if `save` does not support the extension of `path`."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path} must end in .png, .svg or .html: {nearest(path.suffix, FORMATS)}")
+
+
+def _svg(chart: AnyChart) -> str:
+    """Return a chart as SVG, laid out with a font that it embeds."""
     vl_convert.register_font_directory(str(_FONTS))
     specification = chart.to_dict()
     specification["config"]["font"] = f"Aileron, {FONT}"
-    return str(vl_convert.vegalite_to_svg(specification))
-
-
-def _with_font(svg: str) -> str:
-    """Return an SVG with the font embedded."""
+    head, tag, rest = str(vl_convert.vegalite_to_svg(specification)).partition(">")
     data = base64.b64encode((_FONTS / "Aileron-Regular.ttf").read_bytes()).decode()
     face = f'@font-face{{font-family:"Aileron";src:url("data:font/ttf;base64,{data}")}}'
-    head, tag, rest = svg.partition(">")
     return f"{head}{tag}<style>{face}</style>{rest}"
-
-
-_FONTS = Path(__file__).parent / "fonts"
-_OFFLINE = {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}
-"""The page's menu offers only export, nothing that contacts another site."""
 
 
 class _InScript(json.JSONEncoder):
@@ -58,9 +57,3 @@ class _InScript(json.JSONEncoder):
 
     def encode(self, o: Any) -> str:  # noqa: ANN401  the base class takes anything
         return super().encode(o).replace("<", r"\u003c")
-
-
-def check_format(path: Path) -> None:
-    """Raise InputError if `save` does not support the extension of `path`."""
-    if path.suffix not in FORMATS:
-        raise InputError(f"{path} must end in .png, .svg or .html: {nearest(path.suffix, FORMATS)}")

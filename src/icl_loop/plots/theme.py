@@ -108,18 +108,17 @@ def finished(
     chart: alt.LayerChart, look: Look, title: alt.TitleParams, height: int = HEIGHT
 ) -> alt.LayerChart:
     """Return a chart with size and colours; in files, also with a title."""
-    room = _AXES if look.interactive else 0
-    sized = chart.properties(width=look.width, height=height + room)
-    if not look.interactive:
-        drawn: alt.LayerChart = sized.properties(title=title).configure(**look.config())
-        return drawn
-    interactive: alt.LayerChart = sized.properties(autosize=_FIT).configure(**look.config())
-    return interactive
+    if look.interactive:
+        fit = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
+        drawn = chart.properties(width=look.width, height=height + _AXES, autosize=fit)
+    else:
+        drawn = chart.properties(width=look.width, height=height, title=title)
+    coloured: alt.LayerChart = drawn.configure(**look.config())
+    return coloured
 
 
 _AXES = 56
 """Height of axis and legend in pixels, added where a chart is fitted to its container."""
-_FIT = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
 
 
 def panels(
@@ -131,21 +130,15 @@ def panels(
     subtitle: Sequence[str] = (),
 ) -> alt.ConcatChart:
     """Return charts side by side for files, each `pixels` wide."""
-    bare = [_bare(chart).properties(width=pixels) for chart in charts]
+    bare = [chart.properties(width=pixels) for chart in charts]
+    for chart in bare:
+        chart.config = alt.Undefined  # Vega-Lite allows a configuration only at the top level
+    heading = alt.TitleParams(
+        title, subtitle=list(subtitle), anchor="start", subtitleColor=GREY, offset=14
+    )
     combined: alt.ConcatChart = (
         alt.ConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
-        .properties(
-            title=alt.TitleParams(
-                title, subtitle=list(subtitle), anchor="start", subtitleColor=GREY, offset=14
-            )
-        )
+        .properties(title=heading)
         .configure(**PAPER.config())
     )
     return combined
-
-
-def _bare(chart: alt.LayerChart) -> alt.LayerChart:
-    """Return a copy without configuration, which Vega-Lite allows only at the top level."""
-    copy: alt.LayerChart = chart.copy(deep=False)
-    copy.config = alt.Undefined
-    return copy

@@ -4,12 +4,12 @@ import altair as alt
 import polars as pl
 
 from icl_loop.core.errors import InputError
-from icl_loop.plots.line_labels import (
+from icl_loop.plots.line_charts import (
     arm_colour,
     arm_dashes,
     end_labels,
+    line_ends,
     named,
-    printable,
     thinned,
     turn_axis,
 )
@@ -21,13 +21,13 @@ PANEL = 160
 
 def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     """Return a chart of the number of past turns shown, a mean over sessions per arm."""
-    turns = named(printable(turns))
+    turns = named(turns)
     names = turns["name"].unique(maintain_order=True).to_list()
     shown = turns.group_by("name", "turn").agg(value=pl.col("exposure").mean(), sessions=pl.len())
     shown = shown.sort(pl.col("name").cast(pl.Enum(names)), "turn")
-    top = max(1.0, float(shown["value"].max()))  # type: ignore[arg-type]  # a column of numbers
+    top = max(1.0, *shown["value"])
     base = alt.Chart(thinned(shown, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"].unique())),
+        x=turn_axis(max(turns["turns"])),
         y=alt.Y("value:Q", title="past turns shown", scale=alt.Scale(domain=[0, top], nice=False)),
         color=arm_colour(names, look),
         strokeDash=arm_dashes(names),
@@ -38,12 +38,7 @@ def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
             alt.Tooltip("sessions:Q"),
         ],
     )
-    ends = shown.group_by("name", maintain_order=True).last().select("name", "turn", "value")
-    colours = {name: look.text_colour(place) for place, name in enumerate(names)}
-    layers = [
-        base.mark_line(strokeWidth=2),
-        *end_labels(ends.reverse(), colours, look, top),
-    ]
+    layers = [base.mark_line(strokeWidth=2), *end_labels(line_ends(shown), names, look, top)]
     title = alt.TitleParams("Past turns in the window", anchor="start")
     return finished(alt.LayerChart(layer=layers), look, title)
 
@@ -58,15 +53,6 @@ def knows_tokens(turns: pl.DataFrame) -> bool:
     return reports_tokens(turns) or bool(turns["counted"].sum())
 
 
-def _known_tokens(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return the turns with local estimates where the models reported no tokens."""
-    if reports_tokens(turns):
-        return turns
-    return turns.with_columns(
-        prompt=pl.col("counted").fill_null(0), cached=pl.col("prefix").fill_null(0)
-    )
-
-
 def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.LayerChart]:
     """Return, for each arm, a chart of cached and uncached prompt tokens against turn.
 
@@ -78,13 +64,15 @@ def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.Layer
     """
     if not knows_tokens(turns):
         raise InputError("no token counts are recorded in these sessions")
-    turns = _known_tokens(named(printable(turns)))
-    used = turns.group_by("name", "turn", maintain_order=True).agg(
-        cached=pl.col("cached").mean(), prompt=pl.col("prompt").mean()
+    turns = named(turns)
+    prompt, cached = ("prompt", "cached") if reports_tokens(turns) else ("counted", "prefix")
+    used = (
+        turns.group_by("name", "turn", maintain_order=True)
+        .agg(prompt=pl.col(prompt).fill_null(0).mean(), cached=pl.col(cached).fill_null(0).mean())
+        .with_columns(uncached=pl.col("prompt") - pl.col("cached"))
+        .sort("turn")
     )
-    used = used.with_columns(uncached=pl.col("prompt") - pl.col("cached")).sort("turn")
-    top = float(used["prompt"].max())  # type: ignore[arg-type]  # a column of numbers
-    longest = max(turns["turns"].unique())
+    top, longest = max(used["prompt"]), max(turns["turns"])
     return {
         name: _panel(used.filter(name=name), name, longest, top, look)
         for name in turns["name"].unique(maintain_order=True)
@@ -95,6 +83,7 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
     few = thinned(used, look.points // 4, "name")
     parts = few.unpivot(on=["cached", "uncached"], index="turn", variable_name="tokens")
     parts = parts.with_columns(order=(pl.col("tokens") == "uncached").cast(pl.Int64))
+    colours = alt.Scale(domain=["uncached", "cached"], range=[look.colour(1), look.colour(4)])
     areas = (
         alt.Chart(parts)
         .mark_area(opacity=0.9)
@@ -109,9 +98,7 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
             ),
             color=alt.Color(
                 "tokens:N",
-                scale=alt.Scale(
-                    domain=["uncached", "cached"], range=[look.colour(1), look.colour(4)]
-                ),
+                scale=colours,
                 legend=None if look.interactive else alt.Legend(title=None, orient="top"),
             ),
             order=alt.Order("order:Q"),
@@ -130,8 +117,7 @@ def token_chart(turns: pl.DataFrame) -> AnyChart:
     """Return the prompt tokens of each arm or, if unknown, the past turns shown."""
     if not knows_tokens(turns):
         return exposure_chart(turns)
-    counted = (
-        "" if reports_tokens(turns) else ", estimated; cached: what a prompt cache could serve"
-    )
-    title = f"Prompt tokens per turn, means over sessions{counted}"
+    estimated = ", estimated; cached: what a prompt cache could serve"
+    title = "Prompt tokens per turn, means over sessions"
+    title += "" if reports_tokens(turns) else estimated
     return panels(list(token_panels(turns).values()), title)

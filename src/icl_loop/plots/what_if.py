@@ -1,12 +1,11 @@
 """Charts that compare context policies turn by turn."""
 
-import math
-
 import altair as alt
 import polars as pl
 
 from icl_loop.core.errors import InputError
-from icl_loop.plots.theme import COLOURS
+from icl_loop.plots.line_charts import thinned
+from icl_loop.plots.theme import COLOURS, FONT, GREY
 
 _WIDTH, _HEIGHT = 250, 150
 _MAX_POINTS = 4_000
@@ -41,7 +40,9 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
     lines = _lines(turns, window)
     names = lines["name"].unique(maintain_order=True).to_list()
     rows = [
-        _row(f"{experiment} / {arm}", part, names)
+        alt.hconcat(*(_panel(part, measure, names) for measure in _PANELS)).properties(
+            title=alt.TitleParams(text=f"{experiment} / {arm}", anchor="start", fontSize=12)
+        )
         for (experiment, arm), part in lines.group_by("experiment", "arm", maintain_order=True)
     ]
     title = alt.TitleParams(
@@ -56,7 +57,7 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
     chart: alt.VConcatChart = (
         alt.vconcat(*rows)
         .properties(title=title)
-        .configure(font="DejaVu Sans, Helvetica, Arial, sans-serif")
+        .configure(font=FONT)
         .configure_view(stroke=None)
         .configure_axis(grid=True, gridOpacity=0.4)
         .configure_legend(labelLimit=0)
@@ -66,40 +67,28 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
 
 def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
     """Return means over sessions at each turn, with shares over windows; thinned if long."""
-    name = pl.when("played").then(pl.lit(_PLAYED)).otherwise("policy")
     line = ("experiment", "arm", "name")
+
+    def rolling(values: pl.Expr) -> pl.Expr:
+        return values.cast(pl.Float64).rolling_sum(window, min_samples=1)
+
     means = (
-        turns.with_columns(name=name)
-        .with_columns(pl.col("experiment", "arm", "name").str.replace_all(r"\p{C}", "\ufffd"))
+        turns.with_columns(name=pl.when("played").then(pl.lit(_PLAYED)).otherwise("policy"))
+        .with_columns(pl.col(line).str.replace_all(r"\p{C}", "\ufffd"))
         .group_by(*line, "turn", maintain_order=True)
         .agg(
-            pl.col("tokens", "prefix", "shown", "baseline", "chance").mean(),
-            turns=pl.max("turns"),
-            one=pl.lit(1),
+            pl.col("tokens", "prefix", "shown", "baseline", "chance").mean(), turns=pl.max("turns")
         )
         .sort("turn", maintain_order=True)
     )
     size = pl.min_horizontal(window, pl.len().over(line))
-    rolling = means.with_columns(
-        share=_rolling("prefix", window).over(line) / _rolling("tokens", window).over(line),
-        baseline=(_rolling("baseline", window) / _rolling("one", window)).over(line),
-        middle=(pl.col("turn") + 1 - (size - 1) / 2),
+    shares = means.with_columns(
+        share=(rolling(pl.col("prefix")) / rolling(pl.col("tokens"))).over(line),
+        baseline=(rolling(pl.col("baseline")) / rolling(pl.col("turn") * 0 + 1)).over(line),
+        middle=pl.col("turn") + 1 - (size - 1) / 2,
         whole=pl.col("turn") + 1 >= size,
     )
-    stride = math.ceil(rolling.height / _MAX_POINTS)
-    return rolling.filter(pl.int_range(pl.len()).over(line) % stride == 0)
-
-
-def _rolling(column: str, window: int) -> pl.Expr:
-    return pl.col(column).cast(pl.Float64).rolling_sum(window, min_samples=1)
-
-
-def _row(title: str, lines: pl.DataFrame, names: list[str]) -> alt.HConcatChart:
-    panels = [_panel(lines, measure, names) for measure in _PANELS]
-    row: alt.HConcatChart = alt.hconcat(*panels).properties(
-        title=alt.TitleParams(text=title, anchor="start", fontSize=12)
-    )
-    return row
+    return thinned(shares, _MAX_POINTS, *line)
 
 
 def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChart:
@@ -107,36 +96,28 @@ def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChar
     is_share = form == "%"
     turn = pl.col("middle") if is_share else pl.col("turn") + 1
     drawn = lines.filter("whole") if is_share else lines
-    values = drawn.select("name", turn=turn, value=measure)
-    scale = alt.Scale(domain=[0, 1]) if is_share else alt.Scale(zero=True)
+    planned = alt.Scale(domain=[0, lines["turns"][0]])
+    heights = alt.Scale(domain=[0, 1]) if is_share else alt.Scale(zero=True)
     line = (
-        alt.Chart(values)
+        alt.Chart(drawn.select("name", turn=turn, value=measure))
         .mark_line(strokeWidth=2)
         .encode(
-            x=alt.X(
-                "turn:Q",
-                title="turn",
-                scale=alt.Scale(domain=[0, int(lines.get_column("turns")[0])]),
-            ),
-            y=alt.Y("value:Q", title=title, scale=scale, axis=alt.Axis(format=form)),
+            x=alt.X("turn:Q", title="turn", scale=planned),
+            y=alt.Y("value:Q", title=title, scale=heights, axis=alt.Axis(format=form)),
             color=_colour(names),
             strokeDash=_dashes(names),
             tooltip=["name:N", "turn:Q", alt.Tooltip("value:Q", format=".3~s")],
         )
     )
-    layers = [line] if measure != "baseline" else [line, _chance(lines)]
+    chance = alt.Chart(lines.select(value="chance").unique())
+    rule = chance.mark_rule(strokeDash=[6, 4], color=GREY).encode(y="value:Q")
+    layers = [line, rule] if measure == "baseline" else [line]
     return alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT)
 
 
-def _chance(lines: pl.DataFrame) -> alt.Chart:
-    chance = lines.select(value="chance").unique()
-    rule: alt.Chart = alt.Chart(chance).mark_rule(strokeDash=[6, 4], color="#555555")
-    return rule.encode(y="value:Q")
-
-
 def _colour(names: list[str]) -> alt.Color:
-    others = [name for name in names if name != _PLAYED]
-    colours = {name: COLOURS[at % (len(COLOURS) - 1)] for at, name in enumerate(others)}
+    policies = [name for name in names if name != _PLAYED]
+    colours = {name: COLOURS[at % (len(COLOURS) - 1)] for at, name in enumerate(policies)}
     shades = [colours.get(name, "#000000") for name in names]
     legend = alt.Legend(title=None, orient="bottom", columns=2)
     return alt.Color("name:N", scale=alt.Scale(domain=names, range=shades), legend=legend)

@@ -31,19 +31,12 @@ from icl_loop.analysis import (
 from icl_loop.analysis.baseline import LEARNER, ArmBaseline, BaselineResult, compare_with_baseline
 from icl_loop.analysis.side_requests import note_usage
 from icl_loop.analysis.spending import spending
-from icl_loop.plots import (
-    MAX_WITH_THIN,
-    MOST_LABELS,
-    PAGE,
-    contrast_chart,
-    curve_chart,
-    exposure_chart,
-    knows_tokens,
-    outcome_chart,
-    probe_chart,
-    reports_tokens,
-    token_panels,
-)
+from icl_loop.plots.answer_charts import MOST_LABELS, outcome_chart
+from icl_loop.plots.contrasts import contrast_chart
+from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart
+from icl_loop.plots.probes import probe_chart
+from icl_loop.plots.theme import PAGE
+from icl_loop.plots.token_usage import exposure_chart, knows_tokens, reports_tokens, token_panels
 from icl_loop.report.branch_history import branch_rows
 from icl_loop.report.experiment_settings import experiment_file
 from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS, Stream, select_streams

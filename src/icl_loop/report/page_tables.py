@@ -10,7 +10,14 @@ from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.inference import NullQuestion
 from icl_loop.analysis.side_requests import NoteUsage
 from icl_loop.analysis.spending import Spending
-from icl_loop.plots import ALL, MOST_LABELS, answer_shares, halves, labels_of, outcome_shares
+from icl_loop.plots.answer_charts import (
+    ALL,
+    MOST_LABELS,
+    answer_shares,
+    halves,
+    labels_of,
+    outcome_shares,
+)
 from icl_loop.terminal.formatting import percent
 
 CELLS = {True: "yes", False: "not shown", None: "not tested"}
