@@ -168,14 +168,14 @@ def sign_flip(values: Floats) -> float:
     the number of values, and the observed one is added to them.
     """
     exact = values.size <= MOST_ENUMERATED
-    sums = _all_signs(values.size) @ values if exact else _random_sums(values)
+    sums = all_signs(values.size) @ values if exact else _random_sums(values)
     least = abs(float(values.sum())) - 10.0**-_DECIMALS * values.size
     reached = int((np.abs(sums) >= least).sum())
     return reached / sums.size if exact else (1 + reached) / (1 + DRAWS)
 
 
 @lru_cache(maxsize=4)
-def _all_signs(count: int) -> Floats:
+def all_signs(count: int) -> Floats:
     """Return every combination of signs, shape (2**count, count)."""
     chosen = np.arange(2**count)[:, None] >> np.arange(count) & 1
     signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
@@ -188,7 +188,7 @@ def _random_sums(values: Floats) -> Floats:
     The 256 possible sums of each group of eight values are computed once and looked up.
     """
     eights = np.pad(values, (0, -values.size % 8)).reshape(-1, 8)
-    looked_up: Floats = (eights @ _all_signs(8).T)[np.arange(len(eights)), _flips(values.size)]
+    looked_up: Floats = (eights @ all_signs(8).T)[np.arange(len(eights)), _flips(values.size)]
     sums: Floats = looked_up.sum(axis=1)
     return sums
 

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
+from icl_loop.context import from_spans
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
@@ -31,51 +32,45 @@ def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
     """
     found = {}
     for source in sources(paths):
-        for path, lines in _exported(source) if is_exported(source) else _saved(source):
-            pictures = _pictures(lines)
+        for path, settings, turns in _exported(source) if is_exported(source) else _saved(source):
+            pictures = _pictures(settings, turns)
             if pictures is not None:
-                found[path] = nearest_shown(pictures, [_shown(turn) for turn in _turns(lines)])
+                found[path] = nearest_shown(pictures, [from_spans(turn["kept"]) for turn in turns])
     return found
 
 
-Lines = list[Mapping[str, Any]]
-"""The lines of a session: its header, then turns and other lines."""
+Fields = Mapping[str, Any]
+Session = tuple[str, Fields, Sequence[Fields]]
+"""Path, settings and turns of a session."""
 
 
-def _saved(path: Path) -> Iterator[tuple[str, Lines]]:
+def _saved(path: Path) -> Iterator[Session]:
     """Yield the session of a transcript."""
-    yield str(path), [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]
+    header, *lines = (json.loads(line) for line in path.read_bytes().split(b"\n")[:-1])
+    turns = [line for line in lines if line.get("type") == "turn"]
+    yield str(path), header.get("settings", {}), turns
 
 
-def _exported(path: Path) -> Iterator[tuple[str, Lines]]:
+def _exported(path: Path) -> Iterator[Session]:
     """Yield the sessions of an export."""
     known = read_table(
         path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"]
     )
     turns = read_table(path, "turns", _TURNS, ["path", "kept"])
     for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
-        asked = part.select("question", "kept", type=pl.lit("turn")).to_dicts()
-        yield str(name), [json.loads(part["header"][0]), *asked]
+        settings = json.loads(part["header"][0]).get("settings", {})
+        yield str(name), settings, part.select("question", "kept").to_dicts()
 
 
-def _turns(lines: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [line for line in lines if line.get("type") == "turn"]
-
-
-def _shown(turn: Mapping[str, Any]) -> list[int]:
-    """Return the past turns in the ranges [first, last] that a request showed."""
-    return [past for first, last in turn["kept"] for past in range(first, last + 1)]
-
-
-def _pictures(lines: Lines) -> NDArray[np.float32] | None:
+def _pictures(settings: Fields, turns: Sequence[Fields]) -> NDArray[np.float32] | None:
     """Return the images of all turns, shape (turns, height, width); None unless all have one size."""
-    see = recorded_question_decoder(lines[0].get("settings", {}))
-    questions = [turn.get("question") for turn in _turns(lines)]
+    see = recorded_question_decoder(settings)
+    questions = [turn.get("question") for turn in turns]
     seen = [_picture(see, text) if isinstance(text, str) else None for text in questions]
-    whole = [picture for picture in seen if picture is not None]
-    if not whole or len(whole) < len(seen) or len({picture.shape for picture in whole}) > 1:
+    pictures = [picture for picture in seen if picture is not None]
+    if len(pictures) < len(seen) or len({picture.shape for picture in pictures}) != 1:
         return None
-    return np.stack(whole)
+    return np.stack(pictures)
 
 
 @lru_cache(maxsize=10_000)  # the arms of a stream ask the same questions

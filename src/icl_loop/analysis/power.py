@@ -7,7 +7,7 @@ import numpy as np
 import scipy  # loads its submodules on first use
 from numpy.typing import NDArray
 
-from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, POWER
+from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, POWER, all_signs
 
 FEWEST_FOR_SIGN_FLIP = 6
 """With fewer streams the sign-flip test is never significant: 2 / 2**5 exceeds 5 %."""
@@ -48,20 +48,19 @@ def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
 
     A pattern and its negation are equally far, so half of the patterns suffice.
     """
-    streams = differences.shape[1]
-    patterns = np.arange(2 ** (streams - 1))[:, None] >> np.arange(streams)
-    sums = np.abs(differences @ (1.0 - 2.0 * (patterns & 1)).T)
-    seen = np.abs(differences.sum(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = (sums >= seen - 1e-9).mean(axis=1)
+    signs = all_signs(differences.shape[1])
+    sums = np.abs(differences @ signs[: len(signs) // 2].T)
+    observed = np.abs(differences.sum(axis=1, keepdims=True))
+    shares: NDArray[np.float64] = (sums >= observed - 1e-9).mean(axis=1)
     return shares
 
 
 def _student(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     streams = differences.shape[1]
     error = differences.std(axis=1, ddof=1) / np.sqrt(streams)
-    seen = np.abs(differences.mean(axis=1))
-    beyond = np.where(seen > 0, np.inf, 0.0)
-    t = np.divide(seen, error, out=beyond, where=error > 0)
+    mean = np.abs(differences.mean(axis=1))
+    beyond = np.where(mean > 0, np.inf, 0.0)
+    t = np.divide(mean, error, out=beyond, where=error > 0)
     tails: NDArray[np.float64] = 2 * scipy.special.stdtr(streams - 1, -t)
     return tails
 
