@@ -74,15 +74,19 @@ def test_digits() -> None:
     assert len(digits) == 1797
     assert digits.labels == tuple("0123456789")
     assert {sample.image.shape for sample in digits} == {(8, 8)}
-    assert set(np.unique(digits.images).tolist()) == {round(k * 255 / 16) for k in range(17)}
+    assert set(np.unique(np.asarray(digits.contents)).tolist()) == {
+        round(k * 255 / 16) for k in range(17)
+    }
 
 
-def test_digits_stay_bright() -> None:
-    """Scaling the digits to 256 levels preserves their brightness."""
-    levels = load_digits().images[:200]
-    digits = open_dataset("digits")
-    values = np.array([to_pixels(digits[index].image, 8) for index in range(len(levels))])
-    assert np.abs(values - levels / 16).max() <= 0.5 / 255 + 1e-6
+def test_digits_are_those_of_scikit_learn() -> None:
+    """The bundled digits equal scikit-learn's, and scaling to 256 levels keeps their brightness."""
+    bunch, digits = load_digits(), open_dataset("digits")
+    images = np.stack([sample.image for sample in digits])
+    assert np.array_equal(np.rint(images * (16 / 255)), bunch.images)
+    assert np.array_equal(digits.classes, bunch.target)
+    values = np.array([to_pixels(image, 8) for image in images[:200]])
+    assert np.abs(values - bunch.images[:200] / 16).max() <= 0.5 / 255 + 1e-6
     assert (float(values.min()), float(values.max())) == (0, 1)
 
 
@@ -94,7 +98,8 @@ def test_mnist(mnist: str) -> None:
     assert dataset.labels == tuple("0123456789")
     assert (dataset[0].id, dataset[0].label) == ("mnist:test/0", "7")
     assert dataset[9999].image.shape == (28, 28)
-    assert (int(np.min(dataset.images)), int(np.max(dataset.images))) == (0, 255)
+    images = np.stack([sample.image for sample in dataset])
+    assert (int(images.min()), int(images.max())) == (0, 255)
 
 
 @pytest.mark.usefixtures("mnist")
@@ -328,7 +333,7 @@ def test_idx(tmp_path: Path, suffix: str) -> None:
     pair = pack(idx_bytes(IMAGES)), pack(idx_bytes(LABELS))
     dataset = open_dataset("idx:" + write_pair(tmp_path, *pair, suffix=suffix))
     contracts.check_dataset(dataset)
-    assert np.array_equal(np.asarray(dataset.images), IMAGES)
+    assert np.array_equal(np.asarray(dataset.contents), IMAGES)
     assert [sample.label for sample in dataset] == ["7", "3", "7"]
     assert dataset.labels == ("3", "7")
 
@@ -869,14 +874,3 @@ def test_progress_on_a_terminal(cache: Path) -> None:
             find_files("tiny", "test", published_at(mirror.address))
         assert shown.read(100_000).count(b"100%") == len(FILES)
     assert kept(cache) == FILES
-
-
-def test_digits_are_those_of_scikit_learn() -> None:
-    """The bundled digits equal scikit-learn's."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    digits = open_dataset("digits")
-    levels = np.rint(np.stack(list(digits.images)) * (16 / 255))
-    assert np.array_equal(levels, bunch.images)
-    assert np.array_equal(digits.classes, bunch.target)

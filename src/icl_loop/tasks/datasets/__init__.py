@@ -72,27 +72,14 @@ def _open(name: str, _data_folder: str | None, _working_folder: Path) -> Dataset
     if name in bundled.BUNDLED_TABLES:
         return Dataset(name, *bundled.load_table(name))
     if kind in published.PUBLISHED_DATASETS and rest in published.SPLITS:
-        return _open_published(name, kind, rest)
+        return Dataset(name, *published.load(kind, rest))
     if kind == "idx" and rest:
-        return Dataset(name, *idx.load_pair(*(_idx_path(rest, kind) for kind in published.KINDS)))
+        plain = [Path(f"{rest}-{each}-ubyte") for each in published.KINDS]
+        images, labels = (p if idx.exists(p) else Path(f"{p}.gz") for p in plain)
+        return Dataset(name, *idx.load_pair(images, labels))
     if kind == "folder" and rest:
         return Dataset(name, *folder.load(Path(rest)))
     if kind == "csv" and rest:
         return Dataset(name, *csv_file.load(rest))
     similar = name if len(name) <= max(map(len, _NAMES)) else f"{kind}:"  # without a long path
     raise DatasetError(f"unknown data set {name!r}: {nearest(similar, _NAMES)}")
-
-
-def _open_published(name: str, kind: str, split: str) -> Dataset:
-    dataset = published.PUBLISHED_DATASETS[kind]
-    images, classes, numbers = idx.load_pair(*published.find_files(kind, split, dataset))
-    if numbers != tuple(str(number) for number in range(len(dataset.labels))):
-        raise DatasetError(
-            f"{name} should have labels 0 to {len(dataset.labels) - 1}, found {', '.join(numbers)}"
-        )
-    return Dataset(name, images, classes, dataset.labels)
-
-
-def _idx_path(prefix: str, kind: str) -> Path:
-    plain = Path(f"{prefix}-{kind}-ubyte")
-    return idx.first_existing(plain) or Path(f"{plain}.gz")

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import cast
 from unicodedata import category
 
 import numpy as np
@@ -25,9 +24,9 @@ from icl_loop.tasks.datasets.table import Table, repeated_name
 MAX_TEXT = 20_000
 """Most characters of a text."""
 
-Images = NDArray[np.uint8] | Sequence[NDArray[np.uint8]]
-"""One array of images of equal shape, or one array per image."""
-Contents = Images | Table | Sequence[str]
+Contents = NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | Table | Sequence[str]
+Loaded = tuple[Contents, NDArray[np.intp], tuple[str, ...]]
+"""The samples of a data set, the class of each sample, and the names of the classes."""
 
 _PLURALS: Mapping[Modality, str] = {"picture": "images", "table": "rows", "text": "texts"}
 
@@ -50,57 +49,38 @@ class Dataset:
     labels: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if len(self.contents) != len(self.classes):
-            raise DatasetError(
-                f"{self.name}: {len(self.contents)} {_PLURALS[self.modality]} but"
-                f" {len(self.classes)} labels"
+        try:
+            self._check_classes()
+            for index, content in enumerate(self.contents):
+                if isinstance(content, str):
+                    check_text(content, f"text {index}")
+                elif isinstance(content, np.ndarray):
+                    _check_image(content, index)
+                if isinstance(self.contents, np.ndarray | Table):
+                    break  # all samples have the same form
+        except ValueError as error:
+            raise DatasetError(f"{self.name}: {error}") from None
+
+    def _check_classes(self) -> None:
+        if len(self) != len(self.classes):
+            raise ValueError(
+                f"{len(self)} {_PLURALS[self.modality]} but {len(self.classes)} labels"
             )
         if len(self.labels) < 2:
-            raise DatasetError(f"{self.name}: needs at least two classes, got {len(self.labels)}")
+            raise ValueError(f"needs at least two classes, got {len(self.labels)}")
         for label in self.labels:
             if not is_utf8(label):
-                raise DatasetError(f"{self.name}: the name of class {label!r} is not UTF-8 text")
+                raise ValueError(f"the name of class {label!r} is not UTF-8 text")
         if repeated := repeated_name(self.labels):
-            raise DatasetError(f"{self.name}: two classes are named {repeated!r}")
+            raise ValueError(f"two classes are named {repeated!r}")
         outside = self.classes[(self.classes < 0) | (self.classes >= len(self.labels))]
         if outside.size:
-            raise DatasetError(
-                f"{self.name}: classes must be 0 to {len(self.labels) - 1}, got {outside[0]}"
-            )
-        same_shape = isinstance(self.contents, np.ndarray)
-        for index in range(min(len(self), 1) if same_shape else len(self)):
-            self._check_content(index)
-
-    def _check_content(self, index: int) -> None:
-        content = self.contents[index]
-        if isinstance(content, str):
-            try:
-                check_text(content)
-            except ValueError as error:
-                raise DatasetError(f"{self.name}: text {index} {error}") from None
-        elif isinstance(content, np.ndarray):
-            shaped = content.size and (content.ndim == 2 or content.shape[2:] == (3,))
-            if content.dtype != np.uint8 or not shaped:
-                raise DatasetError(
-                    f"{self.name}: images must be uint8, (height, width) or (height, width, 3), but"
-                    f" image {index} is {content.dtype}, {content.shape}"
-                )
+            raise ValueError(f"classes must be 0 to {len(self.labels) - 1}, got {outside[0]}")
 
     @cached_property
     def modality(self) -> Modality:
         """The modality of the samples."""
         return modality(self.contents[0]) if len(self.contents) else "picture"
-
-    @property
-    def images(self) -> Images:
-        """The images.
-
-        Raises:
-            DatasetError: The samples are not images.
-        """
-        if self.modality != "picture":
-            raise DatasetError(f"{self.name} has {_PLURALS[self.modality]}, not images")
-        return cast("Images", self.contents)
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -153,16 +133,14 @@ class Dataset:
         Raises:
             DatasetError: There are too few samples.
         """
-        taken = {_identity(self.contents[index]) for index in self.stream(turns, seed, number)}
-        classes = keyed_order(len(self.labels), seed, "probe class", number).tolist()
-        remaining: dict[int, list[int]] = {}
+        taken = {_shape_and_bytes(self.contents[i]) for i in self.stream(turns, seed, number)}
+        remaining = _shuffled_classes(self, seed, number)
+        order = keyed_order(len(self.labels), seed, "probe class", number).tolist()
         drawn: list[int] = []
         for place in range(count):
-            class_number = classes[place % len(classes)]
-            if class_number not in remaining:
-                remaining[class_number] = self.shuffled(class_number, seed, number)
+            class_number = order[place % len(order)]
             members = remaining[class_number]
-            while members and _identity(self.contents[members[-1]]) in taken:
+            while members and _shape_and_bytes(self.contents[members[-1]]) in taken:
                 members.pop()
             if not members:
                 raise DatasetError(
@@ -173,30 +151,31 @@ class Dataset:
             drawn.append(members.pop())
         return tuple(drawn)
 
-    def shuffled(self, class_number: int, seed: int, number: int) -> list[int]:
-        """Return the indices of a class in the order in which stream `number` draws them."""
-        members = np.flatnonzero(self.classes == class_number)
-        order = keyed_order(members.size, seed, "sample", number, class_number)
-        shuffled: list[int] = members[order].tolist()
-        return shuffled
-
 
 @lru_cache(16)  # all arms play the same streams
 def _stream(dataset: Dataset, turns: int, seed: int, number: int) -> tuple[int, ...]:
-    remaining: dict[int, list[int]] = {}
+    remaining = [iter(members) for members in _shuffled_classes(dataset, seed, number)]
     drawn: list[int] = []
     for turn in range(turns):
         class_number = keyed_index(len(dataset.labels), seed, "label", number, turn)
-        if class_number not in remaining:
-            remaining[class_number] = dataset.shuffled(class_number, seed, number)[::-1]
-        if not remaining[class_number]:
+        index = next(remaining[class_number], None)
+        if index is None:
             raise DatasetError(
                 f"{dataset.name}: turn {turn} of stream {number} needs one more sample of class"
                 f" {dataset.labels[class_number]!r} than there are; play at most {turn} turns or use"
                 " a larger data set"
             )
-        drawn.append(remaining[class_number].pop())
+        drawn.append(index)
     return tuple(drawn)
+
+
+def _shuffled_classes(dataset: Dataset, seed: int, number: int) -> list[list[int]]:
+    """Return the indices of each class in the order in which stream `number` draws them."""
+    classes = [np.flatnonzero(dataset.classes == each) for each in range(len(dataset.labels))]
+    return [
+        members[keyed_order(members.size, seed, "sample", number, each)].tolist()
+        for each, members in enumerate(classes)
+    ]
 
 
 def is_utf8(text: str) -> bool:
@@ -204,28 +183,30 @@ def is_utf8(text: str) -> bool:
     return not any(mark == "\0" or "\ud800" <= mark <= "\udfff" for mark in text)
 
 
-def check_text(text: str) -> None:
+def check_text(text: str, name: str) -> None:
     """Raise ValueError unless `text` can be shown: not blank, not too long, no control characters."""
     if not text.strip():
-        raise ValueError("is blank")
+        raise ValueError(f"{name} is blank")
     if len(text) > MAX_TEXT:
-        raise ValueError(f"has {len(text):,} characters, more than {MAX_TEXT:,}")
+        raise ValueError(f"{name} has {len(text):,} characters, more than {MAX_TEXT:,}")
     for mark in text:
         if category(mark) in ("Cc", "Cs") and mark not in "\n\t":
-            raise ValueError(f"contains the control character {mark!r}")
+            raise ValueError(f"{name} contains the control character {mark!r}")
 
 
-def _identity(content: Content) -> object:
-    """Return a value that is equal for equal contents."""
-    if isinstance(content, np.ndarray):
-        return content.shape, content.tobytes()
-    return content if isinstance(content, str) else tuple(content.values)
+def _check_image(image: NDArray[np.uint8], index: int) -> None:
+    shaped = image.size and (image.ndim == 2 or image.shape[2:] == (3,))
+    if image.dtype != np.uint8 or not shaped:
+        raise ValueError(
+            "images must be uint8, (height, width) or (height, width, 3), but image"
+            f" {index} is {image.dtype}, {image.shape}"
+        )
 
 
-def _shape_and_bytes(content: Content) -> tuple[object, bytes | memoryview]:
+def _shape_and_bytes(content: Content) -> tuple[object, bytes]:
     """Return the shape of a sample, or what replaces it in the checksum, and the bytes."""
     if isinstance(content, str):
         return f"text {len(content)} ", content.encode()
     if isinstance(content, Measurements):
         return content.names, content.values.astype("<f8").tobytes()
-    return content.shape, np.ascontiguousarray(content).data
+    return content.shape, content.tobytes()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from icl_loop.core.errors import DatasetError
+from icl_loop.tasks.datasets.dataset import Loaded
 
 MAX_BYTES = 2**31
 """Most bytes of all decoded images of a folder."""
@@ -35,7 +36,7 @@ _PILLOW_ERRORS = (
 """What Pillow raises for broken files, found by altering files byte by byte."""
 
 
-def load(folder: Path) -> tuple[list[NDArray[np.uint8]], NDArray[np.intp], tuple[str, ...]]:
+def load(folder: Path) -> Loaded:
     """Return the images in `folder`, the class of each image, and the names of the classes.
 
     Classes and files are sorted by name; hidden ones are skipped.
@@ -94,7 +95,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # recoverable faults, such as truncated EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                _check_size(image)
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError  # noqa: TRY301  as Pillow does
                 return _to_array(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise DatasetError(f"{_printable(path)} is not an image that Pillow can read") from None
@@ -103,11 +105,6 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except _PILLOW_ERRORS as error:
         problem = str(error) or type(error).__name__
         raise DatasetError(f"{_printable(path)} cannot be read as an image: {problem}") from None
-
-
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise Image.DecompressionBombError
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ number of dimensions, their sizes as big-endian 32-bit integers, the data.
 
 import gzip
 import math
+import os.path
 import struct
 import zlib
 from pathlib import Path
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from icl_loop.core.errors import DatasetError
 
 MAX_BYTES = 2**31
+_CONTENTS = {1: "labels", 3: "images"}
+"""By number of dimensions."""
 
 
 def load_pair(
@@ -42,7 +45,7 @@ def load(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """Return the array in an IDX file, which must have this many dimensions."""
     try:
         with _open(path) as file:
-            return _read(file, path, dimensions)
+            return _read(file, dimensions)
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -51,17 +54,13 @@ def load(path: Path, dimensions: int) -> NDArray[np.uint8]:
         raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
     except MemoryError:
         raise DatasetError(f"{path} does not fit in memory") from None
+    except ValueError as error:
+        raise DatasetError(f"{path} {error}") from None
 
 
-def first_existing(*paths: Path) -> Path | None:
-    """Return the first path that exists, or None; paths that cannot be checked are skipped."""
-    for path in paths:
-        try:
-            if path.exists():
-                return path
-        except OSError:
-            continue
-    return None
+def exists(path: Path) -> bool:
+    """Return whether a path exists; False if this cannot be found out."""
+    return os.path.exists(path)  # noqa: PTH110  Path.exists raises an error for some paths
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -70,27 +69,24 @@ def _open(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "rb") if gzipped else path.open("rb"))
 
 
-def _read(file: IO[bytes], path: Path, dimensions: int) -> NDArray[np.uint8]:
+def _read(file: IO[bytes], dimensions: int) -> NDArray[np.uint8]:
     header = file.read(4)
     if len(header) < 4 or header[:3] != b"\0\0\x08":
-        raise DatasetError(
-            f"{path} is not an IDX file of unsigned bytes: it starts with {header!r}"
-        )
+        raise ValueError(f"is not an IDX file of unsigned bytes: it starts with {header!r}")
     if header[3] != dimensions:
-        kinds = {1: "labels", 3: "images"}
-        found, wanted = (kinds.get(n, f"{n}-dimensional data") for n in (header[3], dimensions))
-        raise DatasetError(f"{path} has {found}, not {wanted}")
+        found, wanted = (_CONTENTS.get(n, f"{n}-dimensional data") for n in (header[3], dimensions))
+        raise ValueError(f"has {found}, not {wanted}")
     raw = file.read(4 * dimensions)
     if len(raw) < 4 * dimensions:
-        raise DatasetError(f"{path} is truncated: it ends inside its header")
+        raise ValueError("is truncated: it ends inside its header")
     sizes = struct.unpack(f">{dimensions}I", raw)
     count = math.prod(sizes)
     if not 0 < count <= MAX_BYTES:
-        raise DatasetError(f"{path} has an impossible header: sizes {sizes}")
+        raise ValueError(f"has an impossible header: sizes {sizes}")
     data = bytearray()  # grows with the file: the header may claim more than there is
     while chunk := file.read(min(count + 1 - len(data), 2**20)):
         data += chunk
     if len(data) != count:
         found = f"more than {count}" if len(data) > count else str(len(data))
-        raise DatasetError(f"{path} should have {count} values, found {found}")
+        raise ValueError(f"should have {count} values, found {found}")
     return np.frombuffer(memoryview(data).toreadonly(), dtype=np.uint8).reshape(sizes)

@@ -13,7 +13,9 @@ import pooch
 import requests
 
 from icl_loop.core.errors import DatasetError
-from icl_loop.tasks.datasets.idx import first_existing
+from icl_loop.tasks.datasets import idx
+from icl_loop.tasks.datasets.dataset import Loaded
+from icl_loop.tasks.datasets.idx import exists
 
 DATA_VARIABLE = "ICL_LOOP_DATA"
 CACHE_VARIABLE = "ICL_LOOP_CACHE"
@@ -89,6 +91,22 @@ PUBLISHED_DATASETS = {
 }
 
 
+def load(name: str, split: str) -> Loaded:
+    """Return the images of a data set, the class of each image, and the names of the classes.
+
+    Raises:
+        DatasetError: A file cannot be found, downloaded or read, or does not have all labels.
+    """
+    dataset = PUBLISHED_DATASETS[name]
+    images, classes, numbers = idx.load_pair(*find_files(name, split, dataset))
+    if numbers != tuple(str(number) for number in range(len(dataset.labels))):
+        raise DatasetError(
+            f"{name}:{split} should have labels 0 to {len(dataset.labels) - 1}, found"
+            f" {', '.join(numbers)}"
+        )
+    return images, classes, dataset.labels
+
+
 def find_files(name: str, split: str, dataset: PublishedDataset) -> tuple[Path, Path]:
     """Return the paths of the image and label files, downloading them if needed.
 
@@ -103,17 +121,15 @@ def find_files(name: str, split: str, dataset: PublishedDataset) -> tuple[Path, 
 
 def is_downloaded(name: str, split: str) -> bool:
     """Return whether the files are on this machine."""
-    return all(
-        _local_path(name, file) or first_existing(_cache(name) / file)
-        for file in _file_names(split)
-    )
+    files = _file_names(split)
+    return all(_local_path(name, file) or exists(_cache(name) / file) for file in files)
 
 
 def _local_path(name: str, file: str) -> Path | None:
     """Return the path of a file, gzipped or not, under $ICL_LOOP_DATA."""
     folder = os.environ.get(DATA_VARIABLE)
-    path = Path(folder, name, file) if folder else None
-    return path and first_existing(path, path.with_suffix(""))
+    packed = Path(folder or "", name, file)
+    return next(filter(exists, (packed, packed.with_suffix("")) if folder else ()), None)
 
 
 def _cache(name: str) -> Path:
@@ -143,7 +159,7 @@ def _download(name: str, file: str, dataset: PublishedDataset) -> Path:
                 f"{file} of {name} cannot be written to {cache}: {error.strerror or error};"
                 f" set {CACHE_VARIABLE} to another folder"
             ) from None
-    existing = " (the file there has the wrong checksum)" if first_existing(cache / file) else ""
+    existing = " (the file there has the wrong checksum)" if exists(cache / file) else ""
     raise DatasetError(
         f"{name} is not on this machine and could not be downloaded ({'; '.join(problems)})."
         f" Put {file} into {cache}{existing}, or set {DATA_VARIABLE} to a folder that contains"

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from reprlib import repr as short_repr
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,11 +33,8 @@ class Table:
                 f"a table needs a name for each column, got {len(self.names)} names for values of"
                 f" shape {self.values.shape}"
             )
-        for name in self.names:
-            if not is_name(name):
-                raise DatasetError(f"a column name must be one short line, got {name!r}")
-        if repeated := repeated_name(self.names):
-            raise DatasetError(f"two columns are named {repeated!r}")
+        if problem := problem_with_names(self.names):
+            raise DatasetError(problem)
         outside = np.argwhere(~(np.abs(self.values) <= LARGEST))
         if outside.size:
             row, column = outside[0].tolist()
@@ -53,6 +51,15 @@ class Table:
 
     def __iter__(self) -> Iterator[Measurements]:
         return (self[index] for index in range(len(self)))
+
+
+def problem_with_names(names: Sequence[str]) -> str | None:
+    """Return which column name is not one short line, or occurs twice; None if all are sound."""
+    for position, name in enumerate(names, start=1):
+        if not is_name(name):
+            return f"the name of column {position} must be one short line, got {short_repr(name)}"
+    repeated = repeated_name(names)
+    return repeated and f"two columns are named {repeated!r}"
 
 
 def is_name(text: str) -> bool:
