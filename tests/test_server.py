@@ -444,9 +444,9 @@ def test_parse_faults() -> None:
     ("text", "said"),
     [
         ("rest=0.1", r"unknown fault 'rest'.*'reset'"),
-        ("429=1.5", r"between 0 and 1, got 429=1\.5"),
-        ("429=-0.1", "between 0 and 1"),
-        ("429=nan", "between 0 and 1"),
+        ("429=1.5", r"from 0 to 1, got 429=1\.5"),
+        ("429=-0.1", "from 0 to 1"),
+        ("429=nan", "from 0 to 1"),
         ("429=0.6,500=0.6", r"at most 1, got 1\.2"),
         ("429", r"429=0\.1, got '429'"),
         ("429=often", "got '429=often'"),
@@ -456,7 +456,7 @@ def test_parse_faults() -> None:
 def test_invalid_faults(text: str, said: str) -> None:
     """An unknown fault or an invalid rate is an input error that quotes it."""
     with pytest.raises(InputError, match=said):
-        parse_faults(text)
+        ServerSettings(faults=parse_faults(text))
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_no_command_shows_a_key(tmp_path: Path, command_line: Command) -> None:
 CRASHING = """
 from icl_loop.models import openai
 def crash(self, content):
-    key, headers = self._credentials.secrets, self._headers
+    key, headers = self._secrets, self._headers
     raise RuntimeError("a simulated bug")
 openai.OpenAIModel._reply = crash
 from icl_loop.cli import main

@@ -5,10 +5,11 @@ Each endpoint has one `RateLimiter` and each run one `Budget`.
 
 import asyncio
 import math
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 from aiolimiter import AsyncLimiter
 
@@ -61,9 +62,7 @@ class ConcurrencyLimiter:
 class RateLimiter:
     """Limits one endpoint's requests per minute, tokens per minute and concurrent requests.
 
-    Attributes:
-        concurrency: Limits the requests in flight.
-        has_answered: Whether the endpoint has ever sent a reply.
+    `has_answered` tells whether the endpoint has ever sent a reply.
     """
 
     def __init__(
@@ -118,12 +117,7 @@ class Budget:
 
     def add(self, usage: Usage, usd: float) -> None:
         """Add the tokens and the cost of one reply."""
-        self.spent = Usage(
-            prompt=self.spent.prompt + usage.prompt,
-            cached=self.spent.cached + usage.cached,
-            completion=self.spent.completion + usage.completion,
-            reasoning=self.spent.reasoning + usage.reasoning,
-        )
+        self.spent = Usage(*map(operator.add, astuple(self.spent), astuple(usage)))
         self.usd += usd
 
     @contextmanager

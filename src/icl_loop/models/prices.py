@@ -1,6 +1,5 @@
 """Prices of tokens: list prices, or the user's own."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 
 import genai_prices
@@ -8,31 +7,6 @@ import genai_prices
 from icl_loop.core.messages import Usage
 from icl_loop.models import is_built_in
 from icl_loop.models.limits import Cost
-
-
-@dataclass(frozen=True, slots=True)
-class ListPrice:
-    """The price that the package `genai-prices` lists for a model of a provider."""
-
-    model: str
-    base_url: str | None
-
-    def __call__(self, usage: Usage) -> float:
-        """Return the price of `usage` in US dollars.
-
-        Raises:
-            LookupError: The package does not know the model or the provider.
-        """
-        tokens = genai_prices.Usage(
-            input_tokens=usage.prompt,
-            cache_read_tokens=usage.cached,
-            output_tokens=usage.completion,
-        )
-        if self.base_url is None:
-            price = genai_prices.calc_price(tokens, self.model, provider_id="openai")
-        else:
-            price = genai_prices.calc_price(tokens, self.model, provider_api_url=self.base_url)
-        return float(price.total_price)
 
 
 def free(_: Usage) -> float:
@@ -49,10 +23,22 @@ def cost_of(name: str, base_url: str | None, price: Cost | None = None) -> Cost 
 
 @lru_cache(64)
 def list_price(model: str, base_url: str | None) -> Cost | None:
-    """Return the list price of a model at an endpoint, or None if it is unknown."""
-    price = ListPrice(model, base_url)
+    """Return the price that `genai-prices` lists for a model at an endpoint, or None if unknown."""
+
+    def cost(usage: Usage) -> float:
+        tokens = genai_prices.Usage(
+            input_tokens=usage.prompt,
+            cache_read_tokens=usage.cached,
+            output_tokens=usage.completion,
+        )
+        if base_url is None:
+            price = genai_prices.calc_price(tokens, model, provider_id="openai")
+        else:
+            price = genai_prices.calc_price(tokens, model, provider_api_url=base_url)
+        return float(price.total_price)
+
     try:
-        price(Usage(prompt=1, completion=1))
+        cost(Usage(prompt=1, completion=1))
     except LookupError:
         return None
-    return price
+    return cost

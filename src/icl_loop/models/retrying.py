@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_exponential_jitter
@@ -35,42 +36,30 @@ class RetryPolicy:
     max_wait_s: float = 60.0
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class RequestPolicy:
-    """Sends the requests of one model: retries them, and keeps to the rate limits and the budget."""
+    """Sends the requests of one model: retries them, and keeps to the rate limits and the budget.
 
-    def __init__(
-        self,
-        *,
-        rate_limiter: RateLimiter,
-        budget: Budget,
-        retry: RetryPolicy,
-        prompt_bound: PromptBound,
-        max_completion_tokens: int,
-        cost: Cost,
-    ) -> None:
-        """Create the policy of one model.
+    Attributes:
+        rate_limiter: Shared by all models of the endpoint.
+        budget: Shared by all models of the run.
+        retry: How long to retry.
+        prompt_bound: Counts the prompt tokens of the model's requests.
+        max_completion_tokens: Upper bound on the tokens of a reply.
+        cost: Price of the model's tokens.
+    """
 
-        Args:
-            rate_limiter: Shared by all models of the endpoint.
-            budget: Shared by all models of the run.
-            retry: How long to retry.
-            prompt_bound: Counts the prompt tokens of the model's requests.
-            max_completion_tokens: Upper bound on the tokens of a reply.
-            cost: Price of the model's tokens.
-        """
-        self.prompt_bound = prompt_bound
-        self._rate_limiter, self._budget, self._retry = rate_limiter, budget, retry
-        self._max_completion_tokens, self._cost = max_completion_tokens, cost
-        self._backoff = wait_exponential_jitter(
-            multiplier=retry.first_wait_s, max=retry.max_wait_s, jitter=retry.first_wait_s
-        )
+    rate_limiter: RateLimiter
+    budget: Budget
+    retry: RetryPolicy
+    prompt_bound: PromptBound
+    max_completion_tokens: int
+    cost: Cost
 
     async def request(self, counted: int, send: SendRequest) -> Reply:
-        """Return the reply, with the number of attempts and the seconds the last one took.
+        """Return the reply to a request of `counted` locally counted tokens, which `send` sends once.
 
-        Args:
-            counted: Locally counted tokens of the request.
-            send: Sends it once.
+        It has the number of attempts and the seconds that the last one took.
 
         Raises:
             ModelUnavailable: The retry allowance is used up.
@@ -96,13 +85,12 @@ class RequestPolicy:
         return Usage(prompt=bound(counted), completion=bound(completion))
 
     async def _attempt(self, counted: int, send: SendRequest) -> Reply:
-        await self._rate_limiter.wait(self.prompt_bound.upper_bound(counted))
-        concurrency = self._rate_limiter.concurrency
+        await self.rate_limiter.wait(self.prompt_bound.upper_bound(counted))
+        concurrency = self.rate_limiter.concurrency
         async with concurrency.slot():
-            most = Usage(
-                self.prompt_bound.upper_bound(counted), completion=self._max_completion_tokens
-            )
-            with self._budget.reserve(most, self._cost(most)):
+            prompt = self.prompt_bound.upper_bound(counted)
+            most = Usage(prompt, completion=self.max_completion_tokens)
+            with self.budget.reserve(most, self.cost(most)):
                 start = time.perf_counter()
                 try:
                     reply = await send()
@@ -111,11 +99,11 @@ class RequestPolicy:
                         concurrency.decrease()
                     raise
                 latency_s = time.perf_counter() - start
-            self._rate_limiter.has_answered = True
+            self.rate_limiter.has_answered = True
             concurrency.increase()
         self.prompt_bound.observe(counted, reply.usage.prompt)
         used = self.usage(counted, reply)
-        self._budget.add(used, self._cost(used))
+        self.budget.add(used, self.cost(used))
         return replace(reply, latency_s=latency_s)
 
     def _stop(self, state: RetryCallState) -> bool:
@@ -125,37 +113,39 @@ class RequestPolicy:
         """
         now = time.monotonic()
         first_failure: float = state.retry_object.statistics.setdefault("first_failure", now)
-        answered = self._rate_limiter.has_answered
-        allowance_s = self._retry.allowance_s if answered else self._retry.startup_allowance_s
+        answered = self.rate_limiter.has_answered
+        allowance_s = self.retry.allowance_s if answered else self.retry.startup_allowance_s
         return now - first_failure + state.upcoming_sleep > allowance_s
 
     def _wait(self, state: RetryCallState) -> float:
         """Return the longer of the backoff and the wait that the server asks for."""
-        return max(self._backoff(state), _error(state).retry_after_s or 0.0)
+        first_s = self.retry.first_wait_s
+        backoff = wait_exponential_jitter(
+            multiplier=first_s, max=self.retry.max_wait_s, jitter=first_s
+        )
+        return max(backoff(state), _error(state).retry_after_s or 0.0)
 
     def _count_retry(self, state: RetryCallState) -> None:
-        self._budget.retries[str(_error(state))] += 1
+        self.budget.retries[str(_error(state))] += 1
 
 
 def _error(state: RetryCallState) -> ModelUnavailable:
-    error = state.outcome.exception() if state.outcome else None
-    if not isinstance(error, ModelUnavailable):
-        raise TypeError(f"only ModelUnavailable is retried, got {error!r}")
-    return error
+    return cast("ModelUnavailable", state.outcome and state.outcome.exception())
 
 
+@dataclass(frozen=True, slots=True)
 class RetryingModel:
     """A model whose requests follow a `RequestPolicy`."""
 
-    def __init__(self, model: ChatModel, policy: RequestPolicy) -> None:
-        self._model, self._policy = model, policy
+    model: ChatModel
+    policy: RequestPolicy
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the reply to `messages`; raises as `RequestPolicy.request` does."""
-        counted = self._policy.prompt_bound.count(messages)
-        return await self._policy.request(counted, partial(self._model.complete, messages))
+        counted = self.policy.prompt_bound.count(messages)
+        return await self.policy.request(counted, partial(self.model.complete, messages))
 
     async def aclose(self) -> None:
         """Close the model's connections."""
-        if isinstance(self._model, Closable):
-            await self._model.aclose()
+        if isinstance(self.model, Closable):
+            await self.model.aclose()

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -17,14 +17,13 @@ from starlette.routing import Route
 
 from icl_loop.core.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
 from icl_loop.core.messages import Message, Reply
-from icl_loop.core.records import keyed_index
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages
 from icl_loop.models import ChatModel
 from icl_loop.server.completion import Completion, apply_schema, label_tokens, usage_fields
-from icl_loop.server.faults import INVALID_BODIES, RESOLUTION, draw_fault, fault_response
+from icl_loop.server.faults import INVALID_BODIES, draw, draw_fault, fault_response
 from icl_loop.server.prefix_cache import PrefixCache
 from icl_loop.server.request_log import RequestLog
-from icl_loop.server.request_parser import MAX_CACHED_MESSAGES, ChatRequest, parse_request
+from icl_loop.server.request_parser import ChatRequest, parse_request
 from icl_loop.server.responses import TRANSPORT, ApiError, ResetConnection, wait_for_disconnect
 from icl_loop.server.server_settings import ServerSettings
 
@@ -61,7 +60,7 @@ class _Api:
         self._models, self._settings, self._log = models, settings, log
         self._numbers, self._created = count(), int(time.time())
         self._cache = PrefixCache(settings.counter)
-        self._count = lru_cache(MAX_CACHED_MESSAGES)(settings.counter.count)
+        self._count = lru_cache(2**15)(settings.counter.count)
 
     async def list_models(self, request: Request) -> Response:
         """Return all models."""
@@ -109,8 +108,7 @@ class _Api:
     async def _answer(self, request: Request, number: int, fault: str | None) -> Response:
         self._check_key(request)
         chat = parse_request(await _read_body(request))
-        messages = [message.to_message() for message in chat.messages]
-        prompt_tokens = count_messages(self._settings.counter, messages) + REQUEST_TOKENS
+        prompt_tokens = count_messages(self._settings.counter, chat.messages) + REQUEST_TOKENS
         self._check_model(chat.model or "")
         self._check_length(prompt_tokens)
         if fault:
@@ -118,15 +116,13 @@ class _Api:
         await self._wait(request, number, is_slow=fault == "slow")
         if failure := fault_response(fault, self._settings.retry_after_s):
             return failure
-        completion = await self._complete(number, chat, messages, prompt_tokens)
+        completion = await self._complete(number, chat, prompt_tokens)
         return _send(completion, chat, truncate=fault == "truncated")
 
-    async def _complete(
-        self, number: int, chat: ChatRequest, messages: list[Message], prompt_tokens: int
-    ) -> Completion:
+    async def _complete(self, number: int, chat: ChatRequest, prompt_tokens: int) -> Completion:
         model = chat.model or ""
-        cached = self._cache.cached_tokens(model, messages)
-        reply = await _ask(self._models[model], messages)
+        cached = self._cache.cached_tokens(model, chat.messages)
+        reply = await _ask(self._models[model], chat.messages)
         text, is_refusal = apply_schema(reply, chat.choice)
         tokens = None
         if chat.logprobs and reply.label_logprobs and not is_refusal:
@@ -160,12 +156,10 @@ class _Api:
             )
 
     def _check_key(self, request: Request) -> None:
-        key = self._settings.api_key
-        if key is None:
-            return
-        authorization = request.headers.get("authorization", "")
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {key}".encode()):
-            raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
+        if self._settings.api_key is not None:
+            sent = request.headers.get("authorization", "").encode()
+            if not hmac.compare_digest(sent, f"Bearer {self._settings.api_key}".encode()):
+                raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
     def _describe(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "icl_loop"}
@@ -173,9 +167,8 @@ class _Api:
     async def _wait(self, request: Request, number: int, *, is_slow: bool) -> None:
         """Wait for the latency; raises ClientDisconnect if the client gives up before."""
         settings = self._settings
-        draw = keyed_index(RESOLUTION, settings.seed, "latency", number) / RESOLUTION
-        seconds = settings.latency_s + settings.latency_jitter_s * draw
-        seconds += settings.slow_s if is_slow else 0
+        seconds = settings.latency_s + (settings.slow_s if is_slow else 0)
+        seconds += settings.latency_jitter_s * draw(settings.seed, "latency", number)
         if seconds:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -185,15 +178,15 @@ class _Api:
 
 async def _read_body(request: Request) -> bytes:
     """Return the body; reads a body that is too long to its end, so that the connection survives."""
-    pieces, size = [], 0
+    body, size = bytearray(), 0
     async for piece in request.stream():
         size += len(piece)
         if size <= MAX_BODY_BYTES:
-            pieces.append(piece)
+            body += piece
     if size > MAX_BODY_BYTES:
         message = f"a request body may have at most {MAX_BODY_BYTES} bytes, got {size}"
         raise ApiError(413, message)
-    return b"".join(pieces)
+    return bytes(body)
 
 
 async def _ask(model: ChatModel, messages: list[Message]) -> Reply:
@@ -211,20 +204,17 @@ async def _ask(model: ChatModel, messages: list[Message]) -> Reply:
 def _send(completion: Completion, chat: ChatRequest, *, truncate: bool) -> Response:
     """Return the response, streamed if the request asks for it, or only its first half."""
     if chat.stream:
-        options = chat.stream_options
-        pieces = completion.events(include_usage=bool(options and options.include_usage))
+        pieces = completion.events(include_usage=bool(chat.include_usage))
         media_type = "text/event-stream"
     else:
         pieces, media_type = [completion.body()], "application/json"
-    body = b"".join(pieces)
-    if truncate:
-        return Response(body[: len(body) // 2], media_type=media_type)
-    if chat.stream:
+    if chat.stream and not truncate:
         return StreamingResponse(_iterate(pieces), media_type=media_type)
-    return Response(body, media_type=media_type)
+    body = b"".join(pieces)
+    return Response(body[: len(body) // 2] if truncate else body, media_type=media_type)
 
 
-async def _iterate(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+async def _iterate(pieces: list[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
         yield piece
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_loop.core.messages import Reply
+from icl_loop.core.messages import Finish, Reply
 from icl_loop.server.request_parser import Choice
 from icl_loop.tasks.answers import parse_answer
 
@@ -34,7 +34,7 @@ class Completion:
     id: str
     model: str
     text: str
-    finish: str
+    finish: Finish
     is_refusal: bool
     tokens: Sequence[Mapping[str, Any]] | None
     usage: Mapping[str, Any]
@@ -42,35 +42,29 @@ class Completion:
     def body(self) -> bytes:
         """Return the body of a response that is not streamed."""
         content, refusal = (None, self.text) if self.is_refusal else (self.text, None)
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": content, "refusal": refusal},
-            "logprobs": _logprobs(self.tokens),
-            "finish_reason": self.finish,
-        }
+        message = {"role": "assistant", "content": content, "refusal": refusal}
+        logprobs = _logprobs(self.tokens)
+        choice = {"index": 0, "message": message, **logprobs, "finish_reason": self.finish}
         body = {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
         return _encode(body).encode()
 
     def events(self, *, include_usage: bool) -> list[bytes]:
         """Return the server-sent events of a streamed response."""
         head = self._head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
-        chunks = [
-            {**head, "choices": [{"index": 0, **choice}]}
-            for choice in (
-                _delta({"role": "assistant", "content": "", "refusal": None}),
-                *self._text_deltas(),
-                _delta({}, finish=self.finish),
+        kind = "refusal" if self.is_refusal else "content"
+        tokens = self.tokens or [{"token": word} for word in _WORD.findall(self.text)]
+        choices = [
+            {"index": 0, "delta": delta, **_logprobs(known), "finish_reason": finish}
+            for delta, known, finish in (
+                ({"role": "assistant", "content": "", "refusal": None}, None, None),
+                *(({kind: each["token"]}, self.tokens and [each], None) for each in tokens),
+                ({}, None, self.finish),
             )
         ]
+        chunks = [{**head, "choices": [choice]} for choice in choices]
         if include_usage:
             chunks.append({**head, "choices": [], "usage": self.usage})
         return [f"data: {each}\n\n".encode() for each in (*map(_encode, chunks), "[DONE]")]
-
-    def _text_deltas(self) -> list[dict[str, Any]]:
-        kind = "refusal" if self.is_refusal else "content"
-        if self.tokens is None:
-            return [_delta({kind: word}) for word in _WORD.findall(self.text)]
-        return [_delta({kind: each["token"]}, _logprobs([each])) for each in self.tokens]
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -78,19 +72,12 @@ class Completion:
             "object": kind,
             "created": int(time.time()),
             "model": self.model,
-            "service_tier": "default",
             "system_fingerprint": "fp_icl_loop",
         }
 
 
-def _delta(
-    delta: Mapping[str, Any], logprobs: object = None, finish: str | None = None
-) -> dict[str, Any]:
-    return {"delta": delta, "logprobs": logprobs, "finish_reason": finish}
-
-
-def _logprobs(tokens: object) -> Mapping[str, Any] | None:
-    return None if tokens is None else {"content": tokens, "refusal": None}
+def _logprobs(tokens: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
+    return {"logprobs": None if tokens is None else {"content": tokens, "refusal": None}}
 
 
 def usage_fields(prompt: int, cached: int, completion: int, reasoning: int) -> dict[str, Any]:
@@ -99,13 +86,8 @@ def usage_fields(prompt: int, cached: int, completion: int, reasoning: int) -> d
         "prompt_tokens": prompt,
         "completion_tokens": completion + reasoning,
         "total_tokens": prompt + completion + reasoning,
-        "prompt_tokens_details": {"cached_tokens": cached, "audio_tokens": 0},
-        "completion_tokens_details": {
-            "reasoning_tokens": reasoning,
-            "audio_tokens": 0,
-            "accepted_prediction_tokens": 0,
-            "rejected_prediction_tokens": 0,
-        },
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
 
 

@@ -6,18 +6,13 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Thread
-from typing import TYPE_CHECKING
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from icl_loop.core.errors import InputError
 from icl_loop.server.responses import TRANSPORT
-
-if TYPE_CHECKING:
-    from uvicorn.protocols.http.h11_impl import H11Protocol as AutoHTTPProtocol
-else:
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 KEEP_ALIVE_S = 75
 """How long an idle connection stays open: longer than clients keep theirs, so that they close it."""
@@ -25,10 +20,12 @@ SHUTDOWN_GRACE_S = 1
 """How long requests in flight may take after the server is told to stop."""
 
 
-class _Protocol(AutoHTTPProtocol):
+class _Protocol(HttpToolsProtocol):
     """Gives the application access to the transport, so that it can reset the connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn narrows it
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else a body is delayed
         self.app_state = {**self.app_state, TRANSPORT: transport}
         super().connection_made(transport)
 
@@ -75,7 +72,7 @@ def serve(
 @contextmanager
 def serving(app: Starlette) -> Iterator[str]:
     """Serve `app` in a thread on a free port of 127.0.0.1, and give its base URL."""
-    with _listen("127.0.0.1", 0, expose=False) as listener:
+    with _listen("127.0.0.1", 0) as listener:
         server = _server(app)
         thread = Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -103,29 +100,16 @@ def _server(app: Starlette) -> _Server:
     return _Server(config)
 
 
-def _listen(host: str, port: int, *, expose: bool) -> socket.socket:
-    """Return a listening socket.
-
-    The socket states its protocol, because asyncio turns off Nagle's algorithm only then.
-    """
+def _listen(host: str, port: int, *, expose: bool = False) -> socket.socket:
     if not 0 <= port < 2**16:  # getaddrinfo would ignore the higher bits
         raise InputError(f"a port must be a number from 0 to 65535, got {port}")
-    listener = None
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         if not expose and not ipaddress.ip_address(address[0]).is_loopback:
             raise InputError(f"{host} can be reached by other machines; set expose to allow that")
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(2048)
+        return socket.create_server(address, family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        if listener:
-            listener.close()
         raise InputError(f"cannot listen on {host}:{port}: {error}") from None
-    return listener
 
 
 def _base_url(listener: socket.socket) -> str:

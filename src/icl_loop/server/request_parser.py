@@ -4,12 +4,13 @@ import base64
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
+    AliasPath,
     BaseModel,
-    ConfigDict,
     Field,
+    PlainValidator,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -21,8 +22,6 @@ from icl_loop.core.validation_messages import first_problem, key_path
 from icl_loop.server.responses import ApiError
 from icl_loop.tasks.answers import parse_answer
 
-MAX_CACHED_MESSAGES = 2**15
-
 _ROLES: Mapping[str, Role] = {
     "system": "system",
     "developer": "system",
@@ -32,40 +31,6 @@ _ROLES: Mapping[str, Role] = {
 _PNG_URL, _PNG_HEADER = "data:image/png;base64,", b"\x89PNG\r\n\x1a\n"
 
 
-class _Object(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-
-class _ChatMessage(_Object):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | tuple[Part, ...]
-
-    @field_validator("content", mode="plain")
-    @classmethod
-    def _parse_content(cls, content: object) -> str | tuple[Part, ...]:
-        if isinstance(content, str):
-            return content
-        if isinstance(content, list) and content:
-            return tuple(_parse_part(part) for part in content)
-        raise ValueError("must be a string or a list of parts")
-
-    def to_message(self) -> Message:
-        """Return the message, the same object each time so that it is counted only once."""
-        return _message(_ROLES[self.role], self.content)
-
-
-class _StreamOptions(_Object):
-    include_usage: bool | None = None
-
-
-class _Schema(_Object):
-    properties: dict[str, Any] = {}
-
-
-class _JsonSchema(_Object):
-    schema_: _Schema = Field(_Schema(), alias="schema")
-
-
 class Choice(NamedTuple):
     """The property that a reply must fill, and its possible values."""
 
@@ -73,94 +38,19 @@ class Choice(NamedTuple):
     values: tuple[str, ...]
 
 
-class _ResponseFormat(_Object):
-    type: str | None = None
-    json_schema: _JsonSchema = _JsonSchema()
-
-    @property
-    def choice(self) -> Choice | None:
-        """The only enum of the schema, or None if the format is text.
-
-        Raises:
-            ValueError: The format is neither text nor a schema with exactly one enum of labels.
-        """
-        if self.type in (None, "text"):
-            return None
-        choices = [
-            Choice(name, tuple(each["enum"]))
-            for name, each in self.json_schema.schema_.properties.items()
-            if isinstance(each, dict) and isinstance(each.get("enum"), list)
-        ]
-        if len(choices) != 1 or not all(isinstance(value, str) for value in choices[0].values):
-            raise ValueError("must be text, or a json_schema with exactly one enum of strings")
-        try:
-            parse_answer("", choices[0].values)
-        except InputError as error:
-            raise ValueError(f"cannot be used: {error}") from None
-        return choices[0]
+def _parse_message(message: object) -> Message:
+    match message:
+        case {"role": str(role), "content": str(text)} if role in _ROLES:
+            return _message(_ROLES[role], (Text(text),))
+        case {"role": str(role), "content": [_, *_] as parts} if role in _ROLES:
+            return _message(_ROLES[role], tuple(map(_parse_part, parts)))
+    raise ValueError(f"must have text or parts as its content and a role of {', '.join(_ROLES)}")
 
 
-class ChatRequest(_Object):
-    """A chat request. Fields that are null count as missing.
-
-    Attributes:
-        model: Name of the model.
-        messages: The conversation.
-        n: Number of completions, always 1.
-        stream: Whether to stream the completion.
-        stream_options: Whether the last event reports the usage.
-        logprobs: Whether to return log probabilities.
-        top_logprobs: Number of alternatives for each token.
-        response_format: Text, or JSON that follows a schema with one enum.
-    """
-
-    model: str | None = None
-    messages: list[_ChatMessage] = Field(min_length=1)
-    n: Literal[1] | None = None
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: _ResponseFormat | None = None
-
-    @field_validator("top_logprobs")
-    @classmethod
-    def _check_top_logprobs(cls, top: int | None, info: ValidationInfo) -> int | None:
-        if top and not info.data.get("logprobs"):
-            raise ValueError("needs logprobs to be true")
-        return top
-
-    @field_validator("response_format")
-    @classmethod
-    def _check_response_format(cls, form: _ResponseFormat | None) -> _ResponseFormat | None:
-        if form:
-            _ = form.choice  # raises if it cannot be served
-        return form
-
-    @property
-    def choice(self) -> Choice | None:
-        """The choice that the response format asks for."""
-        return self.response_format.choice if self.response_format else None
-
-
-def parse_request(body: bytes) -> ChatRequest:
-    """Return the chat request in a body.
-
-    Raises:
-        ApiError: It is not a valid request.
-    """
-    try:
-        return ChatRequest.model_validate_json(body)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        if not first["loc"]:
-            raise ApiError(400, "the request body must be a JSON object in UTF-8") from None
-        raise ApiError(400, first_problem(error), param=key_path(first["loc"])) from None
-
-
-@lru_cache(MAX_CACHED_MESSAGES)
-def _message(role: Role, content: str | tuple[Part, ...]) -> Message:
-    return Message(role, (Text(content),) if isinstance(content, str) else content)
+@lru_cache(2**15)
+def _message(role: Role, parts: tuple[Part, ...]) -> Message:
+    """Return the same object for equal messages, so that the tokens of each are counted only once."""
+    return Message(role, parts)
 
 
 def _parse_part(part: object) -> Part:
@@ -172,4 +62,77 @@ def _parse_part(part: object) -> Part:
                 png = base64.b64decode(url[len(_PNG_URL) :], validate=True)
                 if png.startswith(_PNG_HEADER):
                     return Image(png)
-    raise ValueError(f"must be a string or parts: texts, or PNG images as {_PNG_URL}...")
+    raise ValueError(f"may have parts that are texts, or PNG images as {_PNG_URL}...")
+
+
+def _parse_response_format(response_format: object) -> Choice | None:
+    """Return the only enum of a JSON schema, or None if the format is text."""
+    match response_format:
+        case None | {"type": "text"}:
+            return None
+        case {"json_schema": {"schema": {"properties": dict(properties)}}}:
+            enums = [
+                (name, each["enum"])
+                for name, each in properties.items()
+                if isinstance(each, dict) and isinstance(each.get("enum"), list)
+            ]
+        case _:
+            enums = []
+    if len(enums) != 1 or not all(isinstance(value, str) for value in enums[0][1]):
+        raise ValueError("must be text, or a json_schema with exactly one enum of strings")
+    choice = Choice(enums[0][0], tuple(enums[0][1]))
+    try:
+        parse_answer("", choice.values)
+    except InputError as error:
+        raise ValueError(f"cannot be used: {error}") from None
+    return choice
+
+
+class ChatRequest(BaseModel, strict=True):
+    """A chat request. Fields that are null count as missing.
+
+    Attributes:
+        model: Name of the model.
+        messages: The conversation.
+        n: Number of completions, always 1.
+        stream: Whether to stream the completion.
+        include_usage: Whether the last event of a stream reports the usage.
+        logprobs: Whether to return log probabilities.
+        top_logprobs: Number of alternatives for each token.
+        choice: The choice that the response format asks for, None if that is text.
+    """
+
+    model: str | None = None
+    messages: list[Annotated[Message, PlainValidator(_parse_message)]] = Field(min_length=1)
+    n: Literal[1] | None = None
+    stream: bool | None = None
+    include_usage: bool | None = Field(
+        None, validation_alias=AliasPath("stream_options", "include_usage")
+    )
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=20)
+    choice: Annotated[Choice | None, PlainValidator(_parse_response_format)] = Field(
+        None, validation_alias="response_format"
+    )
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _check_top_logprobs(cls, top: int | None, info: ValidationInfo) -> int | None:
+        if top and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs to be true")
+        return top
+
+
+def parse_request(body: bytes) -> ChatRequest:
+    """Return the chat request in a body.
+
+    Raises:
+        ApiError: It is not a valid request.
+    """
+    try:
+        return ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        path = error.errors(include_url=False, include_input=False)[0]["loc"]
+        if not path:
+            raise ApiError(400, "the request body must be a JSON object in UTF-8") from None
+        raise ApiError(400, first_problem(error), param=key_path(path)) from None

@@ -4,9 +4,9 @@ import os
 import ssl
 import sys
 import urllib.request
+from contextlib import suppress
 
 import aiohttp
-from aiohttp import hdrs
 from yarl import URL
 
 from icl_loop.core.errors import InputError
@@ -71,29 +71,19 @@ def find_proxy(url: URL) -> str | None:
     if not setting or urllib.request.proxy_bypass(url.host or ""):
         return None
     proxy = setting if "://" in setting else f"http://{setting}"
-    if not _is_http(proxy):
-        raise InputError(
-            f"{url.scheme}_proxy or all_proxy sets a proxy for {url.host} that is not an HTTP proxy"
-            f" (it begins with {proxy.partition('://')[0] + '://'!r}); use http://host:port or"
-            " https://host:port, or add the host to no_proxy"
-        )
-    return proxy
-
-
-def _is_http(address: str) -> bool:
-    try:
-        url = URL(address)
-    except ValueError:
-        return False
-    return url.scheme in ("http", "https") and bool(url.host)
+    with suppress(ValueError):
+        address = URL(proxy)
+        if address.scheme in ("http", "https") and address.host:
+            return proxy
+    raise InputError(
+        f"{url.scheme}_proxy or all_proxy sets a proxy for {url.host} that is not an HTTP proxy"
+        f" (it begins with {proxy.partition('://')[0] + '://'!r}); use http://host:port or"
+        " https://host:port, or add the host to no_proxy"
+    )
 
 
 async def read_body(response: aiohttp.ClientResponse) -> bytes:
     """Return the body, cut off shortly after `MAX_RESPONSE_BYTES`."""
-    if (response.content_length or MAX_RESPONSE_BYTES) < MAX_RESPONSE_BYTES and (
-        hdrs.CONTENT_ENCODING not in response.headers
-    ):
-        return await response.read()
     content = bytearray()
     async for piece in response.content.iter_any():
         content += piece

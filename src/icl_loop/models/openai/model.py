@@ -1,6 +1,8 @@
 """`OpenAIModel`: sends each conversation to an endpoint once."""
 
 import asyncio
+import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -11,31 +13,17 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from icl_loop.core.errors import ModelError, ModelUnavailable, RequestRefused, nearest
+from icl_loop.core.errors import (
+    InputError,
+    ModelError,
+    ModelUnavailable,
+    RequestRefused,
+    nearest,
+)
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.models.chat import AnswerFormat
-from icl_loop.models.openai.authentication import Credentials
-from icl_loop.models.openai.connection import (
-    MAX_RESPONSE_BYTES,
-    describe_failure,
-    find_proxy,
-    open_session,
-    parse_base_url,
-    read_body,
-    trusted_certificates,
-)
-from icl_loop.models.openai.error_responses import (
-    classify,
-    parse_duration,
-    parse_error,
-    retry_after,
-)
-from icl_loop.models.openai.request_body import (
-    answer_format_fields,
-    encode_body,
-    encode_fields,
-    parse_params,
-)
+from icl_loop.models.openai import connection, error_responses
+from icl_loop.models.openai.request_body import answer_format_fields, encode_messages, parse_params
 from icl_loop.models.openai.response_parser import (
     InvalidResponse,
     parse_completion,
@@ -66,13 +54,14 @@ class OpenAIModel:
         labels: Sequence[str] = (),
         timeout_s: float = 600.0,
     ) -> None:
-        """Prepare requests to the model `name` at `base_url`.
+        """Prepare requests to the model that the endpoint at `base_url` calls `name`.
 
         Args:
             name: The endpoint's name for the model.
-            base_url: Address of the endpoint; OPENAI_BASE_URL or OpenAI's own address if None.
-            api_key_env: Environment variable that holds the API key. It defaults to OPENAI_API_KEY
-                without a `base_url`, and to sending no key otherwise.
+            base_url: OPENAI_BASE_URL or OpenAI's own address if None.
+            api_key_env: Environment variable that holds the API key. Without it, OPENAI_API_KEY is
+                sent if `base_url` is None, and no key otherwise, so that an OpenAI key never
+                reaches another endpoint by accident.
             organization: Sent as `OpenAI-Organization`, which some endpoints bill.
             headers: Sent with every request.
             headers_env: Secret headers, each with the environment variable that holds its value.
@@ -88,23 +77,31 @@ class OpenAIModel:
             InputError: A key is missing, `params` sets a reserved field, or the environment names
                 an unusable proxy or unreadable certificates.
         """
-        self._name, self._base_url = name, parse_base_url(base_url)
-        self._credentials = Credentials.from_environment(base_url, api_key_env, headers_env or {})
+        self._name, self._base_url = name, connection.parse_base_url(base_url)
+        self._url = self._path("chat", "completions")
+        self._key_variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
+        secrets = {header: _read_key(each) for header, each in (headers_env or {}).items()}
+        self._secrets = tuple(secrets.values())
+        if self._key_variable:
+            key = _read_key(self._key_variable)
+            secrets["Authorization"] = f"Bearer {key}"
+            self._secrets += (key,)
         self._headers = {
             "Accept": "application/json",
             "Content-Type": "application/json",
             "User-Agent": f"icl-loop/{version('icl-loop')}",
             **({"OpenAI-Organization": organization} if organization else {}),
             **(headers or {}),
-            **self._credentials.headers,
+            **secrets,
         }
         fields = {"model": name, **answer_format_fields(answer_format, labels)}
-        self._fields = encode_fields(fields | parse_params(params or {}))
+        fields |= parse_params(params or {})
+        self._body_start = json.dumps(fields, ensure_ascii=False)[:-1].encode()
         self._merge_roles = merge_roles
         self._labels = tuple(labels) if answer_format == "logprobs" else ()
-        self._proxy, self._timeout_s = find_proxy(self._base_url), timeout_s
-        self._certificates = trusted_certificates()
-        self._url, self._not_before = self._path("chat", "completions"), 0.0
+        self._proxy, self._timeout_s = connection.find_proxy(self._base_url), timeout_s
+        self._certificates = connection.trusted_certificates()
+        self._not_before = 0.0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the endpoint's reply to `messages`.
@@ -116,18 +113,19 @@ class OpenAIModel:
         """
         if pause_s := self.pause_s:
             await asyncio.sleep(pause_s)
+        encoded = encode_messages(messages, merge_roles=self._merge_roles)
         try:
             async with self._session.post(
                 self._url,
-                data=encode_body(self._fields, messages, merge_roles=self._merge_roles),
+                data=b'%b,"messages":[%b]}' % (self._body_start, encoded),
                 headers={**self._headers, "X-Client-Request-Id": fingerprint(messages)},
                 allow_redirects=False,
             ) as response:
-                content = await read_body(response)
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise RequestRefused(f"{self._base_url} {describe_failure(error)}") from None
+                content = await connection.read_body(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise ModelUnavailable(f"{self._base_url} {describe_failure(error)}") from None
+            untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
+            kind = RequestRefused if untrusted else ModelUnavailable
+            raise kind(f"{self._base_url} {connection.describe_failure(error)}") from None
         self._note_rate_limit(response.headers)
         if response.status != HTTPStatus.OK:
             raise await self._error(response, content)
@@ -146,14 +144,15 @@ class OpenAIModel:
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
         """The connections; they belong to the event loop that makes the first request."""
-        return open_session(self._proxy, self._timeout_s, self._certificates)
+        return connection.open_session(self._proxy, self._timeout_s, self._certificates)
 
     def _path(self, *parts: str) -> URL:
         return self._base_url.joinpath(*parts).with_query(self._base_url.query)
 
     def _reply(self, content: bytes) -> Reply:
-        if len(content) > MAX_RESPONSE_BYTES:
-            raise RequestRefused(f"{self._base_url} returned more than {MAX_RESPONSE_BYTES} bytes")
+        if len(content) > connection.MAX_RESPONSE_BYTES:
+            limit = connection.MAX_RESPONSE_BYTES
+            raise RequestRefused(f"{self._base_url} returned more than {limit} bytes")
         try:
             return parse_completion(content, self._labels)
         except InvalidResponse as error:
@@ -163,31 +162,36 @@ class OpenAIModel:
         """Delay the next request if no requests or tokens are left until a reset."""
         for kind in ("requests", "tokens"):
             if headers.get(f"x-ratelimit-remaining-{kind}") == "0":
-                reset_s = parse_duration(headers.get(f"x-ratelimit-reset-{kind}", "")) or 0.0
+                reset_s = error_responses.reset_after(headers, kind) or 0.0
                 not_before = time.monotonic() + min(reset_s, MAX_PAUSE_S)
                 self._not_before = max(self._not_before, not_before)
 
     async def _error(self, response: aiohttp.ClientResponse, content: bytes) -> ModelError:
         """Return the exception for a response without success."""
-        status, (code, message) = response.status, parse_error(content)
-        error, hint = classify(status, f"{code} {message}")
-        message = f"{self._base_url} answered {status}: {self._credentials.redact(message)[:300]}"
+        status, (code, message) = response.status, error_responses.parse_error(content)
+        error = error_responses.classify(status, f"{code} {message}")
+        for secret in self._secrets:
+            message = message.replace(secret, "[key]")
+        said = f"{self._base_url} answered {status}: {message[:300]}"
         if error is ModelUnavailable:
-            limited, wait_s = status == HTTPStatus.TOO_MANY_REQUESTS, retry_after(response.headers)
-            return ModelUnavailable(message, retry_after_s=wait_s, limited=limited)
+            wait_s = error_responses.retry_after(response.headers)
+            limited = status == HTTPStatus.TOO_MANY_REQUESTS
+            return ModelUnavailable(said, retry_after_s=wait_s, limited=limited)
         if error is RequestRefused:
-            message += f" ({hint or await self._hint(status)})"
-        return error(message)
+            said += f" ({await self._hint(status)})"
+        return error(said)
 
     async def _hint(self, status: int) -> str:
         """Return what to check after a refused request."""
         match status:
             case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-                variable = self._credentials.variable
+                variable = self._key_variable
                 return f"check the key in {variable}" if variable else "check api_key_env"
             case HTTPStatus.NOT_FOUND:
                 suggestion = await self._suggest_model()
                 return f"check base_url and the model {self._name!r}{suggestion}"
+            case HTTPStatus.TOO_MANY_REQUESTS:  # refused only if there is no quota
+                return "check the plan and the billing of the account"
             case _:
                 return f"check the settings of the model {self._name!r}"
 
@@ -200,7 +204,16 @@ class OpenAIModel:
                 timeout=aiohttp.ClientTimeout(LIST_TIMEOUT_S),
                 allow_redirects=False,
             ) as response:
-                names = parse_model_names(await read_body(response))
+                names = parse_model_names(await connection.read_body(response))
         except (aiohttp.ClientError, OSError, ValueError):
             return ""
         return f"; {nearest(self._name, names)}" if names else ""
+
+
+def _read_key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise InputError(f"the environment variable {variable} is not set or empty")
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"the environment variable {variable} does not contain a valid API key")
+    return key

@@ -1,6 +1,5 @@
 """The JSON body of a request, joined from messages that are each encoded once."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,17 +11,7 @@ RESERVED_FIELDS = frozenset({"model", "messages", "stream", "n"})
 """Request fields that `params` may not set."""
 TOP_LOGPROBS = 20
 """The most alternatives per token that OpenAI returns."""
-_JOIN_JSON = json.dumps(JOIN)[1:-1].encode()
-
-
-def encode_body(fields: bytes, messages: Sequence[Message], *, merge_roles: bool) -> bytes:
-    """Return a request body made of encoded `fields` and messages."""
-    return b'%b,"messages":[%b]}' % (fields, encode_messages(messages, merge_roles=merge_roles))
-
-
-def encode_fields(fields: Mapping[str, Any]) -> bytes:
-    """Return the fields of a body other than the messages, without the closing brace."""
-    return json.dumps(fields, ensure_ascii=False)[:-1].encode()
+_JOIN_JSON = JOIN.replace("\n", r"\n").encode()
 
 
 def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) -> bytes:
@@ -31,7 +20,7 @@ def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) ->
     With `merge_roles`, consecutive messages of one role become one message.
     """
     if any(message.has_image for message in messages):
-        return _encode_with_images(merged(messages) if merge_roles else messages)
+        return b",".join(map(_encode, merged(messages) if merge_roles else messages))
     pieces: list[bytes] = []
     role = ""
     for message in messages:
@@ -43,13 +32,10 @@ def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) ->
     return b"".join(pieces) + b'"}'
 
 
-def _encode_with_images(messages: Sequence[Message]) -> bytes:
-    return b",".join(
-        b'{"role":"%b","content":[%b]}' % (message.role.encode(), message.json_parts)
-        if message.has_image
-        else message.json_open + b'"}'
-        for message in messages
-    )
+def _encode(message: Message) -> bytes:
+    if message.has_image:
+        return b'{"role":"%b","content":[%b]}' % (message.role.encode(), message.json_parts)
+    return message.json_open + b'"}'
 
 
 def parse_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,9 +66,5 @@ def answer_format_fields(answer_format: AnswerFormat, labels: Sequence[str]) -> 
         "required": ["answer"],
         "additionalProperties": False,
     }
-    return {
-        "response_format": {
-            "type": "json_schema",
-            "json_schema": {"name": "answer", "strict": True, "schema": schema},
-        }
-    }
+    json_schema = {"name": "answer", "strict": True, "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import AliasPath, BaseModel, Field, NonNegativeInt, ValidationError
 
 from icl_loop.core.messages import Finish, Reply, Served, Usage
 from icl_loop.core.validation_messages import first_problem
@@ -18,67 +18,57 @@ class InvalidResponse(ValueError):
     """A successful response without a usable completion."""
 
 
-class _Object(BaseModel):
-    model_config = ConfigDict(extra="ignore")
+class _Usage(BaseModel):
+    prompt: NonNegativeInt | None = Field(None, alias="prompt_tokens")
+    completion: NonNegativeInt | None = Field(None, alias="completion_tokens")
+    cached: NonNegativeInt | None = Field(
+        None, validation_alias=AliasPath("prompt_tokens_details", "cached_tokens")
+    )
+    reasoning: NonNegativeInt | None = Field(
+        None, validation_alias=AliasPath("completion_tokens_details", "reasoning_tokens")
+    )
 
 
-class _TokenDetails(_Object):
-    cached_tokens: NonNegativeInt | None = None
-    reasoning_tokens: NonNegativeInt | None = None
-
-
-class _Usage(_Object):
-    prompt_tokens: NonNegativeInt | None = None
-    completion_tokens: NonNegativeInt | None = None
-    prompt_tokens_details: _TokenDetails | None = None
-    completion_tokens_details: _TokenDetails | None = None
-
-
-class _TopLogprob(_Object):
+class _Token(BaseModel):
     token: str
     logprob: float
+    top_logprobs: list["_Token"] = []
 
 
-class _TokenLogprob(_TopLogprob):
-    top_logprobs: list[_TopLogprob] = []
-
-
-class _Logprobs(_Object):
-    content: list[_TokenLogprob] | None = None
-
-
-class _TextPart(_Object):
+class _TextPart(BaseModel):
     text: str = ""
 
 
-class _Message(_Object):
+class _Message(BaseModel):
     content: str | list[_TextPart] | None = None
     refusal: str | None = None
 
 
-class _Choice(_Object):
+class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
-    logprobs: _Logprobs | None = None
+    tokens: list[_Token] | None = Field(None, validation_alias=AliasPath("logprobs", "content"))
 
 
-class _Completion(_Object):
+class _Completion(BaseModel):
     choices: list[_Choice] = Field(min_length=1)
     model: str | None = None
     system_fingerprint: str | None = None
     usage: _Usage | None = None
 
 
-class _Model(_Object):
+class _Model(BaseModel):
     id: str
 
 
-class _ModelList(_Object):
+class _ModelList(BaseModel):
     data: list[_Model]
 
 
 def parse_completion(content: bytes, labels: Sequence[str]) -> Reply:
     """Return the reply in a response body, with the log probabilities of `labels` if there are any.
+
+    Token counts that the endpoint does not report become 0.
 
     Raises:
         InvalidResponse: The body contains no completion, or an empty one without a reason.
@@ -93,10 +83,10 @@ def parse_completion(content: bytes, labels: Sequence[str]) -> Reply:
     text, finish = _text_and_finish(choice)
     return Reply(
         text,
-        usage=_parse_usage(completion.usage or _Usage()),
+        usage=Usage(**{name: count or 0 for name, count in completion.usage or ()}),
         finish=finish,
         served=Served(completion.model, completion.system_fingerprint),
-        label_logprobs=_label_logprobs(choice.logprobs, labels) if labels else None,
+        label_logprobs=_label_logprobs(choice.tokens or [], labels),
     )
 
 
@@ -119,29 +109,13 @@ def _text_and_finish(choice: _Choice) -> tuple[str, Finish]:
     return "", finish
 
 
-def _parse_usage(usage: _Usage) -> Usage:
-    """Return the reported token counts; a count that is missing becomes 0."""
-    prompt = usage.prompt_tokens_details or _TokenDetails()
-    completion = usage.completion_tokens_details or _TokenDetails()
-    return Usage(
-        prompt=usage.prompt_tokens or 0,
-        cached=prompt.cached_tokens or 0,
-        completion=usage.completion_tokens or 0,
-        reasoning=completion.reasoning_tokens or 0,
-    )
-
-
-def _label_logprobs(
-    logprobs: _Logprobs | None, labels: Sequence[str]
-) -> Mapping[str, float] | None:
+def _label_logprobs(tokens: Sequence[_Token], labels: Sequence[str]) -> Mapping[str, float] | None:
     """Return the log probability of each label at the last token that is a label."""
-    names = set(labels)
-    for token in reversed((logprobs and logprobs.content) or []):
-        if token.token.strip() in names:
-            found: dict[str, float] = {}
-            for each in (*token.top_logprobs, token):
-                name = each.token.strip()
-                if name in names:
-                    found[name] = max(each.logprob, found.get(name, each.logprob))
-            return {label: found[label] for label in labels if label in found}
-    return None
+    last = next((each for each in reversed(tokens) if each.token.strip() in labels), None)
+    if last is None:
+        return None
+    found: dict[str, float] = {}
+    for each in (last, *last.top_logprobs):
+        name = each.token.strip()
+        found[name] = max(each.logprob, found.get(name, each.logprob))
+    return {label: found[label] for label in labels if label in found}
