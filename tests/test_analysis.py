@@ -405,13 +405,13 @@ def test_summary_windows(sessions: list[list[bool]]) -> None:
     """The windows of a summary cover all turns without gaps or overlap."""
     data = [session(each, stream=k, turns=60) for k, each in enumerate(sessions)]
     [summary] = summarise(framed(*data))
-    ends = [0, *(block.last for block in summary.blocks)]
-    assert [block.first - 1 for block in summary.blocks] == ends[:-1]
+    ends = [0, *(window.last for window in summary.windows)]
+    assert [window.first - 1 for window in summary.windows] == ends[:-1]
     assert ends[-1] == max(map(len, sessions))
-    for block in summary.blocks:
-        part = [each[block.first - 1 : block.last] for each in sessions]
-        assert block.accuracy.mean == pytest.approx(mean_of_means(part))
-        assert block.accuracy.sessions == sum(map(bool, part))
+    for window in summary.windows:
+        part = [each[window.first - 1 : window.last] for each in sessions]
+        assert window.accuracy.mean == pytest.approx(mean_of_means(part))
+        assert window.accuracy.sessions == sum(map(bool, part))
 
 
 def test_last_window_is_open() -> None:
@@ -419,8 +419,8 @@ def test_last_window_is_open() -> None:
     turns = framed(session([True]))
     long = pl.concat([turns] * 10_003).with_columns(turn=pl.int_range(pl.len()))
     [summary] = summarise(long)
-    assert [block.first for block in summary.blocks][-2:] == [5_001, 10_001]
-    assert summary.blocks[-1].last == 10_003
+    assert [window.first for window in summary.windows][-2:] == [5_001, 10_001]
+    assert summary.windows[-1].last == 10_003
 
 
 def test_arm_order() -> None:
@@ -483,7 +483,7 @@ def test_summary_json(sessions: list[list[bool]], planned: int) -> None:
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert (fields["late"] is None) == (summary.late.sessions == 0)
     assert (fields["late_ci"] is None) == (summary.late.sessions < 2)
-    assert [each["first"] for each in fields["windows"]] == [b.first for b in summary.blocks]
+    assert [each["first"] for each in fields["windows"]] == [b.first for b in summary.windows]
 
 
 # ---- curves ------------------------------------------------------------------------------

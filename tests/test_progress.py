@@ -16,7 +16,7 @@ from rich.console import Console
 
 from builders import experiment, played, session
 from icl_loop.analysis import ArmSummary, Estimate
-from icl_loop.analysis.curves import Block
+from icl_loop.analysis.curves import WindowAccuracy
 from icl_loop.core.errors import ModelUnavailable
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Feedback, Turn
@@ -253,8 +253,8 @@ def summaries(draw: st.DrawFn) -> list[ArmSummary]:
             accuracy=draw(ESTIMATES),
             early=draw(ESTIMATES),
             late=draw(ESTIMATES),
-            blocks=tuple(
-                Block(start + 1, min(stop, played), draw(ESTIMATES))
+            windows=tuple(
+                WindowAccuracy(start + 1, min(stop, played), draw(ESTIMATES))
                 for start, stop in ((0, 20), (20, 50), (50, 100), (100, 200))
                 if start < played
             ),
@@ -281,12 +281,12 @@ def test_the_table_shows_every_arm_and_window(rows: list[ArmSummary]) -> None:
     """The table has a line per arm with every estimate, and a heading per window."""
     table = shown(accuracy_table(rows), width=160)
     heading, _, *lines = table[table.index(" arm ") :].splitlines()
-    longest = max(rows, key=lambda row: row.turns).blocks
+    longest = max(rows, key=lambda row: row.turns).windows
     windows = [f"{block.first}-{block.last}" for block in longest]
     assert heading.split() == ["arm", "sessions", "early", "late", "all", *windows, "unparsed"]
     for row, line in zip(rows, lines, strict=False):
         words = [row.arm, str(row.sessions)]
-        for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.blocks)):
+        for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.windows)):
             words += percent(estimate)
         assert line.split() == [*words, "1"]
 
@@ -297,7 +297,7 @@ def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
     text = shown(accuracy_table(rows), width=80)
     assert all(len(line) <= 80 for line in text.splitlines())
     for row in rows:
-        for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.blocks)):
+        for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.windows)):
             assert set(percent(estimate)) <= set(text.split())
 
 

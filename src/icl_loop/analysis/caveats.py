@@ -106,22 +106,15 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
             " about other streams"
         )
     yield from _other_samples(pair, contrast)
-    if not any(
-        roles.is_stateless(arm) for arm in contrast.arms
-    ):  # a stateless arm never sees its feedback
+    if not any(map(roles.is_stateless, contrast.arms)):  # a stateless arm never sees its feedback
         yield from _told_apart(pair, contrast)
     yield from _uncontrolled(roles, contrast)
 
 
 def _other_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
-    numbers = (
-        pl.col("sample").cast(pl.Categorical).to_physical()
-    )  # integers compare faster than strings
-    numbered = pair.with_columns(numbers)
-    shown = numbered.group_by("stream", "turn").agg(
-        first=pl.col("sample").min(), last=pl.col("sample").max()
-    )
-    others = shown.filter(pl.col("first") != pl.col("last"))["stream"].n_unique()
+    sample = pl.col("sample").cast(pl.Categorical).to_physical()  # faster to compare than strings
+    shown = pair.group_by("stream", "turn").agg(different=sample.min() != sample.max())
+    others = shown.filter("different")["stream"].n_unique()
     if others:
         first, second = contrast.arms
         yield f"{first!r} and {second!r} were shown different samples in {others} streams"

@@ -59,7 +59,7 @@ def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class WindowAccuracy:
     """Accuracy in turns `first` to `last`, counted from 1 and inclusive."""
 
     first: int
@@ -81,7 +81,7 @@ class ArmSummary:
         accuracy: Accuracy over all turns.
         early: Accuracy over the first min(20, T / 10) turns.
         late: Accuracy over the second half of the T planned turns.
-        blocks: Accuracy in consecutive windows of turns.
+        windows: Accuracy in consecutive windows of turns.
         outcomes: Number of turns by outcome.
     """
 
@@ -94,7 +94,7 @@ class ArmSummary:
     accuracy: Estimate
     early: Estimate
     late: Estimate
-    blocks: tuple[Block, ...]
+    windows: tuple[WindowAccuracy, ...]
     outcomes: dict[str, int]
 
 
@@ -123,8 +123,8 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
         accuracy=_accuracy(turns),
         early=_accuracy(turns.filter(EARLY)),
         late=_accuracy(turns.filter(LATE)),
-        blocks=tuple(
-            Block(
+        windows=tuple(
+            WindowAccuracy(
                 start + 1, stop, _accuracy(turns.filter(pl.col("turn").is_between(start, stop - 1)))
             )
             for start, stop in pairwise(edges)
@@ -212,12 +212,12 @@ def summary_fields(summary: ArmSummary) -> dict[str, Any]:
         **_estimate_fields("late", summary.late),
         "windows": [
             {
-                "first": block.first,
-                "last": block.last,
-                "sessions": block.accuracy.sessions,
-                **_estimate_fields("accuracy", block.accuracy),
+                "first": window.first,
+                "last": window.last,
+                "sessions": window.accuracy.sessions,
+                **_estimate_fields("accuracy", window.accuracy),
             }
-            for block in summary.blocks
+            for window in summary.windows
         ],
         "outcomes": summary.outcomes,
     }

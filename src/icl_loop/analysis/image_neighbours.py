@@ -10,7 +10,6 @@ import numpy as np
 import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
-from icl_loop.context import from_spans
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
@@ -35,7 +34,7 @@ def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
         for path, settings, turns in _exported(source) if is_exported(source) else _saved(source):
             pictures = _pictures(settings, turns)
             if pictures is not None:
-                found[path] = nearest_shown(pictures, [from_spans(turn["kept"]) for turn in turns])
+                found[path] = nearest_shown(pictures, [_shown(turn) for turn in turns])
     return found
 
 
@@ -60,6 +59,11 @@ def _exported(path: Path) -> Iterator[Session]:
     for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
         settings = json.loads(part["header"][0]).get("settings", {})
         yield str(name), settings, part.select("question", "kept").to_dicts()
+
+
+def _shown(turn: Fields) -> list[int]:
+    """Return the past turns in the ranges [first, last] that a request showed."""
+    return [past for first, last in turn["kept"] for past in range(first, last + 1)]
 
 
 def _pictures(settings: Fields, turns: Sequence[Fields]) -> NDArray[np.float32] | None:

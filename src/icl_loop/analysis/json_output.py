@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from icl_loop.analysis.contrasts import Contrast
-from icl_loop.analysis.inference import Conclusion, NullQuestion, Secondary
+from icl_loop.analysis.inference import Conclusion, NullQuestion
 from icl_loop.analysis.verdict_sentences import sentence
 
 
@@ -18,7 +18,10 @@ def conclusion_fields(conclusion: Conclusion) -> dict[str, Any]:
         "experiment": conclusion.experiment,
         "primary": _primary(conclusion),
         "needed": [contrast_fields(each) for each in conclusion.needed],
-        "secondary": [_secondary(each) for each in conclusion.secondary],
+        "secondary": [
+            {**contrast_fields(each.contrast), "p_holm": each.p_holm}
+            for each in conclusion.secondary
+        ],
         "ladder": [_question(each) for each in conclusion.ladder],
         "sentence": sentence(conclusion),
         "warnings": list(conclusion.warnings),
@@ -57,20 +60,10 @@ def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
     }
 
 
-def _secondary(secondary: Secondary) -> dict[str, Any]:
-    return {**contrast_fields(secondary.contrast), "p_holm": secondary.p_holm}
-
-
 def _question(asked: NullQuestion) -> dict[str, Any]:
-    contrast = asked.contrast
-    return {
-        "question": asked.question,
-        "arms": contrast and list(contrast.arms),
-        "theta": contrast and contrast.theta,
-        "ci": contrast and contrast.interval and list(contrast.interval),
-        "p": contrast and contrast.p,
-        "holds": asked.holds,
-    }
+    fields = contrast_fields(asked.contrast) if asked.contrast else {}
+    contrast = {key: fields.get(key) for key in ("arms", "theta", "ci", "p")}
+    return {"question": asked.question, **contrast, "holds": asked.holds}
 
 
 def conclusions_fields(conclusions: Sequence[Conclusion]) -> dict[str, Any]:

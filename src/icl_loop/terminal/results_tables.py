@@ -39,19 +39,19 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
     In a narrow terminal the intervals go below their means.
     """
     ends: dict[int, int] = {}
-    for block in (block for row in summaries for block in row.blocks):
-        ends[block.first] = max(block.last, ends.get(block.first, 0))
-    windows = [f"{first}-{last}" for first, last in sorted(ends.items())]
-    numbers = ("sessions", "early", "late", "all", *windows, "unparsed")
+    for window in (window for row in summaries for window in row.windows):
+        ends[window.first] = max(window.last, ends.get(window.first, 0))
+    headings = [f"{first}-{last}" for first, last in sorted(ends.items())]
+    numbers = ("sessions", "early", "late", "all", *headings, "unparsed")
     table = new_table("Accuracy in % (± half the 95% t interval over sessions)", ["arm"], numbers)
     table.padding = (0, 0, 0, 0)
     for name, row in zip(arm_names(summaries), summaries, strict=True):
-        blocks = {block.first: percent(block.accuracy) for block in row.blocks}
+        accuracies = {window.first: percent(window.accuracy) for window in row.windows}
         table.add_row(
             name,
             str(row.sessions),
             *map(percent, (row.early, row.late, row.accuracy)),
-            *(blocks.get(first, "") for first in sorted(ends)),
+            *(accuracies.get(first, "") for first in sorted(ends)),
             str(row.turns - row.outcomes.get("ok", 0)),
         )
     return table
