@@ -60,7 +60,7 @@ sample: $(READY)
 	  --set name=sample --streams 2 --turns 25
 
 docs: $(READY)
-	$(BIN)/python -m icl_loop.transcripts.documentation
+	$(BIN)/python tests/format_tables.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

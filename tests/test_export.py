@@ -25,9 +25,10 @@ from icl_loop.context import build_request, from_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
-from icl_loop.export import export, parquet_writer
+from icl_loop.export import export
 from icl_loop.export.conversation import conversation, note_request, shown_note
-from icl_loop.export.selection import Selection
+from icl_loop.export.source_file import SourceFile
+from icl_loop.export.tables import batches
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
@@ -41,8 +42,9 @@ from icl_loop.transcripts import (
     read,
 )
 from icl_loop.transcripts.checksum import with_checksum
+from icl_loop.transcripts.files import find
 from icl_loop.transcripts.loading import SavedSessions
-from icl_loop.transcripts.tables import TABLES, beside
+from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 CANARY = "sk-canary-5f3759df"
@@ -201,8 +203,7 @@ def _line(fields: Mapping[str, Any]) -> bytes:
 
 def loaded(path: Path) -> dict[str, pl.DataFrame]:
     """Return the tables of an export to Parquet."""
-    places = {table: beside(path, table) for table in TABLES if table != "turns"}
-    return {table: pl.read_parquet(place) for table, place in {"turns": path, **places}.items()}
+    return {table: pl.read_parquet(table_path(path, table)) for table in TABLES}
 
 
 def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -264,11 +265,11 @@ def test_parquet_holds_what_the_transcripts_hold(
 def test_groups_change_nothing(tmp_path: Path) -> None:
     """Read one by one, the sessions make the tables that they make read together."""
     export([SAMPLE], "parquet", tmp_path / "together.parquet")
-    places = {table: tmp_path / f"{table}.parquet" for table in TABLES}
-    files = Selection.at([SAMPLE]).files
-    parquet_writer.write(Selection(files, batch_bytes=1), places)
+    files = [SourceFile.at(path) for path in find([SAMPLE])]
+    apart = list(batches(files, lambda _: None, batch_bytes=1))
+    assert len(apart) == len(files)
     for table, expected in loaded(tmp_path / "together.parquet").items():
-        assert_frame_equal(pl.read_parquet(places[table]), expected)
+        assert_frame_equal(pl.concat(batch[table] for batch in apart), expected)
 
 
 @given(drawn=several())
@@ -283,7 +284,7 @@ def test_csv_holds_what_parquet_holds(
     export([saved], "parquet", folder / "out.parquet")
     for table in TABLES:
         expected = loaded(folder / "out.parquet")[table]
-        place = folder / ("out.csv" if table == "turns" else f"out.{table}.csv")
+        place = table_path(folder / "out.csv", table)
         plain = {
             name: pl.String if kind in (pl.Binary, pl.List) else kind
             for name, kind in expected.schema.items()
@@ -589,7 +590,7 @@ def test_no_key_is_in_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert played.complete
     place = tmp_path / "out"
     export(played.paths, to, place)
-    places = [place, beside(place, "sessions"), *place.glob("*")]
+    places = [place, table_path(place, "sessions"), *place.glob("*")]
     written = [each.read_bytes() for each in places if each.is_file()]
     assert written
     assert not any(CANARY.encode() in data for data in written)

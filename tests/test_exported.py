@@ -19,7 +19,7 @@ from icl_loop.export import export
 from icl_loop.runner.run import Run
 from icl_loop.transcripts.files import find
 from icl_loop.transcripts.loading import SavedSessions
-from icl_loop.transcripts.tables import TABLES, beside
+from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 
@@ -174,7 +174,7 @@ def test_inconsistent_tables_are_errors(
     """Tables that contradict each other or themselves are an error that names the file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
-    file = place if table == "turns" else beside(place, table)
+    file = table_path(place, table)
     pl.read_parquet(file).with_columns(damage).write_parquet(file)
     with pytest.raises(TranscriptError, match=complaint) as refused:
         frame([place])
@@ -184,7 +184,7 @@ def test_inconsistent_tables_are_errors(
 @pytest.mark.parametrize(
     ("table", "damage", "complaint"),
     [
-        ("turns", pl.col("turn") + 1, "turn 0 is numbered 1"),
+        ("turns", pl.col("turn") + 1, "0 turns precede this turn, but its turn is 1"),
         ("turns", pl.lit([[0, 99]]).alias("kept"), r"\[0, 99\] is not a run of the 0 turns before"),
         ("turns", pl.lit([[0]]).alias("kept"), r"kept\[0\]\[1\] is missing"),
         ("turns", pl.lit("{").alias("label_logprobs"), "Expecting property name"),
@@ -207,7 +207,7 @@ def test_sessions_that_cannot_be_rebuilt_are_errors(
     """A session that the tables do not hold completely is an error that names the file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE / "label-0.jsonl"], "parquet", place)
-    file = place if table == "turns" else beside(place, table)
+    file = table_path(place, table)
     pl.read_parquet(file).with_columns(damage).write_parquet(file)
     with pytest.raises(TranscriptError, match=complaint) as refused:
         list(SavedSessions.at([place]))
@@ -219,7 +219,7 @@ def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
     """A missing or truncated table is an error that names its file."""
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
-    file = place if table == "turns" else beside(place, table)
+    file = table_path(place, table)
     whole = file.read_bytes()
     for cut in (b"", whole[:4], whole[: len(whole) // 2], whole[:-1], b"{}\n"):
         file.write_bytes(cut)
@@ -241,7 +241,7 @@ def test_an_export_is_named_by_its_turns(tmp_path: Path, name: str) -> None:
     place = tmp_path / "x.parquet"
     export([SAMPLE], "parquet", place)
     with pytest.raises(TranscriptError, match=r"name .*x\.parquet instead"):
-        frame([beside(place, name)])
+        frame([table_path(place, name)])
 
 
 @pytest.mark.parametrize("columns", [[], ["turn"], ["path", "turn"]])

@@ -36,10 +36,11 @@ from icl_loop.analysis.contrasts import (
     t_test,
 )
 from icl_loop.analysis.json_output import conclusions_fields
-from icl_loop.analysis.session_settings import EARLY_STOP_NAME, SESSION_SCHEMA
+from icl_loop.analysis.session_settings import EARLY_STOP_NAME
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
 from icl_loop.terminal.results_tables import conclusion_tables
+from icl_loop.transcripts.tables import SESSION_SETTINGS
 from terminal_text import shown
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
@@ -108,7 +109,7 @@ def settings_of(
         }
         for arm, role in roles.items()
     ]
-    return pl.DataFrame(rows, schema=SESSION_SCHEMA)
+    return pl.DataFrame(rows, schema=SESSION_SETTINGS)
 
 
 FULL: dict[str, dict[str, object]] = {
@@ -656,8 +657,8 @@ async def test_sessions(tmp_path: Path) -> None:
     arms = [{"name": "feedback"}, {"name": "bare", "context": {"policy": "stateless"}}]
     result = await Run(experiment(arms=arms, turns=4), tmp_path).play()
     rows = sessions(result.paths)
-    assert rows.columns == list(SESSION_SCHEMA)
-    assert all(f"`{name}`" in str(sessions.__doc__) for name in SESSION_SCHEMA)
+    assert rows.columns == list(SESSION_SETTINGS)
+    assert all(f"`{name}`" in str(sessions.__doc__) for name in SESSION_SETTINGS)
     assert rows["path"].to_list() == [str(path) for path in result.paths]
     by_arm = {row["arm"]: row for row in rows.rows(named=True)}
     assert by_arm["bare"]["policy"] == "stateless"

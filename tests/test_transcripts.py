@@ -11,6 +11,7 @@ from polars.testing import assert_frame_equal
 
 from builders import played, session, transcripts_of, without_checksum, without_times
 from command_line import Command
+from format_tables import PAGE, field_tables
 from icl_loop.analysis import frame, sessions
 from icl_loop.analysis.arm_roles import Roles
 from icl_loop.core.errors import InputError, ReplayMismatch, SettingsMismatch, TranscriptError
@@ -21,9 +22,8 @@ from icl_loop.loop import play
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
 from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import verify
-from icl_loop.transcripts import End, Header, TranscriptWriter, documentation, line_fields, read
+from icl_loop.transcripts import End, Header, TranscriptWriter, line_fields, read
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
-from icl_loop.transcripts.documentation import field_tables
 from icl_loop.transcripts.schema import TurnLine, field_names
 
 
@@ -278,4 +278,4 @@ def rescored(path: Path) -> None:
 
 def test_the_documentation_is_up_to_date() -> None:
     """`docs/transcripts.md` ends in the tables that `make docs` writes."""
-    assert (Path(__file__).parents[1] / documentation.PATH).read_text().endswith(field_tables())
+    assert PAGE.read_text().endswith(field_tables())

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,31 +18,16 @@ from icl_loop.analysis.transcript_lines import (
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Turn
 from icl_loop.transcripts.files import sources
-from icl_loop.transcripts.schema import TurnLine
-from icl_loop.transcripts.tables import USAGE, Schema, beside, columns, is_exported, read_table
+from icl_loop.transcripts.schema import line_fields
+from icl_loop.transcripts.tables import TABLES, USAGE, is_exported, read_table, table_path
 
 _THREADS = 2  # one parses while the other reads and verifies
-_COLUMNS = columns(TurnLine)
-_TURNS: Schema = {
-    "path": pl.String,
-    **{name: _COLUMNS[name] for name in SCORED_FIELDS},
-    **dict.fromkeys(("told_length", "exposure"), pl.Int64),
-    **{name: _COLUMNS[name] for name in ("latency_s", "counted", "prefix", *USAGE)},
-}
-_SESSIONS: Schema = {
-    **dict.fromkeys(("path", "experiment", "arm"), pl.String),
-    **dict.fromkeys(("stream", "turns"), pl.Int64),
-    "complete": pl.Boolean,
-    "chance": pl.Float64,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The sessions and turns of some transcripts."""
-
-    sessions: pl.DataFrame
-    turns: pl.DataFrame
+_SESSION = ("path", "experiment", "arm", "stream", "turns", "chance", "complete")
+_TURN = (
+    *SCORED_FIELDS,
+    *("told_length", "exposure", "latency_s", "counted", "prefix"),
+    *USAGE,
+)
 
 
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
@@ -63,23 +47,28 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """
     files = sources(paths)
     with ThreadPoolExecutor(_THREADS) as threads:
-        parts = list(threads.map(_part, batches_of(files)))
-    turns = pl.concat([part.turns for part in parts])
+        parts = list(threads.map(_sessions_and_turns, batches_of(files)))
+    turns = pl.concat([part for _, part in parts])
     if turns.is_empty():
         others = f" and neither do {len(files) - 1} other files" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
-    sessions = separate_runs(each_once(pl.concat([part.sessions for part in parts])))
+    sessions = separate_runs(each_once(pl.concat([part for part, _ in parts])))
     return turns.join(sessions, on="path", how="left", maintain_order="left").select(
-        *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
-        pl.col(turns.columns[1:]),
+        *_SESSION, *_TURN
     )
 
 
-def _part(files: Sequence[Path]) -> Part:
+def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
     if is_exported(files[0]):
         return _exported(files[0])
     lines = checked_lines(files)
-    return Part(sessions_of(lines), _turns_of(lines))
+    turns = lines.filter(type="turn").with_columns(told_length=told_length())
+    return sessions_of(lines), turns.unnest("usage").select("path", *_TURN)
+
+
+def told_length() -> pl.Expr:
+    """Return the number of characters of feedback."""
+    return pl.col("told").str.len_chars().cast(pl.Int64)
 
 
 def sessions_of(lines: pl.DataFrame) -> pl.DataFrame:
@@ -92,46 +81,25 @@ def sessions_of(lines: pl.DataFrame) -> pl.DataFrame:
         .with_columns(
             pl.col("complete").fill_null(value=False), chance=1 / pl.col("labels").list.len()
         )
-        .select(*_SESSIONS)
+        .select(_SESSION)
     )
 
 
-def _turns_of(lines: pl.DataFrame) -> pl.DataFrame:
-    """Return the turns among the lines, in order."""
-    told_length = pl.col("told").str.len_chars().cast(pl.Int64)
-    turns = lines.filter(type="turn").with_columns(told_length=told_length)
-    return turns.unnest("usage").select(*_TURNS)
-
-
-def _exported(path: Path) -> Part:
+def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Return the sessions and turns of an export.
 
     Raises:
         TranscriptError: A table is missing or damaged; names it.
     """
-    sessions = read_table(
-        path, "sessions", {**_SESSIONS, "played": pl.Int64}, [*_SESSIONS, "played"]
-    )
-    turns = read_table(path, "turns", _TURNS, _TURNS.keys() - {"answer", "counted", "prefix"})
-    _check_counts(path, sessions, turns)
-    _check_turns(path, turns)
-    return Part(sessions.drop("played"), turns)
-
-
-def _check_counts(path: Path, sessions: pl.DataFrame, turns: pl.DataFrame) -> None:
-    """Raise TranscriptError unless the turns are those that the table of sessions counts."""
-    place = beside(path, "sessions")
+    sessions = read_table(export, "sessions", (*_SESSION, "played"))
+    turns = read_table(export, "turns", ("path", *_TURN))
+    place = table_path(export, "sessions")
     if sessions["path"].is_duplicated().any():
         raise TranscriptError(f"{place} is damaged: it holds a session twice")
-    expected = sessions.filter(pl.col("played") > 0).select("path", "played")
     runs = turns["path"].rle().struct.unnest().select(path="value", played=pl.col("len").cast(int))
-    if not runs.equals(expected):
-        raise TranscriptError(f"{path} does not hold the turns of the sessions in {place}")
-
-
-def _check_turns(path: Path, turns: pl.DataFrame) -> None:
-    """Raise TranscriptError unless turns are numbered from 0 in each session, and consistent."""
-    counts = turns["path"].rle().struct.field("len").to_numpy().astype(np.int64)
+    if not runs.equals(sessions.filter(pl.col("played") > 0).select("path", "played")):
+        raise TranscriptError(f"{export} does not hold the turns of the sessions in {place}")
+    counts = runs["played"].to_numpy()
     numbers = np.arange(turns.height) - np.repeat(counts.cumsum() - counts, counts)
     is_sound = (
         (pl.col("turn") == pl.Series(numbers))
@@ -139,7 +107,8 @@ def _check_turns(path: Path, turns: pl.DataFrame) -> None:
         & pl.col("exposure").is_between(0, pl.col("turn"))
     )
     for name, turn in turns.filter(~is_sound).select("path", "turn").head(1).iter_rows():
-        raise TranscriptError(f"{path} is damaged: turn {turn} of {name} contradicts itself")
+        raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")
+    return sessions.select(_SESSION), turns
 
 
 def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
@@ -162,16 +131,12 @@ def separate_runs(sessions: pl.DataFrame) -> pl.DataFrame:
         return sessions
     folders = [Path(path).resolve().parent for path in sessions["path"]]
     above = os.path.commonpath(folders)
-    names = [
-        _run_name(folder.relative_to(above), name) if name in recurring else name
-        for folder, name in zip(folders, sessions["experiment"], strict=True)
-    ]
+    names = []
+    for folder, name in zip(folders, sessions["experiment"], strict=True):
+        run = folder.relative_to(above)
+        run = run if run.name == name else run / name  # folders usually have the experiment's name
+        names.append(run.as_posix() if name in recurring else name)
     return sessions.with_columns(experiment=pl.Series(names))
-
-
-def _run_name(folder: Path, experiment: str) -> str:
-    """Return a folder, which usually has the name of its experiment, as the name of a run."""
-    return (folder if folder.name == experiment else folder / experiment).as_posix()
 
 
 def tabulate(
@@ -184,29 +149,15 @@ def tabulate(
         chance: Accuracy of guessing.
         experiment: Name of the experiment.
     """
-    rows = [
-        {
-            "path": f"{arm}-{stream}",
-            "experiment": experiment,
-            "arm": arm,
-            "stream": stream,
-            "turns": len(turns),
-            "chance": chance,
-            "complete": True,
-            "turn": turn.index,
-            "sample": turn.sample,
-            "label": turn.label,
-            "answer": turn.answer,
-            "outcome": turn.outcome,
-            "correct": turn.feedback.correct,
-            "told_length": len(turn.feedback.told),
-            "exposure": sum(last - first + 1 for first, last in turn.kept),
-            "latency_s": turn.reply.latency_s,
-            "counted": turn.counted,
-            "prefix": turn.prefix,
-            **{name: getattr(turn.reply.usage, name) for name in USAGE},
-        }
-        for (arm, stream), turns in played.items()
-        for turn in turns
-    ]
-    return pl.DataFrame(rows, infer_schema_length=None)
+    schema = {name: (TABLES["sessions"] | TABLES["turns"])[name] for name in (*_SESSION, *_TURN)}
+    rows = []
+    for (arm, stream), turns in played.items():
+        session = (f"{arm}-{stream}", experiment, arm, stream, len(turns), chance, True)
+        for turn in turns:
+            fields = line_fields(turn) | {
+                "told_length": len(turn.feedback.told),
+                "exposure": sum(last - first + 1 for first, last in turn.kept),
+            }
+            values = fields | fields["usage"]
+            rows.append((*session, *(values[name] for name in _TURN)))
+    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -7,20 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 from numpy.typing import ArrayLike, NDArray
 
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
 from icl_loop.transcripts.files import sources
-from icl_loop.transcripts.tables import Schema, is_exported, read_table
-
-_TURNS: Schema = {
-    "path": pl.String,
-    "question": pl.String,
-    "kept": pl.List(pl.List(pl.Int64)),
-}
+from icl_loop.transcripts.tables import is_exported, read_table
 
 
 def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
@@ -52,10 +45,8 @@ def _saved(path: Path) -> Iterator[Session]:
 
 def _exported(path: Path) -> Iterator[Session]:
     """Yield the sessions of an export."""
-    known = read_table(
-        path, "sessions", {"path": pl.String, "header": pl.String}, ["path", "header"]
-    )
-    turns = read_table(path, "turns", _TURNS, ["path", "kept"])
+    known = read_table(path, "sessions", ("path", "header"))
+    turns = read_table(path, "turns", ("path", "question", "kept"))
     for (name,), part in known.join(turns, on="path").group_by("path", maintain_order=True):
         settings = json.loads(part["header"][0]).get("settings", {})
         yield str(name), settings, part.select("question", "kept").to_dicts()

@@ -13,32 +13,8 @@ from icl_loop.core.records import LARGEST
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import read_header
-from icl_loop.transcripts.tables import Schema, is_exported, read_table
+from icl_loop.transcripts.tables import SESSION_SETTINGS, is_exported, read_table
 
-SESSION_SCHEMA: Schema = {
-    "path": pl.String,
-    "experiment": pl.String,
-    "arm": pl.String,
-    "stream": pl.Int64,
-    "seed": pl.Int64,
-    "id": pl.String,
-    "model": pl.String,
-    "model_settings": pl.String,
-    "dataset": pl.String,
-    "labels": pl.String,
-    "policy": pl.String,
-    "context": pl.String,
-    "feedback": pl.String,
-    "donor": pl.String,
-    "donor_stream": pl.Int64,
-    "donor_id": pl.String,
-    "setup": pl.String,
-    "primary": pl.List(pl.String),
-    "margin": pl.Float64,
-    "planned_streams": pl.Int64,
-    "stopped_early": pl.Boolean,
-    "first_own_turn": pl.Int64,
-}
 EARLY_STOP_NAME = "stopped-early.json"
 """A file beside the transcripts of a run that stopped early because its evidence sufficed."""
 
@@ -71,11 +47,11 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
 
 
 def _exported(files: Iterable[Path]) -> pl.DataFrame:
-    return pl.concat([read_table(file, "sessions", SESSION_SCHEMA, ["path"]) for file in files])
+    return pl.concat([read_table(file, "sessions", SESSION_SETTINGS) for file in files])
 
 
 def _saved(files: Iterable[Path]) -> pl.DataFrame:
-    return pl.DataFrame([_row(path, read_header(path)) for path in files], schema=SESSION_SCHEMA)
+    return pl.DataFrame([_row(path, read_header(path)) for path in files], schema=SESSION_SETTINGS)
 
 
 def _row(path: Path, header: Header) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Probes and notes of saved sessions: requests made beside the turns."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,10 @@ from icl_loop.analysis.session_settings import sessions, table_in
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import parse, read_header
-from icl_loop.transcripts.schema import LINE, NoteLine, ProbeLine
-from icl_loop.transcripts.tables import (
-    LINES,
-    USAGE,
-    Schema,
-    columns,
-    is_exported,
-    nullable,
-    read_table,
-)
+from icl_loop.transcripts.schema import LINE
+from icl_loop.transcripts.tables import TABLES, USAGE, is_exported, read_table
 
-_TOKENS = ("counted", "prefix", *USAGE)
-_PROBE = ("after_turn", "sample", "label", "answer", "correct")
-_NOTE = ("after_turn", "text")
+_TOKENS = ("after_turn", "counted", "prefix", *USAGE)
 
 
 def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
@@ -36,8 +26,8 @@ def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line is not of the format; names file and line.
     """
-    files, names = sources(paths), ("after_turn", *_TOKENS)
-    return pl.concat([_rows(files, "probes", names), _rows(files, "notes", names)])
+    files = sources(paths)
+    return pl.concat(_rows(files, table, _TOKENS) for table in ("probes", "notes"))
 
 
 def probes(paths: Iterable[Path]) -> pl.DataFrame:
@@ -49,7 +39,7 @@ def probes(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line is not of the format; names file and line.
     """
-    return _with_sessions(paths, "probes", _PROBE)
+    return _with_sessions(paths, "probes", ("after_turn", "sample", "label", "answer", "correct"))
 
 
 def notes(paths: Iterable[Path]) -> pl.DataFrame:
@@ -61,48 +51,40 @@ def notes(paths: Iterable[Path]) -> pl.DataFrame:
     Raises:
         TranscriptError: A line is not of the format; names file and line.
     """
-    found = _with_sessions(paths, "notes", _NOTE)
     length = pl.col("text").str.len_chars().cast(pl.Int64)
+    found = _with_sessions(paths, "notes", ("after_turn", "text"))
     return found.with_columns(length=length).drop("text")
 
 
 def _with_sessions(paths: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataFrame:
-    files = sources(paths)
-    session = ("path", "experiment", "arm", "stream")
+    files, session = sources(paths), ("path", "experiment", "arm", "stream")
     known = sessions(files).select(session)
     rows = _rows(files, table, names).join(known, on="path", how="left", maintain_order="left")
     return rows.select(*session, *names)
 
 
 def _rows(files: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataFrame:
-    """Return fields of the probes or notes in some transcripts and exports, and their `path`."""
-    model = LINES[table]
-    schema: Schema = {"path": pl.String, **{name: columns(model)[name] for name in names}}
-    parts = [
-        read_table(file, table, schema, schema.keys() - nullable(model))
+    """Return `path` and other fields of the probes or notes in some transcripts and exports."""
+    schema = {name: TABLES[table][name] for name in ("path", *names)}
+    return pl.concat(
+        read_table(file, table, schema)
         if is_exported(file)
-        else pl.DataFrame([_row(file, line, names) for line in _lines(file, table)], schema=schema)
+        else pl.DataFrame(list(_saved_rows(file, table, names)), schema=schema, orient="row")
         for file in files
-    ]
-    return pl.concat(parts)
+    )
 
 
-def _row(file: Path, line: ProbeLine | NoteLine, names: Iterable[str]) -> dict[str, Any]:
-    holders = {name: line.usage if name in USAGE else line for name in names}
-    return {"path": str(file), **{name: getattr(each, name) for name, each in holders.items()}}
-
-
-def _lines(path: Path, table: str) -> Iterator[ProbeLine | NoteLine]:
-    """Yield the probes or notes of a transcript, which is read only if its settings ask for them."""
+def _saved_rows(path: Path, table: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows of a transcript, which is read only if its settings ask for probes or notes."""
     if not _asks_for(table, read_header(path)):
         return
     start = f'{{"type":"{table.removesuffix("s")}"'.encode()
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if line.startswith(start) and line.endswith(b"\n"):
-                parsed = parse(path, number, line, LINE)
-                if isinstance(parsed, ProbeLine | NoteLine):
-                    yield parsed
+                fields = dict(parse(path, number, line, LINE))
+                values = fields | asdict(fields["usage"])
+                yield str(path), *(values[name] for name in names)
 
 
 def _asks_for(table: str, header: Header) -> bool:
@@ -142,21 +124,15 @@ def checkpoints(probed: pl.DataFrame) -> list[Checkpoint]:
     Sessions have equal weight, however many probes they have.
     """
     arm = ("experiment", "arm", "after_turn")
-    correct = pl.col("correct")
     per_session = probed.group_by(*arm, "path", maintain_order=True).agg(
-        share=correct.mean(), asked=pl.len(), right=correct.sum()
+        share=pl.col("correct").mean(), asked=pl.len(), right=pl.col("correct").sum()
     )
-    return [
-        Checkpoint(
-            str(experiment),
-            str(name),
-            int(after),
-            Estimate.of(part["share"].to_numpy()),
-            asked=int(part["asked"].sum()),
-            right=int(part["right"].sum()),
-        )
-        for (experiment, name, after), part in per_session.group_by(*arm, maintain_order=True)
-    ]
+    found = []
+    for place, part in per_session.group_by(arm, maintain_order=True):
+        accuracy = Estimate.of(part["share"].to_numpy())
+        counts = part.select(pl.col("asked", "right").sum()).row(0, named=True)
+        found.append(Checkpoint(**dict(zip(arm, place, strict=True)), accuracy=accuracy, **counts))
+    return found
 
 
 def checkpoint_fields(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import complete_lines
 from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
-from icl_loop.transcripts.tables import USAGE, Schema, is_exported, json_column, nullable
+from icl_loop.transcripts.tables import OPTIONAL, USAGE, Schema, is_exported, json_column
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""
@@ -26,7 +26,7 @@ _SCHEMA: Schema = {
     **{name: json_column(TurnLine, name) for name in _TURN_FIELDS},
     "status": json_column(End, "status"),
 }
-_REQUIRED = tuple(name for name in _TURN_FIELDS if name not in nullable(TurnLine))
+_REQUIRED = tuple(name for name in _TURN_FIELDS if name not in OPTIONAL)
 _SPANS = TypeAdapter(list[tuple[int, int]])
 _MAX_TURN = 2**31
 

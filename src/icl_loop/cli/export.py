@@ -36,9 +36,11 @@ def export(
     """Export saved sessions as Parquet, CSV, OpenAI chat JSONL or Inspect logs."""
     from icl_loop import export as exports  # noqa: PLC0415  only this command needs the formats
 
-    exports.format_named(to)
+    exports.check_format(to)
     with WorkProgress(err, "exporting", "sessions", len(find(paths))) as progress:
-        done = exports.export(paths, to, place, force=force, merge=merge, went=progress.advance)
+        done = exports.export(
+            paths, to, place, force=force, merge=merge, on_sessions=progress.advance
+        )
     for note in done.notes():
         print_text(f"note: {note}", err)
     for written in done.places:

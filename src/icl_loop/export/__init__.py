@@ -1,6 +1,6 @@
 """Saved transcripts in the formats of other programs; see `docs/export.md`."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,65 +8,18 @@ from tempfile import TemporaryDirectory
 from polars.exceptions import PolarsError
 
 from icl_loop.core.errors import InputError, StoppedShort, nearest
-from icl_loop.export import chat_jsonl, csv_writer, parquet_writer
-from icl_loop.export.selection import OnSessions, Selection
-from icl_loop.transcripts.tables import TABLES, beside
+from icl_loop.export import chat_jsonl, tables
+from icl_loop.export.source_file import OnSessions, SourceFile
+from icl_loop.transcripts.files import find
+from icl_loop.transcripts.tables import TABLES, table_path
 
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """An export format.
-
-    Attributes:
-        ending: Ending of the default name of the file or folder.
-        write: Writes transcripts to a path; the flag asks to merge messages.
-        beside: Tables that get a file of their own beside the path.
-        merges: Whether the format has messages to merge.
-    """
-
-    ending: str
-    write: Callable[[Selection, Path, bool], None]
-    beside: tuple[str, ...] = ()
-    merges: bool = False
-
-    def paths(self, place: Path) -> list[Path]:
-        """Return every path that an export to `place` writes; `place` is the last."""
-        return [*(beside(place, table) for table in self.beside), place]
-
-
-def _table_paths(place: Path) -> dict[str, Path]:
-    return {table: place if table == "turns" else beside(place, table) for table in TABLES}
-
-
-def _write_parquet(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  one type for all formats
-    parquet_writer.write(saved, _table_paths(place))
-
-
-def _write_csv(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  as above
-    csv_writer.write(saved, _table_paths(place))
-
-
-def _write_chat(saved: Selection, place: Path, merge: bool) -> None:  # noqa: FBT001  as above
-    chat_jsonl.write(saved, place, merge=merge)
-
-
-def _write_inspect(saved: Selection, place: Path, _: bool) -> None:  # noqa: FBT001  as above
-    try:
-        from icl_loop.export.inspect_log import write  # noqa: PLC0415  an optional dependency
-    except ImportError:
-        raise InputError(
-            "inspect_ai is not installed: pip install 'icl-loop[inspect]', or inspect-ai itself"
-        ) from None
-    write(saved, place)
-
-
-_BESIDE = tuple(table for table in TABLES if table != "turns")
-FORMATS: Mapping[str, Format] = {
-    "parquet": Format(".parquet", _write_parquet, _BESIDE),
-    "csv": Format(".csv", _write_csv, _BESIDE),
-    "openai-jsonl": Format(".openai.jsonl", _write_chat, merges=True),
-    "inspect": Format(".inspect", _write_inspect),
+FORMATS = {
+    "parquet": ".parquet",
+    "csv": ".csv",
+    "openai-jsonl": ".openai.jsonl",
+    "inspect": ".inspect",
 }
+"""The formats, and the ending of the default name of the file or folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +51,10 @@ def _first(paths: Sequence[Path]) -> str:
     return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
 
 
-def format_named(name: str) -> Format:
-    """Return a format by name.
-
-    Raises:
-        InputError: There is no such format; suggests the nearest name.
-    """
+def check_format(name: str) -> None:
+    """Raise InputError, suggesting the nearest name, unless there is a format of this name."""
     if name not in FORMATS:
         raise InputError(f"unknown format {name!r}: {nearest(name, FORMATS)}")
-    return FORMATS[name]
 
 
 def export(
@@ -116,7 +64,7 @@ def export(
     *,
     force: bool = False,
     merge: bool = False,
-    went: OnSessions | None = None,
+    on_sessions: OnSessions = lambda _: None,
 ) -> Exported:
     """Write the transcripts at `paths` in another format.
 
@@ -129,57 +77,78 @@ def export(
         place: The file, or the folder for Inspect; by default, named after the first path.
         force: Overwrite existing files.
         merge: Merge neighbouring messages of one role, as the requests did.
-        went: Called with the number of sessions written since the last call.
+        on_sessions: Called with the number of sessions written since the last call.
 
     Raises:
         InputError: An argument is wrong, or `place` exists; nothing was written.
         StoppedShort: `place` cannot be written.
     """
-    form, named = format_named(to), list(paths)
-    if merge and not form.merges:
-        able = ", ".join(name for name, each in FORMATS.items() if each.merges)
-        raise InputError(f"--merge needs a format with messages: {able}, not {to}")
-    saved = Selection.at(named, went or (lambda _: None))
-    place = place or Path(named[0].resolve().name.removesuffix(".jsonl") + form.ending)
-    places = form.paths(place)
-    _check_paths(saved, places, force=force)
-    folders = [folder.resolve() for folder in named]
-    if place.suffix == ".jsonl" and any(each in place.resolve().parents for each in folders):
-        raise InputError(
-            f"{place} would be mistaken for a transcript there; choose a path in another folder"
-        )
+    check_format(to)
+    if merge and to != "openai-jsonl":
+        raise InputError(f"--merge needs a format with messages: openai-jsonl, not {to}")
+    named = list(paths)
+    files = [SourceFile.at(path) for path in find(named)]
+    place = place or Path(named[0].resolve().name.removesuffix(".jsonl") + FORMATS[to])
+    places = _places(to, place)
+    _check_places(places, named, files, force=force)
     try:
-        _write_and_move(form, saved, place, merge=merge)
+        with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as folder:
+            temporary = Path(folder) / place.name
+            _write(to, files, temporary, on_sessions, merge=merge)
+            for written, target in zip(_places(to, temporary), places, strict=True):
+                _move(written, target)
     except (OSError, PolarsError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoppedShort(f"{place} cannot be written: {reason}") from None
-    seen = list(zip(saved.files, saved.edges, strict=True))
     return Exported(
         places=tuple(places),
-        sessions=len(seen),
-        unfinished=tuple(file for file, edges in seen if not edges.ended),
-        torn=tuple(file for file, edges in seen if edges.torn),
+        sessions=len(files),
+        unfinished=tuple(file.path for file in files if not file.ended),
+        torn=tuple(file.path for file in files if file.torn),
     )
 
 
-def _check_paths(saved: Selection, places: Iterable[Path], *, force: bool) -> None:
+def _places(to: str, place: Path) -> list[Path]:
+    """Return every path that an export to `place` writes; `place` is the last."""
+    return [table_path(place, table) for table in TABLES] if to in ("parquet", "csv") else [place]
+
+
+def _check_places(
+    places: Sequence[Path], named: Iterable[Path], files: Iterable[SourceFile], *, force: bool
+) -> None:
     """Raise InputError if a path cannot be written or may not be overwritten."""
-    sources = {file.resolve() for file in saved.files}
+    transcripts = {file.path.resolve() for file in files}
     for place in places:
-        if place.resolve() in sources:
+        if place.resolve() in transcripts:
             raise InputError(f"{place} is one of the transcripts to export; choose another path")
         if place.exists() and not force:
             raise InputError(f"{place} already exists; overwrite it with --force")
         if not place.parent.is_dir():
             raise InputError(f"{place} cannot be written: there is no folder {place.parent}")
+    folders = places[-1].resolve().parents
+    if places[-1].suffix == ".jsonl" and any(path.resolve() in folders for path in named):
+        raise InputError(
+            f"{places[-1]} would be mistaken for a transcript there; choose a path in another folder"
+        )
 
 
-def _write_and_move(form: Format, saved: Selection, place: Path, *, merge: bool) -> None:
-    with TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as name:
-        temporary = Path(name) / place.name
-        form.write(saved, temporary, merge)
-        for written, target in zip(form.paths(temporary), form.paths(place), strict=True):
-            _move(written, target)
+def _write(
+    to: str, files: Sequence[SourceFile], place: Path, on_sessions: OnSessions, *, merge: bool
+) -> None:
+    if to == "parquet":
+        tables.write_parquet(files, place, on_sessions)
+    elif to == "csv":
+        tables.write_csv(files, place, on_sessions)
+    elif to == "openai-jsonl":
+        chat_jsonl.write(files, place, on_sessions, merge=merge)
+    else:
+        try:
+            from icl_loop.export.inspect_log import write  # noqa: PLC0415  an optional dependency
+        except ImportError:
+            raise InputError(
+                "inspect_ai is not installed: pip install 'icl-loop[inspect]', or inspect-ai itself"
+            ) from None
+        write(files, place, on_sessions)
 
 
 def _move(written: Path, place: Path) -> None:

@@ -1,10 +1,12 @@
 """Conversations in OpenAI's chat format, one session per line."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
-from icl_loop.export.conversation import conversation, settings
-from icl_loop.export.selection import Selection
+from icl_loop.analysis.session_settings import table_in
+from icl_loop.export.conversation import conversation
+from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.models.openai import encode_messages
 from icl_loop.transcripts import Transcript, read
 
@@ -12,40 +14,33 @@ _VALUE_LENGTH = 512
 """Longest value of `metadata` that the format allows."""
 
 
-def write(saved: Selection, place: Path, *, merge: bool) -> None:
-    """Write the conversations of the transcripts to `place`.
-
-    Args:
-        saved: The transcripts.
-        place: The file.
-        merge: Whether to merge neighbouring messages of one role where the requests did.
-    """
-    with place.open("wb") as file:
-        for path in saved.files:
-            file.write(_line(read(path), merge=merge))
-            saved.on_sessions(1)
-
-
-def _line(transcript: Transcript, *, merge: bool) -> bytes:
-    merged = merge and settings(transcript, "model").get("merge_roles", True)
-    messages = encode_messages(conversation(transcript), merge_roles=merged)
-    metadata = json.dumps(_metadata(transcript), ensure_ascii=False).encode()
-    return b'{"messages":[%b],"metadata":%b}\n' % (messages, metadata)
+def write(
+    files: Iterable[SourceFile], place: Path, on_sessions: OnSessions, *, merge: bool
+) -> None:
+    """Write the conversations of transcripts, with messages merged where the requests did if `merge`."""
+    with place.open("wb") as out:
+        for file in files:
+            transcript = read(file.path)
+            merges = table_in(transcript.header.settings, "model").get("merge_roles", True)
+            said = encode_messages(conversation(transcript), merge_roles=merge and merges)
+            metadata = json.dumps(_metadata(transcript), ensure_ascii=False).encode()
+            out.write(b'{"messages":[%b],"metadata":%b}\n' % (said, metadata))
+            on_sessions(1)
 
 
 def _metadata(transcript: Transcript) -> dict[str, str]:
     """Return the metadata of a session; the format allows 16 keys with short texts as values."""
-    header = transcript.header
+    header, settings = transcript.header, transcript.header.settings
     values = {
         "id": header.id,
         "experiment": header.experiment,
         "arm": header.arm,
         "stream": header.stream,
         "seed": header.seed,
-        "model": settings(transcript, "model").get("name", ""),
+        "model": table_in(settings, "model").get("name", ""),
         "dataset": header.dataset.name,
-        "policy": settings(transcript, "context").get("policy", ""),
-        "feedback": settings(transcript, "feedback").get("kind", ""),
+        "policy": table_in(settings, "context").get("policy", ""),
+        "feedback": table_in(settings, "feedback").get("kind", ""),
         "turns": len(transcript.turns),
         "planned": header.turns,
         "correct": sum(turn.feedback.correct for turn in transcript.turns),

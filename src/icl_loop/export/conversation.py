@@ -4,9 +4,7 @@ Transcripts store notes but not the messages that ask for them and show them; th
 settings and the prompt set, and are left out if either is unknown here.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
+from icl_loop.analysis.session_settings import table_in
 from icl_loop.context import context_policy, notes_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, assistant, system, user
@@ -29,8 +27,9 @@ def conversation(transcript: Transcript) -> list[Message]:
 
 def note_request(transcript: Transcript) -> list[Message]:
     """Return the message that asked for notes."""
-    prompts, policy = _note_prompts(transcript), settings(transcript, "context").get("policy")
+    prompts = _note_prompts(transcript)
     try:
+        policy = table_in(transcript.header.settings, "context").get("policy")
         notes = notes_policy(context_policy(str(policy)))
     except InputError:
         return []
@@ -45,12 +44,8 @@ def shown_note(transcript: Transcript, note: Note) -> list[Message]:
 
 def _note_prompts(transcript: Transcript) -> NotePrompts | None:
     try:
-        return open_prompt_set(str(settings(transcript, "task").get("prompts"))).notes
+        return open_prompt_set(
+            str(table_in(transcript.header.settings, "task").get("prompts"))
+        ).notes
     except InputError:
         return None
-
-
-def settings(transcript: Transcript, table: str) -> Mapping[str, Any]:
-    """Return a table of the recorded settings, empty if there is none."""
-    found = transcript.header.settings.get(table)
-    return found if isinstance(found, dict) else {}

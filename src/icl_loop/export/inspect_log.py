@@ -5,10 +5,9 @@ Import this module only to write logs: `inspect_ai` is an optional dependency.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from inspect_ai.log import (
     EvalConfig,
@@ -24,32 +23,34 @@ from inspect_ai.log import (
 )
 from inspect_ai.model import ModelUsage
 
+from icl_loop.analysis import sessions
 from icl_loop.core.errors import InputError
 from icl_loop.export.inspect_sample import EPOCH, MEASURES, digest, model_name, sample, time_of
-from icl_loop.export.selection import Selection
+from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts import VERSION, Header, read
+from icl_loop.transcripts.comparison import flat
 
 _ENDINGS = (".eval", ".json")
 _FINISHED = ("complete", "context_full")
 """How a session ends that was played as far as possible."""
 
 
-def write(saved: Selection, place: Path) -> None:
+def write(files: Sequence[SourceFile], place: Path, on_sessions: OnSessions) -> None:
     """Write one log per arm into the folder `place`, or the log of a single arm to a file.
 
     Raises:
         InputError: `place` is a file, but there are several arms.
     """
-    groups = saved.sessions.group_by("experiment", "arm", maintain_order=True)
-    arms = {(str(name), str(arm)): [*map(Path, rows["path"])] for (name, arm), rows in groups}
+    known = sessions([file.path for file in files])
+    arms = known.group_by("experiment", "arm", maintain_order=True).agg("path").rows()
     is_file = place.suffix in _ENDINGS
     if is_file and len(arms) > 1:
-        names = ", ".join(arm for _, arm in arms)
+        names = ", ".join(arm for _, arm, _ in arms)
         raise InputError(f"a log holds one arm, there are {len(arms)}: {names}; name a folder")
-    for (experiment, arm), files in arms.items():
+    for experiment, arm, paths in arms:
         file = place if is_file else place / f"{_plain(experiment)}_{_plain(arm)}.eval"
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_eval_log(_log(experiment, arm, files, saved), file)
+        write_eval_log(_log(experiment, arm, map(Path, paths), on_sessions), file)
 
 
 def _plain(name: str) -> str:
@@ -58,7 +59,7 @@ def _plain(name: str) -> str:
     return plain if plain == name else f"{plain.strip('.')}-{digest(name)[:8]}"
 
 
-def _log(experiment: str, arm: str, files: Sequence[Path], saved: Selection) -> EvalLog:
+def _log(experiment: str, arm: str, files: Iterable[Path], on_sessions: OnSessions) -> EvalLog:
     samples, headers, finished, seen = [], [], [], Counter[int]()
     for file in files:
         transcript = read(file)
@@ -67,7 +68,11 @@ def _log(experiment: str, arm: str, files: Sequence[Path], saved: Selection) -> 
         samples.append(sample(transcript, file, epoch=seen[header.stream]))
         headers.append(header)
         finished.append(transcript.end is not None and transcript.end.status in _FINISHED)
-        saved.on_sessions(1)
+        on_sessions(1)
+    usages: dict[str, ModelUsage] = {}
+    for each in samples:
+        for model, usage in each.model_usage.items():
+            usages[model] = usages.get(model, ModelUsage()) + usage
     return EvalLog(
         status="success" if all(finished) else "cancelled",
         eval=_spec(experiment, arm, headers),
@@ -75,7 +80,7 @@ def _log(experiment: str, arm: str, files: Sequence[Path], saved: Selection) -> 
         stats=EvalStats(
             started_at=min(each.started_at or "" for each in samples),
             completed_at=max(each.completed_at or "" for each in samples),
-            model_usage=_usage_by_model(samples),
+            model_usage=usages,
         ),
         samples=samples,
     )
@@ -91,7 +96,7 @@ def _spec(experiment: str, arm: str, headers: Sequence[Header]) -> EvalSpec:
         task=experiment,
         task_id=digest("task", name),
         task_display_name=name,
-        task_args=dict(_flat(first.settings)),
+        task_args=flat(first.settings),
         dataset=EvalDataset(
             name=first.dataset.name,
             samples=len(headers),
@@ -115,15 +120,6 @@ def _spec(experiment: str, arm: str, headers: Sequence[Header]) -> EvalSpec:
     )
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the settings with dotted keys, as `--set` takes them."""
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
 def _results(samples: Sequence[EvalSample]) -> EvalResults:
     """Return means and standard errors over the sessions; a session without turns has no score."""
     scores = []
@@ -143,11 +139,3 @@ def _results(samples: Sequence[EvalSample]) -> EvalResults:
             )
         )
     return EvalResults(total_samples=len(samples), completed_samples=len(samples), scores=scores)
-
-
-def _usage_by_model(samples: Iterable[EvalSample]) -> dict[str, ModelUsage]:
-    usages: dict[str, ModelUsage] = {}
-    for each in samples:
-        for model, usage in each.model_usage.items():
-            usages[model] = usages[model] + usage if model in usages else usage
-    return usages

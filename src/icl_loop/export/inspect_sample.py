@@ -8,7 +8,7 @@ linearly with the turns.
 import base64
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,7 +33,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
-from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system
+from icl_loop.analysis.session_settings import table_in
+from icl_loop.core.messages import Image, Message, Text, Usage, assistant, system
 from icl_loop.core.records import Event, Note, Turn
 from icl_loop.export.conversation import note_request, shown_note
 from icl_loop.transcripts import Header, Transcript
@@ -55,54 +56,6 @@ Ranges = list[tuple[int, int]]
 """Ranges of messages in the pool, each from its start to before its stop."""
 
 
-def sample(transcript: Transcript, file: Path, *, epoch: int) -> EvalSample:
-    """Return the sample of a session.
-
-    Args:
-        transcript: The session.
-        file: Its transcript.
-        epoch: Number of the session among those of the same stream, from 1.
-    """
-    header, turns, model = transcript.header, transcript.turns, model_name(transcript.header)
-    uuid = digest("sample", str(file), header.id, header.created)
-    messages = _Messages.of(transcript, uuid)
-    times = [time for time in (time_of(event.reply.at) for event in transcript.events) if time]
-    began = time_of(header.created) or min(times, default=None)
-    usages = [_usage(event.reply.usage) for event in transcript.events]
-    calls = messages.calls
-    return EvalSample(
-        id=header.stream,
-        epoch=epoch,
-        input=messages.conversation[:2],
-        target=[turn.label for turn in turns],
-        messages=messages.conversation,
-        output=_output(calls[-1], model) if calls else ModelOutput(),
-        scores=_scores(header, turns),
-        metadata={
-            "arm": header.arm,
-            "stream": header.stream,
-            "id": header.id,
-            "transcript": file.name,
-            "status": transcript.end.status if transcript.end else "unfinished",
-            "planned": header.turns,
-            "donor": header.donor and header.donor.model_dump(mode="json"),
-        },
-        events=list(_events(calls, model, uuid)),
-        events_data=EventsData(messages=messages.pool, calls=[]),
-        model_usage={model: sum(usages, _usage(Usage()))},
-        started_at=began.isoformat() if began else None,
-        completed_at=max(times).isoformat() if times else None,
-        total_time=(max(times) - began).total_seconds() if times and began else None,
-        working_time=sum(event.reply.latency_s or 0.0 for event in transcript.events),
-        turn_count=len(turns),
-        uuid=uuid,
-        limit=_limit(transcript),
-    )
-
-
-# ---- messages ----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Call:
     """A request: the turn or note that it was for, its messages in the pool, and the reply."""
@@ -112,75 +65,112 @@ class _Call:
     reply: ChatMessage
 
 
-@dataclass(frozen=True, slots=True)
-class _Messages:
-    """The messages of a session.
+def sample(transcript: Transcript, file: Path, *, epoch: int) -> EvalSample:
+    """Return the sample of a session.
 
-    Attributes:
-        conversation: All of them in the order in which they were sent.
-        pool: Those that requests consist of: the system message, three per turn, then those about
-            notes.
-        calls: The requests.
+    Args:
+        transcript: The session.
+        file: Its transcript.
+        epoch: Number of the session among those of the same stream, from 1.
     """
-
-    conversation: list[ChatMessage]
-    pool: list[ChatMessage]
-    calls: list[_Call]
-
-    @classmethod
-    def of(cls, transcript: Transcript, uuid: str) -> "_Messages":
-        """Return the messages of a session, with ids that begin with `uuid`."""
-        opening = _chat(system(transcript.header.system), f"{uuid}-system")
-        turns = [_turn_messages(turn, uuid) for turn in transcript.turns]
-        made = cls([opening], [opening], [])
-        for turn, (question, reply, told) in zip(transcript.turns, turns, strict=True):
-            made.pool.extend((question, _shown_reply(turn, reply, uuid), told))
-        shown: Ranges = []
-        for event in transcript.events:
-            past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
-            if isinstance(event, Turn):
-                question, reply, told = turns[event.index]
-                asked = [(1 + 3 * event.index, 2 + 3 * event.index)]
-                made.conversation.extend((question, reply, told))
-            else:
-                key = f"{uuid}-{_key(event)}"
-                asked = made.add_to_pool(note_request(transcript), f"{key}-question")
-                reply = _chat(assistant(event.reply.text), f"{key}-reply")
-                made.conversation.extend((*(made.pool[start] for start, _ in asked), reply))
-            made.calls.append(_Call(event, [(0, 1), *shown, *past, *asked], reply))
-            if isinstance(event, Note):
-                shown = made.add_to_pool(shown_note(transcript, event), f"{uuid}-{_key(event)}")
-        return made
-
-    def add_to_pool(self, messages: Sequence[Message], key: str) -> Ranges:
-        """Add messages about notes to the pool, and return their ranges."""
-        start = len(self.pool)
-        self.pool.extend(_chat(message, key) for message in messages)
-        return [(place, place + 1) for place in range(start, len(self.pool))]
-
-
-def _turn_messages(turn: Turn, uuid: str) -> tuple[ChatMessage, ChatMessage, ChatMessage]:
-    """Return the question, the reply and the told text."""
-    key, place = f"{uuid}-{turn.index}", {"turn": turn.index}
-    score = {"answer": turn.answer, "outcome": turn.outcome, "correct": turn.feedback.correct}
-    question, _, told = turn.messages
-    return (
-        _chat(question, f"{key}-question", place | {"sample": turn.sample, "label": turn.label}),
-        _chat(assistant(turn.reply.text), f"{key}-reply", place | score),
-        _chat(told, f"{key}-told", place),
+    header, turns, end = transcript.header, transcript.turns, transcript.end
+    status, model = end.status if end else "unfinished", model_name(header)
+    uuid = digest("sample", str(file), header.id, header.created)
+    conversation, pool, calls = _messages(transcript, uuid)
+    replies = [event.reply for event in transcript.events]
+    times = [time for time in (time_of(reply.at) for reply in replies) if time]
+    began = time_of(header.created) or min(times, default=None)
+    return EvalSample(
+        id=header.stream,
+        epoch=epoch,
+        input=conversation[:2],
+        target=[turn.label for turn in turns],
+        messages=conversation,
+        output=_output(calls[-1], model) if calls else ModelOutput(),
+        scores=_scores(header, turns),
+        metadata={
+            "arm": header.arm,
+            "stream": header.stream,
+            "id": header.id,
+            "transcript": file.name,
+            "status": status,
+            "planned": header.turns,
+            "donor": header.donor and header.donor.model_dump(mode="json"),
+        },
+        events=list(_events(calls, model, uuid)),
+        events_data=EventsData(messages=pool, calls=[]),
+        model_usage={model: sum((_usage(reply.usage) for reply in replies), _usage(Usage()))},
+        started_at=began.isoformat() if began else None,
+        completed_at=max(times).isoformat() if times else None,
+        total_time=(max(times) - began).total_seconds() if times and began else None,
+        working_time=sum(reply.latency_s or 0.0 for reply in replies),
+        turn_count=len(turns),
+        uuid=uuid,
+        limit=EvalSampleLimit(type=_LIMITS[status], limit=len(turns), reason=status)
+        if status in _LIMITS
+        else None,
     )
 
 
-def _shown_reply(turn: Turn, reply: ChatMessage, uuid: str) -> ChatMessage:
-    """Return the reply as later requests show it."""
-    if turn.echo is None:
-        return reply
-    return _chat(assistant(turn.echo), f"{uuid}-{turn.index}-echo", {"turn": turn.index})
+# ---- messages ----------------------------------------------------------------------------
 
 
-def _chat(message: Message, key: str, metadata: dict[str, Any] | None = None) -> ChatMessage:
+def _messages(
+    transcript: Transcript, uuid: str
+) -> tuple[list[ChatMessage], list[ChatMessage], list[_Call]]:
+    """Return the conversation as it was sent, the pool of messages, and the requests.
+
+    The pool holds the system message, three messages per turn, then those about notes.
+    """
+    opening = _chat(system(transcript.header.system), f"{uuid}-system")
+    conversation, pool, calls = [opening], [opening], list[_Call]()
+    turns = [_turn_messages(turn, f"{uuid}-{turn.index}") for turn in transcript.turns]
+    for question, _, shown, told in turns:
+        pool += [question, shown, told]
+
+    def add(messages: Sequence[Message], key: str) -> Ranges:
+        start = len(pool)
+        pool.extend(_chat(message, key) for message in messages)
+        return [(start, len(pool))] if messages else []
+
+    notes: Ranges = []
+    for event in transcript.events:
+        past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
+        if isinstance(event, Turn):
+            question, reply, _, told = turns[event.index]
+            asked = [(1 + 3 * event.index, 2 + 3 * event.index)]
+            conversation += [question, reply, told]
+        else:
+            key = f"{uuid}-{_key(event)}"
+            asked = add(note_request(transcript), f"{key}-question")
+            reply = _chat(assistant(event.reply.text), f"{key}-reply")
+            conversation += [*(pool[start] for start, _ in asked), reply]
+        calls.append(_Call(event, [(0, 1), *notes, *past, *asked], reply))
+        if isinstance(event, Note):
+            notes = add(shown_note(transcript, event), f"{uuid}-{_key(event)}")
+    return conversation, pool, calls
+
+
+def _turn_messages(
+    turn: Turn, key: str
+) -> tuple[ChatMessage, ChatMessage, ChatMessage, ChatMessage]:
+    """Return the question, the reply, the reply as later requests show it, and the told text."""
+    question, shown, told = turn.messages
+    score = {"answer": turn.answer, "outcome": turn.outcome, "correct": turn.feedback.correct}
+    reply = _chat(assistant(turn.reply.text), f"{key}-reply", turn=turn.index, **score)
+    return (
+        _chat(question, f"{key}-question", turn=turn.index, sample=turn.sample, label=turn.label),
+        reply,
+        reply if turn.echo is None else _chat(shown, f"{key}-echo", turn=turn.index),
+        _chat(told, f"{key}-told", turn=turn.index),
+    )
+
+
+def _chat(message: Message, key: str, **metadata: object) -> ChatMessage:
     content = [_content(part) for part in message.parts] if message.has_image else message.text
-    made: ChatMessage = _CHAT_MESSAGES[message.role](id=key, content=content, metadata=metadata)
+    made: ChatMessage = _CHAT_MESSAGES[message.role](
+        id=key, content=content, metadata=metadata or None
+    )
     return made
 
 
@@ -193,13 +183,17 @@ def _content(part: Text | Image) -> Content:
 # ---- events ------------------------------------------------------------------------------
 
 
-def _events(calls: Iterable[_Call], model: str, uuid: str) -> Iterator[InspectEvent]:
+def _events(calls: Sequence[_Call], model: str, uuid: str) -> Iterator[InspectEvent]:
     """Yield a model event for every request, followed by a score event if it asked about a sample."""
     worked = 0.0
     for call in calls:
         event, reply = call.event, call.event.reply
         latency, key = reply.latency_s or 0.0, f"{uuid}-{_key(event)}"
         completed = time_of(reply.at) or EPOCH
+        if isinstance(event, Turn):
+            place: dict[str, Any] = {"turn": event.index}
+        else:
+            place = {"notes_after_turn": event.after_turn, "notes": event.text}
         yield ModelEvent(
             uuid=f"{key}-model",
             timestamp=completed - timedelta(seconds=latency),
@@ -214,7 +208,7 @@ def _events(calls: Iterable[_Call], model: str, uuid: str) -> Iterator[InspectEv
             config=GenerateConfig(),
             output=_output(call, model),
             retries=reply.attempts - 1,
-            metadata={**_place(event), "request": event.request, "overflows": event.overflows},
+            metadata={**place, "request": event.request, "overflows": event.overflows},
         )
         worked += latency
         if isinstance(event, Turn):
@@ -233,14 +227,8 @@ def _key(event: Event) -> str:
     return str(event.index) if isinstance(event, Turn) else f"{event.after_turn}-notes"
 
 
-def _place(event: Event) -> dict[str, Any]:
-    if isinstance(event, Turn):
-        return {"turn": event.index}
-    return {"notes_after_turn": event.after_turn, "notes": event.text}
-
-
 def _output(call: _Call, model: str) -> ModelOutput:
-    reply: Reply = call.event.reply
+    reply = call.event.reply
     stop_reason = _STOP_REASONS[reply.finish]
     return ModelOutput(
         model=(reply.served and reply.served.model) or model,
@@ -276,31 +264,23 @@ def _turn_score(turn: Turn) -> Score:
 
 def _scores(header: Header, turns: Sequence[Turn]) -> dict[str, Score]:
     """Return the accuracies of a session, NaN where there are no turns."""
+    correct = [turn.feedback.correct for turn in turns]
     early = min(max(header.turns // 10, 1), 20)
-    parts = {"late": turns[header.turns // 2 :], "accuracy": turns, "early": turns[:early]}
-    by_turn = {
-        "correct": [turn.feedback.correct for turn in turns],
+    parts = {"late": correct[header.turns // 2 :], "accuracy": correct, "early": correct[:early]}
+    scores = {
+        name: Score(
+            value=fmean(parts[name]) if parts[name] else math.nan,
+            answer=", ".join(turn.answer or "–" for turn in turns),
+            explanation=f"{sum(parts[name])} of {len(parts[name])} turns right",
+        )
+        for name in MEASURES
+    }
+    scores["accuracy"].metadata = {
+        "correct": correct,
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],
     }
-    scores = {}
-    for name in MEASURES:
-        right = [turn.feedback.correct for turn in parts[name]]
-        scores[name] = Score(
-            value=fmean(right) if right else math.nan,
-            answer=", ".join(turn.answer or "–" for turn in turns),
-            explanation=f"{sum(right)} of {len(right)} turns right",
-            metadata=by_turn if name == "accuracy" else None,
-        )
     return scores
-
-
-def _limit(transcript: Transcript) -> EvalSampleLimit | None:
-    """Return the limit that ended a session early, None if there was none."""
-    status = transcript.end.status if transcript.end else ""
-    if status not in _LIMITS:
-        return None
-    return EvalSampleLimit(type=_LIMITS[status], limit=len(transcript.turns), reason=status)
 
 
 # ---- names and times ---------------------------------------------------------------------
@@ -308,8 +288,7 @@ def _limit(transcript: Transcript) -> EvalSampleLimit | None:
 
 def model_name(header: Header) -> str:
     """Return the name of the model that played a session."""
-    model = header.settings.get("model")
-    name = model.get("name") if isinstance(model, dict) else None
+    name = table_in(header.settings, "model").get("name")
     return name if isinstance(name, str) and name else "unknown"
 
 

@@ -5,60 +5,78 @@ Checksums are left out. Sessions are joined to the other tables by `path`.
 """
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 from pydantic_core import PydanticUndefined
 
-from icl_loop.analysis.frame import sessions_of
-from icl_loop.analysis.transcript_lines import batches_of, checked_lines
-from icl_loop.export.selection import Selection
+from icl_loop.analysis import sessions
+from icl_loop.analysis.frame import sessions_of, told_length
+from icl_loop.analysis.transcript_lines import BATCH_BYTES, batches_of, checked_lines
+from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.schema import TurnLine
-from icl_loop.transcripts.tables import LINES, Schema, columns, json_column
+from icl_loop.transcripts.tables import LINES, TABLES, Schema, columns, json_column, table_path
 
 _JSON: Schema = {
     name: json_column(model, name) for model in LINES.values() for name in model.model_fields
 }
+_DEFAULTS = {
+    name: field.default
+    for name, field in TurnLine.model_fields.items()
+    if field.default not in (None, PydanticUndefined)
+}
 _SESSION = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")
 """Columns of the session that each row of the other tables repeats."""
-_PLAYED = ("turns", "chance", "complete", "status")
+_PLAYED = ("path", "turns", "chance", "complete", "status")
 """Further columns of the session that each turn repeats."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """The tables of some sessions."""
+def write_parquet(files: Sequence[SourceFile], place: Path, on_sessions: OnSessions) -> None:
+    """Write the tables as Parquet files, in parts to bound the memory used."""
+    with TemporaryDirectory(dir=place.parent) as name:
+        folder = Path(name)
+        for number, batch in enumerate(batches(files, on_sessions)):
+            for table, rows in batch.items():
+                rows.write_parquet(folder / f"{table}-{number:06}.parquet", compression="lz4")
+        for table in TABLES:
+            parts = pl.scan_parquet(sorted(folder.glob(f"{table}-*.parquet")))
+            parts.sink_parquet(table_path(place, table), compression="zstd")
 
-    turns: pl.DataFrame
-    probes: pl.DataFrame
-    notes: pl.DataFrame
-    sessions: pl.DataFrame
+
+def write_csv(files: Sequence[SourceFile], place: Path, on_sessions: OnSessions) -> None:
+    """Write the tables as CSV files without nested columns."""
+    with ExitStack() as stack:
+        out = {table: stack.enter_context(table_path(place, table).open("wb")) for table in TABLES}
+        for number, batch in enumerate(batches(files, on_sessions)):
+            for table, rows in batch.items():
+                _flat(rows).write_csv(out[table], include_header=number == 0)
 
 
-def batches(selection: Selection) -> Iterator[Batch]:
-    """Yield the tables of the transcripts, some sessions at a time.
+def batches(
+    files: Sequence[SourceFile], on_sessions: OnSessions, batch_bytes: int = BATCH_BYTES
+) -> Iterator[dict[str, pl.DataFrame]]:
+    """Yield the tables of the transcripts, for about `batch_bytes` of transcripts at a time.
 
     Raises:
         TranscriptError: A file is not a transcript; names file and line.
     """
-    fields = frozenset[str]().union(*(edges.fields for edges in selection.edges))
+    fields = frozenset[str]().union(*(file.fields for file in files))
     unknown = sorted(fields - TurnLine.model_fields.keys() - {CHECKSUM_KEY})
     headers = pl.DataFrame(
-        {
-            "path": [str(file) for file in selection.files],
-            "torn": [edges.torn for edges in selection.edges],
-            "header": [edges.header for edges in selection.edges],
-        },
+        [(str(file.path), file.torn, file.header) for file in files],
         schema={"path": pl.String, "torn": pl.Boolean, "header": pl.String},
+        orient="row",
     )
-    sessions = selection.sessions.join(headers, on="path", maintain_order="left")
-    for files in batches_of(selection.files, selection.batch_bytes):
-        lines = _with_json_text(checked_lines(files, _JSON), files, unknown)
-        yield _batch(_decoded(lines), sessions, unknown)
-        selection.on_sessions(len(files))
+    paths = [file.path for file in files]
+    known = sessions(paths).join(headers, on="path", maintain_order="left")
+    for batch in batches_of(paths, batch_bytes):
+        lines = _decoded(_with_json_text(checked_lines(batch, _JSON), batch, unknown))
+        yield _tables(lines, known, unknown)
+        on_sessions(len(batch))
 
 
 def _with_json_text(
@@ -84,11 +102,6 @@ def _with_json_text(
 def _decoded(lines: pl.DataFrame) -> pl.DataFrame:
     """Return the lines with nested fields as columns, and defaults in place of missing fields."""
     served = pl.col("served").struct
-    defaults = {
-        name: field.default
-        for name, field in TurnLine.model_fields.items()
-        if field.default not in (None, PydanticUndefined)
-    }
     return lines.with_columns(
         pl.col("kept").str.json_decode(pl.List(pl.List(pl.Int64))),
         pl.col("picture").str.decode("base64"),
@@ -96,59 +109,42 @@ def _decoded(lines: pl.DataFrame) -> pl.DataFrame:
         pl.col("served").is_not_null(),
         served.field("model").alias("served_model"),
         served.field("system_fingerprint"),
-        *(pl.col(name).fill_null(value) for name, value in defaults.items()),
-        told_length=pl.col("told").str.len_chars().cast(pl.Int64),
+        *(pl.col(name).fill_null(value) for name, value in _DEFAULTS.items()),
+        told_length=told_length(),
     )
 
 
-def _batch(lines: pl.DataFrame, sessions: pl.DataFrame, unknown: list[str]) -> Batch:
+def _tables(
+    lines: pl.DataFrame, sessions: pl.DataFrame, unknown: Iterable[str]
+) -> dict[str, pl.DataFrame]:
+    """Return the tables of the sessions among the lines."""
     ends = lines.filter(type="end").select("path", "status", ended="at")
-    played = (
-        sessions_of(lines)
-        .select("path", *_PLAYED[:-1])
-        .join(ends, on="path", how="left", maintain_order="left")
-    )
-    names = sessions.select(_SESSION)
-    turns = names.join(played.drop("ended"), on="path", maintain_order="left")
-    return Batch(
-        turns=_table(lines, "turns", turns, ["told_length", "exposure", *unknown]),
-        probes=_table(lines, "probes", names),
-        notes=_table(lines, "notes", names),
-        sessions=played.join(_counts(lines), on="path", how="left", maintain_order="left").join(
-            sessions, on="path", maintain_order="left"
-        ),
-    )
-
-
-def _table(
-    lines: pl.DataFrame, name: str, sessions: pl.DataFrame, more: Iterable[str] = ()
-) -> pl.DataFrame:
-    """Return the rows of a table: columns of the session, then the fields of the line and `more`."""
-    rows = lines.filter(type=name.removesuffix("s")).select("path", *columns(LINES[name]), *more)
-    return rows.join(sessions, on="path", how="left", maintain_order="left").select(
-        *sessions.columns, *rows.columns[1:]
-    )
-
-
-def _counts(lines: pl.DataFrame) -> pl.DataFrame:
     kinds = {"played": "turn", "probes": "probe", "notes": "note"}
-    return lines.group_by("path").agg(
+    counts = lines.group_by("path").agg(
         (pl.col("type") == kind).sum().cast(pl.Int64).alias(name) for name, kind in kinds.items()
     )
+    played = sessions_of(lines).select(_PLAYED[:-1])
+    for other in (ends, counts, sessions):
+        played = played.join(other, on="path", how="left", maintain_order="left")
+    tables = {"sessions": played}
+    for name, model in LINES.items():
+        more = ("told_length", "exposure", *unknown) if name == "turns" else ()
+        repeated = played.select(*_SESSION, *(_PLAYED[1:] if name == "turns" else ()))
+        rows = lines.filter(type=name.removesuffix("s")).select("path", *columns(model), *more)
+        joined = rows.join(repeated, on="path", how="left", maintain_order="left")
+        tables[name] = joined.select(*repeated.columns, *rows.columns[1:])
+    return tables
 
 
-def flat(table: pl.DataFrame) -> pl.DataFrame:
+def _flat(table: pl.DataFrame) -> pl.DataFrame:
     """Return a table without nested columns: runs as "0-4 7-9", lists with commas, base64."""
+    first, last = pl.element().list.get(0), pl.element().list.get(1)
+    runs = pl.col("kept").list.eval(pl.format("{}-{}", first, last)).list.join(" ")
     return table.with_columns(
         *(
-            _runs(name) if name == "kept" else pl.col(name).list.join(",")
+            runs if name == "kept" else pl.col(name).list.join(",")
             for name, kind in table.schema.items()
             if isinstance(kind, pl.List)
         ),
         pl.selectors.binary().bin.encode("base64"),
     )
-
-
-def _runs(name: str) -> pl.Expr:
-    first, last = pl.element().list.get(0), pl.element().list.get(1)
-    return pl.col(name).list.eval(pl.format("{}-{}", first, last)).list.join(" ")

@@ -51,8 +51,8 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
             " resume its source, or choose another name or --out"
         )
     ignored = {"id", "created", "icl_loop"} | (set() if donor else {"donor"})
-    before = _flat(saved.model_dump(mode="json", exclude=ignored))
-    now = _flat(header.model_dump(mode="json", exclude=ignored))
+    before = flat(saved.model_dump(mode="json", exclude=ignored))
+    now = flat(header.model_dump(mode="json", exclude=ignored))
     for key in sorted(before.keys() | now.keys()):
         if key.startswith((*PLACE_KEYS, "analysis.streams")):
             continue
@@ -63,12 +63,12 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
             )
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested tables as one, with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one with dotted keys, as `--set` takes them."""
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, dict) and value:
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value
-    return flat
+            found[prefix + key] = value
+    return found

@@ -1,7 +1,4 @@
-"""Loading saved sessions whole, from transcripts or from exports of transcripts.
-
-A session of an export is rebuilt when it is asked for, so that memory holds one at a time.
-"""
+"""Loading saved sessions whole, from transcripts or from exports of transcripts."""
 
 import base64
 import json
@@ -14,68 +11,87 @@ import polars as pl
 from pydantic import ValidationError
 
 from icl_loop.core.errors import TranscriptError
-from icl_loop.core.messages import Served, Usage
-from icl_loop.core.records import Note, Probe, Turn
+from icl_loop.core.messages import Served
+from icl_loop.core.records import Turn
 from icl_loop.core.validation_messages import first_problem
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, read, read_header
-from icl_loop.transcripts.schema import End, Entry, check_kept, entry_of, turns_before
-from icl_loop.transcripts.tables import (
-    LINES,
-    USAGE,
-    Schema,
-    beside,
-    columns,
-    is_exported,
-    nullable,
-    read_table,
-)
+from icl_loop.transcripts.schema import End, Entry, check_place, entry_of, turns_before
+from icl_loop.transcripts.tables import LINES, USAGE, columns, is_exported, read_table, table_path
 
-_COUNTS = {"turns": "played", "probes": "probes", "notes": "notes"}
+_COUNTS = {"probes": "probes", "notes": "notes", "turns": "played"}
 """The column of sessions that counts the rows of each table."""
-_SESSION: Schema = {
-    **dict.fromkeys(("path", "header", "status", "ended"), pl.String),
-    **dict.fromkeys(_COUNTS.values(), pl.Int64),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedSession:
-    """A session in an export.
+    """A session in an export, rebuilt when it is asked for, so that memory holds one at a time.
 
     Attributes:
         export: The export.
-        path: The transcript that was exported.
-        header: Its first line.
-        end: Status and time of its end, or None if it has not ended.
-        places: First row and number of rows in each table.
+        row: Its row in the table of sessions, and the first row of its turns, probes and notes.
     """
 
     export: Path
-    path: str
-    header: str
-    end: tuple[str, str] | None
-    places: Mapping[str, tuple[int, int]]
+    row: Mapping[str, Any]
 
-    def entries(self, name: str) -> Iterator[Entry]:
-        """Yield the entries of a table."""
-        if not self.places[name][1]:
-            return
-        model = LINES[name]
-        schema: Schema = {"path": pl.String, **columns(model)}
-        required = schema.keys() - nullable(model)
-        table = read_table(self.export, name, schema, required, self.places[name])
-        if table.height < self.places[name][1] or (table["path"] != self.path).any():
+    def header(self) -> Header:
+        """Return the first line of the transcript."""
+        try:
+            return Header.model_validate_json(self.row["header"])
+        except ValidationError as error:
             raise TranscriptError(
-                f"{self.export} is damaged: its {name} are not those that"
-                f" {beside(self.export, 'sessions')} counts"
+                f"{table_path(self.export, 'sessions')} is damaged: the header of"
+                f" {self.row['path']}: {first_problem(error)}"
+            ) from None
+
+    def read(self) -> Transcript:
+        """Return the session as `read` returns it from its transcript, with 0 `sound_bytes`."""
+        path, entries = self.row["path"], list[Entry]()
+        try:
+            for table in LINES:
+                entries += self._entries(table)
+            entries.sort(key=lambda entry: (turns_before(entry), isinstance(entry, Turn)))
+            played = 0
+            for entry in entries:
+                check_place(entry, played)
+                played += isinstance(entry, Turn)
+            end = self.row["status"] and End.model_validate(
+                {"status": self.row["status"], "turns": played, "at": self.row["ended"]}
             )
-        kind = name.removesuffix("s")
-        for row in table.iter_rows(named=True):
-            entry = entry_of(model.model_validate({"type": kind, **_fields(row)}))
-            check_kept(entry)
-            yield entry
+        except (ValueError, TypeError) as error:
+            reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
+            raise TranscriptError(f"{self.export} is damaged: {path}, {reason}") from None
+        return Transcript.of(Path(path), self.header(), entries, end)
+
+    def _entries(self, table: str) -> Iterator[Entry]:
+        """Yield the turns, probes or notes."""
+        first, count = self.row[f"first_{table}"], self.row[_COUNTS[table]]
+        if not count:
+            return
+        model = LINES[table]
+        rows = read_table(self.export, table, ("path", *columns(model)), (first, count))
+        if rows.height < count or (rows["path"] != self.row["path"]).any():
+            raise TranscriptError(
+                f"{self.export} is damaged: its {table} are not those that"
+                f" {table_path(self.export, 'sessions')} counts"
+            )
+        for row in rows.iter_rows(named=True):
+            fields = {"type": table.removesuffix("s"), **_line_fields(row)}
+            yield entry_of(model.model_validate(fields, strict=False))
+
+
+def _line_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the line from which a row was made."""
+    picture, logprobs = row.get("picture"), row["label_logprobs"]
+    return {
+        **row,
+        "usage": {name: row[name] for name in USAGE},
+        "served": Served(row["served_model"], row["system_fingerprint"]) if row["served"] else None,
+        "label_logprobs": None if logprobs is None else json.loads(logprobs),
+        "picture": None if picture is None else base64.b64encode(picture),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +123,7 @@ class SavedSessions:
             TranscriptError: It is missing or wrong.
         """
         place = self.places[path]
-        return read_header(place) if isinstance(place, Path) else _header(place)
+        return read_header(place) if isinstance(place, Path) else place.header()
 
     def read(self, path: str) -> Transcript:
         """Return a session.
@@ -116,79 +132,18 @@ class SavedSessions:
             TranscriptError: It is damaged; names the file.
         """
         place = self.places[path]
-        return read(place) if isinstance(place, Path) else rebuilt(place)
+        return read(place) if isinstance(place, Path) else place.read()
 
     def __iter__(self) -> Iterator[Transcript]:
         """Yield all sessions, one at a time."""
         return map(self.read, self.places)
 
 
-def _exported(export: Path) -> dict[str, Path | ExportedSession]:
+def _exported(export: Path) -> dict[str, ExportedSession]:
     """Return the sessions of an export by the paths of their transcripts."""
-    counts = list(_COUNTS.values())
-    table = read_table(export, "sessions", _SESSION, _SESSION.keys() - {"status", "ended"})
-    first = table.select(pl.col(counts).cum_sum() - pl.col(counts))
-    return {
-        row["path"]: ExportedSession(
-            export=export,
-            path=row["path"],
-            header=row["header"],
-            end=None if row["status"] is None else (row["status"], row["ended"]),
-            places={name: (before[count], row[count]) for name, count in _COUNTS.items()},
-        )
-        for row, before in zip(table.to_dicts(), first.to_dicts(), strict=True)
-    }
-
-
-def _header(saved: ExportedSession) -> Header:
-    try:
-        return Header.model_validate_json(saved.header)
-    except ValidationError as error:
-        raise TranscriptError(
-            f"{beside(saved.export, 'sessions')} is damaged: the header of {saved.path}:"
-            f" {first_problem(error)}"
-        ) from None
-
-
-def rebuilt(saved: ExportedSession) -> Transcript:
-    """Return an exported session as `read` returns it from its transcript, with 0 `sound_bytes`.
-
-    Raises:
-        TranscriptError: The export is damaged; names it.
-    """
-    header = _header(saved)
-    try:
-        turns = [each for each in saved.entries("turns") if isinstance(each, Turn)]
-        probes = [each for each in saved.entries("probes") if isinstance(each, Probe)]
-        notes = [each for each in saved.entries("notes") if isinstance(each, Note)]
-        _check_order(turns, [*probes, *notes])
-        end = saved.end and End.model_validate(
-            {"status": saved.end[0], "turns": len(turns), "at": saved.end[1]}
-        )
-    except (ValueError, TypeError) as error:
-        reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
-        raise TranscriptError(f"{saved.export} is damaged: {saved.path}, {reason}") from None
-    return Transcript(Path(saved.path), header, tuple(turns), end, 0, tuple(probes), tuple(notes))
-
-
-def _check_order(turns: list[Turn], others: list[Probe | Note]) -> None:
-    """Raise ValueError unless turns are numbered from 0 and the other entries are between them."""
-    for number, turn in enumerate(turns):
-        if turn.index != number:
-            raise ValueError(f"turn {number} is numbered {turn.index}")
-    for other in others:
-        if not 0 <= turns_before(other) <= len(turns):
-            raise ValueError(f"after_turn is {turns_before(other)} of {len(turns)} turns")
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of the line from which a row was made."""
-    picture, logprobs = row.get("picture"), row["label_logprobs"]
-    return {
-        **row,
-        "kept": tuple(tuple(run) for run in row["kept"]),
-        "usage": Usage(**{name: row[name] for name in USAGE}),
-        "served": Served(row["served_model"], row["system_fingerprint"]) if row["served"] else None,
-        "label_logprobs": None if logprobs is None else json.loads(logprobs),
-        "picture": None if picture is None else base64.b64encode(picture),
-    }
+    names = ("path", "header", "status", "ended", *_COUNTS.values())
+    table = read_table(export, "sessions", names).with_columns(
+        (pl.col(count).cum_sum() - pl.col(count)).alias(f"first_{name}")
+        for name, count in _COUNTS.items()
+    )
+    return {row["path"]: ExportedSession(export, row) for row in table.iter_rows(named=True)}

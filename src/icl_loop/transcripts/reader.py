@@ -2,11 +2,11 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,7 +15,7 @@ from icl_loop.core.records import Event, Note, Probe, Turn
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.header import HEADER, Header
-from icl_loop.transcripts.schema import LINE, End, Entry, check_kept, entry_of, turns_before
+from icl_loop.transcripts.schema import LINE, End, Entry, check_place, entry_of, turns_before
 
 L = TypeVar("L")
 
@@ -42,6 +42,17 @@ class Transcript:
     probes: tuple[Probe, ...] = ()
     notes: tuple[Note, ...] = ()
 
+    @classmethod
+    def of(
+        cls, path: Path, header: Header, entries: Iterable[Entry], end: End | None, sound: int = 0
+    ) -> "Transcript":
+        """Return the session that consists of these turns, probes and notes."""
+        kinds: dict[type, list[Any]] = {Turn: [], Probe: [], Note: []}
+        for entry in entries:
+            kinds[type(entry)].append(entry)
+        turns, probes, notes = map(tuple, kinds.values())
+        return cls(path, header, turns, end, sound, probes, notes)
+
     @property
     def events(self) -> tuple[Event, ...]:
         """Turns and notes in the order in which they were played."""
@@ -57,10 +68,8 @@ def read(path: Path) -> Transcript:
     lines, torn = complete_lines(path)
     verify_checksums(path, lines, torn)
     header = parse(path, 1, lines[0], HEADER)
-    turns: list[Turn] = []
-    probes: list[Probe] = []
-    notes: list[Note] = []
-    end: End | None = None
+    entries: list[Entry] = []
+    end, played = None, 0
     for number, line in enumerate(lines[1:], start=2):
         if end is not None:
             raise TranscriptError(f"{path}, line {number}: the session has already ended")
@@ -69,33 +78,13 @@ def read(path: Path) -> Transcript:
             end = parsed
             continue
         entry = entry_of(parsed)
-        _check_position(path, number, entry, len(turns))
-        match entry:
-            case Turn():
-                turns.append(entry)
-            case Note():
-                notes.append(entry)
-            case Probe():
-                probes.append(entry)
-    sound = sum(map(len, lines)) + len(lines)
-    return Transcript(path, header, tuple(turns), end, sound, tuple(probes), tuple(notes))
-
-
-def _check_position(path: Path, number: int, entry: Entry, played: int) -> None:
-    """Raise TranscriptError unless `played` turns precede an entry, and it shows only those."""
-    if turns_before(entry) != played:
-        kind, name = (
-            type(entry).__name__.lower(),
-            "turn" if isinstance(entry, Turn) else "after_turn",
-        )
-        raise TranscriptError(
-            f"{path}, line {number}: {played} turns precede this {kind}, but its {name} is"
-            f" {turns_before(entry)}"
-        )
-    try:
-        check_kept(entry)
-    except ValueError as error:
-        raise TranscriptError(f"{path}, line {number}, {error}") from None
+        try:
+            check_place(entry, played)
+        except ValueError as error:
+            raise TranscriptError(f"{path}, line {number}: {error}") from None
+        played += isinstance(entry, Turn)
+        entries.append(entry)
+    return Transcript.of(path, header, entries, end, sum(map(len, lines)) + len(lines))
 
 
 def read_header(path: Path) -> Header:
@@ -110,7 +99,7 @@ def read_header(path: Path) -> Header:
     return parse(path, 1, line, HEADER)
 
 
-def parse(path: Path, number: int, line: bytes, kind: "TypeAdapter[L]") -> L:
+def parse(path: Path, number: int, line: bytes, kind: TypeAdapter[L]) -> L:
     """Return a parsed line.
 
     Raises:

@@ -125,21 +125,19 @@ LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
     Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
 )
 """Any line but the first."""
-_MODELS: Mapping[type[Entry], type[ExchangeLine]] = {
-    Turn: TurnLine,
-    Note: NoteLine,
-    Probe: ProbeLine,
-}
 _OF_REPLY = tuple(each.name for each in fields(Reply) if each.name != "text")
 
 
 def field_names(model: type[Line]) -> list[str]:
     """Return the fields of a line in the order in which they are written."""
-    own = [name for name in model.model_fields if name not in ExchangeLine.model_fields]
-    return own + [name for name in model.model_fields if name in ExchangeLine.model_fields]
+    return sorted(model.model_fields, key=lambda name: name in ExchangeLine.model_fields)
 
 
-_NAMES = {record: field_names(model)[1:] for record, model in _MODELS.items()}
+_NAMES: Mapping[type[Entry], list[str]] = {
+    Turn: field_names(TurnLine)[1:],
+    Note: field_names(NoteLine)[1:],
+    Probe: field_names(ProbeLine)[1:],
+}
 
 
 def line_fields(entry: Entry) -> dict[str, Any]:
@@ -189,9 +187,14 @@ def turns_before(entry: Entry) -> int:
     return entry.index if isinstance(entry, Turn) else entry.after_turn
 
 
-def check_kept(entry: Entry) -> None:
-    """Raise ValueError unless `kept` holds runs of earlier turns that do not overlap."""
-    following, played = 0, turns_before(entry)
+def check_place(entry: Entry, played: int) -> None:
+    """Raise ValueError unless `played` turns precede an entry, and `kept` holds runs of these."""
+    before = turns_before(entry)
+    if before != played:
+        kind = type(entry).__name__.lower()
+        name = "turn" if isinstance(entry, Turn) else "after_turn"
+        raise ValueError(f"{played} turns precede this {kind}, but its {name} is {before}")
+    following = 0
     for first, last in sorted(entry.kept):
         if not following <= first <= last < played:
             raise ValueError(

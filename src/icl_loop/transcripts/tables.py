@@ -13,77 +13,117 @@ from icl_loop.core.errors import TranscriptError
 from icl_loop.core.messages import Served, Usage
 from icl_loop.transcripts.schema import Line, NoteLine, ProbeLine, TurnLine, field_names
 
-TABLES = ("turns", "sessions", "probes", "notes")
-"""The tables of an export. The path of the export is that of its turns."""
+Column = pl.DataType | type[pl.DataType]
+Schema = Mapping[str, Column]
+
 SUFFIX = ".parquet"
-Schema = Mapping[str, pl.DataType | type[pl.DataType]]
-
 USAGE = tuple(each.name for each in fields(Usage))
-SERVED = tuple(each.name for each in fields(Served))
-_SCALARS = {int: pl.Int64, float: pl.Float64, bool: pl.Boolean, str: pl.String}
-_SERVED_COLUMNS = ("served_model", "system_fingerprint")
+_KINDS: Mapping[Any, Column] = {
+    int: pl.Int64,
+    float: pl.Float64,
+    bool: pl.Boolean,
+    list[str]: pl.List(pl.String),
+    Usage: pl.Struct(dict.fromkeys(USAGE, pl.Int64)),
+    Served: pl.Struct({each.name: pl.String for each in fields(Served)}),
+}
+_EXPANDED: Mapping[str, Schema] = {
+    "usage": dict.fromkeys(USAGE, pl.Int64),
+    "served": {"served": pl.Boolean, "served_model": pl.String, "system_fingerprint": pl.String},
+    "kept": {"kept": pl.List(pl.List(pl.Int64))},
+    "picture": {"picture": pl.Binary},
+}
+"""Fields that exports hold in other columns than those into which polars reads JSON."""
 
 
-def python_type(model: type[Line], name: str) -> tuple[Any, bool]:
-    """Return the type of a field, and whether it may be null."""
-    annotation = model.model_fields[name].annotation
-    kinds = get_args(annotation) if NoneType in get_args(annotation) else (annotation,)
-    (kind,) = [each for each in kinds if each is not NoneType]
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    elif get_origin(kind) is Literal:
-        kind = type(get_args(kind)[0])
-    return kind, len(kinds) > 1
-
-
-def json_column(model: type[Line], name: str) -> pl.DataType | type[pl.DataType]:
+def json_column(model: type[Line], name: str) -> Column:
     """Return the type of the column into which polars reads a field of JSON lines.
 
     Runs of turns, which repeat from session to session, stay JSON text.
     """
-    kind, _ = python_type(model, name)
-    if kind in (Usage, Served):
-        return pl.Struct(
-            dict.fromkeys(USAGE, pl.Int64) if kind is Usage else dict.fromkeys(SERVED, pl.String)
-        )
-    if kind == list[str]:
-        return pl.List(pl.String)
-    return _SCALARS.get(kind, pl.String)
+    return _KINDS.get(_python_type(model.model_fields[name].annotation), pl.String)
 
 
-def columns(model: type[Line]) -> dict[str, pl.DataType | type[pl.DataType]]:
+def _python_type(annotation: Any) -> Any:  # noqa: ANN401  any annotation
+    """Return the type in an annotation, without None, constraints and literal values."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if NoneType in arguments:
+        return _python_type(next(each for each in arguments if each is not NoneType))
+    if origin is Annotated:
+        return _python_type(arguments[0])
+    return type(arguments[0]) if origin is Literal else annotation
+
+
+def columns(model: type[Line]) -> dict[str, Column]:
     """Return the columns in which a table of an export holds the fields of a line."""
-    found: dict[str, pl.DataType | type[pl.DataType]] = {}
+    found: dict[str, Column] = {}
     for name in field_names(model)[1:]:
-        kind, _ = python_type(model, name)
-        if kind is Usage:
-            found |= dict.fromkeys(USAGE, pl.Int64)
-        elif kind is Served:
-            found |= {name: pl.Boolean, **dict.fromkeys(_SERVED_COLUMNS, pl.String)}
-        elif get_origin(kind) is tuple:
-            found[name] = pl.List(pl.List(pl.Int64))
-        else:
-            found[name] = pl.Binary if kind is bytes else _SCALARS.get(kind, pl.String)
+        found |= _EXPANDED.get(name) or {name: json_column(model, name)}
     return found
 
 
-def nullable(model: type[Line]) -> frozenset[str]:
-    """Return the columns of a line in which values may be missing."""
-    names = {name for name in model.model_fields if python_type(model, name)[1]}
-    return frozenset(names - {"served"} | set(_SERVED_COLUMNS))
-
-
 LINES: Mapping[str, type[TurnLine | ProbeLine | NoteLine]] = {
-    "turns": TurnLine,
     "probes": ProbeLine,
     "notes": NoteLine,
+    "turns": TurnLine,
 }
 """The lines that each table but that of sessions holds."""
+SESSION_SETTINGS: Schema = {
+    "path": pl.String,
+    "experiment": pl.String,
+    "arm": pl.String,
+    "stream": pl.Int64,
+    "seed": pl.Int64,
+    "id": pl.String,
+    "model": pl.String,
+    "model_settings": pl.String,
+    "dataset": pl.String,
+    "labels": pl.String,
+    "policy": pl.String,
+    "context": pl.String,
+    "feedback": pl.String,
+    "donor": pl.String,
+    "donor_stream": pl.Int64,
+    "donor_id": pl.String,
+    "setup": pl.String,
+    "primary": pl.List(pl.String),
+    "margin": pl.Float64,
+    "planned_streams": pl.Int64,
+    "stopped_early": pl.Boolean,
+    "first_own_turn": pl.Int64,
+}
+"""The columns that `analysis.sessions` returns."""
+TABLES: Mapping[str, dict[str, Column]] = {
+    "sessions": {
+        **SESSION_SETTINGS,
+        **dict.fromkeys(("turns", "played", "probes", "notes"), pl.Int64),
+        **dict.fromkeys(("status", "ended", "header"), pl.String),
+        "chance": pl.Float64,
+        "complete": pl.Boolean,
+    },
+    **{name: {"path": pl.String, **columns(model)} for name, model in LINES.items()},
+}
+"""The tables of an export, with the columns that are read back."""
+TABLES["turns"] |= {"told_length": pl.Int64, "exposure": pl.Int64}
+OPTIONAL = frozenset(
+    {
+        *("served_model", "system_fingerprint", "status", "ended", "model", "labels", "policy"),
+        *("feedback", "donor", "donor_stream", "donor_id", "primary", "margin"),
+        *("planned_streams", "first_own_turn"),
+    }.union(
+        name
+        for model in LINES.values()
+        for name, field in model.model_fields.items()
+        if NoneType in get_args(field.annotation) and name != "served"
+    )
+)
+"""The columns in which values may be missing."""
 
 
-def beside(place: Path, table: str) -> Path:
-    """Return the path of a table of an export other than its turns, such as `x.probes.parquet`."""
-    return place.with_name(f"{place.stem}.{table}{place.suffix}")
+def table_path(export: Path, table: str) -> Path:
+    """Return the path of a table of an export: its own for turns, otherwise `x.probes.parquet`."""
+    if table == "turns":
+        return export
+    return export.with_name(f"{export.stem}.{table}{export.suffix}")
 
 
 def is_exported(path: Path) -> bool:
@@ -94,62 +134,55 @@ def is_exported(path: Path) -> bool:
 def exports_below(folder: Path) -> list[Path]:
     """Return the exports below a folder, in order."""
     files = sorted(folder.rglob(f"*{SUFFIX}"))
-    others = {beside(file, table) for file in files for table in TABLES if table != "turns"}
+    others = {table_path(file, table) for file in files for table in TABLES if table != "turns"}
     return [file for file in files if file not in others]
 
 
 def read_table(
-    path: Path,
-    name: str,
-    schema: Schema,
-    required: Iterable[str] = (),
-    rows: tuple[int, int] | None = None,
+    export: Path, table: str, names: Iterable[str], rows: tuple[int, int | None] = (0, None)
 ) -> pl.DataFrame:
-    """Return columns of a table of an export.
+    """Return some columns of a table of an export.
 
     Args:
-        path: The export.
-        name: One of `TABLES`.
-        schema: The columns and their types.
-        required: Columns in which no value may be missing.
-        rows: First row and number of rows; all rows if None.
+        export: The export.
+        table: One of `TABLES`.
+        names: The columns.
+        rows: First row, and number of rows or None for all.
 
     Raises:
         TranscriptError: The table is missing, damaged, or not of an export; names the file.
     """
-    file = path if name == "turns" else beside(path, name)
+    file, schema = table_path(export, table), {name: TABLES[table][name] for name in names}
     if not file.is_file():
-        raise TranscriptError(f"{file} does not exist; {_how_to_name(path)}")
+        raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}")
     try:
-        found = pl.scan_parquet(file, glob=False, low_memory=True)
-        _check_columns(file, name, found.collect_schema(), schema)
-        table = found.select(*schema).slice(*(rows or (0, None))).collect()
+        scan = pl.scan_parquet(file, glob=False, low_memory=True)
+        _check_columns(file, table, scan.collect_schema(), schema)
+        found = scan.select(*schema).slice(*rows).collect()
     except (OSError, PolarsError, PanicException) as error:
         message = str(error).split("\n", 1)[0][:200]
         raise TranscriptError(f"{file} cannot be read: {message}; export it again") from None
-    for column in required:
-        if table[column].null_count():
+    for name in schema.keys() - OPTIONAL:
+        if found[name].null_count():
             raise TranscriptError(
-                f"{file} is damaged: {column!r} is missing in a row; export it again"
+                f"{file} is damaged: {name!r} is missing in a row; export it again"
             )
-    return table
+    return found
 
 
-def _how_to_name(path: Path) -> str:
+def _how_to_name(export: Path) -> str:
     """Return advice on which file of an export to name."""
-    stem, _, name = path.stem.rpartition(".")
-    if stem and name in TABLES:
-        return f"{path} is one table of an export; name {stem}{path.suffix} instead"
-    return f"the tables of {path} must be beside it"
+    stem, _, table = export.stem.rpartition(".")
+    if stem and table in TABLES:
+        return f"{export} is one table of an export; name {stem}{export.suffix} instead"
+    return f"the tables of {export} must be beside it"
 
 
-def _check_columns(file: Path, name: str, found: Schema, expected: Schema) -> None:
+def _check_columns(file: Path, table: str, found: Schema, expected: Schema) -> None:
     """Raise TranscriptError unless the columns are those of an export."""
-    for column, kind in expected.items():
-        if column not in found:
-            what = f"it has no column {column!r}"
-        elif found[column] != kind:
-            what = f"its column {column!r} holds {found[column]}, not {kind}"
-        else:
-            continue
-        raise TranscriptError(f"{file} is not the table of {name} of an export: {what}")
+    for name, kind in expected.items():
+        if found.get(name) != kind:
+            what = f"holds {found[name]}, not {kind}" if name in found else "is missing"
+            raise TranscriptError(
+                f"{file} is not the table of {table} of an export: its column {name!r} {what}"
+            )
