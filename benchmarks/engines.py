@@ -22,7 +22,8 @@ import uvloop
 from icl_loop import Run, Session, parse
 from icl_loop.core.records import Turn
 from icl_loop.runner.engines import Engine, local
-from icl_loop.runner.engines.ray import cluster, on_ray
+from icl_loop.runner.engines.ray import on_ray
+from icl_loop.runner.engines.ray.cluster import cluster
 
 PORT = 8432
 REPEATS = 3

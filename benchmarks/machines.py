@@ -33,8 +33,8 @@ from builders import transcripts_of
 from endpoint import Endpoint, Response, completion, serving
 from icl_loop import Run, parse
 from icl_loop.experiment import Experiment
-from icl_loop.runner.engines.ray import cluster, on_ray
-from icl_loop.runner.engines.ray.cluster import ClusterResources
+from icl_loop.runner.engines.ray import on_ray
+from icl_loop.runner.engines.ray.cluster import ClusterResources, cluster
 
 PORT = 6391
 HEAD = f"127.0.0.2:{PORT}"

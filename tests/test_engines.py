@@ -26,9 +26,11 @@ from icl_loop.core.tokens import portable_vocabulary, register_vocabulary
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.models.limits import Budget
-from icl_loop.runner.engines.ray import Worker, WorkerSetup, cluster, on_ray
+from icl_loop.runner.engines.ray import on_ray
+from icl_loop.runner.engines.ray.cluster import cluster
+from icl_loop.runner.engines.ray.session_steps import SessionStepper, StepResult
+from icl_loop.runner.engines.ray.worker import Worker, WorkerSetup
 from icl_loop.runner.engines.ray.worker_pool import is_overloaded
-from icl_loop.runner.engines.session_steps import SessionStepper, StepResult
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.session import Entry, Saved, play_session
 
@@ -52,7 +54,7 @@ def timeless(event: Entry) -> Entry:
 
 async def steps_of(stepper: SessionStepper) -> tuple[list[Entry], list[StepResult]]:
     """Permit every request; return the entries of the session, and its steps."""
-    steps = [await stepper.step(1)]
+    steps = [await stepper.step()]
     while steps[-1].next_tokens is not None:
         steps.append(await stepper.step(1))
     return [timeless(event) for step in steps for event in step.entries], steps
@@ -89,7 +91,7 @@ def test_a_pickled_session_is_small() -> None:
 
 @pytest.mark.parametrize("at_most", [0, 5])
 async def test_steps_yield_the_entries_of_the_session(at_most: int) -> None:
-    """StepResult by step, with leave or freely, a session yields what it yields in one go."""
+    """Stepped through, gated or not, a session yields the same entries as played in one go."""
     made = one_of(probes={"at": [0, 3, 12], "count": 2})
     whole = await played_here(made)
     turns = tuple(event for event in whole if isinstance(event, Turn))[:at_most]
@@ -105,7 +107,7 @@ async def test_no_request_is_made_without_permission() -> None:
     """Each permission leads to one request, and each turn is returned before the next request."""
     made, asked = session(4), Counting(session(4).open_model())
     stepper = SessionStepper(made, Saved(), asked, len)
-    step = await stepper.step(1)
+    step = await stepper.step()
     assert (step.entries, step.outcome, step.next_tokens, asked.count) == ((), None, 2, 0)
     for index in range(4):
         step = await stepper.step(1)
@@ -154,7 +156,7 @@ async def test_retries_need_permission() -> None:
 async def test_a_turn_records_the_permitted_attempt() -> None:
     """A turn records the number of the permitted attempt."""
     stepper = SessionStepper(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
-    await stepper.step(1)
+    await stepper.step()
     (turn,) = (await stepper.step(4)).entries
     assert turn.reply.attempts == 4
 
@@ -192,7 +194,7 @@ async def test_a_refused_request_ends_the_session() -> None:
 async def test_a_programming_error_is_passed_on() -> None:
     """An unexpected exception is returned as the error of the session."""
     stepper = SessionStepper(session(2), Saved(), Failing(ZeroDivisionError()), len)
-    await stepper.step(1)
+    await stepper.step()
     assert isinstance((await stepper.step(1)).error, ZeroDivisionError)
 
 

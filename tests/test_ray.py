@@ -28,7 +28,8 @@ from icl_loop.core.errors import BudgetSpent, StoppedShort
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
-from icl_loop.runner.engines.ray import cluster, on_ray
+from icl_loop.runner.engines.ray import on_ray
+from icl_loop.runner.engines.ray.cluster import cluster
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.runner.session import Saved

@@ -21,16 +21,14 @@ from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.plots import save, what_if_chart
-from icl_loop.replay.verification import verify
-from icl_loop.replay.what_if import (
+from icl_loop.replay.policy_summary import (
     RequestContents,
-    as_json,
-    as_played,
     policy_summaries,
     request_contents,
-    shown_under,
     turns_of,
 )
+from icl_loop.replay.verification import verify
+from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.formatting import percent
 from icl_loop.terminal.replay_tables import what_if_table
 from icl_loop.transcripts import SourceIdentity, Transcript
@@ -64,12 +62,12 @@ EACH_POLICY = pytest.mark.parametrize("text", POLICY_TEXTS)
 async def saved(chosen: Session, model: ChatModel | None = None) -> Transcript:
     """Play a session and return its transcript."""
     playing = play_on(chosen, model)
-    went: list[Turn | Note] = []
+    entries: list[Turn | Note] = []
     with suppress(ContextFull):
         async for event in playing:
-            went.append(event)  # noqa: PERF401  what came before the window was full is kept
-    turns = tuple(event for event in went if isinstance(event, Turn))
-    notes = tuple(event for event in went if isinstance(event, Note))
+            entries.append(event)  # noqa: PERF401  keeps those before the window was full
+    turns = tuple(event for event in entries if isinstance(event, Turn))
+    notes = tuple(event for event in entries if isinstance(event, Note))
     return Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes)
 
 
@@ -98,7 +96,7 @@ def test_every_policy_is_tested() -> None:
 
 
 @EACH_POLICY
-async def test_the_played_policy_shows_what_was_shown(text: str) -> None:
+async def test_the_played_policy_changes_nothing(text: str) -> None:
     """Under the policy it was played with, a session is unchanged."""
     kinds: list[dict[str, Any]] = [{}, {"model": SMALL, "feedback": "correctness"}]
     for changes in kinds:
@@ -109,8 +107,8 @@ async def test_the_played_policy_shows_what_was_shown(text: str) -> None:
 
 
 @EACH_POLICY
-async def test_an_endpoint_with_its_own_token_counts(text: str) -> None:
-    """A session is unchanged also if the endpoint counts differently and rejects requests."""
+async def test_the_token_counts_of_the_endpoint_are_used(text: str) -> None:
+    """A session is unchanged even if the endpoint counts differently and rejects requests."""
     chosen = session(TURNS, policy=text, model=SMALL)
     played = await saved(chosen, Endpoint(chosen.open_model(), 2_600))
     assert shown_under(played, context_policy(text)).turns == played.turns
@@ -141,7 +139,7 @@ async def test_rejected_requests_limit_other_policies() -> None:
     ],
     ids=str,
 )
-async def test_every_kind_of_session(changes: dict[str, Any]) -> None:
+async def test_sessions_of_every_kind_are_unchanged(changes: dict[str, Any]) -> None:
     """A session is unchanged under its own policy for any feedback, encoding, prompts or labels."""
     for text in ("per_class(2)", "nearest(5)", "only_correct | block"):
         played = await saved(session(TURNS, policy=text, **changes))
@@ -172,7 +170,7 @@ async def test_rescored_sessions_keep_their_rule() -> None:
 
 
 @EACH_POLICY
-async def test_it_equals_playing_under_the_policy(text: str) -> None:
+async def test_what_if_equals_playing_under_the_policy(text: str) -> None:
     """For a model that ignores the context, what-if equals playing under the other policy."""
     lines = [f"Answer: {turn * 7 % 10}" for turn in range(TURNS)]
     before = await saved(session(TURNS, policy="last(2)", model=SMALL), ScriptedModel(lines))
@@ -197,7 +195,7 @@ async def test_the_result_verifies() -> None:
         assert other.header.settings["context"]["policy"] == str(context_policy(text))
 
 
-async def test_it_ends_where_the_window_is_full() -> None:
+async def test_the_session_ends_where_the_window_is_full() -> None:
     """Where the turns that a policy requires do not fit, the session ends as context_full."""
     played = await saved(session(TURNS, model=SMALL))
     full = shown_under(played, context_policy("all"))
@@ -218,7 +216,7 @@ async def test_missing_token_counts_are_added() -> None:
 
 
 async def test_token_counts_are_of_the_turns_shown() -> None:
-    """Token counts follow the turns that were shown, even if the policy would choose others."""
+    """Missing counts are computed from the turns shown, even if the policy would choose others."""
     played = await saved(session(TURNS, policy="last(5)"))
     uncounted = tuple(replace(turn, counted=None, prefix=None) for turn in played.turns)
     context = {**played.header.settings["context"], "policy": "stateless"}
@@ -228,21 +226,21 @@ async def test_token_counts_are_of_the_turns_shown() -> None:
 
 
 async def test_notes_need_the_model() -> None:
-    """A policy with notes is refused, because only the model can write them."""
+    """A policy with notes is rejected, because only the model can write them."""
     played = await saved(session(3))
     with pytest.raises(InputError, match=r"notes\(every=5, tokens=500\) \| last.*needs the model"):
         shown_under(played, context_policy("notes(5) | last"))
 
 
 async def test_nearest_needs_images() -> None:
-    """A policy that compares images is refused for a session without images."""
+    """A policy that compares images is rejected for a session without images."""
     played = await saved(session(3, dataset="iris", encoding="table"))
     with pytest.raises(InputError, match="compares images, but the samples are of kind table"):
         shown_under(played, context_policy("nearest(3)"))
 
 
-async def test_unknown_settings_are_refused() -> None:
-    """An unknown recorded setting gives an error that names file and key."""
+async def test_invalid_settings_are_rejected() -> None:
+    """An invalid recorded setting gives an error that names file and key."""
     played = await saved(session(2))
     task = {**played.header.settings["task"], "size": "large"}
     header = played.header.model_copy(update={"settings": {**played.header.settings, "task": task}})
@@ -323,10 +321,9 @@ def test_sessions_of_an_arm_are_averaged(several: list[RequestContents]) -> None
 
 def test_summaries_are_json(several: list[RequestContents]) -> None:
     """Summaries can be written as JSON."""
-    report = json.loads(json.dumps(as_json(policy_summaries(several), "reference/nearest")))
-    assert report["learner"] == "reference/nearest"
-    assert [row["policy"] for row in report["policy_summaries"]][1:] == ["last(n=3)", "stateless"]
-    assert len(report["policy_summaries"][0]["baseline_late_ci"]) == 2
+    rows = json.loads(json.dumps([row.fields() for row in policy_summaries(several)]))
+    assert [row["policy"] for row in rows][1:] == ["last(n=3)", "stateless"]
+    assert len(rows[0]["baseline_late_ci"]) == 2
 
 
 def test_the_table_has_a_row_per_policy(several: list[RequestContents]) -> None:
@@ -388,8 +385,8 @@ def test_the_chart_draws_means(several: list[RequestContents]) -> None:
             assert point["value"] == pytest.approx(over / under)
 
 
-def test_an_empty_chart_is_refused(several: list[RequestContents]) -> None:
-    """A chart without turns, or with an empty window, is refused."""
+def test_an_empty_chart_is_rejected(several: list[RequestContents]) -> None:
+    """A chart without turns, or with an empty window, is rejected."""
     with pytest.raises(InputError, match="no turns"):
         what_if_chart(turns_of(several).clear(), "reference/nearest")
     with pytest.raises(InputError, match="at least 1"):

@@ -25,7 +25,6 @@ from icl_loop.cli.options import (
 )
 from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.experiment import Experiment, load
-from icl_loop.models import is_built_in
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
@@ -106,8 +105,7 @@ def play_and_report(run: Run) -> None:
 
 
 def _uses_endpoint(experiment: Experiment) -> bool:
-    models = (settings.model for settings in experiment.arms.values())
-    return not all(is_built_in(model.name, model.base_url) for model in models)
+    return not all(settings.model.is_built_in for settings in experiment.arms.values())
 
 
 def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -> Engine:

@@ -16,7 +16,7 @@ from icl_loop.terminal.progress import WorkProgress
 from icl_loop.transcripts.loading import SavedSessions
 
 if TYPE_CHECKING:
-    from icl_loop.replay.what_if import RequestContents
+    from icl_loop.replay.policy_summary import RequestContents
 
 
 def what_if(
@@ -42,7 +42,7 @@ def what_if(
     Policies that ask the model for notes are not supported.
     """
     from icl_loop import plots  # noqa: PLC0415  the chart library loads slowly
-    from icl_loop.replay import what_if as whatif  # noqa: PLC0415
+    from icl_loop.replay.policy_summary import policy_summaries, turns_of  # noqa: PLC0415
     from icl_loop.terminal.replay_tables import what_if_table  # noqa: PLC0415
 
     if file is not None:
@@ -52,13 +52,13 @@ def what_if(
     requests = asyncio.run(_all_requests(SavedSessions.at(paths), policies, learner))
     if not requests:
         raise InputError("these sessions have no turns yet")
-    rows = whatif.policy_summaries(requests)
+    rows = policy_summaries(requests)
     if json:
-        print_json(whatif.as_json(rows, learner))
+        print_json({"learner": learner, "policy_summaries": [row.fields() for row in rows]})
     else:
         out.print(what_if_table(rows, learner))
     if file is not None:
-        plots.save(plots.what_if_chart(whatif.turns_of(requests), learner, window), file)
+        plots.save(plots.what_if_chart(turns_of(requests), learner, window), file)
         print_text(f"plot: {file}", err)
 
 
@@ -66,7 +66,8 @@ async def _all_requests(
     saved: SavedSessions, policies: Sequence[Policy], learner: str
 ) -> list["RequestContents"]:
     """Return the requests of every session that has turns: as played, then under each policy."""
-    from icl_loop.replay.what_if import as_played, request_contents, shown_under  # noqa: PLC0415  as above
+    from icl_loop.replay.policy_summary import request_contents  # noqa: PLC0415  as above
+    from icl_loop.replay.what_if import as_played, shown_under  # noqa: PLC0415
 
     found = []
     with WorkProgress(err, "computing requests", "sessions", len(saved.places)) as progress:

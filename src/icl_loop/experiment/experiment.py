@@ -18,12 +18,12 @@ class Experiment:
     Attributes:
         name: Names the folder of the transcripts.
         turns: Turns per session.
-        streams: Streams, and so sessions per arm.
+        streams: Sessions per arm.
         seed: Seed of everything random.
         arms: Settings by name of the arm, in the order of the file.
         analysis: The primary contrast and its margin.
         limits: Rate limits and time-outs of endpoints.
-        price: Prices of tokens that replace the list prices.
+        price: Prices that replace the list prices.
         branches: The sessions, if they are branches of saved ones.
     """
 

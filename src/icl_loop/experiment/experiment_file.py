@@ -1,25 +1,15 @@
-"""Read an experiment from a TOML file or a dictionary."""
+"""Read an experiment from a TOML file or a dictionary, and override settings."""
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
-
-from pydantic import BaseModel, TypeAdapter
+from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
-from icl_loop.experiment.overrides import merge, override
-from icl_loop.experiment.settings import (
-    ExperimentFile,
-    FileName,
-    Settings,
-    check_turns,
-    resolve_counter,
-)
+from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
 from icl_loop.experiment.validation import validated
-
-T = TypeVar("T", bound=BaseModel)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -27,8 +17,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 
     Args:
         path: The file.
-        overrides: `KEY=VALUE` settings that replace those of the file. Keys are dotted, values are
-            TOML; a value that is not valid TOML is taken as a string.
+        overrides: `KEY=VALUE` settings that replace those of the file; see `override`.
 
     Raises:
         InputError: The file or an override is invalid; the message names file, key and value.
@@ -55,12 +44,12 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         if name in arms:
             raise InputError(f"{place}.name: there is another arm named {name!r}")
         own = {key: value for key, value in arm_table.items() if key != "name"}
-        settings = validated(Settings, merge(shared, own), f"{where}, arm {name!r}")
-        arms[name] = resolve_counter(settings)
+        settings = validated(Settings, _merge(shared, own), f"{where}, arm {name!r}")
+        settings.check_turns(file.turns, f"{where}, arm {name!r}")
+        arms[name] = settings.with_token_counter()
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
-    for name, settings in arms.items():
-        check_turns(f"{where}, arm {name!r}", settings, file.turns)
+    for name in arms:
         _check_donor(file, arms, name, where)
     _check_primary(file, arms, where)
     return Experiment(
@@ -75,6 +64,40 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
     )
 
 
+def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return `table` with `KEY=VALUE` overrides applied, in order.
+
+    Keys are dotted, values are TOML; a value that is not valid TOML is taken as a string.
+
+    Raises:
+        InputError: An override is not of this form.
+    """
+    result = dict(table)
+    for each in overrides:
+        key, separator, text = each.partition("=")
+        parts = [part.strip() for part in key.split(".")]
+        if not separator or not all(parts):
+            raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {each!r}")
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except (tomllib.TOMLDecodeError, RecursionError):
+            value = text.strip()
+        for part in reversed(parts):
+            value = {part: value}
+        result = _merge(result, value)
+    return result
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` updated recursively with the values of `top`."""
+    merged = dict(base)
+    for key, new in top.items():
+        old = merged.get(key)
+        is_table = isinstance(old, Mapping) and isinstance(new, Mapping)
+        merged[key] = _merge(old or {}, new) if is_table else new
+    return merged
+
+
 def _arm_name(table: Mapping[str, Any], place: str) -> str:
     """Return the name of an arm, whose table must not contain keys of the whole experiment."""
     if "name" not in table:
@@ -82,7 +105,7 @@ def _arm_name(table: Mapping[str, Any], place: str) -> str:
     for key in table:
         if key in ExperimentFile.model_fields and key not in {"name", *Settings.model_fields}:
             raise InputError(f"{place}.{key}: all arms share this key; set it at the top level")
-    return check_arm_name(table["name"], f"{place}.name")
+    return validated(ArmName, table["name"], f"{place}.name")
 
 
 def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: str) -> None:
@@ -114,13 +137,3 @@ def _check_donor(file: ExperimentFile, arms: Mapping[str, Settings], arm: str, w
         raise InputError(
             f"{place}: a donor is a session of another stream; set streams to 2 or more"
         )
-
-
-def override_table(kind: type[T], name: str, overrides: Sequence[str]) -> T | None:
-    """Return a table of an experiment file made of overrides alone, None if there are none."""
-    return validated(kind, override({}, overrides)[name], f"--set, {name}") if overrides else None
-
-
-def check_arm_name(name: object, where: str) -> str:
-    """Return `name`, which must be a valid arm name."""
-    return validated(TypeAdapter(FileName), name, where)

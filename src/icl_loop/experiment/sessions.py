@@ -1,9 +1,9 @@
 """Sessions: one stream played under one arm."""
 
-import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
+from hashlib import sha256
 from typing import Any, cast
 
 from icl_loop.context import Policy, Window, context_policy
@@ -33,11 +33,7 @@ from icl_loop.transcripts import (
 class SessionInputs:
     """What a session reads from files, so that it can be played on a machine without them.
 
-    Attributes:
-        labels: Names of the classes.
-        samples: The stream, one sample per turn.
-        probes: The held-out samples.
-        prompts: The prompt set.
+    `labels` are the names of the classes; `samples` has one sample per turn.
     """
 
     labels: tuple[str, ...]
@@ -48,12 +44,7 @@ class SessionInputs:
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """The feedback that another session was told, turn by turn.
-
-    Attributes:
-        identity: The other session.
-        told: The feedback.
-    """
+    """Another session, and the feedback that it was told, turn by turn."""
 
     identity: DonorIdentity
     told: tuple[str, ...]
@@ -62,7 +53,7 @@ class Donor:
     def of(cls, transcript: Transcript) -> "Donor":
         """Return the session of a transcript as a donor."""
         header, told = transcript.header, tuple(turn.feedback.told for turn in transcript.turns)
-        digest = hashlib.sha256("\0".join(told).encode()).hexdigest()
+        digest = sha256("\0".join(told).encode()).hexdigest()
         identity = DonorIdentity(
             arm=header.arm, stream=header.stream, id=header.id, told_sha256=digest
         )
@@ -71,13 +62,7 @@ class Donor:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """What a session shares with the session it was branched from.
-
-    Attributes:
-        identity: The parent, and the turn at which the branch left it.
-        lines: The lines that both transcripts have in common.
-        events: The turns and notes in these lines.
-    """
+    """A session's parent, the lines that both transcripts share, and the turns and notes in them."""
 
     identity: BranchIdentity
     lines: tuple[bytes, ...]
@@ -92,7 +77,7 @@ class Session:
         experiment: Name of the experiment.
         arm: Name of the arm.
         stream: Number of the stream, from 0.
-        turns: How many turns to play.
+        turns: Number of turns to play.
         seed: Seed of everything random.
         settings: Settings of the arm.
         analysis: The primary contrast, to be recorded before the first request.
@@ -182,9 +167,8 @@ class Session:
     def inputs(self) -> SessionInputs:
         """The samples and the prompt set."""
         dataset, probes = self.dataset, self.settings.probes
-        held_out: Iterable[int] = ()
-        if probes.at:
-            held_out = dataset.probes(probes.count, self.turns, self.seed, self.stream)
+        key = self.turns, self.seed, self.stream
+        held_out = dataset.probes(probes.count, *key) if probes.at else []
         # a donor that filled its context window leaves the yoked session fewer turns
         turns = min(self.turns, len(self.donor.told)) if self.donor else self.turns
         return SessionInputs(
@@ -235,11 +219,7 @@ class Session:
         return self.model_factory(LimitSettings().timeout_s)()
 
     def model_factory(self, timeout_s: float) -> Callable[[], ChatModel]:
-        """Return a function that opens the model of the arm; it can be pickled.
-
-        Args:
-            timeout_s: Seconds that an endpoint has for a reply.
-        """
+        """Return a picklable function that opens the model; endpoints reply within `timeout_s`."""
         model = self.settings.model
         return partial(
             open_model,

@@ -5,7 +5,7 @@ The text below each key is its entry in the reference of settings.
 
 from typing import Annotated, Any, Self, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 from icl_loop.context import context_policy
 from icl_loop.core.errors import InputError
@@ -17,6 +17,7 @@ from icl_loop.experiment.validation import (
     checked_by,
     matching,
     one_of,
+    translated_errors,
     web_address,
     without_secrets,
 )
@@ -40,6 +41,7 @@ FileName = Annotated[
         " starting with a letter or digit",
     ),
 ]
+ArmName = TypeAdapter(FileName)
 VariableName = Annotated[
     str,
     matching(
@@ -75,12 +77,8 @@ class TaskSettings(_Table):
 
     @model_validator(mode="after")
     def _check_prompts(self) -> Self:
-        try:
+        with translated_errors(f"prompts = {self.prompts!r} with data set {self.dataset!r}: "):
             open_prompt_set(self.prompts).section_for(self.encoding)
-        except InputError as error:
-            raise ValueError(
-                f"prompts = {self.prompts!r} with data set {self.dataset!r}: {error}"
-            ) from None
         return self
 
 
@@ -108,16 +106,22 @@ class ModelSettings(_Table):
     answer_format: Annotated[str, one_of(get_args(AnswerFormat))] = "text"
     """Form of the reply: text, schema (JSON with one label) or logprobs (text and label scores)."""
 
+    @property
+    def is_built_in(self) -> bool:
+        """Whether the model is a reference learner or a simulated model.
+
+        Raises:
+            InputError: The name is like that of a built-in model, but there is none.
+        """
+        return is_built_in(self.name, self.base_url)
+
     @model_validator(mode="after")
     def _check_built_in(self) -> Self:
-        """Check the name, and the parameters of a built-in model."""
-        key = "name"
-        try:
-            if is_built_in(self.name, self.base_url):
-                key = "params"
+        with translated_errors("name: "):
+            built_in = self.is_built_in
+        if built_in:
+            with translated_errors("params: "):
                 check_params(self.name, self.params)
-        except InputError as error:
-            raise ValueError(f"{key}: {error}") from None
         return self
 
 
@@ -154,10 +158,8 @@ class FeedbackSettings(_Table):
     def _check_combination(self) -> Self:
         if (self.kind == YOKED) != (self.donor is not None):
             raise ValueError("donor is required for a yoked arm, and not allowed for any other")
-        try:
+        with translated_errors():
             self.policy()
-        except InputError as error:
-            raise ValueError(str(error)) from None
         return self
 
     def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
@@ -205,6 +207,24 @@ class Settings(_Table):
         exclude = {"answers"} if self.answers == AnswerSettings() else set()
         return self.model_dump(mode="json", exclude=exclude)
 
+    def with_token_counter(self) -> Self:
+        """Return the settings with the best token counter available in place of `auto`."""
+        if self.context.counter != AUTO:
+            return self
+        built_in = self.model.is_built_in
+        counter = ESTIMATORS["o200k_base"] if built_in else counter_for(self.model.name)
+        context = self.context.model_copy(update={"counter": counter.name})
+        return self.model_copy(update={"context": context})
+
+    def check_turns(self, turns: int, where: str) -> None:
+        """Raise InputError if a swap or a probe is due after the end of a session of `turns` turns."""
+        swap = self.task.swap_at
+        if swap is not None and swap >= turns:
+            raise InputError(f"{where}, task.swap_at = {swap}: the session has {turns} turns")
+        for after in self.probes.at:
+            if after > turns:
+                raise InputError(f"{where}, probes.at = {after}: the session has {turns} turns")
+
 
 class LimitSettings(_Table):
     """`[limits]`: how fast and how patiently endpoints are called; not recorded in transcripts."""
@@ -243,8 +263,6 @@ class AnalysisSettings(_Table):
     """The two arms of the primary contrast; the first is expected to be better."""
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Largest difference in late accuracy that counts as equivalence."""
-    window: int = Field(default=20, ge=1)
-    """Ignored; the commands `plot` and `report` choose the window of a learning curve."""
     effect: float | None = Field(default=None, gt=0, le=1)
     """Difference in late accuracy that the experiment should detect, for `plan`."""
 
@@ -271,24 +289,3 @@ class ExperimentFile(_Table):
     analysis: AnalysisSettings = AnalysisSettings()
     limits: LimitSettings = LimitSettings()
     price: PriceSettings | None = None
-
-
-def resolve_counter(settings: Settings) -> Settings:
-    """Return the settings with the token counter `auto` replaced by the best one available."""
-    if settings.context.counter != AUTO:
-        return settings
-    model = settings.model
-    built_in = is_built_in(model.name, model.base_url)
-    counter = ESTIMATORS["o200k_base"] if built_in else counter_for(model.name)
-    context = settings.context.model_copy(update={"counter": counter.name})
-    return settings.model_copy(update={"context": context})
-
-
-def check_turns(where: str, settings: Settings, turns: int) -> None:
-    """Raise InputError if a swap or a probe is due after the end of the session."""
-    swap = settings.task.swap_at
-    if swap is not None and swap >= turns:
-        raise InputError(f"{where}, task.swap_at = {swap}: the session has {turns} turns")
-    for after in settings.probes.at:
-        if after > turns:
-            raise InputError(f"{where}, probes.at = {after}: the session has {turns} turns")

@@ -1,7 +1,8 @@
 """Validate tables of settings; an error names the file, the key, the value and the nearest choice."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -83,14 +84,21 @@ def one_of(choices: Sequence[str] | Mapping[str, object]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+@contextmanager
+def translated_errors(prefix: str = "") -> Iterator[None]:
+    """Turn an InputError into the ValueError that pydantic expects of a validator."""
+    try:
+        yield
+    except InputError as error:
+        raise ValueError(f"{prefix}{error}") from None
+
+
 def checked_by(check: Callable[[str], object]) -> AfterValidator:
     """Return a validator that accepts the strings for which `check` raises no InputError."""
 
     def run(value: str) -> str:
-        try:
+        with translated_errors():
             check(value)
-        except InputError as error:
-            raise ValueError(str(error)) from None
         return value
 
     return AfterValidator(run)

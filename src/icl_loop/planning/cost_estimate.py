@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from icl_loop.core.messages import Usage
 from icl_loop.experiment import Experiment, LimitSettings, Settings
-from icl_loop.models import is_built_in
 from icl_loop.models.prices import cost_of
 from icl_loop.planning.trial_sessions import Trial
 
@@ -84,7 +83,7 @@ def duration_s(
     asked = {
         arm: trials
         for arm, trials in played.items()
-        if not is_built_in(models[arm].name, models[arm].base_url)
+        if not models[arm].is_built_in
     }
     jobs = {
         (arm, stream): Job(

@@ -1,26 +1,21 @@
 """Branches: sessions that share the first turns of saved ones and continue under other settings."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import InputError
-from icl_loop.experiment import (
-    AnalysisSettings,
-    Branch,
-    Experiment,
-    LimitSettings,
-    PriceSettings,
-    Session,
-    Settings,
-    branch_settings,
-    check_arm_name,
-    find_donor,
-    override_table,
-)
+from icl_loop.experiment import Experiment, LimitSettings, PriceSettings, Session, Settings
+from icl_loop.experiment.donors import find_donor
+from icl_loop.experiment.experiment_file import override
+from icl_loop.experiment.sessions import Branch
+from icl_loop.experiment.settings import AnalysisSettings, ArmName
+from icl_loop.experiment.validation import validated
 from icl_loop.models import is_built_in
+from icl_loop.tasks.feedback import YOKED
 from icl_loop.transcripts import (
     AnalysisIdentity,
     BranchIdentity,
@@ -32,8 +27,10 @@ from icl_loop.transcripts import (
 )
 from icl_loop.transcripts.checksum import without_checksum
 
-_RUN_TABLES = ("limits", "price")
-"""Tables that belong to a run and not to a session."""
+_STREAM_KEYS = ("turns", "streams", "seed", "stream", "task.dataset")
+"""Keys that determine the stream of samples; a branch shares the stream of its parent."""
+_BRANCH_KEYS = ("model", "context", "feedback", "probes", "answers", "task.prompts", "task.labels")
+"""Keys and tables that a branch may override."""
 
 
 def branches(
@@ -61,8 +58,10 @@ def branches(
     Raises:
         InputError: A parent has fewer turns or cannot be branched, or a change is invalid.
     """
-    tables = {table: [each for each in changes if _table(each) == table] for table in _RUN_TABLES}
-    overrides = [each for each in changes if _table(each) not in _RUN_TABLES]
+    run_changes = [each for each in changes if re.match(r"\s*(limits|price)\s*[.=]", each)]
+    run_tables = override({}, run_changes)
+    limits, price = run_tables.get("limits", {}), run_tables.get("price")
+    overrides = [each for each in changes if each not in run_changes]
     parents = [_parent(path, at) for path in paths]
     sessions = [_branch(each, at, overrides, model, arm, turns) for each in parents]
     names = {session.experiment for session in sessions}
@@ -78,14 +77,10 @@ def branches(
         seed=sessions[0].seed,
         arms=_arms(sessions, parents, arm),
         analysis=AnalysisSettings(),
-        limits=override_table(LimitSettings, "limits", tables["limits"]) or LimitSettings(),
-        price=override_table(PriceSettings, "price", tables["price"]),
+        limits=validated(LimitSettings, limits, "--set, limits"),
+        price=None if price is None else validated(PriceSettings, price, "--set, price"),
         branches=tuple(sorted(sessions, key=lambda session: session.stream)),
     )
-
-
-def _table(change: str) -> str:
-    return change.partition("=")[0].partition(".")[0].strip()
 
 
 def _parent(path: Path, at: int) -> Transcript:
@@ -122,8 +117,12 @@ def _branch(
             f"--at {at}: {parent.path} is a session of {length} turns, so no turn is left to play;"
             " make the branch longer with --turns"
         )
-    settings = branch_settings(_with_model(header.settings, model), changes, length)
-    digest = _digest(header.settings, settings, None if length == header.turns else length)
+    settings = _settings(_with_model(header.settings, model), changes, length)
+    digest = ""
+    if settings != (before := Settings.model_validate(header.settings)) or length != header.turns:
+        new_length = None if length == header.turns else length
+        changed = json.dumps([settings.recorded(), before.recorded(), new_length], sort_keys=True)
+        digest = f"-{sha256(changed.encode()).hexdigest()[:6]}"
     lines = whole_lines(parent.path)
     shared = shared_lines(lines, at)
     identity = BranchIdentity(
@@ -134,7 +133,7 @@ def _branch(
     events = tuple(event for event in parent.events if turns_before(event) < at)
     return Session(
         experiment=f"{header.root.experiment}-branches",
-        arm=check_arm_name(arm or f"{header.arm}-at{at}{digest}", "--arm"),
+        arm=validated(ArmName, arm or f"{header.arm}-at{at}{digest}", "--arm"),
         stream=header.stream,
         turns=length,
         seed=header.seed,
@@ -142,6 +141,40 @@ def _branch(
         analysis=AnalysisIdentity(margin=header.analysis.margin),
         donor=find_donor(header, parent.path) if settings.feedback.donor else None,
         branch=Branch(identity, shared, events),
+    )
+
+
+def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], turns: int) -> Settings:
+    """Return the settings of a branch of `turns` turns, given those of its parent."""
+    for each in overrides:
+        _check_key(each)
+    given = override(recorded, overrides)
+    feedback = given.get("feedback", {})
+    if feedback.get("kind") != YOKED and not any("feedback.donor" in each for each in overrides):
+        given["feedback"] = {key: value for key, value in feedback.items() if key != "donor"}
+    settings = validated(Settings, given, "--set").with_token_counter()
+    settings.check_turns(turns, "--set")
+    donor = settings.feedback.donor
+    if donor is not None and donor != recorded.get("feedback", {}).get("donor"):
+        raise InputError(
+            f"--set feedback.donor={donor}: a branch keeps the donor of its parent or has none"
+        )
+    return settings
+
+
+def _check_key(change: str) -> None:
+    """Raise InputError if a branch cannot override the key."""
+    key = change.partition("=")[0].strip()
+    if any(key == each or key.startswith(f"{each}.") for each in _BRANCH_KEYS):
+        return
+    if key in _STREAM_KEYS:
+        raise InputError(
+            f"--set {change}: {key} would change the stream, which a branch shares with its parent;"
+            " run a separate experiment instead"
+        )
+    raise InputError(
+        f"--set {change}: a branch cannot change {key}; it can change"
+        f" {', '.join(_BRANCH_KEYS[:-1])} and {_BRANCH_KEYS[-1]}"
     )
 
 
@@ -159,15 +192,6 @@ def _with_model(recorded: Mapping[str, Any], name: str | None) -> dict[str, Any]
         table = {"name": name, **{key: before[key] for key in kept if key in before}}
     context = {**recorded.get("context", {}), "counter": "auto"}
     return {**recorded, "model": table, "context": context}
-
-
-def _digest(recorded: Mapping[str, Any], settings: Settings, turns: int | None) -> str:
-    """Return a hyphen and six hexadecimal digits of the changes, or nothing if there are none."""
-    before = Settings.model_validate(recorded)
-    if settings == before and turns is None:
-        return ""
-    changes = json.dumps([settings.recorded(), before.recorded(), turns], sort_keys=True)
-    return f"-{sha256(changes.encode()).hexdigest()[:6]}"
 
 
 def _arms(

@@ -1,23 +1,24 @@
 """Rescoring: parse and score saved replies under another answer rule, without any request."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Feedback, Probe, Turn
-from icl_loop.experiment import AnswerSettings, answer_settings
+from icl_loop.experiment import Settings
+from icl_loop.experiment.experiment_file import override
+from icl_loop.experiment.settings import AnswerSettings
+from icl_loop.experiment.validation import validated
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.transcripts import (
     VERSION,
     Header,
     SourceIdentity,
-    Transcript,
     begin,
     has_whole_line,
     line_of,
@@ -30,17 +31,7 @@ from icl_loop.transcripts.checksum import without_checksum
 
 @dataclass(frozen=True, slots=True)
 class Rescored:
-    """A rescored session.
-
-    Attributes:
-        source: The transcript that was rescored.
-        path: The new transcript.
-        arm: Name of the arm.
-        turns: Number of turns.
-        changed: Number of turns whose answer changed.
-        right_before: Number of right answers in the source.
-        right_after: Number of right answers after rescoring.
-    """
+    """A rescored session: the old and new transcript, and how many answers changed and are right."""
 
     source: Path
     path: Path
@@ -67,8 +58,8 @@ def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn |
 
 
 def _parse(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
-    prompts: Mapping[str, Any] = header.settings.get("task", {})
-    form = open_prompt_set(str(prompts.get("prompts", DEFAULT))).answer
+    prompts = header.settings.get("task", {}).get("prompts", DEFAULT)
+    form = open_prompt_set(prompts).answer
     return parse_answer(reply.text, header.labels, reply.finish, form, rule)
 
 
@@ -94,14 +85,29 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
             f"{path} is already rescored; rescore its source instead, in"
             f" {source.header.source.experiment}"
         )
-    settings = answer_settings(source.header.settings, changes)
+    for each in changes:
+        if not each.strip().startswith("answers."):
+            raise InputError(
+                f"--set {each}: rescoring can change answers.KEY only, because the requests have"
+                " been made already"
+            )
+    answers = validated(Settings, override(source.header.settings, changes), "--set").answers
     digest = sha256(b"".join(map(without_checksum, lines))).hexdigest()
-    header, rule = _header(source.header, settings, digest), settings.as_rule()
+    header, rule = _header(source.header, answers, digest), answers.as_rule()
     parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label
     rescored = [_rescored_line(line, header, rule) for line in lines[1:]]
     target = (out or path.resolve().parent.parent) / header.experiment / path.name
     _write(target, header, rescored)
-    return _compared(source, read(target))
+    pairs = list(zip(source.turns, read(target).turns, strict=True))
+    return Rescored(
+        source=path,
+        path=target,
+        arm=header.arm,
+        turns=len(pairs),
+        changed=sum(before.answer != after.answer for before, after in pairs),
+        right_before=sum(before.feedback.correct for before, _ in pairs),
+        right_after=sum(after.feedback.correct for _, after in pairs),
+    )
 
 
 def _header(source: Header, settings: AnswerSettings, digest: str) -> Header:
@@ -147,16 +153,3 @@ def _write(path: Path, header: Header, lines: Sequence[bytes]) -> None:
             f"{path} already holds a different rescored transcript; move it away, or choose another"
             " --out"
         )
-
-
-def _compared(source: Transcript, rescored: Transcript) -> Rescored:
-    pairs = list(zip(source.turns, rescored.turns, strict=True))
-    return Rescored(
-        source=source.path,
-        path=rescored.path,
-        arm=rescored.header.arm,
-        turns=len(pairs),
-        changed=sum(before.answer != after.answer for before, after in pairs),
-        right_before=sum(before.feedback.correct for before, _ in pairs),
-        right_after=sum(after.feedback.correct for _, after in pairs),
-    )

@@ -26,7 +26,9 @@ from icl_loop.core.errors import (
     TranscriptError,
 )
 from icl_loop.core.records import Event, Note, Probe, Turn
-from icl_loop.experiment import Branch, DonorNotFound, Session, find_donor
+from icl_loop.experiment import Session
+from icl_loop.experiment.donors import DonorNotFound, find_donor
+from icl_loop.experiment.sessions import Branch
 from icl_loop.models import ReplayModel
 from icl_loop.replay.rescoring import answer_rule, score_again
 from icl_loop.runner.session import Saved, play_session
@@ -91,7 +93,7 @@ class Finding:
         path: The file.
         turns: Number of complete turns.
         ended: Whether the transcript has an end line.
-        difference: The first difference, None if the session replays.
+        difference: The first difference, None if there is none.
     """
 
     path: Path
@@ -199,7 +201,14 @@ def _segments(transcript: Transcript) -> Iterator[tuple[Header, range]]:
 async def _replay(transcript: Transcript, header: Header, segment: range) -> None:
     """Play a segment again with the saved replies, and compare it with what was saved."""
     begun = tuple(event for event in transcript.events if turns_before(event) < segment.start)
-    saved = [entry for entry in _entries(transcript) if turns_before(entry) in segment]
+    saved = sorted(
+        (
+            each
+            for each in (*transcript.probes, *transcript.events)
+            if turns_before(each) in segment
+        ),
+        key=lambda entry: (turns_before(entry), isinstance(entry, Turn)),  # as they were played
+    )
     session = _session(header, transcript, begun)
     playing = play_session(session, Saved(begun), ReplayModel(saved))
     for _ in begun:
@@ -216,14 +225,6 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
     if transcript.end and transcript.end.status == "complete" and header is transcript.header:
         async for _ in playing:  # raises ReplayMismatch where a saved reply is missing
             pass
-
-
-def _entries(transcript: Transcript) -> list[Event | Probe]:
-    """Return turns, notes and probes in the order in which they were played."""
-    return sorted(
-        [*transcript.probes, *transcript.events],
-        key=lambda entry: (turns_before(entry), isinstance(entry, Turn)),
-    )
 
 
 async def _next_entry(playing: AsyncIterator[Event | Probe], saved: Event | Probe) -> Event | Probe:

@@ -1,6 +1,7 @@
 """The models of a run, opened once and shared by its sessions."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
@@ -8,34 +9,36 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 from icl_loop.experiment import Experiment, Session
-from icl_loop.models import ChatModel, Closable, is_built_in
+from icl_loop.models import ChatModel, Closable
 from icl_loop.models.limits import Budget, Cost, PromptBound, RateLimiter
 from icl_loop.models.prices import cost_of, free
 from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
 
 OpenModel = Callable[[Session], ChatModel]
 ModelFactory = Callable[[], ChatModel]
+CountTokens = Callable[[Sequence[Message]], int]
 
 
+@dataclass
 class ModelPool:
     """Opens models on demand and closes them at the end.
 
     Requests to an endpoint are retried and stay within its rate limits and the budget of the run.
+
+    Attributes:
+        experiment: Its limits and prices apply.
+        budget: The budget of the run.
+        concurrency: Most requests per endpoint at a time.
+        open_model: Opens the models instead of the settings.
     """
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        budget: Budget,
-        concurrency: int,
-        open_model: OpenModel | None = None,
-    ) -> None:
-        """Allow `concurrency` requests per endpoint at a time; `open_model` replaces the models."""
-        self._limits, self._price = experiment.limits, experiment.price
-        self._budget, self.concurrency, self._open_model = budget, concurrency, open_model
-        self._rate_limiters: dict[str | None, RateLimiter] = {}
-        self._models: dict[str, ChatModel] = {}
-        self._policies: dict[str, RequestPolicy] = {}
+    experiment: Experiment
+    budget: Budget
+    concurrency: int
+    open_model: OpenModel | None = None
+    _rate_limiters: dict[str | None, RateLimiter] = field(default_factory=dict)
+    _models: dict[str, ChatModel] = field(default_factory=dict)
+    _policies: dict[str, RequestPolicy] = field(default_factory=dict)
 
     def __getitem__(self, session: Session) -> ChatModel:
         return self._models[model_key(session)]
@@ -67,8 +70,8 @@ class ModelPool:
             InputError: The cost is limited and the price of the model unknown.
         """
         model = session.settings.model
-        cost = cost_of(model.name, model.base_url, self._price)
-        if cost is None and self._budget.max_usd is not None:
+        cost = cost_of(model.name, model.base_url, self.experiment.price)
+        if cost is None and self.budget.max_usd is not None:
             raise InputError(
                 f"the cost is limited, but no price is known for the model {model.name!r}: add a"
                 " [price] table to the experiment, or limit tokens instead"
@@ -81,19 +84,30 @@ class ModelPool:
         Raises:
             InputError: The cost is limited and the price of the model unknown.
         """
-        settings = session.settings.model
-        if is_built_in(settings.name, settings.base_url):
+        model, limits, key = session.settings.model, self.experiment.limits, model_key(session)
+        if model.is_built_in:
             return None
-        key = model_key(session)
         if key not in self._policies:
+            rate_limiter = self._rate_limiters.setdefault(
+                model.base_url,
+                RateLimiter(
+                    requests_per_minute=limits.requests_per_minute,
+                    tokens_per_minute=limits.tokens_per_minute,
+                    max_concurrency=self.concurrency,
+                ),
+            )
+            counter = session.window.counter
+            count = request_counter(counter) if self.counts_tokens else count_nothing
+            max_tokens = model.params.get("max_tokens")
+            max_completion = model.params.get("max_completion_tokens", max_tokens)
+            if not isinstance(max_completion, int):
+                max_completion = session.settings.context.reserve
             self._policies[key] = RequestPolicy(
-                rate_limiter=self._rate_limiter(settings.base_url),
-                budget=self._budget,
-                retry=RetryPolicy(allowance_s=self._limits.allowance_s),
-                prompt_bound=_prompt_bound(session.window.counter)
-                if self.counts_tokens
-                else PromptBound(count_nothing),
-                max_completion_tokens=_max_completion(session),
+                rate_limiter=rate_limiter,
+                budget=self.budget,
+                retry=RetryPolicy(allowance_s=limits.allowance_s),
+                prompt_bound=PromptBound(count, exact=not isinstance(counter, Estimator)),
+                max_completion_tokens=max_completion,
                 cost=self.cost(session),
             )
         return self._policies[key]
@@ -101,28 +115,19 @@ class ModelPool:
     @property
     def counts_tokens(self) -> bool:
         """Whether a limit requires the tokens of a request to be counted before it is made."""
-        return self._budget.is_limited or self._limits.tokens_per_minute is not None
+        return self.budget.is_limited or self.experiment.limits.tokens_per_minute is not None
 
     def factory(self, session: Session) -> ModelFactory:
         """Return a function that opens the model of a session; it can be sent to other machines."""
-        if self._open_model is not None:
-            return partial(self._open_model, session)
-        return session.model_factory(self._limits.timeout_s)
-
-    def _rate_limiter(self, base_url: str | None) -> RateLimiter:
-        if base_url not in self._rate_limiters:
-            self._rate_limiters[base_url] = RateLimiter(
-                requests_per_minute=self._limits.requests_per_minute,
-                tokens_per_minute=self._limits.tokens_per_minute,
-                max_concurrency=self.concurrency,
-            )
-        return self._rate_limiters[base_url]
+        if self.open_model is not None:
+            return partial(self.open_model, session)
+        return session.model_factory(self.experiment.limits.timeout_s)
 
 
 def model_key(session: Session) -> str:
     """Return a key that is equal for sessions that share a model."""
     task, model = session.settings.task, session.settings.model
-    parsed = f"{task.prompts} {task.encoding}" if is_built_in(model.name, model.base_url) else ""
+    parsed = f"{task.prompts} {task.encoding}" if model.is_built_in else ""
     return f"{model.model_dump_json()} {parsed} {session.task.labels}"
 
 
@@ -131,17 +136,6 @@ def count_nothing(_: Sequence[Message]) -> int:
     return 0
 
 
-def request_counter(counter: TokenCounter) -> Callable[[Sequence[Message]], int]:
+def request_counter(counter: TokenCounter) -> CountTokens:
     """Return a function that counts the tokens of a request."""
     return lambda messages: REQUEST_TOKENS + count_messages(counter, messages)
-
-
-def _prompt_bound(counter: TokenCounter) -> PromptBound:
-    return PromptBound(request_counter(counter), exact=not isinstance(counter, Estimator))
-
-
-def _max_completion(session: Session) -> int:
-    """Return the most tokens a reply can have: from `model.params`, else `context.reserve`."""
-    params = session.settings.model.params
-    limit = params.get("max_completion_tokens", params.get("max_tokens"))
-    return limit if isinstance(limit, int) else session.settings.context.reserve

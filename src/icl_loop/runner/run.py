@@ -10,7 +10,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort
-from icl_loop.experiment import DonorUnfinished, Experiment, Session, find_donor, read_donor
+from icl_loop.experiment import Experiment, Session
+from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
 from icl_loop.models.limits import Budget
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
 from icl_loop.runner.engines import Engine, local

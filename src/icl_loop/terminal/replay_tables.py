@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from icl_loop.replay.policy_summary import PolicySummary
 from icl_loop.replay.rescoring import Rescored
-from icl_loop.replay.what_if.policy_summary import PolicySummary
 from icl_loop.terminal.formatting import (
     UNKNOWN,
     arm_names,

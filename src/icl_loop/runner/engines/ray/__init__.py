@@ -13,13 +13,13 @@ from icl_loop.experiment import Session
 from icl_loop.runner.engines import Engine
 from icl_loop.runner.engines.ray.cluster import cluster, import_ray
 from icl_loop.runner.engines.ray.driver import Driver
-from icl_loop.runner.engines.ray.worker import Worker
-from icl_loop.runner.engines.ray.worker_pool import WAIT_S, WorkerPool
-from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
+from icl_loop.runner.engines.ray.worker import WorkerSetup
+from icl_loop.runner.engines.ray.worker_pool import WorkerPool
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.session import PlaySession
 
-__all__ = ["WAIT_S", "Worker", "WorkerSetup", "cluster", "on_ray"]
+WAIT_S = 600.0
+"""Seconds that a run waits while it has no worker; adding a machine to a cluster takes minutes."""
 
 
 def on_ray(address: str | None = None, wait_s: float = WAIT_S) -> Engine:

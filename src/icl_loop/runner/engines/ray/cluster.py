@@ -28,13 +28,7 @@ class WorkerLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClusterResources:
-    """The machines and processors of a cluster.
-
-    Attributes:
-        nodes: Ray's ids of the machines.
-        cpus: Processors of all machines together.
-        free: Processors that nobody has reserved.
-    """
+    """The ids of a cluster's machines, its processors, and how many of them nobody has reserved."""
 
     nodes: frozenset[str] = frozenset()
     cpus: int = 0
@@ -89,11 +83,14 @@ def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # no
     address = address or os.environ.get("RAY_ADDRESS") or OWN_CLUSTER
     _check(address)
     own = {"include_dashboard": False} if address == OWN_CLUSTER else {}
-    with _sigterm_handler_kept():
-        try:
-            ray.init(address, log_to_driver=False, logging_level="ERROR", **own, **options)
-        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            raise InputError(f"no Ray cluster at {address}: {last_line(error)}") from None
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address, log_to_driver=False, logging_level="ERROR", **own, **options)
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise InputError(f"no Ray cluster at {address}: {last_line(error)}") from None
+    finally:  # Ray replaces the handler by one that exits; None was not installed from Python
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)
     try:
         yield
     finally:
@@ -116,20 +113,6 @@ def _check(address: str) -> None:
         raise InputError(f"no Ray cluster at {address}: {error}") from None
 
 
-@contextmanager
-def _sigterm_handler_kept() -> Iterator[None]:
-    """Restore the SIGTERM handler, which Ray replaces by one that exits."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None:  # None if it was not installed from Python
-            signal.signal(signal.SIGTERM, handler)
-
-
 def last_line(error: Exception) -> str:
     """Return the message of a Ray error without the traceback before it."""
     return str(error).strip().split("\n")[-1][:300]
@@ -142,12 +125,8 @@ async def result_of(call: Awaitable[Any]) -> Any:  # noqa: ANN401  whatever the 
         WorkerLost: The worker or the result is lost.
     """
     errors = import_ray().exceptions
+    lost = errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError
     try:
         return await call
-    except (
-        errors.RayActorError,
-        errors.ObjectLostError,
-        errors.NodeDiedError,
-        errors.OutOfMemoryError,
-    ) as error:
+    except (*lost, errors.OutOfMemoryError) as error:
         raise WorkerLost(last_line(error)) from None

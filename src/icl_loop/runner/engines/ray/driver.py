@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -12,11 +12,9 @@ from icl_loop.core.messages import Reply
 from icl_loop.core.records import Probe
 from icl_loop.experiment import Session
 from icl_loop.models.retrying import RequestPolicy
-from icl_loop.runner.engines.ray.cluster import WorkerLost
-from icl_loop.runner.engines.ray.worker import WorkerIdentity
-from icl_loop.runner.engines.ray.worker_connection import WorkerConnection
-from icl_loop.runner.engines.ray.worker_pool import WorkerPool
-from icl_loop.runner.engines.session_steps import StepResult
+from icl_loop.runner.engines.ray.cluster import WorkerLost, result_of
+from icl_loop.runner.engines.ray.session_steps import StepResult
+from icl_loop.runner.engines.ray.worker_pool import RemoteWorker, WorkerPool
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.session import Entry, Saved
 
@@ -30,16 +28,10 @@ class _MoveSession(Exception):
 
 @dataclass
 class Driver:
-    """Plays sessions on workers and applies the request policies of the model pool.
-
-    Attributes:
-        pool: The request policies.
-        workers: The workers.
-    """
+    """Plays sessions on workers and applies the request policies of the model pool."""
 
     pool: ModelPool
     workers: WorkerPool
-    _ids: Iterator[int] = field(default_factory=count)
     _paused_until: dict[RequestPolicy, float] = field(default_factory=dict)
 
     async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
@@ -50,7 +42,7 @@ class Driver:
             IclLoopError: The session itself stopped.
         """
         yielded = losses = 0
-        lost: WorkerIdentity | None = None
+        lost: RemoteWorker | None = None
         while True:
             worker = await self.workers.least_busy(lost)
             worker.playing += 1
@@ -69,7 +61,7 @@ class Driver:
                 lost = None
             except WorkerLost as error:
                 self.workers.replace(worker)
-                lost, losses = worker.identity, losses + 1
+                lost, losses = worker, losses + 1
                 if losses == MAX_LOSSES:
                     raise StoppedShort(
                         f"{losses} workers were lost without finishing a turn; the last error: {error}"
@@ -80,14 +72,12 @@ class Driver:
                 worker.playing -= 1
 
     async def _play_on(
-        self, worker: WorkerConnection, session: Session, saved: Saved
+        self, worker: RemoteWorker, session: Session, saved: Saved
     ) -> AsyncGenerator[Entry, None]:
         """Yield the entries of a session on one worker, saved turns and notes included."""
-        number, policy = next(self._ids), self.pool.policy(session)
+        name, policy = session.file_name, self.pool.policy(session)
         try:
-            step = await worker.begin(
-                number, session, saved, gated=policy is not None, counted=self.pool.counts_tokens
-            )
+            step: StepResult = await result_of(worker.actor.begin.remote(session, saved))
             while True:
                 for entry in step.entries:
                     yield entry
@@ -96,16 +86,16 @@ class Driver:
                 if step.entries and self.workers.is_overloaded(worker):
                     raise _MoveSession
                 if policy is None:
-                    step = await worker.step(number, 1)
+                    step = await result_of(worker.actor.step.remote(name, 1))
                 else:
-                    step = await self._permit(worker, number, policy, tokens)
+                    step = await self._permit(worker, name, policy, tokens)
             if step.error is not None:
                 raise step.error
         finally:
-            worker.drop(number)
+            worker.actor.drop.remote(name)
 
     async def _permit(
-        self, worker: WorkerConnection, number: int, policy: RequestPolicy, tokens: int
+        self, worker: RemoteWorker, name: str, policy: RequestPolicy, tokens: int
     ) -> StepResult:
         """Permit a request, and its retries, as soon as the policy allows; return the step."""
         attempts = count(1)
@@ -114,7 +104,7 @@ class Driver:
         async def attempt() -> Reply:
             nonlocal step
             await asyncio.sleep(self._paused_until.get(policy, 0.0) - time.monotonic())
-            step = await worker.step(number, next(attempts))
+            step = await result_of(worker.actor.step.remote(name, next(attempts)))
             self._paused_until[policy] = max(
                 self._paused_until.get(policy, 0.0), time.monotonic() + step.pause_s
             )

@@ -1,31 +1,78 @@
 """The Ray actor that plays sessions, one step per permission."""
 
-import asyncio
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import tiktoken
 
 from icl_loop.core.errors import InputError
+from icl_loop.core.tokens import VOCABULARIES, portable_vocabulary, register_vocabulary
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
 from icl_loop.runner.engines.ray.cluster import import_ray
-from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
-from icl_loop.runner.engines.session_steps import SessionStepper, StepResult
-from icl_loop.runner.model_pool import count_nothing, model_key, request_counter
+from icl_loop.runner.engines.ray.session_steps import SessionStepper, StepResult
+from icl_loop.runner.model_pool import (
+    ModelFactory,
+    ModelPool,
+    count_nothing,
+    model_key,
+    request_counter,
+)
 from icl_loop.runner.session import Saved
+from icl_loop.tasks.datasets import Dataset, open_dataset, override_datasets
 from icl_loop.transcripts import VERSION
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """Identifies a worker.
+class WorkerSetup:
+    """What a worker needs to open the models of a run, sent once to each worker.
 
     Attributes:
-        version: Its version of icl_loop.
-        node: Ray's id of its machine.
-        address: The address of its machine.
-        pid: Its process id.
+        model_factories: Functions that open the models, by `model_key`.
+        datasets: Data sets that simulated models know, by name.
+        vocabularies: Vocabularies of the token counters.
+        counts_tokens: Whether a limit requires the tokens of a request to be counted.
     """
+
+    model_factories: Mapping[str, ModelFactory]
+    datasets: Mapping[str, Dataset]
+    vocabularies: Sequence[tiktoken.Encoding] = ()
+    counts_tokens: bool = False
+
+    @classmethod
+    def of(cls, pool: ModelPool, sessions: Sequence[Session]) -> "WorkerSetup":
+        """Return the setup for these sessions, read from files of this machine.
+
+        Raises:
+            InputError: A file is missing.
+        """
+        models = [each.settings.model for each in sessions]
+        known = {each.params.get("dataset") for each in models if each.is_built_in}
+        counters = {each.settings.context.counter for each in sessions}
+        return cls(
+            model_factories={model_key(each): pool.factory(each) for each in sessions},
+            # `replace` makes a copy without cached samples
+            datasets={name: replace(open_dataset(name)) for name in known if name},
+            vocabularies=[portable_vocabulary(name) for name in VOCABULARIES if name in counters],
+            counts_tokens=pool.counts_tokens,
+        )
+
+    def open_models(self) -> dict[str, ChatModel]:
+        """Open the models.
+
+        Raises:
+            InputError: An API key is missing.
+        """
+        for vocabulary in self.vocabularies:
+            register_vocabulary(vocabulary)
+        with override_datasets(self.datasets):
+            return {key: open_model() for key, open_model in self.model_factories.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """A worker's version of icl_loop, Ray's id and the address of its machine, and its process id."""
 
     version: str
     node: str
@@ -36,18 +83,16 @@ class WorkerIdentity:
         return f"the worker on {self.address}, process {self.pid}"
 
 
-Permission = tuple[int, int]
-"""The number of a session that may continue, and of the attempt at its next request."""
-
-
 class Worker:
-    """Plays any number of sessions in its own process, each step when it is permitted."""
+    """Plays any number of sessions in its own process, each step when it is permitted.
+
+    Sessions are identified by their file names.
+    """
 
     def __init__(self) -> None:
         self._models: dict[str, ChatModel] = {}
-        self._sessions: dict[int, SessionStepper] = {}
-        self._running: set[asyncio.Task[None]] = set()
-        self._finished: asyncio.Queue[tuple[int, StepResult]] = asyncio.Queue()
+        self._sessions: dict[str, SessionStepper] = {}
+        self._counts_tokens = False
 
     async def identify(self) -> WorkerIdentity:
         """Return the identity of this worker."""
@@ -57,49 +102,28 @@ class Worker:
 
     async def open(self, setup: WorkerSetup) -> InputError | None:
         """Open the models; return the error if one cannot be opened."""
+        self._counts_tokens = setup.counts_tokens
         try:
             self._models = setup.open_models()
         except InputError as error:
             return error
         return None
 
-    async def begin(
-        self, number: int, session: Session, saved: Saved, *, gated: bool, counted: bool
-    ) -> StepResult:
-        """Begin a session and play it up to its first request.
-
-        Args:
-            number: Identifies the session in later calls.
-            session: The session, with its samples.
-            saved: The part of it that is saved.
-            gated: Whether its requests need permission.
-            counted: Whether their tokens are counted.
-        """
-        count = request_counter(session.window.counter) if counted else count_nothing
-        self._sessions[number] = SessionStepper(
-            session, saved, self._models[model_key(session)], count if gated else None
+    async def begin(self, session: Session, saved: Saved) -> StepResult:
+        """Begin a session, whose part `saved` is saved, and play it up to its first request."""
+        count = request_counter(session.window.counter) if self._counts_tokens else count_nothing
+        is_gated = not session.settings.model.is_built_in
+        stepper = SessionStepper(
+            session, saved, self._models[model_key(session)], count if is_gated else None
         )
-        return await self._sessions[number].step(1)
+        self._sessions[session.file_name] = stepper
+        return await stepper.step()
 
-    async def step(self, permissions: Sequence[Permission]) -> None:
-        """Let these sessions continue; `finished` returns their steps."""
-        for number, attempt in permissions:
-            if session := self._sessions.get(number):  # it may have been dropped
-                task = asyncio.create_task(self._step(number, session, attempt))
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+    async def step(self, name: str, attempt: int) -> StepResult:
+        """Play a session up to its next request; `attempt` permits the current one."""
+        return await self._sessions[name].step(attempt)
 
-    async def finished(self) -> list[tuple[int, StepResult]]:
-        """Wait for at least one step and return all steps finished since the last call."""
-        finished = [await self._finished.get()]
-        while not self._finished.empty():
-            finished.append(self._finished.get_nowait())
-        return finished
-
-    async def drop(self, number: int) -> None:
+    async def drop(self, name: str) -> None:
         """Cancel a session."""
-        if session := self._sessions.pop(number, None):
+        if session := self._sessions.pop(name, None):
             session.close()
-
-    async def _step(self, number: int, session: SessionStepper, attempt: int) -> None:
-        self._finished.put_nowait((number, await session.step(attempt)))

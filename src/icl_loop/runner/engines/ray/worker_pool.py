@@ -5,7 +5,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.runner.engines.ray.cluster import (
@@ -15,15 +15,11 @@ from icl_loop.runner.engines.ray.cluster import (
     last_line,
     result_of,
 )
-from icl_loop.runner.engines.ray.worker import Worker, WorkerIdentity
-from icl_loop.runner.engines.ray.worker_connection import WorkerConnection
-from icl_loop.runner.engines.ray.worker_setup import WorkerSetup
+from icl_loop.runner.engines.ray.worker import Worker, WorkerIdentity, WorkerSetup
 from icl_loop.transcripts import VERSION
 
 _log = logging.getLogger(__name__)
 
-WAIT_S = 600.0
-"""Seconds that a run waits while it has no worker; adding a machine to a cluster takes minutes."""
 START_S = 10.0
 """Seconds to wait for further workers after the first; later ones join during the run."""
 REFRESH_S = 1.0
@@ -41,15 +37,17 @@ MAX_STEPS = 100_000
 
 
 def is_overloaded(playing: int, least: int) -> bool:
-    """Return whether a worker that plays so many sessions should hand one to the least busy."""
+    """Return whether a worker that plays `playing` sessions should hand one to the least busy."""
     return playing - least > 1 + playing // 4
 
 
-class _Rejection(NamedTuple):
-    """Why a worker cannot be used, and Ray's id of its machine if known."""
+@dataclass(eq=False, slots=True)
+class RemoteWorker:
+    """A worker's actor and identity, and how many sessions it is playing."""
 
-    reason: InputError
-    node: str | None
+    actor: Any
+    identity: WorkerIdentity
+    playing: int = 0
 
 
 @dataclass
@@ -69,15 +67,16 @@ class WorkerPool:
     stopping: asyncio.Event
     _shared_setup: Any = None
     _resources: ClusterResources = field(default_factory=ClusterResources)
-    _workers: list[WorkerConnection] = field(default_factory=list)
+    _workers: list[RemoteWorker] = field(default_factory=list)
     _starting: dict[asyncio.Task[None], Any] = field(default_factory=dict)
-    _rejections: list[_Rejection] = field(default_factory=list)
+    _rejections: list[tuple[InputError, str | None]] = field(default_factory=list)
+    """Why workers cannot be used, and Ray's ids of their machines if known."""
     _failed_starts: int = 0
     _started: bool = False
     _idle_since: float = field(default_factory=time.monotonic)
     _notice_after_s: float = FIRST_NOTICE_S
+    _closing: asyncio.Event = field(default_factory=asyncio.Event)
     _monitor: asyncio.Task[None] | None = None
-    _query: asyncio.Future[ClusterResources] | None = None
 
     async def start(self) -> None:
         """Start the workers; wait for the first one, and up to `START_S` for the others.
@@ -90,13 +89,15 @@ class WorkerPool:
         self._monitor = asyncio.create_task(self._watch_cluster())
         await self._wait_for_worker()
         deadline = time.monotonic() + START_S
-        while self._is_starting() and time.monotonic() < deadline:  # noqa: ASYNC110  several things end it
+        while self._starting and not self._rejections and not self.stopping.is_set():
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(POLL_S)
         if self._rejections and not self.stopping.is_set():
-            raise self._rejections[0].reason
+            raise self._rejections[0][0]
         self._started = True
 
-    async def least_busy(self, lost: WorkerIdentity | None = None) -> WorkerConnection:
+    async def least_busy(self, lost: RemoteWorker | None = None) -> RemoteWorker:
         """Return the worker that plays the fewest sessions; wait if there is none.
 
         Args:
@@ -110,42 +111,41 @@ class WorkerPool:
         await self._wait_for_worker()
         if not self._workers:
             raise StoppedShort("the run was stopped while it waited for a worker")
-        node = lost.node if lost else None
+        node = lost.identity.node if lost else None
         return min(self._workers, key=lambda each: (each.identity.node == node, each.playing))
 
-    def is_overloaded(self, worker: WorkerConnection) -> bool:
+    def is_overloaded(self, worker: RemoteWorker) -> bool:
         """Return whether a session of this worker should move to a less busy one."""
         least = min((each.playing for each in self._workers), default=worker.playing)
         return is_overloaded(worker.playing, least)
 
-    def replace(self, worker: WorkerConnection) -> None:
+    def replace(self, worker: RemoteWorker) -> None:
         """Remove a lost worker, unless that was done, and start another."""
         if worker in self._workers:
             self._workers.remove(worker)
             self._idle_since = time.monotonic()
-            worker.close()
+            import_ray().kill(worker.actor)
             _log.warning("%s was lost; its sessions continue on other workers", worker.identity)
             self._start_missing()
 
     async def close(self) -> None:
         """Kill all workers."""
-        if self._monitor is not None:
+        self._closing.set()
+        if self._monitor is not None:  # Ray must not be shut down while the monitor queries it
+            await asyncio.wait((self._monitor,), timeout=REFRESH_S)
             self._monitor.cancel()
-        if self._query is not None:  # Ray must not be shut down during a query
-            await asyncio.wait((self._query,), timeout=REFRESH_S)
         starting = dict(self._starting)
-        for task, actor in starting.items():
+        for task in starting:
             task.cancel()
+        for actor in (*starting.values(), *(worker.actor for worker in self._workers)):
             import_ray().kill(actor)
         await asyncio.gather(*starting, return_exceptions=True)
-        for worker in self._workers:
-            worker.close()
 
     async def _wait_for_worker(self) -> None:
         """Wait until there is a worker or the run is told to stop."""
         while not self._workers and not self.stopping.is_set():
             if self._rejections and not self._starting:
-                raise self._rejections[0].reason
+                raise self._rejections[0][0]
             if time.monotonic() - self._idle_since > self.wait_s:
                 raise StoppedShort(
                     f"no worker started within {self.wait_s:.0f} s; the Ray cluster has"
@@ -155,27 +155,30 @@ class WorkerPool:
 
     async def _watch_cluster(self) -> None:
         """Start a worker for every processor that joins the cluster."""
-        while True:
-            self._query = asyncio.ensure_future(asyncio.to_thread(ClusterResources.now))
+        while not self._closing.is_set():
             with suppress(import_ray().exceptions.RayError, RuntimeError, OSError):
-                self._resources = await asyncio.shield(self._query)  # else assume no change
+                self._resources = await asyncio.to_thread(ClusterResources.now)
             self._start_missing()
             self._log_waiting()
-            await asyncio.sleep(REFRESH_S)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), REFRESH_S)
 
     def _start_missing(self) -> None:
         """Start the workers that are missing: at least one, and at most one per usable processor.
 
         A processor whose worker was rejected is not usable.
         """
-        nodes = self._resources.nodes
-        rejected = sum(each.node is None or each.node in nodes for each in self._rejections)
+        nodes = (None, *self._resources.nodes)
+        rejected = sum(node in nodes for _, node in self._rejections)
         wanted = max(0 if rejected else 1, self._resources.cpus - rejected)
         for _ in range(min(self.max_workers, wanted) - len(self._workers) - len(self._starting)):
-            self._start_one()
-
-    def _is_starting(self) -> bool:
-        return bool(self._starting) and not self._rejections and not self.stopping.is_set()
+            actor_class = import_ray().remote(Worker)
+            actor = actor_class.options(
+                num_cpus=1, max_restarts=0, max_concurrency=MAX_STEPS, scheduling_strategy="SPREAD"
+            ).remote()
+            task = asyncio.create_task(self._connect(actor))
+            self._starting[task] = actor
+            task.add_done_callback(self._starting.pop)
 
     def _log_waiting(self) -> None:
         """Log a message now and then while there is no worker."""
@@ -189,18 +192,8 @@ class WorkerPool:
                 self._resources,
             )
 
-    def _start_one(self) -> None:
-        """Start a worker; it is available once it has opened the models."""
-        actor_class = import_ray().remote(Worker)
-        actor = actor_class.options(
-            num_cpus=1, max_restarts=0, max_concurrency=MAX_STEPS, scheduling_strategy="SPREAD"
-        ).remote()
-        task = asyncio.create_task(self._connect(actor))
-        self._starting[task] = actor
-        task.add_done_callback(self._starting.pop)
-
     async def _connect(self, actor: Any) -> None:  # noqa: ANN401  a Ray handle
-        """Add a worker once it is ready; otherwise kill it and note why it cannot be used."""
+        """Add a worker once it has opened the models; otherwise kill it and note the reason."""
         try:
             identity: WorkerIdentity = await result_of(actor.identify.remote())
             if identity.version == VERSION:
@@ -215,12 +208,12 @@ class WorkerPool:
             return
         if error is None:
             self._failed_starts = 0
-            self._workers.append(WorkerConnection(actor, identity))
+            self._workers.append(RemoteWorker(actor, identity))
         else:
             import_ray().kill(actor)
             self._reject(InputError(f"{identity}: {error}"), identity.node)
 
     def _reject(self, reason: InputError, node: str | None = None) -> None:
-        self._rejections.append(_Rejection(reason, node))
+        self._rejections.append((reason, node))
         if self._started:
             _log.warning("a worker cannot be used: %s", reason)

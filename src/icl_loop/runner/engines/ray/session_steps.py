@@ -6,16 +6,15 @@ budget of the whole cluster allow it.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icl_loop.core.errors import ModelError, ModelUnavailable
 from icl_loop.core.messages import Message, Reply
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
+from icl_loop.runner.model_pool import CountTokens
 from icl_loop.runner.session import Entry, Saved, play_session
-
-CountTokens = Callable[[Sequence[Message]], int]
 
 FREE_STEP_S = 0.1
 """Longest step in seconds if requests need no permission."""
@@ -51,51 +50,51 @@ class SessionStepper:
     ) -> None:
         """Ask permission for every request and state its tokens by `count`; for none if None."""
         self._model, self._is_free = model, count is None
-        gated = model if count is None else _GatedModel(self, model, count)
-        self._playing = play_session(session, saved, gated)
-        self._task: asyncio.Task[None] | None = None
-        self._step: asyncio.Future[StepResult]
-        self._permission: asyncio.Future[int]
         self._entries: list[Entry] = []
-        self._started = 0.0
         self.outcome: Reply | ModelError | None = None
+        self._permissions: asyncio.Queue[int] = asyncio.Queue()
+        self._steps: asyncio.Queue[StepResult] = asyncio.Queue()
+        gated = _GatedModel(self, model, count) if count else model
+        self._task = asyncio.create_task(self._play(session, saved, gated))
+        self._task.add_done_callback(self._end)
 
-    async def step(self, attempt: int) -> StepResult:
-        """Play until permission is needed; `attempt` numbers the attempts at the next request."""
-        self._started = time.monotonic()
-        self._step = asyncio.get_running_loop().create_future()
-        if self._task is None:
-            self._task = asyncio.create_task(self._play())
-        else:
-            self._permission.set_result(attempt)
-        await asyncio.wait((self._task, self._step), return_when=asyncio.FIRST_COMPLETED)
-        return self._step.result() if self._step.done() else self._result(self._task.exception())
+    async def step(self, attempt: int | None = None) -> StepResult:
+        """Play until permission is needed.
+
+        Args:
+            attempt: Permits this attempt at the next request; None in the first step.
+        """
+        if attempt is not None:
+            self._permissions.put_nowait(attempt)
+        return await self._steps.get()
 
     def close(self) -> None:
         """Cancel the session."""
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     async def permission(self, tokens: int) -> int:
         """End the step, wait for permission and return the number of the attempt."""
-        self._permission = asyncio.get_running_loop().create_future()
-        self._step.set_result(self._result(next_tokens=tokens))
-        return await self._permission
+        self._end_step(next_tokens=tokens)
+        return await self._permissions.get()
 
-    async def _play(self) -> None:
-        async for entry in self._playing:
+    async def _play(self, session: Session, saved: Saved, model: ChatModel) -> None:
+        started = time.monotonic()
+        async for entry in play_session(session, saved, model):
             self._entries.append(entry)
-            elapsed = time.monotonic() - self._started
-            if self._is_free and (len(self._entries) >= FREE_STEP_ENTRIES or elapsed > FREE_STEP_S):
+            is_long = time.monotonic() - started > FREE_STEP_S
+            if self._is_free and (is_long or len(self._entries) >= FREE_STEP_ENTRIES):
                 await self.permission(0)
+                started = time.monotonic()
 
-    def _result(
-        self, error: BaseException | None = None, next_tokens: int | None = None
-    ) -> StepResult:
-        entries, outcome = tuple(self._entries), self.outcome
-        self._entries, self.outcome = [], None
+    def _end(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            self._end_step(task.exception())
+
+    def _end_step(self, error: BaseException | None = None, next_tokens: int | None = None) -> None:
         pause_s = getattr(self._model, "pause_s", 0.0)  # only models of endpoints have one
-        return StepResult(entries, outcome, next_tokens, error, pause_s)
+        step = StepResult(tuple(self._entries), self.outcome, next_tokens, error, pause_s)
+        self._entries, self.outcome = [], None
+        self._steps.put_nowait(step)
 
 
 class _GatedModel:
@@ -116,11 +115,10 @@ class _GatedModel:
             start = time.perf_counter()
             try:
                 reply = await self._model.complete(messages)
-            except ModelUnavailable as error:
-                self._stepper.outcome = error
             except ModelError as error:
                 self._stepper.outcome = error
-                raise
+                if not isinstance(error, ModelUnavailable):
+                    raise
             else:
                 self._stepper.outcome = reply
                 return replace(reply, attempts=attempt, latency_s=time.perf_counter() - start)

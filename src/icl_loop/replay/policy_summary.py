@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from icl_loop.analysis import Estimate
 from icl_loop.analysis.baseline import LEARNER, baseline
 from icl_loop.context import context_policy, from_spans
-from icl_loop.replay.what_if.policy_replay import played_history
+from icl_loop.replay.what_if import played_history
 from icl_loop.transcripts import Header, Transcript
 
 Counts = NDArray[np.int64]
@@ -54,7 +54,11 @@ async def request_contents(
 ) -> RequestContents:
     """Return what the requests of a session contain, and how well `learner` answers them."""
     turns, labels = transcript.turns, transcript.header.labels
-    history, shown, told = played_history(transcript), list[list[int]](), list[list[int]]()
+    history, shown, told = (
+        played_history(transcript, transcript.events),
+        list[list[int]](),
+        list[list[int]](),
+    )
     for turn in turns:
         past = from_spans(turn.kept)
         known = [index for index in past if index + history.parser.delay < turn.index]
@@ -81,27 +85,27 @@ def _count(labels: Sequence[str], found: Iterable[str | None]) -> list[int]:
 
 def turns_of(contents: Sequence[RequestContents]) -> pl.DataFrame:
     """Return a frame with a row for each turn of each session under each policy."""
-    return pl.concat([_rows(each, number) for number, each in enumerate(contents)])
-
-
-def _rows(contents: RequestContents, number: int) -> pl.DataFrame:
-    header = contents.header
-    return pl.DataFrame(
-        {
-            "turn": np.arange(len(contents.tokens)),
-            "tokens": contents.tokens,
-            "prefix": contents.prefix,
-            "shown": contents.exposure,
-            "baseline": contents.right,
-        }
-    ).with_columns(
-        requests=pl.lit(number),
-        experiment=pl.lit(header.experiment),
-        arm=pl.lit(header.arm),
-        policy=pl.lit(contents.policy),
-        played=pl.lit(contents.played),
-        turns=pl.lit(header.turns),
-        chance=pl.lit(1 / max(1, len(header.labels))),
+    return pl.concat(
+        [
+            pl.DataFrame(
+                {
+                    "turn": np.arange(len(each.tokens)),
+                    "tokens": each.tokens,
+                    "prefix": each.prefix,
+                    "shown": each.exposure,
+                    "baseline": each.right,
+                }
+            ).with_columns(
+                requests=pl.lit(number),
+                experiment=pl.lit(each.header.experiment),
+                arm=pl.lit(each.header.arm),
+                policy=pl.lit(each.policy),
+                played=pl.lit(each.played),
+                turns=pl.lit(each.header.turns),
+                chance=pl.lit(1 / max(1, len(each.header.labels))),
+            )
+            for number, each in enumerate(contents)
+        ]
     )
 
 
@@ -110,10 +114,7 @@ class PolicySummary:
     """An arm under one policy, as means over its sessions.
 
     Attributes:
-        experiment: Name of the experiment.
-        arm: Name of the arm.
-        policy: The policy.
-        played: Whether the arm was played under it.
+        played: Whether the arm was played under the policy.
         sessions: Number of sessions.
         turns: Turns until the context window is full.
         tokens: Tokens of a request, counted locally.
@@ -157,11 +158,6 @@ def policy_summaries(contents: Sequence[RequestContents]) -> list[PolicySummary]
     return [_summary(list(group)) for _, group in groupby(by_group, _group)]
 
 
-def as_json(rows: Sequence[PolicySummary], learner: str) -> dict[str, Any]:
-    """Return the summaries and the name of the baseline learner as JSON values."""
-    return {"learner": learner, "policy_summaries": [row.fields() for row in rows]}
-
-
 def _group(contents: RequestContents) -> tuple[str, str, bool, str]:
     header = contents.header
     return header.experiment, header.arm, not contents.played, contents.policy
@@ -173,6 +169,7 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
     def mean(of: Callable[[RequestContents], float]) -> float:
         return float(np.mean([of(each) for each in sessions]))
 
+    late = [each.right[each.header.turns // 2 :] for each in sessions]
     return PolicySummary(
         experiment=first.header.experiment,
         arm=first.header.arm,
@@ -188,7 +185,9 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         told_classes=mean(lambda each: _distinct(each.told)),
         shown_by_class=_by_class(sessions, lambda each: each.shown),
         told_by_class=_by_class(sessions, lambda each: each.told),
-        baseline_late=Estimate.of(_late_accuracies(sessions)),
+        baseline_late=Estimate.of(
+            np.array([right.mean() for right in late if right.size], np.float64)
+        ),
     )
 
 
@@ -206,9 +205,3 @@ def _by_class(
         for label, mean in zip(each.header.labels, of(each).mean(axis=0).tolist(), strict=True):
             means.setdefault(label, []).append(mean)
     return {label: float(np.mean(values)) for label, values in sorted(means.items())}
-
-
-def _late_accuracies(sessions: Sequence[RequestContents]) -> NDArray[np.float64]:
-    """Return the baseline's late accuracy in each session that has late turns."""
-    late = (each.right[each.header.turns // 2 :] for each in sessions)
-    return np.array([right.mean() for right in late if right.size], np.float64)

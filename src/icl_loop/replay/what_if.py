@@ -1,9 +1,6 @@
-"""Replay saved sessions under another context policy."""
+"""What-if: replay saved sessions under another context policy, without any request."""
 
 from dataclasses import replace
-from typing import Any
-
-from pydantic import ValidationError
 
 from icl_loop.context import (
     ContextPolicy,
@@ -19,11 +16,11 @@ from icl_loop.context import (
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, system
 from icl_loop.core.records import Event, Turn
-from icl_loop.core.validation_messages import first_problem
 from icl_loop.experiment import Session, Settings
+from icl_loop.experiment.validation import validated
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
-from icl_loop.transcripts import End, Header, Transcript
+from icl_loop.transcripts import End, Transcript
 
 
 def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
@@ -36,8 +33,14 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
     Raises:
         InputError: The policy needs the model or images, or the settings are not valid here.
     """
-    _check_policy(policy, _session(transcript).settings)
-    history, turns, limit = _history(transcript), list[Turn](), None
+    if notes_policy(policy) is not None:
+        raise InputError(f"{policy} needs the model, which would have written other notes")
+    modality = get_encoding(_session(transcript).settings.task.encoding).modality
+    if compares_images(policy) and modality != "picture":
+        raise InputError(
+            f"{policy}: nearest compares images, but the samples are of kind {modality}"
+        )
+    history, turns, limit = played_history(transcript, ()), list[Turn](), None
     for event in transcript.events:
         if event.overflows:
             limit = event.counted if event.limit is None else event.limit
@@ -49,9 +52,11 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
             turns.append(_with_request(event, shown, history))
             _add(history, event, shown)
     is_whole = len(turns) == len(transcript.turns)
+    settings = transcript.header.settings
+    context = {**settings.get("context", {}), "policy": str(policy)}
     return replace(
         transcript,
-        header=_with_policy(transcript.header, policy),
+        header=transcript.header.model_copy(update={"settings": {**settings, "context": context}}),
         turns=tuple(turns),
         end=transcript.end if is_whole else End(status="context_full", turns=len(turns), at=""),
         probes=(),
@@ -63,7 +68,7 @@ def as_played(transcript: Transcript) -> Transcript:
     """Return a saved session with its requests as played, counting tokens that were not saved."""
     if all(turn.counted is not None for turn in transcript.turns):
         return transcript
-    history, turns = _history(transcript), list[Turn]()
+    history, turns = played_history(transcript, ()), list[Turn]()
     for event in transcript.events:
         if isinstance(event, Turn):
             shown = from_spans(event.kept)
@@ -73,13 +78,8 @@ def as_played(transcript: Transcript) -> Transcript:
     return replace(transcript, turns=tuple(turns))
 
 
-def played_history(transcript: Transcript) -> History:
-    """Return the history of a saved session after its last turn."""
-    return _history(transcript, transcript.events)
-
-
-def _history(transcript: Transcript, events: tuple[Event, ...] = ()) -> History:
-    """Return the history of a session after `events`, without opening its data set."""
+def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History:
+    """Return the history of a saved session after `events`, without opening its data set."""
     header, session = transcript.header, _session(transcript)
     settings = session.settings
     parser = MessageParser(
@@ -97,24 +97,11 @@ def _session(transcript: Transcript) -> Session:
     """Return the session that was played, under its source's settings if it is rescored."""
     header = transcript.header
     header.check_version(transcript.path)
-    try:
-        settings = Settings.model_validate((header.source or header).settings)
-    except ValidationError as error:
-        raise InputError(f"{transcript.path}: recorded settings, {first_problem(error)}") from None
+    recorded = (header.source or header).settings
+    settings = validated(Settings, recorded, f"{transcript.path}: recorded settings")
     return Session(
         header.experiment, header.arm, header.stream, header.turns, header.seed, settings
     )
-
-
-def _check_policy(policy: ContextPolicy, settings: Settings) -> None:
-    """Raise InputError if a policy needs the model, or images that the session does not have."""
-    if notes_policy(policy) is not None:
-        raise InputError(f"{policy} needs the model, which would have written other notes")
-    modality = get_encoding(settings.task.encoding).modality
-    if compares_images(policy) and modality != "picture":
-        raise InputError(
-            f"{policy}: nearest compares images, but the samples are of kind {modality}"
-        )
 
 
 def _with_request(turn: Turn, shown: Shown, history: History) -> Turn:
@@ -137,8 +124,3 @@ def _add(history: History, turn: Turn, shown: Shown) -> None:
     history.add(replace(turn, kept=to_spans(shown), reply=silent))
     if reported:
         history.tokens.calibration.add(reported, sent)
-
-
-def _with_policy(header: Header, policy: ContextPolicy) -> Header:
-    context: dict[str, Any] = {**header.settings.get("context", {}), "policy": str(policy)}
-    return header.model_copy(update={"settings": {**header.settings, "context": context}})
