@@ -80,11 +80,7 @@ def duration_s(
     Built-in models take no time. Rate limits of the experiment file are respected.
     """
     models = {arm: settings.model for arm, settings in experiment.arms.items()}
-    asked = {
-        arm: trials
-        for arm, trials in played.items()
-        if not models[arm].is_built_in
-    }
+    asked = {arm: trials for arm, trials in played.items() if not models[arm].is_built_in}
     jobs = {
         (arm, stream): Job(
             latency_s * len(trials[stream % len(trials)].usages),
