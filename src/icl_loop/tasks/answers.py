@@ -125,7 +125,10 @@ class _Parser:
         self._exact = {**dict(rule.aliases), **dict(zip(labels, labels, strict=True))}
         line = next((line for line in form.splitlines() if "{label}" in line), "")
         self._before, _, self._after = line.strip().partition("{label}")
-        self._folded = [self._labels.fold(part).strip() for part in (self._before, self._after)]
+        before, after = (self._labels.fold(each).strip() for each in (self._before, self._after))
+        start = re.escape(before) + (r"(?!\w)" if before[-1:].isalnum() else "")
+        end = f"(?:{re.escape(after)}){'?' if before else ''}"
+        self._form = re.compile(rf"[\W_]*{start}(.+?){end}" if before or after else "(?!)")
 
     def stated(self, text: str) -> ParsedAnswer:
         """Parse by the rule `stated`."""
@@ -167,9 +170,9 @@ class _Parser:
 
     def _final(self, lines: Sequence[str], index: int) -> ParsedAnswer | None:
         """Parse a line if it is a final one; its value may be on the next line."""
-        line = lines[index]
-        if value := self._requested(line):
-            return self._value(value, colon=True)
+        line = lines[index].rstrip()
+        if match := self._form.fullmatch(line):
+            return self._value(match[1], colon=True)
         if not (match := _FINAL.match(line)):
             return None
         value = line[match.end() :]
@@ -178,17 +181,6 @@ class _Parser:
         if not match["link"]:
             return self._alone(value)
         return self._value(value, colon=bool(match["colon"]))
-
-    def _requested(self, line: str) -> str:
-        """Return the value of a line in the requested form, else nothing."""
-        before, after = self._folded
-        start, _, value = line.partition(before) if before else ("", "", line)
-        value = value.rstrip()
-        found = before or (after and value.endswith(after))
-        touching = before[-1:].isalnum() and value[:1].isalnum()
-        if not found or touching or ALPHANUMERIC.search(start):
-            return ""
-        return value.removesuffix(after)
 
     def _value(self, value: str, *, colon: bool) -> ParsedAnswer | None:
         """Parse what follows "Answer:", or "The answer is" if there is no colon."""
@@ -210,10 +202,10 @@ class _Parser:
 
     def _lone_line(self, lines: Sequence[str]) -> ParsedAnswer | None:
         """Return the label that is all of the first or last line, unless it is among numbers."""
-        ends = [(lines[0], lines[1:2]), (lines[-1], lines[-2:-1])] if lines else []
+        ends = [(lines[:1], lines[1:2]), (lines[-1:], lines[-2:-1])]
         found = [
             self._alone(line)
-            for line, beside in ends
+            for [line], beside in ends[: len(lines)]
             if all(map(_LETTER.search, beside)) and not line.rstrip().endswith("?")
         ]
         labels = {parsed.answer for parsed in found if parsed and parsed.answer}
@@ -221,16 +213,21 @@ class _Parser:
 
     def _alone(self, text: str) -> ParsedAnswer | None:
         """Return the label if there is nothing else in `text` but articles and the like."""
+        if not _SKIPPED.fullmatch(self._labels.pattern.sub(" ", text)):
+            return None
         labels = {mention.label for mention in self._labels.find(text)}
-        rest = self._labels.pattern.sub(" ", text)
-        return _only(labels) if len(labels) == 1 and _SKIPPED.fullmatch(rest) else None
+        return _only(labels) if len(labels) == 1 else None
 
     def _clearest(self, text: str) -> ParsedAnswer | None:
         """Return the label that the prose gives most clearly."""
-        mentions = [mention for mention in self._labels.find(text) if not mention.denied]
+        mentions = self._labels.find(text)
         ranks = [mention.rank for mention in mentions]
         for rank in range(3):
-            found = [candidates(text, mentions, i) for i, its in enumerate(ranks) if its == rank]
+            found = [
+                candidates(text, mentions, index)
+                for index, mention in enumerate(mentions)
+                if ranks[index] == rank and not mention.denied
+            ]
             if found:
                 return _only(set().union(*found))
         return None

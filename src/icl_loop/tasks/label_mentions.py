@@ -58,7 +58,7 @@ COPULA = r"(?:です|だ|である|でしょう|になります|だ?と(?:思い
 
 # ---- context -----------------------------------------------------------------------------
 
-_CONTEXT = 60
+_CONTEXT = 40
 """Characters on each side of a label that count."""
 _COUNTED = (
     r"(?:background|values?|pixels?|cells?|zeros?|rows?|columns?|lines?|strokes?|loops?|times)"
@@ -100,16 +100,7 @@ _LETTER_IS = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
 
 
 class Mention(NamedTuple):
-    """A label in a text.
-
-    Attributes:
-        start: Its position in the text.
-        end: The position after it.
-        label: The label.
-        spelt: Whether it is a digit spelt out, such as "one".
-        before: The text before it.
-        after: The text after it.
-    """
+    """A label in a text, with the text around it; `spelt` if it is a digit such as "one"."""
 
     start: int
     end: int
@@ -135,20 +126,24 @@ class Mention(NamedTuple):
             return 0
         if self.quoted:
             return 1
-        named = _NAMED.search(self.before) or _NAMED_IN_JAPANESE.match(self.after)
+        named = _NAMED_IN_JAPANESE.match(self.after) or _NAMED.search(self.before)
         return 2 if named and not self.spelt else None
 
 
 def candidates(text: str, mentions: Sequence[Mention], index: int) -> set[str]:
     """Return the label of a mention, and any other that "or" or "but" sets beside it."""
-    this, labels = mentions[index], {mentions[index].label}
-    if index and _OR.fullmatch(text, mentions[index - 1].end, this.start):
-        labels.add(mentions[index - 1].label)
-    for other in mentions[index + 1 : index + 2]:
-        gap = this.end, other.start
-        if _OR.fullmatch(text, *gap) or (_BUT.fullmatch(text, *gap) and not other.spelt):
-            labels.add(other.label)
-    return labels
+    this = mentions[index]
+    beside = [
+        other
+        for other in mentions[max(0, index - 1) : index]
+        if _OR.fullmatch(text, other.end, this.start)
+    ] + [
+        other
+        for other in mentions[index + 1 : index + 2]
+        if _OR.fullmatch(text, this.end, other.start)
+        or (_BUT.fullmatch(text, this.end, other.start) and not other.spelt)
+    ]
+    return {this.label, *(other.label for other in beside if not other.denied)}
 
 
 class Labels:
@@ -162,7 +157,7 @@ class Labels:
         self._loose = len(loose) == len(labels)
         self._labels: dict[str, str] = {}
         for name, label in [*zip(labels, labels, strict=True), *aliases]:
-            key = self._key(name)
+            key = self._spaced(self.fold(name).strip())
             if label not in labels:
                 raise InputError(f"{name!r} cannot stand for {label!r}: {nearest(label, labels)}")
             if not ALPHANUMERIC.search(key):
@@ -189,7 +184,7 @@ class Labels:
             label = self._labels.get(name) or self._spelt[name]
             mention = Mention(start, end, label, name in self._spelt, before, after)
             alone = not ALPHANUMERIC.search(before + after)
-            if name not in _ARTICLES or alone or mention.quoted or _LETTER_IS.search(before):
+            if name not in ("a", "i") or alone or mention.quoted or _LETTER_IS.search(before):
                 mentions.append(mention)
         return mentions
 
@@ -197,8 +192,8 @@ class Labels:
         """Return a pattern for the labels, longest first, that never matches part of a word."""
         words, japanese = ["(?!)"], ["(?!)"]
         for name in sorted({**self._labels, **self._spelt}, key=len, reverse=True):
-            separator = r"[\s_-]+" if self._loose else r"\s+"
             group = japanese if "\u3005" <= name[0] <= "\u9fff" else words
+            separator = r"[\s_-]+" if self._loose else r"\s+"
             group.append(separator.join(map(re.escape, _SPACE.split(name))))
         wordy = "0-9A-Za-zÀ-ԯ"  # not Japanese, which has no spaces between words
         return re.compile(
@@ -206,9 +201,6 @@ class Labels:
             rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{'|'.join(japanese)})"
             rf"(?=\W|$|{COPULA}|[はがのをにとかや])"
         )
-
-    def _key(self, name: str) -> str:
-        return self._spaced(self.fold(name).strip())
 
     def _spaced(self, name: str) -> str:
         return (_SEPARATOR if self._loose else _SPACE).sub(" ", name)
