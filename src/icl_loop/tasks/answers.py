@@ -16,10 +16,9 @@ from icl_loop.core.messages import Finish
 from icl_loop.core.records import Outcome
 from icl_loop.tasks.label_mentions import (
     ALPHANUMERIC,
-    COPULA,
-    HEDGE,
     IS,
     NOUN,
+    SKIPPED,
     Labels,
     candidates,
     regex,
@@ -104,10 +103,6 @@ _FINAL = regex(
     r"|name\s?\([^()]{0,40}\)|(?:最終)?回答|答案?|解答|予測|結果)"
     rf"""["']?(?P<link>(?P<colon>\s*:)|{IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
 )
-_SKIPPED = regex(
-    rf"(?:[\W_]|\b(?:{HEDGE}|either|a|an|the|is|it|it's|this|i think|boxed|handwritten)\b"
-    rf"|{NOUN}[のは]?|おそらく|たぶん|{COPULA})*"
-)
 _REFUSAL = regex(
     r"\bi(?:'m| am)? (?:sorry|unable|not able|cannot|can't|can not|won't|will not|refuse)\b"
     r"|申し訳|お断り|(?:答え|判断|判別|特定|認識)(?:られ|でき)(?:ません|かね)|(?:わか|分か)りません"
@@ -179,7 +174,7 @@ class _Parser:
         if not ALPHANUMERIC.search(value):
             return self._value("".join(lines[index + 1 : index + 2]), colon=False)
         if not match["link"]:
-            return self._alone(value)
+            return _only(self._alone(value))
         return self._value(value, colon=bool(match["colon"]))
 
     def _value(self, value: str, *, colon: bool) -> ParsedAnswer | None:
@@ -188,7 +183,7 @@ class _Parser:
             return ParsedAnswer(label, "ok")
         value = _DECIMALS.sub("", value)
         mentions = [mention for mention in self._labels.find(value) if not mention.denied]
-        if mentions and _SKIPPED.fullmatch(value, 0, mentions[0].start):
+        if mentions and SKIPPED.fullmatch(value, 0, mentions[0].start):
             return _only(candidates(value, mentions, 0))
         if named := self._clearest(value):
             return named
@@ -202,21 +197,18 @@ class _Parser:
 
     def _lone_line(self, lines: Sequence[str]) -> ParsedAnswer | None:
         """Return the label that is all of the first or last line, unless it is among numbers."""
-        ends = [(lines[:1], lines[1:2]), (lines[-1:], lines[-2:-1])]
-        found = [
-            self._alone(line)
-            for [line], beside in ends[: len(lines)]
-            if all(map(_LETTER.search, beside)) and not line.rstrip().endswith("?")
-        ]
-        labels = {parsed.answer for parsed in found if parsed and parsed.answer}
-        return _only(labels) if labels else None
+        labels = set()
+        for line, beside in [(lines[0], lines[1:2]), (lines[-1], lines[-2:-1])] if lines else []:
+            if all(map(_LETTER.search, beside)) and not line.rstrip().endswith("?"):
+                labels |= self._alone(line)
+        return _only(labels)
 
-    def _alone(self, text: str) -> ParsedAnswer | None:
-        """Return the label if there is nothing else in `text` but articles and the like."""
-        if not _SKIPPED.fullmatch(self._labels.pattern.sub(" ", text)):
-            return None
+    def _alone(self, text: str) -> set[str]:
+        """Return the one label in `text`, if there is nothing else but articles and the like."""
+        if not SKIPPED.fullmatch(self._labels.pattern.sub(" ", text)):
+            return set()
         labels = {mention.label for mention in self._labels.find(text)}
-        return _only(labels) if len(labels) == 1 else None
+        return labels if len(labels) == 1 else set()
 
     def _clearest(self, text: str) -> ParsedAnswer | None:
         """Return the label that the prose gives most clearly."""
@@ -242,9 +234,11 @@ def _lines(text: str) -> list[str]:
     return [part for part in parts if ALPHANUMERIC.search(part)]
 
 
-def _only(labels: Collection[str]) -> ParsedAnswer:
-    """Return the label if it is the only one."""
-    return ParsedAnswer(min(labels), "ok") if len(labels) == 1 else ParsedAnswer(None, "unreadable")
+def _only(labels: Collection[str]) -> ParsedAnswer | None:
+    """Return the label if it is the only one, or None if there is none."""
+    if len(labels) > 1:
+        return ParsedAnswer(None, "unreadable")
+    return ParsedAnswer(min(labels), "ok") if labels else None
 
 
 def _no_answer(text: str) -> ParsedAnswer:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from icl_loop.core.errors import InputError, nearest
@@ -56,6 +57,12 @@ IS = r"(?:\s+(?:is|was|must be|should be|would be)\b|\s*(?:は|:))"
 HEDGE = r"(?:most likely|likely|probably|clearly|definitely|maybe|simply|just)"
 COPULA = r"(?:です|だ|である|でしょう|になります|だ?と(?:思い|思われ|考えられ|判断し)ます)"
 
+SKIPPED = regex(
+    rf"(?:[\W_]|\b(?:{HEDGE}|either|a|an|the|is|it|it's|this|i think|boxed|handwritten)\b"
+    rf"|{NOUN}[のは]?|おそらく|たぶん|{COPULA})*"
+)
+"""What may surround a label that stands alone."""
+
 # ---- context -----------------------------------------------------------------------------
 
 _CONTEXT = 40
@@ -94,18 +101,16 @@ _NAMED = regex(
 _NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描かれ|のよう|と読)")
 _OR = regex(r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is)\b|または|もしくは|あるいは|か|や|と)*")
 _BUT = regex(r"\W*(?:but|although|though|however)\b[^.!?\n]*")
-_ARTICLES = {"a", "i"}
-"""Labels that are also common words: they count only alone, in quotes or after "letter"."""
-_LETTER_IS = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
+_COMMON_WORDS = {"a", "i", *_DIGIT_WORDS}
+_NOUN_BEFORE = regex(r"\b(?:letter|digit|label|class|option|answer)(?: is|:)?\W*$")
 
 
 class Mention(NamedTuple):
-    """A label in a text, with the text around it; `spelt` if it is a digit such as "one"."""
+    """A label in a text, with the text around it."""
 
     start: int
     end: int
     label: str
-    spelt: bool
     before: str
     after: str
 
@@ -113,6 +118,12 @@ class Mention(NamedTuple):
     def quoted(self) -> bool:
         """Whether it is in quotes or brackets."""
         return bool(_OPENED.search(self.before) and _CLOSED.match(self.after))
+
+    @property
+    def is_no_word(self) -> bool:
+        """Whether it is alone, in quotes, or after a noun such as "letter"."""
+        alone = not ALPHANUMERIC.search(self.before) and SKIPPED.fullmatch(self.after)
+        return bool(alone or self.quoted or _NOUN_BEFORE.search(self.before))
 
     @property
     def denied(self) -> bool:
@@ -127,23 +138,18 @@ class Mention(NamedTuple):
         if self.quoted:
             return 1
         named = _NAMED_IN_JAPANESE.match(self.after) or _NAMED.search(self.before)
-        return 2 if named and not self.spelt else None
+        return 2 if named else None
 
 
 def candidates(text: str, mentions: Sequence[Mention], index: int) -> set[str]:
     """Return the label of a mention, and any other that "or" or "but" sets beside it."""
-    this = mentions[index]
-    beside = [
-        other
-        for other in mentions[max(0, index - 1) : index]
-        if _OR.fullmatch(text, other.end, this.start)
-    ] + [
-        other
-        for other in mentions[index + 1 : index + 2]
-        if _OR.fullmatch(text, this.end, other.start)
-        or (_BUT.fullmatch(text, this.end, other.start) and not other.spelt)
-    ]
-    return {this.label, *(other.label for other in beside if not other.denied)}
+    this, labels = mentions[index], {mentions[index].label}
+    for left, right in pairwise(mentions[max(0, index - 1) : index + 2]):
+        gap, other = (left.end, right.start), right if left is this else left
+        beside = _OR.fullmatch(text, *gap) or (left is this and _BUT.fullmatch(text, *gap))
+        if beside and not other.denied:
+            labels.add(other.label)
+    return labels
 
 
 class Labels:
@@ -164,11 +170,9 @@ class Labels:
                 raise InputError(f"a label needs a letter or a digit, got {name!r}")
             if self._labels.setdefault(key, label) != label:
                 raise InputError(f"{name!r} cannot be told from the label {self._labels[key]!r}")
-        self._spelt = {
-            word: self._labels[digit]
-            for word, digit in _DIGIT_WORDS.items()
-            if digit in self._labels and word not in self._labels
-        }
+        for word, digit in _DIGIT_WORDS.items():
+            if digit in self._labels:
+                self._labels.setdefault(word, self._labels[digit])
         self.pattern = self._compile()
 
     def fold(self, text: str) -> str:
@@ -181,17 +185,15 @@ class Labels:
         for match in deque(self.pattern.finditer(text), MAX_MENTIONS):
             name, (start, end) = self._spaced(match[0]), match.span()
             before, after = text[max(0, start - _CONTEXT) : start], text[end : end + _CONTEXT]
-            label = self._labels.get(name) or self._spelt[name]
-            mention = Mention(start, end, label, name in self._spelt, before, after)
-            alone = not ALPHANUMERIC.search(before + after)
-            if name not in ("a", "i") or alone or mention.quoted or _LETTER_IS.search(before):
+            mention = Mention(start, end, self._labels[name], before, after)
+            if name.casefold() not in _COMMON_WORDS or mention.is_no_word:
                 mentions.append(mention)
         return mentions
 
     def _compile(self) -> re.Pattern[str]:
         """Return a pattern for the labels, longest first, that never matches part of a word."""
         words, japanese = ["(?!)"], ["(?!)"]
-        for name in sorted({**self._labels, **self._spelt}, key=len, reverse=True):
+        for name in sorted(self._labels, key=len, reverse=True):
             group = japanese if "\u3005" <= name[0] <= "\u9fff" else words
             separator = r"[\s_-]+" if self._loose else r"\s+"
             group.append(separator.join(map(re.escape, _SPACE.split(name))))
