@@ -15,7 +15,6 @@ from builders import without_checksum
 from command_line import Command
 from endpoint import completion, error, serving
 from icl_loop.cli.options import check_writable
-from icl_loop.cli.run import saved_in
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import load
 
@@ -106,7 +105,7 @@ def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
     for heading in (
         "Primary contrast",
         "Secondary contrasts",
-        "Null hypotheses",
+        "Simpler explanations",
         "Answers",
     ):
         assert heading in done.stdout
@@ -299,11 +298,6 @@ def test_a_folder_as_output_file_is_bad_input(tmp_path: Path) -> None:
     """An output file that is a folder is bad input."""
     with pytest.raises(InputError, match="cannot be written: it is a folder"):
         check_writable(tmp_path)
-
-
-def test_an_interrupted_run_has_no_session_count(tmp_path: Path) -> None:
-    """A run whose turns were dropped names its folder without a number of sessions."""
-    assert saved_in(tmp_path, None) == f"transcripts: {tmp_path}"
 
 
 def test_only_curves_can_be_compared(icl_loop: Command, tmp_path: Path) -> None:

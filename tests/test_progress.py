@@ -24,6 +24,7 @@ from icl_loop.experiment import Experiment
 from icl_loop.models.limits import Budget
 from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
+from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, printable
 from icl_loop.terminal.progress import RunProgress, WorkProgress
 from icl_loop.terminal.results_tables import accuracy_table, stops_table
@@ -193,8 +194,8 @@ def test_progress_shows_the_budget(*, terminal: bool) -> None:
 def test_messages_are_printed_beside_progress(*, terminal: bool) -> None:
     """A message is printed as it is, whether there are bars or plain lines."""
     console, file = console_of(terminal=terminal)
-    with RunProgress(experiment(arms=ARMS), console, Budget()) as progress:
-        progress.say("stopping [once more]")
+    with RunProgress(experiment(arms=ARMS), console, Budget()):
+        print_text("stopping [once more]", console)
     assert "stopping [once more]\n" in file.getvalue()
 
 
@@ -214,12 +215,12 @@ def test_only_long_work_shows_progress(*, terminal: bool, total: int | None) -> 
     """Work that ends before the delay prints nothing; longer work prints how far it is."""
     quick, quick_file = console_of(terminal=terminal)
     with WorkProgress(quick, "baking", "pies", total) as progress:
-        progress.advance()
+        progress.add()
     assert quick_file.getvalue() == ""
 
     long, long_file = console_of(terminal=terminal)
     with WorkProgress(long, "baking", "pies", total, delay_s=0.01) as progress:
-        progress.advance(2)
+        progress.add(2)
         until = time.monotonic() + 10
         while "baking" not in long_file.getvalue() and time.monotonic() < until:
             time.sleep(0.01)

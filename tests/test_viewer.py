@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +27,7 @@ from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.terminal.formatting import RECENT
-from icl_loop.terminal.session_view import Display, SessionView, draw, running_accuracy
+from icl_loop.terminal.session_view import Display, SessionView, draw
 from icl_loop.terminal.viewer import FASTEST, HELP, SLOWEST, Viewer
 from icl_loop.transcripts import End, Header, Transcript
 from terminal_text import HOSTILE, is_plain, shown
@@ -243,13 +242,6 @@ async def test_notes_are_shown_between_turns() -> None:
 # ---- the chart ---------------------------------------------------------------------------
 
 RIGHT = st.lists(st.booleans(), min_size=1, max_size=120)
-
-
-@given(RIGHT)
-def test_running_accuracy_is_the_mean_of_recent_turns(right: list[bool]) -> None:
-    """Running accuracy is the mean of the last `RECENT` turns, or of all while there are fewer."""
-    expected = [np.mean(right[max(0, stop - RECENT) : stop]) for stop in range(1, len(right) + 1)]
-    assert np.allclose(running_accuracy(np.array(right)), expected)
 
 
 def view_of(saved: Transcript, right: Sequence[bool], planned: int) -> SessionView:

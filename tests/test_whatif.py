@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from builders import experiment, play_on, session
+from icl_loop.cli.what_if import what_if_table
 from icl_loop.context import POLICIES, context_policy, from_spans
 from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
@@ -30,7 +31,6 @@ from icl_loop.replay.policy_summary import (
 from icl_loop.replay.verification import verify
 from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.formatting import percent
-from icl_loop.terminal.replay_tables import what_if_table
 from icl_loop.transcripts import SourceIdentity, Transcript
 from terminal_text import HOSTILE, is_plain, shown
 

@@ -18,7 +18,7 @@ from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
 from icl_loop.cli.what_if import what_if
 from icl_loop.core.errors import IclLoopError, InputError
-from icl_loop.terminal.console import DONE, exit_code, print_error
+from icl_loop.terminal.console import BAD_INPUT, DONE, STOPPED_SHORT, print_error
 
 app = typer.Typer(
     help="Test whether a language model learns within one conversation from being told whether its"
@@ -28,20 +28,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    run,
-    plan,
-    replay,
-    branch,
-    rescore,
-    analyze,
-    what_if,
-    plot,
-    report,
-    export,
-    sample,
-    serve,
-):
+_ALL = (run, plan, replay, branch, rescore, analyze, what_if, plot, report, export, sample, serve)
+for command in _ALL:
     app.command()(command)
 
 
@@ -49,7 +37,10 @@ def main() -> NoReturn:
     """Run the command line and exit with 0, 1 or 2."""
     try:
         app()
+    except InputError as error:
+        print_error(f"error: {error}")
+        sys.exit(BAD_INPUT)
     except IclLoopError as error:
-        print_error(f"{'error' if isinstance(error, InputError) else 'stopped'}: {error}")
-        sys.exit(exit_code(error))
+        print_error(f"stopped: {error}")
+        sys.exit(STOPPED_SHORT)
     sys.exit(DONE)

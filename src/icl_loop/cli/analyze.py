@@ -3,7 +3,7 @@
 from itertools import repeat
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from icl_loop.analysis import (
     checkpoints,
@@ -20,12 +20,12 @@ from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
-from icl_loop.cli.baseline import baseline_turns
+from icl_loop.cli.baseline import chart_baseline
 from icl_loop.cli.options import AsJson, Primary, TranscriptsOrExports, pair_of_arms
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment import PriceSettings
 from icl_loop.terminal.console import print_json
-from icl_loop.terminal.results_output import arm_metrics, print_results
+from icl_loop.terminal.results_tables import arm_metrics, print_results
 
 
 def analyze(
@@ -33,7 +33,7 @@ def analyze(
     primary: Primary = None,
     learner: Annotated[
         str | None,
-        typer.Option(
+        Option(
             "--baseline",
             metavar="LEARNER",
             help="Compare with a reference learner, such as reference/nearest, that sees exactly"
@@ -42,27 +42,26 @@ def analyze(
     ] = None,
     price: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="IN,OUT[,CACHED]",
             help="US dollars per million tokens, if not the model's list price.",
         ),
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """Print accuracy, contrasts between arms, tests of null hypotheses, usage, and the verdict."""
-    pair = pair_of_arms(primary)
+    """Print accuracy, contrasts between arms, simpler explanations, usage, and the verdict."""
+    pair, rates = pair_of_arms(primary), _price(price)
     turns = frame(paths)
     baselines: list[ArmBaseline] = []
     if learner is not None:
-        known = baseline_turns(turns, learner, paths)
-        baselines = compare_with_baseline(turns, known, sessions(paths), learner)
-    metrics = arm_metrics(turns, paths)
-    spent = spending(turns, _price(price), paths)
+        found = chart_baseline(turns, learner, paths=paths)
+        if found.turns is None or found.note:
+            raise StoppedShort(found.note)
+        baselines = compare_with_baseline(turns, found.turns, sessions(paths), learner)
     if not json:
-        print_results(turns, pair, metrics, baselines, spent, paths)
+        print_results(turns, paths, pair, baselines, rates)
         return
-    summaries = summarise(turns)
-    asked = checkpoints(probes(paths))
+    summaries, asked = summarise(turns), checkpoints(probes(paths))
     arms = [
         {
             **summary_fields(summary),
@@ -76,7 +75,11 @@ def analyze(
             ],
         }
         for summary, measured, usage, baseline in zip(
-            summaries, metrics, spent, baselines or repeat(None, len(summaries)), strict=True
+            summaries,
+            arm_metrics(turns, paths),
+            spending(turns, rates, paths),
+            baselines or repeat(None, len(summaries)),
+            strict=True,
         )
     ]
     concluded = conclusions_fields(conclude_each(turns, pair, sessions(paths)))

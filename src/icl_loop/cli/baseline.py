@@ -1,7 +1,7 @@
-"""Baselines of saved sessions, with progress, for the commands that show them."""
+"""Baselines of saved sessions, computed with progress."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -10,32 +10,21 @@ from icl_loop.analysis.baseline import LEARNER, BaselineResult, baseline_frame
 from icl_loop.core.errors import RequestRefused
 from icl_loop.terminal.console import err
 from icl_loop.terminal.progress import WorkProgress
-from icl_loop.transcripts import Transcript
 from icl_loop.transcripts.loading import SavedSessions
 
 MAX_TURNS = 20_000
 """Turns up to which charts have a baseline by default."""
 
 
-def baseline_turns(turns: pl.DataFrame, learner: str, paths: Sequence[Path]) -> pl.DataFrame:
-    """Return the baseline of every turn.
-
-    Raises:
-        RequestRefused: The learner cannot read a session.
-    """
-    played = _transcripts(turns, paths)
-    return pl.concat([asyncio.run(baseline_frame(transcript, learner)) for transcript in played])
-
-
 def chart_baseline(
     turns: pl.DataFrame,
     learner: str | None,
     *,
-    wanted: bool,
+    wanted: bool = True,
     paths: Sequence[Path] = (),
     max_turns: int = MAX_TURNS,
 ) -> BaselineResult:
-    """Return the baseline of every turn for a chart, or the reason why there is none.
+    """Return the baseline of every turn, or the reason why there is none.
 
     Args:
         turns: The frame of turns.
@@ -53,26 +42,20 @@ def chart_baseline(
             f"The chart has no baseline because there are {turns.height:,} turns, more than"
             f" {max_turns:,}. To draw it anyway, add --baseline {LEARNER}.",
         )
-    learner = learner or LEARNER
-    frames: list[pl.DataFrame] = []
-    refused: list[str] = []
-    for transcript in _transcripts(turns, paths):
-        try:
-            frames.append(asyncio.run(baseline_frame(transcript, learner)))
-        except RequestRefused as error:
-            refused.append(str(error))
-    sessions = len(frames) + len(refused)
-    note = (
-        f"{len(refused)} of {sessions} sessions have no baseline: {refused[0]}." if refused else ""
-    )
-    return BaselineResult(learner, pl.concat(frames) if frames else None, note)
-
-
-def _transcripts(turns: pl.DataFrame, paths: Sequence[Path]) -> Iterator[Transcript]:
-    """Yield the transcripts that turns come from, and show how many have been worked on."""
-    played = turns["path"].unique(maintain_order=True).to_list()
+    learner, played = learner or LEARNER, turns["path"].unique(maintain_order=True).to_list()
     saved = SavedSessions.at(paths or map(Path, played))
+    frames: list[pl.DataFrame] = []
+    refused: list[RequestRefused] = []
     with WorkProgress(err, "computing the baseline", "sessions", len(played)) as progress:
         for path in played:
-            yield saved.read(path)
-            progress.advance()
+            try:
+                frames.append(asyncio.run(baseline_frame(saved.read(path), learner)))
+            except RequestRefused as error:
+                refused.append(error)
+            progress.add()
+    note = (
+        f"{len(refused)} of {len(played)} sessions have no baseline: {refused[0]}."
+        if refused
+        else ""
+    )
+    return BaselineResult(learner, pl.concat(frames) if frames else None, note)

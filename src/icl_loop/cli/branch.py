@@ -1,14 +1,14 @@
 """`icl-loop branch`: continue saved sessions under other settings."""
 
-from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from icl_loop.cli.options import (
     Concurrency,
     MaxTokens,
     MaxUsd,
+    NewParent,
     Overrides,
     Transcripts,
     relative_to_here,
@@ -22,18 +22,13 @@ from icl_loop.transcripts.files import find
 
 def branch(
     paths: Transcripts,
-    at: Annotated[
-        int, typer.Option("--at", metavar="TURN", min=1, help="Number of turns to keep.")
-    ],
+    at: Annotated[int, Option("--at", metavar="TURN", min=1, help="Number of turns to keep.")],
     overrides: Overrides = None,
-    model: Annotated[str | None, typer.Option(help="Model to continue with.")] = None,
-    arm: Annotated[str | None, typer.Option(help="Name of the arm; generated if omitted.")] = None,
-    out_dir: Annotated[
-        Path | None,
-        typer.Option("--out", help="Parent folder of the new transcripts; default: that of PATHS."),
-    ] = None,
+    model: Annotated[str | None, Option(help="Model to continue with.")] = None,
+    arm: Annotated[str | None, Option(help="Name of the arm; generated if omitted.")] = None,
+    out_dir: NewParent = None,
     turns: Annotated[
-        int | None, typer.Option(min=2, help="Total number of turns of each branch.")
+        int | None, Option(min=2, help="Total number of turns of each branch.")
     ] = None,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     max_usd: MaxUsd = None,
@@ -47,13 +42,8 @@ def branch(
     """
     parents = find(paths)
     experiment = branches(parents, at, overrides or [], model=model, arm=arm, turns=turns)
-    out = out_dir or _parent_folder(parents)
-    play_and_report(Run(experiment, out, concurrency, max_usd=max_usd, max_tokens=max_tokens))
-
-
-def _parent_folder(transcripts: list[Path]) -> Path:
-    """Return the folder that contains the experiment folder of the transcripts."""
-    folders = {path.resolve().parent.parent for path in transcripts}
-    if len(folders) > 1:
+    folders = {path.resolve().parent.parent for path in parents}
+    if out_dir is None and len(folders) > 1:
         raise InputError("the transcripts are in several folders; choose a folder with --out")
-    return relative_to_here(folders.pop())
+    out = out_dir or relative_to_here(folders.pop())
+    play_and_report(Run(experiment, out, concurrency, max_usd=max_usd, max_tokens=max_tokens))

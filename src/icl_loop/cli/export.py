@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from icl_loop.cli.options import Transcripts
 from icl_loop.terminal.console import err, print_text
@@ -14,11 +14,11 @@ from icl_loop.transcripts.files import find
 def export(
     paths: Transcripts,
     to: Annotated[
-        str, typer.Option("--to", metavar="FORMAT", help="parquet, csv, openai-jsonl or inspect.")
+        str, Option("--to", metavar="FORMAT", help="parquet, csv, openai-jsonl or inspect.")
     ],
     place: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "-o",
             "--output",
             help="File to write; for inspect a folder of logs, or a file for a single arm.",
@@ -26,21 +26,19 @@ def export(
     ] = None,
     merge: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--merge",
             help="For openai-jsonl: merge consecutive messages of one role, as the requests did.",
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
+    force: Annotated[bool, Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Export saved sessions as Parquet, CSV, OpenAI chat JSONL or Inspect logs."""
     from icl_loop import export as exports  # noqa: PLC0415  only this command needs the formats
 
     exports.check_format(to)
     with WorkProgress(err, "exporting", "sessions", len(find(paths))) as progress:
-        done = exports.export(
-            paths, to, place, force=force, merge=merge, on_sessions=progress.advance
-        )
+        done = exports.export(paths, to, place, force=force, merge=merge, on_sessions=progress.add)
     for note in done.notes():
         print_text(f"note: {note}", err)
     for written in done.places:

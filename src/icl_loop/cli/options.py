@@ -3,34 +3,35 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from icl_loop.analysis.baseline import LEARNER
 from icl_loop.cli.baseline import MAX_TURNS
 from icl_loop.core.errors import InputError
+from icl_loop.experiment import Experiment, load
 
-Transcripts = Annotated[list[Path], typer.Argument(help="Transcripts, or folders of transcripts.")]
+Transcripts = Annotated[list[Path], Argument(help="Transcripts, or folders of transcripts.")]
 TranscriptsOrExports = Annotated[
-    list[Path],
-    typer.Argument(help="Transcripts, Parquet exports of them, or folders of either."),
+    list[Path], Argument(help="Transcripts, Parquet exports of them, or folders of either.")
 ]
-ExperimentFile = Annotated[Path, typer.Argument(help="TOML file of the experiment.")]
+ExperimentFile = Annotated[Path, Argument(help="TOML file of the experiment.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Override a setting, such as task.encoding=grid; repeatable.",
     ),
 ]
-Streams = Annotated[int | None, typer.Option(help="Sessions per arm.")]
-Turns = Annotated[int | None, typer.Option(help="Turns per session.")]
-OutFolder = Annotated[
-    Path, typer.Option("--out", help="Parent folder; the transcripts go into OUT/NAME.")
+Streams = Annotated[int | None, Option(help="Sessions per arm.")]
+Turns = Annotated[int | None, Option(help="Turns per session.")]
+NewParent = Annotated[
+    Path | None,
+    Option("--out", help="Parent folder of the new transcripts; default: that of PATHS."),
 ]
 MaxUsd = Annotated[
     float | None,
-    typer.Option(
+    Option(
         min=0,
         help="Budget in US dollars for the whole experiment, including sessions already saved."
         " Based on reported tokens, or on local estimates if the endpoint reports none.",
@@ -38,36 +39,39 @@ MaxUsd = Annotated[
 ]
 MaxTokens = Annotated[
     int | None,
-    typer.Option(
+    Option(
         min=1,
         help="Budget in tokens (prompts and replies) for the whole experiment. Built-in models use"
         " no tokens. Tokens that the endpoint does not report are estimated locally (an upper"
         " bound).",
     ),
 ]
-Concurrency = Annotated[int, typer.Option(min=1, help="Sessions to play at the same time.")]
+Concurrency = Annotated[int, Option(min=1, help="Sessions to play at the same time.")]
 Primary = Annotated[
     str | None,
-    typer.Option(metavar="ARM,ARM", help="Arms of the primary contrast, if not the recorded ones."),
+    Option(metavar="ARM,ARM", help="Arms of the primary contrast, if not the recorded ones."),
 ]
 ChartBaseline = Annotated[
     str | None,
-    typer.Option(
+    Option(
         "--baseline",
         metavar="LEARNER",
         help="Reference learner for the baseline, which sees exactly what the model saw. Default:"
         f" {LEARNER} for up to {MAX_TURNS:,} turns, otherwise none.",
     ),
 ]
-NoBaseline = Annotated[bool, typer.Option("--no-baseline", help="Draw no baseline.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+NoBaseline = Annotated[bool, Option("--no-baseline", help="Draw no baseline.")]
+Window = Annotated[int, Option(min=1, help="Turns per window of the chart.")]
+AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
-def all_overrides(overrides: list[str] | None, streams: int | None, turns: int | None) -> list[str]:
-    """Return the overrides of `--set`, `--streams` and `--turns` as `KEY=VALUE`."""
+def load_experiment(
+    file: Path, overrides: list[str] | None, streams: int | None, turns: int | None
+) -> Experiment:
+    """Return the experiment of a file with the overrides of `--set`, `--streams` and `--turns`."""
     short = {"streams": streams, "turns": turns}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    return [*(overrides or []), *given]
+    return load(file, [*(overrides or []), *given])
 
 
 def relative_to_here(path: Path) -> Path:
@@ -88,7 +92,7 @@ def pair_of_arms(text: str | None) -> tuple[str, str] | None:
     """Return the two arms of `--primary`, or None if it was not given."""
     if text is None:
         return None
-    arms = [arm.strip() for arm in text.split(",")]
-    if len(arms) != 2 or not all(arms):
+    first, _, second = (part.strip() for part in text.partition(","))
+    if not first or not second or "," in second:
         raise InputError(f"--primary takes two arms, such as feedback,yoked, not {text!r}")
-    return arms[0], arms[1]
+    return first, second

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from icl_loop import planning
 from icl_loop.cli.options import (
@@ -13,9 +13,8 @@ from icl_loop.cli.options import (
     Overrides,
     Streams,
     Turns,
-    all_overrides,
+    load_experiment,
 )
-from icl_loop.experiment import load
 from icl_loop.runner.run import DEFAULT_CONCURRENCY
 from icl_loop.terminal.console import err, out, print_json
 from icl_loop.terminal.formatting import printable
@@ -28,21 +27,20 @@ def plan(
     overrides: Overrides = None,
     streams: Streams = None,
     turns: Turns = None,
-    latency: Annotated[float, typer.Option(min=0, help="Assumed seconds per request.")] = 1.0,
+    latency: Annotated[float, Option(min=0, help="Assumed seconds per request.")] = 1.0,
     concurrency: Concurrency = DEFAULT_CONCURRENCY,
     reply_tokens: Annotated[
-        int, typer.Option(min=0, help="Assumed tokens per reply, if more than its answer line.")
+        int, Option(min=0, help="Assumed tokens per reply, if more than its answer line.")
     ] = 0,
     advice: Annotated[
-        bool,
-        typer.Option(help="If the design cannot show learning, look for a change that helps."),
+        bool, Option(help="If the design cannot show learning, look for a change that helps.")
     ] = True,
     json: AsJson = False,
 ) -> None:
     """Estimate tokens, cost, time and statistical power, without calling a model."""
-    loaded = load(experiment, all_overrides(overrides, streams, turns))
+    loaded = load_experiment(experiment, overrides, streams, turns)
     with WorkProgress(err, "checking", "sessions", loaded.count()) as progress:
-        loaded.check(progress.advance)
+        loaded.check(progress.add)
     with WorkProgress(err, "planning", "trial turns") as progress:
         planned = asyncio.run(
             planning.plan(
@@ -52,7 +50,7 @@ def plan(
                 reply_tokens=reply_tokens,
                 advised=advice,
                 checked=True,
-                on_turn=progress.advance,
+                on_turn=progress.add,
             )
         )
     if json:

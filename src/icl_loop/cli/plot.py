@@ -4,11 +4,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from icl_loop.analysis import conclude_each, frame, sessions
 from icl_loop.cli.baseline import chart_baseline
-from icl_loop.cli.options import ChartBaseline, NoBaseline, TranscriptsOrExports, check_writable
+from icl_loop.cli.options import (
+    ChartBaseline,
+    NoBaseline,
+    TranscriptsOrExports,
+    Window,
+    check_writable,
+)
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
@@ -29,13 +35,12 @@ class Figure(StrEnum):
 def plot(
     paths: TranscriptsOrExports,
     file: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write: .png, .svg or .html.")
+        Path, Option("-o", "--output", help="File to write: .png, .svg or .html.")
     ] = Path("learning-curve.png"),
-    figure: Annotated[Figure, typer.Option(help="Chart to draw.")] = Figure.CURVES,
-    window: Annotated[int, typer.Option(min=1, help="Turns per window.")] = 20,
+    figure: Annotated[Figure, Option(help="Chart to draw.")] = Figure.CURVES,
+    window: Window = 20,
     compare: Annotated[
-        bool,
-        typer.Option("--compare", help="Draw each run in its own panel, on the same scale."),
+        bool, Option("--compare", help="Draw each run in its own panel, on the same scale.")
     ] = False,
     learner: ChartBaseline = None,
     no_baseline: NoBaseline = False,

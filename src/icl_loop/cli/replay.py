@@ -2,58 +2,68 @@
 
 import sys
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from icl_loop.cli.options import Transcripts
-from icl_loop.core.errors import InputError, nearest
-from icl_loop.terminal.console import out
+from icl_loop.core.errors import InputError, TranscriptError, nearest
+from icl_loop.replay.verification import Finding, examine_all
+from icl_loop.terminal.console import (
+    BAD_INPUT,
+    STOPPED_SHORT,
+    err,
+    out,
+    print_error,
+    print_json,
+    print_text,
+)
+from icl_loop.terminal.progress import WorkProgress
 from icl_loop.terminal.session_view import Display, SessionView
-from icl_loop.terminal.verification_output import verify_all
-from icl_loop.transcripts import read
+from icl_loop.transcripts import read, read_header
 from icl_loop.transcripts.files import find
 
 _SPEED = 2.0
 _LISTED = 12
 """Sessions that an error lists at most."""
+_SHARED = ("data", "donor")
+"""Causes with a message that is often the same for many sessions."""
 
 
 def replay(
     paths: Transcripts,
     session: Annotated[
-        str | None,
-        typer.Option(metavar="ARM-STREAM", help="Session to show, such as label-0."),
+        str | None, Option(metavar="ARM-STREAM", help="Session to show, such as label-0.")
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--verify",
             help="Check that every request, score and feedback follows from the transcript.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="With --verify, print the findings as JSON.")
+        bool, Option("--json", help="With --verify, print the findings as JSON.")
     ] = False,
-    start: Annotated[int, typer.Option("--from", min=0, help="First turn to show.")] = 0,
+    start: Annotated[int, Option("--from", min=0, help="First turn to show.")] = 0,
     speed: Annotated[
         float | None,
-        typer.Option(
+        Option(
             min=0.0625,
             max=64,
             help="Turns per second; 2 on a terminal, otherwise as fast as possible.",
         ),
     ] = None,
-    step: Annotated[bool, typer.Option("--step", help="Start paused.")] = False,
-    errors: Annotated[bool, typer.Option("--errors", help="Show wrong answers only.")] = False,
-    reply: Annotated[bool, typer.Option("--reply", help="Show whole replies.")] = False,
+    step: Annotated[bool, Option("--step", help="Start paused.")] = False,
+    errors: Annotated[bool, Option("--errors", help="Show wrong answers only.")] = False,
+    reply: Annotated[bool, Option("--reply", help="Show whole replies.")] = False,
     window: Annotated[
-        bool, typer.Option("--window", help="Show which past turns each request contained.")
+        bool, Option("--window", help="Show which past turns each request contained.")
     ] = False,
-    text: Annotated[
-        bool, typer.Option("--text", help="Show questions as the model saw them.")
-    ] = False,
+    text: Annotated[bool, Option("--text", help="Show questions as the model saw them.")] = False,
 ) -> None:
     """Watch a saved session turn by turn, or verify that sessions replay.
 
@@ -62,7 +72,7 @@ def replay(
     """
     files = _named(find(paths), session)
     if verify:
-        verify_all(files, as_json=as_json)
+        _verify(files, as_json=as_json)
         return
     if as_json:
         raise InputError("--json needs --verify")
@@ -108,7 +118,7 @@ def _watch(view: SessionView, display: Display, start: int, speed: float, *, pla
     viewer = Viewer(view, display, start, speed, playing=playing)
     left = viewer.run()
     if viewer.return_code:
-        raise typer.Exit(viewer.return_code)
+        raise Exit(viewer.return_code)
     out.print(view.heading())
     out.print(f"left at turn {left}; continue with --from {left}", highlight=False)
 
@@ -123,3 +133,58 @@ def _print(view: SessionView, display: Display, start: int, speed: float) -> Non
             time.sleep(1 / speed if speed else 0)
     if view.turns:
         out.print(view.chart(len(view.turns) - 1, min(out.width, 100), 6))
+
+
+def _verify(files: Sequence[Path], *, as_json: bool) -> None:
+    """Verify transcripts and print the findings.
+
+    Raises:
+        Exit: With code 2 if a file is not a transcript (the others are still verified), or with
+            code 1 if a session does not replay.
+    """
+    errors: dict[Path, str] = {}
+    for path in files:
+        try:
+            read_header(path)
+        except TranscriptError as error:
+            errors[path] = str(error)
+            print_error(f"error: {error}")
+    readable = [path for path in files if path not in errors]
+    with WorkProgress(err, "verifying", "sessions", len(readable)) as progress:
+        findings = examine_all(readable, lambda _: progress.add())
+    if as_json:
+        fields = {finding.path: finding.fields() | {"error": None} for finding in findings}
+        for path, message in errors.items():
+            unread = Finding(path, 0, ended=False).fields()
+            fields[path] = unread | {"replays": False, "error": message}
+        print_json([fields[path] for path in files])
+    else:
+        for finding in findings:
+            print_text(f"{finding.path}: {_result(finding)}")
+    if any(finding.difference for finding in findings):
+        _print_summary(findings)
+    if errors:
+        raise Exit(BAD_INPUT)
+    if any(finding.difference for finding in findings):
+        raise Exit(STOPPED_SHORT)
+
+
+def _result(finding: Finding) -> str:
+    """Return whether a session replays, or its first difference."""
+    difference = finding.difference
+    if difference is None:
+        return f"{finding.turns} turns replay{'' if finding.ended else ' (unfinished)'}"
+    if difference.cause in _SHARED:
+        return f"cannot be replayed: {difference.cause}"
+    return f"{difference.cause}: {difference.message}"
+
+
+def _print_summary(findings: Sequence[Finding]) -> None:
+    """Print each message that sessions share once, and how many sessions do not replay."""
+    different = [finding.difference for finding in findings if finding.difference]
+    shared = Counter((each.cause, each.message) for each in different if each.cause in _SHARED)
+    for (cause, message), count in shared.items():
+        print_error(f"{cause}, {count} session{'s' * (count > 1)}: {message}")
+    causes = Counter(each.cause for each in different)
+    counted = ", ".join(f"{count} {cause}" for cause, count in causes.items())
+    print_error(f"sessions that do not replay: {len(different)} of {len(findings)} ({counted})")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from icl_loop.analysis import frame
 from icl_loop.cli.baseline import chart_baseline
@@ -21,9 +21,7 @@ from icl_loop.terminal.console import print_text, this_command
 
 def report(
     paths: TranscriptsOrExports,
-    file: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path(
-        "report.html"
-    ),
+    file: Annotated[Path, Option("-o", "--output", help="File to write.")] = Path("report.html"),
     primary: Primary = None,
     learner: ChartBaseline = None,
     no_baseline: NoBaseline = False,

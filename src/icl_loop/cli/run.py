@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Exit, Option
 
 from icl_loop.analysis import frame
 from icl_loop.cli.options import (
@@ -17,21 +17,18 @@ from icl_loop.cli.options import (
     ExperimentFile,
     MaxTokens,
     MaxUsd,
-    OutFolder,
     Overrides,
     Streams,
     Turns,
-    all_overrides,
+    load_experiment,
 )
 from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
-from icl_loop.experiment import Experiment, load
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
 from icl_loop.terminal.console import STOPPED_SHORT, err, print_text, this_command
 from icl_loop.terminal.progress import RunProgress, WorkProgress
-from icl_loop.terminal.results_output import arm_metrics, print_results
-from icl_loop.terminal.results_tables import stops_table
+from icl_loop.terminal.results_tables import print_results, stops_table
 
 
 class EngineName(StrEnum):
@@ -43,7 +40,9 @@ class EngineName(StrEnum):
 
 def run(
     experiment: ExperimentFile,
-    out_dir: OutFolder = Path("transcripts"),
+    out_dir: Annotated[
+        Path, Option("--out", help="Parent folder; the transcripts go into OUT/NAME.")
+    ] = Path("transcripts"),
     overrides: Overrides = None,
     streams: Streams = None,
     turns: Turns = None,
@@ -52,24 +51,24 @@ def run(
     max_tokens: MaxTokens = None,
     stop_early: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--stop-early",
             help="Stop once the streams played so far settle the primary contrast (e-value of 20).",
         ),
     ] = False,
     engine: Annotated[
-        EngineName, typer.Option(help="Play in this process or on a Ray cluster.")
+        EngineName, Option(help="Play in this process or on a Ray cluster.")
     ] = EngineName.LOCAL,
     ray_address: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="HOST:PORT",
             help="Ray cluster, or auto for the one on this machine; started if omitted.",
         ),
     ] = None,
     ray_wait: Annotated[
         float | None,
-        typer.Option(
+        Option(
             metavar="SECONDS",
             min=0,
             help=f"How long to wait for a Ray worker; default: {WAIT_S:.0f}.",
@@ -77,10 +76,9 @@ def run(
     ] = None,
 ) -> None:
     """Play an experiment, or resume it: complete sessions are skipped."""
-    loaded = load(experiment, all_overrides(overrides, streams, turns))
     play_and_report(
         Run(
-            loaded,
+            load_experiment(experiment, overrides, streams, turns),
             out_dir,
             concurrency,
             engine=_engine(engine, ray_address, ray_wait),
@@ -89,23 +87,6 @@ def run(
             stop_early=stop_early,
         )
     )
-
-
-def play_and_report(run: Run) -> None:
-    """Check a run and play it with progress, print the results, and exit with 1 if it stopped."""
-    with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
-        run.check(checking.advance)
-    if run.budget.is_limited and not _uses_endpoint(run.experiment):
-        print_text("note: the budget has no effect, because built-in models use no tokens", err)
-    with RunProgress(run.experiment, err, run.budget) as progress:
-        run.on_turn = progress.turn
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            result = runner.run(_play_until_interrupted(run, progress.say))
-    _report(run.folder, result)
-
-
-def _uses_endpoint(experiment: Experiment) -> bool:
-    return not all(settings.model.is_built_in for settings in experiment.arms.values())
 
 
 def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -> Engine:
@@ -122,7 +103,21 @@ def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -
     return local
 
 
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def play_and_report(run: Run) -> None:
+    """Check a run and play it with progress, print the results, and exit with 1 if it stopped."""
+    with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
+        run.check(checking.add)
+    built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
+    if run.budget.is_limited and built_in:
+        print_text("note: the budget has no effect, because built-in models use no tokens", err)
+    with RunProgress(run.experiment, err, run.budget) as progress:
+        run.on_turn = progress.turn
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            result = runner.run(_play_until_interrupted(run))
+    _report(run.folder, result)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     """Return the factory of uvloop's event loops, or None where there is no uvloop."""
     try:
         import uvloop  # noqa: PLC0415  not available on Windows
@@ -131,7 +126,7 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _play_until_interrupted(run: Run, say: Callable[[str], None]) -> RunResult | None:
+async def _play_until_interrupted(run: Run) -> RunResult | None:
     """Play a run; return None if it was interrupted twice.
 
     The first SIGINT or SIGTERM lets the turns in flight finish, the second drops them.
@@ -142,7 +137,7 @@ async def _play_until_interrupted(run: Run, say: Callable[[str], None]) -> RunRe
         if run.stopping:
             task.cancel()
         else:
-            say("stopping after the turns in flight; press Ctrl-C again to drop them")
+            print_text("stopping after the turns in flight; press Ctrl-C again to drop them", err)
             run.stop()
 
     loop = asyncio.get_running_loop()
@@ -157,31 +152,28 @@ async def _play_until_interrupted(run: Run, say: Callable[[str], None]) -> RunRe
 
 def _report(folder: Path, result: RunResult | None) -> None:
     """Print the results of a run; exit with 1 if it stopped short."""
+    if result is None:
+        print_text(f"transcripts: {folder}")
+    else:
+        _print_result(result)
+        print_text(f"transcripts: {folder} ({len(result.paths)} sessions)")
+        if result.complete:
+            print_text(f"next:        icl-loop plot {shlex.quote(str(folder))}")
+            return
+    stopped = result.stopped if result else ()
+    over_budget = any(isinstance(session.reason, BudgetSpent) for session in stopped)
+    how = "with a higher budget" if over_budget else "with"
+    print_text(f"stopped short; saved turns are kept. Resume {how}: {this_command()}", err)
+    raise Exit(STOPPED_SHORT)
+
+
+def _print_result(result: RunResult) -> None:
     with suppress(TranscriptError):  # raised if nothing was answered yet
-        turns = frame(result.paths if result else [])
-        print_results(turns, None, arm_metrics(turns))
-    if result is not None and result.stopped:
+        print_results(frame(result.paths), result.paths)
+    if result.stopped:
         err.print(stops_table(result.stopped))
-    if result is not None and (early := result.early_stop):
+    if early := result.early_stop:
         print_text(
             f"stopped early: after {len(early.differences)} streams, the e-value of"
             f" {early.primary[0]} > {early.primary[1]} is {early.evidence[-1]:.1f} (at least 20)"
         )
-    print_text(saved_in(folder, result))
-    if result is not None and result.complete:
-        print_text(f"next:        icl-loop plot {shlex.quote(str(folder))}")
-        return
-    print_text(f"stopped short; saved turns are kept. {_how_to_resume(result)}", err)
-    raise typer.Exit(STOPPED_SHORT)
-
-
-def saved_in(folder: Path, result: RunResult | None) -> str:
-    """Return a line with the folder of the transcripts, and their number if it is known."""
-    count = f" ({len(result.paths)} sessions)" if result is not None else ""
-    return f"transcripts: {folder}{count}"
-
-
-def _how_to_resume(result: RunResult | None) -> str:
-    stopped = result.stopped if result else ()
-    over_budget = any(isinstance(session.reason, BudgetSpent) for session in stopped)
-    return f"Resume {'with a higher budget' if over_budget else 'with'}: {this_command()}"

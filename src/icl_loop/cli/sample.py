@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option, echo
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image
@@ -15,18 +15,16 @@ from icl_loop.terminal.console import err, print_text
 
 def sample(
     dataset: Annotated[
-        str, typer.Argument(help="digits, mnist:test, folder:DIR, iris, wine, csv:FILE, …")
+        str, Argument(help="digits, mnist:test, folder:DIR, iris, wine, csv:FILE, …")
     ],
-    index: Annotated[int, typer.Option(min=0, help="Index of the sample.")] = 0,
+    index: Annotated[int, Option(min=0, help="Index of the sample.")] = 0,
     encoding_name: Annotated[
         str | None,
-        typer.Option(
-            "--encoding", help=f"One of {', '.join(ENCODINGS)}. Default for pictures: grid."
-        ),
+        Option("--encoding", help=f"One of {', '.join(ENCODINGS)}. Default for pictures: grid."),
     ] = None,
-    size: Annotated[int, typer.Option(min=1, help="Width and height of pictures.")] = 20,
+    size: Annotated[int, Option(min=1, help="Width and height of pictures.")] = 20,
     file: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write instead of printing.")
+        Path | None, Option("-o", "--output", help="File to write instead of printing.")
     ] = None,
 ) -> None:
     """Print a sample as a model sees it."""
@@ -35,20 +33,15 @@ def sample(
     encoding = get_encoding(default if encoding_name is None else encoding_name)
     shown = encoding.encode(prepare_sample(chosen, encoding, size))
     if file is not None:
-        _write(shown, file)
+        try:
+            file.write_bytes(shown.png if isinstance(shown, Image) else shown.encode() + b"\n")
+        except OSError as error:
+            raise InputError(f"{file} cannot be written: {error.strerror}") from None
     elif isinstance(shown, str):
-        typer.echo(shown)
+        echo(shown)
     elif sys.stdout.isatty():
-        typer.echo(f"a PNG of {len(shown.png):,} bytes, {size} x {size} pixels; save it with -o")
+        echo(f"a PNG of {len(shown.png):,} bytes, {size} x {size} pixels; save it with -o")
     else:
-        typer.echo(shown.png, nl=False)
+        echo(shown.png, nl=False)
     if sys.stderr.isatty():
         print_text(f"{chosen.id}, label {chosen.label}", err, "dim")
-
-
-def _write(shown: str | Image, file: Path) -> None:
-    data = shown.png if isinstance(shown, Image) else shown.encode() + b"\n"
-    try:
-        file.write_bytes(data)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror}") from None

@@ -5,35 +5,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from rich.table import Table
+from typer import Option
 
 from icl_loop.analysis.baseline import LEARNER
-from icl_loop.cli.options import AsJson, TranscriptsOrExports, check_writable
+from icl_loop.cli.options import AsJson, TranscriptsOrExports, Window, check_writable
 from icl_loop.context import Policy, context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import err, out, print_json, print_text
+from icl_loop.terminal.formatting import arm_name, percent, table_of
 from icl_loop.terminal.progress import WorkProgress
 from icl_loop.transcripts.loading import SavedSessions
 
 if TYPE_CHECKING:
-    from icl_loop.replay.policy_summary import RequestContents
+    from icl_loop.replay.policy_summary import PolicySummary, RequestContents
 
 
 def what_if(
     paths: TranscriptsOrExports,
     policy: Annotated[
         list[str],
-        typer.Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable."),
+        Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable."),
     ],
     file: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="Also draw a chart: .png, .svg or .html."),
+        Path | None, Option("-o", "--output", help="Also draw a chart: .png, .svg or .html.")
     ] = None,
     learner: Annotated[
-        str,
-        typer.Option("--baseline", metavar="LEARNER", help="Reference learner for the accuracy."),
+        str, Option("--baseline", metavar="LEARNER", help="Reference learner for the accuracy.")
     ] = LEARNER,
-    window: Annotated[int, typer.Option(min=1, help="Turns per window of the chart.")] = 20,
+    window: Window = 20,
     json: AsJson = False,
 ) -> None:
     """Show what other context policies would have sent, without calling a model.
@@ -43,7 +43,6 @@ def what_if(
     """
     from icl_loop import plots  # noqa: PLC0415  the chart library loads slowly
     from icl_loop.replay.policy_summary import policy_summaries, turns_of  # noqa: PLC0415
-    from icl_loop.terminal.replay_tables import what_if_table  # noqa: PLC0415
 
     if file is not None:
         plots.check_format(file)
@@ -71,10 +70,36 @@ async def _all_requests(
 
     found = []
     with WorkProgress(err, "computing requests", "sessions", len(saved.places)) as progress:
-        for path in saved.places:
-            transcript = saved.read(path)
+        for transcript in saved:
             found.append(await request_contents(as_played(transcript), learner, played=True))
             others = [shown_under(transcript, policy) for policy in policies]
             found += [await request_contents(other, learner) for other in others]
-            progress.advance()
+            progress.add()
     return [each for each in found if len(each.tokens)]
+
+
+def what_if_table(rows: Sequence["PolicySummary"], learner: str) -> Table:
+    """Return the table of requests and baseline accuracy under each context policy."""
+    return table_of(
+        "Context policies (same replies and feedback)",
+        rows,
+        {
+            "arm": arm_name(rows),
+            "policy": lambda row: f"* {row.policy}" if row.played else row.policy,
+        },
+        {
+            "turns": lambda row: f"{row.turns:.0f}",
+            "tokens": lambda row: f"{row.tokens:,.0f}",
+            "largest": lambda row: f"{row.largest:,}",
+            "prefix": lambda row: f"{row.prefix_share:.0%}",
+            "shown": lambda row: f"{row.exposure:.1f}",
+            "classes": lambda row: f"{row.classes:.1f}",
+            "told": lambda row: f"{row.told_classes:.1f}",
+            "baseline": lambda row: percent(row.baseline_late),
+        },
+        gap=0,
+        caption="*: as played. turns: until the window is full. tokens: per request. prefix: share that"
+        " a prompt cache could serve. shown: past turns per request. classes, told: classes among"
+        f" them, and classes whose label was told. baseline: late accuracy of {learner} in %, ± half"
+        " the 95% t interval.\n",
+    )

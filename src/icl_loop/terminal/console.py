@@ -7,7 +7,6 @@ import sys
 import typer
 from rich.console import Console
 
-from icl_loop.core.errors import IclLoopError, InputError
 from icl_loop.terminal.formatting import printable
 
 DONE, STOPPED_SHORT, BAD_INPUT = 0, 1, 2
@@ -24,11 +23,6 @@ def _console(*, stderr: bool) -> Console:
 
 out = _console(stderr=False)
 err = _console(stderr=True)
-
-
-def exit_code(error: IclLoopError) -> int:
-    """Return the exit code for an error."""
-    return BAD_INPUT if isinstance(error, InputError) else STOPPED_SHORT
 
 
 def print_text(text: str, console: Console = out, style: str | None = None) -> None:

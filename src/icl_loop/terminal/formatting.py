@@ -1,20 +1,19 @@
-"""Numbers, names and tables formatted for a terminal."""
+"""Numbers, names and tables formatted for people."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import Estimate
+from icl_loop.analysis import Contrast, Estimate
 
 UNKNOWN = "–"
-_NAME_WIDTH = 10
-"""Columns that a narrow table keeps for names."""
 RECENT = 20
 """Turns of a session that its recent accuracy covers."""
+YES_NO = {True: "yes", False: "no", None: UNKNOWN}
 
 
 class _OfArm(Protocol):
@@ -27,7 +26,9 @@ class _OfArm(Protocol):
     def arm(self) -> str: ...
 
 
-_Row = TypeVar("_Row", bound=_OfArm)
+_Row = TypeVar("_Row")
+_Columns = Mapping[str, Callable[[_Row], str]]
+"""Cells by their heading, as functions of the row."""
 
 
 def printable(text: str) -> str:
@@ -40,56 +41,85 @@ def _is_safe(char: str) -> bool:
     return char.isprintable() or char == "\n" or unicodedata.category(char) == "Zs"
 
 
-def new_table(title: str, names: Iterable[str], numbers: Iterable[str]) -> Table:
-    """Return an empty table whose columns are some names, and then numbers."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in names:
-        table.add_column(heading, overflow="fold", min_width=_NAME_WIDTH)
-    for heading in numbers:
-        table.add_column(heading, justify="right", overflow="fold")
-    return table
-
-
-def arm_names(rows: Sequence[_OfArm]) -> list[Text]:
-    """Return the names of the arms, with their experiments if there are several."""
-    several = len({row.experiment for row in rows}) > 1
-    names = (f"{row.experiment} / {row.arm}" if several else row.arm for row in rows)
-    return [Text(printable(name)) for name in names]
-
-
-def arm_table(
-    title: str, rows: Sequence[_Row], columns: Mapping[str, Callable[[_Row], str]]
+def table_of(
+    title: str,
+    rows: Sequence[_Row],
+    names: _Columns[_Row],
+    numbers: _Columns[_Row],
+    *,
+    gap: int = 1,
+    caption: str | None = None,
 ) -> Table:
-    """Return a table with a row per arm, and columns given by a heading and a function of the row."""
-    table = new_table(title, ["arm"], columns)
-    for name, row in zip(arm_names(rows), rows, strict=True):
-        table.add_row(name, *(cell(row) for cell in columns.values()))
+    """Return a table of rows with columns of names and, to their right, columns of numbers.
+
+    Args:
+        title: The title.
+        rows: The values that the cells are made of.
+        names: Columns that keep a width of 10 in a narrow terminal.
+        numbers: Columns aligned to the right.
+        gap: Spaces after each column, besides the one that separates columns.
+        caption: A note below the table.
+    """
+    table = Table(
+        title=title,
+        title_justify="left",
+        caption=caption,
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, gap, 0, 0),
+    )
+    for heading in names:
+        table.add_column(heading, overflow="fold", min_width=10)
+    for heading in numbers:
+        table.add_column(heading, overflow="fold", justify="right")
+    cells = [*names.values(), *numbers.values()]
+    for row in rows:
+        table.add_row(*(Text(printable(cell(row))) for cell in cells))
     return table
+
+
+def arm_name(rows: Sequence[_OfArm]) -> Callable[[_OfArm], str]:
+    """Return a function that names the arm of a row, with its experiment if there are several."""
+    several = len({row.experiment for row in rows}) > 1
+    return lambda row: f"{row.experiment} / {row.arm}" if several else row.arm
+
+
+def number(value: float | None, spec: str) -> str:
+    """Return a number in the given format, or a dash if it is unknown."""
+    return UNKNOWN if value is None else format(value, spec)
 
 
 def whole_percent(share: float | None) -> str:
-    """Return a share in percent, without decimals."""
-    return UNKNOWN if share is None else f"{100 * share:.0f}"
+    """Return a share in percent, without decimals and without the sign."""
+    return number(share, ".0%").removesuffix("%")
 
 
 def percent(estimate: Estimate) -> str:
     """Return a mean and half the width of its interval, in percent."""
-    if estimate.mean is None:
-        return UNKNOWN
-    if estimate.interval is None:
-        return f"{100 * estimate.mean:.1f}"
-    half = (estimate.interval[1] - estimate.interval[0]) / 2
-    return f"{100 * estimate.mean:.1f} ±{100 * half:.1f}"
+    if estimate.mean is None or estimate.interval is None:
+        return number(estimate.mean, ".1%").removesuffix("%")
+    low, high = estimate.interval
+    return f"{100 * estimate.mean:.1f} ±{100 * (high - low) / 2:.1f}"
 
 
-def mean(estimate: Estimate, spec: str) -> str:
-    """Return a mean in the given format."""
-    return UNKNOWN if estimate.mean is None else format(estimate.mean, spec)
+def points(difference: float | None) -> str:
+    """Return a difference in percentage points, with its sign."""
+    return number(difference, "+z.1%").removesuffix("%")
+
+
+def interval_points(contrast: Contrast) -> str:
+    """Return the interval of a contrast in percentage points."""
+    return " to ".join(map(points, contrast.interval)) if contrast.interval else UNKNOWN
+
+
+def p_value(value: float | None) -> str:
+    """Return a p-value with four decimals."""
+    return "<0.0001" if value is not None and value < 1e-4 else number(value, ".4f")
 
 
 def dollars(usd: float | None) -> str:
     """Return an amount of US dollars, without the sign."""
-    return UNKNOWN if usd is None else f"{usd:,.2f}"
+    return number(usd, ",.2f")
 
 
 def duration(seconds: float) -> str:

@@ -1,87 +1,60 @@
 """The tables and sentences of a plan."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from rich.table import Table
-from rich.text import Text
 
-from icl_loop.planning import ArmPlan, CostEstimate, Detectability, Plan
-from icl_loop.terminal.formatting import (
-    UNKNOWN,
-    dollars,
-    duration,
-    new_table,
-    printable,
-    whole_percent,
-)
+from icl_loop.planning import ArmPlan, Detectability, Plan
+from icl_loop.terminal.formatting import dollars, duration, number, table_of, whole_percent
 
 
 def cost_table(plan: Plan) -> Table:
     """Return the table of estimated usage, cost and time, per arm and in total."""
-    table = new_table(
+    total = replace(plan.arms[0], arm="total", cost=plan.cost, seconds=plan.seconds)
+    several = len(plan.arms) > 1
+    table = table_of(
         "Estimated usage, cost and time",
-        ["arm"],
-        ("requests", "tokens in", "cached", "%", "out", "$", "$ cached", "time"),
+        [*plan.arms, total] if several else plan.arms,
+        {"arm": lambda row: row.arm},
+        {
+            "requests": lambda row: f"{row.cost.requests:,}",
+            "tokens in": lambda row: f"{row.cost.prompt:,}",
+            "cached": lambda row: f"{row.cost.cached:,}",
+            "%": lambda row: whole_percent(
+                row.cost.cached / row.cost.prompt if row.cost.prompt else None
+            ),
+            "out": lambda row: f"{row.cost.completion:,}",
+            "$": lambda row: dollars(row.cost.usd),
+            "$ cached": lambda row: dollars(row.cost.usd_cached),
+            "time": lambda row: duration(row.seconds),
+        },
     )
-    for arm in plan.arms:
-        table.add_row(Text(printable(arm.arm)), *_cost_cells(arm.cost), duration(arm.seconds))
-    if len(plan.arms) > 1:
-        table.add_section()
-        table.add_row("total", *_cost_cells(plan.cost), duration(plan.seconds))
+    if several:
+        table.rows[-2].end_section = True
     return table
-
-
-def _cost_cells(cost: CostEstimate) -> Iterator[str]:
-    yield f"{cost.requests:,}"
-    yield f"{cost.prompt:,}"
-    yield f"{cost.cached:,}"
-    yield whole_percent(cost.cached / cost.prompt if cost.prompt else None)
-    yield f"{cost.completion:,}"
-    yield dollars(cost.usd)
-    yield dollars(cost.usd_cached)
 
 
 def context_table(plan: Plan) -> Table:
     """Return the table of context use, and of the accuracy of reference learners on it."""
-    learners = [curve.reference.removeprefix("reference/") for curve in plan.arms[0].curves]
-    table = new_table(
-        "Context and accuracy of reference learners (early → late, in %)",
-        ["arm"],
-        ("tokens per sample", "samples that fit", "shown", "turns", *learners),
-    )
-    for arm in plan.arms:
-        table.add_row(Text(printable(arm.arm)), *_context_cells(arm))
-    return table
+    columns: dict[str, Callable[[ArmPlan], str]] = {
+        "tokens per sample": lambda row: f"{row.context_use.sample_tokens:.0f}",
+        "samples that fit": lambda row: f"{row.context_use.fits:,}",
+        "shown": lambda row: f"{row.context_use.most_shown:,}",
+        "turns": lambda row: f"{row.context_use.turns:,}",
+    }
+    for at, curve in enumerate(plan.arms[0].curves):
+        columns[curve.reference.removeprefix("reference/")] = _early_and_late(at)
+    title = "Context and accuracy of reference learners (early → late, in %)"
+    return table_of(title, plan.arms, {"arm": lambda row: row.arm}, columns)
 
 
-def _context_cells(arm: ArmPlan) -> Iterator[str]:
-    used = arm.context_use
-    yield f"{used.sample_tokens:.0f}"
-    yield f"{used.fits:,}"
-    yield f"{used.most_shown:,}"
-    yield f"{used.turns:,}"
-    for curve in arm.curves:
-        yield f"{whole_percent(curve.early)} → {whole_percent(curve.late)}"
+def _early_and_late(at: int) -> Callable[[ArmPlan], str]:
+    return lambda row: " → ".join(map(whole_percent, (row.curves[at].early, row.curves[at].late)))
 
 
 def plan_sentences(plan: Plan) -> Iterator[str]:
     """Yield the assumptions, the detectable difference, the verdict and the advice."""
-    yield from _assumptions(plan)
-    if plan.detectability is not None:
-        yield from _detectability(plan.detectability)
-    for control in plan.controls:
-        yield (
-            f"{control.first!r} must also beat {control.second!r} to count as learning: the best"
-            f" reference learner's difference is {_points(control.difference)}, detected with"
-            f" {whole_percent(control.reference_power)}% power."
-        )
-    yield plan.verdict
-    if plan.can_show is False:
-        yield from _advice(plan)
-        yield "Reference learners know only the context; a model may know more."
-
-
-def _assumptions(plan: Plan) -> Iterator[str]:
     if plan.tried < plan.streams:
         yield f"Usage is scaled up from {plan.tried} of {plan.streams} streams."
     if not plan.reply_tokens and any(arm.seconds for arm in plan.arms):
@@ -91,6 +64,18 @@ def _assumptions(plan: Plan) -> Iterator[str]:
         )
     for model in dict.fromkeys(arm.model for arm in plan.arms if arm.cost.usd is None):
         yield f"The price of model {model!r} is unknown; set it in a [price] table."
+    if plan.detectability is not None:
+        yield from _detectability(plan.detectability)
+    for control in plan.controls:
+        yield (
+            f"{control.first!r} must also beat {control.second!r} to count as learning: the best"
+            f" reference learner's difference is {_points(control.difference)}, detected with"
+            f" {number(control.reference_power, '.0%')} power."
+        )
+    yield plan.verdict
+    if plan.can_show is False:
+        yield from _advice(plan)
+        yield "Reference learners know only the context; a model may know more."
 
 
 def _detectability(found: Detectability) -> Iterator[str]:
@@ -107,12 +92,8 @@ def _detectability(found: Detectability) -> Iterator[str]:
     if found.effect is not None:
         yield (
             f"The expected effect of {_points(found.effect)} is detected with"
-            f" {whole_percent(found.effect_power)}% power ({test})."
+            f" {number(found.effect_power, '.0%')} power ({test})."
         )
-
-
-def _points(difference: float | None) -> str:
-    return UNKNOWN if difference is None else f"{100 * difference:z.1f} points"
 
 
 def _advice(plan: Plan) -> Iterator[str]:
@@ -123,7 +104,11 @@ def _advice(plan: Plan) -> Iterator[str]:
         yield (
             f"The change that helps most: {advice.change}{also}. The best reference learner's"
             f" difference is then {_points(advice.difference)}, detected with"
-            f" {whole_percent(advice.power)}% power."
+            f" {number(advice.power, '.0%')} power."
         )
     elif plan.advised:
         yield "No single change that was tried would help."
+
+
+def _points(difference: float | None) -> str:
+    return number(difference and 100 * difference, "z.1f") + " points" * (difference is not None)

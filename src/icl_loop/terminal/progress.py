@@ -1,10 +1,8 @@
 """Progress of runs and other long work: live bars on a terminal, plain lines elsewhere."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from threading import Event, Thread
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -20,10 +18,11 @@ from rich.text import Text
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models.limits import Budget
+from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
 
 
-class ProgressDisplay:
+class ProgressDisplay(Progress):
     """Shows live bars on a terminal, and a line every few seconds elsewhere.
 
     With a delay, work that ends before it shows nothing, and the bars vanish at the end.
@@ -32,10 +31,13 @@ class ProgressDisplay:
     INTERVAL_S = 5.0
 
     def __init__(self, console: Console, *columns: ProgressColumn, delay_s: float = 0.0) -> None:
-        self._bars = _BarsAndStatus(
-            self.status,
+        super().__init__(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
             *columns,
             console=console,
+            refresh_per_second=4,
             transient=delay_s > 0,
             disable=not console.is_terminal,
         )
@@ -43,27 +45,25 @@ class ProgressDisplay:
         self._over = Event()
         self._thread = Thread(target=self._report, name="progress", daemon=True)
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Show the progress from now on, or after the delay."""
         if not self._delay_s:
-            self._start()
+            self._show()
         self._thread.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Show the progress for the last time."""
         self._over.set()
         self._thread.join()
-        self._bars.stop()
+        super().stop()
         if not self._delay_s:
             self._print_line()
 
-    def say(self, text: str) -> None:
-        """Print a line of text, above the bars if there are any."""
-        self._bars.console.print(Text(printable(text)), soft_wrap=True)
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """Yield the bars, and the status below them."""
+        yield self.make_tasks_table(self.tasks)
+        if status := self.status():
+            yield Text(status, "dim", no_wrap=True, overflow="ellipsis")
 
     def status(self) -> str:
         """Return a line for below the bars."""
@@ -75,39 +75,17 @@ class ProgressDisplay:
 
     def _report(self) -> None:
         if self._delay_s and not self._over.wait(self._delay_s):
-            self._start()
+            self._show()
         while not self._over.wait(self.INTERVAL_S):
             self._print_line()
 
-    def _start(self) -> None:
-        self._bars.start()
+    def _show(self) -> None:
+        super().start()
         self._print_line()
 
     def _print_line(self) -> None:
-        if self._bars.disable:
-            self.say(self.line())
-
-
-class _BarsAndStatus(Progress):
-    """Bars with a line of text below them."""
-
-    def __init__(
-        self,
-        status: Callable[[], str],
-        *columns: ProgressColumn,
-        console: Console,
-        transient: bool,
-        disable: bool,
-    ) -> None:
-        self._status = status
-        super().__init__(
-            *columns, console=console, refresh_per_second=4, transient=transient, disable=disable
-        )
-
-    def get_renderables(self) -> Iterator[RenderableType]:
-        yield self.make_tasks_table(self.tasks)
-        if status := self._status():
-            yield Text(status, "dim", no_wrap=True, overflow="ellipsis")
+        if self.disable:
+            print_text(self.line(), self.console)
 
 
 class WorkProgress(ProgressDisplay):
@@ -116,18 +94,17 @@ class WorkProgress(ProgressDisplay):
     def __init__(
         self, console: Console, task: str, unit: str, total: int | None = None, delay_s: float = 2.0
     ) -> None:
-        columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
-        super().__init__(console, *columns, TextColumn(unit), delay_s=delay_s)
+        super().__init__(console, TextColumn(unit), delay_s=delay_s)
         self._unit = unit
-        self._bars.add_task(task, total=total)
+        self._task = self.add_task(task, total=total)
 
-    def advance(self, count: int = 1) -> None:
+    def add(self, count: int = 1) -> None:
         """Count some more of the work as done."""
-        self._bars.advance(self._bars.task_ids[0], count)
+        self.advance(self._task, count)
 
     def line(self) -> str:
         """Return how much of the work is done."""
-        [task] = self._bars.tasks
+        [task] = self.tasks
         total = "" if task.total is None else f" of {task.total:,.0f}"
         return f"{task.description}: {task.completed:,.0f}{total} {self._unit}"
 
@@ -136,54 +113,42 @@ class RunProgress(ProgressDisplay):
     """The progress of a run: turns and recent accuracy of each arm, tokens, money, requests."""
 
     def __init__(self, experiment: Experiment, console: Console, budget: Budget) -> None:
-        self._budget = budget
-        super().__init__(
-            console,
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("accuracy {task.fields[accuracy]:>6}"),
-            TimeRemainingColumn(compact=True),
-        )
-        self._recent = {
-            arm: deque[bool](maxlen=RECENT * experiment.streams) for arm in experiment.arms
-        }
-        self._task_ids = {
-            arm: self._bars.add_task(
-                printable(arm), total=experiment.turns * experiment.streams, accuracy=UNKNOWN
+        accuracy = TextColumn("accuracy {task.fields[accuracy]:>6}")
+        self._budget = budget  # the base class asks for the status
+        super().__init__(console, accuracy, TimeRemainingColumn(compact=True))
+        total, recent = experiment.turns * experiment.streams, RECENT * experiment.streams
+        self._arms = {
+            arm: (
+                self.add_task(printable(arm), total=total, accuracy=UNKNOWN),
+                deque[bool](maxlen=recent),
             )
             for arm in experiment.arms
         }
 
     def turn(self, session: Session, turn: Turn) -> None:
         """Count a turn that has been saved."""
-        recent = self._recent[session.arm]
+        task, recent = self._arms[session.arm]
         recent.append(turn.feedback.correct)
-        accuracy = f"{sum(recent) / len(recent):.1%}"
-        self._bars.update(self._task_ids[session.arm], advance=1, accuracy=accuracy)
+        self.update(task, advance=1, accuracy=f"{sum(recent) / len(recent):.1%}")
 
     def status(self) -> str:
         """Return tokens, money, requests in flight and retries; nothing if there were none."""
-        spent, retries = self._budget.spent, self._budget.retries
-        if not (spent.prompt or spent.completion or self._budget.in_flight or retries):
+        spent, retries, in_flight = self._budget.spent, self._budget.retries, self._budget.in_flight
+        if not (spent.prompt or spent.completion or in_flight or retries):
             return ""
-        parts = [
-            f"tokens: {spent.prompt:,} in ({spent.cached:,} cached), {spent.completion:,} out",
-            *([f"${self._budget.usd:.4f}"] if self._budget.usd else []),
-            f"{self._budget.in_flight} requests in flight",
-            f"{retries.total()} retries",
-        ]
+        usd = f"; ${self._budget.usd:.4f}" if self._budget.usd else ""
         most_common = (f", {count} of them: {reason}" for reason, count in retries.most_common(1))
-        return printable("; ".join(parts) + "".join(most_common))
+        return printable(
+            f"tokens: {spent.prompt:,} in ({spent.cached:,} cached), {spent.completion:,} out{usd};"
+            f" {in_flight} requests in flight; {retries.total()} retries{''.join(most_common)}"
+        )
 
     def line(self) -> str:
         """Return turns, time left, the recent accuracy of each arm, and the status."""
-        tasks = self._bars.tasks
-        done = sum(task.completed for task in tasks)
-        total = sum(task.total or 0 for task in tasks)
-        elapsed = max((task.elapsed or 0 for task in tasks), default=0)
+        done = sum(task.completed for task in self.tasks)
+        total = sum(task.total or 0 for task in self.tasks)
+        elapsed = max((task.elapsed or 0 for task in self.tasks), default=0)
         left = f", {duration(elapsed / done * (total - done))} left" if done else ""
-        arms = ", ".join(f"{task.description} {task.fields['accuracy']}" for task in tasks)
-        status = self.status()
+        arms = ", ".join(f"{task.description} {task.fields['accuracy']}" for task in self.tasks)
         line = f"{done:,.0f} of {total:,.0f} turns{left}; recent accuracy: {arms}"
-        return f"{line}; {status}" if status else line
+        return "; ".join(filter(None, [line, self.status()]))

@@ -1,8 +1,9 @@
-"""Tables of results: accuracy, answers, usage, probes, baseline, contrasts."""
+"""The results that are printed after a run and by `analyze`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from pathlib import Path
 
+import polars as pl
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,24 +14,79 @@ from icl_loop.analysis import (
     Checkpoint,
     Conclusion,
     Contrast,
-    Estimate,
+    checkpoints,
+    conclude_each,
+    measure,
+    nearest_pictures,
+    probes,
     sentence,
+    sessions,
+    summarise,
+    warnings,
 )
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.inference import NullQuestion, Secondary
-from icl_loop.analysis.spending import Spending
+from icl_loop.analysis.spending import Spending, spending
+from icl_loop.models.limits import Cost
 from icl_loop.runner.run import StoppedSession
+from icl_loop.terminal.console import out, print_text
 from icl_loop.terminal.formatting import (
     UNKNOWN,
-    arm_names,
-    arm_table,
+    YES_NO,
+    arm_name,
     dollars,
-    mean,
-    new_table,
+    interval_points,
+    number,
+    p_value,
     percent,
+    points,
     printable,
+    table_of,
     whole_percent,
 )
+
+MAX_NEIGHBOUR_TURNS = 50_000
+"""Turns up to which nearest pictures are computed, which takes about 10 s."""
+ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
+"""Answers to the questions about simpler explanations."""
+
+
+def print_results(
+    turns: pl.DataFrame,
+    paths: Sequence[Path],
+    primary: tuple[str, str] | None = None,
+    baselines: Sequence[ArmBaseline] = (),
+    price: Cost | None = None,
+) -> None:
+    """Print all result tables and the verdict.
+
+    Args:
+        turns: The frame of turns.
+        paths: Where `turns` was read from.
+        primary: Arms of the primary contrast, if not the recorded ones.
+        baselines: Every arm compared with its baseline.
+        price: Cost of a request's usage, if not the model's list price.
+    """
+    conclusions, summaries = conclude_each(turns, primary, sessions(paths)), summarise(turns)
+    out.print(accuracy_table(summaries))
+    out.print(_answers_table(arm_metrics(turns, paths)))
+    out.print(_usage_table(spending(turns, price, paths)))
+    if asked := checkpoints(probes(paths)):
+        out.print(_probes_table(asked))
+    if baselines:
+        out.print(_baseline_table(baselines))
+    for warning in warnings(summaries):
+        print_text(f"note: {warning}")
+    for conclusion in conclusions:
+        if len(conclusions) > 1:
+            out.rule(printable(conclusion.experiment), align="left")
+        for part in conclusion_tables(conclusion):
+            out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def arm_metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
+    """Return the metrics of every arm, without nearest pictures if there are too many turns."""
+    return measure(turns, {} if turns.height > MAX_NEIGHBOUR_TURNS else nearest_pictures(paths))
 
 
 def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
@@ -41,95 +97,97 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
     ends: dict[int, int] = {}
     for window in (window for row in summaries for window in row.windows):
         ends[window.first] = max(window.last, ends.get(window.first, 0))
-    headings = [f"{first}-{last}" for first, last in sorted(ends.items())]
-    numbers = ("sessions", "early", "late", "all", *headings, "unparsed")
-    table = new_table("Accuracy in % (± half the 95% t interval over sessions)", ["arm"], numbers)
-    table.padding = (0, 0, 0, 0)
-    for name, row in zip(arm_names(summaries), summaries, strict=True):
-        accuracies = {window.first: percent(window.accuracy) for window in row.windows}
-        table.add_row(
-            name,
-            str(row.sessions),
-            *map(percent, (row.early, row.late, row.accuracy)),
-            *(accuracies.get(first, "") for first in sorted(ends)),
-            str(row.turns - row.outcomes.get("ok", 0)),
-        )
-    return table
+    windows = {f"{first}-{last}": _window(first) for first, last in sorted(ends.items())}
+    return table_of(
+        "Accuracy in % (± half the 95% t interval over sessions)",
+        summaries,
+        {"arm": arm_name(summaries)},
+        {
+            "sessions": lambda row: str(row.sessions),
+            "early": lambda row: percent(row.early),
+            "late": lambda row: percent(row.late),
+            "all": lambda row: percent(row.accuracy),
+            **windows,
+            "unparsed": lambda row: str(row.turns - row.outcomes.get("ok", 0)),
+        },
+        gap=0,
+    )
 
 
-def answers_table(metrics: Sequence[ArmMetrics]) -> Table:
-    """Return the table of metrics of the answers."""
-    return arm_table(
+def _window(first: int) -> Callable[[ArmSummary], str]:
+    return lambda row: "".join(
+        percent(each.accuracy) for each in row.windows if each.first == first
+    )
+
+
+def _answers_table(metrics: Sequence[ArmMetrics]) -> Table:
+    return table_of(
         "Answers (balanced accuracy and shares in %, entropy in bits)",
         metrics,
+        {"arm": arm_name(metrics)},
         {
             "balanced": lambda row: f"{100 * row.balanced_accuracy:.1f}",
-            "entropy, early": lambda row: mean(row.entropy_early, "z.2f"),
-            "entropy, late": lambda row: mean(row.entropy_late, "z.2f"),
+            "entropy, early": lambda row: number(row.entropy_early.mean, "z.2f"),
+            "entropy, late": lambda row: number(row.entropy_late.mean, "z.2f"),
             "most common, late": lambda row: whole_percent(row.top_share_late.mean),
-            "feedback use": lambda row: mean(row.feedback_use, "+z.2f"),
-            "turns shown": lambda row: mean(row.exposure, "z.1f"),
+            "feedback use": lambda row: number(row.feedback_use.mean, "+z.2f"),
+            "turns shown": lambda row: number(row.exposure.mean, "z.1f"),
             "s per reply": lambda row: f"{row.latency_s:.2f}",
         },
     )
 
 
-def usage_table(spent: Sequence[Spending]) -> Table:
-    """Return the table of requests, tokens and cost."""
-    table = arm_table(
+def _usage_table(spent: Sequence[Spending]) -> Table:
+    return table_of(
         "Usage and cost",
         spent,
+        {"arm": arm_name(spent)},
         {
             "requests": lambda row: f"{row.requests:,}",
             "tokens in": lambda row: f"{row.prompt:,}",
             "cached": lambda row: f"{row.cached:,}",
-            "prefix": lambda row: (
-                UNKNOWN if (share := row.prefix_share) is None else f"{share:.1%}"
-            ),
+            "prefix": lambda row: number(row.prefix_share, ".1%"),
             "out": lambda row: f"{row.completion:,}",
             "$": lambda row: dollars(row.usd),
             "$ reported": lambda row: dollars(row.usd_reported),
             "$ prefix": lambda row: dollars(row.usd_prefix),
         },
+        caption="prefix: share of the input that a prompt cache could serve. $: without a cache, with"
+        " the reported cache hits, with all of the prefix cached.\n",
     )
-    table.caption_justify = "left"
-    table.caption = (
-        "prefix: share of the input that a prompt cache could serve. $: without a cache, with the"
-        " reported cache hits, with all of the prefix cached.\n"
+
+
+def _probes_table(asked: Sequence[Checkpoint]) -> Table:
+    accuracy = {(each.experiment, each.arm, each.after_turn): each.accuracy for each in asked}
+
+    def after(place: int) -> Callable[[Checkpoint], str]:
+        def cell(row: Checkpoint) -> str:
+            found = accuracy.get((row.experiment, row.arm, place))
+            return percent(found) if found else UNKNOWN
+
+        return cell
+
+    arms = list({(each.experiment, each.arm): each for each in asked}.values())
+    return table_of(
+        "Probes: accuracy in % on held-out samples, the same at every checkpoint",
+        arms,
+        {"arm": arm_name(arms)},
+        {f"after {place}": after(place) for place in sorted({each.after_turn for each in asked})},
     )
-    return table
 
 
-def probes_table(asked: Iterable[Checkpoint]) -> Table:
-    """Return the table of accuracy on probes: a row per arm, a column per checkpoint."""
-    rows: dict[str, dict[int, Estimate]] = {}
-    for each in asked:
-        rows.setdefault(each.arm, {})[each.after_turn] = each.accuracy
-    places = sorted({after for row in rows.values() for after in row})
-    title = "Probes: accuracy in % on held-out samples, the same at every checkpoint"
-    table = new_table(title, ["arm"], [f"after {after}" for after in places])
-    for arm, row in rows.items():
-        cells = [percent(row[after]) if after in row else UNKNOWN for after in places]
-        table.add_row(Text(printable(arm)), *cells)
-    return table
-
-
-def baseline_table(compared: Sequence[ArmBaseline]) -> Table:
-    """Return the table that compares the arms with their baselines."""
-    learner = printable(compared[0].learner) if compared else ""
-    return arm_table(
-        f"Compared with the baseline ({learner} on the same context)",
+def _baseline_table(compared: Sequence[ArmBaseline]) -> Table:
+    return table_of(
+        f"Compared with the baseline ({printable(compared[0].learner)} on the same context)",
         compared,
+        {"arm": arm_name(compared)},
         {
-            "baseline late, %": lambda row: percent(replace(row.late, interval=None)),
-            "more errors": lambda row: mean(row.excess_regret, "+z.1f"),
-            "efficiency": lambda row: (
-                UNKNOWN if row.learning_efficiency is None else f"{row.learning_efficiency:z.0%}"
-            ),
+            "baseline late, %": lambda row: number(row.late.mean, ".1%").removesuffix("%"),
+            "more errors": lambda row: number(row.excess_regret.mean, "+z.1f"),
+            "efficiency": lambda row: number(row.learning_efficiency, "z.0%"),
             "baseline reaches it after": lambda row: (
-                UNKNOWN
-                if row.equivalent_examples is None
-                else f"{row.equivalent_examples:.0f} turns"
+                number(row.equivalent_examples, ".0f")
+                + " turns" * (row.equivalent_examples is not None)
             ),
         },
     )
@@ -137,15 +195,19 @@ def baseline_table(compared: Sequence[ArmBaseline]) -> Table:
 
 def stops_table(stops: Iterable[StoppedSession]) -> Table:
     """Return the table of the sessions that stopped early, and why."""
-    table = new_table("Stopped sessions", ["session", "reason"], [])
-    for stop in stops:
-        name = f"{stop.session.arm}-{stop.session.stream}"
-        table.add_row(Text(printable(name)), Text(printable(str(stop.reason))))
-    return table
+    return table_of(
+        "Stopped sessions",
+        list(stops),
+        {
+            "session": lambda row: f"{row.session.arm}-{row.session.stream}",
+            "reason": lambda row: str(row.reason),
+        },
+        {},
+    )
 
 
 def conclusion_tables(conclusion: Conclusion) -> Iterator[RenderableType]:
-    """Yield the tables of the contrasts and null questions, the warnings, and the verdict."""
+    """Yield the tables of contrasts and simpler explanations, the warnings, and the verdict."""
     if conclusion.primary is not None:
         yield _contrasts_table("Primary contrast", [Secondary(conclusion.primary, None)])
     if conclusion.secondary:
@@ -158,56 +220,40 @@ def conclusion_tables(conclusion: Conclusion) -> Iterator[RenderableType]:
 
 
 def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
-    columns: dict[str, Callable[[Contrast], str]] = {
-        "streams": lambda contrast: str(contrast.k),
-        "diff.": lambda contrast: _points(contrast.theta),
-        "95% interval": _interval,
-        "t p": lambda contrast: _p(contrast.p_t),
-        "sign-flip p": lambda contrast: _p(contrast.p_sign_flip),
-        "detectable": lambda contrast: _points(contrast.mde).removeprefix("+"),
-        "equal": lambda contrast: {True: "yes", False: "no", None: UNKNOWN}[contrast.equivalent],
+    columns: dict[str, Callable[[Secondary], str]] = {
+        "streams": lambda row: str(row.contrast.k),
+        "diff.": lambda row: points(row.contrast.theta),
+        "95% interval": lambda row: interval_points(row.contrast),
+        "t p": lambda row: p_value(row.contrast.p_t),
+        "sign-flip p": lambda row: p_value(row.contrast.p_sign_flip),
+        "detectable": lambda row: points(row.contrast.mde).removeprefix("+"),
+        "equal": lambda row: YES_NO[row.contrast.equivalent],
     }
-    holm = ["Holm p"] if any(row.p_holm is not None for row in rows) else []
+    if any(row.p_holm is not None for row in rows):
+        columns["Holm p"] = lambda row: p_value(row.p_holm)
     title = f"{title} (difference in late accuracy, in points, over streams)"
-    table = new_table(title, ["arms"], [*columns, *holm])
-    table.padding = (0, 0, 0, 0)
-    for row in rows:
-        cells = [cell(row.contrast) for cell in columns.values()]
-        table.add_row(_pair(row.contrast), *cells, *(_p(row.p_holm) for _ in holm))
-    return table
+    return table_of(title, rows, {"arms": lambda row: _pair(row.contrast)}, columns, gap=0)
 
 
-def _questions_table(questions: Iterable[NullQuestion]) -> Table:
-    answers = {True: "yes", False: "not shown", None: "not tested"}
-    table = new_table(
-        "Null hypotheses", ["question", "answer", "arms"], ("difference", "95% interval", "p")
+def _questions_table(questions: Sequence[NullQuestion]) -> Table:
+    def tested(cell: Callable[[Contrast], str]) -> Callable[[NullQuestion], str]:
+        return lambda asked: cell(asked.contrast) if asked.contrast else ""
+
+    return table_of(
+        "Simpler explanations",
+        questions,
+        {
+            "question": lambda asked: asked.question,
+            "answer": lambda asked: ANSWERS[asked.holds],
+            "arms": tested(_pair),
+        },
+        {
+            "difference": tested(lambda contrast: points(contrast.theta)),
+            "95% interval": tested(interval_points),
+            "p": tested(lambda contrast: p_value(contrast.p)),
+        },
     )
-    for question in questions:
-        contrast = question.contrast
-        cells: Sequence[str | Text] = ()
-        if contrast is not None:
-            numbers = _points(contrast.theta), _interval(contrast), _p(contrast.p)
-            cells = _pair(contrast), *numbers
-        table.add_row(question.question, answers[question.holds], *cells)
-    return table
 
 
-def _pair(contrast: Contrast) -> Text:
-    return Text(printable(" – ".join(contrast.arms)))
-
-
-def _points(value: float | None) -> str:
-    return UNKNOWN if value is None else f"{100 * value:+z.1f}"
-
-
-def _interval(contrast: Contrast) -> str:
-    if contrast.interval is None:
-        return UNKNOWN
-    low, high = contrast.interval
-    return f"{100 * low:+z.1f} to {100 * high:+z.1f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return UNKNOWN
-    return "<0.0001" if value < 1e-4 else f"{value:.4f}"
+def _pair(contrast: Contrast) -> str:
+    return " – ".join(contrast.arms)

@@ -3,15 +3,14 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import indent
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Group
 from rich.text import Text
 
 from icl_loop.context import from_spans
 from icl_loop.core.messages import Image
-from icl_loop.core.records import Turn
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import recorded_question_decoder
 from icl_loop.terminal.formatting import RECENT, printable
@@ -47,19 +46,19 @@ class SessionView:
     """Renders the turns of a saved session; pictures are grey levels if `colour`, else blocks."""
 
     def __init__(self, transcript: Transcript, *, colour: bool) -> None:
-        header = transcript.header
         self.turns = transcript.turns
         self._transcript = transcript
         self._colour = colour
-        self._decode = recorded_question_decoder(header.settings)
-        self._correct = np.array([turn.feedback.correct for turn in self.turns], np.bool_)
-        self._accuracy = running_accuracy(self._correct)
-        self._planned = max(header.turns, len(self.turns))
-        self._chance = 1 / max(1, len(header.labels))
+        self._decode = recorded_question_decoder(transcript.header.settings)
+        self._planned = max(transcript.header.turns, len(self.turns))
 
     def visible(self, display: Display) -> list[int]:
         """Return the indices of the turns to show."""
-        return np.flatnonzero(~self._correct | (not display.errors)).tolist()
+        return [
+            index
+            for index, turn in enumerate(self.turns)
+            if not (display.errors and turn.feedback.correct)
+        ]
 
     def heading(self) -> Text:
         """Return one line that identifies the session."""
@@ -75,22 +74,21 @@ class SessionView:
 
     def turn(self, index: int, display: Display = BRIEF) -> Group:
         """Return all parts of a turn, for printing."""
-        recent = self._correct[max(0, index + 1 - RECENT) : index + 1]
-        shown = _turns(len(from_spans(self.turns[index].kept)))
-        last = index + 1 == len(self.turns)
+        turn, recent = self.turns[index], self._recent(index)
+        window = [Text(f"  window: {self.window(index)}", "dim")] if display.window else []
         return Group(
             *self.notes_and_probes(index, display),
             self.question(index, display),
             self.verdict(index),
-            Text("  reply: ", "dim").append_text(self.reply(index, display, indent="    ")),
-            Text(f"  told: {_one_line(self.turns[index].feedback.told)}", "dim"),
-            *([Text(f"  window: {self.window(index)}", "dim")] if display.window else []),
+            _labelled(Text("  reply: ", "dim"), turn.reply.text, display),
+            Text(f"  told: {_one_line(turn.feedback.told)}", "dim"),
+            *window,
             Text(
-                f"  {shown} shown; {recent.sum()} of the last {len(recent)} right"
-                f" ({recent.mean():.0%})",
+                f"  {_turns(len(from_spans(turn.kept)))} shown; {sum(recent)} of the last"
+                f" {len(recent)} right ({sum(recent) / len(recent):.0%})",
                 "dim",
             ),
-            *(self.notes_and_probes(index + 1, display) if last else ()),
+            *(self.notes_and_probes(index + 1, display) if turn is self.turns[-1] else ()),
         )
 
     def question(self, index: int, display: Display) -> Text:
@@ -109,14 +107,13 @@ class SessionView:
         """Return a line with the answer, the label, and whether they agree."""
         turn = self.turns[index]
         answer = f"none ({turn.outcome})" if turn.answer is None else turn.answer
-        line = printable(f"turn {index}: answered {answer}, label {turn.label}: ")
-        return Text(line).append(
-            *(("right", "green") if turn.feedback.correct else ("wrong", "red"))
-        )
+        line = Text(printable(f"turn {index}: answered {answer}, label {turn.label}: "))
+        return line.append(*(("right", "green") if turn.feedback.correct else ("wrong", "red")))
 
-    def reply(self, index: int, display: Display, indent: str = "") -> Text:
-        """Return the beginning of a reply on one line, or the whole reply, indented."""
-        return _excerpt(self.turns[index].reply.text, display, indent)
+    def reply(self, index: int, display: Display) -> Text:
+        """Return the beginning of a reply on one line, or the whole reply."""
+        text = self.turns[index].reply.text
+        return Text(_all_lines(text)) if display.reply else Text(_one_line(text), "dim")
 
     def told(self, index: int) -> Text:
         """Return the feedback that the model was given."""
@@ -125,20 +122,22 @@ class SessionView:
     def window(self, index: int) -> str:
         """Return which past turns a request contained, and its tokens."""
         turn = self.turns[index]
-        runs = " ".join(
-            f"{first}-{last}" if first < last else f"{first}" for first, last in turn.kept
-        )
-        count = _turns(len(from_spans(turn.kept)))
-        return "; ".join([f"{count}: {runs}" if runs else count, *_tokens(turn)])
+        spans = (f"{first}-{last}" if first < last else f"{first}" for first, last in turn.kept)
+        parts = [": ".join(filter(None, [_turns(len(from_spans(turn.kept))), " ".join(spans)]))]
+        if turn.counted is not None:
+            shared = f"{turn.prefix or 0:,} of them shared with the last request"
+            parts.append(f"{turn.counted:,} tokens, {shared}")
+        if (usage := turn.reply.usage).prompt:
+            parts.append(f"{usage.prompt:,} reported, {usage.cached:,} of them cached")
+        return "; ".join(parts)
 
     def window_strip(self, index: int, width: int) -> Text:
         """Return a line of `width` columns that marks the past turns a request contained."""
-        shown = np.zeros(self._planned, np.bool_)
-        shown[list(from_spans(self.turns[index].kept))] = True
+        shown = set(from_spans(self.turns[index].kept))
         strip = Text(f"{'window':>{_AXIS - 1}} ", "dim")
-        for first, stop in self._columns(width):
-            empty = "▲" if first <= index < stop else "·" if first < index else " "
-            strip.append("█" if shown[first:stop].any() else empty, "yellow")
+        for turns in self._columns(width):
+            empty = "▲" if index in turns else "·" if turns.start < index else " "
+            strip.append(empty if shown.isdisjoint(turns) else "█", "yellow")
         return strip
 
     def notes_and_probes(self, place: int, display: Display) -> Iterator[Text]:
@@ -150,29 +149,33 @@ class SessionView:
         for note in self._transcript.notes:
             if note.after_turn == place:
                 label = Text(f"note after {_turns(place)}: ", "magenta")
-                yield label.append_text(_excerpt(note.text, display, "    "))
+                yield _labelled(label, note.text, display)
 
     def chart(self, last: int, width: int, height: int) -> Text:
         """Return a bar chart of running accuracy up to the turn `last`, with its caption.
 
         A dotted line marks chance. The right edge is the last turn planned.
         """
-        columns = [stop for first, stop in self._columns(width) if first <= last]
-        accuracy = [self._accuracy[min(stop - 1, last)] for stop in columns]
+        shares = [
+            np.mean(self._recent(min(turns.stop - 1, last)))
+            for turns in self._columns(width)
+            if turns.start <= last
+        ]
+        chance = 1 / max(1, len(self._transcript.header.labels))
         top = max(0, height - 2)
-        levels = [max(1, round(8 * (top + 1) * share)) for share in accuracy]
-        chance = min(int(self._chance * (top + 1)), top)
+        dotted = min(int(chance * (top + 1)), top)
+        levels = [max(1, round(8 * (top + 1) * share)) for share in shares]
         chart = Text()
         for row in range(top, -1, -1):
-            label = {top: "100%", 0: "0%", chance: "chance"}.get(row, "")
-            marks = ("┈" if row == chance else " ") + "▁▂▃▄▅▆▇█"
+            label = {top: "100%", 0: "0%", dotted: "chance"}.get(row, "")
+            marks = ("┈" if row == dotted else " ") + "▁▂▃▄▅▆▇█"
             bars = "".join(marks[min(max(level - 8 * row, 0), 8)] for level in levels)
             chart.append(f"{label:>{_AXIS - 1}} ", "dim")
             chart.append(f"{bars:{marks[0]}<{max(1, width - _AXIS)}}\n", "cyan")
         chart.highlight_regex("┈+", "dim")
-        share, caption = self._accuracy[last], f"accuracy in the last {RECENT} turns"
         return chart.append(
-            f"{'':{_AXIS}}{caption}: {share:.0%} after turn {last}; chance {self._chance:.0%}",
+            f"{'':{_AXIS}}accuracy in the last {RECENT} turns: {np.mean(self._recent(last)):.0%} after"
+            f" turn {last}; chance {chance:.0%}",
             "dim",
         )
 
@@ -184,15 +187,19 @@ class SessionView:
 
     def turn_at(self, column: int, width: int) -> int | None:
         """Return the turn at a column of the chart or the window strip, if there is one."""
-        columns = dict(enumerate(self._columns(width), _AXIS))
-        first, _ = columns.get(column, (len(self.turns), 0))
-        return first if first < len(self.turns) else None
+        turns = dict(enumerate(self._columns(width), _AXIS)).get(column)
+        return turns.start if turns and turns.start < len(self.turns) else None
 
-    def _columns(self, width: int) -> list[tuple[int, int]]:
-        """Return the first turn, and the end, of the turns that each column stands for."""
+    def _columns(self, width: int) -> list[range]:
+        """Return the turns that each column stands for."""
         count = max(1, width - _AXIS)
         edges = [column * self._planned // count for column in range(count + 1)]
-        return [(first, max(first + 1, stop)) for first, stop in itertools.pairwise(edges)]
+        return [range(first, max(first + 1, stop)) for first, stop in itertools.pairwise(edges)]
+
+    def _recent(self, index: int) -> list[bool]:
+        """Return whether each of the last `RECENT` turns up to this one was right."""
+        turns = self.turns[max(0, index + 1 - RECENT) : index + 1]
+        return [turn.feedback.correct for turn in turns]
 
 
 def draw(pixels: Pixels, *, colour: bool) -> Text:
@@ -201,48 +208,32 @@ def draw(pixels: Pixels, *, colour: bool) -> Text:
     Without colour, a pixel is lit if its brightness is at least 0.5.
     """
     padded = np.vstack([pixels, np.zeros((len(pixels) % 2, pixels.shape[1]), np.float32)])
-    return Text("\n").join(
-        _blocks(upper.tolist(), lower.tolist(), colour=colour)
-        for upper, lower in zip(padded[::2], padded[1::2], strict=True)
-    )
+    lines = []
+    for pair in zip(padded[::2].tolist(), padded[1::2].tolist(), strict=True):
+        line = Text()
+        for upper, lower in zip(*pair, strict=True):
+            if colour:
+                line.append("▀", f"{_grey(upper)} on {_grey(lower)}")
+            else:
+                line.append(" ▀▄█"[(upper >= 0.5) + 2 * (lower >= 0.5)])
+        lines.append(line)
+    return Text("\n").join(lines)
 
 
-def _blocks(upper: list[float], lower: list[float], *, colour: bool) -> Text:
-    pairs = list(zip(upper, lower, strict=True))
-    if not colour:
-        return Text("".join(" ▀▄█"[(top >= 0.5) + 2 * (bottom >= 0.5)] for top, bottom in pairs))
-    line = Text()
-    for pair in pairs:
-        line.append("▀", " on ".join(f"rgb({g},{g},{g})" for g in (round(255 * v) for v in pair)))
-    return line
-
-
-def running_accuracy(correct: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the share of right answers in the last `RECENT` turns, after each turn."""
-    sums = np.concatenate([[0], np.cumsum(correct)])
-    stops = np.arange(1, len(correct) + 1)
-    starts = np.maximum(0, stops - RECENT)
-    return np.asarray((sums[stops] - sums[starts]) / (stops - starts), np.float64)
-
-
-def _tokens(turn: Turn) -> Iterator[str]:
-    usage = turn.reply.usage
-    if turn.counted is not None:
-        yield f"{turn.counted:,} tokens, {turn.prefix or 0:,} of them shared with the last request"
-    if usage.prompt:
-        yield f"{usage.prompt:,} reported, {usage.cached:,} of them cached"
+def _grey(brightness: float) -> str:
+    level = round(255 * brightness)
+    return f"rgb({level},{level},{level})"
 
 
 def _turns(count: int) -> str:
     return f"{count} turn" if count == 1 else f"{count} turns"
 
 
-def _excerpt(text: str, display: Display, indent: str) -> Text:
-    """Return the beginning of a text on one line, or all its lines, each indented."""
-    if not display.reply:
-        return Text(_one_line(text), "dim")
-    lines = _all_lines(text).split("\n")
-    return Text("\n".join(f"{indent}{line}" for line in (["", *lines] if indent else lines)))
+def _labelled(label: Text, text: str, display: Display) -> Text:
+    """Return a label followed by the beginning of a text, or with all its lines below."""
+    if display.reply:
+        return label.append("\n" + indent(_all_lines(text), "    "))
+    return label.append(_one_line(text), "dim")
 
 
 def _all_lines(text: str) -> str:

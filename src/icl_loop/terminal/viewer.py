@@ -146,20 +146,6 @@ class Viewer(App[int]):
         self.query_one("#body").scroll_home(animate=False)
         self._draw(message)
 
-    def _go_to_number(self, number: int) -> None:
-        last = len(self._session.turns) - 1
-        self._go_to(min(number, last))
-        if self.index != number:
-            self._draw(f"turn {number} {'is not an error' if number <= last else 'does not exist'}")
-
-    def _go_to_text(self, text: str) -> None:
-        """Go to the next turn whose reply, label or answer contains a text."""
-        self._sought = text
-        visible = self._session.visible(self.shown)
-        found = [at for at in visible if self._session.contains(at, text)]
-        later = [at for at in found if at > self.index]
-        self._go_to((later or found or [self.index])[0], "" if found else f"{text!r} not found")
-
     def _action_step(self, by: int) -> None:
         self.playing = False
         self._step(by)
@@ -214,9 +200,19 @@ class Viewer(App[int]):
     def _go_to_input(self, event: Input.Submitted) -> None:
         self._action_cancel()
         if event.value and event.input.restrict:
-            self._go_to_number(int(event.value))
+            number, last = int(event.value), len(self._session.turns) - 1
+            self._go_to(min(number, last))
+            if self.index != number:
+                self._draw(
+                    f"turn {number} {'is not an error' if number <= last else 'does not exist'}"
+                )
         elif event.value:
-            self._go_to_text(event.value)
+            self._sought = event.value
+            visible = self._session.visible(self.shown)
+            found = [at for at in visible if self._session.contains(at, self._sought)]
+            later = [at for at in found if at > self.index]
+            message = "" if found else f"{self._sought!r} not found"
+            self._go_to((later or found or [self.index])[0], message)
 
     @on(Click, "#chart, #window")
     def _go_to_column(self, click: Click) -> None:
@@ -226,8 +222,16 @@ class Viewer(App[int]):
 
     def _draw(self, message: str = "") -> None:
         session, at, shown = self._session, self.index, self.shown
-        places = (at, at + 1) if at + 1 == len(session.turns) else (at,)
+        last = len(session.turns) - 1
+        places = (at, at + 1) if at == last else (at,)
         notes = [note for place in places for note in session.notes_and_probes(place, shown)]
+        status = [
+            message,
+            f"turn {at} of 0 to {last}",
+            "end" * (at == last),
+            f"▶ {self.speed:g} turns/s" if self.playing else "paused",
+            "errors only" * shown.errors,
+        ]
         panes = {
             "question": session.question(at, shown),
             "verdict": session.verdict(at),
@@ -235,15 +239,9 @@ class Viewer(App[int]):
             "told": session.told(at),
             "notes": Text("\n").join(notes),
             "details": Text(session.window(at)),
-            "status": Text(printable(self._status(message))),
+            "status": Text(printable(" | ".join(filter(None, status)))),
         }
         for name, content in panes.items():
             self.query_one(f"#{name}", Static).update(content)
         self.query_one("#details").display = shown.window
         self.query(Drawing).refresh()
-
-    def _status(self, message: str) -> str:
-        last = len(self._session.turns) - 1
-        pace = f"▶ {self.speed:g} turns/s" if self.playing else "paused"
-        parts = [message, f"turn {self.index} of 0 to {last}", "end" * (self.index == last), pace]
-        return " | ".join(filter(None, [*parts, "errors only" * self.shown.errors]))
