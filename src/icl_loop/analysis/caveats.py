@@ -7,9 +7,9 @@ import polars as pl
 from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
 
-TOLD_APART = 0.2
+LENGTH_TOLERANCE = 0.2
 """Feedback lengths that differ by more than this share of the longer one are reported."""
-_TOO_SHORT = 5
+_SHORTEST_ORDER = 5
 """Shorter sample orders may coincide by chance."""
 
 
@@ -24,13 +24,13 @@ def caveats(
         named: The contrast requested by the user, or None if the recorded one was used.
         contrast: The resulting contrast, if any.
     """
-    yield from _recurring_orders(turns)
+    yield from _repeated_orders(turns)
     yield from _missing_streams(turns)
     yield from (
         f"arm {arm!r} received feedback from a mismatched donor: {what}"
         for arm, what in roles.mismatches.items()
     )
-    yield from _naming(turns, roles, named)
+    yield from _choice_of_primary(turns, roles, named)
     if len(roles.planned) > 1:
         value = "" if contrast is None else f" (e-value {contrast.e_value:.1f})"
         yield (
@@ -42,11 +42,11 @@ def caveats(
         yield from _of_contrast(turns, roles, contrast)
 
 
-def _recurring_orders(turns: pl.DataFrame) -> Iterator[str]:
+def _repeated_orders(turns: pl.DataFrame) -> Iterator[str]:
     """Yield arms in which two sessions share the same samples in the same order."""
     orders = turns.group_by("arm", "path", maintain_order=True).agg("sample")
     shortest = pl.col("sample").list.len().min().over("arm")
-    heads = orders.filter(shortest >= _TOO_SHORT).with_columns(
+    heads = orders.filter(shortest >= _SHORTEST_ORDER).with_columns(
         head=pl.col("sample").list.head(shortest).list.join("\n")
     )
     counts = heads.group_by("arm", maintain_order=True).agg(
@@ -68,7 +68,7 @@ def _missing_streams(turns: pl.DataFrame) -> Iterator[str]:
             yield f"arm {arm!r} has {streams} of {most} streams"
 
 
-def _naming(turns: pl.DataFrame, roles: Roles, named: Pair | None) -> Iterator[str]:
+def _choice_of_primary(turns: pl.DataFrame, roles: Roles, named: Pair | None) -> Iterator[str]:
     """Yield caveats about when and how the primary contrast was chosen."""
     if roles.contradictory:
         yield "the sessions recorded different primary contrasts; the first one is used"
@@ -105,13 +105,13 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
             "the difference is the same in every stream: its interval has zero width and says nothing"
             " about other streams"
         )
-    yield from _other_samples(pair, contrast)
+    yield from _different_samples(pair, contrast)
     if not any(map(roles.is_stateless, contrast.arms)):  # a stateless arm never sees its feedback
-        yield from _told_apart(pair, contrast)
-    yield from _uncontrolled(roles, contrast)
+        yield from _feedback_lengths(pair, contrast)
+    yield from _missing_controls(roles, contrast)
 
 
-def _other_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
+def _different_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
     sample = pl.col("sample").cast(pl.Categorical).to_physical()  # faster to compare than strings
     shown = pair.group_by("stream", "turn").agg(different=sample.min() != sample.max())
     others = shown.filter("different")["stream"].n_unique()
@@ -120,17 +120,17 @@ def _other_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
         yield f"{first!r} and {second!r} were shown different samples in {others} streams"
 
 
-def _told_apart(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
+def _feedback_lengths(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
     means = dict(pair.group_by("arm").agg(pl.col("told_length").mean()).iter_rows())
     first, second = (means[arm] for arm in contrast.arms)
-    if None not in (first, second) and abs(first - second) > TOLD_APART * max(first, second):
+    if None not in (first, second) and abs(first - second) > LENGTH_TOLERANCE * max(first, second):
         yield (
             f"feedback averages {first:.1f} characters a turn in {contrast.arms[0]!r} and"
             f" {second:.1f} in {contrast.arms[1]!r}: the difference may be due to its length"
         )
 
 
-def _uncontrolled(roles: Roles, contrast: Contrast) -> Iterator[str]:
+def _missing_controls(roles: Roles, contrast: Contrast) -> Iterator[str]:
     """Yield the controls that a claim of learning needs but that were not played."""
     first, second = contrast.arms
     if first not in roles.arms or roles.arms[first].is_control:

@@ -144,7 +144,7 @@ def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.Data
         Columns `experiment`, `arm`, `path`, `feedback_use`; null if no past turn was right, or none
         was wrong.
     """
-    pointed = turns.with_columns(past=_past(turns, nearest)).drop_nulls("past")
+    pointed = turns.with_columns(past=_past_turns(turns, nearest)).drop_nulls("past")
     past = turns.select(
         "path", past="turn", past_answer="answer", past_correct="correct"
     ).drop_nulls("past_answer")
@@ -158,7 +158,7 @@ def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.Data
     return every.join(use, on="path", how="left", maintain_order="left")
 
 
-def _past(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
+def _past_turns(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
     if nearest is None:
         return pl.when(pl.col("exposure") > 0).then(pl.col("turn") - 1)
     if not nearest:

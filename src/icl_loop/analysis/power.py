@@ -39,11 +39,11 @@ def is_significant(differences: NDArray[np.float64]) -> NDArray[np.bool_]:
     Args:
         differences: One difference per stream, shape (studies, streams), at least two streams.
     """
-    test = _flipped if differences.shape[1] <= MOST_FOR_SIGN_FLIP else _student
+    test = _sign_flip_p if differences.shape[1] <= MOST_FOR_SIGN_FLIP else _t_test_p
     return test(differences) < ALPHA
 
 
-def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sign_flip_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the share of sign patterns whose sum is at least as far from 0 as the observed one.
 
     A pattern and its negation are equally far, so half of the patterns suffice.
@@ -55,7 +55,7 @@ def _flipped(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     return shares
 
 
-def _student(differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def _t_test_p(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     streams = differences.shape[1]
     error = differences.std(axis=1, ddof=1) / np.sqrt(streams)
     mean = np.abs(differences.mean(axis=1))

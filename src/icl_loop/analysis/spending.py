@@ -85,8 +85,8 @@ def spending(
     known = sessions(named)
     models = dict(known.select("path", "model_settings").iter_rows())
     since = known.select("path", "first_own_turn")
-    own = _bought(turns.select("path", "turn", *_COLUMNS[1:]), "turn", since)
-    beside = _bought(side_requests(named), "after_turn", since)
+    own = _own_requests(turns.select("path", "turn", *_COLUMNS[1:]), "turn", since)
+    beside = _own_requests(side_requests(named), "after_turn", since)
     return [
         _spending(
             str(experiment),
@@ -100,7 +100,7 @@ def spending(
     ]
 
 
-def _bought(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
+def _own_requests(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
     """Return the requests that the sessions made themselves."""
     known = asked.join(since, on="path", maintain_order="left")
     return known.filter(pl.col(turn) >= pl.col("first_own_turn")).select(_COLUMNS)
@@ -137,7 +137,7 @@ def _spending(
     )
 
 
-_MANY = 10_000
+_COMPLETION_TOKENS = 10_000
 """Completion tokens in a price query; large, so that rounding does not matter."""
 
 
@@ -157,7 +157,7 @@ class _Rates:
         return cls(
             fresh=fresh / size,
             cached=cost(Usage(size, size)) / size,
-            reply=(cost(Usage(size, 0, _MANY)) - fresh) / _MANY,
+            reply=(cost(Usage(size, 0, _COMPLETION_TOKENS)) - fresh) / _COMPLETION_TOKENS,
         )
 
     def usd(self, prompt: int, cached: int, completion: int) -> float:

@@ -25,20 +25,20 @@ def _learned(conclusion: Conclusion, contrast: Contrast) -> str:
         for each in conclusion.needed
     )
     stopped = f"; the run stopped at {_e(contrast)}" if conclusion.stopped_early else ""
-    return f"Learned: {contrast.arms[0]!r} is {_measured(contrast)}{besides}{stopped}."
+    return f"Learned: {contrast.arms[0]!r} is {_effect(contrast)}{besides}{stopped}."
 
 
 def _equivalent(_: Conclusion, contrast: Contrast) -> str:
     return (
-        f"Equivalent: {contrast.arms[0]!r} is {_measured(contrast)}, and the difference is shown"
+        f"Equivalent: {contrast.arms[0]!r} is {_effect(contrast)}, and the difference is shown"
         f" to be smaller than {_number(contrast.margin)}."
     )
 
 
 def _no_evidence(conclusion: Conclusion, contrast: Contrast) -> str:
-    measured = f"No evidence of learning: {contrast.arms[0]!r} is {_measured(contrast)}"
+    measured = f"No evidence of learning: {contrast.arms[0]!r} is {_effect(contrast)}"
     if contrast.shown(stopped_early=conclusion.stopped_early):
-        return f"{measured}, but {_missing(conclusion) or _UNCONTROLLED}."
+        return f"{measured}, but {_failed_controls(conclusion) or _UNCONTROLLED}."
     if contrast.above:
         return f"{measured}, but with {_e(contrast)}, and a run that stopped early needs {STOP_AT:.0f}."
     if contrast.significant:
@@ -52,7 +52,7 @@ _UNCONTROLLED = (
 )
 
 
-def _missing(conclusion: Conclusion) -> str:
+def _failed_controls(conclusion: Conclusion) -> str:
     early = conclusion.stopped_early
     lacking = (each for each in conclusion.needed if not each.shown(stopped_early=early))
     return " and ".join(
@@ -86,7 +86,7 @@ def _descriptive(_: Conclusion, contrast: Contrast) -> str:
     )
 
 
-def _measured(contrast: Contrast) -> str:
+def _effect(contrast: Contrast) -> str:
     """Return effect, interval, p-value and number of streams."""
     low, high = contrast.interval or (None, None)
     return (

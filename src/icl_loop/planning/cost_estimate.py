@@ -91,7 +91,7 @@ def duration_s(
     }
     usages = [usage for trials in asked.values() for trial in trials for usage in trial.usages]
     scale = experiment.streams / max(map(len, played.values()))
-    return max(makespan(jobs, concurrency), scale * _paced(experiment.limits, usages))
+    return max(makespan(jobs, concurrency), scale * _rate_limited_s(experiment.limits, usages))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,8 @@ class Job:
     after: Place | None = None
 
 
-def makespan(jobs: Mapping[Place, Job], places: int) -> float:
-    """Return the time at which the last job ends, with `places` jobs at once, started in order."""
+def makespan(jobs: Mapping[Place, Job], slots: int) -> float:
+    """Return the time at which the last job ends, with `slots` jobs at once, started in order."""
     waiting: defaultdict[Place, list[Place]] = defaultdict(list)
     ready: deque[Place] = deque()
     for name, job in jobs.items():
@@ -114,7 +114,7 @@ def makespan(jobs: Mapping[Place, Job], places: int) -> float:
     running: list[tuple[float, Place]] = []
     now = 0.0
     while ready or running:
-        while ready and len(running) < places:
+        while ready and len(running) < slots:
             name = ready.popleft()
             heapq.heappush(running, (now + jobs[name].length, name))
         now, ended = heapq.heappop(running)
@@ -122,7 +122,7 @@ def makespan(jobs: Mapping[Place, Job], places: int) -> float:
     return now
 
 
-def _paced(limits: LimitSettings, usages: Sequence[Usage]) -> float:
+def _rate_limited_s(limits: LimitSettings, usages: Sequence[Usage]) -> float:
     """Return the minimum duration of these requests in seconds under the rate limits."""
     minutes = [0.0]
     if limits.requests_per_minute is not None:

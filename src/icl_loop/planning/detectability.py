@@ -148,7 +148,7 @@ async def detectability(
     for name in learners:
         first, second = [await trials.of(experiment, arm, streams, name) for arm in arms]
         if not any(isnan(trial.late) for trial in (*first, *second)):
-            shown.append(_difference(name, first, second))
+            shown.append(_reference_difference(name, first, second))
     best = max(shown, key=lambda each: each.difference, default=None)
     if best is None:
         return None
@@ -174,16 +174,18 @@ async def detectability(
     )
 
 
-def _difference(name: str, first: Sequence[Trial], second: Sequence[Trial]) -> _ReferenceDifference:
+def _reference_difference(
+    name: str, first: Sequence[Trial], second: Sequence[Trial]
+) -> _ReferenceDifference:
     one, other = (fmean(trial.late for trial in side) for side in (first, second))
     turns = first[0].planned - first[0].planned // 2
-    binomial = deviation_of_difference(_inside(one, turns), _inside(other, turns), turns)
+    binomial = deviation_of_difference(_clipped(one, turns), _clipped(other, turns), turns)
     differences = [a.late - b.late for a, b in zip(first, second, strict=True)]
     spread = stdev(differences) if len(differences) > 1 else 0.0
     return _ReferenceDifference(name, one, other, max(binomial, spread))
 
 
-def _inside(accuracy: float, turns: int) -> float:
+def _clipped(accuracy: float, turns: int) -> float:
     """Return an accuracy clipped away from 0 and 1 by half a turn."""
     return min(max(accuracy, 0.5 / turns), 1 - 0.5 / turns)
 

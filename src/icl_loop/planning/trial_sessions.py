@@ -71,7 +71,7 @@ class Trials:
     def __init__(self, reply_tokens: int = 0, on_turn: Callable[[], None] = lambda: None) -> None:
         """Pad replies to `reply_tokens` tokens; call `on_turn` after every turn."""
         self._reply_tokens, self._on_turn = reply_tokens, on_turn
-        self._known: dict[tuple[object, ...], Trial] = {}
+        self._cache: dict[tuple[object, ...], Trial] = {}
         self._models: dict[str, ChatModel] = {}
 
     async def of(
@@ -91,7 +91,7 @@ class Trials:
     async def _trial(
         self, experiment: Experiment, arm: str, stream: int, name: str, *, counted: bool
     ) -> Trial:
-        settings = _recast(experiment.arms[arm], name)
+        settings = _with_built_in_model(experiment.arms[arm], name)
         session = session_of(experiment, arm, stream, settings)
         place = experiment.donor_of(session)
         if place is not None:
@@ -99,9 +99,9 @@ class Trials:
             identity = DonorIdentity(arm=place[0], stream=place[1], id="trial", told_sha256="")
             session = replace(session, donor=Donor(identity, told))
         key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
-        known = self._known.get(key)
+        known = self._cache.get(key)
         if known is None or (counted and not known.usages):
-            known = self._known[key] = await self._played(session, counted=counted)
+            known = self._cache[key] = await self._played(session, counted=counted)
         return known
 
     async def _played(self, session: Session, *, counted: bool) -> Trial:
@@ -162,7 +162,7 @@ def session_of(experiment: Experiment, arm: str, stream: int, settings: Settings
     return Session(experiment.name, arm, stream, experiment.turns, experiment.seed, settings)
 
 
-def _recast(settings: Settings, name: str) -> Settings:
+def _with_built_in_model(settings: Settings, name: str) -> Settings:
     """Return the settings with the built-in model `name` and the same context window."""
     model = settings.model
     built_in = ModelSettings(
