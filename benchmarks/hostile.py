@@ -22,7 +22,8 @@ from pathlib import Path
 from icl_loop import Experiment, Run, parse
 from icl_loop.models import open_model
 from icl_loop.server import FAULTS, RequestLog, ServerSettings, build_app, serving
-from icl_loop.transcripts import TIME_FIELDS, read
+from icl_loop.transcripts import read
+from icl_loop.transcripts.comparison import TIME_FIELDS
 
 RATE = 0.25
 MIXED = {"429": 0.1, "500": 0.05, "reset": 0.05, "garbage": 0.03, "empty": 0.02}

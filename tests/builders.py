@@ -10,7 +10,7 @@ from icl_loop.core.records import Event, Turn
 from icl_loop.experiment import Experiment, Session, parse
 from icl_loop.loop import play, play_events
 from icl_loop.models import ChatModel
-from icl_loop.transcripts import TIME_FIELDS
+from icl_loop.transcripts.comparison import TIME_FIELDS
 
 
 def experiment(**changes: Any) -> Experiment:  # noqa: ANN401  any setting of an experiment file

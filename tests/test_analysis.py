@@ -35,8 +35,10 @@ from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import DatasetIdentity, End, EndStatus, Header, line_fields, read
+from icl_loop.transcripts import End, Header, read
 from icl_loop.transcripts.files import find
+from icl_loop.transcripts.header import DatasetIdentity
+from icl_loop.transcripts.schema import EndStatus, line_fields
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),

@@ -22,8 +22,10 @@ from icl_loop.models import ChatModel
 from icl_loop.replay.branching import branches
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run, RunResult
-from icl_loop.transcripts import begin, read, read_header, shared_lines, whole_lines
+from icl_loop.transcripts import read, read_header
 from icl_loop.transcripts.checksum import without_checksum
+from icl_loop.transcripts.reader import shared_lines, whole_lines
+from icl_loop.transcripts.writer import begin
 
 ARMS = [
     {"name": "none", "feedback": {"kind": "none"}},

@@ -32,18 +32,12 @@ from icl_loop.export.tables import batches
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.transcripts import (
-    DatasetIdentity,
-    End,
-    EndStatus,
-    Header,
-    Transcript,
-    line_fields,
-    read,
-)
+from icl_loop.transcripts import End, Header, Transcript, read
 from icl_loop.transcripts.checksum import with_checksum
 from icl_loop.transcripts.files import find
+from icl_loop.transcripts.header import DatasetIdentity
 from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.schema import EndStatus, line_fields
 from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"

@@ -29,7 +29,8 @@ from icl_loop.tasks.encodings import MAX_SIDE, Pixels, get_encoding, prepare_sam
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 from icl_loop.terminal.session_view import SessionView, draw
-from icl_loop.transcripts import compare, read
+from icl_loop.transcripts import read
+from icl_loop.transcripts.comparison import compare
 
 PNG = get_encoding("png")
 EACH_WORDING = pytest.mark.parametrize(

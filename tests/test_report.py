@@ -39,7 +39,8 @@ from icl_loop.report.page_data import in_script
 from icl_loop.report.probe_questions import held_out
 from icl_loop.report.session_browser import NamedSession
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import BranchIdentity, Header, TranscriptWriter, read, read_header
+from icl_loop.transcripts import Header, TranscriptWriter, read, read_header
+from icl_loop.transcripts.header import BranchIdentity
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 HOSTILE = (

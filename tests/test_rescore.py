@@ -20,9 +20,12 @@ from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName, parse_answer
-from icl_loop.transcripts import identity, line_of, read_header, whole_lines
 from icl_loop.transcripts import read as read_transcript
+from icl_loop.transcripts import read_header
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.header import identity
+from icl_loop.transcripts.reader import whole_lines
+from icl_loop.transcripts.schema import line_of
 
 DIGITS = tuple("0123456789")
 FORM = "Answer: {label}"

@@ -9,8 +9,9 @@ from icl_loop.experiment import Donor, Session, load
 from icl_loop.loop import play
 from icl_loop.models import is_built_in, open_model
 from icl_loop.replay.verification import verify
-from icl_loop.transcripts import DonorIdentity, read
+from icl_loop.transcripts import read
 from icl_loop.transcripts.files import find
+from icl_loop.transcripts.header import DonorIdentity
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.toml"))

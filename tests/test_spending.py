@@ -14,7 +14,8 @@ from icl_loop.experiment import PriceSettings
 from icl_loop.replay.branching import branches
 from icl_loop.replay.rescoring import rescore
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import read, turns_before
+from icl_loop.transcripts import read
+from icl_loop.transcripts.schema import turns_before
 
 PRICE = PriceSettings(input=2.0, output=8.0, cached=0.5)
 

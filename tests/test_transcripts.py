@@ -22,9 +22,9 @@ from icl_loop.loop import play
 from icl_loop.models import ChatModel, ReplayModel, ScriptedModel
 from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import verify
-from icl_loop.transcripts import End, Header, TranscriptWriter, line_fields, read
+from icl_loop.transcripts import End, Header, TranscriptWriter, read
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
-from icl_loop.transcripts.schema import TurnLine, field_names
+from icl_loop.transcripts.schema import TurnLine, field_names, line_fields
 
 
 async def save(chosen: Session, path: Path, model: ChatModel | None = None) -> Path:

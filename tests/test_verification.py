@@ -16,7 +16,9 @@ from icl_loop.core.errors import TranscriptError
 from icl_loop.experiment import Experiment
 from icl_loop.replay.verification import Cause, Difference, examine, examine_all
 from icl_loop.runner.run import Run
-from icl_loop.transcripts import VERSION, identity, line_of, read
+from icl_loop.transcripts import read
+from icl_loop.transcripts.header import VERSION, identity
+from icl_loop.transcripts.schema import line_of
 
 Lines = list[dict[str, Any]]
 Edit = Callable[[Lines], object]

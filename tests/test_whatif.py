@@ -31,7 +31,8 @@ from icl_loop.replay.policy_summary import (
 from icl_loop.replay.verification import verify
 from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.formatting import percent
-from icl_loop.transcripts import SourceIdentity, Transcript
+from icl_loop.transcripts import Transcript
+from icl_loop.transcripts.header import SourceIdentity
 from terminal_text import HOSTILE, is_plain, shown
 
 TURNS = 30

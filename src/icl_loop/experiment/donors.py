@@ -4,7 +4,8 @@ from pathlib import Path
 
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment.sessions import Donor, Session
-from icl_loop.transcripts import Header, has_whole_line, read
+from icl_loop.transcripts import Header, read
+from icl_loop.transcripts.reader import has_whole_line
 
 
 class DonorNotFound(InputError):

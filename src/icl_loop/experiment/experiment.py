@@ -8,7 +8,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import user
 from icl_loop.experiment.sessions import Session
 from icl_loop.experiment.settings import AnalysisSettings, LimitSettings, PriceSettings, Settings
-from icl_loop.transcripts import AnalysisIdentity
+from icl_loop.transcripts.header import AnalysisIdentity
 
 
 @dataclass(frozen=True)

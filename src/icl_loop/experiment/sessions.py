@@ -19,13 +19,12 @@ from icl_loop.tasks.labels import label_map, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Replies, Task
 from icl_loop.tasks.transforms import get_transform
-from icl_loop.transcripts import (
+from icl_loop.transcripts import Header, Transcript
+from icl_loop.transcripts.header import (
     AnalysisIdentity,
     BranchIdentity,
     DatasetIdentity,
     DonorIdentity,
-    Header,
-    Transcript,
 )
 
 

@@ -27,8 +27,9 @@ from icl_loop.analysis import sessions
 from icl_loop.core.errors import InputError
 from icl_loop.export.inspect_sample import EPOCH, MEASURES, digest, model_name, sample, time_of
 from icl_loop.export.source_file import OnSessions, SourceFile
-from icl_loop.transcripts import VERSION, Header, read
+from icl_loop.transcripts import Header, read
 from icl_loop.transcripts.comparison import flat
+from icl_loop.transcripts.header import VERSION
 
 _ENDINGS = (".eval", ".json")
 _FINISHED = ("complete", "context_full")

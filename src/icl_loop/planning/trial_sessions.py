@@ -17,7 +17,7 @@ from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Setti
 from icl_loop.loop import play_events, probe
 from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.usage_estimate import CountingModel
-from icl_loop.transcripts import DonorIdentity
+from icl_loop.transcripts.header import DonorIdentity
 
 STAND_IN = "reference/nearest"
 """Plays in place of a model that is not built in."""

@@ -16,16 +16,11 @@ from icl_loop.experiment.settings import AnalysisSettings, ArmName
 from icl_loop.experiment.validation import validated
 from icl_loop.models import is_built_in
 from icl_loop.tasks.feedback import YOKED
-from icl_loop.transcripts import (
-    AnalysisIdentity,
-    BranchIdentity,
-    Transcript,
-    read,
-    shared_lines,
-    turns_before,
-    whole_lines,
-)
+from icl_loop.transcripts import Transcript, read
 from icl_loop.transcripts.checksum import without_checksum
+from icl_loop.transcripts.header import AnalysisIdentity, BranchIdentity
+from icl_loop.transcripts.reader import shared_lines, whole_lines
+from icl_loop.transcripts.schema import turns_before
 
 _STREAM_KEYS = ("turns", "streams", "seed", "stream", "task.dataset")
 """Keys that determine the stream of samples; a branch shares the stream of its parent."""

@@ -15,18 +15,12 @@ from icl_loop.experiment.settings import AnswerSettings
 from icl_loop.experiment.validation import validated
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
-from icl_loop.transcripts import (
-    VERSION,
-    Header,
-    SourceIdentity,
-    begin,
-    has_whole_line,
-    line_of,
-    read,
-    read_header,
-    whole_lines,
-)
+from icl_loop.transcripts import Header, read, read_header
 from icl_loop.transcripts.checksum import without_checksum
+from icl_loop.transcripts.header import VERSION, SourceIdentity
+from icl_loop.transcripts.reader import has_whole_line, whole_lines
+from icl_loop.transcripts.schema import line_of
+from icl_loop.transcripts.writer import begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,19 +32,12 @@ from icl_loop.experiment.sessions import Branch
 from icl_loop.models import ReplayModel
 from icl_loop.replay.rescoring import answer_rule, score_again
 from icl_loop.runner.session import Saved, play_session
-from icl_loop.transcripts import (
-    VERSION,
-    Header,
-    Transcript,
-    compare,
-    identity,
-    read,
-    read_header,
-    shared_lines,
-    turns_before,
-    whole_lines,
-)
+from icl_loop.transcripts import Header, Transcript, read, read_header
 from icl_loop.transcripts.checksum import without_checksum
+from icl_loop.transcripts.comparison import compare
+from icl_loop.transcripts.header import VERSION, identity
+from icl_loop.transcripts.reader import shared_lines, whole_lines
+from icl_loop.transcripts.schema import turns_before
 
 Cause = Literal["content", "settings", "data", "donor", "checksum", "format"]
 """Which part of a saved session differs."""

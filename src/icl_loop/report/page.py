@@ -52,7 +52,8 @@ from icl_loop.report.page_tables import (
 )
 from icl_loop.report.session_browser import NamedSession
 from icl_loop.terminal.formatting import printable
-from icl_loop.transcripts import VERSION, Header, Transcript
+from icl_loop.transcripts import Header, Transcript
+from icl_loop.transcripts.header import VERSION
 from icl_loop.transcripts.loading import SavedSessions
 
 WINDOWS = (5, 10, 20, 50, 100)

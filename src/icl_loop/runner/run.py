@@ -18,16 +18,11 @@ from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
 from icl_loop.runner.scheduler import Rank, Scheduler
 from icl_loop.runner.session import OnTurn, PlaySession, save_session
-from icl_loop.transcripts import (
-    TranscriptWriter,
-    begin,
-    check_resumable,
-    has_whole_line,
-    is_begun,
-    read,
-    read_header,
-)
+from icl_loop.transcripts import TranscriptWriter, read, read_header
+from icl_loop.transcripts.comparison import check_resumable
 from icl_loop.transcripts.durable_append import DurableAppender
+from icl_loop.transcripts.reader import has_whole_line
+from icl_loop.transcripts.writer import begin, is_begun
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"

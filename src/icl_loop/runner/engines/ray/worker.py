@@ -21,7 +21,7 @@ from icl_loop.runner.model_pool import (
 )
 from icl_loop.runner.session import Saved
 from icl_loop.tasks.datasets import Dataset, open_dataset, override_datasets
-from icl_loop.transcripts import VERSION
+from icl_loop.transcripts.header import VERSION
 
 
 @dataclass(frozen=True, slots=True)

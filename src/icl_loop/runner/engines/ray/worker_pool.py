@@ -16,7 +16,7 @@ from icl_loop.runner.engines.ray.cluster import (
     result_of,
 )
 from icl_loop.runner.engines.ray.worker import Worker, WorkerIdentity, WorkerSetup
-from icl_loop.transcripts import VERSION
+from icl_loop.transcripts.header import VERSION
 
 _log = logging.getLogger(__name__)
 
