@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_loop.context import History
+from icl_loop.context.history import History
 from icl_loop.core.records import Event, Turn
 from icl_loop.experiment import Experiment, Session, parse
 from icl_loop.loop import play, play_events

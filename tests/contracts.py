@@ -11,7 +11,9 @@ from itertools import takewhile
 import numpy as np
 import pytest
 
-from icl_loop.context import ContextPolicy, History, Shown, Window, choose_turns, to_spans
+from icl_loop.context.history import History
+from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.window import Shown, Window, to_spans
 from icl_loop.core.errors import ContextFull, RequestRefused
 from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
 from icl_loop.core.records import Content, Event, Feedback, Measurements, Note, Turn

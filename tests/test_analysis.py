@@ -30,7 +30,7 @@ from icl_loop.analysis import (
 )
 from icl_loop.analysis.curves import summary_fields
 from icl_loop.analysis.side_requests import note_usage
-from icl_loop.context import to_spans
+from icl_loop.context.window import to_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Outcome, Span, Turn

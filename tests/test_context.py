@@ -11,16 +11,10 @@ from hypothesis import strategies as st
 
 from builders import experiment, play_on, played, session
 from contracts import check_policy
-from icl_loop.context import (
-    POLICIES,
-    History,
-    MessageParser,
-    Past,
-    Window,
-    build_request,
-    context_policy,
-    from_spans,
-)
+from icl_loop.context.history import History, Past, build_request
+from icl_loop.context.message_parser import MessageParser
+from icl_loop.context.policy_parser import POLICIES, context_policy
+from icl_loop.context.window import Window, from_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Feedback, Note, Turn

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import experiment, session
-from icl_loop.context import POLICIES, context_policy
+from icl_loop.context.policy_parser import POLICIES, context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Session, Settings, load, parse, settings
 

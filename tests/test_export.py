@@ -21,7 +21,8 @@ from builders import experiment, without_checksum
 from command_line import Command
 from icl_loop.analysis import frame, probes, sessions, summarise
 from icl_loop.analysis.baseline import request_of
-from icl_loop.context import build_request, from_spans
+from icl_loop.context.history import build_request
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
 from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from endpoint import completion, serving
 from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
-from icl_loop.context import context_policy
+from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
 from icl_loop.core.messages import user
 from icl_loop.experiment import load

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from builders import played, session
-from icl_loop.context import Last, Window, build_request, from_spans
+from icl_loop.context.history import build_request
+from icl_loop.context.policies import Last
+from icl_loop.context.window import Window, from_spans
 from icl_loop.core.errors import ContextFull, ReplayMismatch
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.loop import play

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_loop.core import errors
-from icl_loop.core.errors import ContextFull, IclLoopError, ReplayMismatch, nearest
+from icl_loop.core.errors import ContextFull, ReplayMismatch, nearest
 from icl_loop.core.messages import (
     Image,
     Message,
@@ -148,22 +148,6 @@ def test_a_reply_mends_lone_surrogates(text: str) -> None:
 def test_surrogates(text: str, mended: str) -> None:
     """A surrogate takes no neighbour with it, wherever it stands."""
     assert Reply(text).text == mended
-
-
-def test_the_tree_of_errors() -> None:
-    """The tree in the docstring of `errors` is the tree of its exceptions, with nothing left out."""
-    drawn = {}
-    above: list[tuple[int, str]] = []
-    lines = re.findall(r"^( {4}[│├└─ ]*)([A-Z]\w+)", errors.__doc__ or "", re.MULTILINE)
-    for indent, name in lines:
-        above = [(column, each) for column, each in above if column < len(indent)]
-        drawn[name] = above[-1][1] if above else "Exception"
-        above.append((len(indent), name))
-    assert drawn == {
-        name: kind.__base__.__name__
-        for name, kind in vars(errors).items()
-        if isinstance(kind, type) and issubclass(kind, IclLoopError) and kind.__base__
-    }
 
 
 def test_errors_say_their_numbers() -> None:

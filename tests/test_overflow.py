@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from builders import experiment, play_on
-from icl_loop.context import Calibration, from_spans
+from icl_loop.context.token_budget import Calibration
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Event, Probe, Turn

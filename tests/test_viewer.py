@@ -22,7 +22,7 @@ from textual.widgets import Input
 from textual.widgets._footer import FooterKey
 
 from builders import play_on, played, session
-from icl_loop.context import from_spans
+from icl_loop.context.window import from_spans
 from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.tasks.encodings import get_encoding, to_pixels

@@ -14,7 +14,8 @@ import pytest
 
 from builders import experiment, play_on, session
 from icl_loop.cli.what_if import what_if_table
-from icl_loop.context import POLICIES, context_policy, from_spans
+from icl_loop.context.policy_parser import POLICIES, context_policy
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Note, Turn

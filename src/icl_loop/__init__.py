@@ -5,7 +5,9 @@ model never change: whatever it learns, it learns from its context window.
 """
 
 from icl_loop.analysis import frame, tabulate
-from icl_loop.context import ContextPolicy, Window, context_policy
+from icl_loop.context.policy import ContextPolicy
+from icl_loop.context.policy_parser import context_policy
+from icl_loop.context.window import Window
 from icl_loop.core.errors import IclLoopError, InputError, StoppedShort
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import Turn

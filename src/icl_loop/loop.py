@@ -5,20 +5,14 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from icl_loop.context import (
-    ContextPolicy,
-    History,
-    Notes,
-    Window,
-    choose_turns,
-    notes_policy,
-    to_spans,
-    truncate,
-)
+from icl_loop.context.history import History
+from icl_loop.context.notes import notes_policy, truncate
+from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.window import Window, to_spans
 from icl_loop.core.errors import ContextOverflow
-from icl_loop.core.messages import Message, Reply, Request
+from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Exchange, Note, Probe, Sample, Turn
-from icl_loop.models import ChatModel
+from icl_loop.models.chat import ChatModel
 from icl_loop.tasks.task import Task
 
 OVERFLOW_SHRINK = 0.8
@@ -30,11 +24,7 @@ async def play(
 ) -> AsyncIterator[Turn]:
     """Play `task` turn by turn, showing `model` the past turns that `policy` chooses.
 
-    Args:
-        task: Asks about samples and scores the answers.
-        model: Answers.
-        policy: Chooses the past turns that each request shows.
-        window: Limits the tokens of a request; 32,768 tokens by default.
+    `window` limits the tokens of a request; by default to 32,768.
 
     Yields:
         Each turn when it is finished.
@@ -59,7 +49,11 @@ async def play_events(
     notes = notes_policy(policy)
     for index in range(len(history.turns), len(task)):
         if notes is not None and notes.is_due(history):
-            note = await _take_note(notes, model, policy, history)
+            exchange = await _ask(model, policy, history, notes.question(history))
+            text = truncate(
+                exchange.reply.text.strip(), notes.tokens, history.tokens.window.counter
+            )
+            note = Note(after_turn=index, text=text, **vars(exchange))
             history.add(note)
             yield note
         turn = await _play(index, task, model, policy, history)
@@ -88,15 +82,6 @@ async def _play(
     )
 
 
-async def _take_note(
-    notes: Notes, model: ChatModel, policy: ContextPolicy, history: History
-) -> Note:
-    exchange = await _ask(model, policy, history, notes.question(history))
-    counter = history.tokens.window.counter
-    text = truncate(exchange.reply.text.strip(), notes.tokens, counter)
-    return Note(after_turn=len(history.turns), text=text, **vars(exchange))
-
-
 async def probe(
     task: Task, model: ChatModel, policy: ContextPolicy, history: History, sample: Sample
 ) -> Probe:
@@ -116,11 +101,7 @@ async def probe(
         answer=parsed.answer,
         outcome=parsed.outcome,
         correct=parsed.answer == label,
-        kept=exchange.kept,
-        request=exchange.request,
-        reply=exchange.reply,
-        overflows=exchange.overflows,
-        counted=exchange.counted,
+        **vars(exchange),
     )
 
 
@@ -128,32 +109,30 @@ async def _ask(
     model: ChatModel, policy: ContextPolicy, history: History, question: Message
 ) -> Exchange:
     """Ask `question` after the past turns; show fewer if the model rejects the request as too long."""
-    tokens, limit, overflows = history.tokens, history.tokens.limit, 0
+    limit, overflows = history.tokens.limit, 0
     while True:
         shown = choose_turns(policy, history, question, limit)
         request = history.request(shown, question)
+        counted = history.tokens.of_request(shown, question)
         try:
             reply = await _complete(model, request)
         except ContextOverflow:
             if not shown:
                 raise
-            limit, overflows = (
-                int(OVERFLOW_SHRINK * tokens.of_request(shown, question)),
-                overflows + 1,
-            )
+            limit, overflows = int(OVERFLOW_SHRINK * counted), overflows + 1
         else:
             return Exchange(
                 kept=to_spans(shown),
-                request=request.fingerprint,
+                request=fingerprint(request),
                 reply=reply,
                 overflows=overflows,
                 limit=limit if overflows else None,
-                counted=tokens.of_request(shown, question),
+                counted=counted,
                 prefix=history.prefix_tokens(shown),
             )
 
 
-async def _complete(model: ChatModel, request: Request) -> Reply:
+async def _complete(model: ChatModel, request: tuple[Message, ...]) -> Reply:
     """Return the model's reply, with its latency and time filled in if the model left them out."""
     start = time.perf_counter()
     reply = await model.complete(request)

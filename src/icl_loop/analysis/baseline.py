@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from icl_loop.analysis.arm_roles import Roles
 from icl_loop.analysis.curves import LATE, Estimate, arm_curves, session_curves
 from icl_loop.analysis.metrics import equivalent_examples, learning_efficiency
-from icl_loop.context import build_request, from_spans
+from icl_loop.context.history import build_request
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import InputError, nearest
-from icl_loop.core.messages import Message, Request, system, user
+from icl_loop.core.messages import Message, system, user
 from icl_loop.core.records import Turn
 from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.tasks.answers import parse_answer
@@ -65,7 +66,7 @@ def _prompts(header: Header) -> PromptSet | None:
 _opened = lru_cache(16)(open_prompt_set)
 
 
-def request_of(transcript: Transcript, turn: Turn) -> Request:
+def request_of(transcript: Transcript, turn: Turn) -> tuple[Message, ...]:
     """Return the messages that the model received."""
     header = transcript.header.at(turn.index)
     frame, opening = system(header.system), _opening(transcript, header, turn)

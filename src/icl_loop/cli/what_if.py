@@ -10,7 +10,8 @@ from typer import Option
 
 from icl_loop.analysis.baseline import LEARNER
 from icl_loop.cli.options import AsJson, TranscriptsOrExports, Window, check_writable
-from icl_loop.context import Policy, context_policy
+from icl_loop.context.policy import Policy
+from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import err, out, print_json, print_text
 from icl_loop.terminal.formatting import arm_name, percent, table_of

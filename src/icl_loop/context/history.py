@@ -3,27 +3,30 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
-from icl_loop.context.message_parser import MessageParser, Pixels
+import numpy as np
+from numpy.typing import NDArray
+
+from icl_loop.context.message_parser import MessageParser
 from icl_loop.context.token_budget import TokenBudget
 from icl_loop.context.window import Shown, Window, from_spans
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import Message, Request, user
-from icl_loop.core.records import Event, Note, Turn
+from icl_loop.core.messages import Message, user
+from icl_loop.core.records import Event, Note, Turn, keyed_index
 from icl_loop.core.tokens import count_message
 from icl_loop.tasks.prompts import ParsedFeedback
 from icl_loop.tasks.task import Task
+
+DRAWN_FROM = 2**53
+"""A random number of a turn is drawn from this many."""
 
 
 class History:
     """The turns and notes of a session so far.
 
     Attributes:
-        system: The system message.
-        parser: Reads the messages.
         key: Seed and stream, for policies that draw at random.
-        turns: The turns played, in order.
-        notes: The notes written, in order.
         tokens: Token counts of the turns, and what they leave of the window.
         last_shown: The turns that the request of the last turn showed.
         times_shown: How many requests showed each turn.
@@ -44,7 +47,8 @@ class History:
         self.last_shown: Shown = ()
         self.times_shown: Counter[int] = Counter()
         self._feedback: list[ParsedFeedback] = []
-        self._images: list[Pixels] = []
+        self._images = np.empty((0, 0), dtype=np.float32)
+        self._draws: dict[tuple[str | int, ...], list[int]] = {}
         for event in events:
             self.add(event)
 
@@ -85,8 +89,8 @@ class History:
         return self._feedback
 
     @property
-    def images(self) -> Sequence[Pixels]:
-        """The pixels that each turn's question shows.
+    def images(self) -> NDArray[np.float32]:
+        """The pixels that each turn's question shows, shape (turns, pixels).
 
         Raises:
             InputError: A question shows no image.
@@ -95,10 +99,20 @@ class History:
             image = self.parser.image(turn.question)
             if image is None:
                 raise InputError(f"nearest compares images, and turn {turn.index} shows none")
-            self._images.append(image)
+            self._images.resize(
+                (turn.index + 1, image.size), refcheck=False
+            )  # a view is never kept
+            self._images[-1] = image
         return self._images
 
-    def request(self, shown: Shown, question: Message) -> Request:
+    def draws(self, *purpose: str | int) -> Sequence[int]:
+        """Return a random number in [0, `DRAWN_FROM`) for each turn, always the same ones."""
+        drawn = self._draws.setdefault(purpose, [])
+        for index in range(len(drawn), len(self.turns)):
+            drawn.append(keyed_index(DRAWN_FROM, *self.key, *purpose, index))
+        return drawn
+
+    def request(self, shown: Shown, question: Message) -> tuple[Message, ...]:
         """Return the request that shows these turns and asks `question`."""
         return build_request(self.system, self.turns, shown, question, self.note_messages)
 
@@ -108,17 +122,12 @@ class History:
             return 0
         if self.notes and self.notes[-1].after_turn == len(self.turns):
             return self.tokens.system  # the last request was for a note, which this one shows
-        common = _common_length(self.last_shown, shown)
+        pairs = zip(self.last_shown, shown, strict=False)
+        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         tokens = self.tokens.system + self.tokens.note + self.tokens.of_turns(shown[:common])
         if common == len(self.last_shown) < len(shown) and shown[common] == len(self.turns) - 1:
             tokens += self.tokens.of_message(self.turns[-1].question)
         return tokens
-
-
-def _common_length(one: Shown, other: Shown) -> int:
-    """Return the length of the beginning that two sequences share."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def build_request(
@@ -127,10 +136,10 @@ def build_request(
     shown: Shown,
     question: Message,
     notes: Sequence[Message] = (),
-) -> Request:
+) -> tuple[Message, ...]:
     """Return the messages of a request: system, notes if any, the turns shown, the question."""
     past = [message for index in shown for message in turns[index].messages]
-    return Request((system, *notes, *past, question))
+    return (system, *notes, *past, question)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +165,10 @@ class Past:
         """What the model was told about each candidate; those it was not told about are missing."""
         told = self.history.feedback
         return {index: told[index] for index in self.candidates if index < len(told)}
+
+    def since(self, turn: int) -> Shown:
+        """Return the candidates from this turn on."""
+        return [index for index in self.candidates if index >= turn]
 
     def newest_within(self, tokens: int) -> Shown:
         """Return the newest candidates that take at most `tokens` tokens together."""

@@ -13,21 +13,12 @@ from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
 from icl_loop.tasks.question_decoding import question_decoder
 from icl_loop.tasks.task import Task
 
-Pixels = NDArray[np.float32]
 NO_FEEDBACK = ParsedFeedback(correct=None, label=None)
 
 
 @dataclass(frozen=True)
 class MessageParser:
-    """Reads the messages of one session.
-
-    Attributes:
-        prompts: The prompt set.
-        encoding: Name of the encoding of the samples.
-        labels: The possible answers.
-        delay: Number of turns by which feedback is late.
-        rule: How replies are parsed.
-    """
+    """Reads the messages of one session, whose feedback is `delay` turns late."""
 
     prompts: PromptSet
     encoding: str
@@ -51,13 +42,13 @@ class MessageParser:
             return NO_FEEDBACK
         if parsed.correct and parsed.label is None:
             _, reply, _ = turn.messages
-            return replace(parsed, label=self._answer(reply.text))
+            answer = parse_answer(
+                reply.text, self.labels, form=self.prompts.answer, rule=self.rule
+            ).answer
+            return replace(parsed, label=answer)
         return parsed
 
-    def _answer(self, reply: str) -> str | None:
-        return parse_answer(reply, self.labels, form=self.prompts.answer, rule=self.rule).answer
-
-    def image(self, question: Message) -> Pixels | None:
+    def image(self, question: Message) -> NDArray[np.float32] | None:
         """Return the pixels that a question shows, row by row, or None if it shows no image."""
         pixels = question_decoder(self.prompts, self.encoding)(question)
         return None if pixels is None else np.ravel(pixels)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from icl_loop.context.history import History, Past
-from icl_loop.context.policy import ContextPolicy, Policy, check_at_least, parts
+from icl_loop.context.policy import ContextPolicy, Policy, parts
 from icl_loop.context.window import Shown
 from icl_loop.core.messages import Message, user
 from icl_loop.core.tokens import TokenCounter
@@ -20,18 +20,14 @@ class Notes(Policy):
         tokens: Longer notes are cut to this many tokens.
     """
 
+    lowest: ClassVar[int] = 1
     takes_notes: ClassVar[bool] = True
     every: int = 20
     tokens: int = 500
 
-    def __post_init__(self) -> None:
-        check_at_least("notes", "every", self.every, 1)
-        check_at_least("notes", "tokens", self.tokens, 1)
-
     def choose(self, past: Past) -> Shown:
         """Return the candidates since the last note."""
-        start = _turns_at_last_note(past.history)
-        return [index for index in past.candidates if index >= start]
+        return past.since(_turns_at_last_note(past.history))
 
     def is_due(self, history: History) -> bool:
         """Return whether the model is to rewrite its notes before the next turn."""

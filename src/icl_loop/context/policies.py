@@ -2,20 +2,15 @@
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
 from itertools import takewhile
 from typing import ClassVar
 
 import numpy as np
 
-from icl_loop.context.history import Past
-from icl_loop.context.policy import ContextPolicy, Policy, check_at_least, parts
+from icl_loop.context.history import DRAWN_FROM, Past
+from icl_loop.context.policy import ContextPolicy, Policy, parts
 from icl_loop.context.window import Shown
 from icl_loop.core.errors import ContextFull, InputError
-from icl_loop.core.records import keyed_index
-
-_STEPS = 2**53
-"""A random number in [0, 1) is drawn as one of this many equal steps."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,6 @@ class Last(Policy):
 
     n: int = 50
 
-    def __post_init__(self) -> None:
-        check_at_least("last", "n", self.n, 0)
-
     def choose(self, past: Past) -> Shown:
         """Return the newest candidates."""
         return past.candidates[max(0, len(past.candidates) - self.n) :]
@@ -62,9 +54,6 @@ class First(Policy):
     """The first `n` turns and never another, fewer if they do not fit; all that fit if None."""
 
     n: int | None = None
-
-    def __post_init__(self) -> None:
-        check_at_least("first", "n", self.n, 0)
 
     def choose(self, past: Past) -> Shown:
         """Return the first candidates."""
@@ -81,9 +70,6 @@ class Within(Policy):
 
     tokens: int | None = None
 
-    def __post_init__(self) -> None:
-        check_at_least("within", "tokens", self.tokens, 0)
-
     def choose(self, past: Past) -> Shown:
         """Return the newest candidates of at most this many tokens."""
         return past.candidates if self.tokens is None else past.newest_within(self.tokens)
@@ -93,16 +79,12 @@ class Within(Policy):
 class Reset(Policy):
     """Every turn, but from turn `at` on none before it."""
 
+    lowest: ClassVar[int] = 1
     at: int = 100
-
-    def __post_init__(self) -> None:
-        check_at_least("reset", "at", self.at, 1)
 
     def choose(self, past: Past) -> Shown:
         """Return all candidates, or those since the reset."""
-        if len(past.history.turns) < self.at:
-            return past.candidates
-        return _since(self.at, past.candidates)
+        return past.since(self.at) if len(past.history.turns) >= self.at else past.candidates
 
 
 @dataclass(frozen=True)
@@ -129,7 +111,7 @@ class Block(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates since the last cut, after another cut if they take too much."""
-        since = _since(self._last_cut(past), past.candidates)
+        since = past.since(self._last_cut(past))
         if self._fits(past, since):
             return since
         return replace(past, candidates=since).newest_within(int(self.low * past.budget))
@@ -147,10 +129,6 @@ class Block(Policy):
 
     def _fits(self, past: Past, shown: Shown) -> bool:
         return past.history.tokens.of_turns(shown) <= self.high * past.budget
-
-
-def _since(start: int, candidates: Shown) -> Shown:
-    return [index for index in candidates if index >= start]
 
 
 @dataclass(frozen=True)
@@ -187,9 +165,9 @@ class Stochastic(Policy):
 
     def choose(self, past: Past) -> Shown:
         """Return the candidates that are drawn."""
-        draws = (past.draws,) if past.draws else ()
-        number = partial(_draw, *past.history.key, "stochastic", *draws)
-        return [index for index in past.candidates if number(index) < self.p * _STEPS]
+        purpose = ("stochastic", past.draws) if past.draws else ("stochastic",)
+        numbers = past.history.draws(*purpose)
+        return [index for index in past.candidates if numbers[index] < self.p * DRAWN_FROM]
 
 
 @dataclass(frozen=True)
@@ -203,20 +181,12 @@ class Reservoir(Policy):
     comes_last: ClassVar[bool] = True
     n: int | None = 50
 
-    def __post_init__(self) -> None:
-        check_at_least("reservoir", "n", self.n, 0)
-
     def choose(self, past: Past) -> Shown:
         """Return the candidates with the lowest numbers that fit."""
-        number = partial(_draw, *past.history.key, "reservoir")
-        lowest = sorted(past.candidates, key=number)[: self.n]
+        numbers = past.history.draws("reservoir")
+        lowest = sorted(past.candidates, key=numbers.__getitem__)[: self.n]
         fitting = past.history.tokens.first_fitting(lowest, past.budget)
         return _with_stable_prefix(fitting, past.history.last_shown)
-
-
-@lru_cache(2**16)
-def _draw(*key: str | int) -> int:
-    return keyed_index(_STEPS, *key)
 
 
 @dataclass(frozen=True)
@@ -227,9 +197,6 @@ class PerClass(Policy):
     """
 
     n: int = 5
-
-    def __post_init__(self) -> None:
-        check_at_least("per_class", "n", self.n, 0)
 
     def choose(self, past: Past) -> Shown:
         """Return the newest candidates of each class, in the order in which they were played."""
@@ -251,19 +218,16 @@ class Nearest(Policy):
     comes_last: ClassVar[bool] = True
     n: int = 20
 
-    def __post_init__(self) -> None:
-        check_at_least("nearest", "n", self.n, 0)
-
     def choose(self, past: Past) -> Shown:
         """Return the candidates with the most similar images, as many as fit."""
         history = past.history
         asked = history.parser.image(past.question)
         if asked is None or not past.candidates:
             return Last(self.n)(past)
-        newest_first = past.candidates[::-1]
-        images = history.images
-        distances = np.square(np.array([images[i] for i in newest_first]) - asked).sum(axis=1)
-        nearest = [newest_first[i] for i in np.argsort(distances, kind="stable")[: self.n]]
+        newest_first = np.array(past.candidates)[::-1]
+        differences = history.images - asked
+        distances = np.square(differences, out=differences).sum(axis=1)[newest_first]
+        nearest = newest_first[np.argsort(distances, kind="stable")[: self.n]].tolist()
         fitting = history.tokens.first_fitting(nearest, past.budget)
         fitting.sort(key=lambda index: (-history.times_shown[index], index))
         return _with_stable_prefix(fitting, history.last_shown)

@@ -8,7 +8,7 @@ samples nor correct labels.
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from icl_loop.context.history import History, Past
@@ -46,16 +46,28 @@ def choose_turns(
 class Policy(ABC):
     """A policy that combines with `|` and prints as it is written in an experiment file.
 
+    Subclasses are dataclasses, whose fields are the arguments.
+
     Attributes:
+        lowest: The lowest value of an argument.
         comes_last: Whether no policy may follow it, because it orders the turns or depends on the
             turns shown before.
         takes_notes: Whether it has the model write notes.
         draws: Whether it draws turns at random.
     """
 
+    lowest: ClassVar[int] = 0
     comes_last: ClassVar[bool] = False
     takes_notes: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and (not isinstance(value, int) or value < self.lowest):
+                raise InputError(
+                    f"{name_of(type(self))}: {name} must be a whole number of at least"
+                    f" {self.lowest}, got {name}={value}"
+                )
 
     @abstractmethod
     def choose(self, past: Past) -> Shown:
@@ -69,11 +81,8 @@ class Policy(ABC):
         return Chain((*parts(self), *parts(other)))
 
     def __str__(self) -> str:
-        given = [
-            f"{item.name}={getattr(self, item.name)!r}"
-            for item in fields(self)  # type: ignore[arg-type]  # every policy is a dataclass
-        ]
-        return name_of(type(self)) + (f"({', '.join(given)})" if given else "")
+        given = ", ".join(f"{name}={value!r}" for name, value in vars(self).items())
+        return name_of(type(self)) + (f"({given})" if given else "")
 
 
 def name_of(policy: type[Policy]) -> str:
@@ -122,11 +131,5 @@ def _choose(policy: ContextPolicy, past: Past) -> Shown:
 
 
 def parts(policy: ContextPolicy) -> tuple[ContextPolicy, ...]:
-    """Return the policies of a chain, or a policy that is none alone."""
+    """Return the policies of a chain, or the policy alone if it is not a chain."""
     return policy.policies if isinstance(policy, Chain) else (policy,)
-
-
-def check_at_least(policy: str, name: str, value: int | None, minimum: int) -> None:
-    """Raise InputError if an argument of a policy is less than `minimum`; None is allowed."""
-    if value is not None and value < minimum:
-        raise InputError(f"{policy}: {name} must be at least {minimum}, got {name}={value}")

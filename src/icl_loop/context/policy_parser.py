@@ -2,31 +2,18 @@
 
 import ast
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
+from icl_loop.context import policies
 from icl_loop.context.notes import Notes
-from icl_loop.context.policies import (
-    All,
-    Block,
-    First,
-    Last,
-    Nearest,
-    OnlyCorrect,
-    OnlyIncorrect,
-    PerClass,
-    Reservoir,
-    Reset,
-    Stateless,
-    Stochastic,
-    Within,
-)
 from icl_loop.context.policy import Policy, name_of
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.validation_messages import shown_value
 
 _CLASSES = (
-    *(All, Stateless, Last, Within, Block, First, OnlyCorrect, OnlyIncorrect),
-    *(Stochastic, Reservoir, PerClass, Nearest, Notes, Reset),
+    *(policies.All, policies.Stateless, policies.Last, policies.Within, policies.Block),
+    *(policies.First, policies.OnlyCorrect, policies.OnlyIncorrect, policies.Stochastic),
+    *(policies.Reservoir, policies.PerClass, policies.Nearest, Notes, policies.Reset),
 )
 POLICIES: Mapping[str, type[Policy]] = {name_of(policy): policy for policy in _CLASSES}
 
@@ -41,43 +28,38 @@ def context_policy(text: str) -> Policy:
         InputError: `text` is malformed, or names an unknown policy or argument.
     """
     try:
-        return _build(ast.parse(text.strip(), mode="eval").body, text)
+        return _build(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise _malformed(text) from None
+        raise InputError(
+            f"context policy {shown_value(text)} is malformed; write it like last(50) | within"
+        ) from None
 
 
-def _malformed(text: str) -> InputError:
-    return InputError(f"context policy {text!r} is malformed; write it like last(50) | within")
-
-
-def _build(node: ast.expr, text: str) -> Policy:
+def _build(node: ast.expr) -> Policy:
     match node:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            return _build(left, text) | _build(right, text)
+            return _build(left) | _build(right)
         case ast.Name(id=name):
-            return _call(name, [], [], text)
-        case ast.Call(func=ast.Name(id=name), args=args, keywords=keywords):
-            return _call(name, args, keywords, text)
-        case _:
-            raise _malformed(text)
+            return _call(name, ast.Call(node, [], []))
+        case ast.Call(func=ast.Name(id=name)):
+            return _call(name, node)
+    raise ValueError("neither a policy nor a chain")
 
 
-def _call(
-    name: str, args: Iterable[ast.expr], keywords: Iterable[ast.keyword], text: str
-) -> Policy:
+def _call(name: str, call: ast.Call) -> Policy:
     if name not in POLICIES:
-        raise InputError(f"unknown context policy {name!r}: {nearest(name, POLICIES)}")
+        raise InputError(f"unknown context policy {shown_value(name)}: {nearest(name, POLICIES)}")
     try:
-        given = [_number(arg) for arg in args]
-        named = {str(keyword.arg): _number(keyword.value) for keyword in keywords}
+        given = [_number(arg) for arg in call.args]
+        named = {str(keyword.arg): _number(keyword.value) for keyword in call.keywords}
         inspect.signature(POLICIES[name]).bind(*given, **named)
     except (TypeError, ValueError) as error:
-        raise InputError(f"context policy {text!r}: {name}: {error}") from None
+        raise InputError(f"context policy {name}: {str(error)[:200]}") from None
     return POLICIES[name](*given, **named)
 
 
-def _number(node: ast.expr) -> Any:  # noqa: ANN401  each policy's signature types it
+def _number(node: ast.expr) -> float | None:
     value = ast.literal_eval(node)
     if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError(f"{value!r} is not a number")  # noqa: TRY004  the caller catches one kind
+        raise ValueError(f"{shown_value(value)} is not a number")  # noqa: TRY004  caught with others
     return value

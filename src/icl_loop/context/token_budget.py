@@ -9,11 +9,6 @@ from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import REQUEST_TOKENS, count_message
 
-RECENT_REQUESTS = 16
-MARGIN = 1.02
-TOLERANCE = 0.002
-MINIMUM = 0.0001
-
 
 class Calibration:
     """The number of tokens that the endpoint reports per token counted locally.
@@ -23,7 +18,7 @@ class Calibration:
     """
 
     def __init__(self) -> None:
-        self._ratios: deque[float] = deque(maxlen=RECENT_REQUESTS)
+        self._ratios: deque[float] = deque(maxlen=16)
 
     def add(self, reported: int, counted: int) -> None:
         """Add a request for which the endpoint reported its tokens."""
@@ -33,20 +28,15 @@ class Calibration:
     def value(self) -> float:
         """Reported tokens per counted token."""
         ratio = max(self._ratios, default=1.0)
-        return 1.0 if abs(ratio - 1) <= TOLERANCE else max(round(ratio * MARGIN, 4), MINIMUM)
+        return 1.0 if abs(ratio - 1) <= 0.002 else max(round(ratio * 1.02, 4), 0.0001)
 
 
 @dataclass(slots=True)
 class TokenBudget:
-    """Token counts of a session, and the budget for past turns that follows from them.
+    """The tokens of system message, note and turns, and the budget for past turns that follows.
 
     Attributes:
-        window: The context window.
-        system: Tokens of the system message.
-        note: Tokens of the note that requests show.
-        turns: Tokens of each turn.
         limit: Most counted tokens of a request since the model rejected a longer one.
-        calibration: Reported tokens per counted token.
     """
 
     window: Window

@@ -1,24 +1,4 @@
-"""The exceptions of `icl_loop`.
-
-    IclLoopError
-    ├── InputError                 the input is wrong (exit code 2)
-    │   ├── DatasetError           a data set is missing, corrupt or inconsistent
-    │   ├── EncodingError          a text does not follow its encoding
-    │   ├── TranscriptError        a file is not a valid transcript
-    │   │   └── ChecksumMismatch   it was changed after it was written
-    │   └── SettingsMismatch       saved sessions have other settings
-    └── StoppedShort               a run or session cannot continue (exit code 1)
-        ├── ContextFull            the next request does not fit the window
-        ├── ModelError             the model did not answer
-        │   ├── ModelUnavailable   a later attempt may succeed: time-out, rate limit, server fault
-        │   ├── ContextOverflow    the request is too long for the model
-        │   └── RequestRefused     every attempt would fail: wrong key, model name or request
-        ├── BudgetSpent            the next request could exceed the budget
-        ├── ReplayMismatch         a replay differs from the saved session
-        └── FolderLocked           another process is writing to the folder
-
-Exceptions of libraries are translated into these where they occur.
-"""
+"""The exceptions of `icl_loop`. Exceptions of libraries are translated into these where they occur."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -29,7 +9,7 @@ class IclLoopError(Exception):
 
 
 class InputError(IclLoopError):
-    """The input is wrong; nothing was requested or written."""
+    """The input is wrong; nothing was requested or written. The exit code is 2."""
 
 
 class DatasetError(InputError):
@@ -53,21 +33,16 @@ class SettingsMismatch(InputError):
 
 
 class StoppedShort(IclLoopError):
-    """A run or session cannot continue; what was saved is kept."""
+    """A run or session cannot continue; what was saved is kept. The exit code is 1."""
 
 
 class ContextFull(StoppedShort):
-    """The next request does not fit the context window.
-
-    Attributes:
-        needed: Tokens of the past turns that must be shown.
-        available: Tokens left for past turns.
-    """
+    """The next request does not fit the context window."""
 
     def __init__(self, needed: int, available: int) -> None:
+        """Name the tokens that the required past turns need, and the tokens left for them."""
         super().__init__(needed, available)
-        self.needed = needed
-        self.available = available
+        self.needed, self.available = needed, available
 
     def __str__(self) -> str:
         available = max(self.available, 0)
@@ -79,7 +54,7 @@ class ModelError(StoppedShort):
 
 
 class ModelUnavailable(ModelError):
-    """The model did not answer, but may answer later.
+    """The model did not answer, but a later attempt may succeed: time-out, rate limit, server fault.
 
     Attributes:
         retry_after_s: Seconds to wait before the next attempt, if the endpoint said so.
@@ -90,8 +65,7 @@ class ModelUnavailable(ModelError):
         self, message: str, *, retry_after_s: float | None = None, limited: bool = False
     ) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
-        self.limited = limited
+        self.retry_after_s, self.limited = retry_after_s, limited
 
 
 class ContextOverflow(ModelError):
@@ -99,7 +73,7 @@ class ContextOverflow(ModelError):
 
 
 class RequestRefused(ModelError):
-    """The model will never answer this request."""
+    """The model will never answer this request: wrong key, model name or request."""
 
 
 class BudgetSpent(StoppedShort):
@@ -107,42 +81,30 @@ class BudgetSpent(StoppedShort):
 
 
 class ReplayMismatch(StoppedShort):
-    """A replay differs from the saved session.
-
-    Attributes:
-        turn: The first turn that differs, None if it is the header.
-        field: The field of the transcript.
-        expected: The value that the replay gives.
-        found: The value in the transcript.
-    """
+    """A replay differs from the saved session."""
 
     def __init__(self, turn: int | None, field: str, expected: object, found: object) -> None:
+        """Name the first turn and field that differ, and their values in replay and transcript.
+
+        `turn` is None if the header differs.
+        """
         super().__init__(turn, field, expected, found)
-        self.turn = turn
-        self.field = field
-        self.expected = expected
-        self.found = found
+        self.turn, self.field, self.expected, self.found = turn, field, expected, found
 
     def __str__(self) -> str:
         where = "" if self.turn is None else f"turn {self.turn}: "
-        expected, found = repr(self.expected), repr(self.found)
-        pairs = enumerate(zip(expected, found, strict=False))
-        differs = next((place for place, (one, other) in pairs if one != other), 0)
-        found, expected = _excerpt(found, differs), _excerpt(expected, differs)
+        found, expected = repr(self.found), repr(self.expected)
+        pairs = enumerate(zip(found, expected, strict=False))
+        start = max(0, next((place for place, (a, b) in pairs if a != b), 0) - 40)
+        found, expected = _excerpt(found, start), _excerpt(expected, start)
         return f"{where}{self.field} is {found} in the transcript, expected {expected}"
 
 
-_EXCERPT = 120
-"""Longest value that an error message shows in full."""
-
-
-def _excerpt(text: str, place: int) -> str:
-    """Return `text` if it is short, else the part around the character at `place`."""
-    if len(text) <= _EXCERPT:
+def _excerpt(text: str, start: int, length: int = 120) -> str:
+    """Return `text` if it is short, else the part from `start`, marked where it is cut."""
+    if len(text) <= length:
         return text
-    start = max(0, place - _EXCERPT // 3)
-    part = text[start : start + _EXCERPT]
-    return ("…" if start else "") + part + ("…" if start + _EXCERPT < len(text) else "")
+    return "…" * (start > 0) + text[start : start + length] + "…" * (start + length < len(text))
 
 
 class FolderLocked(StoppedShort):

@@ -117,31 +117,19 @@ def assistant(text: str) -> Message:
 
 def merged(messages: Iterable[Message]) -> list[Message]:
     """Return the messages, with consecutive messages of one role merged into one."""
-    groups = groupby(messages, key=lambda message: message.role)
-    return [_joined(role, list(group)) for role, group in groups]
-
-
-def _joined(role: Role, group: list[Message]) -> Message:
-    if any(message.has_image for message in group):
-        return Message(role, tuple(part for message in group for part in message.parts))
-    return Message(role, (Text(JOIN.join(message.text for message in group)),))
-
-
-class Request(tuple[Message, ...]):  # noqa: SLOT001  slots would rule out the cached property
-    """The messages of one request."""
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """The request's fingerprint; see `fingerprint`."""
-        return _fingerprint(self)
+    whole: list[Message] = []
+    for role, each in groupby(messages, key=lambda message: message.role):
+        group = list(each)
+        if any(message.has_image for message in group):
+            parts = tuple(part for message in group for part in message.parts)
+        else:
+            parts = (Text(JOIN.join(message.text for message in group)),)
+        whole.append(Message(role, parts))
+    return whole
 
 
 def fingerprint(messages: Iterable[Message]) -> str:
     """Return 32 hexadecimal digits that identify these messages in this order."""
-    return messages.fingerprint if isinstance(messages, Request) else _fingerprint(messages)
-
-
-def _fingerprint(messages: Iterable[Message]) -> str:
     digests = b"".join([message.digest for message in messages])
     return hashlib.sha256(digests).hexdigest()[:32]
 
@@ -170,9 +158,6 @@ class Reply:
 
     Attributes:
         text: The text, in which U+FFFD replaces lone surrogates, because UTF-8 cannot encode these.
-        usage: Reported token counts.
-        finish: Why the model stopped.
-        served: The model and backend, if the endpoint reports them.
         label_logprobs: Natural log probability of each label, if the endpoint reports them.
         attempts: Number of requests sent, including retries.
         latency_s: Seconds from the first request to the reply; measured by the loop if None.

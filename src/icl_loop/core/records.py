@@ -14,12 +14,8 @@ from icl_loop.core.messages import Message, Reply, assistant, user
 Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
 Span = tuple[int, int]
 """First and last index of a run of turns, inclusive."""
-
-
 Modality = Literal["picture", "table", "text"]
 """The kind of a sample."""
-
-
 LARGEST = 1e300
 """The largest number allowed in a table, so that rounding cannot overflow."""
 
@@ -95,13 +91,11 @@ class Exchange:
     Attributes:
         kept: The past turns that the request showed, as runs (first, last).
         request: Fingerprint of the request.
-        reply: The model's reply.
         overflows: How many longer requests the model rejected before it answered this one.
-        limit: If longer requests were rejected: the most tokens, counted locally, that later requests
-            may have.
+        limit: The most tokens of later requests, counted locally, if longer ones were rejected.
         counted: Tokens of the request, counted locally.
-        prefix: How many of them the request shares with the beginning of the previous one, and a
-            provider's prompt cache can therefore serve.
+        prefix: Leading tokens that are those of the previous request, so a prompt cache can serve
+            them.
     """
 
     kept: tuple[Span, ...]
@@ -121,13 +115,10 @@ class Turn(Exchange):
         index: Position in the session, from 0.
         sample: Id of the sample.
         label: The correct label, as the model was shown it.
-        question: The message that asked about the sample.
         answer: The label parsed from the reply, or None.
-        outcome: How parsing went.
-        feedback: The score, and the words told to the model.
         echo: The reply as later requests show it, if they do not show it verbatim.
-        calibration: Tokens reported by the endpoint per token counted locally, as estimated from
-            the previous turns; it scales the local count when the request is fitted to the window.
+        calibration: Tokens reported by the endpoint per token counted locally, estimated from the
+            previous turns, by which the request was fitted to the window.
     """
 
     index: int
@@ -149,16 +140,7 @@ class Turn(Exchange):
 
 @dataclass(frozen=True)
 class Probe(Exchange):
-    """A held-out sample asked in a fork of the session and never appended.
-
-    Attributes:
-        after_turn: How many turns had been played.
-        sample: Id of the sample.
-        label: The correct label, as the model was shown it.
-        answer: The label parsed from the reply, or None.
-        outcome: How parsing went.
-        correct: Whether the answer was correct.
-    """
+    """A held-out sample asked in a fork of the session after a number of turns, and never appended."""
 
     after_turn: int
     sample: str

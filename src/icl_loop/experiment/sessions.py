@@ -6,7 +6,9 @@ from functools import cached_property, partial
 from hashlib import sha256
 from typing import Any, cast
 
-from icl_loop.context import Policy, Window, context_policy
+from icl_loop.context.policy import Policy
+from icl_loop.context.policy_parser import context_policy
+from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import Event, Sample
 from icl_loop.core.tokens import token_counter

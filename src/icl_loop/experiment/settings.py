@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
-from icl_loop.context import context_policy
+from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Usage
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter

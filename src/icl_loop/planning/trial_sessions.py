@@ -8,7 +8,8 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.context import History, from_spans
+from icl_loop.context.history import History
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import ContextFull
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from icl_loop.analysis import Estimate
 from icl_loop.analysis.baseline import LEARNER, baseline
-from icl_loop.context import context_policy, from_spans
+from icl_loop.context.policy_parser import context_policy
+from icl_loop.context.window import from_spans
 from icl_loop.replay.what_if import played_history
 from icl_loop.transcripts import Header, Transcript
 

@@ -2,17 +2,12 @@
 
 from dataclasses import replace
 
-from icl_loop.context import (
-    ContextPolicy,
-    History,
-    MessageParser,
-    Shown,
-    choose_turns,
-    compares_images,
-    from_spans,
-    notes_policy,
-    to_spans,
-)
+from icl_loop.context.history import History
+from icl_loop.context.message_parser import MessageParser
+from icl_loop.context.notes import notes_policy
+from icl_loop.context.policies import compares_images
+from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, system
 from icl_loop.core.records import Event, Turn

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from icl_loop.context import History
+from icl_loop.context.history import History
 from icl_loop.core.errors import ContextFull
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.experiment import Session

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
-from icl_loop.context import from_spans
+from icl_loop.context.window import from_spans
 from icl_loop.core.messages import Image
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import recorded_question_decoder
