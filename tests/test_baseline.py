@@ -9,6 +9,7 @@ from builders import experiment
 from icl_loop.analysis import frame, sessions
 from icl_loop.analysis.baseline import baseline, baselines, compare_with_baseline, request_of
 from icl_loop.core.errors import InputError
+from icl_loop.core.messages import fingerprint
 from icl_loop.models import ScriptedModel
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
@@ -37,7 +38,7 @@ async def test_baseline_request(tmp_path: Path) -> None:
     for path in result.paths:
         saved = read(path)
         for turn in saved.turns:
-            assert request_of(saved, turn).fingerprint == turn.request
+            assert fingerprint(request_of(saved, turn)) == turn.request
 
 
 async def test_baseline_learns_from_labels(tmp_path: Path) -> None:

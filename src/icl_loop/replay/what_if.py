@@ -9,7 +9,7 @@ from icl_loop.context.policies import compares_images
 from icl_loop.context.policy import ContextPolicy, choose_turns
 from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
-from icl_loop.core.messages import Usage, system
+from icl_loop.core.messages import Usage, fingerprint, system
 from icl_loop.core.records import Event, Turn
 from icl_loop.experiment import Session, Settings
 from icl_loop.experiment.validation import validated
@@ -104,7 +104,7 @@ def _with_request(turn: Turn, shown: Shown, history: History) -> Turn:
     return replace(
         turn,
         kept=to_spans(shown),
-        request=history.request(shown, turn.question).fingerprint,
+        request=fingerprint(history.request(shown, turn.question)),
         calibration=history.tokens.calibration.value,
         counted=history.tokens.of_request(shown, turn.question),
         prefix=history.prefix_tokens(shown),
