@@ -14,7 +14,7 @@ from icl_loop.analysis import (
     summarise,
     warnings,
 )
-from icl_loop.analysis.baseline import ArmBaseline, compare_with_baseline
+from icl_loop.analysis.baseline import LEARNER, ArmBaseline, compare_with_baseline
 from icl_loop.analysis.curves import summary_fields
 from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.metrics import metrics_fields
@@ -36,15 +36,13 @@ def analyze(
         Option(
             "--baseline",
             metavar="LEARNER",
-            help="Compare with a reference learner, such as reference/nearest, that sees exactly"
-            " what the model saw.",
+            help=f"Compare with a learner that sees exactly what the model saw, such as {LEARNER}.",
         ),
     ] = None,
     price: Annotated[
         str | None,
         Option(
-            metavar="IN,OUT[,CACHED]",
-            help="US dollars per million tokens, if not the model's list price.",
+            metavar="IN,OUT[,CACHED]", help="US dollars per million tokens; default: list price."
         ),
     ] = None,
     json: AsJson = False,

@@ -26,12 +26,8 @@ def chart_baseline(
 ) -> BaselineResult:
     """Return the baseline of every turn, or the reason why there is none.
 
-    Args:
-        turns: The frame of turns.
-        learner: The reference learner; None for the default one.
-        wanted: False if the user wants no baseline.
-        paths: Where `turns` was read from; the transcripts it names if omitted.
-        max_turns: Limit beyond which the default learner is not used.
+    With `learner` None, the default learner is used for up to `max_turns` turns. `paths` are those
+    that `turns` was read from, the transcripts it names if omitted.
     """
     if not wanted:
         return BaselineResult(LEARNER, None, "The baseline was turned off.")
@@ -53,9 +49,6 @@ def chart_baseline(
             except RequestRefused as error:
                 refused.append(error)
             progress.add()
-    note = (
-        f"{len(refused)} of {len(played)} sessions have no baseline: {refused[0]}."
-        if refused
-        else ""
-    )
+    left_out = f"{len(refused)} of {len(played)} sessions have no baseline"
+    note = f"{left_out}: {refused[0]}." if refused else ""
     return BaselineResult(learner, pl.concat(frames) if frames else None, note)

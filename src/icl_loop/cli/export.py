@@ -19,17 +19,11 @@ def export(
     place: Annotated[
         Path | None,
         Option(
-            "-o",
-            "--output",
-            help="File to write; for inspect a folder of logs, or a file for a single arm.",
+            "-o", "--output", help="File to write; for inspect a folder, or a file for one arm."
         ),
     ] = None,
     merge: Annotated[
-        bool,
-        Option(
-            "--merge",
-            help="For openai-jsonl: merge consecutive messages of one role, as the requests did.",
-        ),
+        bool, Option("--merge", help="For openai-jsonl: merge consecutive messages of one role.")
     ] = False,
     force: Annotated[bool, Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:

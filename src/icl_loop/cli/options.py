@@ -18,9 +18,7 @@ ExperimentFile = Annotated[Path, Argument(help="TOML file of the experiment.")]
 Overrides = Annotated[
     list[str] | None,
     Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a setting, such as task.encoding=grid; repeatable.",
+        "--set", metavar="KEY=VALUE", help="Override a setting (task.encoding=grid); repeatable."
     ),
 ]
 Streams = Annotated[int | None, Option(help="Sessions per arm.")]
@@ -33,17 +31,15 @@ MaxUsd = Annotated[
     float | None,
     Option(
         min=0,
-        help="Budget in US dollars for the whole experiment, including sessions already saved."
-        " Based on reported tokens, or on local estimates if the endpoint reports none.",
+        help="Budget in US dollars for the whole experiment, including sessions already saved.",
     ),
 ]
 MaxTokens = Annotated[
     int | None,
     Option(
         min=1,
-        help="Budget in tokens (prompts and replies) for the whole experiment. Built-in models use"
-        " no tokens. Tokens that the endpoint does not report are estimated locally (an upper"
-        " bound).",
+        help="Budget in tokens for the whole experiment; estimated locally (an upper bound) if the"
+        " endpoint reports none.",
     ),
 ]
 Concurrency = Annotated[int, Option(min=1, help="Sessions to play at the same time.")]
@@ -69,8 +65,8 @@ def load_experiment(
     file: Path, overrides: list[str] | None, streams: int | None, turns: int | None
 ) -> Experiment:
     """Return the experiment of a file with the overrides of `--set`, `--streams` and `--turns`."""
-    short = {"streams": streams, "turns": turns}
-    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    counts = {"streams": streams, "turns": turns}
+    given = [f"{key}={value}" for key, value in counts.items() if value is not None]
     return load(file, [*(overrides or []), *given])
 
 

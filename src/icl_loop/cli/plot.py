@@ -1,8 +1,7 @@
 """`icl-loop plot`: draw charts."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 from typer import Option
 
@@ -18,18 +17,7 @@ from icl_loop.cli.options import (
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
-if TYPE_CHECKING:
-    from icl_loop.plots import AnyChart
-
-
-class Figure(StrEnum):
-    """The charts to choose from."""
-
-    CURVES = "curves"
-    CONTRASTS = "contrasts"
-    TOKENS = "tokens"
-    CONFUSION = "confusion"
-    OUTCOMES = "outcomes"
+Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes"]
 
 
 def plot(
@@ -37,7 +25,7 @@ def plot(
     file: Annotated[
         Path, Option("-o", "--output", help="File to write: .png, .svg or .html.")
     ] = Path("learning-curve.png"),
-    figure: Annotated[Figure, Option(help="Chart to draw.")] = Figure.CURVES,
+    figure: Annotated[Figure, Option(help="Chart to draw.")] = "curves",
     window: Window = 20,
     compare: Annotated[
         bool, Option("--compare", help="Draw each run in its own panel, on the same scale.")
@@ -50,23 +38,23 @@ def plot(
 
     plots.check_format(file)
     check_writable(file)
-    if compare and figure is not Figure.CURVES:
+    if compare and figure != "curves":
         raise InputError(f"--compare works with --figure curves only, not {figure}")
     turns = frame(paths)
-    chart: AnyChart
-    if figure is Figure.CURVES:
+    chart: plots.AnyChart
+    if figure == "curves":
         baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
         if baseline.note and not no_baseline:
             print_error(baseline.note)
         draw = plots.compared_chart if compare else plots.curve_chart
         chart = draw(turns, window, baseline.turns, learner=baseline.learner)
-    elif figure is Figure.CONTRASTS:
+    elif figure == "contrasts":
         chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
     else:
         chart = {
-            Figure.TOKENS: plots.token_chart,
-            Figure.CONFUSION: plots.confusion_chart,
-            Figure.OUTCOMES: plots.outcome_chart,
+            "tokens": plots.token_chart,
+            "confusion": plots.confusion_chart,
+            "outcomes": plots.outcome_chart,
         }[figure](turns)
     plots.save(chart, file)
     print_text(f"plot: {file}")

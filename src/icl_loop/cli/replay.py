@@ -39,11 +39,7 @@ def replay(
         str | None, Option(metavar="ARM-STREAM", help="Session to show, such as label-0.")
     ] = None,
     verify: Annotated[
-        bool,
-        Option(
-            "--verify",
-            help="Check that every request, score and feedback follows from the transcript.",
-        ),
+        bool, Option("--verify", help="Play sessions again from the saved replies, and compare.")
     ] = False,
     as_json: Annotated[
         bool, Option("--json", help="With --verify, print the findings as JSON.")
@@ -51,11 +47,7 @@ def replay(
     start: Annotated[int, Option("--from", min=0, help="First turn to show.")] = 0,
     speed: Annotated[
         float | None,
-        Option(
-            min=0.0625,
-            max=64,
-            help="Turns per second; 2 on a terminal, otherwise as fast as possible.",
-        ),
+        Option(min=1 / 16, max=64, help="Turns per second; 2 on a terminal, otherwise no limit."),
     ] = None,
     step: Annotated[bool, Option("--step", help="Start paused.")] = False,
     errors: Annotated[bool, Option("--errors", help="Show wrong answers only.")] = False,

@@ -5,9 +5,8 @@ import shlex
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Exit, Option
 
@@ -31,13 +30,6 @@ from icl_loop.terminal.progress import RunProgress, WorkProgress
 from icl_loop.terminal.results_tables import print_results, stops_table
 
 
-class EngineName(StrEnum):
-    """The values of `--engine`."""
-
-    LOCAL = "local"
-    RAY = "ray"
-
-
 def run(
     experiment: ExperimentFile,
     out_dir: Annotated[
@@ -50,29 +42,20 @@ def run(
     max_usd: MaxUsd = None,
     max_tokens: MaxTokens = None,
     stop_early: Annotated[
-        bool,
-        Option(
-            "--stop-early",
-            help="Stop once the streams played so far settle the primary contrast (e-value of 20).",
-        ),
+        bool, Option("--stop-early", help="Stop once the primary contrast has an e-value of 20.")
     ] = False,
     engine: Annotated[
-        EngineName, Option(help="Play in this process or on a Ray cluster.")
-    ] = EngineName.LOCAL,
+        Literal["local", "ray"], Option(help="Play in this process or on a Ray cluster.")
+    ] = "local",
     ray_address: Annotated[
         str | None,
         Option(
-            metavar="HOST:PORT",
-            help="Ray cluster, or auto for the one on this machine; started if omitted.",
+            metavar="HOST:PORT", help="Ray cluster, or auto for a local one; started if omitted."
         ),
     ] = None,
     ray_wait: Annotated[
         float | None,
-        Option(
-            metavar="SECONDS",
-            min=0,
-            help=f"How long to wait for a Ray worker; default: {WAIT_S:.0f}.",
-        ),
+        Option(metavar="SECONDS", min=0, help=f"Time to wait for a worker; default: {WAIT_S:.0f}."),
     ] = None,
 ) -> None:
     """Play an experiment, or resume it: complete sessions are skipped."""
@@ -89,17 +72,16 @@ def run(
     )
 
 
-def _engine(name: EngineName, ray_address: str | None, ray_wait: float | None) -> Engine:
+def _engine(name: str, ray_address: str | None, ray_wait: float | None) -> Engine:
     """Return the engine of this name.
 
     Raises:
         InputError: Ray is not installed, or a Ray option was given without `--engine ray`.
     """
-    if name is EngineName.RAY:
+    if name == "ray":
         return on_ray(ray_address, WAIT_S if ray_wait is None else ray_wait)
-    for option, value in (("--ray-address", ray_address), ("--ray-wait", ray_wait)):
-        if value is not None:
-            raise InputError(f"{option} needs --engine ray")
+    if ray_address is not None or ray_wait is not None:
+        raise InputError(f"--ray-{'wait' if ray_address is None else 'address'} needs --engine ray")
     return local
 
 

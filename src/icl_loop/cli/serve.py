@@ -21,8 +21,7 @@ def serve(
     fail: Annotated[
         str,
         Option(
-            metavar="FAULT=RATE,…",
-            help="Faults to inject, such as 429=0.1,slow=0.01; also 500 and reset.",
+            metavar="FAULT=RATE,…", help="Faults to inject, as 429=0.1,slow=0.01; also 500, reset."
         ),
     ] = "",
     seed: Annotated[int, Option(min=0, help="Seed of the answers and faults.")] = 0,
@@ -34,8 +33,7 @@ def serve(
         Option(help="Prompt set of the sessions, a name or a file; any shipped one if omitted."),
     ] = None,
     api_key_env: Annotated[
-        str | None,
-        Option(metavar="NAME", help="Environment variable with the API key to require."),
+        str | None, Option(metavar="NAME", help="Environment variable with the API key to require.")
     ] = None,
 ) -> None:
     """Serve a built-in model as an OpenAI-compatible endpoint, to test without an API key."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.table import Table
 from typer import Option
@@ -13,20 +13,24 @@ from icl_loop.cli.options import AsJson, TranscriptsOrExports, Window, check_wri
 from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
+from icl_loop.replay.policy_summary import (
+    PolicySummary,
+    RequestContents,
+    policy_summaries,
+    request_contents,
+    turns_of,
+)
+from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.console import err, out, print_json, print_text
 from icl_loop.terminal.formatting import arm_name, percent, table_of
 from icl_loop.terminal.progress import WorkProgress
 from icl_loop.transcripts.loading import SavedSessions
 
-if TYPE_CHECKING:
-    from icl_loop.replay.policy_summary import PolicySummary, RequestContents
-
 
 def what_if(
     paths: TranscriptsOrExports,
     policy: Annotated[
-        list[str],
-        Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable."),
+        list[str], Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable.")
     ],
     file: Annotated[
         Path | None, Option("-o", "--output", help="Also draw a chart: .png, .svg or .html.")
@@ -43,7 +47,6 @@ def what_if(
     Policies that ask the model for notes are not supported.
     """
     from icl_loop import plots  # noqa: PLC0415  the chart library loads slowly
-    from icl_loop.replay.policy_summary import policy_summaries, turns_of  # noqa: PLC0415
 
     if file is not None:
         plots.check_format(file)
@@ -64,11 +67,8 @@ def what_if(
 
 async def _all_requests(
     saved: SavedSessions, policies: Sequence[Policy], learner: str
-) -> list["RequestContents"]:
+) -> list[RequestContents]:
     """Return the requests of every session that has turns: as played, then under each policy."""
-    from icl_loop.replay.policy_summary import request_contents  # noqa: PLC0415  as above
-    from icl_loop.replay.what_if import as_played, shown_under  # noqa: PLC0415
-
     found = []
     with WorkProgress(err, "computing requests", "sessions", len(saved.places)) as progress:
         for transcript in saved:
@@ -79,7 +79,7 @@ async def _all_requests(
     return [each for each in found if len(each.tokens)]
 
 
-def what_if_table(rows: Sequence["PolicySummary"], learner: str) -> Table:
+def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
     """Return the table of requests and baseline accuracy under each context policy."""
     return table_of(
         "Context policies (same replies and feedback)",

@@ -50,15 +50,9 @@ def table_of(
     gap: int = 1,
     caption: str | None = None,
 ) -> Table:
-    """Return a table of rows with columns of names and, to their right, columns of numbers.
+    """Return a table with columns of names, at least 10 wide, and then columns of numbers.
 
-    Args:
-        title: The title.
-        rows: The values that the cells are made of.
-        names: Columns that keep a width of 10 in a narrow terminal.
-        numbers: Columns aligned to the right.
-        gap: Spaces after each column, besides the one that separates columns.
-        caption: A note below the table.
+    `gap` is the number of spaces after each column besides the one that separates columns.
     """
     table = Table(
         title=title,

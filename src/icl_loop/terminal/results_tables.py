@@ -58,14 +58,9 @@ def print_results(
     baselines: Sequence[ArmBaseline] = (),
     price: Cost | None = None,
 ) -> None:
-    """Print all result tables and the verdict.
+    """Print all result tables and the verdict on `turns`, which were read from `paths`.
 
-    Args:
-        turns: The frame of turns.
-        paths: Where `turns` was read from.
-        primary: Arms of the primary contrast, if not the recorded ones.
-        baselines: Every arm compared with its baseline.
-        price: Cost of a request's usage, if not the model's list price.
+    `primary` and `price` replace the recorded contrast and the model's list price.
     """
     conclusions, summaries = conclude_each(turns, primary, sessions(paths)), summarise(turns)
     out.print(accuracy_table(summaries))

@@ -24,14 +24,7 @@ _AXIS = 7
 
 @dataclass(frozen=True, slots=True)
 class Display:
-    """What to show of a session.
-
-    Attributes:
-        reply: Whole replies, not only their beginning.
-        window: Which past turns each request contained, and its tokens.
-        text: Questions as the model saw them, not as pictures.
-        errors: Wrong answers only.
-    """
+    """Whether to show whole replies, the past turns shown, pictures as text, wrong answers only."""
 
     reply: bool = False
     window: bool = False
@@ -54,11 +47,8 @@ class SessionView:
 
     def visible(self, display: Display) -> list[int]:
         """Return the indices of the turns to show."""
-        return [
-            index
-            for index, turn in enumerate(self.turns)
-            if not (display.errors and turn.feedback.correct)
-        ]
+        wrong = [index for index, turn in enumerate(self.turns) if not turn.feedback.correct]
+        return wrong if display.errors else list(range(len(self.turns)))
 
     def heading(self) -> Text:
         """Return one line that identifies the session."""
@@ -156,11 +146,8 @@ class SessionView:
 
         A dotted line marks chance. The right edge is the last turn planned.
         """
-        shares = [
-            np.mean(self._recent(min(turns.stop - 1, last)))
-            for turns in self._columns(width)
-            if turns.start <= last
-        ]
+        columns = [turns for turns in self._columns(width) if turns.start <= last]
+        shares = [np.mean(self._recent(min(turns.stop - 1, last))) for turns in columns]
         chance = 1 / max(1, len(self._transcript.header.labels))
         top = max(0, height - 2)
         dotted = min(int(chance * (top + 1)), top)
