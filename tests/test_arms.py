@@ -26,7 +26,7 @@ from icl_loop.tasks.encodings.image_text import PixelEncoding
 from icl_loop.tasks.feedback import FEEDBACK_KINDS, FeedbackPolicy
 from icl_loop.tasks.labels import ABSTRACT_NAMES, abstract, deranged, swapped
 from icl_loop.tasks.prompts import open_prompt_set, shipped
-from icl_loop.tasks.transforms import MAX_PROJECTED_SIZE, get_transform
+from icl_loop.tasks.transforms import MAX_PROJECTED_SIZE, permuted, projected
 from icl_loop.transcripts import read
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
@@ -101,7 +101,7 @@ def test_feedback_phrases_have_the_same_length(vocabulary: TokenCounter, prompts
 @given(key=KEYS)
 def test_permuted_pixels_are_the_same_pixels(key: tuple[int, int]) -> None:
     """A permutation keeps the pixel values and the distances between images."""
-    move = get_transform("permuted", 4, key)
+    move = permuted(4, key)
     one_picture = (np.arange(16, dtype=np.float32) / np.float32(16)).reshape(4, 4)
     moved = move(one_picture)
     assert sorted(moved.ravel()) == sorted(one_picture.ravel())
@@ -113,7 +113,7 @@ def test_projected_pixels_keep_distances() -> None:
     """A projection scales the distances between real images by nearly the same factor."""
     session = one(30)
     pictures = [to_pixels(sample.image, 20) for sample in session.task.samples]
-    turn = get_transform("projected", 20, (1, 2))
+    turn = projected(20, (1, 2))
     turned = [turn(picture) for picture in pictures]
     assert all(picture.min() >= 0 and picture.max() <= 1 for picture in turned)
     ratios = [
@@ -127,7 +127,7 @@ def test_projected_pixels_keep_distances() -> None:
 def test_projected_pixels_have_a_largest_size() -> None:
     """A projection of large images is refused before it allocates memory."""
     with pytest.raises(InputError, match=f"a size of at most {MAX_PROJECTED_SIZE}, got 33"):
-        get_transform("projected", 33, (0, 0))
+        projected(33, (0, 0))
 
 
 async def test_nearest_neighbour_learns_permuted_pixels_equally_well() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
 from icl_loop.tasks.feedback import FEEDBACK_PHRASES, FeedbackPolicy, Phrase
-from icl_loop.tasks.labels import LABEL_MAPS, label_map
+from icl_loop.tasks.labels import LABEL_MAPS, native
 from icl_loop.tasks.prompts import FeedbackPhrases, open_prompt_set, shipped
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
@@ -64,7 +64,7 @@ def test_unknown_feedback(unknown: str, near: str) -> None:
 @given(st.lists(st.text(), unique=True).map(tuple))
 def test_native_labels(labels: tuple[str, ...]) -> None:
     """The native map keeps names and order."""
-    assert list(label_map("native", labels).items()) == [(label, label) for label in labels]
+    assert list(native(labels, (0, 0)).items()) == [(label, label) for label in labels]
 
 
 @pytest.mark.parametrize("kind", LABEL_MAPS)
@@ -72,13 +72,7 @@ def test_native_labels(labels: tuple[str, ...]) -> None:
 def test_a_label_map_is_a_bijection(kind: str, key: tuple[int, int]) -> None:
     """A label map gives every class a name of its own, the same each time."""
     classes = tuple("0123456789")
-    names = label_map(kind, classes, key)
+    names = LABEL_MAPS[kind](classes, key)
     assert tuple(names) == classes
     assert len(set(names.values())) == len(classes)
-    assert label_map(kind, classes, key) == names
-
-
-def test_unknown_labels() -> None:
-    """An unknown label map is rejected; the error names the nearest one."""
-    with pytest.raises(InputError, match="unknown labels 'nativ': did you mean 'native'"):
-        label_map("nativ", ("0", "1"))
+    assert LABEL_MAPS[kind](classes, key) == names

@@ -17,10 +17,10 @@ from icl_loop.experiment.validation import validated
 from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import get_encoding
-from icl_loop.tasks.labels import label_map, swapped
+from icl_loop.tasks.labels import LABEL_MAPS, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Replies, Task
-from icl_loop.tasks.transforms import get_transform
+from icl_loop.tasks.transforms import TRANSFORMS
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.header import (
     AnalysisIdentity,
@@ -183,7 +183,7 @@ class Session:
     def task(self) -> Task:
         """The questions, and the scoring of their answers."""
         settings, key, inputs = self.settings.task, (self.seed, self.stream), self.inputs
-        names = label_map(settings.labels, inputs.labels, key)
+        names = LABEL_MAPS[settings.labels](inputs.labels, key)
         return Task(
             samples=inputs.samples,
             encoding=get_encoding(settings.encoding),
@@ -192,7 +192,7 @@ class Session:
             prompts=inputs.prompts,
             feedback=self.settings.feedback.policy(self.donor.told if self.donor else None),
             key=key,
-            transform=get_transform(settings.pixels, settings.size, key),
+            transform=TRANSFORMS[settings.pixels](settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
             replies=cast("Replies", self.settings.context.replies),
             probes=inputs.probes,

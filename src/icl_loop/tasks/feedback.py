@@ -38,7 +38,6 @@ _EARLIER: Mapping[Phrase, Phrase] = {
     "correct": "earlier_correct",
     "incorrect": "earlier_incorrect",
 }
-_RESOLUTION = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +85,13 @@ class FeedbackPolicy:
         return "correctness" if self.only == "both" else self.only
 
     def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
-        """Return the phrase for the answer of `turn`; negative turns have no answer yet.
+        """Return the phrase for the answer of `turn`, if seed and stream of the session are `key`.
 
-        Args:
-            turn: The turn.
-            key: Seed and stream of the session.
-            correct: Whether the answer was right.
+        Negative turns have no answer yet.
         """
         if turn < 0:
             return "recorded"
-        drawn = keyed_index(_RESOLUTION, *key, "feedback noise", turn) / _RESOLUTION
+        drawn = keyed_index(2**53, *key, "feedback noise", turn) / 2**53
         right, wrong = FEEDBACK_PHRASES[self.kind]
         phrase = right if correct != (drawn < self.noise) else wrong
         if (self.only, phrase) in (("positive", "incorrect"), ("negative", "correct")):

@@ -1,8 +1,9 @@
 """Label maps: the names under which the model sees the classes."""
 
 from collections.abc import Callable, Mapping
+from itertools import count
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import InputError
 from icl_loop.core.records import keyed_order
 
 LabelMap = Mapping[str, str]
@@ -28,39 +29,22 @@ def native(labels: tuple[str, ...], _: Key) -> LabelMap:
 
 
 def abstract(labels: tuple[str, ...], key: Key) -> LabelMap:
-    """Return a random map to unrelated names."""
+    """Return a random map to unrelated names.
+
+    Raises:
+        InputError: There are more labels than names.
+    """
     if len(labels) > len(ABSTRACT_NAMES):
         raise InputError(
             f"abstract labels support at most {len(ABSTRACT_NAMES)} classes, got {len(labels)}"
         )
-    drawn = keyed_order(len(ABSTRACT_NAMES), *key, "abstract labels")[: len(labels)].tolist()
-    return {label: ABSTRACT_NAMES[index] for label, index in zip(labels, drawn, strict=True)}
+    drawn = keyed_order(len(ABSTRACT_NAMES), *key, "abstract labels").tolist()
+    return {label: ABSTRACT_NAMES[index] for label, index in zip(labels, drawn, strict=False)}
 
 
 def deranged(labels: tuple[str, ...], key: Key) -> LabelMap:
     """Return a random map that gives every class the name of another class."""
-    return dict(zip(labels, derangement(labels, *key, "deranged labels"), strict=True))
-
-
-def swapped(label_map: LabelMap, key: Key) -> LabelMap:
-    """Return a map with the same names in which no class keeps its name."""
-    names = tuple(label_map.values())
-    return dict(zip(label_map, derangement(names, *key, "swap"), strict=True))
-
-
-def derangement(names: tuple[str, ...], *key: str | int) -> list[str]:
-    """Return a random order of `names` that leaves none in place, uniform over all such orders.
-
-    Random orders are drawn until one qualifies, which takes about e attempts.
-    """
-    if len(names) < 2:
-        raise InputError(f"swapping names needs at least two classes, got {len(names)}")
-    attempt = 0
-    while True:
-        order = keyed_order(len(names), *key, attempt).tolist()
-        if all(index != place for place, index in enumerate(order)):
-            return [names[index] for index in order]
-        attempt += 1
+    return dict(zip(labels, _derangement(labels, *key, "deranged labels"), strict=True))
 
 
 LABEL_MAPS: Mapping[str, Callable[[tuple[str, ...], Key], LabelMap]] = {
@@ -68,14 +52,24 @@ LABEL_MAPS: Mapping[str, Callable[[tuple[str, ...], Key], LabelMap]] = {
     "abstract": abstract,
     "deranged": deranged,
 }
+"""By kind: from the classes of a data set, and seed and stream, to their names."""
 
 
-def label_map(kind: str, labels: tuple[str, ...], key: Key = (0, 0)) -> LabelMap:
-    """Return the map of a kind for the classes `labels` in one session.
+def swapped(label_map: LabelMap, key: Key) -> LabelMap:
+    """Return a map with the same names in which no class keeps its name."""
+    names = tuple(label_map.values())
+    return dict(zip(label_map, _derangement(names, *key, "swap"), strict=True))
 
-    Raises:
-        InputError: The kind is unknown, or cannot name these classes.
+
+def _derangement(names: tuple[str, ...], *key: str | int) -> list[str]:
+    """Return a random order of `names` that leaves none in place, uniform over all such orders.
+
+    Random orders are drawn until one qualifies, which takes about e attempts.
     """
-    if kind not in LABEL_MAPS:
-        raise InputError(f"unknown labels {kind!r}: {nearest(kind, LABEL_MAPS)}")
-    return LABEL_MAPS[kind](labels, key)
+    if len(names) < 2:
+        raise InputError(f"swapping names needs at least two classes, got {len(names)}")
+    for attempt in count():
+        order = keyed_order(len(names), *key, attempt).tolist()
+        if all(index != place for place, index in enumerate(order)):
+            break
+    return [names[index] for index in order]

@@ -25,18 +25,13 @@ class Task:
 
     Attributes:
         samples: The stream, one sample per turn.
-        encoding: The encoding of the samples.
         size: Side of the encoded images in pixels; ignored for tables and texts.
         label_map: The names under which the model sees the classes.
-        prompts: The prompt set.
-        feedback: What the model is told about its answers.
         key: Seed and stream; they determine the random choices of the session.
         transform: Applied to the pixels before they are encoded.
         swap: The turn at which the label map changes, and the new map; None for no change.
-        replies: How later requests show past replies.
         probes: Held-out samples.
         checkpoints: The numbers of turns after which the probes are asked.
-        rule: How replies are parsed.
     """
 
     samples: Sequence[Sample]
@@ -107,15 +102,15 @@ class Task:
     def score(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Score the answer of a turn, and choose what the model is told.
 
-        Args:
-            turn: The turn.
-            answer: The parsed answer.
-            past: All earlier turns; needed for delayed feedback.
+        Delayed feedback needs all earlier turns as `past`.
         """
         label = self.true_label(turn)
         correct = answer == label
         if self.feedback.kind == YOKED:
-            return Feedback(correct, self._told_to_donor(turn))
+            donor = self.feedback.donor or ()
+            if turn >= len(donor):
+                raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
+            return Feedback(correct, donor[turn])
         about = turn - self.feedback.delay
         told_correct = correct if about == turn else about >= 0 and past[about].feedback.correct
         phrase = self.feedback.phrase(about, self.key, correct=told_correct)
@@ -130,12 +125,6 @@ class Task:
         else:
             return None
         return None if shown == reply.text else shown
-
-    def _told_to_donor(self, turn: int) -> str:
-        donor = self.feedback.donor or ()
-        if turn >= len(donor):
-            raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
-        return donor[turn]
 
 
 @lru_cache(1_024)  # all arms ask the same questions

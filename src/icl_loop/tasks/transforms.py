@@ -10,7 +10,7 @@ import numpy as np
 import scipy  # submodules are imported on first use
 from numpy.typing import NDArray
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import InputError
 from icl_loop.core.records import keyed_bits, keyed_order
 
 Pixels = NDArray[np.float32]
@@ -44,6 +44,9 @@ def projected(size: int, key: Key) -> Transform:
     The matrix is uniform over the orthogonal matrices (Stewart 1980: QR of a Gaussian matrix, with
     the diagonal of R made positive). Distances between images are preserved up to one factor,
     except for the few values that are clipped to 0..1.
+
+    Raises:
+        InputError: The size is above `MAX_PROJECTED_SIZE`.
     """
     if size > MAX_PROJECTED_SIZE:
         raise InputError(
@@ -68,14 +71,4 @@ TRANSFORMS: Mapping[str, Callable[[int, Key], Transform]] = {
     "permuted": permuted,
     "projected": projected,
 }
-
-
-def get_transform(kind: str, size: int, key: Key) -> Transform:
-    """Return the transform of a kind for images of `size` x `size` pixels in one session.
-
-    Raises:
-        InputError: The kind is unknown, or does not support this size.
-    """
-    if kind not in TRANSFORMS:
-        raise InputError(f"unknown pixels {kind!r}: {nearest(kind, TRANSFORMS)}")
-    return TRANSFORMS[kind](size, key)
+"""By kind: from the side of the images, and seed and stream, to the transform of a session."""

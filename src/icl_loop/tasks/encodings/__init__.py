@@ -4,7 +4,7 @@ from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import Modality, Sample
-from icl_loop.tasks.encodings.encoding import Encoding
+from icl_loop.tasks.encodings.encoding import Encoding, TextEncoding
 from icl_loop.tasks.encodings.image_png import PngEncoding
 from icl_loop.tasks.encodings.image_text import (
     MAX_SIDE,
@@ -13,7 +13,6 @@ from icl_loop.tasks.encodings.image_text import (
     PixelTextEncoding,
     to_pixels,
 )
-from icl_loop.tasks.encodings.plain_text import TextEncoding
 from icl_loop.tasks.encodings.table_text import TableEncoding
 
 __all__ = [
@@ -39,10 +38,9 @@ ENCODINGS: dict[str, Encoding] = {
 
 def get_encoding(name: str) -> Encoding:
     """Return the encoding of this name."""
-    try:
-        return ENCODINGS[name]
-    except KeyError:
-        raise InputError(f"unknown encoding {name!r}: {nearest(name, ENCODINGS)}") from None
+    if name not in ENCODINGS:
+        raise InputError(f"unknown encoding {name!r}: {nearest(name, ENCODINGS)}")
+    return ENCODINGS[name]
 
 
 def encodings_for(modality: Modality) -> tuple[str, ...]:

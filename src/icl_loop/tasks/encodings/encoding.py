@@ -1,8 +1,9 @@
-"""The protocol of encodings: how samples of one modality are shown to a model, and the inverse."""
+"""The base class of encodings, and the encoding that shows texts unchanged."""
 
 import struct
 import zlib
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
 from icl_loop.core.errors import EncodingError
@@ -13,7 +14,7 @@ class Encoding(ABC):
     """A way to show samples as text, or as the image part of a message.
 
     `encode(prepare(content, size))` shows a sample, and `decode` recovers the prepared values to
-    the precision of the encoding. Subclasses narrow the types, and implement `parse`.
+    the precision of the encoding. Subclasses narrow the types.
     """
 
     name: str
@@ -21,9 +22,9 @@ class Encoding(ABC):
     modality: Modality
     """The modality of the samples that it shows."""
 
-    @abstractmethod
-    def prepare(self, content: Any, size: int) -> Any:  # noqa: ANN401  subclasses narrow it
+    def prepare(self, content: Any, size: int) -> Any:  # noqa: ANN401, ARG002  subclasses narrow it
         """Return the values to encode; images are resized to `size` x `size` pixels."""
+        return content
 
     @abstractmethod
     def encode(self, values: Any) -> Any:  # noqa: ANN401  subclasses narrow it
@@ -46,3 +47,21 @@ class Encoding(ABC):
         if self.encode(values) != shown:
             raise EncodingError(f"not in the {self.name} encoding: it would be written differently")
         return values
+
+
+@dataclass(frozen=True)
+class TextEncoding(Encoding):
+    """Shows a text unchanged."""
+
+    name: str = "text"
+    modality: Modality = "text"
+
+    def encode(self, values: str) -> str:
+        """Return the text, which must not be blank."""
+        if not values.strip():
+            raise EncodingError(f"{self.name}: the text is blank: {values!r}")
+        return values
+
+    def parse(self, shown: str) -> str:
+        """Return the text."""
+        return shown

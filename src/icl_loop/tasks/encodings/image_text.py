@@ -151,12 +151,11 @@ def _write_sparse(values: Pixels) -> str:
     """Write the columns of bright pixels of each row as `first-last`, or a dot for none."""
     if values.shape[0] != values.shape[1]:
         raise EncodingError(f"sparse: pixels must form a square, got shape {values.shape}")
-    return "\n".join(_write_spans(line) for line in _BINARY.write(values).split("\n"))
-
-
-def _write_spans(line: str) -> str:
-    spans = [(run.start(), run.end() - 1) for run in _BRIGHT.finditer(line)]
-    return " ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in spans) or _NONE
+    lines = []
+    for line in _BINARY.write(values).split("\n"):
+        spans = [(run.start(), run.end() - 1) for run in _BRIGHT.finditer(line)]
+        lines.append(" ".join(f"{a}-{b}" if b > a else f"{a}" for a, b in spans) or _NONE)
+    return "\n".join(lines)
 
 
 def _read_sparse(text: str) -> Pixels:

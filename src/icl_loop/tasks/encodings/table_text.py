@@ -13,8 +13,6 @@ SIGNIFICANT_DIGITS = 4
 MAX_COLUMNS = 1_000
 
 _LINE = re.compile(r"(?P<name>.*\S.*): (?P<value>-?[0-9]+(\.[0-9]+)?(e[-+][0-9]+)?)")
-_SMALLEST, _LARGEST = 1e-6, 1e16
-"""Numbers in this range are written without an exponent."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +22,6 @@ class TableEncoding(Encoding):
     name: str = "table"
     modality: Modality = "table"
 
-    def prepare(self, content: Measurements, size: int) -> Measurements:  # noqa: ARG002  for images only
-        """Return the row."""
-        return content
-
     def encode(self, values: Measurements) -> str:
         """Return the lines of a row, with numbers to 4 significant digits."""
         if not 0 < len(values.names) == values.values.size <= MAX_COLUMNS:
@@ -35,17 +29,15 @@ class TableEncoding(Encoding):
                 f"{self.name}: a row needs 1 to {MAX_COLUMNS} named numbers, got"
                 f" {len(values.names)} names and {values.values.size} numbers"
             )
-        pairs = zip(values.names, values.values.tolist(), strict=True)
-        return "\n".join(self._line(name, value) for name, value in pairs)
-
-    def _line(self, name: str, value: float) -> str:
-        if not name.strip() or not name.isprintable():
-            raise EncodingError(f"{self.name}: a column name must be one line, got {name!r}")
-        if not abs(value) <= LARGEST:
-            raise EncodingError(
-                f"{self.name}: {name!r} must be a number up to {LARGEST:g}, got {value}"
-            )
-        return f"{name}: {format_number(value)}"
+        pairs = list(zip(values.names, values.values.tolist(), strict=True))
+        for name, value in pairs:
+            if not name.strip() or not name.isprintable():
+                raise EncodingError(f"{self.name}: a column name must be one line, got {name!r}")
+            if not abs(value) <= LARGEST:
+                raise EncodingError(
+                    f"{self.name}: {name!r} must be a number up to {LARGEST:g}, got {value}"
+                )
+        return "\n".join(f"{name}: {format_number(value)}" for name, value in pairs)
 
     def parse(self, shown: str) -> Measurements:
         """Return the row that a text shows, to 4 significant digits."""
@@ -65,6 +57,6 @@ def format_number(value: float) -> str:
     """
     short = f"{value:.{SIGNIFICANT_DIGITS}g}"
     rounded = float(short) + 0.0  # turns -0.0 into 0.0
-    if rounded and not _SMALLEST <= abs(rounded) < _LARGEST:
+    if rounded and not 1e-6 <= abs(rounded) < 1e16:
         return short
     return np.format_float_positional(rounded, trim="-")
