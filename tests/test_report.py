@@ -1,13 +1,16 @@
-"""The laws of the report: one file, nothing leaves it, and what a model wrote is only ever text."""
+"""The report is one file that loads nothing, and shows what a model wrote only as text."""
 
 import asyncio
 import base64
+import gzip
 import hashlib
+import json
 import random
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,13 +34,10 @@ from icl_loop.export import export
 from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.branching import branches
-from icl_loop.report import packed, page, unpacked
-from icl_loop.report.branch_history import parts_of, place_of
-from icl_loop.report.experiment_settings import experiment_file
+from icl_loop.report import page
+from icl_loop.report.headers import experiment_file, lineage, place_of
 from icl_loop.report.page_budget import Stream, select_streams, spread
-from icl_loop.report.page_data import in_script
-from icl_loop.report.probe_questions import held_out
-from icl_loop.report.session_browser import NamedSession
+from icl_loop.report.session_browser import NamedSession, packed, probe_questions
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import Header, TranscriptWriter, read, read_header
 from icl_loop.transcripts.header import BranchIdentity
@@ -53,20 +53,21 @@ HOSTILE = (
 SCREENS = [(width, scheme) for width in (1280, 400) for scheme in ("light", "dark")]
 
 
-async def hostile(folder: Path, turns: int = 5) -> Path:
+async def hostile(folder: Path, arm: str = "feedback") -> Path:
     """Play a session whose model writes text that could break a page, and return its folder."""
     made = parse(
         {
             "name": "hostile",
-            "turns": turns,
+            "turns": len(HOSTILE),
             "streams": 1,
             "arms": [{"name": "feedback"}],
             "model": {"name": "reference/nearest", "context_window": 2_000_000},
         }
     )
     [session] = made.sessions()
-    with TranscriptWriter(folder / session.file_name, session.header()) as recorder:
-        model = ScriptedModel(HOSTILE[:turns])
+    header = session.header().model_copy(update={"arm": arm})
+    with TranscriptWriter(folder / session.file_name, header) as recorder:
+        model = ScriptedModel(HOSTILE)
         played = play(session.task, model, session.policy, session.window)
         async for _ in recorder.record(played):
             pass
@@ -91,20 +92,20 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Record an element."""
-        said = dict(attrs)
+        values = dict(attrs)
         self._open = tag in ("script", "style")
         if self._open:
-            self.inline.append((said, ""))
-        self.addresses += [said[key] or "" for key in ("src", "href", "action") if key in said]
-        self.attributes += said
-        if said.get("http-equiv") == "Content-Security-Policy":
-            self.policy = said["content"] or ""
+            self.inline.append((values, ""))
+        self.addresses += [values[key] or "" for key in ("src", "href", "action") if key in values]
+        self.attributes += values
+        if values.get("http-equiv") == "Content-Security-Policy":
+            self.policy = values["content"] or ""
         if re.fullmatch("h[1-6]", tag):
             self.headings.append(int(tag[1]))
         if tag == "label":
-            self.labels.add(said["for"] or "")
+            self.labels.add(values["for"] or "")
         if tag in ("select", "input"):
-            self.controls.append(said)
+            self.controls.append(values)
 
     def handle_endtag(self, tag: str) -> None:
         """Record the end of a script or style."""
@@ -113,8 +114,8 @@ class Elements(HTMLParser):
     def handle_data(self, data: str) -> None:
         """Record the text of a script or style."""
         if self._open:
-            said, text = self.inline[-1]
-            self.inline[-1] = (said, text + data)
+            values, text = self.inline[-1]
+            self.inline[-1] = (values, text + data)
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +128,11 @@ def sample() -> str:
 def elements(sample: str) -> Elements:
     """The elements of the report on the sample."""
     return Elements(sample)
+
+
+def unpacked(text: str) -> Any:  # noqa: ANN401  any JSON value
+    """Return the value that was packed."""
+    return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
 def blobs(text: str) -> dict[str, Any]:
@@ -145,7 +151,7 @@ def test_page_is_self_contained(elements: Elements) -> None:
 
 def test_policy_allows_only_own_scripts_and_styles(elements: Elements) -> None:
     """The content security policy lists the hash of every script and style, and no other."""
-    run = [text for said, text in elements.inline if "type" not in said]
+    run = [text for attributes, text in elements.inline if "type" not in attributes]
     hashes = {
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
         for text in run
@@ -178,25 +184,19 @@ def test_focusable_texts_have_names(notes_and_probes_page: str) -> None:
         assert "labelledby" not in each or f'id="{named}"' in marked
 
 
-def test_page_contains_every_turn(sample: str) -> None:
+def test_page_contains_every_turn(sample: str, elements: Elements) -> None:
     """The packed data equals the transcripts, turn by turn, images included."""
-    held = blobs(sample)
-    saved = read(SAMPLE / "label-1.jsonl")
-    [session] = [
-        held[name]
-        for name in held
-        if name.startswith("session-")
-        and held[name]["sample"] == [turn.sample for turn in saved.turns]
-        and 'name("label")' not in name
-        and [bool(each) for each in held[name]["correct"]]
-        == [turn.feedback.correct for turn in saved.turns]
-    ]
-    pool = held["pool-1"]
-    for turn in saved.turns:
+    found = blobs(sample)
+    [index] = [text for attributes, text in elements.inline if attributes.get("id") == "index"]
+    [entry] = [each for each in json.loads(index) if (each["arm"], each["stream"]) == ("label", 1)]
+    session, pool = found[entry["blob"]], found[entry["pool"]]
+    for turn in read(SAMPLE / "label-1.jsonl").turns:
+        assert session["sample"][turn.index] == turn.sample
+        assert session["correct"][turn.index] == turn.feedback.correct
         assert pool["texts"][session["question"][turn.index]] == turn.question.text
         assert pool["texts"][session["reply"][turn.index]] == turn.reply.text
         assert pool["texts"][session["told"][turn.index]] == turn.feedback.told
-        rows, columns, data = pool["pictures"][session["picture"][turn.index]]
+        rows, columns, data = pool["images"][session["image"][turn.index]]
         assert rows * columns == len(base64.b64decode(data)) == 400
 
 
@@ -206,7 +206,7 @@ def test_shared_texts_are_stored_once(sample: str) -> None:
     assert len(pools) == 2
     for pool in pools:
         assert len(pool["texts"]) == len(set(pool["texts"]))
-        assert len(pool["pictures"]) == 25
+        assert len(pool["images"]) == 25
 
 
 def test_page_is_deterministic(sample: str) -> None:
@@ -222,11 +222,18 @@ def test_page_contains_no_paths(sample: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE[:3] + HOSTILE[4:])
-def test_embedded_json_cannot_close_its_element(text: str) -> None:
-    """Embedded JSON contains no character that could close its element, and round-trips."""
+def test_packed_data_has_no_special_characters(text: str) -> None:
+    """Packed data cannot close its element, and round-trips."""
     assert unpacked(packed([text])) == [text]
     assert re.fullmatch(r"[A-Za-z0-9+/=]+", packed([text]))
-    assert not re.search("[<>&\u2028\u2029]", in_script([text]))
+
+
+async def test_names_stay_text(tmp_path: Path) -> None:
+    """The name of an arm cannot close the element that contains it."""
+    elements = Elements(page(frame([await hostile(tmp_path, arm=HOSTILE[0])])))
+    [index] = [text for attributes, text in elements.inline if attributes.get("id") == "index"]
+    assert json.loads(index)[0]["arm"] == HOSTILE[0]
+    assert "x" not in elements.addresses
 
 
 UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
@@ -234,17 +241,13 @@ UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"stre
 
 def test_settings_recreate_the_experiment() -> None:
     """The experiment file in the page creates the same sessions."""
-    import tomllib
-
     headers = [read_header(path) for path in sorted(SAMPLE.glob("*.jsonl"))]
     made = parse(tomllib.loads(experiment_file(headers)))
     ours = {(each.arm, each.stream): each.header() for each in made.sessions()}
     assert len(ours) >= len(headers)
     for header in headers:
-        said, again = (
-            each.model_dump(exclude=UNLIKE) for each in (header, ours[header.arm, header.stream])
-        )
-        assert said == again
+        same = ours[header.arm, header.stream]
+        assert same.model_dump(exclude=UNLIKE) == header.model_dump(exclude=UNLIKE)
 
 
 async def test_page_shows_the_baseline() -> None:
@@ -253,8 +256,8 @@ async def test_page_shows_the_baseline() -> None:
     paths = sorted(SAMPLE.glob("feedback-*.jsonl"))
     some = BaselineResult(LEARNER, await baselines(paths), "Only some have one.")
     text = page(turns, baseline=some)
-    held = [value for name, value in blobs(text).items() if name.startswith("session-")]
-    assert [len(each["baseline"] or ()) for each in held] == [25, 0, 0, 0] * 2
+    found = [value for name, value in blobs(text).items() if name.startswith("session-")]
+    assert [len(each["baseline"] or ()) for each in found] == [25, 0, 0, 0] * 2
     assert "Only some have one." in text
 
 
@@ -287,8 +290,7 @@ async def test_unusual_runs_make_valid_pages(tmp_path: Path, kind: str) -> None:
 def test_page_limits_turns() -> None:
     """A page on too many turns keeps evenly chosen streams and says so."""
     text = page(frame([SAMPLE]), most_turns=100)
-    said = "contains 1 of 2 streams"
-    assert said in text
+    assert "contains 1 of 2 streams" in text
     assert sum(name.startswith("session-") for name in blobs(text)) == 4
 
 
@@ -310,23 +312,21 @@ def streams(read_ones: list[int], lengths: Sequence[int]) -> list[Stream]:
 def test_page_limits_bytes() -> None:
     """Streams are read in spread order until one does not fit; no more are read."""
     lengths, seen = [100_000] * 8, list[int]()
-    held, said = select_streams(streams(seen, lengths), most_bytes=230_000)
-    assert sum(map(len, held.blobs.values())) <= 230_000
-    assert [entry["stream"] for entry in held.index] == [0, 2, 4]
+    data, left_out = select_streams(streams(seen, lengths), most_bytes=230_000)
+    assert sum(map(len, data.blobs.values())) <= 230_000
+    assert [entry["stream"] for entry in data.index] == [0, 2, 4]
     assert seen == [0, 4, 2, 6]
-    assert "3 of 8 streams" in said
-    assert all(unpacked(held.blobs[entry["blob"]])["told"] for entry in held.index)
-    assert {entry["pool"] for entry in held.index} | {
-        entry["blob"] for entry in held.index
-    } == held.blobs.keys()
+    assert "3 of 8 streams" in left_out
+    assert all(unpacked(data.blobs[entry["blob"]])["told"] for entry in data.index)
+    ids = {entry[key] for entry in data.index for key in ("pool", "blob")}
+    assert ids == data.blobs.keys()
 
 
 def test_page_keeps_a_huge_reply() -> None:
     """A page keeps at least one stream, whatever its size, with complete texts."""
-    held, said = select_streams(streams([], [1_000_000] * 2), most_turns=1, most_bytes=1)
-    [pool] = [unpacked(blob) for name, blob in held.blobs.items() if name.startswith("pool-")]
-    assert max(map(len, pool["texts"])) == 1_000_000
-    assert "1 of 2 streams" in said
+    data, left_out = select_streams(streams([], [1_000_000] * 2), most_turns=1, most_bytes=1)
+    assert max(map(len, unpacked(data.blobs["pool-0"])["texts"])) == 1_000_000
+    assert "1 of 2 streams" in left_out
 
 
 @given(size=st.integers(1, 300), count=st.integers(1, 300))
@@ -361,7 +361,7 @@ def test_missing_baseline_is_reported(tmp_path: Path) -> None:
     assert left_out.note.startswith("1 of 1 sessions have no baseline: ")
     text = page(turns, baseline=left_out)
     assert "1 of 1 sessions have no baseline" in text
-    assert set(blobs(text)["session-0"]["picture"]) == {None}
+    assert set(blobs(text)["session-0-0"]["image"]) == {None}
 
 
 def test_page_of_a_running_session_is_consistent(tmp_path: Path) -> None:
@@ -470,35 +470,35 @@ def test_page_contains_notes_probes_and_branches(
     notes_and_probes: tuple[Path, Path], notes_and_probes_page: str
 ) -> None:
     """Notes, probes with images and starts of branches are packed as saved."""
-    held = blobs(notes_and_probes_page)
+    found = blobs(notes_and_probes_page)
     for place, path in enumerate(notes_and_probes):
-        session, pool, saved = held[f"session-{place}"], held[f"pool-{place}"], read(path)
+        session, pool, saved = found[f"session-{place}-0"], found[f"pool-{place}"], read(path)
         assert [pool["texts"][note["text"]] for note in session["notes"]] == [NOTE]
         assert [note["after"] for note in session["notes"]] == [3]
-        assert [check["after"] for check in session["probes"]] == [0, 6]
+        assert [check["after"] for check in session["checkpoints"]] == [0, 6]
         probes = [
             (sample, pool["texts"][reply], label, bool(correct))
-            for check in session["probes"]
+            for check in session["checkpoints"]
             for sample, reply, label, correct in zip(
                 *(check[key] for key in ("sample", "reply", "label", "correct")), strict=True
             )
         ]
         assert probes == [(p.sample, p.reply.text, p.label, p.correct) for p in saved.probes]
-        assert {pool["pictures"][each][0] for each in session["probes"][0]["picture"]} == {20}
-    assert "begins" not in held["session-0"]
-    (begin,) = held["session-1"]["begins"]
-    assert (begin["at"], begin["of"]) == (4, "noted")
-    assert 'feedback.kind = "label", was "correctness"' in begin["changed"]
+        assert {pool["images"][each][0] for each in session["checkpoints"][0]["image"]} == {20}
+    assert found["session-0-0"]["branches"] == []
+    (branch,) = found["session-1-0"]["branches"]
+    assert (branch["at"], branch["of"]) == (4, "noted")
+    assert 'feedback.kind = "label", was "correctness"' in branch["changed"]
 
 
 def test_tables_of_notes_probes_and_branches(notes_and_probes_page: str) -> None:
     """The tables show the number and length of notes, the number of probes, and branches."""
-    said = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", notes_and_probes_page))
-    assert f"notes_and_probes / noted 1 1 {len(NOTE)} {len(NOTE)}" in said
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", notes_and_probes_page))
+    assert f"notes_and_probes / noted 1 1 {len(NOTE)} {len(NOTE)}" in text
     assert re.search(
-        r"notes_and_probes / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", said
+        r"notes_and_probes / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", text
     )
-    assert re.search(r"is a branch of notes_and_probes / noted from turn 4 on", said)
+    assert re.search(r"is a branch of notes_and_probes / noted from turn 4 on", text)
 
 
 def test_export_makes_the_same_page(
@@ -516,20 +516,18 @@ def test_export_makes_the_same_page(
         assert page(frame(paths), command=command, paths=paths) == expected
 
 
-def test_absent_features_leave_no_trace(sample: str) -> None:
-    """Without notes, probes and branches the page has neither headings nor data for them."""
-    for name in (
-        "probes",
-        "between",
-        "notes_and_probes",
-        "noted",
-        "asked",
-        "keys-notes_and_probes",
-        "figure-probes",
+def test_absent_features_are_not_shown(sample: str, notes_and_probes_page: str) -> None:
+    """Without notes, probes and branches the page shows neither headings nor text about them."""
+    for fragment in (
+        'id="probes"',
+        'id="figure-probes"',
+        "Notes taken by the model",
+        "is a branch of",
     ):
-        assert f'id="{name}"' not in sample
-    assert not {"notes", "probes", "begins"} & blobs(sample)["session-0"].keys()
-    assert "branch of" not in sample.split("<script", maxsplit=1)[0]
+        assert fragment in notes_and_probes_page
+        assert fragment not in sample
+    for name in ("event-keys", "next-event", "events", "note", "session-probes"):
+        assert re.search(rf'id="{name}"[^>]* hidden>', sample)
 
 
 def branch_of(parent: Header, at: int) -> Header:
@@ -538,13 +536,13 @@ def branch_of(parent: Header, at: int) -> Header:
     return parent.model_copy(update={"arm": f"{parent.arm}-{at}", "branch": identity})
 
 
-def test_branch_parts_match_headers() -> None:
-    """The parts of nested branches start at the turns their headers name."""
+def test_lineage_matches_headers() -> None:
+    """The lineage of nested branches names the header of every turn."""
     root = read(SAMPLE / "none-0.jsonl").header
     for header in (root, branch_of(branch_of(root, 5), 9), branch_of(branch_of(root, 9), 5)):
-        parts = parts_of(header)
+        parts = lineage(header)
         for turn in range(12):
-            assert parts[place_of(parts, turn)].header.arm == header.at(turn).arm
+            assert parts[place_of(parts, turn)][1].arm == header.at(turn).arm
 
 
 def test_probes_without_data_have_no_image(
@@ -552,14 +550,14 @@ def test_probes_without_data_have_no_image(
 ) -> None:
     """If the data set changed or would have to be downloaded, probes are shown without images."""
     header = read(notes_and_probes[0]).header
-    assert len(held_out(header)) == 2
+    assert len(probe_questions(header)) == 2
     other = header.dataset.model_copy(update={"sha256": "0" * 64})
-    assert held_out(header.model_copy(update={"dataset": other})) == {}
+    assert probe_questions(header.model_copy(update={"dataset": other})) == {}
     monkeypatch.setenv("ICL_LOOP_DATA", str(tmp_path))
     monkeypatch.setenv("ICL_LOOP_CACHE", str(tmp_path))
     task = {**header.settings["task"], "dataset": "kmnist:test"}
     absent = header.model_copy(update={"settings": {**header.settings, "task": task}})
-    assert held_out(absent) == {}
+    assert probe_questions(absent) == {}
     assert not list(tmp_path.iterdir())
 
 
@@ -587,12 +585,12 @@ class Visit:
 
     def __init__(self, tab: Playing) -> None:
         self.tab = tab
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        tab.on("console", lambda message: self.said.append(message.text))
-        tab.on("pageerror", lambda error: self.said.append(str(error)))
-        tab.on("dialog", lambda dialog: self.said.append(dialog.message))
-        tab.on("request", lambda request: self.asked.append(request.url))
+        self.messages: list[str] = []
+        self.requests: list[str] = []
+        tab.on("console", lambda message: self.messages.append(message.text))
+        tab.on("pageerror", lambda error: self.messages.append(str(error)))
+        tab.on("dialog", lambda dialog: self.messages.append(dialog.message))
+        tab.on("request", lambda request: self.requests.append(request.url))
 
     async def open(self, path: Path) -> "Visit":
         """Open a file and wait until its charts are drawn."""
@@ -607,7 +605,7 @@ class Visit:
     @property
     def elsewhere(self) -> list[str]:
         """Requests for anything but the file itself."""
-        return [url for url in self.asked[1:] if not url.startswith("data:")]
+        return [url for url in self.requests[1:] if not url.startswith("data:")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -633,7 +631,7 @@ async def test_layout_on_all_screens(
     seen = await visit(
         browser, written, viewport={"width": width, "height": 800}, color_scheme=scheme
     )
-    assert seen.said == []
+    assert seen.messages == []
     assert seen.elsewhere == []
     assert await seen.tab.evaluate("document.documentElement.scrollWidth") == width
     drawn = await seen.tab.evaluate("document.querySelectorAll('.chart svg').length")
@@ -648,14 +646,14 @@ async def test_arrow_keys_work_where_sessions_are_visible(browser: Playing, writ
     """Arrow keys step while the sessions are visible; letter keys only work inside the browser."""
     seen = await visit(browser, written)
     await seen.tab.keyboard.press("ArrowRight")
-    assert (await seen.text("#said")).startswith("turn 0:")
+    assert (await seen.text("#result")).startswith("turn 0:")
     await seen.tab.locator("#browser").scroll_into_view_if_needed()
     for key in ("ArrowRight", "e"):
         await seen.tab.keyboard.press(key)
-    assert (await seen.text("#said")).startswith("turn 1:")
+    assert (await seen.text("#result")).startswith("turn 1:")
     await seen.tab.click("nav >> text=Sessions")
     await seen.tab.keyboard.press("ArrowRight")
-    assert (await seen.text("#said")).startswith("turn 2:")
+    assert (await seen.text("#result")).startswith("turn 2:")
     await seen.tab.context.close()
 
 
@@ -687,17 +685,17 @@ async def test_keyboard_navigation(browser: Playing, written: Path) -> None:
     saved = read(SAMPLE / "label-0.jsonl").turns
     wrong = [turn.index for turn in saved if not turn.feedback.correct]
     await tab.keyboard.press("End")
-    assert (await seen.text("#said")).startswith(f"turn {len(saved) - 1}:")
+    assert (await seen.text("#result")).startswith(f"turn {len(saved) - 1}:")
     await tab.keyboard.press("ArrowLeft")
-    assert (await seen.text("#said")).startswith(f"turn {len(saved) - 2}:")
+    assert (await seen.text("#result")).startswith(f"turn {len(saved) - 2}:")
     assert await seen.text("#reply") == saved[-2].reply.text
     await tab.keyboard.press("Home")
     await tab.keyboard.press("ArrowRight")
     await tab.keyboard.press("e")
     after = next(turn for turn in wrong if turn > 1)
-    assert (await seen.text("#said")).startswith(f"turn {after}:")
-    assert "wrong" in await seen.text("#said")
-    assert seen.said == []
+    assert (await seen.text("#result")).startswith(f"turn {after}:")
+    assert "wrong" in await seen.text("#result")
+    assert seen.messages == []
     await tab.context.close()
 
 
@@ -743,7 +741,7 @@ async def test_turn_filter(browser: Playing, written: Path) -> None:
     await seen.tab.select_option("#filter", label=f"label {label}")
     await seen.tab.click("#first") if await seen.tab.is_enabled("#first") else None
     first = next(turn.index for turn in saved if turn.label == label)
-    assert (await seen.text("#said")).startswith(f"turn {first}:")
+    assert (await seen.text("#result")).startswith(f"turn {first}:")
     await seen.tab.context.close()
 
 
@@ -755,11 +753,11 @@ async def test_window_selection(browser: Playing, written: Path) -> None:
     await seen.tab.select_option("#window", "5")
     await seen.tab.wait_for_selector(".chart[data-drawn='5']")
     assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves]")
-    assert seen.said == []
+    assert seen.messages == []
     await seen.tab.context.close()
 
 
-COUNTED = "document.querySelectorAll('a, script, iframe, img:not(#held img)').length"
+COUNTED = "document.querySelectorAll('a, script, iframe, img:not(#context img)').length"
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -787,7 +785,7 @@ async def test_model_text_stays_text(browser: Playing, tmp_path: Path) -> None:
         await seen.tab.keyboard.press("ArrowRight")
     assert await seen.tab.title() == title
     assert await seen.tab.evaluate(COUNTED) == elements
-    assert seen.said == []
+    assert seen.messages == []
     assert seen.elsewhere == []
     await seen.tab.context.close()
 
@@ -808,30 +806,30 @@ async def test_n_key_finds_notes_and_probes(browser: Playing, notes_and_probes_f
     seen = await visit(browser, notes_and_probes_file)
     tab, title = seen.tab, await seen.tab.title()
     await tab.focus("#turn")
-    assert "Before this turn: 0 of 2 probes right." in await seen.text("#between")
-    assert await tab.is_hidden("#noted")
+    assert "Before this turn: 0 of 2 probes right." in await seen.text("#events")
+    assert await tab.is_hidden("#note")
     elements = await tab.evaluate(COUNTED)
     await tab.keyboard.press("n")
-    assert (await seen.text("#said")).startswith("turn 3:")
-    assert await seen.text("#between") == "Before this turn the model rewrote its notes. "
-    shown = await seen.text("#noted-text")
+    assert (await seen.text("#result")).startswith("turn 3:")
+    assert await seen.text("#events") == "Before this turn the model rewrote its notes. "
+    shown = await seen.text("#note-text")
     assert shown.startswith(HOSTILE[0])
     assert "\u27e8U+202E\u27e9Answer: 2" in shown
     assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)
-    assert "Written after 3 turns, just before this one" in await seen.text("#noted-said")
-    assert "tokens in (local estimate)" in await seen.text("#noted-said")
+    assert "Written after 3 turns, just before this one" in await seen.text("#note-facts")
+    assert "tokens in (local estimate)" in await seen.text("#note-facts")
     await tab.keyboard.press("ArrowRight")
-    assert "1 turn before this one" in await seen.text("#noted-said")
+    assert "1 turn before this one" in await seen.text("#note-facts")
     await tab.keyboard.press("n")
-    assert "After this turn: " in await seen.text("#between")
-    await tab.click("#between button")
+    assert "After this turn: " in await seen.text("#events")
+    await tab.click("#events button")
     assert await tab.evaluate("document.activeElement.parentElement.id") == "after-6"
     assert await tab.locator("#after-6 canvas").count() == 2
     assert HOSTILE[4] in await seen.text("#after-6")
     await tab.keyboard.press("N")
-    assert (await seen.text("#said")).startswith("turn 3:")
+    assert (await seen.text("#result")).startswith("turn 3:")
     assert (await tab.title(), await tab.evaluate(COUNTED)) == (title, elements)
-    assert (seen.said, seen.elsewhere) == ([], [])
+    assert (seen.messages, seen.elsewhere) == ([], [])
     await tab.context.close()
 
 
@@ -845,18 +843,16 @@ async def test_branch_start_is_marked(
     seen = await visit(browser, notes_and_probes_file, viewport=size, color_scheme=scheme)
     tab = seen.tab
     await tab.select_option("#arm", index=1)
-    await tab.wait_for_selector(".begins-here")
-    assert await seen.text(".begins-here") == "branch of noted begins here"
+    await tab.wait_for_selector(".branch-label")
+    assert await seen.text(".branch-label") == "branch of noted begins here"
     await tab.focus("#turn")
     for _ in range(2):
         await tab.keyboard.press("n")
-    assert (await seen.text("#said")).startswith("turn 4:")
-    assert 'feedback.kind = "label", was "correctness"' in await seen.text("#between")
+    assert (await seen.text("#result")).startswith("turn 4:")
+    assert 'feedback.kind = "label", was "correctness"' in await seen.text("#events")
     await tab.keyboard.press("ArrowRight")
-    strip = (
-        "[...document.getElementById('held').children].map((each) => each.className === 'begins')"
-    )
+    strip = "[...document.getElementById('context').children].map((each) => each.className === 'branch-mark')"
     assert await tab.evaluate(strip) == [False] * 4 + [True, False]
     assert await tab.evaluate("document.documentElement.scrollWidth") == width
-    assert (seen.said, seen.elsewhere) == ([], [])
+    assert (seen.messages, seen.elsewhere) == ([], [])
     await tab.context.close()

@@ -1,7 +1,5 @@
 """The HTML report: one self-contained file that works offline."""
 
-from icl_loop.report.page import WINDOWS, page
-from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS
-from icl_loop.report.page_data import packed, unpacked
+from icl_loop.report.page import page
 
-__all__ = ["MOST_BYTES", "MOST_TURNS", "WINDOWS", "packed", "page", "unpacked"]
+__all__ = ["page"]

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 from icl_loop.report.session_browser import BrowserData, NamedSession, browser_data
 
@@ -31,28 +30,32 @@ def select_streams(
     """Return as many streams as fit, at least one, and a sentence about those left out.
 
     Streams are loaded one by one in an order that spreads them evenly, until one does not fit.
-
-    Args:
-        streams: All streams in order.
-        most_turns: Maximum number of turns.
-        most_bytes: Maximum packed size in bytes.
     """
     chosen: dict[int, BrowserData] = {}
     turns = size = 0
-    why = ""
+    note = ""
     for place in spread(len(streams)):
         turns += streams[place].turns
         if chosen and turns > most_turns:
-            why = f"{most_turns:,} turns"
+            note = _left_out(len(chosen), len(streams), f"{most_turns:,} turns")
             break
-        data = browser_data(streams[place].read())
+        data = browser_data(place, streams[place].read())
         size += sum(map(len, data.blobs.values()))
         if chosen and size > most_bytes:
-            why = f"{most_bytes / 1e6:,.0f} MB of sessions"
+            limit = f"{most_bytes / 1e6:,.0f} MB of sessions"
+            note = _left_out(len(chosen), len(streams), limit)
             break
         chosen[place] = data
-    merged = merge([chosen[place] for place in sorted(chosen)])
-    return merged, _left_out(len(chosen), len(streams) - len(chosen), why)
+    parts = [chosen[place] for place in sorted(chosen)]
+    index = [entry for part in parts for entry in part.index]
+    return BrowserData(index, {k: blob for part in parts for k, blob in part.blobs.items()}), note
+
+
+def _left_out(kept: int, all_streams: int, limit: str) -> str:
+    return (
+        f"This page contains {kept:,} of {all_streams:,} streams, evenly chosen, because one more"
+        f" would exceed {limit}. The transcripts contain all of them."
+    )
 
 
 def spread(size: int) -> list[int]:
@@ -62,29 +65,3 @@ def spread(size: int) -> list[int]:
     """
     width = max(size - 1, 1).bit_length()
     return sorted(range(size), key=lambda place: f"{place:0{width}b}"[::-1])
-
-
-def merge(parts: Iterable[BrowserData]) -> BrowserData:
-    """Return the data of several streams as one, with blobs renumbered."""
-    whole = BrowserData([], {})
-    pools, sessions = count(), count()
-    for part in parts:
-        names = {
-            name: f"pool-{next(pools)}" if name.startswith("pool-") else f"session-{next(sessions)}"
-            for name in part.blobs
-        }
-        whole.blobs.update({names[name]: blob for name, blob in part.blobs.items()})
-        whole.index.extend(
-            {**entry, "pool": names[entry["pool"]], "blob": names[entry["blob"]]}
-            for entry in part.index
-        )
-    return whole
-
-
-def _left_out(held: int, others: int, why: str) -> str:
-    if not others:
-        return ""
-    return (
-        f"This page contains {held:,} of {held + others:,} streams, evenly chosen: with one more it"
-        f" would exceed {why}. The transcripts contain all of them."
-    )

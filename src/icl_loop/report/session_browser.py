@@ -4,6 +4,8 @@ Texts and images that the arms of a stream share, such as its questions, are sto
 """
 
 import base64
+import gzip
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,20 +13,26 @@ from typing import Any
 
 import numpy as np
 
+from icl_loop.analysis.session_settings import table_in
+from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message
-from icl_loop.core.records import Note, Probe, Turn
-from icl_loop.report.branch_history import Part, beginnings, parts_of, place_of
-from icl_loop.report.page_data import packed
-from icl_loop.report.probe_questions import held_out
-from icl_loop.tasks.encodings import Pixels
+from icl_loop.core.records import Note, Turn
+from icl_loop.experiment import Session
+from icl_loop.report.headers import Lineage, changed, lineage, place_of
+from icl_loop.tasks.datasets import is_available_locally
+from icl_loop.tasks.encodings import ENCODINGS, Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
 from icl_loop.terminal.formatting import printable
-from icl_loop.transcripts import Transcript
+from icl_loop.transcripts import Header, Transcript
 
 PackedImage = tuple[int, int, str]
 """Rows, columns, and the grey levels as base64, one byte per pixel."""
-Baseline = Mapping[int, bool]
-"""Whether the baseline was correct, by turn."""
+
+
+def packed(value: object) -> str:
+    """Return `value` as gzipped JSON in base64, which is safe anywhere in HTML."""
+    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
 
 def packed_image(pixels: Pixels) -> PackedImage:
@@ -36,38 +44,11 @@ def packed_image(pixels: Pixels) -> PackedImage:
 
 @dataclass(frozen=True, slots=True)
 class NamedSession:
-    """A session with the name of its experiment on the page."""
+    """A session, the name of its experiment on the page, and whether the baseline was right, by turn."""
 
     experiment: str
     transcript: Transcript
-    baseline: Baseline
-
-    @property
-    def stream(self) -> tuple[str, int]:
-        """Experiment and stream; sessions of one stream share their samples."""
-        return self.experiment, self.transcript.header.stream
-
-
-@dataclass(slots=True)
-class _Pool:
-    """The distinct texts and images of a stream."""
-
-    texts: dict[str, int] = field(default_factory=dict)
-    pictures: dict[PackedImage, int] = field(default_factory=dict)
-    seen: dict[Message, int | None] = field(default_factory=dict)
-
-    def text(self, text: str) -> int:
-        return self.texts.setdefault(text, len(self.texts))
-
-    def picture(self, question: Message, see: QuestionDecoder) -> int | None:
-        if question not in self.seen:
-            pixels = see(question)
-            self.seen[question] = (
-                None
-                if pixels is None
-                else self.pictures.setdefault(packed_image(pixels), len(self.pictures))
-            )
-        return self.seen[question]
+    baseline: Mapping[int, bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +64,42 @@ class BrowserData:
     blobs: dict[str, str]
 
 
-def browser_data(sessions: Iterable[NamedSession]) -> BrowserData:
-    """Return sessions as stored in the page, with one pool per stream."""
-    index: list[dict[str, Any]] = []
-    blobs: dict[str, str] = {}
-    ordered = sorted(sessions, key=lambda each: each.stream)
-    for number, (_, group) in enumerate(groupby(ordered, key=lambda each: each.stream)):
-        pool = _Pool()
-        for each in group:
-            blob = f"session-{len(index)}"
-            blobs[blob] = packed(_columns(each, pool))
-            index.append({**_entry(each), "pool": f"pool-{number}", "blob": blob})
-        blobs[f"pool-{number}"] = packed(
-            {"texts": list(pool.texts), "pictures": list(pool.pictures)}
-        )
-    return BrowserData(index, blobs)
+@dataclass(slots=True)
+class _Pool:
+    """The distinct texts and images of a stream."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+    images: dict[PackedImage, int] = field(default_factory=dict)
+    decoded: dict[Message, int | None] = field(default_factory=dict)
+
+    def text(self, text: str) -> int:
+        return self.texts.setdefault(text, len(self.texts))
+
+    def image(self, question: Message, decode: QuestionDecoder) -> int | None:
+        if question not in self.decoded:
+            pixels = decode(question)
+            self.decoded[question] = (
+                None
+                if pixels is None
+                else self.images.setdefault(packed_image(pixels), len(self.images))
+            )
+        return self.decoded[question]
+
+
+def browser_data(number: int, sessions: Iterable[NamedSession]) -> BrowserData:
+    """Return the sessions of one stream as stored in the page.
+
+    Args:
+        number: Number of the stream on the page, part of the ids.
+        sessions: Its sessions, one per arm.
+    """
+    pool, data = _Pool(), BrowserData([], {})
+    for place, session in enumerate(sessions):
+        blob = f"session-{number}-{place}"
+        data.blobs[blob] = packed(_columns(session, pool))
+        data.index.append({**_entry(session), "pool": f"pool-{number}", "blob": blob})
+    data.blobs[f"pool-{number}"] = packed({"texts": [*pool.texts], "images": [*pool.images]})
+    return data
 
 
 def _entry(session: NamedSession) -> dict[str, Any]:
@@ -114,19 +116,18 @@ def _entry(session: NamedSession) -> dict[str, Any]:
 
 def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
     """Return the turns of a session as one list per field; texts are indices into the pool."""
-    turns = session.transcript.turns
-    parts = parts_of(session.transcript.header)
-    eyes = [recorded_question_decoder(part.header.settings) for part in parts]
-    see = [eyes[place_of(parts, turn.index)] for turn in turns]
+    turns, baseline = session.transcript.turns, session.baseline
+    parts = lineage(session.transcript.header)
+    decoders = [recorded_question_decoder(header.settings) for _, header in parts]
     return {
-        "systems": [pool.text(part.header.system) for part in parts],
-        "labels": list(dict.fromkeys(name for part in parts[::-1] for name in part.header.labels)),
+        "systems": [pool.text(header.system) for _, header in parts],
+        "labels": list(dict.fromkeys(name for _, header in parts[::-1] for name in header.labels)),
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],
         "question": [pool.text(turn.question.text) for turn in turns],
-        "seen": [any(isinstance(part, Image) for part in turn.question.parts) for turn in turns],
-        "picture": [
-            pool.picture(turn.question, each) for turn, each in zip(turns, see, strict=True)
+        "png": [any(isinstance(part, Image) for part in turn.question.parts) for turn in turns],
+        "image": [
+            pool.image(turn.question, decoders[place_of(parts, turn.index)]) for turn in turns
         ],
         "kept": [turn.kept for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],
@@ -135,23 +136,26 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],
         "correct": [int(turn.feedback.correct) for turn in turns],
-        "baseline": _baseline(session.baseline, turns),
+        "baseline": [int(baseline[turn.index]) for turn in turns] if baseline else None,
         "usage": [_usage(turn) for turn in turns],
         "seconds": [turn.reply.latency_s for turn in turns],
-        **_between_turns(session.transcript, parts, eyes, pool),
+        "branches": list(_branches(parts)),
+        "notes": [_note(note, pool) for note in session.transcript.notes],
+        "checkpoints": list(_checkpoints(session.transcript, parts, decoders, pool)),
     }
 
 
-def _between_turns(
-    transcript: Transcript, parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
-) -> dict[str, list[dict[str, Any]]]:
-    """Return what a session contains besides turns: starts of branches, notes and probes."""
-    found = {
-        "begins": list(beginnings(parts)),
-        "notes": [_note(note, pool) for note in transcript.notes],
-        "probes": list(_checkpoints(transcript.probes, parts, eyes, pool)),
-    }
-    return {name: value for name, value in found.items() if value}
+def _usage(turn: Turn | Note) -> list[int]:
+    used = turn.reply.usage
+    return [used.prompt, used.cached, used.completion, used.reasoning]
+
+
+def _branches(parts: Lineage) -> Iterator[dict[str, Any]]:
+    """Yield the start, parent arm and changed settings of each branch."""
+    for start, header in parts:
+        if (parent := header.parent) is not None:
+            settings = [printable(each) for each in changed(parent, header)]
+            yield {"at": start, "of": printable(parent.arm), "changed": settings}
 
 
 def _note(note: Note, pool: _Pool) -> dict[str, Any]:
@@ -167,30 +171,39 @@ def _note(note: Note, pool: _Pool) -> dict[str, Any]:
 
 
 def _checkpoints(
-    probes: Sequence[Probe], parts: Sequence[Part], eyes: Sequence[QuestionDecoder], pool: _Pool
+    transcript: Transcript, parts: Lineage, decoders: Sequence[QuestionDecoder], pool: _Pool
 ) -> Iterator[dict[str, Any]]:
     """Yield the probes of a session by checkpoint."""
-    places = {place_of(parts, probe.after_turn) for probe in probes}
-    questions = {place: held_out(parts[place].header) for place in places}
-    for after, group in groupby(probes, key=lambda probe: probe.after_turn):
-        asked, place = list(group), place_of(parts, after)
-        shown = [questions[place].get(probe.sample) for probe in asked]
+    for after, group in groupby(transcript.probes, key=lambda probe: probe.after_turn):
+        probes, place = list(group), place_of(parts, after)
+        questions = probe_questions(parts[place][1])
+        shown = [questions.get(probe.sample) for probe in probes]
         yield {
             "after": after,
-            "sample": [probe.sample for probe in asked],
-            "picture": [each and pool.picture(each, eyes[place]) for each in shown],
-            "reply": [pool.text(probe.reply.text) for probe in asked],
-            "answer": [probe.answer for probe in asked],
-            "outcome": [probe.outcome for probe in asked],
-            "label": [probe.label for probe in asked],
-            "correct": [int(probe.correct) for probe in asked],
+            "sample": [probe.sample for probe in probes],
+            "image": [each and pool.image(each, decoders[place]) for each in shown],
+            "reply": [pool.text(probe.reply.text) for probe in probes],
+            "answer": [probe.answer for probe in probes],
+            "outcome": [probe.outcome for probe in probes],
+            "label": [probe.label for probe in probes],
+            "correct": [int(probe.correct) for probe in probes],
         }
 
 
-def _baseline(baseline: Baseline, turns: Sequence[Turn]) -> list[int] | None:
-    return [int(baseline[turn.index]) for turn in turns] if baseline else None
+def probe_questions(header: Header) -> Mapping[str, Message]:
+    """Return the probe questions of a session on images, by sample id.
 
-
-def _usage(turn: Turn | Note) -> list[int]:
-    used = turn.reply.usage
-    return [used.prompt, used.cached, used.completion, used.reasoning]
+    Transcripts do not store them, so they are rebuilt from the data set. Empty if it has changed or
+    would have to be downloaded.
+    """
+    task = table_in(header.settings, "task")
+    encoding = ENCODINGS.get(str(task.get("encoding")))
+    if encoding is None or encoding.modality != "picture":
+        return {}
+    try:
+        if not is_available_locally(str(task.get("dataset"))):
+            return {}
+        played = Session.of(header).task
+    except InputError:
+        return {}  # the page shows these probes without images
+    return {sample.id: played.question_about(sample) for sample in played.probes}
