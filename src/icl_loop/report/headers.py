@@ -19,7 +19,7 @@ def experiment_file(headers: Sequence[Header]) -> str:
         headers: Headers of its sessions, at least one.
     """
     first = headers[0]
-    arms = {header.arm: {} for header in headers}
+    arms: dict[str, dict[str, Any]] = {header.arm: {} for header in headers}
     arms |= {header.arm: _flat(header.settings) for header in reversed(headers)}
     items = [{(key, _toml(value)) for key, value in arm.items()} for arm in arms.values()]
     shared = {key for key, _ in set.intersection(*items)}
