@@ -39,15 +39,11 @@ def batches_of(files: Sequence[Path], size: int = BATCH_BYTES) -> Iterator[list[
     batch: list[Path] = []
     total = 0
     for file in files:
-        if is_exported(file):
-            yield from ([batch, [file]] if batch else [[file]])
-            batch, total = [], 0
-            continue
-        batch.append(file)
-        total += _size(file)
-        if total >= size:
+        if batch and (total >= size or is_exported(file)):
             yield batch
             batch, total = [], 0
+        batch.append(file)
+        total += size if is_exported(file) else _size(file)
     if batch:
         yield batch
 
@@ -68,7 +64,20 @@ def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataF
     Raises:
         TranscriptError: A line is not of the format, or in the wrong place; names file and line.
     """
-    lines = _parsed_lines(files, {**_SCHEMA, **(more or {})})
+    schema, texts = {**_SCHEMA, **(more or {})}, []
+    for path in files:
+        text, torn = complete_lines(path)
+        verify_checksums(path, text, torn)
+        texts.append(text)
+    parsed = _parse(b"\n".join(chain.from_iterable(texts)), schema)
+    if parsed is None or parsed.height != sum(map(len, texts)):
+        raise _first_unreadable(files, texts, schema)
+    places = pl.DataFrame(
+        {"path": [str(file) for file in files], "line": [range(1, len(t) + 1) for t in texts]},
+        schema={"path": pl.String, "line": pl.List(pl.Int64)},
+    ).explode("line")
+    placed = pl.concat([places, parsed], how="horizontal")
+    lines = placed.join(_exposures(parsed["kept"]), on="kept", how="left", maintain_order="left")
     _check_places(lines)
     return lines
 
@@ -76,26 +85,6 @@ def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataF
 def is_scored_right() -> pl.Expr:
     """Return whether the answer of a turn is its label."""
     return (pl.col("answer") == pl.col("label")).fill_null(value=False)
-
-
-def _parsed_lines(files: Sequence[Path], schema: Schema) -> pl.DataFrame:
-    texts = [_verified_lines(file) for file in files]
-    counts = [len(each) for each in texts]
-    lines = _parse(b"\n".join(chain.from_iterable(texts)), schema)
-    if lines is None or lines.height != sum(counts):
-        raise _first_unreadable(files, texts, schema)
-    places = pl.DataFrame(
-        {"path": [str(file) for file in files], "line": [range(1, n + 1) for n in counts]},
-        schema={"path": pl.String, "line": pl.List(pl.Int64)},
-    ).explode("line")
-    placed = pl.concat([places, lines], how="horizontal")
-    return placed.join(_exposures(lines["kept"]), on="kept", how="left", maintain_order="left")
-
-
-def _verified_lines(path: Path) -> list[bytes]:
-    lines, torn = complete_lines(path)
-    verify_checksums(path, lines, torn)
-    return lines
 
 
 def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
@@ -120,17 +109,16 @@ def _first_unreadable(
 def _exposures(kept: pl.Series) -> pl.DataFrame:
     """Return `exposure` and `latest` for each distinct text of `kept`; null if it is invalid."""
     texts = kept.drop_nulls().unique()
-    rows = [_exposure(text) for text in texts]
-    shown = pl.DataFrame(rows, schema={"exposure": pl.Int64, "latest": pl.Int64}, orient="row")
-    return shown.insert_column(0, texts)
+    schema = {"kept": pl.String, "exposure": pl.Int64, "latest": pl.Int64}
+    return pl.DataFrame([(text, *_exposure(text)) for text in texts], schema, orient="row")
 
 
 def _exposure(text: str) -> tuple[int | None, int | None]:
+    exposure, latest = 0, -1
     try:
         spans = _SPANS.validate_json(text, strict=True)
     except ValidationError:
         return None, None
-    exposure, latest = 0, -1
     for first, last in sorted(spans):
         if not latest < first <= last <= _MAX_TURN:
             return None, None

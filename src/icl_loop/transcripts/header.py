@@ -41,17 +41,11 @@ class DonorIdentity(Line):
 
 
 class BranchIdentity(Line):
-    """Where a session branched off its parent.
+    """Where a session branched off its parent."""
 
-    Attributes:
-        at: How many turns they share.
-        sha256: Digest of the shared lines, without checksums.
-        parent: The first line of the parent's transcript.
-    """
-
-    at: Int64 = Field(ge=1)
-    sha256: str
-    parent: dict[str, Any]
+    at: Annotated[Int64, Field(ge=1), Doc("turns that both share")]
+    sha256: Annotated[str, Doc("digest of the shared lines, without checksums")]
+    parent: Annotated[dict[str, Any], Doc("the first line of the parent's transcript")]
 
     @field_validator("parent")
     @classmethod
@@ -61,18 +55,10 @@ class BranchIdentity(Line):
 
 
 class SourceIdentity(Line):
-    """The transcript whose replies a session rescores.
-
-    Attributes:
-        id: Its id.
-        sha256: Digest of its complete lines, without checksums.
-        experiment: Its experiment.
-        settings: Its settings.
-        icl_loop: The version of the program that played it.
-    """
+    """The transcript whose replies a session rescores, and the version that played it."""
 
     id: str
-    sha256: str
+    sha256: Annotated[str, Doc("digest of its complete lines, without checksums")]
     experiment: str
     settings: dict[str, Any]
     icl_loop: str
@@ -129,10 +115,8 @@ class Header(Line):
 
     def at(self, turn: int) -> "Header":
         """Return the header under which a turn was played: that of an ancestor if it is shared."""
-        parent = self.parent
-        if self.branch is None or parent is None or turn >= self.branch.at:
-            return self
-        return parent.at(turn)
+        shared, parent = self.branch.at if self.branch else 0, self.parent
+        return parent.at(turn) if parent and turn < shared else self
 
     @property
     def root(self) -> "Header":

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from icl_loop.core.errors import StoppedShort
-from icl_loop.core.records import Event, Probe, Turn
+from icl_loop.core.records import Event, Probe
 from icl_loop.transcripts.checksum import with_checksum, without_checksum
 from icl_loop.transcripts.comparison import check_resumable, compare
 from icl_loop.transcripts.durable_append import DurableAppender, write_durably
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.reader import has_whole_line, read, whole_lines
+from icl_loop.transcripts.reader import Transcript, has_whole_line, read, whole_lines
 from icl_loop.transcripts.schema import End, EndStatus, line_fields, line_of, now
 
 E = TypeVar("E", bound=Event | Probe)
@@ -25,11 +26,8 @@ class TranscriptWriter:
     are compared instead of written again.
 
     Attributes:
-        path: The file.
-        saved: The turns that it held when it was opened.
-        events: Its turns and notes.
-        probes: Its probes.
-        end: Its last line, or None if the session has not ended.
+        saved: The turns that the file held when it was opened; `events` and `probes` likewise.
+        end: The last line, or None if the session has not ended.
     """
 
     def __init__(self, path: Path, header: Header, appender: DurableAppender | None = None) -> None:
@@ -42,38 +40,28 @@ class TranscriptWriter:
             TranscriptError: The file is not a transcript of the current version.
             StoppedShort: It cannot be written.
         """
-        self.path = path
-        self._appender = appender
-        self.saved: tuple[Turn, ...] = ()
-        self.events: tuple[Event, ...] = ()
-        self.probes: tuple[Probe, ...] = ()
-        self.end: End | None = None
         check_resumable(path, header)
+        saved = read(path) if has_whole_line(path) else Transcript.of(path, header, (), None)
+        self.path, self._appender = path, appender
+        self.saved, self.events, self.probes = saved.turns, saved.events, saved.probes
+        self.end = saved.end
         try:
-            self._file = self._resume() if has_whole_line(path) else self._create(header)
+            self._file = self._open(saved.sound_bytes, header)
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def _resume(self) -> FileIO:
-        """Read the transcript; return its file, positioned after the last complete line."""
-        saved = read(self.path)
-        self.saved, self.events = saved.turns, saved.events
-        self.probes, self.end = saved.probes, saved.end
-        file = self.path.open("r+b", buffering=0)
-        file.truncate(saved.sound_bytes)
-        file.seek(saved.sound_bytes)
-        return file
-
-    def _create(self, header: Header) -> FileIO:
-        """Return a new file that holds the first line."""
+    def _open(self, sound_bytes: int, header: Header) -> FileIO:
+        """Return the file, positioned after its last complete line; a new one gets its first line."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = self.path.open("wb", buffering=0)
-        try:
-            write_durably(file, line_of(header.born().fields()))
-            _flush_directory(self.path.parent)
-        except OSError:
-            file.close()
-            raise
+        with ExitStack() as stack:
+            file = self.path.open("r+b" if sound_bytes else "wb", buffering=0)
+            stack.enter_context(file)
+            file.truncate(sound_bytes)
+            file.seek(sound_bytes)
+            if not sound_bytes:
+                write_durably(file, line_of(header.born().fields()))
+                _flush_directory(self.path.parent)
+            stack.pop_all()
         return file
 
     def __enter__(self) -> Self:
@@ -98,10 +86,6 @@ class TranscriptWriter:
             else:
                 self._write(line_fields(entry))
             yield entry
-
-    def add(self, probe: Probe) -> None:
-        """Write a probe."""
-        self._write(line_fields(probe))
 
     def finish(self, status: EndStatus, turns: int) -> None:
         """Write the last line, unless it is already written."""
