@@ -20,8 +20,8 @@ from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
+from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
-from icl_loop.cli.options import AsJson, Primary, TranscriptsOrExports, pair_of_arms
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment import PriceSettings
 from icl_loop.terminal.console import print_json
@@ -29,8 +29,8 @@ from icl_loop.terminal.results_tables import arm_metrics, print_results
 
 
 def analyze(
-    paths: TranscriptsOrExports,
-    primary: Primary = None,
+    paths: options.TranscriptsOrExports,
+    primary: options.Primary = None,
     learner: Annotated[
         str | None,
         Option(
@@ -45,10 +45,10 @@ def analyze(
             metavar="IN,OUT[,CACHED]", help="US dollars per million tokens; default: list price."
         ),
     ] = None,
-    json: AsJson = False,
+    json: options.AsJson = False,
 ) -> None:
     """Print accuracy, contrasts between arms, simpler explanations, usage, and the verdict."""
-    pair, rates = pair_of_arms(primary), _price(price)
+    pair, rates = options.pair_of_arms(primary), _price(price)
     turns = frame(paths)
     baselines: list[ArmBaseline] = []
     if learner is not None:

@@ -6,15 +6,7 @@ from typing import Annotated
 from typer import Option
 
 from icl_loop import planning
-from icl_loop.cli.options import (
-    AsJson,
-    Concurrency,
-    ExperimentFile,
-    Overrides,
-    Streams,
-    Turns,
-    load_experiment,
-)
+from icl_loop.cli import options
 from icl_loop.runner.run import DEFAULT_CONCURRENCY
 from icl_loop.terminal.console import err, out, print_json
 from icl_loop.terminal.formatting import printable
@@ -23,22 +15,22 @@ from icl_loop.terminal.progress import WorkProgress
 
 
 def plan(
-    experiment: ExperimentFile,
-    overrides: Overrides = None,
-    streams: Streams = None,
-    turns: Turns = None,
+    experiment: options.ExperimentFile,
+    overrides: options.Overrides = None,
+    streams: options.Streams = None,
+    turns: options.Turns = None,
     latency: Annotated[float, Option(min=0, help="Assumed seconds per request.")] = 1.0,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
     reply_tokens: Annotated[
         int, Option(min=0, help="Assumed tokens per reply, if more than its answer line.")
     ] = 0,
     advice: Annotated[
         bool, Option(help="If the design cannot show learning, look for a change that helps.")
     ] = True,
-    json: AsJson = False,
+    json: options.AsJson = False,
 ) -> None:
     """Estimate tokens, cost, time and statistical power, without calling a model."""
-    loaded = load_experiment(experiment, overrides, streams, turns)
+    loaded = options.load_experiment(experiment, overrides, streams, turns)
     with WorkProgress(err, "checking", "sessions", loaded.count()) as progress:
         loaded.check(progress.add)
     with WorkProgress(err, "planning", "trial turns") as progress:

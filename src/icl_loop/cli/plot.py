@@ -6,14 +6,8 @@ from typing import Annotated, Literal
 from typer import Option
 
 from icl_loop.analysis import conclude_each, frame, sessions
+from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
-from icl_loop.cli.options import (
-    ChartBaseline,
-    NoBaseline,
-    TranscriptsOrExports,
-    Window,
-    check_writable,
-)
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
@@ -21,23 +15,23 @@ Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes"]
 
 
 def plot(
-    paths: TranscriptsOrExports,
+    paths: options.TranscriptsOrExports,
     file: Annotated[
         Path, Option("-o", "--output", help="File to write: .png, .svg or .html.")
     ] = Path("learning-curve.png"),
     figure: Annotated[Figure, Option(help="Chart to draw.")] = "curves",
-    window: Window = 20,
+    window: options.Window = 20,
     compare: Annotated[
         bool, Option("--compare", help="Draw each run in its own panel, on the same scale.")
     ] = False,
-    learner: ChartBaseline = None,
-    no_baseline: NoBaseline = False,
+    learner: options.ChartBaseline = None,
+    no_baseline: options.NoBaseline = False,
 ) -> None:
     """Draw accuracy over turns with chance and the baseline, or another chart."""
     from icl_loop import plots  # noqa: PLC0415  only this command needs the chart library
 
     plots.check_format(file)
-    check_writable(file)
+    options.check_writable(file)
     if compare and figure != "curves":
         raise InputError(f"--compare works with --figure curves only, not {figure}")
     turns = frame(paths)

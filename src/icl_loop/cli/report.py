@@ -6,31 +6,24 @@ from typing import Annotated
 from typer import Option
 
 from icl_loop.analysis import frame
+from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
-from icl_loop.cli.options import (
-    ChartBaseline,
-    NoBaseline,
-    Primary,
-    TranscriptsOrExports,
-    check_writable,
-    pair_of_arms,
-)
 from icl_loop.core.errors import StoppedShort
 from icl_loop.terminal.console import print_text, this_command
 
 
 def report(
-    paths: TranscriptsOrExports,
+    paths: options.TranscriptsOrExports,
     file: Annotated[Path, Option("-o", "--output", help="File to write.")] = Path("report.html"),
-    primary: Primary = None,
-    learner: ChartBaseline = None,
-    no_baseline: NoBaseline = False,
+    primary: options.Primary = None,
+    learner: options.ChartBaseline = None,
+    no_baseline: options.NoBaseline = False,
 ) -> None:
     """Write one HTML page with the verdict, the charts and every turn; it works offline."""
     from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
 
-    check_writable(file)
-    pair = pair_of_arms(primary)
+    options.check_writable(file)
+    pair = options.pair_of_arms(primary)
     turns = frame(paths)
     baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
     html = page(turns, pair, baseline, this_command(), paths=paths)

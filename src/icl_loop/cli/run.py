@@ -11,16 +11,7 @@ from typing import Annotated, Literal
 from typer import Exit, Option
 
 from icl_loop.analysis import frame
-from icl_loop.cli.options import (
-    Concurrency,
-    ExperimentFile,
-    MaxTokens,
-    MaxUsd,
-    Overrides,
-    Streams,
-    Turns,
-    load_experiment,
-)
+from icl_loop.cli import options
 from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
@@ -31,16 +22,16 @@ from icl_loop.terminal.results_tables import print_results, stops_table
 
 
 def run(
-    experiment: ExperimentFile,
+    experiment: options.ExperimentFile,
     out_dir: Annotated[
         Path, Option("--out", help="Parent folder; the transcripts go into OUT/NAME.")
     ] = Path("transcripts"),
-    overrides: Overrides = None,
-    streams: Streams = None,
-    turns: Turns = None,
-    concurrency: Concurrency = DEFAULT_CONCURRENCY,
-    max_usd: MaxUsd = None,
-    max_tokens: MaxTokens = None,
+    overrides: options.Overrides = None,
+    streams: options.Streams = None,
+    turns: options.Turns = None,
+    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
+    max_usd: options.MaxUsd = None,
+    max_tokens: options.MaxTokens = None,
     stop_early: Annotated[
         bool, Option("--stop-early", help="Stop once the primary contrast has an e-value of 20.")
     ] = False,
@@ -61,7 +52,7 @@ def run(
     """Play an experiment, or resume it: complete sessions are skipped."""
     play_and_report(
         Run(
-            load_experiment(experiment, overrides, streams, turns),
+            options.load_experiment(experiment, overrides, streams, turns),
             out_dir,
             concurrency,
             engine=_engine(engine, ray_address, ray_wait),

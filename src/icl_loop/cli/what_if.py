@@ -9,7 +9,7 @@ from rich.table import Table
 from typer import Option
 
 from icl_loop.analysis.baseline import LEARNER
-from icl_loop.cli.options import AsJson, TranscriptsOrExports, Window, check_writable
+from icl_loop.cli import options
 from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
@@ -28,7 +28,7 @@ from icl_loop.transcripts.loading import SavedSessions
 
 
 def what_if(
-    paths: TranscriptsOrExports,
+    paths: options.TranscriptsOrExports,
     policy: Annotated[
         list[str], Option(metavar="POLICY", help="Context policy, such as 'last(50)'; repeatable.")
     ],
@@ -38,8 +38,8 @@ def what_if(
     learner: Annotated[
         str, Option("--baseline", metavar="LEARNER", help="Reference learner for the accuracy.")
     ] = LEARNER,
-    window: Window = 20,
-    json: AsJson = False,
+    window: options.Window = 20,
+    json: options.AsJson = False,
 ) -> None:
     """Show what other context policies would have sent, without calling a model.
 
@@ -50,7 +50,7 @@ def what_if(
 
     if file is not None:
         plots.check_format(file)
-        check_writable(file)
+        options.check_writable(file)
     policies = [context_policy(text) for text in policy]
     requests = asyncio.run(_all_requests(SavedSessions.at(paths), policies, learner))
     if not requests:

@@ -8,22 +8,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import (
-    ArmMetrics,
-    ArmSummary,
-    Checkpoint,
-    Conclusion,
-    Contrast,
-    checkpoints,
-    conclude_each,
-    measure,
-    nearest_pictures,
-    probes,
-    sentence,
-    sessions,
-    summarise,
-    warnings,
-)
+from icl_loop import analysis
+from icl_loop.analysis import ArmMetrics, ArmSummary, Checkpoint, Conclusion, Contrast
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.inference import NullQuestion, Secondary
 from icl_loop.analysis.spending import Spending, spending
@@ -62,15 +48,16 @@ def print_results(
 
     `primary` and `price` replace the recorded contrast and the model's list price.
     """
-    conclusions, summaries = conclude_each(turns, primary, sessions(paths)), summarise(turns)
+    conclusions = analysis.conclude_each(turns, primary, analysis.sessions(paths))
+    summaries = analysis.summarise(turns)
     out.print(accuracy_table(summaries))
     out.print(_answers_table(arm_metrics(turns, paths)))
     out.print(_usage_table(spending(turns, price, paths)))
-    if asked := checkpoints(probes(paths)):
+    if asked := analysis.checkpoints(analysis.probes(paths)):
         out.print(_probes_table(asked))
     if baselines:
         out.print(_baseline_table(baselines))
-    for warning in warnings(summaries):
+    for warning in analysis.warnings(summaries):
         print_text(f"note: {warning}")
     for conclusion in conclusions:
         if len(conclusions) > 1:
@@ -81,7 +68,8 @@ def print_results(
 
 def arm_metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
     """Return the metrics of every arm, without nearest pictures if there are too many turns."""
-    return measure(turns, {} if turns.height > MAX_NEIGHBOUR_TURNS else nearest_pictures(paths))
+    many = turns.height > MAX_NEIGHBOUR_TURNS
+    return analysis.measure(turns, {} if many else analysis.nearest_pictures(paths))
 
 
 def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
@@ -211,7 +199,7 @@ def conclusion_tables(conclusion: Conclusion) -> Iterator[RenderableType]:
         yield _questions_table(conclusion.ladder)
     for warning in conclusion.warnings:
         yield Text(printable(f"note: {warning}"))
-    yield Text(printable(sentence(conclusion)), "bold")
+    yield Text(printable(analysis.sentence(conclusion)), "bold")
 
 
 def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
