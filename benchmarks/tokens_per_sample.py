@@ -12,7 +12,8 @@ from statistics import mean
 
 from icl_loop import InputError, open_dataset
 from icl_loop.core.tokens import ESTIMATORS, VOCABULARIES, TokenCounter, token_counter
-from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, to_pixels
+from icl_loop.tasks.encodings import to_pixels
+from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS
 
 SAMPLES = 50
 SIZE = 20

@@ -16,7 +16,8 @@ from PIL import Image
 import contracts
 from icl_loop.core.errors import EncodingError, InputError
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import MAX_SIDE, PIXEL_TEXT_ENCODINGS, Pixels, get_encoding, to_pixels
+from icl_loop.tasks.encodings import Pixels, get_encoding, to_pixels
+from icl_loop.tasks.encodings.image_text import MAX_SIDE, PIXEL_TEXT_ENCODINGS
 
 ARTICLE_SHA256 = "c3fb932b1dee4f76e2c3534e3ce0d703e0333473fd5d94ec1266aacc2d41dc86"
 

@@ -25,7 +25,8 @@ from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.tasks.datasets import open_dataset
-from icl_loop.tasks.encodings import MAX_SIDE, Pixels, get_encoding, prepare_sample
+from icl_loop.tasks.encodings import Pixels, get_encoding, prepare_sample
+from icl_loop.tasks.encodings.image_text import MAX_SIDE
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 from icl_loop.terminal.session_view import SessionView, draw

@@ -27,7 +27,8 @@ from icl_loop.models.reference.distances import DistanceCache
 from icl_loop.models.simulated import Chance
 from icl_loop.planning import plan
 from icl_loop.tasks.answers import parse_answer
-from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS, Pixels, encodings_for
+from icl_loop.tasks.encodings import Pixels, encodings_for
+from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 

@@ -347,7 +347,7 @@ def test_phrases_that_cannot_be_told_apart(
         ),
         (
             {"image_text__encodings__grid": "{sise}"},
-            "key image_text.encodings.grid: may contain {size}, but contains {sise}",
+            "key image_text.encodings.grid: must contain no placeholder but {size}",
         ),
         ({"told__correct": ""}, "key told.correct: must not be empty"),
         ({"placeholder": 3}, "key placeholder: must be a string, got 3"),

@@ -25,7 +25,7 @@ from icl_loop.models.simulated import (
 )
 from icl_loop.replay.verification import verify
 from icl_loop.tasks.answers import ParsedAnswer, parse_answer
-from icl_loop.tasks.encodings import PIXEL_TEXT_ENCODINGS as ENCODINGS
+from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS as ENCODINGS
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 from icl_loop.transcripts import read
 

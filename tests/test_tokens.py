@@ -33,7 +33,8 @@ from icl_loop.core.tokens import (
 )
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.datasets.published import PUBLISHED_DATASETS
-from icl_loop.tasks.encodings import ENCODINGS, PIXEL_TEXT_ENCODINGS, Encoding, Pixels, to_pixels
+from icl_loop.tasks.encodings import ENCODINGS, Encoding, Pixels, to_pixels
+from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS
 from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import Announcements, PromptSet, open_prompt_set, shipped
 

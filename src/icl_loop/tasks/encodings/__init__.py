@@ -6,21 +6,12 @@ from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import Modality, Sample
 from icl_loop.tasks.encodings.encoding import Encoding, TextEncoding
 from icl_loop.tasks.encodings.image_png import PngEncoding
-from icl_loop.tasks.encodings.image_text import (
-    MAX_SIDE,
-    PIXEL_TEXT_ENCODINGS,
-    Pixels,
-    PixelTextEncoding,
-    to_pixels,
-)
+from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS, Pixels, to_pixels
 from icl_loop.tasks.encodings.table_text import TableEncoding
 
 __all__ = [
     "ENCODINGS",
-    "MAX_SIDE",
-    "PIXEL_TEXT_ENCODINGS",
     "Encoding",
-    "PixelTextEncoding",
     "Pixels",
     "PngEncoding",
     "encodings_for",

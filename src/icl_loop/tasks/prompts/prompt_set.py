@@ -7,25 +7,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Image, Message, Text, user
 from icl_loop.tasks.prompts.templates import (
     AgoTemplate,
-    EncodingDescription,
-    ImageQuestionTemplate,
     LabelTemplate,
     OptionalSentence,
-    QuestionTemplate,
     Sentence,
-    SystemTemplate,
     fill,
     match,
     with_placeholders,
 )
 
-LABEL_SEPARATOR = ", "
+_LABEL_SEPARATOR = ", "
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +122,9 @@ class NotePrompts(_Table):
 class PromptSection(_Table):
     """The sentences about one kind of sample: how it is introduced and asked about."""
 
-    system: SystemTemplate
-    question: QuestionTemplate
-    encodings: dict[str, EncodingDescription]
+    system: Annotated[str, with_placeholders("labels", "encoding", "answer", "feedback")]
+    question: Annotated[str, with_placeholders("sample")]
+    encodings: dict[str, Annotated[str, Field(min_length=0), with_placeholders(optional="size")]]
 
     def ask(self, sample: str | Image) -> Message:
         """Return the message that asks about an encoded sample; an image is its last part."""
@@ -146,7 +142,14 @@ class PromptSection(_Table):
 class ImageSection(PromptSection):
     """The sentences about images that the model sees."""
 
-    question: ImageQuestionTemplate
+    @field_validator("question")
+    @classmethod
+    def _check_end(cls, question: str) -> str:
+        if not question.endswith("{sample}"):
+            raise ValueError(
+                "must end in {sample}, because the image is the last part of the message"
+            )
+        return question
 
 
 class PromptSet(_Table):
@@ -201,7 +204,7 @@ class PromptSet(_Table):
         section = self.section_for(encoding)
         return fill(
             section.system,
-            labels=LABEL_SEPARATOR.join(labels),
+            labels=_LABEL_SEPARATOR.join(labels),
             encoding=fill(section.encodings[encoding], size=str(size)),
             answer=self.reply(self.placeholder),
             feedback=getattr(self.announced, feedback),
@@ -243,7 +246,7 @@ class PromptSet(_Table):
                         feedback=announcement,
                     )
                     if values := match(template, text):
-                        return ParsedSystem(tuple(values["labels"].split(LABEL_SEPARATOR)), name)
+                        return ParsedSystem(tuple(values["labels"].split(_LABEL_SEPARATOR)), name)
         return None
 
     def parse_feedback(self, text: str) -> ParsedFeedback | None:

@@ -38,31 +38,17 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
 
 
-def with_placeholders(*names: str) -> AfterValidator:
-    """Return a validator for templates that contain each of these placeholders exactly once."""
+def with_placeholders(*names: str, optional: str = "") -> AfterValidator:
+    """Return a validator for templates with these placeholders once each, and any of `optional`."""
 
     def check(template: str) -> str:
-        found = _PLACEHOLDER.findall(template)
+        found = [name for name in _PLACEHOLDER.findall(template) if name != optional]
         if sorted(found) != sorted(names):
-            raise ValueError(f"must contain {_listed(names)}, but contains {_listed(found)}")
+            wanted = f"no placeholder but {{{optional}}}" if optional else _listed(names)
+            raise ValueError(f"must contain {wanted}, but contains {_listed(found)}")
         return template
 
     return AfterValidator(check)
-
-
-def _size_at_most(template: str) -> str:
-    """Check that a template contains no placeholder but {size}."""
-    found = sorted({*_PLACEHOLDER.findall(template)} - {"size"})
-    if found:
-        raise ValueError(f"may contain {{size}}, but contains {_listed(found)}")
-    return template
-
-
-def _ends_in_sample(template: str) -> str:
-    """Check that a template ends in {sample}."""
-    if not template.endswith("{sample}"):
-        raise ValueError("must end in {sample}, because the image is the last part of the message")
-    return template
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -71,9 +57,5 @@ def _listed(names: Sequence[str]) -> str:
 
 Sentence = Annotated[str, with_placeholders()]
 OptionalSentence = Annotated[str, Field(min_length=0), with_placeholders()]
-EncodingDescription = Annotated[str, Field(min_length=0), AfterValidator(_size_at_most)]
 LabelTemplate = Annotated[str, with_placeholders("label")]
 AgoTemplate = Annotated[str, with_placeholders("ago")]
-QuestionTemplate = Annotated[str, with_placeholders("sample")]
-ImageQuestionTemplate = Annotated[QuestionTemplate, AfterValidator(_ends_in_sample)]
-SystemTemplate = Annotated[str, with_placeholders("labels", "encoding", "answer", "feedback")]
