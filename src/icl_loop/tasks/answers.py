@@ -64,13 +64,8 @@ def parse_answer(
 ) -> ParsedAnswer:
     """Return the label that a reply gives, or None with the outcome.
 
-    Args:
-        text: The reply.
-        labels: The labels it may give.
-        finish: Why the model stopped; a truncated or filtered reply never counts.
-        form: The requested final line, containing {label}. `Answer: {label}` and its variants are
-            recognised in any case.
-        rule: How to parse it.
+    A truncated or filtered reply never counts. `form` is the requested final line, containing
+    {label}; `Answer: {label}` and its variants are recognised in any case.
 
     Raises:
         InputError: Two labels cannot be told apart, a label has no letter or digit, or an alias is

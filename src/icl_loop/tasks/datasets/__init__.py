@@ -17,7 +17,7 @@ __all__ = ["Dataset", "is_available_locally", "open_dataset", "override_datasets
 _NAMES = (
     "digits",
     *bundled.BUNDLED_TABLES,
-    *(f"{name}:{split}" for name in published.PUBLISHED_DATASETS for split in published.SPLITS),
+    *(f"{name}:{split}" for name in published.PUBLISHED_DATASETS for split in published.FILES),
     "idx:PREFIX",
     "folder:DIR",
     "csv:FILE",
@@ -59,7 +59,7 @@ def open_dataset(name: str) -> Dataset:
 def is_available_locally(name: str) -> bool:
     """Return whether the data set called `name` can be opened without a download."""
     kind, _, split = name.partition(":")
-    known = kind in published.PUBLISHED_DATASETS and split in published.SPLITS
+    known = kind in published.PUBLISHED_DATASETS and split in published.FILES
     return not known or published.is_downloaded(kind, split)
 
 
@@ -71,10 +71,10 @@ def _open(name: str, _data_folder: str | None, _working_folder: Path) -> Dataset
         return Dataset(name, *bundled.load_digits())
     if name in bundled.BUNDLED_TABLES:
         return Dataset(name, *bundled.load_table(name))
-    if kind in published.PUBLISHED_DATASETS and rest in published.SPLITS:
+    if kind in published.PUBLISHED_DATASETS and rest in published.FILES:
         return Dataset(name, *published.load(kind, rest))
     if kind == "idx" and rest:
-        plain = [Path(f"{rest}-{each}-ubyte") for each in published.KINDS]
+        plain = [Path(f"{rest}-{each}-ubyte") for each in ("images-idx3", "labels-idx1")]
         images, labels = (p if idx.exists(p) else Path(f"{p}.gz") for p in plain)
         return Dataset(name, *idx.load_pair(images, labels))
     if kind == "folder" and rest:

@@ -20,32 +20,27 @@ from icl_loop.tasks.datasets.idx import exists
 DATA_VARIABLE = "ICL_LOOP_DATA"
 CACHE_VARIABLE = "ICL_LOOP_CACHE"
 
-KINDS = ("images-idx3", "labels-idx1")
-SPLITS = {"train": "train", "test": "t10k"}
+FILES = {
+    "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
+    "test": ("t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+}
+"""The files with the images and the labels of each split."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublishedDataset:
-    """A data set that is published as gzipped IDX files.
-
-    Attributes:
-        mirrors: Addresses of folders with the files, tried in order.
-        labels: Names of the classes, by their number in the label file.
-        checksums: File name to checksum, in pooch's notation.
-    """
+    """A data set that is published as gzipped IDX files."""
 
     mirrors: tuple[str, ...]
+    """Addresses of folders with the files, tried in order."""
     labels: tuple[str, ...]
+    """Names of the classes, by their number in the label file."""
     checksums: dict[str, str]
-
-
-def _file_names(split: str) -> list[str]:
-    return [f"{SPLITS[split]}-{kind}-ubyte.gz" for kind in KINDS]
+    """File name to checksum, in pooch's notation."""
 
 
 def _checksums(*checksums: str) -> dict[str, str]:
-    names = [name for split in SPLITS for name in _file_names(split)]
-    return dict(zip(names, checksums, strict=True))
+    return dict(zip((*FILES["train"], *FILES["test"]), checksums, strict=True))
 
 
 PUBLISHED_DATASETS = {
@@ -113,16 +108,13 @@ def find_files(name: str, split: str, dataset: PublishedDataset) -> tuple[Path, 
     Raises:
         DatasetError: A file cannot be found or downloaded; the message says where to put it.
     """
-    images, labels = (
-        _local_path(name, file) or _download(name, file, dataset) for file in _file_names(split)
-    )
-    return images, labels
+    paths = [_local_path(name, file) or _download(name, file, dataset) for file in FILES[split]]
+    return paths[0], paths[1]
 
 
 def is_downloaded(name: str, split: str) -> bool:
     """Return whether the files are on this machine."""
-    files = _file_names(split)
-    return all(_local_path(name, file) or exists(_cache(name) / file) for file in files)
+    return all(_local_path(name, file) or exists(_cache(name) / file) for file in FILES[split])
 
 
 def _local_path(name: str, file: str) -> Path | None:
