@@ -712,7 +712,7 @@ async def test_request_log() -> None:
     assert log.asked.keys() == {"turn 0", "turn 1", "turn 2", "bad"}
     assert log.asked.total() == log.total
     assert (log.unanswered, log.in_flight, log.most_in_flight) == (0, 0, 1)
-    assert stats == json.loads(json.dumps(log.as_json()))
+    assert stats == json.loads(json.dumps(vars(log)))
 
 
 async def test_concurrent_requests() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -12,14 +12,14 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from icl_loop.core.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
-from icl_loop.core.messages import Message, Reply
+from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages
 from icl_loop.models import ChatModel
-from icl_loop.server.completion import Completion, apply_schema, label_tokens, usage_fields
+from icl_loop.server.completion import Completion, apply_schema, label_tokens
 from icl_loop.server.faults import INVALID_BODIES, draw, draw_fault, fault_response
 from icl_loop.server.prefix_cache import PrefixCache
 from icl_loop.server.request_log import RequestLog
@@ -78,7 +78,7 @@ class _Api:
     async def stats(self, request: Request) -> Response:
         """Return the counts of the log."""
         self._check_key(request)
-        return JSONResponse(self._log.as_json())
+        return JSONResponse(vars(self._log))
 
     async def chat(self, request: Request) -> Response:
         """Answer a chat request or inject a fault, and log the outcome."""
@@ -117,7 +117,15 @@ class _Api:
         if failure := fault_response(fault, self._settings.retry_after_s):
             return failure
         completion = await self._complete(number, chat, prompt_tokens)
-        return _send(completion, chat, truncate=fault == "truncated")
+        body = (
+            completion.events(include_usage=bool(chat.include_usage))
+            if chat.stream
+            else completion.body()
+        )
+        if fault == "truncated":
+            body = body[: len(body) // 2]
+        media_type = "text/event-stream" if chat.stream else "application/json"
+        return Response(body, media_type=media_type)
 
     async def _complete(self, number: int, chat: ChatRequest, prompt_tokens: int) -> Completion:
         model = chat.model or ""
@@ -134,7 +142,7 @@ class _Api:
             finish=reply.finish,
             is_refusal=is_refusal,
             tokens=tokens,
-            usage=usage_fields(prompt_tokens, cached, self._count(text), reply.usage.reasoning),
+            usage=Usage(prompt_tokens, cached, self._count(text), reply.usage.reasoning),
         )
 
     def _check_model(self, name: str) -> None:
@@ -199,24 +207,6 @@ async def _ask(model: ChatModel, messages: list[Message]) -> Reply:
         raise ApiError(400, str(error), code="context_length_exceeded") from None
     except IclLoopError as error:
         raise ApiError(400, str(error)) from None
-
-
-def _send(completion: Completion, chat: ChatRequest, *, truncate: bool) -> Response:
-    """Return the response, streamed if the request asks for it, or only its first half."""
-    if chat.stream:
-        pieces = completion.events(include_usage=bool(chat.include_usage))
-        media_type = "text/event-stream"
-    else:
-        pieces, media_type = [completion.body()], "application/json"
-    if chat.stream and not truncate:
-        return StreamingResponse(_iterate(pieces), media_type=media_type)
-    body = b"".join(pieces)
-    return Response(body[: len(body) // 2] if truncate else body, media_type=media_type)
-
-
-async def _iterate(pieces: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 async def _health(_: Request) -> Response:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_loop.core.messages import Finish, Reply
+from icl_loop.core.messages import Finish, Reply, Usage
 from icl_loop.server.request_parser import Choice
 from icl_loop.tasks.answers import parse_answer
 
@@ -21,14 +21,8 @@ _MIN_LOGPROB = -9999.0
 class Completion:
     """A reply with everything that OpenAI's completions contain.
 
-    Attributes:
-        id: Id of the completion.
-        model: Name of the model.
-        text: The reply.
-        finish: The finish reason.
-        is_refusal: Whether `text` is a refusal rather than content.
-        tokens: Tokens of the reply with log probabilities, or None.
-        usage: Token counts, as in `usage_fields`.
+    If `is_refusal`, the text is sent as a refusal rather than as content. `tokens` are the result of
+    `label_tokens`. `usage.completion` does not include the reasoning.
     """
 
     id: str
@@ -37,7 +31,7 @@ class Completion:
     finish: Finish
     is_refusal: bool
     tokens: Sequence[Mapping[str, Any]] | None
-    usage: Mapping[str, Any]
+    usage: Usage
 
     def body(self) -> bytes:
         """Return the body of a response that is not streamed."""
@@ -45,11 +39,11 @@ class Completion:
         message = {"role": "assistant", "content": content, "refusal": refusal}
         logprobs = _logprobs(self.tokens)
         choice = {"index": 0, "message": message, **logprobs, "finish_reason": self.finish}
-        body = {**self._head("chat.completion"), "choices": [choice], "usage": self.usage}
+        body = {**self._head("chat.completion"), "choices": [choice], "usage": self._usage()}
         return _encode(body).encode()
 
-    def events(self, *, include_usage: bool) -> list[bytes]:
-        """Return the server-sent events of a streamed response."""
+    def events(self, *, include_usage: bool) -> bytes:
+        """Return the server-sent events of a streamed response; all are known at once."""
         head = self._head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
         kind = "refusal" if self.is_refusal else "content"
         tokens = self.tokens or [{"token": word} for word in _WORD.findall(self.text)]
@@ -63,8 +57,8 @@ class Completion:
         ]
         chunks = [{**head, "choices": [choice]} for choice in choices]
         if include_usage:
-            chunks.append({**head, "choices": [], "usage": self.usage})
-        return [f"data: {each}\n\n".encode() for each in (*map(_encode, chunks), "[DONE]")]
+            chunks.append({**head, "choices": [], "usage": self._usage()})
+        return "".join(f"data: {each}\n\n" for each in (*map(_encode, chunks), "[DONE]")).encode()
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {
@@ -75,20 +69,19 @@ class Completion:
             "system_fingerprint": "fp_icl_loop",
         }
 
+    def _usage(self) -> dict[str, Any]:
+        completion = self.usage.completion + self.usage.reasoning
+        return {
+            "prompt_tokens": self.usage.prompt,
+            "completion_tokens": completion,
+            "total_tokens": self.usage.prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": self.usage.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.usage.reasoning},
+        }
+
 
 def _logprobs(tokens: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
     return {"logprobs": None if tokens is None else {"content": tokens, "refusal": None}}
-
-
-def usage_fields(prompt: int, cached: int, completion: int, reasoning: int) -> dict[str, Any]:
-    """Return token counts in OpenAI's format; `completion` does not include `reasoning`."""
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion + reasoning,
-        "total_tokens": prompt + completion + reasoning,
-        "prompt_tokens_details": {"cached_tokens": cached},
-        "completion_tokens_details": {"reasoning_tokens": reasoning},
-    }
 
 
 def apply_schema(reply: Reply, choice: Choice | None) -> tuple[str, bool]:
@@ -105,15 +98,9 @@ def apply_schema(reply: Reply, choice: Choice | None) -> tuple[str, bool]:
 
 
 def label_tokens(text: str, logprobs: Mapping[str, float], top: int) -> list[dict[str, Any]] | None:
-    """Split `text` at the last label in it, and give that token's log probability.
+    """Split `text` at its last label; that token lists the log probabilities of the `top` labels.
 
-    Args:
-        text: The text of a reply.
-        logprobs: Log probability of each label.
-        top: Number of alternatives to list.
-
-    Returns:
-        Tokens whose concatenation is `text`, or None if it contains no label.
+    Return tokens whose concatenation is `text`, or None if it contains no label.
     """
     present = [label for label in logprobs if label and label in text]
     if not present:

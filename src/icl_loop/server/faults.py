@@ -59,15 +59,11 @@ def fault_response(fault: str | None, retry_after_s: float) -> Response | None:
             }
             message = f"too many requests; try again in {retry_after_s:g} seconds"
             return ApiError(429, message, code="rate_limit_exceeded", headers=headers).response()
-        case "500":
-            return ApiError(500, "simulated internal server error").response()
-        case "503":
-            return ApiError(503, "simulated overload").response()
+        case "500" | "503":
+            return ApiError(int(fault), "simulated failure of the server").response()
         case "reset":
             return ResetConnection()
-        case "garbage":
-            return Response("<html>it works!</html>", media_type="application/json")
-        case "empty":
-            return Response(media_type="application/json")
-        case _:
-            return None
+        case "garbage" | "empty":
+            content = "<html>it works!</html>" if fault == "garbage" else ""
+            return Response(content, media_type="application/json")
+    return None

@@ -1,18 +1,17 @@
 """Counts of the chat requests that the server received and of their outcomes."""
 
 from collections import Counter
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
 
 
-@dataclass(slots=True)
+@dataclass
 class RequestLog:
     """Counts of chat requests. Ids are the values of the header `X-Client-Request-Id`.
 
     Attributes:
         total: Requests received.
         statuses: Responses by HTTP status.
-        faults: Requests by injected fault.
+        faults: Injected faults by name.
         unanswered: Requests without a response: reset, or given up by the client.
         asked: Requests by id.
         answered: Valid completions by id.
@@ -30,10 +29,6 @@ class RequestLog:
     in_flight: int = 0
     most_in_flight: int = 0
     longest_prompt: int = 0
-
-    def as_json(self) -> dict[str, Any]:
-        """Return all counts by name."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     def start(self, client_id: str) -> None:
         """Count a request that arrived."""

@@ -89,17 +89,9 @@ def _parse_response_format(response_format: object) -> Choice | None:
 
 
 class ChatRequest(BaseModel, strict=True):
-    """A chat request. Fields that are null count as missing.
+    """A chat request, as in OpenAI's reference. Fields that are null count as missing.
 
-    Attributes:
-        model: Name of the model.
-        messages: The conversation.
-        n: Number of completions, always 1.
-        stream: Whether to stream the completion.
-        include_usage: Whether the last event of a stream reports the usage.
-        logprobs: Whether to return log probabilities.
-        top_logprobs: Number of alternatives for each token.
-        choice: The choice that the response format asks for, None if that is text.
+    `choice` is the enum of the response format, None if that is text.
     """
 
     model: str | None = None
