@@ -1,13 +1,14 @@
 """A chat-completions endpoint that always sends the same reply, for measuring clients.
 
-    python benchmarks/constant_endpoint.py PORT LATENCY_SECONDS
-
 It does not parse requests, so it takes almost no time itself.
 """
 
 import asyncio
 import re
-import sys
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import Process
 from typing import cast
 
 import uvloop
@@ -27,9 +28,9 @@ LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 class Connection(asyncio.Protocol):
     """Reads a request by its Content-Length, then replies."""
 
-    def __init__(self, latency: float) -> None:
-        """Reply after `latency` seconds."""
-        self._latency = latency
+    def __init__(self, latency_s: float) -> None:
+        """Reply after `latency_s` seconds."""
+        self._latency_s = latency_s
         self._head = b""
         self._left = -1
 
@@ -50,18 +51,29 @@ class Connection(asyncio.Protocol):
             self._left -= len(data)
         if self._left <= 0:
             self._head, self._left = b"", -1
-            asyncio.get_running_loop().call_later(self._latency, self._reply)
-
-    def _reply(self) -> None:
-        self._transport.write(RESPONSE)
+            loop = asyncio.get_running_loop()
+            loop.call_later(self._latency_s, self._transport.write, RESPONSE)
 
 
-async def main(port: int, latency: float) -> None:
+async def serve(listener: socket.socket, latency_s: float) -> None:
     """Serve until killed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Connection(latency), "127.0.0.1", port, backlog=2_000)
+    server = await loop.create_server(lambda: Connection(latency_s), sock=listener, backlog=2_000)
     await server.serve_forever()
 
 
-if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), float(sys.argv[2])))
+def _serve(listener: socket.socket, latency_s: float) -> None:
+    uvloop.run(serve(listener, latency_s))
+
+
+@contextmanager
+def constant_endpoint(latency_s: float, port: int = 0) -> Iterator[str]:
+    """Run the endpoint in its own process, on a free port by default, and give its base URL."""
+    with socket.create_server(("127.0.0.1", port), backlog=2_000) as listener:
+        process = Process(target=_serve, args=(listener, latency_s), daemon=True)
+        process.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        finally:
+            process.kill()
+            process.join()

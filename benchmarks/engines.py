@@ -9,16 +9,14 @@ transcripts. The first 10 turns of each session are not counted, because workers
 
 import asyncio
 import logging
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import uvloop
 
+from constant_endpoint import constant_endpoint
 from icl_loop import Run, Session, parse
 from icl_loop.core.records import Turn
 from icl_loop.runner.engines import Engine, local
@@ -54,24 +52,11 @@ def time_run(
     return len(clocks) / (end - start), 1000 * (ended - began) / len(clocks)
 
 
-@contextmanager
-def endpoint() -> Iterator[None]:
-    """Serve an endpoint that answers after 50 ms."""
-    script = Path(__file__).with_name("constant_endpoint.py")
-    process = subprocess.Popen([sys.executable, str(script), str(PORT), "0.05"])
-    time.sleep(2)
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def main() -> None:
     """Print the table of results."""
     logging.disable(logging.WARNING)
     print(f"{'model':>12} {'engine':>6} {'turns/s':>8} {'ms/turn':>9}")
-    with endpoint(), cluster(num_cpus=2):
+    with constant_endpoint(0.05, PORT), cluster(num_cpus=2):
         for name, size in SIZES.items():
             for label, engine in {"local": local, "ray": on_ray()}.items():
                 figures = sorted(time_run(engine, *size) for _ in range(REPEATS))

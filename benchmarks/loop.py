@@ -18,13 +18,12 @@ import argparse
 import asyncio
 import json
 import resource
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from statistics import median
 
@@ -33,189 +32,158 @@ import httpx2
 import openai
 import uvloop
 
-from icl_loop import Experiment, Run, Session, Turn, parse
+from constant_endpoint import constant_endpoint
+from icl_loop import Run, parse
 
 SHAPES = ((1, 400, None, 0.0), (32, 100, 32, 0.0), (200, 50, 32, 0.05))
-CLIENTS = ("ours", "plain", "ready", "aiohttp")
-Play = Callable[[str, int, int, int | None], Awaitable[tuple[float, float]]]
+"""Sessions, turns, window and latency in seconds."""
+TEXT = "Array:\n" + "0.  0.1 0.9 0.2 " * 95
+SYSTEM = {"role": "system", "content": "s" * 1000}
+SAMPLE = {"role": "user", "content": f"Your answer was correct.\n\n{TEXT}"}
+ANSWER = {"role": "assistant", "content": "Answer: 3"}
+HEAD, PAIR, LAST = (
+    json.dumps(messages)[1:-1].encode() for messages in ([SYSTEM], [SAMPLE, ANSWER], [SAMPLE])
+)
+
+Ask = Callable[[int], Awaitable[object]]
+"""Makes a request that shows this many past turns."""
 
 
-def experiment(base_url: str, sessions: int, turns: int, window: int | None) -> dict[str, object]:
-    """Return the settings of the experiment that `ours` runs."""
-    return {
+def body(shown: int) -> bytes:
+    """Return the body of a request that shows this many past turns."""
+    return b'{"model":"constant","messages":[%b,%b%b]}' % (HEAD, (PAIR + b",") * shown, LAST)
+
+
+def openai_client(base_url: str) -> openai.AsyncOpenAI:
+    """Return a client without retries."""
+    return openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0)
+
+
+@asynccontextmanager
+async def plain(base_url: str) -> AsyncIterator[Ask]:
+    """Send lists of messages through the `openai` client."""
+    async with openai_client(base_url) as client:
+        yield lambda shown: client.chat.completions.create(
+            model="constant",
+            messages=[SYSTEM, *[SAMPLE, ANSWER] * shown, SAMPLE],  # type: ignore[list-item]  # the dicts are valid messages
+        )
+
+
+@asynccontextmanager
+async def ready(base_url: str) -> AsyncIterator[Ask]:
+    """Send ready-made bytes through the `openai` client."""
+    async with openai_client(base_url) as client:
+
+        async def ask(shown: int) -> None:
+            response = await client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                content=body(shown),
+                options={"headers": {"Content-Type": "application/json"}},
+            )
+            json.loads(response.content)
+
+        yield ask
+
+
+@asynccontextmanager
+async def bare(base_url: str) -> AsyncIterator[Ask]:
+    """Send ready-made bytes through aiohttp."""
+    url, headers = f"{base_url}/chat/completions", {"Content-Type": "application/json"}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as http:
+
+        async def ask(shown: int) -> None:
+            async with http.post(url, data=body(shown), headers=headers) as response:
+                json.loads(await response.read())
+
+        yield ask
+
+
+LOOPS: dict[str, Callable[[str], AbstractAsyncContextManager[Ask]]] = {
+    "plain": plain,
+    "ready": ready,
+    "aiohttp": bare,
+}
+CLIENTS = ("ours", *LOOPS)
+
+
+async def play_ours(
+    base_url: str, sessions: int, turns: int, window: int | None
+) -> tuple[float, float]:
+    """Run an experiment; return the seconds of all turns and of the last one."""
+    table = {
         "name": "bench",
-        "turns": turns,
-        "streams": sessions,
         "task": {"dataset": "digits", "encoding": "article"},
         "model": {"name": "constant", "base_url": base_url, "context_window": 10_000_000},
         "context": {"policy": "all" if window is None else f"last({window})"},
     }
+    times: list[float] = []
 
+    async def play(turns: int, streams: int, seed: int) -> None:
+        made = parse({**table, "turns": turns, "streams": streams, "seed": seed})
+        times[:] = [time.perf_counter()]
+        with tempfile.TemporaryDirectory() as folder:
+            run = Run(
+                made,
+                Path(folder),
+                concurrency=sessions,
+                on_turn=lambda *_: times.append(time.perf_counter()),
+            )
+            result = await run.play()
+        if not result.complete:
+            raise RuntimeError(str(result.stopped[0].reason))
 
-async def ours(base_url: str, sessions: int, turns: int, window: int | None) -> tuple[float, float]:
-    """Run the experiment; return the seconds of all turns and of the last one."""
-    made = parse(experiment(base_url, sessions, turns, window))
-    # A first run of two turns loads the imports; another seed keeps its questions out of the cache.
-    await play_through(parse(experiment(base_url, 1, 2, window) | {"seed": 1}), 1, [])
-    times = [time.perf_counter()]
-    await play_through(made, sessions, times)
+    # A first run of two turns loads the imports; another seed keeps its samples out of the caches.
+    await play(2, 1, seed=1)
+    await play(turns, sessions, seed=0)
     return times[-1] - times[0], times[-1] - times[-2]
 
 
-async def play_through(made: Experiment, sessions: int, times: list[float]) -> None:
-    """Run once into a temporary folder, and append the time of each turn to `times`."""
-
-    def note(_: Session, __: Turn) -> None:
-        times.append(time.perf_counter())
-
-    with tempfile.TemporaryDirectory() as folder:
-        result = await Run(made, Path(folder), concurrency=sessions, on_turn=note).play()
-    if not result.complete:
-        raise RuntimeError(str(result.stopped[0].reason))
-
-
-async def _sessions(
-    sessions: int, turns: int, window: int | None, ask: Callable[[int, list[str]], Awaitable[None]]
+async def play_theirs(
+    name: str, base_url: str, sessions: int, turns: int, window: int | None
 ) -> tuple[float, float]:
-    """Run `ask` for every turn of `sessions` sessions; return the total and one last turn's seconds."""
-    text = "Array:\n" + "0.  0.1 0.9 0.2 " * 95
+    """Run the loops of one client; return the seconds of all turns and of the last one."""
+    async with LOOPS[name](base_url) as ask:
 
-    async def play() -> float:
-        last = 0.0
-        for turn in range(turns):
-            shown = turn if window is None else min(turn, window)
-            start = time.perf_counter()
-            await ask(shown, [text, "Answer: 3", f"Your answer was correct.\n\n{text}"])
-            last = time.perf_counter() - start
-        return last
+        async def play() -> float:
+            start = 0.0
+            for turn in range(turns):
+                start = time.perf_counter()
+                await ask(turn if window is None else min(turn, window))
+            return time.perf_counter() - start
 
-    await ask(0, [text, "Answer: 3", text])
-    start = time.perf_counter()
-    lasts = await asyncio.gather(*(play() for _ in range(sessions)))
-    return time.perf_counter() - start, lasts[-1]
-
-
-async def plain(
-    base_url: str, sessions: int, turns: int, window: int | None
-) -> tuple[float, float]:
-    """Send lists of messages through the `openai` client."""
-    client = openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0)
-
-    async def ask(shown: int, texts: list[str]) -> None:
-        messages = [{"role": "system", "content": "s" * 1000}]
-        for _ in range(shown):
-            messages += [
-                {"role": "user", "content": texts[2]},
-                {"role": "assistant", "content": texts[1]},
-            ]
-        messages.append({"role": "user", "content": texts[2]})
-        await client.chat.completions.create(model="constant", messages=messages)  # type: ignore[arg-type]  # the dicts are valid messages
-
-    async with client:
-        return await _sessions(sessions, turns, window, ask)
-
-
-def _ready_body(shown: int, texts: list[str], pieces: dict[str, bytes]) -> bytes:
-    if not pieces:
-        pieces["pair"] = b'{"role":"user","content":%b},{"role":"assistant","content":%b},' % (
-            json.dumps(texts[2]).encode(),
-            json.dumps(texts[1]).encode(),
-        )
-        pieces["last"] = b'{"role":"user","content":%b}]}' % json.dumps(texts[2]).encode()
-        pieces["head"] = b'{"model":"constant","messages":[{"role":"system","content":"%b"},' % (
-            b"s" * 1000
-        )
-    return pieces["head"] + pieces["pair"] * shown + pieces["last"]
-
-
-async def ready(
-    base_url: str, sessions: int, turns: int, window: int | None
-) -> tuple[float, float]:
-    """Send ready-made bytes through the `openai` client."""
-    client = openai.AsyncOpenAI(api_key="none", base_url=base_url, max_retries=0)
-    pieces: dict[str, bytes] = {}
-
-    async def ask(shown: int, texts: list[str]) -> None:
-        response = await client.post(
-            "/chat/completions",
-            cast_to=httpx2.Response,
-            content=_ready_body(shown, texts, pieces),
-            options={"headers": {"Content-Type": "application/json"}},
-        )
-        json.loads(response.content)
-
-    async with client:
-        return await _sessions(sessions, turns, window, ask)
-
-
-async def bare(base_url: str, sessions: int, turns: int, window: int | None) -> tuple[float, float]:
-    """Send ready-made bytes through aiohttp."""
-    pieces: dict[str, bytes] = {}
-    connector = aiohttp.TCPConnector(limit=sessions)
-    async with aiohttp.ClientSession(connector=connector) as http:
-
-        async def ask(shown: int, texts: list[str]) -> None:
-            body = _ready_body(shown, texts, pieces)
-            headers = {"Content-Type": "application/json"}
-            async with http.post(f"{base_url}/chat/completions", data=body, headers=headers) as r:
-                json.loads(await r.read())
-
-        return await _sessions(sessions, turns, window, ask)
-
-
-PLAYS: dict[str, Play] = {"ours": ours, "plain": plain, "ready": ready, "aiohttp": bare}
+        await ask(0)
+        start = time.perf_counter()
+        lasts = await asyncio.gather(*(play() for _ in range(sessions)))
+        return time.perf_counter() - start, lasts[-1]
 
 
 def play_one(name: str, base_url: str, sessions: int, turns: int, window: int | None) -> None:
     """Run one client here; print total seconds, seconds of the last turn, and peak MiB."""
-    run = uvloop.run if name == "ours" else asyncio.run
-    measured: tuple[float, float] = run(PLAYS[name](base_url, sessions, turns, window))  # type: ignore[arg-type]  # coroutines
+    if name == "ours":
+        measured = uvloop.run(play_ours(base_url, sessions, turns, window))
+    else:
+        measured = asyncio.run(play_theirs(name, base_url, sessions, turns, window))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([*measured, peak]))
 
 
-@contextmanager
-def endpoint(latency: float) -> Iterator[str]:
-    """Run the endpoint in its own process, and give its base URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = Path(__file__).with_name("constant_endpoint.py")
-    with subprocess.Popen([sys.executable, script, str(port), str(latency)]) as process:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        try:
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.kill()
-
-
 def measure(
-    shape: tuple[int, int, int | None, float], repeats: int
+    sessions: int, turns: int, window: int | None, latency_s: float, repeats: int
 ) -> dict[str, tuple[float, float, float]]:
     """Return each client's median turns per second, milliseconds of the last turn, and peak MiB."""
-    sessions, turns, window, latency = shape
     measured: dict[str, list[list[float]]] = {name: [] for name in CLIENTS}
-    with endpoint(latency) as base_url:
-        for _ in range(repeats):
-            for name in CLIENTS:
-                arguments = [name, base_url, str(sessions), str(turns), str(window or 0)]
-                done = subprocess.run(
-                    [sys.executable, __file__, "--one", *arguments],
-                    check=True,
-                    capture_output=True,
-                )
-                measured[name].append(json.loads(done.stdout.splitlines()[-1]))
+    with constant_endpoint(latency_s) as base_url:
+        for name in CLIENTS * repeats:
+            arguments = [name, base_url, str(sessions), str(turns), str(window or 0)]
+            command = [sys.executable, __file__, "--one", *arguments]
+            done = subprocess.run(command, check=True, stdout=subprocess.PIPE)
+            measured[name].append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {name: map(median, zip(*runs, strict=True)) for name, runs in measured.items()}
     return {
-        name: (
-            sessions * turns / median(run[0] for run in runs),
-            1e3 * median(run[1] for run in runs),
-            median(run[2] for run in runs),
-        )
-        for name, runs in measured.items()
+        name: (sessions * turns / seconds, 1e3 * last, peak)
+        for name, (seconds, last, peak) in medians.items()
     }
 
 
@@ -230,15 +198,12 @@ def main() -> None:
         name, base_url, sessions, turns, window = given.one
         play_one(name, base_url, int(sessions), int(turns), int(window) or None)
         return
-    for shape in SHAPES[1:2] if given.quick else SHAPES:
-        sessions, turns, window, latency = shape
-        table = measure(shape, given.repeats)
-        print(
-            f"\n{sessions} sessions x {turns} turns, window {window or 'none'}, {latency * 1e3:.0f} ms"
-        )
-        print(
-            f"{'client':<9}{'turns/s':>9}{'last turn ms':>14}{'peak MiB':>10}{'x plain':>9}{'x aiohttp':>11}"
-        )
+    for sessions, turns, window, latency_s in SHAPES[1:2] if given.quick else SHAPES:
+        table = measure(sessions, turns, window, latency_s, given.repeats)
+        title = f"{sessions} sessions x {turns} turns, window {window or 'none'}"
+        print(f"\n{title}, {latency_s * 1e3:.0f} ms")
+        heads = ("turns/s", "last turn ms", "peak MiB", "x plain", "x aiohttp")
+        print(f"{'client':<9}{'{:>9}{:>14}{:>10}{:>9}{:>11}'.format(*heads)}")
         for name, (rate, last, peak) in table.items():
             versus = rate / table["plain"][0], rate / table["aiohttp"][0]
             print(
