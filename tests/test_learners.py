@@ -22,9 +22,9 @@ from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, assistant, merged, system, user
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.conversation_parser import ConversationParser
-from icl_loop.models.reference import NearestNeighbour
+from icl_loop.models.reference.algorithms import NearestNeighbour
 from icl_loop.models.reference.distances import DistanceCache
-from icl_loop.models.simulated import Chance
+from icl_loop.models.simulated.heuristics import Chance
 from icl_loop.planning import plan
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.encodings import Pixels, encodings_for

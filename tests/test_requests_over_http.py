@@ -21,7 +21,7 @@ from command_line import Command
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.tokens import ESTIMATORS, TokenCounter
 from icl_loop.models import open_model
-from icl_loop.models.simulated import Chance
+from icl_loop.models.simulated.heuristics import Chance
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.server import RequestLog, ServerSettings, build_app, serving

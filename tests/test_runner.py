@@ -21,7 +21,7 @@ from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel
-from icl_loop.models.simulated import Chance
+from icl_loop.models.simulated.heuristics import Chance
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
 

@@ -14,15 +14,9 @@ from icl_loop import Run
 from icl_loop.core.errors import DatasetError, InputError, RequestRefused
 from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
-from icl_loop.models.simulated import (
-    BadFormat,
-    Constant,
-    LabelCounter,
-    Oracle,
-    Refuser,
-    ScheduledAccuracy,
-    WinStayLoseShift,
-)
+from icl_loop.models.simulated.faulty import BadFormat, Refuser
+from icl_loop.models.simulated.heuristics import Constant, LabelCounter, WinStayLoseShift
+from icl_loop.models.simulated.informed import Oracle, ScheduledAccuracy
 from icl_loop.replay.verification import verify
 from icl_loop.tasks.answers import ParsedAnswer, parse_answer
 from icl_loop.tasks.encodings.image_text import PIXEL_TEXT_ENCODINGS as ENCODINGS

@@ -71,18 +71,12 @@ _LONG_BLANK = re.compile(r" \s+ ")
 _NAME_WITHIN = re.compile(r"[A-Z](?:(?<=[^\s.].)|(?<=[^\s.][^\S\n].))")
 _AFTER_JAPANESE = re.compile(r"(?<=[^\x00-\x7f])[^\S\n]?[A-Za-z]")
 _JAPANESE = re.compile(r"[\u3001-\u9fff\uff01-\uffef]")
-RULERS = frozenset(".-=*#/")
 _SAME = re.compile(r"(.)\1*", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Estimator:
-    """Estimates token counts without a vocabulary.
-
-    Attributes:
-        vocabulary: The vocabulary whose counts are estimated.
-        per_character: Tokens per Japanese character.
-    """
+    """Estimates the token counts of a vocabulary that has `per_character` tokens per Japanese one."""
 
     vocabulary: str
     per_character: float
@@ -155,7 +149,7 @@ def _blank_tokens(piece: str) -> int:
 def _run_tokens(run: re.Match[str]) -> int:
     """Return a bound for a run of one character; ruler characters such as - have long tokens."""
     length = run.end() - run.start()
-    if run[1] in RULERS:
+    if run[1] in ".-=*#/":
         return 1 + (length > 4) + (length > 8) + length // 64
     return 1 + length // 2
 
@@ -166,14 +160,13 @@ def token_counter(name: str) -> TokenCounter:
     Raises:
         InputError: There is no such counter, or the vocabulary is not available.
     """
-    if name.startswith(ESTIMATE):
-        vocabulary = name.removeprefix(ESTIMATE)
-        if vocabulary in ESTIMATORS:
-            return ESTIMATORS[vocabulary]
+    estimators = {counter.name: counter for counter in ESTIMATORS.values()}
+    if name in estimators:
+        return estimators[name]
     if name in VOCABULARIES:
         return VocabularyCounter(name, _vocabulary(name))
-    choices = (*VOCABULARIES, *(counter.name for counter in ESTIMATORS.values()))
-    raise InputError(f"unknown token counter {name!r}: {nearest(name, choices)}")
+    hint = nearest(name, [*VOCABULARIES, *estimators])
+    raise InputError(f"unknown token counter {name!r}: {hint}")
 
 
 @lru_cache(64)
@@ -184,12 +177,9 @@ def counter_for(model: str) -> TokenCounter:
     """
     try:
         name = tiktoken.encoding_name_for_model(model)
+        return token_counter(name) if name in VOCABULARIES else ESTIMATORS["o200k_base"]
     except KeyError:
-        return ESTIMATORS[VOCABULARIES[0]]
-    if name not in VOCABULARIES:
-        return ESTIMATORS[VOCABULARIES[0]]
-    try:
-        return token_counter(name)
+        return ESTIMATORS["o200k_base"]
     except InputError as error:
         _log.warning("%s; tokens are estimated instead", error)
         return ESTIMATORS[name]

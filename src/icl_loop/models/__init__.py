@@ -5,31 +5,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
-from icl_loop.models.chat import (
-    AnswerFormat,
-    CallableModel,
-    ChatModel,
-    Closable,
-    ScriptedModel,
-)
+from icl_loop.models.chat import AnswerFormat, CallableModel, ChatModel, Closable, ScriptedModel
 from icl_loop.models.conversation_parser import ConversationParser
-from icl_loop.models.reference import (
-    KernelRidge,
-    LabelPropagation,
-    NearestMean,
-    NearestNeighbour,
-)
+from icl_loop.models.reference import algorithms
 from icl_loop.models.replay import ReplayModel
-from icl_loop.models.simulated import (
-    BadFormat,
-    Chance,
-    Constant,
-    LabelCounter,
-    Oracle,
-    Refuser,
-    ScheduledAccuracy,
-    WinStayLoseShift,
-)
+from icl_loop.models.simulated import faulty, heuristics, informed
 from icl_loop.tasks.prompts import PromptSet
 
 __all__ = [
@@ -46,18 +26,18 @@ __all__ = [
 ]
 
 BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
-    "reference/nearest": NearestNeighbour,
-    "reference/prototype": NearestMean,
-    "reference/ridge": KernelRidge,
-    "reference/propagation": LabelPropagation,
-    "simulated/bad-format": BadFormat,
-    "simulated/chance": Chance,
-    "simulated/constant": Constant,
-    "simulated/label-counter": LabelCounter,
-    "simulated/oracle": Oracle,
-    "simulated/refuser": Refuser,
-    "simulated/scheduled-accuracy": ScheduledAccuracy,
-    "simulated/win-stay-lose-shift": WinStayLoseShift,
+    "reference/nearest": algorithms.NearestNeighbour,
+    "reference/prototype": algorithms.NearestMean,
+    "reference/ridge": algorithms.KernelRidge,
+    "reference/propagation": algorithms.LabelPropagation,
+    "simulated/bad-format": faulty.BadFormat,
+    "simulated/chance": heuristics.Chance,
+    "simulated/constant": heuristics.Constant,
+    "simulated/label-counter": heuristics.LabelCounter,
+    "simulated/oracle": informed.Oracle,
+    "simulated/refuser": faulty.Refuser,
+    "simulated/scheduled-accuracy": informed.ScheduledAccuracy,
+    "simulated/win-stay-lose-shift": heuristics.WinStayLoseShift,
 }
 """Models that need no endpoint. Each takes a seed, a conversation parser, and its own parameters."""
 
@@ -67,7 +47,6 @@ _RENAMED = {
     "participant/format-breaker": "simulated/bad-format",
     "participant/perfect": "simulated/oracle",
 }
-_FAMILIES = ("reference", "simulated", "participant")
 
 
 def is_built_in(name: str, base_url: str | None = None) -> bool:
@@ -76,7 +55,11 @@ def is_built_in(name: str, base_url: str | None = None) -> bool:
     Raises:
         InputError: The name looks like a built-in model, but there is none of that name.
     """
-    if base_url is not None or name.partition("/")[0] not in _FAMILIES:
+    if base_url is not None or name.partition("/")[0] not in (
+        "reference",
+        "simulated",
+        "participant",
+    ):
         return False
     if name not in BUILT_IN:
         current = _RENAMED.get(name, name.replace("participant/", "simulated/"))
@@ -103,13 +86,14 @@ def open_model(
 ) -> ChatModel:
     """Return the model called `name`.
 
+    It is one of `BUILT_IN`, or a model at an OpenAI-compatible endpoint.
+
     Args:
-        name: One of `BUILT_IN`, or the name of a model at an OpenAI-compatible endpoint.
+        name: Its name.
         seed: Seed of a built-in model.
         prompts: The prompt set that a built-in model parses; any shipped set if None.
         encoding: The encoding that a built-in model parses; any if None.
-        endpoint: The keyword arguments of `OpenAIModel`. A built-in model uses only `params`, for
-            its own parameters.
+        endpoint: Keyword arguments of `OpenAIModel`; a built-in model takes only `params`.
 
     Raises:
         InputError: There is no such built-in model, it has no such parameter, or the API key is

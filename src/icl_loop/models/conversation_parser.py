@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from icl_loop.context.message_parser import NO_FEEDBACK
 from icl_loop.core.errors import EncodingError, InputError, RequestRefused
 from icl_loop.core.messages import JOIN, Image, Message, Text
 from icl_loop.models.features import SampleFeatures, sample_features, standardised
@@ -18,22 +19,14 @@ from icl_loop.tasks.prompts import (
     shipped,
 )
 
-_NO_FEEDBACK = ParsedFeedback(correct=None, label=None)
-
 
 @dataclass(eq=False)
 class Example:
-    """A turn as the request shows it.
-
-    Attributes:
-        sample: The sample and its features.
-        answer: The label that was answered, or None if the reply names none.
-        feedback: What the model was told about the answer.
-    """
+    """A turn as the request shows it: the sample, the label answered if any, and the feedback."""
 
     sample: SampleFeatures
     answer: str | None = None
-    feedback: ParsedFeedback = _NO_FEEDBACK
+    feedback: ParsedFeedback = NO_FEEDBACK
 
     @property
     def known_label(self) -> str | None:
@@ -50,15 +43,7 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """A parsed request.
-
-    Attributes:
-        prompts: The prompt set it was written with.
-        labels: The labels that may be answered.
-        encoding: Name of the encoding.
-        examples: The past turns, oldest first.
-        asked: The sample to answer now.
-    """
+    """A parsed request: past turns as examples, oldest first, and the sample to answer now."""
 
     prompts: PromptSet
     labels: tuple[str, ...]
@@ -125,26 +110,17 @@ class _MessageReader:
     """Reads the messages that follow one system text, each distinct message once."""
 
     def __init__(self, prompts: PromptSet, system: ParsedSystem) -> None:
-        """Prepare to read messages in the encoding and with the labels of `system`.
-
-        Raises:
-            RequestRefused: There is no such encoding, or two labels cannot be told apart.
-        """
         self.prompts, self.system = prompts, system
         try:
             self._encoding = get_encoding(system.encoding)
             parse_answer("", system.labels, form=prompts.answer)
-        except InputError as error:
+        except InputError as error:  # no such encoding, or two labels cannot be told apart
             raise RequestRefused(str(error)) from None
         self._read = lru_cache(16_384)(self._read_user_message)
         self._read_answer = lru_cache(16_384)(self._parse_answer)
 
     def turns(self, messages: Sequence[Message]) -> list[Example]:
-        """Return the turns in `messages`; the last one may have no answer yet.
-
-        Raises:
-            RequestRefused: A sample cannot be decoded, or samples cannot be compared.
-        """
+        """Return the turns in `messages`; the last one may have no answer yet."""
         turns: list[Example] = []
         for message in messages:
             if message.role == "assistant":
@@ -190,13 +166,11 @@ class _MessageReader:
         if question is None:
             return None, None
         before, shown = question
-        return self._parse_feedback(before), self._decode(shown)
-
-    def _decode(self, shown: str | Image) -> SampleFeatures:
         try:
-            return sample_features(shown, self._encoding.decode(shown))
+            sample = sample_features(shown, self._encoding.decode(shown))
         except EncodingError as error:
             raise RequestRefused(str(error)) from None
+        return self._parse_feedback(before), sample
 
     def _parse_feedback(self, text: str) -> ParsedFeedback | None:
         """Return the feedback in `text`, or None if it is none or reveals an unknown label."""
@@ -217,15 +191,12 @@ def request_key(messages: Sequence[Message]) -> str:
     """
     newest: list[str] = []
     for message in reversed(messages):
-        newest = [*map(_identity, _pieces(message)), *newest]
+        parts = message.parts if message.has_image else [Text(message.text)]
+        newest = [*map(_identity, parts), *newest]
         if message.role == "assistant":
             break
     replies = sum(message.role == "assistant" for message in messages)
     return hashlib.sha256(f"{replies} {JOIN.join(newest)}".encode()).hexdigest()
-
-
-def _pieces(message: Message) -> Sequence[Text | Image]:
-    return message.parts if message.has_image else [Text(message.text)]
 
 
 def _identity(part: Text | Image) -> str:

@@ -36,12 +36,25 @@ class SampleFeatures:
 def sample_features(
     shown: str | Image, values: NDArray[np.float32] | Measurements | str
 ) -> SampleFeatures:
-    """Return the features of a sample that was shown as `shown` and decodes to `values`."""
+    """Return the features of a sample that was shown as `shown` and decodes to `values`.
+
+    Those of a text are hashed counts of its character 2- to 4-grams, scaled to length 1, so that
+    Euclidean distance orders samples as cosine similarity does. Weinberger et al. (2009) for the
+    hashing, Cavnar and Trenkle (1994) for n-grams.
+    """
     if isinstance(values, str):
-        return SampleFeatures(shown, _ngram_counts(values), None)
+        counts = _vectorizer().transform([values]).toarray()[0]
+        return SampleFeatures(shown, np.asarray(counts, dtype=np.float32), None)
     if isinstance(values, Measurements):
         return SampleFeatures(shown, values.values.astype(np.float32), values.names)
     return SampleFeatures(shown, values.ravel(), values.shape)
+
+
+@lru_cache(1)
+def _vectorizer() -> Any:  # noqa: ANN401  scikit-learn ships no types
+    from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415  slow to import
+
+    return HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=TEXT_FEATURES)
 
 
 def standardised(vectors: Sequence[Features]) -> list[Features]:
@@ -54,20 +67,3 @@ def standardised(vectors: Sequence[Features]) -> list[Features]:
     deviation = stacked.std(axis=0)
     scaled = (stacked - stacked.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
     return list(scaled.astype(np.float32))
-
-
-def _ngram_counts(text: str) -> Features:
-    """Return hashed counts of the character 2- to 4-grams of a text, scaled to length 1.
-
-    At length 1, Euclidean distance orders samples as cosine similarity does. Weinberger et al.
-    (2009) for the hashing, Cavnar and Trenkle (1994) for n-grams.
-    """
-    counts = _vectorizer().transform([text]).toarray()[0]
-    return np.asarray(counts, dtype=np.float32)
-
-
-@lru_cache(1)
-def _vectorizer() -> Any:  # noqa: ANN401  scikit-learn ships no types
-    from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415  slow to import
-
-    return HashingVectorizer(analyzer="char_wb", ngram_range=(2, 4), n_features=TEXT_FEATURES)

@@ -15,10 +15,8 @@ class ReplayModel:
     """
 
     def __init__(self, saved: Sequence[Event | Probe], then: ChatModel | None = None) -> None:
-        self._saved = saved
-        self._then = then
-        self._next = 0
-        self._overflows = 0
+        self._saved, self._then = saved, then
+        self._next = self._overflows = 0
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the next saved reply, or that of the live model after the last one.
@@ -29,7 +27,11 @@ class ReplayModel:
                 replies and there is no live model.
         """
         if self._next == len(self._saved):
-            return await self._live_reply(messages)
+            if self._then is not None:
+                return await self._then.complete(messages)
+            last = self._saved[-1] if self._saved else None
+            ended = 0 if last is None else _turn_of(last) + isinstance(last, Turn)
+            raise ReplayMismatch(ended, "type", expected="turn", found="end")
         saved = self._saved[self._next]
         if self._overflows < saved.overflows:
             self._overflows += 1
@@ -39,13 +41,6 @@ class ReplayModel:
         if request != saved.request:
             raise ReplayMismatch(_turn_of(saved), "request", request, saved.request)
         return saved.reply
-
-    async def _live_reply(self, messages: Sequence[Message]) -> Reply:
-        if self._then is None:
-            last = self._saved[-1] if self._saved else None
-            ended = 0 if last is None else _turn_of(last) + isinstance(last, Turn)
-            raise ReplayMismatch(ended, "type", expected="turn", found="end")
-        return await self._then.complete(messages)
 
 
 def _turn_of(saved: Event | Probe) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from icl_loop.core.records import keyed_index, keyed_order
-from icl_loop.models.conversation_parser import Conversation, Example
+from icl_loop.models.conversation_parser import Conversation
 from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import Values, distances_to
 from icl_loop.models.reference.learner import Evidence, Learner, ScoringLearner, normalised
@@ -18,8 +18,12 @@ class NearestNeighbour(Learner):
 
     def choose(self, conversation: Conversation, key: str) -> str:
         """Return the label of the nearest sample, or a guess among the labels not ruled out."""
-        ruled_out: set[str] = set()
-        for example in self._by_distance(conversation, key):
+        ruled_out, examples = set[str](), conversation.examples
+        samples = np.array([example.sample.features for example in examples])
+        distances = distances_to(samples, conversation.asked.features) if examples else samples
+        order = keyed_order(len(distances), self.seed, "nearest ties", key)
+        for index in order[np.argsort(distances[order], kind="stable")]:
+            example = examples[index]
             known = example.known_label
             if known is not None and known not in ruled_out:
                 return known
@@ -28,16 +32,6 @@ class NearestNeighbour(Learner):
         labels = conversation.labels
         left = [label for label in labels if label not in ruled_out] or labels
         return left[keyed_index(len(left), self.seed, "nearest guess", key)]
-
-    def _by_distance(self, conversation: Conversation, key: str) -> list[Example]:
-        examples = conversation.examples
-        if not examples:
-            return []
-        samples = np.stack([example.sample.features for example in examples])
-        distances = distances_to(samples, conversation.asked.features)
-        shuffled = keyed_order(len(distances), self.seed, "nearest ties", key)
-        order = shuffled[np.argsort(distances[shuffled], kind="stable")]
-        return [examples[index] for index in order]
 
 
 class NearestMean(ScoringLearner):

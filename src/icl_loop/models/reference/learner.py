@@ -14,9 +14,6 @@ from icl_loop.models.conversation_parser import Conversation, ConversationParser
 from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import DistanceCache, Values
 
-_DECIMALS = 6
-"""Scores that agree to this many decimals are tied; smaller differences are rounding errors."""
-
 
 @dataclass(eq=False)
 class Learner(ABC):
@@ -46,14 +43,16 @@ class Learner(ABC):
 
 @dataclass(eq=False)
 class ScoringLearner(Learner):
-    """A learner that answers the label with the highest score."""
+    """A learner that answers the label with the highest score; scores tie if they agree to 1e-6."""
 
     distances: DistanceCache = field(default_factory=DistanceCache, init=False)
 
     def choose(self, conversation: Conversation, key: str) -> str:
         """Return a label with the highest score."""
         evidence = Evidence.of(conversation)
-        scores = np.round(self.scores(evidence, conversation.asked.features), _DECIMALS)
+        scores = self.scores(evidence, conversation.asked.features).round(
+            6
+        )  # ties despite rounding
         order = keyed_order(len(scores), self.seed, "score ties", key)
         return conversation.labels[int(order[np.argmax(scores[order])])]
 

@@ -61,9 +61,6 @@ class WinStayLoseShift(SimulatedModel):
         return Reply(reply(self.choice(others or labels, "shift", messages)))
 
 
-_PREFERENCES = {"rarest": min, "commonest": max}
-
-
 @dataclass(eq=False)
 class LabelCounter(SimulatedModel):
     """Answers the label that was correct least often so far, or the `commonest` if so set.
@@ -76,14 +73,15 @@ class LabelCounter(SimulatedModel):
 
     def __post_init__(self) -> None:
         check_text("prefer", self.prefer)
-        if self.prefer not in _PREFERENCES:
-            hint = nearest(self.prefer, _PREFERENCES)
+        if self.prefer not in ("rarest", "commonest"):
+            hint = nearest(self.prefer, ["rarest", "commonest"])
             raise InputError(f"unknown preference {self.prefer!r}: {hint}")
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with one of the preferred labels."""
         conversation = self.parser.parse(messages)
         counts = Counter(example.known_label for example in conversation.examples)
-        wanted = _PREFERENCES[self.prefer](counts[label] for label in conversation.labels)
+        best = min if self.prefer == "rarest" else max
+        wanted = best(counts[label] for label in conversation.labels)
         tied = [label for label in conversation.labels if counts[label] == wanted]
         return Reply(conversation.prompts.reply(self.choice(tied, "count", messages)))

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from statistics import NormalDist
@@ -89,7 +89,6 @@ class _State(NamedTuple):
 
 
 _STATE = re.compile(r"Turn (\d{1,9}), drift (-?\d{1,2}\.\d{4})\.")
-_MAX_DRIFT = 50.0
 
 
 @dataclass(eq=False)
@@ -137,10 +136,11 @@ class ScheduledAccuracy(Oracle):
     def _next_state(self, messages: Sequence[Message]) -> _State:
         """Return the state that follows the newest one shown."""
         step = NormalDist().inv_cdf(self.uniform("drift", messages) + 0.5 / STEPS) * self.drift
-        before = max(_states(messages), default=None)
-        if before is None:
-            replies = sum(message.role == "assistant" for message in messages)
-            return _State(replies, _clipped(step))
+        replies = [message.text for message in messages if message.role == "assistant"]
+        states = [_State(int(s[1]), float(s[2])) for s in map(_STATE.match, replies) if s]
+        if not states:
+            return _State(len(replies), _clipped(step))
+        before = max(states)
         kept = self.memory * before.drift
         return _State(before.turn + 1, _clipped(kept + math.sqrt(1 - self.memory**2) * step))
 
@@ -152,11 +152,5 @@ class ScheduledAccuracy(Oracle):
         return odds / (odds + 1 - scheduled)
 
 
-def _states(messages: Sequence[Message]) -> Iterator[_State]:
-    for message in messages:
-        if message.role == "assistant" and (found := _STATE.match(message.text)):
-            yield _State(int(found[1]), float(found[2]))
-
-
 def _clipped(drift: float) -> float:
-    return round(min(max(drift, -_MAX_DRIFT), _MAX_DRIFT), 4) + 0.0  # no minus zero
+    return round(min(max(drift, -50.0), 50.0), 4) + 0.0  # no minus zero
