@@ -1,6 +1,6 @@
 """Contracts to inherit: a new model, policy, encoding or data set is tested by one call.
 
-Each function states its laws in its docstring and raises AssertionError where one is broken.
+Each function checks the laws in its docstring and raises AssertionError if one is broken.
 """
 
 import inspect
@@ -100,13 +100,12 @@ def check_policy(
     played: Sequence[Event],
     window: Window,
 ) -> list[Shown]:
-    """Return what `policy` shows before each turn of a session, having checked it.
+    """Check a policy; return the turns that it shows before each turn of a session.
 
-    It shows past turns only, each once, within the budget, and the whole request stays within the
-    window less the reserve. It chooses the same whenever it is asked, by a history that was built
-    anew as it does by one that grew, and if it knew neither samples nor labels nor judgements but
-    what was told. What is counted of a request is what it takes, and its prefix what it has in
-    common with the one before.
+    It shows past turns only, each once, within the budget, and the request fits the window less the
+    reserve. It chooses the same turns every time, whether the history was built at once or turn by
+    turn, and if samples, labels and scores are removed. The counted tokens of a request are correct,
+    and `prefix` is the part that the request shares with the previous one.
     """
     history, blind = (History.for_task(task, window) for _ in range(2))
     so_far: list[Event] = []
@@ -117,7 +116,9 @@ def check_policy(
             history.add(event)
             blind.add(event)
             so_far.append(event)
-            before = (task.system,)  # the rest of the request that asked for it is not shown again
+            before = (
+                task.system,
+            )  # the next request shows only this part of the request for a note
             continue
         try:
             shown = choose_turns(policy, history, event.question)
@@ -141,9 +142,9 @@ def check_policy(
 
 
 def _blinded(turn: Turn) -> Turn:
-    """Return the turn without anything that no message of its session says."""
-    judged = Feedback(not turn.feedback.correct, turn.feedback.told)
-    return replace(turn, sample="?", label="?", answer=None, outcome="refusal", feedback=judged)
+    """Return the turn without everything that the messages of its session do not say."""
+    opposite = Feedback(not turn.feedback.correct, turn.feedback.told)
+    return replace(turn, sample="?", label="?", answer=None, outcome="refusal", feedback=opposite)
 
 
 def _check_tokens(
@@ -152,7 +153,7 @@ def _check_tokens(
     history: History,
     shown: Shown,
 ) -> None:
-    """A request is counted message by message, and so is what it has in common with `before`."""
+    """Check the counted tokens of a request and of the prefix that it shares with `before`."""
     window = history.tokens.window
     sent = merged(request) if window.merged else request
     tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
@@ -170,7 +171,7 @@ def _check_tokens(
 async def check_built_in(
     make: Callable[[int], ChatModel], conversation: Sequence[Message]
 ) -> Reply:
-    """Return the reply of a built-in model that `make` opens from a seed, having checked it.
+    """Check the built-in model that `make` opens from a seed; return its reply.
 
     The reply depends only on the seed and the request: not on earlier requests, and not on whether
     neighbouring messages of one role are merged. It also answers without past turns, and it refuses
@@ -190,7 +191,7 @@ async def check_built_in(
 
 
 async def check_model(model: ChatModel, conversation: Sequence[Message]) -> Reply:
-    """Return the reply to `conversation`, having checked the model.
+    """Check a model; return its reply to `conversation`.
 
     `complete` is a coroutine function that leaves the messages unchanged and returns a text with
     consistent token counts.

@@ -1,4 +1,4 @@
-"""Counting tokens: exactly, or by an estimate that our own texts do not exceed."""
+"""Counting tokens, exactly or by an estimate that is an upper bound for generated texts."""
 
 import os
 import re
@@ -39,30 +39,27 @@ from icl_loop.tasks.feedback import Phrase
 from icl_loop.tasks.prompts import Announcements, PromptSet, open_prompt_set, shipped
 
 PUBLISHED_MESSAGE_TOKENS = 3
-"""What a message costs beside its text, according to OpenAI's own account."""
+"""Tokens of a message besides its text, as documented by OpenAI."""
 SLACK = {"ascii": 2.0, "binary": 2.0}
-"""How far above the true count an encoding's estimate may be on average; a quarter for the others."""
+"""Largest mean ratio of estimated to true tokens by encoding; 1.25 for the others."""
 
 ESTIMATES = pytest.mark.parametrize("estimate", ESTIMATORS.values(), ids=ESTIMATORS)
 EACH_ENCODING = pytest.mark.parametrize(
     "encoding", PIXEL_TEXT_ENCODINGS.values(), ids=PIXEL_TEXT_ENCODINGS
 )
-EACH_WORDING = pytest.mark.parametrize(
-    "words", [open_prompt_set(n) for n in shipped()], ids=shipped()
-)
+EACH_SET = pytest.mark.parametrize("words", [open_prompt_set(n) for n in shipped()], ids=shipped())
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
 def counted(request: pytest.FixtureRequest) -> tuple[TokenCounter, Estimator]:
-    """A true counter and its estimator; skips where the vocabularies have not been put."""
+    """An exact counter and its estimator; skips if the vocabularies are not installed."""
     folder = os.environ.get("TIKTOKEN_CACHE_DIR")
     if not folder or not Path(folder).is_dir():
-        pytest.skip("TIKTOKEN_CACHE_DIR names no folder with the vocabularies")
+        pytest.skip("TIKTOKEN_CACHE_DIR is not a folder with the vocabularies")
     return token_counter(request.param), ESTIMATORS[request.param]
 
 
-# ---- the estimate against the real vocabularies -------------------------------------------
-
+# ---- with a vocabulary ---------------------------------------------------------------------
 
 SQUARES = st.integers(1, 40).flatmap(
     lambda side: arrays.arrays(
@@ -74,26 +71,24 @@ SQUARES = st.integers(1, 40).flatmap(
 @EACH_ENCODING
 @settings(max_examples=25)
 @given(values=SQUARES)
-def test_the_estimate_of_random_pictures(
+def test_random_images(
     counted: tuple[TokenCounter, Estimator], encoding: Encoding, values: Pixels
 ) -> None:
-    """No picture costs more tokens than its estimate."""
+    """No image has more tokens than estimated."""
     true, estimate = counted
     text = encoding.encode(values)
     assert estimate.count(text) >= true.count(text)
 
 
 @EACH_ENCODING
-def test_the_estimate_of_plain_pictures(
-    counted: tuple[TokenCounter, Estimator], encoding: Encoding
-) -> None:
-    """No plain or striped picture costs more tokens than its estimate, though long runs merge well."""
-    for text in map(encoding.encode, _plain_pictures()):
+def test_uniform_images(counted: tuple[TokenCounter, Estimator], encoding: Encoding) -> None:
+    """No uniform or striped image has more tokens than estimated, however well its runs merge."""
+    for text in map(encoding.encode, _uniform_images()):
         assert min(_ratios(counted, [text])) >= 1
 
 
-def _plain_pictures() -> Iterator[Pixels]:
-    """Yield even pictures of every shade, and stripes and edges, at several sizes."""
+def _uniform_images() -> Iterator[Pixels]:
+    """Yield images of one grey level, with stripes and with an edge, at several sizes."""
     for side in (1, 8, 20, 31, 63):
         yield from (np.full((side, side), shade / 9, dtype=np.float32) for shade in range(10))
         stripes = np.zeros((side, side), dtype=np.float32)
@@ -104,22 +99,20 @@ def _plain_pictures() -> Iterator[Pixels]:
 
 @EACH_ENCODING
 @pytest.mark.parametrize("size", [8, 20])
-def test_the_estimate_of_digits(
-    counted: tuple[TokenCounter, Estimator], encoding: Encoding, size: int
-) -> None:
-    """The estimate of real digits is never below, and on average a quarter above at most.
+def test_digits(counted: tuple[TokenCounter, Estimator], encoding: Encoding, size: int) -> None:
+    """Estimates of real digits are upper bounds, on average at most 25 % too high.
 
-    For ascii and binary, whose merges cannot be guessed, it is twice the true count at most.
+    For ascii and binary, whose merges are unpredictable, they are at most twice the true count.
     """
     _check_estimates(counted, encoding, _texts(open_dataset("digits"), encoding, size))
 
 
 @EACH_ENCODING
 @pytest.mark.parametrize("size", [20, 28])
-def test_the_estimate_of_mnist(
+def test_mnist(
     counted: tuple[TokenCounter, Estimator], encoding: Encoding, size: int, mnist: str
 ) -> None:
-    """The estimate of MNIST is never below, and on average as near as that of the digits."""
+    """Estimates of MNIST are as good as those of the bundled digits."""
     _check_estimates(counted, encoding, _texts(open_dataset(mnist), encoding, size))
 
 
@@ -141,47 +134,45 @@ def _ratios(counted: tuple[TokenCounter, Estimator], texts: Iterable[str]) -> li
     return [estimate.count(text) / true.count(text) for text in texts]
 
 
-@EACH_WORDING
-def test_the_estimate_of_the_promptss(
-    counted: tuple[TokenCounter, Estimator], words: PromptSet
-) -> None:
-    """What a prompt set says is never estimated below, and at most 30 % above on average."""
+@EACH_SET
+def test_prompt_sets(counted: tuple[TokenCounter, Estimator], words: PromptSet) -> None:
+    """Estimates of prompts are upper bounds, on average at most 30 % too high."""
     labels = tuple("0123456789")
-    said = [
+    texts = [
         words.system_text(labels, encoding, 20, kind)
         for encoding in ENCODINGS
         for kind in Announcements.model_fields
     ]
-    said += [words.tell(phrase, "7") for phrase in get_args(Phrase)]
-    said += [words.reply("7")]
-    ratios = _ratios(counted, said)
+    texts += [words.tell(phrase, "7") for phrase in get_args(Phrase)]
+    texts += [words.reply("7")]
+    ratios = _ratios(counted, texts)
     assert min(ratios) >= 1
     assert np.mean(ratios) <= 1.3
 
 
-@EACH_WORDING
+@EACH_SET
 @pytest.mark.parametrize("name", PUBLISHED_DATASETS)
-def test_the_estimate_of_named_labels(
+def test_labels_of_published_data_sets(
     counted: tuple[TokenCounter, Estimator], words: PromptSet, name: str
 ) -> None:
-    """Whatever labels a published data set has, no message about them is estimated below its cost."""
+    """No message with labels of a published data set has more tokens than estimated."""
     true, estimate = counted
     labels = PUBLISHED_DATASETS[name].labels
-    frames = [
+    systems = [
         words.system_text(labels, encoding, 20, kind)
         for encoding in ENCODINGS
         for kind in Announcements.model_fields
     ]
     for label in labels:
         told = [words.tell(phrase, label) for phrase in get_args(Phrase)]
-        for text in (*frames, *told, words.reply(label)):
-            cost = true.count(text) + PUBLISHED_MESSAGE_TOKENS
-            assert count_message(estimate, user(text)) >= cost
+        for text in (*systems, *told, words.reply(label)):
+            tokens = true.count(text) + PUBLISHED_MESSAGE_TOKENS
+            assert count_message(estimate, user(text)) >= tokens
 
 
 @given(text=st.text("aあ漢一、。です×→é한🙂 \n09ー「」（）", max_size=200))
-def test_the_estimate_outside_ascii(counted: tuple[TokenCounter, Estimator], text: str) -> None:
-    """Marks that are neither ASCII nor Japanese are estimated from above by their bytes."""
+def test_other_characters(counted: tuple[TokenCounter, Estimator], text: str) -> None:
+    """The estimate of characters that are neither ASCII nor Japanese is their number of bytes."""
     true, estimate = counted
     foreign = re.sub(r"[^×→é한🙂]", "", text)
     assert true.count(foreign) <= estimate.count(foreign) == len(foreign.encode())
@@ -191,14 +182,14 @@ def test_the_estimate_outside_ascii(counted: tuple[TokenCounter, Estimator], tex
 @example(text="<|endoftext|>")
 @example(text="<|endofprompt|> <|im_start|>system")
 def test_special_tokens_are_text(counted: tuple[TokenCounter, Estimator], text: str) -> None:
-    """The name of a special token in a reply counts as the ordinary text that it is."""
+    """The name of a special token counts as ordinary text."""
     true, _ = counted
     assert true.count(text) >= bool(text)
     assert true.count("<|endoftext|>") > 1
 
 
 def test_counters_of_models(counted: tuple[TokenCounter, Estimator]) -> None:
-    """Where the vocabularies are at hand, OpenAI's models are counted with their own."""
+    """OpenAI's models are counted with their own vocabulary if it is installed."""
     true, _ = counted
     models = {"o200k_base": ("gpt-4o", "gpt-4.1-mini"), "cl100k_base": ("gpt-4", "gpt-3.5-turbo")}
     for model in models[true.name]:
@@ -206,19 +197,19 @@ def test_counters_of_models(counted: tuple[TokenCounter, Estimator]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("messages", "billed"),
+    ("messages", "documented"),
     [
         ([user("hello")], 8),
         ([user("Say this is a test!")], 13),
         ([system("You are a helpful assistant."), user("Hello!")], 19),
     ],
 )
-def test_a_request_counts_what_openai_bills(
-    counted: tuple[TokenCounter, Estimator], messages: list[Message], billed: int
+def test_tokens_match_the_api_reference(
+    counted: tuple[TokenCounter, Estimator], messages: list[Message], documented: int
 ) -> None:
-    """A request counts as many tokens as OpenAI's API reference shows to be billed for it."""
+    """Requests have the token counts that OpenAI's API reference documents for them."""
     true, _ = counted
-    assert count_messages(true, messages) + REQUEST_TOKENS == billed
+    assert count_messages(true, messages) + REQUEST_TOKENS == documented
 
 
 # ---- without a vocabulary ------------------------------------------------------------------
@@ -227,7 +218,7 @@ def test_a_request_counts_what_openai_bills(
 @ESTIMATES
 @given(text=st.text(), more=st.text())
 def test_any_text_can_be_estimated(estimate: Estimator, text: str, more: str) -> None:
-    """Any text has an estimate, which is none for no text, and the same whenever it is asked."""
+    """Any text can be estimated, repeatably; only the empty text has 0 tokens."""
     assert estimate.count("") == 0
     assert estimate.count(text) >= bool(text)
     assert estimate.count(text) == estimate.count(text)
@@ -236,21 +227,21 @@ def test_any_text_can_be_estimated(estimate: Estimator, text: str, more: str) ->
 
 @ESTIMATES
 @pytest.mark.parametrize(("encoding", "tokens"), [("grid", 159), ("spaced", 799)])
-def test_the_estimate_of_digits_is_exact(estimate: Estimator, encoding: str, tokens: int) -> None:
-    """A 20 x 20 picture in digits costs 7 tokens a row and a line end, or one a digit and a blank."""
+def test_zeros_are_estimated_exactly(estimate: Estimator, encoding: str, tokens: int) -> None:
+    """A row of a 20 x 20 image has 7 tokens and a line end, or one per digit and space."""
     text = ENCODINGS[encoding].encode(np.zeros((20, 20), dtype=np.float32))
     assert estimate.count(text) == tokens
 
 
 @pytest.mark.parametrize("model", ["mistral-large", "no-such-model", "text-davinci-003", ""])
 def test_other_models_are_estimated(model: str) -> None:
-    """A model whose vocabulary is not one of ours is counted from above under o200k_base."""
+    """Models with another vocabulary are estimated with that of o200k_base."""
     assert counter_for(model) is ESTIMATORS["o200k_base"]
 
 
 @ESTIMATES
-def test_an_estimator_is_had_by_its_name(estimate: Estimator) -> None:
-    """The name of a counter gives the counter again."""
+def test_estimators_are_found_by_name(estimate: Estimator) -> None:
+    """`token_counter` returns the estimator of this name."""
     assert token_counter(estimate.name) is estimate
 
 
@@ -264,7 +255,7 @@ def test_an_estimator_is_had_by_its_name(estimate: Estimator) -> None:
     ],
 )
 def test_unknown_counters(name: str, near: str) -> None:
-    """An unknown counter is refused with the nearest one, or with all."""
+    """The error for an unknown counter suggests the nearest one, or lists all."""
     with pytest.raises(InputError, match=f"unknown token counter '{name}': .*({near})"):
         token_counter(name)
 
@@ -283,9 +274,9 @@ for model in ("gpt-4o", "gpt-4", "mistral-large"):
 
 
 def test_without_vocabularies(tmp_path: Path) -> None:
-    """Where a vocabulary cannot be had, asking for it says so and where to put it; models are estimated.
+    """If a vocabulary cannot be downloaded, the error says where to put it, and models are estimated.
 
-    The estimate announces itself, and nothing is left in the cache.
+    A warning says so, and nothing is left in the cache.
     """
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
@@ -300,9 +291,9 @@ def test_without_vocabularies(tmp_path: Path) -> None:
         check=True,
     )
     first, second, *counters = done.stdout.splitlines()
-    for name, said in (("o200k_base", first), ("cl100k_base", second)):
-        assert said.startswith(f"the vocabulary {name} is not on this machine")
-        assert "TIKTOKEN_CACHE_DIR" in said
+    for name, message in (("o200k_base", first), ("cl100k_base", second)):
+        assert message.startswith(f"the vocabulary {name} is not on this machine")
+        assert "TIKTOKEN_CACHE_DIR" in message
     names = ("estimate:o200k_base", "estimate:cl100k_base", "estimate:o200k_base")
     assert counters == [f"{name} 4" for name in names]
     assert "tokens are estimated instead" in done.stderr
@@ -315,7 +306,7 @@ def test_without_vocabularies(tmp_path: Path) -> None:
 @ESTIMATES
 @given(texts=st.lists(st.text(max_size=50), max_size=5))
 def test_messages_are_counted_one_by_one(estimate: Estimator, texts: list[str]) -> None:
-    """Messages cost their texts and an overhead each, so a turn can be counted once and for all."""
+    """The tokens of messages are those of their texts plus an overhead each."""
     messages = [make(text) for text in texts for make in (system, user, assistant)]
     total = 3 * sum(estimate.count(text) + MESSAGE_TOKENS for text in texts)
     assert count_messages(estimate, messages) == total
@@ -324,7 +315,7 @@ def test_messages_are_counted_one_by_one(estimate: Estimator, texts: list[str]) 
 
 @ESTIMATES
 def test_images_are_counted(estimate: Estimator) -> None:
-    """A picture in a message costs a fixed bound beside the text."""
+    """Each image adds `IMAGE_TOKENS`."""
     message = Message("user", (Text("Array:"), Image(b"png"), Image(b"png")))
     extra = count_message(estimate, message) - count_message(estimate, user("Array:"))
     assert extra == 2 * IMAGE_TOKENS

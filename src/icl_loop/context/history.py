@@ -144,13 +144,11 @@ def build_request(
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What a policy chooses from.
+    """What a policy chooses from, and the question about to be asked.
 
     Attributes:
-        history: The session so far.
         candidates: The turns to choose from: all, or those that the policies before chose.
         budget: Tokens that the chosen turns may take.
-        question: The message about to be asked.
         draws: How many policies before drew turns at random.
     """
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from icl_loop.core.records import keyed_index, keyed_order
-from icl_loop.models.conversation_parser import Conversation
+from icl_loop.models.conversation_parser import Conversation, Example
 from icl_loop.models.features import Features
 from icl_loop.models.reference.distances import Values, distances_to
 from icl_loop.models.reference.learner import Evidence, Learner, ScoringLearner, normalised
@@ -22,8 +22,8 @@ class NearestNeighbour(Learner):
         samples = np.array([example.sample.features for example in examples])
         distances = distances_to(samples, conversation.asked.features) if examples else samples
         order = keyed_order(len(distances), self.seed, "nearest ties", key)
-        for index in order[np.argsort(distances[order], kind="stable")]:
-            example = examples[index]
+        for index in order[np.argsort(distances[order], kind="stable")].tolist():
+            example: Example = examples[index]
             known = example.known_label
             if known is not None and known not in ruled_out:
                 return known
@@ -74,7 +74,7 @@ class KernelRidge(ScoringLearner):
         scale = float(np.median(distances)) or 1.0
         kernel = np.exp(-_KERNEL_WIDTH / scale * distances)
         ridge = np.where(evidence.is_known[informative], _NOISE, _NOISE_IF_REFUTED)
-        targets = evidence.probabilities[informative] - 1 / labels
+        targets = normalised(evidence.possible[informative]) - 1 / labels
         gram = kernel[np.ix_(informative, informative)] + np.diag(ridge)
         return np.asarray(kernel[-1, informative] @ np.linalg.solve(gram, targets))
 

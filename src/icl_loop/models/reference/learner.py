@@ -95,11 +95,6 @@ class Evidence:
         one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
         return one
 
-    @property
-    def probabilities(self) -> Values:
-        """The possible labels of each example, equally likely; rows sum to one."""
-        return normalised(self.possible)
-
 
 def normalised(rows: NDArray[np.bool_] | Values) -> Values:
     """Return each row divided by its sum."""

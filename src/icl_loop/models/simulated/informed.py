@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import NamedTuple
 
 from icl_loop.core.errors import InputError, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply
@@ -78,17 +77,8 @@ def _digest(shown: str | Image) -> bytes:
     ).digest()
 
 
-class _State(NamedTuple):
-    """The state that the model writes into every reply: the turn and the drift of its log odds."""
-
-    turn: int
-    drift: float
-
-    def __str__(self) -> str:
-        return f"Turn {self.turn}, drift {self.drift:.4f}."
-
-
 _STATE = re.compile(r"Turn (\d{1,9}), drift (-?\d{1,2}\.\d{4})\.")
+"""What the model writes into every reply: the turn and the drift of its log odds."""
 
 
 @dataclass(eq=False)
@@ -127,28 +117,27 @@ class ScheduledAccuracy(Oracle):
             RequestRefused: The sample is not in the data set, or its label is not in the session.
         """
         label, (prompts, system) = self.truth(messages), self.parser.system(messages)
-        state = self._next_state(messages)
-        if self.uniform("correct", messages) >= self._accuracy(state):
+        turn, drift = self._next_state(messages)
+        if self.uniform("correct", messages) >= self._accuracy(turn, drift):
             others = [each for each in system.labels if each != label]
             label = self.choice(others or system.labels, "wrong label", messages)
-        return Reply(f"{state}\n{prompts.reply(label)}")
+        return Reply(f"Turn {turn}, drift {drift:.4f}.\n{prompts.reply(label)}")
 
-    def _next_state(self, messages: Sequence[Message]) -> _State:
-        """Return the state that follows the newest one shown."""
+    def _next_state(self, messages: Sequence[Message]) -> tuple[int, float]:
+        """Return the turn and drift that follow the newest ones shown."""
         step = NormalDist().inv_cdf(self.uniform("drift", messages) + 0.5 / STEPS) * self.drift
         replies = [message.text for message in messages if message.role == "assistant"]
-        states = [_State(int(s[1]), float(s[2])) for s in map(_STATE.match, replies) if s]
+        states = [(int(each[1]), float(each[2])) for each in map(_STATE.match, replies) if each]
         if not states:
-            return _State(len(replies), _clipped(step))
-        before = max(states)
-        kept = self.memory * before.drift
-        return _State(before.turn + 1, _clipped(kept + math.sqrt(1 - self.memory**2) * step))
+            return len(replies), _clipped(step)
+        turn, drift = max(states)
+        return turn + 1, _clipped(self.memory * drift + math.sqrt(1 - self.memory**2) * step)
 
-    def _accuracy(self, state: _State) -> float:
+    def _accuracy(self, turn: int, drift: float) -> float:
         """Return the scheduled probability with its odds multiplied by exp(drift)."""
-        progress = min(state.turn / max(self.turns - 1, 1), 1.0)
+        progress = min(turn / max(self.turns - 1, 1), 1.0)
         scheduled = self.start + (self.end - self.start) * progress
-        odds = scheduled * math.exp(state.drift)
+        odds = scheduled * math.exp(drift)
         return odds / (odds + 1 - scheduled)
 
 
