@@ -41,8 +41,9 @@ class CountingModel:
         if missing > 0:  # "so" is one token
             reply = replace(reply, text=f"{' '.join(['so'] * (missing - 1))}\n{reply.text}")
         by_role = groupby(messages, key=lambda message: message.role)
-        groups = (tuple(group) for _, group in by_role)
-        sent = list(groups) if self._merges else [(message,) for message in messages]
+        sent: list[tuple[Message, ...]] = [(message,) for message in messages]
+        if self._merges:
+            sent = [tuple(group) for _, group in by_role]
         pairs = zip(self._sent, sent, strict=False)
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         tokens = self._tokens[:shared]
