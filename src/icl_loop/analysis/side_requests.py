@@ -99,15 +99,9 @@ def _asks_for(table: str, header: Header) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The accuracy of an arm on its probes at one point of the session.
+    """The accuracy of an arm on its probes after some turns: the mean over sessions.
 
-    Attributes:
-        experiment: Name of the experiment.
-        arm: Name of the arm.
-        after_turn: Turns played before.
-        accuracy: Mean over sessions.
-        asked: Number of probes.
-        right: How many were answered correctly.
+    `right` of the probes `asked` in all sessions were answered correctly.
     """
 
     experiment: str
@@ -148,16 +142,9 @@ def checkpoint_fields(checkpoint: Checkpoint) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class NoteUsage:
-    """The notes of one arm.
+    """The notes of one arm: in how many sessions, how many per session, and their characters.
 
-    Attributes:
-        experiment: Name of the experiment.
-        arm: Name of the arm.
-        sessions: How many sessions wrote notes.
-        fewest: Fewest notes of a session.
-        most: Most notes of a session.
-        length: Mean length of a note in characters, as later requests show it.
-        longest: Length of the longest.
+    `length` is the mean length of a note as later requests show it.
     """
 
     experiment: str

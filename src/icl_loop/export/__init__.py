@@ -28,27 +28,24 @@ class Exported:
 
     Attributes:
         places: The files, or the folder; the last is the path that was asked for.
-        sessions: Number of sessions.
-        unfinished: Transcripts of sessions that have not ended; their turns so far are exported.
-        torn: Transcripts with a torn last line, which is left out.
+        files: The transcripts. Of unfinished sessions the turns so far are exported, and torn last
+            lines are left out.
     """
 
     places: tuple[Path, ...]
-    sessions: int
-    unfinished: tuple[Path, ...]
-    torn: tuple[Path, ...]
+    files: tuple[SourceFile, ...]
 
     def notes(self) -> Iterator[str]:
         """Yield a sentence about unfinished sessions, and one about torn lines."""
-        if self.unfinished:
-            count = f"{len(self.unfinished)} of {self.sessions} sessions"
-            yield f"exported up to the last turn of unfinished sessions: {count}: {_first(self.unfinished)}"
-        if self.torn:
-            yield f"left out the torn last line: {_first(self.torn)}"
+        if unfinished := [str(file.path) for file in self.files if not file.ended]:
+            count = f"{len(unfinished)} of {len(self.files)} sessions"
+            yield f"exported up to the last turn of unfinished sessions: {count}: {_first(unfinished)}"
+        if torn := [str(file.path) for file in self.files if file.torn]:
+            yield f"left out the torn last line: {_first(torn)}"
 
 
-def _first(paths: Sequence[Path]) -> str:
-    return ", ".join(map(str, paths[:3])) + (", …" if len(paths) > 3 else "")
+def _first(paths: Sequence[str]) -> str:
+    return ", ".join(paths[:3]) + (", …" if len(paths) > 3 else "")
 
 
 def check_format(name: str) -> None:
@@ -100,12 +97,7 @@ def export(
     except (OSError, PolarsError) as error:
         reason = getattr(error, "strerror", None) or error
         raise StoppedShort(f"{place} cannot be written: {reason}") from None
-    return Exported(
-        places=tuple(places),
-        sessions=len(files),
-        unfinished=tuple(file.path for file in files if not file.ended),
-        torn=tuple(file.path for file in files if file.torn),
-    )
+    return Exported(tuple(places), tuple(files))
 
 
 def _places(to: str, place: Path) -> list[Path]:

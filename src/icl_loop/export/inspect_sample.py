@@ -216,7 +216,13 @@ def _events(calls: Sequence[_Call], model: str, uuid: str) -> Iterator[InspectEv
                 uuid=f"{key}-score",
                 timestamp=completed,
                 working_start=worked,
-                score=_turn_score(event),
+                score=Score(
+                    value=CORRECT if event.feedback.correct else INCORRECT,
+                    answer=event.answer,
+                    explanation=event.feedback.told,
+                    reason=None if event.outcome == "ok" else event.outcome,
+                    metadata={"turn": event.index, "outcome": event.outcome},
+                ),
                 target=event.label,
                 intermediate=True,
                 scorer="turn",
@@ -250,16 +256,6 @@ def _usage(usage: Usage) -> ModelUsage:
 
 
 # ---- scores ------------------------------------------------------------------------------
-
-
-def _turn_score(turn: Turn) -> Score:
-    return Score(
-        value=CORRECT if turn.feedback.correct else INCORRECT,
-        answer=turn.answer,
-        explanation=turn.feedback.told,
-        reason=None if turn.outcome == "ok" else turn.outcome,
-        metadata={"turn": turn.index, "outcome": turn.outcome},
-    )
 
 
 def _scores(header: Header, turns: Sequence[Turn]) -> dict[str, Score]:

@@ -14,11 +14,10 @@ def find(paths: Iterable[Path]) -> list[Path]:
         TranscriptError: A path does not exist or is an export, or there is no transcript.
     """
     found = sources(paths)
-    for file in found:
-        if is_exported(file):
-            raise TranscriptError(
-                f"{file} is an export; name the transcripts that it was made from (*.jsonl)"
-            )
+    for file in filter(is_exported, found):
+        raise TranscriptError(
+            f"{file} is an export; name the transcripts that it was made from (*.jsonl)"
+        )
     return found
 
 
@@ -34,7 +33,9 @@ def sources(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise TranscriptError(f"{path} does not exist")
-        below = _below(path) if path.is_dir() else [path]
+        below = [path]
+        if path.is_dir():
+            below = sorted(path.rglob("*.jsonl")) or exports_below(path)
         if not below:
             raise TranscriptError(f"{path} holds no transcripts (*.jsonl)")
         for file in below:
@@ -42,10 +43,6 @@ def sources(paths: Iterable[Path]) -> list[Path]:
     if not found:
         raise TranscriptError("no transcripts were named")
     return list(found.values())
-
-
-def _below(folder: Path) -> list[Path]:
-    return sorted(folder.rglob("*.jsonl")) or exports_below(folder)
 
 
 def _identity(file: Path) -> object:

@@ -93,8 +93,7 @@ def read_header(path: Path) -> Header:
     Raises:
         TranscriptError: It is missing or wrong.
     """
-    line = first_line(path)
-    if not line.endswith(b"\n"):
+    if not (line := _first_line(path)).endswith(b"\n"):
         raise _no_lines(path)
     return parse(path, 1, line, HEADER)
 
@@ -145,15 +144,10 @@ def _no_lines(path: Path) -> TranscriptError:
 
 def has_whole_line(path: Path) -> bool:
     """Return whether the file at `path` exists and has a complete line."""
-    return path.exists() and first_line(path).endswith(b"\n")
+    return path.exists() and _first_line(path).endswith(b"\n")
 
 
-def first_line(path: Path) -> bytes:
-    """Return the first line of the file at `path`.
-
-    Raises:
-        TranscriptError: It cannot be read.
-    """
+def _first_line(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.readline()
