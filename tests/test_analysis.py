@@ -1,6 +1,7 @@
 """Tests of frames, summaries, curves, probes and notes."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -251,7 +252,7 @@ def test_invalid_transcript(data: bytes, line: int | None) -> None:
         if line is not None:
             with pytest.raises(TranscriptError) as caught:
                 frame(paths)
-            assert f"{paths[1]}, line {line} " in str(caught.value)
+            assert re.search(rf"1\.jsonl, line {line}\b", str(caught.value))
         assert "\n" not in str(caught.value)
 
 
@@ -635,5 +636,5 @@ async def test_edited_score(tmp_path: Path) -> None:
     for old, new in (('"correct":true', '"correct":false'), ('"correct":false', '"correct":true')):
         path.write_text(whole.replace(old, new, 1))
         line = whole[: whole.index(old)].count("\n") + 1
-        with pytest.raises(TranscriptError, match=f"line {line} .*answer .* do not agree"):
+        with pytest.raises(TranscriptError, match=f"line {line} .*answer.* do not agree"):
             frame([path])

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from icl_loop.core.errors import TranscriptError
 from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.reader import complete_lines
+from icl_loop.transcripts.reader import complete_lines, read
 from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
 from icl_loop.transcripts.tables import OPTIONAL, USAGE, Schema, is_exported, json_column
 
@@ -71,14 +71,16 @@ def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataF
         texts.append(text)
     parsed = _parse(b"\n".join(chain.from_iterable(texts)), schema)
     if parsed is None or parsed.height != sum(map(len, texts)):
-        raise _first_unreadable(files, texts, schema)
+        for path in files:
+            read(path)  # raises an error that names the line
+        raise TranscriptError(f"{files[0]} or a file after it is not a transcript")
     places = pl.DataFrame(
         {"path": [str(file) for file in files], "line": [range(1, len(t) + 1) for t in texts]},
         schema={"path": pl.String, "line": pl.List(pl.Int64)},
     ).explode("line")
     placed = pl.concat([places, parsed], how="horizontal")
     lines = placed.join(_exposures(parsed["kept"]), on="kept", how="left", maintain_order="left")
-    _check_places(lines)
+    _check_lines(lines)
     return lines
 
 
@@ -92,18 +94,6 @@ def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
         return pl.read_ndjson(BytesIO(data), schema=schema)
     except PolarsError:
         return None
-
-
-def _first_unreadable(
-    files: Sequence[Path], texts: Sequence[list[bytes]], schema: Schema
-) -> TranscriptError:
-    """Return the error that names the first line that does not parse."""
-    for path, lines in zip(files, texts, strict=True):
-        for number, line in enumerate(lines, start=1):
-            parsed = _parse(line, schema)
-            if parsed is None or parsed.height != 1:
-                return TranscriptError(f"{path}, line {number} is not a line of a transcript")
-    return TranscriptError(f"{files[0]} or a file after it is not a transcript")
 
 
 def _exposures(kept: pl.Series) -> pl.DataFrame:
@@ -126,49 +116,40 @@ def _exposure(text: str) -> tuple[int | None, int | None]:
     return exposure, latest
 
 
-def _check_places(lines: pl.DataFrame) -> None:
-    """Raise TranscriptError, naming the first one, if a line is incomplete or in the wrong place."""
+def _check_lines(lines: pl.DataFrame) -> None:
+    """Raise TranscriptError, naming the first one, if a line is wrong or in the wrong place."""
     kind = pl.col("type")
-    is_turn, is_end = kind == "turn", kind == "end"
-    turns_before = is_turn.cum_sum().over("path") - 1
-    ends_before = (is_end.cum_sum() - is_end).over("path")
-    score = [
-        pl.col(name).cast(pl.String).fill_null("null") for name in ("answer", "label", "correct")
-    ]
-    wrong = (
+    is_sound = (
         pl.when(pl.col("line") == 1)
-        .then(pl.when(~_is_header()).then(pl.lit("a session line must come first")))
-        .when(ends_before > 0)
-        .then(pl.lit("the session has already ended"))
-        .when(is_turn & ~_is_complete_turn())
-        .then(pl.lit("the turn is incomplete"))
-        .when(is_turn & (pl.col("correct") != is_scored_right()))
-        .then(pl.format("answer {}, label {} and correct {} do not agree", *score))
-        .when(is_turn & (pl.col("turn") != turns_before))
-        .then(pl.format("expected turn {}, found {}", turns_before, "turn"))
-        .when(is_end & pl.col("status").is_null())
-        .then(pl.lit("the end has no status"))
-        .when(~kind.is_in(["turn", "note", "end", "probe"]).fill_null(value=False))
-        .then(pl.lit("its type is unknown"))
+        .then(_is_header())
+        .when(kind == "turn")
+        .then(_is_sound_turn())
+        .when(kind == "end")
+        .then(pl.col("status").is_not_null() & (pl.col("line") == pl.len().over("path")))
+        .otherwise(kind.is_in(["note", "probe"]))
+        .fill_null(value=False)
     )
-    found = lines.select("path", "line", wrong=wrong).drop_nulls("wrong")
-    for path, line, what in found.head(1).iter_rows():
-        raise TranscriptError(f"{path}, line {line} is not a line of a transcript: {what}")
+    for path, line in lines.filter(~is_sound).select("path", "line").head(1).iter_rows():
+        read(Path(path))  # raises an error that says what is wrong
+        what = "it has no labels" if line == 1 else "its answer, label and correct do not agree"
+        raise TranscriptError(f"{path}, line {line} is wrong: {what}")
 
 
 def _is_header() -> pl.Expr:
     return pl.all_horizontal(
-        (pl.col("type") == "session").fill_null(value=False),
-        (pl.col("format") == FORMAT).fill_null(value=False),
-        pl.col("version").is_between(1, FORMAT_VERSION).fill_null(value=False),
-        pl.all_horizontal(pl.col(SESSION_FIELDS).is_not_null()),
-        (pl.col("labels").list.len() > 0).fill_null(value=False),
+        pl.col("type") == "session",
+        pl.col("format") == FORMAT,
+        pl.col("version").is_between(1, FORMAT_VERSION),
+        pl.col(SESSION_FIELDS).is_not_null(),
+        pl.col("labels").list.len() > 0,
     )
 
 
-def _is_complete_turn() -> pl.Expr:
+def _is_sound_turn() -> pl.Expr:
     return pl.all_horizontal(
-        pl.all_horizontal(pl.col(_REQUIRED).is_not_null()),
+        pl.col(_REQUIRED).is_not_null(),
         *(pl.col("usage").struct.field(name).is_not_null() for name in USAGE),
-        (pl.col("latest") < pl.col("turn")).fill_null(value=False),
+        pl.col("latest") < pl.col("turn"),
+        pl.col("correct") == is_scored_right(),
+        pl.col("turn") == (pl.col("type") == "turn").cum_sum().over("path") - 1,
     )
