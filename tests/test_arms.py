@@ -68,7 +68,7 @@ def test_label_maps_differ_by_stream() -> None:
 
 @pytest.mark.parametrize("labels", ["abstract", "deranged"])
 def test_names_are_listed_in_alphabetical_order(labels: str) -> None:
-    """The order of the names does not reveal which class each name belongs to."""
+    """Names are sorted, so that their order does not reveal which class each belongs to."""
     task = one(task={"labels": labels}).task
     assert list(task.labels) == sorted(task.labels)
     assert task.labels != tuple(task.label_map.values())
@@ -93,9 +93,8 @@ def test_abstract_names_are_single_tokens(vocabulary: TokenCounter) -> None:
 def test_feedback_phrases_have_the_same_length(vocabulary: TokenCounter, prompts: str) -> None:
     """The phrases for correct, incorrect and recorded answers have the same number of tokens."""
     told = open_prompt_set(prompts).told
-    assert (
-        len({vocabulary.count(text) for text in (told.correct, told.incorrect, told.recorded)}) == 1
-    )
+    phrases = told.correct, told.incorrect, told.recorded
+    assert len({vocabulary.count(text) for text in phrases}) == 1
 
 
 @given(key=KEYS)
@@ -124,14 +123,14 @@ def test_projected_pixels_keep_distances() -> None:
     assert np.allclose(ratios, 1 / 3, rtol=0.02)
 
 
-def test_projected_pixels_have_a_largest_size() -> None:
-    """A projection of large images is refused before it allocates memory."""
+def test_large_images_are_not_projected() -> None:
+    """A projection of large images is rejected before it allocates memory."""
     with pytest.raises(InputError, match=f"a size of at most {MAX_PROJECTED_SIZE}, got 33"):
         projected(33, (0, 0))
 
 
-async def test_nearest_neighbour_learns_permuted_pixels_equally_well() -> None:
-    """For the nearest neighbour, permuted pixels and other names do not change the difficulty."""
+async def test_permuted_pixels_are_as_easy_for_the_nearest_neighbour() -> None:
+    """The nearest neighbour learns permuted pixels and other names about as well."""
     plain = await played(one(40, feedback={"kind": "label"}))
     for changes in ({"pixels": "permuted"}, {"labels": "abstract"}, {"labels": "deranged"}):
         other = await played(one(40, feedback={"kind": "label"}, task=changes))
@@ -157,28 +156,23 @@ PHRASES = open_prompt_set("plain").told
 
 
 async def test_flipped_feedback() -> None:
-    """Flipped feedback tells the opposite of the score, and the score stays correct."""
+    """Flipped feedback tells the opposite of the true score."""
     turns = await played(one(30, feedback={"kind": "flipped"}))
-    assert told(turns) == [
-        PHRASES.incorrect if correct else PHRASES.correct for correct in right(turns)
-    ]
+    expected = [PHRASES.incorrect if correct else PHRASES.correct for correct in right(turns)]
+    assert told(turns) == expected
     assert right(turns) == [turn.answer == turn.label for turn in turns]
 
 
 async def test_noisy_feedback() -> None:
     """Noise flips about the stated share of feedback, and always on the same turns."""
     turns = await played(one(150, model={"name": "simulated/chance"}, feedback={"noise": 0.3}))
-    turned = [
-        feedback != (PHRASES.correct if correct else PHRASES.incorrect)
-        for feedback, correct in zip(told(turns), right(turns), strict=True)
-    ]
-    assert 25 <= sum(turned) <= 65
     again = await played(one(150, feedback={"noise": 0.3}))
-    turned_again = [
-        feedback != (PHRASES.correct if correct else PHRASES.incorrect)
-        for feedback, correct in zip(told(again), right(again), strict=True)
+    flipped = [
+        [(turn.feedback.told == PHRASES.correct) != turn.feedback.correct for turn in each]
+        for each in (turns, again)
     ]
-    assert turned == turned_again
+    assert 25 <= sum(flipped[0]) <= 65
+    assert flipped[0] == flipped[1]
 
 
 async def test_noise_of_one_is_flipped() -> None:
@@ -240,8 +234,8 @@ async def test_replies_can_be_shortened_to_the_answer() -> None:
     assert [turn.reply.text for turn in turns] == replies
 
 
-def test_impossible_feedback_is_refused() -> None:
-    """Options that a kind of feedback does not support are refused."""
+def test_unsupported_options_of_feedback_are_rejected() -> None:
+    """Options that a kind of feedback does not support are rejected."""
     for changes in ({"noise": 0.2}, {"delay": 1}, {"only": "positive"}):
         with pytest.raises(InputError, match="not 'label'"):
             FeedbackPolicy("label", **changes)
@@ -273,13 +267,9 @@ async def test_a_yoked_session_is_told_the_feedback_of_its_donor(tmp_path: Path)
 
 async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
     """If a donor stops, its yoked session stops with an error and is not begun."""
-
-    class Fails(ScriptedModel):
-        """Fails after a few replies."""
-
     made = experiment(streams=2, arms=[YOKED, {"name": "feedback"}])
-    few = ["Answer: 1"] * 5
-    broken = await Run(made, tmp_path, open_model=lambda _: Fails(few), concurrency=1).play()
+    few = ScriptedModel(["Answer: 1"] * 5)
+    broken = await Run(made, tmp_path, open_model=lambda _: few, concurrency=1).play()
     assert any("its donor" in str(stop.reason) for stop in broken.stopped)
     assert not (tmp_path / "small" / "yoked-0.jsonl").exists()
 
@@ -298,10 +288,11 @@ async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
         ({"task": {"pixels": "permutd"}}, "permuted"),
         ({"task": {"labels": "abstrct"}}, "abstract"),
         ({"feedback": {"noise": 1.5}}, "feedback.noise"),
+        ({"arms": [{"name": "a"}], "analysis": {"primary": ["a", "a"]}}, "two different arms"),
     ],
 )  # fmt: skip
-def test_impossible_arms_are_refused(changes: dict[str, Any], complaint: str) -> None:
-    """Settings that cannot be played are refused before the first request."""
+def test_invalid_arms_are_rejected(changes: dict[str, Any], complaint: str) -> None:
+    """Settings that cannot be played are rejected before the first request."""
     with pytest.raises(InputError, match=complaint):
         experiment(**changes)
 
@@ -370,8 +361,7 @@ async def test_a_session_with_probes_can_be_resumed(tmp_path: Path) -> None:
     whole = transcripts_of(tmp_path / "whole" / "small")
     (data,) = [path.read_bytes() for path in (tmp_path / "whole" / "small").glob("*.jsonl")]
     lines = data.splitlines(keepends=True)
-    random_state = random.Random(1)  # noqa: S311  no secrets
-    for count in random_state.sample(range(1, len(lines)), 12):
+    for count in random.Random(1).sample(range(1, len(lines)), 12):  # noqa: S311  no secrets
         folder = tmp_path / f"cut{count}" / "small"
         folder.mkdir(parents=True)
         (folder / "feedback-0.jsonl").write_bytes(b"".join(lines[:count]) + lines[count][:7])
@@ -401,8 +391,8 @@ async def test_an_edited_probe_is_detected(tmp_path: Path) -> None:
         read(edited(after_turn=3))
 
 
-def test_too_many_probes_are_refused() -> None:
-    """More probes than the data set has unused samples are refused."""
+def test_too_many_probes_are_rejected() -> None:
+    """More probes than the data set has unused samples are rejected."""
     with pytest.raises(InputError, match="use fewer probes"):
         experiment(probes={"at": [0], "count": 2_000}).check()
 
@@ -419,7 +409,7 @@ def test_every_image_encoding_shows_permuted_pixels(name: str) -> None:
 
 
 def test_pixels_of_a_table_cannot_be_permuted() -> None:
-    """Permuted pixels are refused for tables."""
+    """Permuted pixels are rejected for tables."""
     with pytest.raises(InputError, match="pixels cannot be transformed"):
         experiment(task={"dataset": "iris", "encoding": "table", "pixels": "permuted"}).check()
 
@@ -436,7 +426,7 @@ CLEAR = {
 
 
 async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
-    """When the evidence suffices, no further stream is begun, and a file in the folder records it."""
+    """When the evidence suffices, no further stream is begun, and a file records the evidence."""
     run = Run(experiment(**CLEAR), tmp_path, concurrency=2, stop_early=True)
     result = await run.play()
     assert result.complete
@@ -448,9 +438,8 @@ async def test_a_clear_effect_stops_a_run_early(tmp_path: Path) -> None:
     assert saved["differences"] == list(result.early_stop.differences)
     again = await Run(experiment(**CLEAR), tmp_path, stop_early=True, concurrency=1).play()
     assert again.early_stop is not None
-    assert (
-        again.early_stop.differences[: len(saved["differences"])] == result.early_stop.differences
-    )
+    before = result.early_stop.differences
+    assert again.early_stop.differences[: len(before)] == before
 
 
 async def test_without_an_effect_a_run_does_not_stop_early(tmp_path: Path) -> None:
@@ -462,7 +451,7 @@ async def test_without_an_effect_a_run_does_not_stop_early(tmp_path: Path) -> No
 
 
 async def test_stopping_early_needs_a_primary_contrast(tmp_path: Path) -> None:
-    """Stopping early without a primary contrast is refused."""
+    """Stopping early without a primary contrast is rejected."""
     with pytest.raises(InputError, match="needs a primary contrast"):
         await Run(experiment(), tmp_path, stop_early=True).play()
 
@@ -538,7 +527,7 @@ async def test_a_complete_run_did_not_stop_early(tmp_path: Path) -> None:
     assert (tmp_path / "small" / "stopped-early.json").exists() == (result.early_stop is not None)
 
 
-async def test_a_wrong_donor_is_refused(tmp_path: Path) -> None:
+async def test_an_edited_donor_stops_the_session(tmp_path: Path) -> None:
     """If the recorded donor was edited to an impossible one, the session stops with an error."""
     made = experiment(arms=[YOKED, {"name": "feedback"}])
     await Run(made, tmp_path).play()
@@ -567,7 +556,7 @@ async def test_a_yoked_session_ends_where_its_donor_did(tmp_path: Path) -> None:
         assert await verify(saved) == len(saved.turns)
 
 
-# ---- refused settings ----------------------------------------------------------------------
+# ---- rejected settings ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -580,16 +569,10 @@ async def test_a_yoked_session_ends_where_its_donor_did(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_are_kept_out_of_files(changes: dict[str, Any], complaint: str) -> None:
-    """Secrets in the model table are refused, and not repeated in the error."""
-    with pytest.raises(InputError, match=complaint) as refused:
+    """Secrets in the model table are rejected, and not repeated in the error."""
+    with pytest.raises(InputError, match=complaint) as rejected:
         experiment(model={"name": "some-model", **changes})
-    assert "canary" not in str(refused.value)
-
-
-def test_a_contrast_needs_two_arms() -> None:
-    """The two arms of the primary contrast must differ."""
-    with pytest.raises(InputError, match="two different arms"):
-        experiment(arms=[{"name": "a"}], analysis={"primary": ["a", "a"]})
+    assert "canary" not in str(rejected.value)
 
 
 async def test_probes_are_not_in_the_stream(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A branch shares the first turns of its parent and plays the others under new settings."""
+"""Tests of branches: sessions that share the first turns of a saved one."""
 
 import asyncio
 import json
@@ -17,8 +17,7 @@ from icl_loop.cli import app
 from icl_loop.core.errors import InputError, RequestRefused, SettingsMismatch
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Turn
-from icl_loop.experiment import Experiment, Session
-from icl_loop.models import ChatModel
+from icl_loop.experiment import Experiment
 from icl_loop.replay.branching import branches
 from icl_loop.replay.verification import examine
 from icl_loop.runner.run import Run, RunResult
@@ -49,7 +48,7 @@ def parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return asyncio.run(run(experiment(arms=ARMS, probes=PROBES), out)).folder
 
 
-def off(folder: Path, at: int, *changes: str, arm: str = "none") -> Experiment:
+def branched(folder: Path, at: int, *changes: str, arm: str = "none") -> Experiment:
     """Return the experiment of the branches of an arm."""
     return branches(sorted(folder.glob(f"{arm}-*.jsonl")), at, changes)
 
@@ -72,7 +71,7 @@ def test_an_unchanged_branch_equals_its_parent(
     """A branch without changes equals its parent except for times, wherever it begins."""
     out = tmp_path_factory.mktemp("branches")
     (out / "small").symlink_to(parents)  # so that donors are found
-    result = asyncio.run(run(off(parents, at, arm=arm), out))
+    result = asyncio.run(run(branched(parents, at, arm=arm), out))
     assert result.complete
     assert [path.name for path in result.paths] == [f"{arm}-at{at}-{k}.jsonl" for k in (0, 1)]
     for stream, path in enumerate(result.paths):
@@ -83,7 +82,7 @@ def test_an_unchanged_branch_equals_its_parent(
 async def test_a_branch_copies_shared_lines(parents: Path, tmp_path: Path) -> None:
     """A branch copies its parent's lines byte for byte and then plays its own settings."""
     before = transcripts_of(parents)
-    result = await run(off(parents, 5, "feedback.kind=label"), tmp_path)
+    result = await run(branched(parents, 5, "feedback.kind=label"), tmp_path)
     assert transcripts_of(parents) == before
     for stream, path in enumerate(result.paths):
         mine, parent = whole_lines(path), whole_lines(parents / f"none-{stream}.jsonl")
@@ -96,10 +95,8 @@ async def test_a_branch_copies_shared_lines(parents: Path, tmp_path: Path) -> No
         header = read_header(path)
         assert header.experiment == "small-branches"
         assert header.branch is not None
-        assert (header.branch.at, header.branch.parent) == (
-            5,
-            json.loads(without_checksum(parent[0])),
-        )
+        assert header.branch.at == 5
+        assert header.branch.parent == json.loads(without_checksum(parent[0]))
     assert await replays(result.paths)
 
 
@@ -121,14 +118,14 @@ async def test_branches_of_all_kinds_replay(
     parents: Path, tmp_path: Path, arm: str, changes: list[str]
 ) -> None:
     """A branch under other settings of any kind verifies without its parent."""
-    result = await run(off(parents, 7, *changes, arm=arm), tmp_path)
+    result = await run(branched(parents, 7, *changes, arm=arm), tmp_path)
     assert result.complete
     assert await replays(result.paths)
 
 
 async def test_a_branch_of_a_branch(parents: Path, tmp_path: Path) -> None:
     """A branch can be branched before and after the turn at which it left its parent."""
-    first = await run(off(parents, 6, "feedback.kind=label"), tmp_path)
+    first = await run(branched(parents, 6, "feedback.kind=label"), tmp_path)
     for at in (3, 9):
         again = await run(branches(first.paths, at, ["context.policy=last(2)"]), tmp_path)
         assert {path.parent.name for path in again.paths} == {"small-branches"}
@@ -140,9 +137,9 @@ async def test_a_branch_of_a_branch(parents: Path, tmp_path: Path) -> None:
 async def test_a_yoked_branch_keeps_its_donor(parents: Path, tmp_path: Path) -> None:
     """A branch of a yoked session keeps its donor, unless its feedback changes."""
     (tmp_path / "small").symlink_to(parents)
-    kept = await run(off(parents, 4, "context.policy=last(2)", arm="yoked"), tmp_path)
+    kept = await run(branched(parents, 4, "context.policy=last(2)", arm="yoked"), tmp_path)
     assert read(kept.paths[0]).header.donor == read(parents / "yoked-0.jsonl").header.donor
-    freed = await run(off(parents, 4, "feedback.kind=label", arm="yoked"), tmp_path)
+    freed = await run(branched(parents, 4, "feedback.kind=label", arm="yoked"), tmp_path)
     assert read(freed.paths[0]).header.donor is None
     assert await replays([*kept.paths, *freed.paths])
 
@@ -159,7 +156,7 @@ async def test_a_branch_may_be_longer_than_its_parent(parents: Path, tmp_path: P
 
 async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> None:
     """A branch cut anywhere and resumed equals the one never cut, shared turns included."""
-    made = off(parents, 5, "feedback.kind=label", "probes.at=[1, 9]")
+    made = branched(parents, 5, "feedback.kind=label", "probes.at=[1, 9]")
     whole = await run(made, tmp_path / "whole")
     path = whole.paths[0]
     data = path.read_bytes()
@@ -178,7 +175,7 @@ async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> N
 
 
 class _Once:
-    """Answers once and then refuses."""
+    """Answers the first request and refuses the others."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -191,11 +188,11 @@ class _Once:
         return Reply("Answer: 3")
 
 
-async def test_a_branch_without_turns_of_its_own_replays(parents: Path, tmp_path: Path) -> None:
+async def test_a_branch_that_ends_at_once_replays(parents: Path, tmp_path: Path) -> None:
     """A branch that ends before its first own turn replays, with or without a note."""
-    full = off(parents, 6, "context.policy=all", "model.context_window=1500", "probes.at=[]")
+    full = branched(parents, 6, "context.policy=all", "model.context_window=1500", "probes.at=[]")
     ended = await run(full, tmp_path / "full")
-    noting = off(parents, 6, "context.policy=notes(every=4, tokens=40)", "probes.at=[]")
+    noting = branched(parents, 6, "context.policy=notes(every=4, tokens=40)", "probes.at=[]")
     stopped = await Run(noting, tmp_path / "noted", open_model=lambda _: _Once()).play()
     assert [len(read(path).turns) for path in (*ended.paths, *stopped.paths)] == [6] * 4
     assert all(read(path).end for path in ended.paths)
@@ -212,24 +209,20 @@ class _Costly:
 
 async def test_shared_turns_are_not_charged_again(tmp_path: Path) -> None:
     """A budget counts only the branch's own turns, also on resume."""
-
-    def costly(_: Session) -> ChatModel:
-        return _Costly()
-
     made = experiment(streams=1, context={"policy": "stateless"})
-    parent = await Run(made, tmp_path, open_model=costly).play()
+    parent = await Run(made, tmp_path, open_model=lambda _: _Costly()).play()
     made = branches(parent.paths, 8, ["feedback.kind=none"])
     for _ in range(2):
-        playing = Run(made, tmp_path, open_model=costly, max_tokens=100_000)
+        playing = Run(made, tmp_path, open_model=lambda _: _Costly(), max_tokens=100_000)
         (path,) = (await playing.play()).paths
     assert playing.budget.spent.prompt == 4 * 100
     assert frame([path])["prompt"].sum() == 12 * 100
 
 
-async def test_analysis_takes_branches(parents: Path, tmp_path: Path) -> None:
+async def test_branches_can_be_analysed(parents: Path, tmp_path: Path) -> None:
     """Branches are an experiment of their own in the analysis."""
     for changes in ([], ["feedback.kind=label"]):
-        result = await run(off(parents, 5, *changes), tmp_path)
+        result = await run(branched(parents, 5, *changes), tmp_path)
     folder = result.folder
     turns = frame([folder, parents])
     assert set(turns["experiment"].unique()) == {"small", "small-branches"}
@@ -241,7 +234,9 @@ async def test_the_baseline_of_a_branch_reads_both_prompt_sets(
     parents: Path, tmp_path: Path
 ) -> None:
     """The baseline of a branch with another prompt set equals its parent's in shared turns."""
-    path = (await run(off(parents, 6, "task.prompts=plain-ja", arm="feedback"), tmp_path)).paths[0]
+    path = (
+        await run(branched(parents, 6, "task.prompts=plain-ja", arm="feedback"), tmp_path)
+    ).paths[0]
     mine, parent = [await baseline(read(each)) for each in (path, parents / "feedback-0.jsonl")]
     assert (len(mine), mine[:6]) == (12, parent[:6])
 
@@ -261,14 +256,14 @@ WRONG: dict[str, tuple[int, list[str], str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG, ids=lambda name: name.replace(" ", "-"))
-def test_invalid_branches_are_refused(parents: Path, name: str) -> None:
+def test_invalid_branches_are_rejected(parents: Path, name: str) -> None:
     """A turn out of range or an invalid change gives an error that names it."""
     at, changes, words = WRONG[name]
     with pytest.raises(InputError, match=words):
-        off(parents, at, *changes)
+        branched(parents, at, *changes)
 
 
-def test_unfinished_and_torn_parents(parents: Path, tmp_path: Path) -> None:
+def test_an_unfinished_parent_can_be_branched(parents: Path, tmp_path: Path) -> None:
     """An unfinished parent can be branched at its whole turns only."""
     path = tmp_path / "none-0.jsonl"
     lines = whole_lines(parents / "none-0.jsonl")
@@ -280,8 +275,8 @@ def test_unfinished_and_torn_parents(parents: Path, tmp_path: Path) -> None:
     assert sum(isinstance(event, Turn) for event in session.shared_events) == 5
 
 
-def test_two_parents_of_one_file_are_refused(parents: Path) -> None:
-    """Two parents whose branches would have the same file name are refused."""
+def test_branches_with_one_file_name_are_rejected(parents: Path) -> None:
+    """Two parents whose branches would have the same file name are rejected."""
     paths = [parents / "none-0.jsonl", parents / "feedback-0.jsonl"]
     with pytest.raises(InputError, match="would both become mine-0"):
         branches(paths, 5, arm="mine")
@@ -302,7 +297,7 @@ def test_the_command_plays_branches(parents: Path, tmp_path: Path) -> None:
     assert path.name == "told-0.jsonl"
 
 
-def test_a_built_in_model_has_no_address(tmp_path: Path) -> None:
+def test_a_built_in_model_drops_the_address(tmp_path: Path) -> None:
     """A branch with a built-in model drops the address and parameters of the endpoint."""
     model = {"name": "gpt-x", "base_url": "http://127.0.0.1:9/v1", "params": {"top_p": 1}}
     (session, *_) = experiment(model=model).sessions()

@@ -32,7 +32,7 @@ from icl_loop.runner.engines.ray.session_steps import SessionStepper, StepResult
 from icl_loop.runner.engines.ray.worker import Worker, WorkerSetup
 from icl_loop.runner.engines.ray.worker_pool import is_overloaded
 from icl_loop.runner.model_pool import ModelPool
-from icl_loop.runner.session import Entry, Saved, play_session
+from icl_loop.runner.session import Entry, play_session
 
 
 def one_of(**changes: object) -> Session:
@@ -60,9 +60,9 @@ async def steps_of(stepper: SessionStepper) -> tuple[list[Entry], list[StepResul
     return [timeless(event) for step in steps for event in step.entries], steps
 
 
-async def played_here(made: Session, saved: Saved | None = None) -> list[Entry]:
+async def played_here(made: Session, saved: Sequence[Entry] = ()) -> list[Entry]:
     """Return the entries of a session played in this process."""
-    playing = play_session(made, saved or Saved(), made.open_model())
+    playing = play_session(made, saved, made.open_model())
     return [timeless(event) async for event in playing]
 
 
@@ -96,7 +96,7 @@ async def test_steps_yield_the_entries_of_the_session(at_most: int) -> None:
     whole = await played_here(made)
     turns = tuple(event for event in whole if isinstance(event, Turn))[:at_most]
     probes = tuple(event for event in whole if isinstance(event, Probe))
-    saved = Saved(turns, tuple(each for each in probes if each.after_turn <= at_most))
+    saved: list[Entry] = [*turns, *(each for each in probes if each.after_turn <= at_most)]
     expected = await played_here(made, saved)
     for count in (None, len):
         yielded, _ = await steps_of(SessionStepper(made, saved, made.open_model(), count))
@@ -106,7 +106,7 @@ async def test_steps_yield_the_entries_of_the_session(at_most: int) -> None:
 async def test_no_request_is_made_without_permission() -> None:
     """Each permission leads to one request, and each turn is returned before the next request."""
     made, asked = session(4), Counting(session(4).open_model())
-    stepper = SessionStepper(made, Saved(), asked, len)
+    stepper = SessionStepper(made, (), asked, len)
     step = await stepper.step()
     assert (step.entries, step.outcome, step.next_tokens, asked.count) == ((), None, 2, 0)
     for index in range(4):
@@ -146,7 +146,7 @@ class Failing:
 async def test_retries_need_permission() -> None:
     """A failed request is reported, and repeated with the next permission."""
     failed = ModelUnavailable("busy", retry_after_s=3.0, limited=True)
-    _, steps = await steps_of(SessionStepper(session(2), Saved(), Failing(failed), len))
+    _, steps = await steps_of(SessionStepper(session(2), (), Failing(failed), len))
     came = [step.outcome for step in steps]
     assert came[1] is failed
     assert steps[1].entries == ()
@@ -155,7 +155,7 @@ async def test_retries_need_permission() -> None:
 
 async def test_a_turn_records_the_permitted_attempt() -> None:
     """A turn records the number of the permitted attempt."""
-    stepper = SessionStepper(session(1), Saved(), ScriptedModel(["Answer: 3"]), len)
+    stepper = SessionStepper(session(1), (), ScriptedModel(["Answer: 3"]), len)
     await stepper.step()
     (turn,) = (await stepper.step(4)).entries
     assert turn.reply.attempts == 4
@@ -164,11 +164,11 @@ async def test_a_turn_records_the_permitted_attempt() -> None:
 async def test_an_overflow_leads_to_a_shorter_request() -> None:
     """After an overflow the session makes a shorter request, or ends if that is impossible."""
     long = ContextOverflow("too long")
-    answered, steps = await steps_of(SessionStepper(session(1), Saved(), Failing(long), len))
+    answered, steps = await steps_of(SessionStepper(session(1), (), Failing(long), len))
     assert answered == []
     assert (steps[-1].outcome, steps[-1].error) == (long, long)
     model = ScriptedModel(["Answer: 3"])
-    stepper = SessionStepper(session(2), Saved(), FailsSecond(model, long), len)
+    stepper = SessionStepper(session(2), (), FailsSecond(model, long), len)
     yielded, _ = await steps_of(stepper)
     assert [turn.overflows for turn in yielded] == [0, 1]
 
@@ -187,13 +187,13 @@ class FailsSecond:
 async def test_a_refused_request_ends_the_session() -> None:
     """A refused request ends the session with its error."""
     refused = RequestRefused("no")
-    _, steps = await steps_of(SessionStepper(session(2), Saved(), Failing(refused), len))
+    _, steps = await steps_of(SessionStepper(session(2), (), Failing(refused), len))
     assert (steps[-1].outcome, steps[-1].error) == (refused, refused)
 
 
 async def test_a_programming_error_is_passed_on() -> None:
     """An unexpected exception is returned as the error of the session."""
-    stepper = SessionStepper(session(2), Saved(), Failing(ZeroDivisionError()), len)
+    stepper = SessionStepper(session(2), (), Failing(ZeroDivisionError()), len)
     await stepper.step()
     assert isinstance((await stepper.step(1)).error, ZeroDivisionError)
 
@@ -233,7 +233,7 @@ async def test_a_worker_setup_replaces_missing_files(
     monkeypatch.chdir(elsewhere)
     arrived, setup = pickle.loads(sent)  # noqa: S301  our own data
     (model,) = setup.open_models().values()
-    turns = [each async for each in play_session(arrived, Saved(), model) if isinstance(each, Turn)]
+    turns = [each async for each in play_session(arrived, (), model) if isinstance(each, Turn)]
     assert [turn.feedback.told for turn in turns] == ["Indeed."] * 12
     with pytest.raises(InputError):
         made.open_model()
@@ -289,8 +289,8 @@ def test_a_missing_ray_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         ("127.0.0.1:99999", "no Ray cluster at 127.0.0.1:99999"),
     ],
 )
-def test_an_address_without_a_cluster_is_refused(address: str, message: str) -> None:
-    """An address without a cluster is refused at once."""
+def test_an_address_without_a_cluster_is_rejected(address: str, message: str) -> None:
+    """An address without a cluster is rejected at once."""
     pytest.importorskip("ray", reason="the extra [ray] is not installed")
     with pytest.raises(InputError, match=message), cluster(address):
         pass

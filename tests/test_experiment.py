@@ -107,7 +107,7 @@ PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation|instance|Value erro
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_an_invalid_file_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_file_is_rejected(tmp_path: Path, text: str) -> None:
     """The error names the key, the value and the nearest choice, on one line and without secrets."""
     key, fragment = WRONG[text]
     with pytest.raises(InputError) as caught:
@@ -146,7 +146,7 @@ def test_set_overrides_a_setting(tmp_path: Path, change: str, value: object) -> 
 
 
 @pytest.mark.parametrize("change", ["turns", "=3", "a..b=1", "", ".=1"])
-def test_a_malformed_override_is_refused(tmp_path: Path, change: str) -> None:
+def test_a_malformed_override_is_rejected(tmp_path: Path, change: str) -> None:
     """The error for an override without key or value shows the expected form."""
     with pytest.raises(InputError, match="KEY=VALUE"):
         load(write(tmp_path, 'name = "e"'), [change])
@@ -160,8 +160,8 @@ def test_a_malformed_override_is_refused(tmp_path: Path, change: str) -> None:
     ),
     st.sampled_from(["name", "turns", "task", "model", "context", "arms", "analysis", "x"]),
 )
-def test_any_value_is_accepted_or_refused(value: object, key: str) -> None:
-    """Any value of a key is accepted or refused with InputError."""
+def test_any_value_is_accepted_or_rejected(value: object, key: str) -> None:
+    """Any value of a key is accepted or rejected with InputError."""
     with suppress(InputError):
         parse({"name": "e", key: value})
 
@@ -184,8 +184,8 @@ def test_errors_name_the_key_and_avoid_pydantic_wording(value: object) -> None:
 
 
 @given(st.text(max_size=40) | st.from_regex(r"(last|within|block|all)\(.{0,12}\)( \| \w+)?"))
-def test_any_policy_text_is_accepted_or_refused(text: str) -> None:
-    """Any policy text is accepted, and then reads back the same, or refused with InputError."""
+def test_any_policy_text_is_accepted_or_rejected(text: str) -> None:
+    """Any policy text is accepted, and then reads back the same, or rejected with InputError."""
     with suppress(InputError):
         policy = context_policy(text)
         assert str(context_policy(str(policy))) == str(policy)

@@ -1,4 +1,4 @@
-"""Any input is read or refused with a clear error, without hanging or using unbounded memory."""
+"""Any input is read or rejected with a clear error, without hanging or using unbounded memory."""
 
 import gzip
 import random
@@ -39,13 +39,13 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Kin
 @pytest.mark.parametrize("name", NAMES)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
-def test_mutants_are_read_or_refused(
+def test_mutants_are_read_or_rejected(
     kinds: Mapping[str, Kind],
     tmp_path_factory: pytest.TempPathFactory,
     name: str,
     seed: int,
 ) -> None:
-    """A mutated input is read, or refused with an `IclLoopError`, within seconds."""
+    """A mutated input is read, or rejected with an `IclLoopError`, within seconds."""
     kind = kinds[name]
     path = tmp_path_factory.mktemp("mutant") / f"mutant{kind.suffix}"
     path.write_bytes(mutated(kind, random.Random(seed)))  # noqa: S311  mutants, no secrets
@@ -87,7 +87,7 @@ def _idx(*sizes: int, values: bytes) -> bytes:
 
 @pytest.mark.parametrize("sizes", [(2**32 - 1, 28, 28), (2**31, 1, 1), (2**16, 2**16, 2**16)])
 def test_an_absurd_header_takes_no_memory(tmp_path: Path, sizes: tuple[int, int, int]) -> None:
-    """An IDX file whose header claims billions of values is refused without allocating them."""
+    """An IDX file whose header claims billions of values is rejected without allocating them."""
     path = tmp_path / "images"
     path.write_bytes(_idx(*sizes, values=bytes(100)))
     with using_at_most(4), pytest.raises(DatasetError, match=r"impossible header|found 100"):
@@ -114,18 +114,18 @@ def _png(width: int, height: int, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2), (9_000, 9_000)])
-def test_a_picture_of_too_many_pixels_is_refused(tmp_path: Path, size: tuple[int, int]) -> None:
-    """A picture with too many pixels is refused by its header."""
+def test_a_picture_of_too_many_pixels_is_rejected(tmp_path: Path, size: tuple[int, int]) -> None:
+    """A picture with too many pixels is rejected by its header."""
     path = tmp_path / "bomb.png"
     path.write_bytes(_png(*size, zlib.compress(bytes(MIB))))
     with using_at_most(8), pytest.raises(DatasetError, match="pixels"):
         folder.read_image(path)
 
 
-def test_a_folder_of_too_many_pixels_is_refused(
+def test_a_folder_of_too_many_pixels_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pictures that are too large together are refused."""
+    """Pictures that are too large together are rejected."""
     monkeypatch.setattr(folder, "MAX_BYTES", 1000)
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -138,7 +138,7 @@ def test_a_folder_of_too_many_pixels_is_refused(
 
 @pytest.mark.parametrize("ending", ["npy", "npz", "pkl", "png"])
 def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
-    """A NumPy file or a pickle among pictures is refused and never executed."""
+    """A NumPy file or a pickle among pictures is rejected and never executed."""
 
     class Trap:
         def __reduce__(self) -> tuple[Callable[..., object], tuple[str]]:
@@ -164,8 +164,8 @@ def test_nothing_is_unpickled(tmp_path: Path, ending: str) -> None:
     ],
     ids=["cell", "file", "cells"],
 )
-def test_a_giant_table_is_refused(tmp_path: Path, text: bytes, says: str) -> None:
-    """A CSV file that is too large is refused, and the error says in which respect."""
+def test_a_giant_table_is_rejected(tmp_path: Path, text: bytes, says: str) -> None:
+    """A CSV file that is too large is rejected, and the error says in what way."""
     path = tmp_path / "giant.csv"
     path.write_bytes(text)
     with using_at_most(160), pytest.raises(DatasetError, match=says):
@@ -173,8 +173,8 @@ def test_a_giant_table_is_refused(tmp_path: Path, text: bytes, says: str) -> Non
 
 
 @pytest.mark.parametrize("opening", ["[", "{a=", "a."])
-def test_deep_nesting_is_refused(tmp_path: Path, opening: str) -> None:
-    """A TOML file nested thousands deep is refused as an experiment and as a prompt set."""
+def test_deep_nesting_is_rejected(tmp_path: Path, opening: str) -> None:
+    """A TOML file nested thousands deep is rejected as an experiment and as a prompt set."""
     path = tmp_path / "deep.toml"
     path.write_text(f"name = {opening * 20_000}" if opening != "a." else opening * 20_000 + "a = 1")
     for reader in (load, lambda file: open_prompt_set(str(file))):
@@ -185,15 +185,15 @@ def test_deep_nesting_is_refused(tmp_path: Path, opening: str) -> None:
 @pytest.mark.parametrize(
     "text", ["(" * 5_000, "last(1)|" * 5_000 + "last(1)", "last(" + "-" * 9_999]
 )
-def test_a_deep_policy_is_refused(text: str) -> None:
-    """A context policy nested thousands deep is refused."""
+def test_a_deep_policy_is_rejected(text: str) -> None:
+    """A context policy nested thousands deep is rejected."""
     with pytest.raises(InputError, match="is malformed"):
         context_policy(text)
 
 
 @pytest.mark.parametrize("key", ["turns", "streams"])
-def test_an_absurd_number_of_turns_is_refused(tmp_path: Path, key: str) -> None:
-    """A billion turns or streams are refused before any is created."""
+def test_an_absurd_number_of_turns_is_rejected(tmp_path: Path, key: str) -> None:
+    """A billion turns or streams are rejected before any is created."""
     path = tmp_path / "long.toml"
     path.write_text(f'name = "long"\n{key} = 1000000001\n')
     with pytest.raises(InputError, match=f"{key} = 1000000001"):
@@ -224,7 +224,7 @@ CHUNK = b"10000\r\n" + b" " * 2**16 + b"\r\n"
     ],
     ids=["length", "chunked", "until closed"],
 )
-async def test_a_reply_of_100_mib_is_refused(reply: bytes) -> None:
+async def test_a_reply_of_100_mib_is_rejected(reply: bytes) -> None:
     """A reply that is far too long is read only up to the limit."""
     endpoint = Wire()
     endpoint.reply = reply
@@ -235,7 +235,7 @@ async def test_a_reply_of_100_mib_is_refused(reply: bytes) -> None:
         endpoint.close()
 
 
-async def test_a_reply_that_unpacks_to_far_more_is_refused() -> None:
+async def test_a_reply_that_unpacks_to_far_more_is_rejected() -> None:
     """The limit holds for the unpacked size of a compressed reply."""
     packed = gzip.compress(bytes(100 * MIB), 1)
     endpoint = Wire()

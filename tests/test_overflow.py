@@ -14,7 +14,7 @@ from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import Session
-from icl_loop.runner.session import Saved, play_session
+from icl_loop.runner.session import play_session
 
 
 @dataclass
@@ -112,14 +112,12 @@ async def test_probes_keep_the_limit() -> None:
     """Probes of a resumed session equal those of the uninterrupted one, and keep its limit."""
     probing = {"count": 2, "at": [4, 14, 20]}
     chosen, model = made(20, "within", probes=probing), Endpoint(limit=1_800)
-    whole = [entry async for entry in play_session(chosen, Saved(), model)]
+    whole = [entry async for entry in play_session(chosen, (), model)]
     asked = [entry for entry in whole if isinstance(entry, Probe)]
     assert len(asked) == 6
     assert sum(entry.overflows for entry in whole if isinstance(entry, Turn)) > 0
     for cut in range(0, len(whole) + 1, 5):
-        saved = Saved()
-        for entry in whole[:cut]:
-            saved = saved.with_entry(entry)
-        again = [each async for each in play_session(chosen, saved, model)]
+        again = [each async for each in play_session(chosen, whole[:cut], model)]
         probed = [each for each in again if isinstance(each, Probe)]
-        assert list(map(untimed, probed)) == list(map(untimed, asked[len(saved.probes) :]))
+        saved = sum(isinstance(each, Probe) for each in whole[:cut])
+        assert list(map(untimed, probed)) == list(map(untimed, asked[saved:]))

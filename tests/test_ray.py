@@ -32,7 +32,6 @@ from icl_loop.runner.engines.ray import on_ray
 from icl_loop.runner.engines.ray.cluster import cluster
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
-from icl_loop.runner.session import Saved
 from icl_loop.transcripts import read
 
 ray = pytest.importorskip("ray", reason="the extra [ray] is not installed")
@@ -213,7 +212,7 @@ def key_unseen(tmp_path: Path) -> None:
         made = asking(endpoint)
         pool = ModelPool(made, Budget(), 1)
         for each in made.sessions():
-            sent = pickle.dumps((pool.factory(each), each, Saved()))
+            sent = pickle.dumps((pool.factory(each), each, ()))
             assert CANARY.encode() not in sent
     folder = Path(ray._private.worker._global_node.get_session_dir_path())
     assert any(folder.rglob("*.log"))

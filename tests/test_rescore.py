@@ -1,4 +1,4 @@
-"""Rescoring applies another answer rule to the same replies, without any request."""
+"""Tests of rescoring: another answer rule is applied to saved replies."""
 
 import asyncio
 import json
@@ -72,7 +72,7 @@ PARSED = {
 
 @pytest.mark.parametrize("text", PARSED, ids=repr)
 def test_each_rule_parses_as_documented(text: str) -> None:
-    """`stated` takes the surest form, `strict` the exact last line, `last` the last label named."""
+    """`stated` takes a stated answer, `strict` the form of the last line, `last` the last label."""
     found = [parse_answer(text, DIGITS, form=FORM, rule=AnswerRule(name)).answer for name in RULES]
     assert tuple(found) == PARSED[text]
 
@@ -87,8 +87,8 @@ def test_other_names_are_accepted(name: AnswerRuleName) -> None:
     assert parse_answer("Answer: 3", DIGITS, "length", FORM, rule).outcome == "truncated"
 
 
-def test_contradicting_names_are_refused() -> None:
-    """A name for an unknown label, or for two labels, is refused."""
+def test_contradictory_names_are_rejected() -> None:
+    """A name for an unknown label, or for two labels, is rejected."""
     for names, words in (((("x", "11"),), "'11'"), ((("x", "1"), ("x", "2")), "the label '1'")):
         with pytest.raises(InputError, match=words):
             parse_answer("", DIGITS, rule=AnswerRule("stated", names))
@@ -96,7 +96,7 @@ def test_contradicting_names_are_refused() -> None:
         parse({"name": "small", "answers": {"rule": "strickt"}})
 
 
-def test_only_other_rules_are_recorded() -> None:
+def test_the_default_rule_is_not_recorded() -> None:
     """The header records the answer rule only if it is not the default."""
     (session, *_) = experiment().sessions()
     assert "answers" not in session.header().settings
@@ -195,7 +195,7 @@ def test_nothing_is_overwritten(sources: Path, tmp_path: Path) -> None:
         rescore(source, ["answers.rule=last"])
 
 
-def test_the_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
+def test_rescored_sessions_are_analysed_separately(sources: Path, tmp_path: Path) -> None:
     """Source and rescored sessions are two experiments with their own arms and donors."""
     for path in sorted(sources.glob("*.jsonl")):
         done = rescore(path, ["answers.rule=last"], tmp_path)
@@ -204,13 +204,12 @@ def test_the_analysis_keeps_them_apart(sources: Path, tmp_path: Path) -> None:
     assert set(turns["experiment"].unique()) == {"small", folder.name}
     mine = turns.filter(experiment=folder.name)
     conclude(mine, ("label", "feedback"), sessions([folder]))
-    assert (
-        Roles.of(folder.name, ["label", "feedback", "yoked"], sessions([folder])).mismatches == {}
-    )
+    arms = ["label", "feedback", "yoked"]
+    assert Roles.of(folder.name, arms, sessions([folder])).mismatches == {}
 
 
 @pytest.mark.parametrize("change", ["feedback.kind=none", "answers.rul=last", "answers.rule=lats"])
-def test_wrong_changes_are_refused(sources: Path, tmp_path: Path, change: str) -> None:
+def test_invalid_changes_are_rejected(sources: Path, tmp_path: Path, change: str) -> None:
     """Only [answers] can change, and a wrong key or rule gets a suggestion."""
     with pytest.raises(InputError, match=r"answers\.KEY only|did you mean '(rule|last)'"):
         rescore(sources / "label-0.jsonl", [change], tmp_path)
@@ -221,10 +220,7 @@ def test_the_command_prints_what_changed(sources: Path, tmp_path: Path) -> None:
     command = ["rescore", str(sources), "--set", "answers.rule=last", "--out", str(tmp_path)]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()[4:7]] == [
-        "feedback",
-        "label",
-        "yoked",
-    ]
+    arms = [line.split()[0] for line in done.stdout.splitlines()[4:7]]
+    assert arms == ["feedback", "label", "yoked"]
     assert "Rescored replies" in done.stdout
     assert "small-rescored-" in done.stdout

@@ -1,4 +1,4 @@
-"""Tests of runs: concurrent sessions, resuming, crashes, refused input and budgets."""
+"""Tests of runs: concurrent sessions, resuming, crashes, invalid input and budgets."""
 
 import asyncio
 import os
@@ -60,8 +60,8 @@ async def test_a_complete_run_is_skipped(tmp_path: Path) -> None:
     assert len(seen) == 24
 
 
-async def test_changed_settings_are_refused_before_the_first_turn(tmp_path: Path) -> None:
-    """If the settings of any saved session differ, the run is refused before it writes anything."""
+async def test_changed_settings_are_rejected(tmp_path: Path) -> None:
+    """If the settings of any saved session differ, the run is rejected before it writes anything."""
     await run(experiment(), tmp_path)
     before = transcripts_of(tmp_path / "small")
     with pytest.raises(SettingsMismatch, match=r"settings\.task\.encoding"):
@@ -127,8 +127,8 @@ async def test_a_full_context_ends_the_session(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-async def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    """A run in a folder locked by another process is refused and writes nothing."""
+async def test_a_second_run_in_the_same_folder_is_rejected(tmp_path: Path) -> None:
+    """A run in a folder locked by another process is rejected and writes nothing."""
     code = (
         "import sys, time; from filelock import FileLock\n"
         "with FileLock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
@@ -146,8 +146,8 @@ async def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> Non
     assert (await run(experiment(), tmp_path)).complete
 
 
-async def test_a_window_that_is_too_short_is_refused(tmp_path: Path) -> None:
-    """A context window too short for one question is refused before anything is written."""
+async def test_a_window_that_is_too_short_is_rejected(tmp_path: Path) -> None:
+    """A context window too short for one question is rejected before anything is written."""
     made = experiment(model={"name": "simulated/chance", "context_window": 1200})
     with pytest.raises(InputError, match=r"context_window = 1200 .* needs \d+ tokens"):
         await run(made, tmp_path)
@@ -172,8 +172,8 @@ async def test_a_run_is_checked_once(tmp_path: Path) -> None:
         Run(experiment(), tmp_path, stop_early=True).check()
 
 
-async def test_too_many_turns_are_refused(tmp_path: Path) -> None:
-    """More turns than the data set has samples for are refused before anything is written."""
+async def test_too_many_turns_are_rejected(tmp_path: Path) -> None:
+    """More turns than the data set has samples for are rejected before anything is written."""
     with pytest.raises(InputError, match=r"play at most \d+ turns"):
         await run(experiment(turns=5000), tmp_path)
     assert list(tmp_path.rglob("*.jsonl")) == []

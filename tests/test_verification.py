@@ -1,4 +1,4 @@
-"""Verification replays what was played, and reports the first difference of what was changed."""
+"""Tests of verification: saved sessions replay, and the first difference is reported."""
 
 import asyncio
 import json
@@ -211,11 +211,11 @@ async def test_a_damaged_line_is_reported(folder: Path) -> None:
 
 async def test_a_session_that_ends_before_a_probe_replays(tmp_path: Path) -> None:
     """A session whose window is full after a turn, before the probe due there, replays."""
-    probes, model = (
-        {"at": [*range(12)], "count": 1},
-        {"context_window": 1_400, "name": "reference/nearest"},
+    made = experiment(
+        probes={"at": [*range(12)], "count": 1},
+        model={"context_window": 1_400, "name": "reference/nearest"},
+        context={"policy": "all", "reserve": 0},
     )
-    made = experiment(probes=probes, model=model, context={"policy": "all", "reserve": 0})
     paths = sorted((await played(made, tmp_path)).glob("*.jsonl"))
     for path in paths:
         saved = read(path)
@@ -236,7 +236,7 @@ async def test_a_donor_that_is_missing_or_changed_is_reported(folder: Path) -> N
     assert "feedback-1.jsonl is missing" in found.message
 
 
-async def test_a_prompt_set_file_must_stay_as_it_was(tmp_path: Path) -> None:
+async def test_a_changed_prompt_set_file_is_reported(tmp_path: Path) -> None:
     """A session played with a prompt set file does not replay once the file is changed or missing."""
     own = tmp_path / "own.toml"
     own.write_text('extend = "plain"')
@@ -253,7 +253,7 @@ async def test_a_prompt_set_file_must_stay_as_it_was(tmp_path: Path) -> None:
     assert str(own) in found.message
 
 
-async def test_a_file_that_is_no_transcript_is_wrong_input(tmp_path: Path) -> None:
+async def test_a_file_that_is_not_a_transcript_raises(tmp_path: Path) -> None:
     """A file without a transcript's header raises an error instead of giving a finding."""
     path = tmp_path / "notes.jsonl"
     path.write_text('{"type":"shopping"}\n')
@@ -275,8 +275,8 @@ def test_shared_causes_are_printed_once(folder: Path) -> None:
     assert "sessions that do not replay: 3 of 10" in done.stderr
 
 
-def test_other_files_are_verified_beside_one_that_is_no_transcript(folder: Path) -> None:
-    """A file that is no transcript has its error, the others are verified, and the exit code is 2."""
+def test_the_other_files_are_verified(folder: Path) -> None:
+    """An invalid file has its error, the others are verified, and the exit code is 2."""
     (folder / "x.jsonl").write_text("{}\n")
     done = CliRunner().invoke(app, ["replay", "--verify", "--json", str(folder)])
     assert done.exit_code == 2

@@ -45,12 +45,7 @@ def find_donor(header: Header, path: Path) -> Donor | None:
 
 
 def read_donor(path: Path, turns: int) -> Donor:
-    """Return the donor saved at `path` for a session of `turns` turns.
-
-    Raises:
-        DonorUnfinished: It is missing or unfinished.
-        StoppedShort: It is too short.
-    """
+    """Return the donor saved at `path`; raise StoppedShort if it lacks some of `turns` turns."""
     transcript = read(path) if has_whole_line(path) else None
     if transcript is None or transcript.end is None:
         raise DonorUnfinished(f"its donor {path.name} is missing or unfinished")

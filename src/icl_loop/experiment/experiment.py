@@ -70,8 +70,7 @@ class Experiment:
     def check(self, on_session: Callable[[], None] = lambda: None) -> None:
         """Open the data sets, downloading them if necessary, and check that every session can start.
 
-        Args:
-            on_session: Called after each checked session.
+        `on_session` is called after each checked session.
 
         Raises:
             InputError: A data set is too small, a window too short, or settings do not go together.

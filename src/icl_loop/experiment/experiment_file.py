@@ -13,11 +13,7 @@ from icl_loop.experiment.validation import validated
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Return the experiment in the TOML file at `path`.
-
-    Args:
-        path: The file.
-        overrides: `KEY=VALUE` settings that replace those of the file; see `override`.
+    """Return the experiment in the TOML file at `path`, with overrides applied as by `override`.
 
     Raises:
         InputError: The file or an override is invalid; the message names file, key and value.
@@ -89,7 +85,6 @@ def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` updated recursively with the values of `top`."""
     merged = dict(base)
     for key, new in top.items():
         old = merged.get(key)
@@ -109,7 +104,6 @@ def _arm_name(table: Mapping[str, Any], place: str) -> str:
 
 
 def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: str) -> None:
-    """Raise InputError if the primary contrast does not name two arms."""
     place, primary = f"{where}, analysis.primary", file.analysis.primary or []
     if len(primary) != len(set(primary)):
         raise InputError(f"{place}: a contrast needs two different arms")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 
 from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
@@ -19,7 +19,7 @@ from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.labels import LABEL_MAPS, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
-from icl_loop.tasks.task import Replies, Task
+from icl_loop.tasks.task import Task
 from icl_loop.tasks.transforms import TRANSFORMS
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.header import (
@@ -97,28 +97,39 @@ class Session:
     branch: Branch | None = None
 
     @classmethod
-    def of(cls, header: Header, donor: Donor | None = None) -> "Session":
+    def of(
+        cls,
+        header: Header,
+        donor: Donor | None = None,
+        branch: Branch | None = None,
+        where: str = "recorded settings",
+    ) -> "Session":
         """Return the session that a transcript's header describes; a yoked one needs its donor.
 
+        A rescored session has the settings of its source, under which it was played.
+
         Raises:
-            InputError: This version does not accept the settings, or the data set has changed.
+            InputError: This version does not accept the settings; the message begins with `where`.
         """
-        session = cls(
+        return cls(
             header.experiment,
             header.arm,
             header.stream,
             header.turns,
             header.seed,
-            validated(Settings, header.settings, "recorded settings"),
+            validated(Settings, (header.source or header).settings, where),
             header.analysis,
             donor,
+            branch,
         )
-        if session.dataset.sha256 != header.dataset.sha256:
+
+    def check_dataset(self, recorded: DatasetIdentity) -> None:
+        """Raise DatasetError if the data set is no longer the recorded one."""
+        if self.dataset.sha256 != recorded.sha256:
             raise DatasetError(
-                f"the data set {header.dataset.name} has changed since the session was played: its"
-                f" SHA-256 was {header.dataset.sha256}, and is {session.dataset.sha256} now"
+                f"the data set {recorded.name} has changed since the session was played: its"
+                f" SHA-256 was {recorded.sha256}, and is {self.dataset.sha256} now"
             )
-        return session
 
     def header(self) -> Header:
         """Return the first line of its transcript, without id and time."""
@@ -194,7 +205,7 @@ class Session:
             key=key,
             transform=TRANSFORMS[settings.pixels](settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
-            replies=cast("Replies", self.settings.context.replies),
+            replies=self.settings.context.replies,
             probes=inputs.probes,
             checkpoints=tuple(self.settings.probes.at),
             rule=self.settings.answers.as_rule(),

@@ -3,7 +3,7 @@
 The text below each key is its entry in the reference of settings.
 """
 
-from typing import Annotated, Any, Self, cast, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
@@ -103,7 +103,7 @@ class ModelSettings(_Table):
     """Further fields of the request, such as temperature; or parameters of a built-in model."""
     merge_roles: bool = True
     """Merge consecutive messages of one role, as many chat templates require."""
-    answer_format: Annotated[str, one_of(get_args(AnswerFormat))] = "text"
+    answer_format: Annotated[AnswerFormat, one_of(get_args(AnswerFormat))] = "text"
     """Form of the reply: text, schema (JSON with one label) or logprobs (text and label scores)."""
 
     @property
@@ -136,7 +136,7 @@ class ContextSettings(_Table):
     """Tokens of the context window reserved for the reply."""
     counter: Annotated[str, checked_by(lambda name: name == AUTO or token_counter(name))] = AUTO
     """Token counter: a tiktoken vocabulary, `estimate:` and one, or auto to choose by model."""
-    replies: Annotated[str, one_of(get_args(Replies))] = "full"
+    replies: Annotated[Replies, one_of(get_args(Replies))] = "full"
     """How past replies are shown: full, or answer for their last line only."""
 
 
@@ -151,7 +151,7 @@ class FeedbackSettings(_Table):
     """Probability of telling the opposite of the score."""
     delay: int = Field(default=0, ge=0)
     """Turns by which feedback is late."""
-    only: Annotated[str, one_of(get_args(Only))] = "both"
+    only: Annotated[Only, one_of(get_args(Only))] = "both"
     """Which feedback is told: both, positive or negative."""
 
     @model_validator(mode="after")
@@ -164,9 +164,7 @@ class FeedbackSettings(_Table):
 
     def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
         """Return the feedback policy of a session, given what its donor was told."""
-        return FeedbackPolicy(
-            self.kind, self.noise, self.delay, cast("Only", self.only), donor_told
-        )
+        return FeedbackPolicy(self.kind, self.noise, self.delay, self.only, donor_told)
 
 
 class ProbeSettings(_Table):
@@ -181,7 +179,7 @@ class ProbeSettings(_Table):
 class AnswerSettings(_Table):
     """`[answers]`: how replies are parsed."""
 
-    rule: Annotated[str, one_of(get_args(AnswerRuleName))] = "stated"
+    rule: Annotated[AnswerRuleName, one_of(get_args(AnswerRuleName))] = "stated"
     """Which label counts: stated as the answer, strict (form of the last line) or last named."""
     labels: dict[str, list[str]] = {}
     """Further names accepted for each label."""
@@ -189,7 +187,7 @@ class AnswerSettings(_Table):
     def as_rule(self) -> AnswerRule:
         """Return the rule by which replies are parsed."""
         names = tuple((name, label) for label, names in self.labels.items() for name in names)
-        return AnswerRule(cast("AnswerRuleName", self.rule), names)
+        return AnswerRule(self.rule, names)
 
 
 class Settings(_Table):

@@ -24,12 +24,12 @@ SENSITIVE_PARAMS = "api_key|authorization|secret|password"
 def validated(
     kind: type[T] | TypeAdapter[T], given: object, where: str, tables: object = None
 ) -> T:
-    """Validate `given` and return it as a `kind`.
+    """Validate `given`, a table or value, and return it as a `kind`.
 
     Args:
         kind: A settings class or a type adapter.
         given: The table or value.
-        where: Names its source in errors.
+        where: Names the source in errors.
         tables: The settings class whose tables are searched for an unknown key; `kind` if None.
 
     Raises:
@@ -42,7 +42,6 @@ def validated(
 
 
 def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
-    """Return key, value and reason of the first problem."""
     first = error.errors()[0]
     path, key = first["loc"], key_path(first["loc"])
     if first["type"] == "extra_forbidden":

@@ -142,7 +142,17 @@ def _branch(
 def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], turns: int) -> Settings:
     """Return the settings of a branch of `turns` turns, given those of its parent."""
     for each in overrides:
-        _check_key(each)
+        key = each.partition("=")[0].strip()
+        if key in _STREAM_KEYS:
+            raise InputError(
+                f"--set {each}: {key} would change the stream, which a branch shares with its"
+                " parent; run a separate experiment instead"
+            )
+        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in _BRANCH_KEYS):
+            raise InputError(
+                f"--set {each}: a branch cannot change {key}; it can change"
+                f" {', '.join(_BRANCH_KEYS[:-1])} and {_BRANCH_KEYS[-1]}"
+            )
     given = override(recorded, overrides)
     feedback = given.get("feedback", {})
     if feedback.get("kind") != YOKED and not any("feedback.donor" in each for each in overrides):
@@ -155,22 +165,6 @@ def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], turns: int)
             f"--set feedback.donor={donor}: a branch keeps the donor of its parent or has none"
         )
     return settings
-
-
-def _check_key(change: str) -> None:
-    """Raise InputError if a branch cannot override the key."""
-    key = change.partition("=")[0].strip()
-    if any(key == each or key.startswith(f"{each}.") for each in _BRANCH_KEYS):
-        return
-    if key in _STREAM_KEYS:
-        raise InputError(
-            f"--set {change}: {key} would change the stream, which a branch shares with its parent;"
-            " run a separate experiment instead"
-        )
-    raise InputError(
-        f"--set {change}: a branch cannot change {key}; it can change"
-        f" {', '.join(_BRANCH_KEYS[:-1])} and {_BRANCH_KEYS[-1]}"
-    )
 
 
 def _with_model(recorded: Mapping[str, Any], name: str | None) -> dict[str, Any]:

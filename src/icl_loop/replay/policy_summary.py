@@ -1,9 +1,8 @@
 """What requests contain under a policy, per session and averaged over the sessions of an arm."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -29,9 +28,9 @@ class RequestContents:
         policy: The policy.
         played: Whether the session was played under it.
         tokens: Tokens of each request, counted locally, shape (turns,).
-        prefix: How many of them a prefix cache can serve, shape (turns,).
-        shown: Number of past turns shown, by their correct label, shape (turns, labels).
-        told: Number of past turns shown whose label had been told, by that label, same shape.
+        prefix: Tokens of each request that a prefix cache can serve, shape (turns,).
+        shown: Past turns shown, by their correct label, shape (turns, labels).
+        told: Past turns shown whose label had been told, by that label, shape (turns, labels).
         right: Whether the baseline learner answers correctly, shape (turns,).
     """
 
@@ -63,8 +62,10 @@ async def request_contents(
     for turn in turns:
         past = from_spans(turn.kept)
         known = [index for index in past if index + history.parser.delay < turn.index]
-        shown.append(_count(labels, (turns[index].label for index in past)))
-        told.append(_count(labels, (history.feedback[index].label for index in known)))
+        of_shown = Counter(turns[index].label for index in past)
+        of_told = Counter(history.feedback[index].label for index in known)
+        shown.append([of_shown[label] for label in labels])
+        told.append([of_told[label] for label in labels])
     shape = len(turns), len(labels)
     return RequestContents(
         header=transcript.header,
@@ -76,12 +77,6 @@ async def request_contents(
         told=np.array(told, np.int64).reshape(shape),
         right=np.array(await baseline(transcript, learner), np.bool_),
     )
-
-
-def _count(labels: Sequence[str], found: Iterable[str | None]) -> list[int]:
-    """Return how often each label was found."""
-    counts = Counter(found)
-    return [counts[label] for label in labels]
 
 
 def turns_of(contents: Sequence[RequestContents]) -> pl.DataFrame:
@@ -154,14 +149,11 @@ class PolicySummary:
 
 def policy_summaries(contents: Sequence[RequestContents]) -> list[PolicySummary]:
     """Return each arm under each policy, in the order of their first sessions."""
-    order = list(dict.fromkeys(map(_group, contents)))
-    by_group = sorted(contents, key=lambda each: order.index(_group(each)))
-    return [_summary(list(group)) for _, group in groupby(by_group, _group)]
-
-
-def _group(contents: RequestContents) -> tuple[str, str, bool, str]:
-    header = contents.header
-    return header.experiment, header.arm, not contents.played, contents.policy
+    groups: dict[tuple[str, str, bool, str], list[RequestContents]] = {}
+    for each in contents:
+        key = each.header.experiment, each.header.arm, each.played, each.policy
+        groups.setdefault(key, []).append(each)
+    return [_summary(sessions) for sessions in groups.values()]
 
 
 def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
@@ -193,7 +185,6 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
 
 
 def _distinct(counts: Counts) -> float:
-    """Return the mean number of labels with a count above zero."""
     return float((counts > 0).sum(axis=1).mean())
 
 
@@ -203,6 +194,6 @@ def _by_class(
     """Return for each label the mean count over the sessions that have the label."""
     means: dict[str, list[float]] = {}
     for each in sessions:
-        for label, mean in zip(each.header.labels, of(each).mean(axis=0).tolist(), strict=True):
+        for label, mean in zip(each.header.labels, of(each).mean(axis=0), strict=True):
             means.setdefault(label, []).append(mean)
     return {label: float(np.mean(values)) for label, values in sorted(means.items())}

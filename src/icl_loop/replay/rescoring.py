@@ -36,11 +36,6 @@ class Rescored:
     right_after: int
 
 
-def answer_rule(header: Header) -> AnswerRule:
-    """Return the rule by which the replies of a session are parsed."""
-    return AnswerSettings.model_validate(header.settings.get("answers", {})).as_rule()
-
-
 def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn | Probe:
     """Return a turn or probe with its reply parsed and scored by `rule`; the told text stays."""
     parsed = _parse(entry.reply, header, rule)
@@ -137,7 +132,6 @@ def _rescored_line(line: bytes, header: Header, rule: AnswerRule) -> bytes:
 
 
 def _write(path: Path, header: Header, lines: Sequence[bytes]) -> None:
-    """Write the transcript, unless the same one exists already."""
     if not has_whole_line(path):
         begin(path, header, lines)
         return

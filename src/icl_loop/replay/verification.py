@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
@@ -29,9 +29,10 @@ from icl_loop.core.records import Event, Note, Probe, Turn
 from icl_loop.experiment import Session
 from icl_loop.experiment.donors import DonorNotFound, find_donor
 from icl_loop.experiment.sessions import Branch
+from icl_loop.experiment.settings import AnswerSettings
 from icl_loop.models import ReplayModel
-from icl_loop.replay.rescoring import answer_rule, score_again
-from icl_loop.runner.session import Saved, play_session
+from icl_loop.replay.rescoring import score_again
+from icl_loop.runner.session import play_session
 from icl_loop.transcripts import Header, Transcript, read, read_header
 from icl_loop.transcripts.checksum import without_checksum
 from icl_loop.transcripts.comparison import compare
@@ -64,8 +65,8 @@ class Difference:
         cause: Which part differs: `content` is a recorded turn, note or probe, `format` a line that
             is missing, misplaced or malformed.
         message: The difference as a sentence.
-        turn: The turn, or the number of turns before a note or probe; None if none is concerned.
-        field: The field of the transcript, None if the difference is not in one field.
+        turn: The turn, or the number of turns before a note or probe, if one is concerned.
+        field: The field of the transcript, if one is concerned.
         expected: The value that the replay gives.
         found: The value in the transcript.
     """
@@ -80,13 +81,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of verifying one transcript.
+    """The result of verifying one transcript: its complete turns, and the first difference if any.
 
-    Attributes:
-        path: The file.
-        turns: Number of complete turns.
-        ended: Whether the transcript has an end line.
-        difference: The first difference, None if there is none.
+    `ended` says whether the transcript has an end line.
     """
 
     path: Path
@@ -96,13 +93,8 @@ class Finding:
 
     def fields(self) -> dict[str, Any]:
         """Return the finding as the JSON object that `replay --verify --json` prints."""
-        return {
-            "path": str(self.path),
-            "turns": self.turns,
-            "ended": self.ended,
-            "replays": self.difference is None,
-            "difference": self.difference and asdict(self.difference),
-        }
+        replays = self.difference is None
+        return {**asdict(self), "path": str(self.path), "replays": replays}
 
 
 async def verify(transcript: Transcript) -> int:
@@ -129,13 +121,12 @@ async def examine(path: Path) -> Finding:
     Raises:
         TranscriptError: The first line is not the header of a transcript.
     """
-    header, transcript = read_header(path), None
+    header, transcript, difference = read_header(path), None, None
     header.check_version(path)
     try:
         transcript = read(path)
         _check_digests(transcript)
         await verify(transcript)
-        difference = None
     except IclLoopError as error:
         difference = _difference(error, path, header)
     if transcript is None:
@@ -151,8 +142,7 @@ def _difference(error: IclLoopError, path: Path, header: Header) -> Difference:
         message += f" (played by icl_loop {version}, verified by {VERSION})"
     if not isinstance(error, ReplayMismatch):
         return Difference(cause, message)
-    if error.turn is None:
-        cause = "settings"
+    cause = "settings" if error.turn is None else cause
     return Difference(cause, message, error.turn, error.field, error.expected, error.found)
 
 
@@ -203,10 +193,13 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
         key=lambda entry: (turns_before(entry), isinstance(entry, Turn)),  # as they were played
     )
     session = _session(header, transcript, begun)
-    playing = play_session(session, Saved(begun), ReplayModel(saved))
+    playing = play_session(session, begun, ReplayModel(saved))
     for _ in begun:
         await anext(playing)
-    rule = answer_rule(transcript.header) if transcript.header.source else None
+    rule = None
+    if transcript.header.source:
+        answers = transcript.header.settings.get("answers", {})
+        rule = AnswerSettings.model_validate(answers).as_rule()
     for entry in saved:
         played = await _next_entry(playing, entry)
         if rule is not None and not isinstance(played, Note):
@@ -231,14 +224,10 @@ async def _next_entry(playing: AsyncIterator[Event | Probe], saved: Event | Prob
 
 
 def _session(header: Header, transcript: Transcript, begun: tuple[Event, ...]) -> Session:
-    """Return the session of a header; raise ReplayMismatch if its labels or system message differ.
-
-    A rescored transcript was played under the settings of its source.
-    """
-    source = header.source
-    played = header if source is None else header.model_copy(update={"settings": source.settings})
-    branch = None if header.branch is None else Branch(header.branch, (), begun)
-    session = replace(Session.of(played, find_donor(header, transcript.path)), branch=branch)
+    """Return the session of a header; raise ReplayMismatch if its labels or system message differ."""
+    branch = Branch(header.branch, (), begun) if header.branch else None
+    session = Session.of(header, find_donor(header, transcript.path), branch)
+    session.check_dataset(header.dataset)
     replayed = session.header()
     for name in ("labels", "system"):
         found, expected = getattr(header, name), getattr(replayed, name)
@@ -264,17 +253,20 @@ def examine_all(
         TranscriptError: The first line of a file is not the header of a transcript.
     """
     headers = {path: read_header(path) for path in paths}
-    streams = {path: (each.dataset.name, each.seed, each.stream) for path, each in headers.items()}
     if jobs is None:
         many = sum(header.turns for header in headers.values()) >= _PARALLEL_FROM
         jobs = min(os.cpu_count() or 1, 4) if many else 1
+
+    def stream(path: Path) -> tuple[str, int, int]:
+        return headers[path].dataset.name, headers[path].seed, headers[path].stream
+
     findings: dict[Path, Finding] = {}
     with ExitStack() as stack:
         examine_each: Callable[..., Iterator[Finding]] = map
         if jobs > 1:
             pool = stack.enter_context(ProcessPoolExecutor(jobs, get_context("spawn")))
             examine_each = partial(pool.map, chunksize=-(-len(paths) // (4 * jobs)))
-        for finding in examine_each(_examine, sorted(paths, key=streams.__getitem__)):
+        for finding in examine_each(_examine, sorted(paths, key=stream)):
             findings[finding.path] = finding
             on_each(finding)
     return [findings[path] for path in paths]

@@ -11,8 +11,7 @@ from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, fingerprint, system
 from icl_loop.core.records import Event, Turn
-from icl_loop.experiment import Session, Settings
-from icl_loop.experiment.validation import validated
+from icl_loop.experiment import Session
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import End, Transcript
@@ -89,14 +88,8 @@ def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History
 
 
 def _session(transcript: Transcript) -> Session:
-    """Return the session that was played, under its source's settings if it is rescored."""
-    header = transcript.header
-    header.check_version(transcript.path)
-    recorded = (header.source or header).settings
-    settings = validated(Settings, recorded, f"{transcript.path}: recorded settings")
-    return Session(
-        header.experiment, header.arm, header.stream, header.turns, header.seed, settings
-    )
+    transcript.header.check_version(transcript.path)
+    return Session.of(transcript.header, where=f"{transcript.path}: recorded settings")
 
 
 def _with_request(turn: Turn, shown: Shown, history: History) -> Turn:

@@ -203,7 +203,9 @@ def probe_questions(header: Header) -> Mapping[str, Message]:
     try:
         if not is_available_locally(str(task.get("dataset"))):
             return {}
-        played = Session.of(header).task
+        session = Session.of(header)
+        session.check_dataset(header.dataset)
+        played = session.task
     except InputError:
         return {}  # the page shows these probes without images
     return {sample.id: played.question_about(sample) for sample in played.probes}

@@ -68,15 +68,9 @@ class EarlyStopping:
         return True
 
     def save(self) -> EarlyStop | None:
-        """Write the result to the folder and return it, None if the run did not stop early.
-
-        A run that had completed all sessions anyway did not stop early.
-
-        Raises:
-            StoppedShort: The file cannot be written.
-        """
+        """Write the result to the folder and return it; None if the run did not stop early."""
         if self.result is None or len(self._complete) == sum(map(len, self._streams)):
-            return None
+            return None  # a run that completed all sessions did not stop early
         path = self._folder / EARLY_STOP_NAME
         try:
             path.write_text(json.dumps(asdict(self.result)) + "\n")

@@ -1,18 +1,17 @@
-"""The models of a run, opened once and shared by its sessions."""
+"""The models of a run: how they are opened, and the limits on requests to them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Self
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 from icl_loop.experiment import Experiment, Session
-from icl_loop.models import ChatModel, Closable
+from icl_loop.models import ChatModel
 from icl_loop.models.limits import Budget, Cost, PromptBound, RateLimiter
 from icl_loop.models.prices import cost_of, free
-from icl_loop.models.retrying import RequestPolicy, RetryingModel, RetryPolicy
+from icl_loop.models.retrying import RequestPolicy, RetryPolicy
 
 OpenModel = Callable[[Session], ChatModel]
 ModelFactory = Callable[[], ChatModel]
@@ -21,15 +20,10 @@ CountTokens = Callable[[Sequence[Message]], int]
 
 @dataclass
 class ModelPool:
-    """Opens models on demand and closes them at the end.
+    """Says how a session's model is opened, retried, rate-limited and charged to the budget.
 
-    Requests to an endpoint are retried and stay within its rate limits and the budget of the run.
-
-    Attributes:
-        experiment: Its limits and prices apply.
-        budget: The budget of the run.
-        concurrency: Most requests per endpoint at a time.
-        open_model: Opens the models instead of the settings.
+    Requests to one endpoint share its rate limits, of which `concurrency` is one. `open_model`
+    opens the models in place of those in the settings.
     """
 
     experiment: Experiment
@@ -37,38 +31,10 @@ class ModelPool:
     concurrency: int
     open_model: OpenModel | None = None
     _rate_limiters: dict[str | None, RateLimiter] = field(default_factory=dict)
-    _models: dict[str, ChatModel] = field(default_factory=dict)
     _policies: dict[str, RequestPolicy] = field(default_factory=dict)
 
-    def __getitem__(self, session: Session) -> ChatModel:
-        return self._models[model_key(session)]
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close every model that holds connections."""
-        for model in self._models.values():
-            if isinstance(model, Closable):
-                await model.aclose()
-
-    def open(self, sessions: Iterable[Session]) -> None:
-        """Open the models of these sessions.
-
-        Raises:
-            InputError: An API key is missing, or the cost is limited and a price unknown.
-        """
-        for session in sessions:
-            if model_key(session) not in self._models:
-                model, policy = self.factory(session)(), self.policy(session)
-                self._models[model_key(session)] = RetryingModel(model, policy) if policy else model
-
     def cost(self, session: Session) -> Cost:
-        """Return the function that prices the tokens of a session.
-
-        Raises:
-            InputError: The cost is limited and the price of the model unknown.
-        """
+        """Return the function that prices tokens; raise InputError if a limit needs an unknown price."""
         model = session.settings.model
         cost = cost_of(model.name, model.base_url, self.experiment.price)
         if cost is None and self.budget.max_usd is not None:
@@ -79,11 +45,7 @@ class ModelPool:
         return cost or free
 
     def policy(self, session: Session) -> RequestPolicy | None:
-        """Return the request policy of a session's model, None if the model is built in.
-
-        Raises:
-            InputError: The cost is limited and the price of the model unknown.
-        """
+        """Return the request policy of a session's model, None if the model is built in."""
         model, limits, key = session.settings.model, self.experiment.limits, model_key(session)
         if model.is_built_in:
             return None

@@ -45,7 +45,7 @@ class RunResult:
         paths: The transcripts that exist now, in the order of the sessions.
         stopped: The sessions that could not continue.
         interrupted: Whether `Run.stop` ended it.
-        early_stop: The evidence on which it stopped early, None if it did not.
+        early_stop: The evidence if it stopped early.
     """
 
     folder: Path
@@ -120,10 +120,9 @@ class Run:
         return self.folder / session.file_name
 
     def check(self, on_session: Callable[[], None] = lambda: None) -> None:
-        """Raise InputError if the experiment cannot be played; `play` checks it if you do not.
+        """Raise InputError if the experiment cannot be played; call `on_session` per checked session.
 
-        Args:
-            on_session: Called after each checked session.
+        `play` checks the experiment if you do not.
         """
         if self.stop_early and self.experiment.analysis.primary is None:
             raise InputError(
@@ -145,7 +144,7 @@ class Run:
         sessions = list(self.experiment.sessions())
         self._ended = {(each.arm, each.stream): asyncio.Event() for each in sessions}
         pool = ModelPool(self.experiment, self.budget, self.concurrency, self.open_model)
-        async with pool, self.engine(pool, sessions, self._stopping) as play:
+        async with self.engine(pool, sessions, self._stopping) as play:
             with _locked(self.folder), DurableAppender() as appender:
                 for session in sessions:
                     yoked = self.experiment.donor_of(session) is not None
@@ -167,10 +166,7 @@ class Run:
         )
 
     def _charge_saved(self, session: Session, pool: ModelPool) -> None:
-        """Charge the budget, if it is limited, for the saved requests of a session.
-
-        Requests that a branch shares with its parent are not charged again.
-        """
+        """Charge the budget, if it is limited, for saved requests, except those of a branch's parent."""
         if not self.budget.is_limited or not has_whole_line(self.path(session)):
             return
         saved, policy, cost = read(self.path(session)), pool.policy(session), pool.cost(session)
@@ -190,7 +186,8 @@ class Run:
             async with self._scheduler.slot(self._rank(session)):
                 if self.stopping:
                     return None
-                self._check_not_removed()
+                if not (self.folder / LOCK_NAME).exists():  # the lock is gone with the folder
+                    raise StoppedShort(f"{self.folder} was removed while the run was writing to it")
                 if session.branch and not is_begun(path, session.branch.lines):
                     begin(path, session.header(), session.branch.lines)
                 with TranscriptWriter(path, session.header(), appender) as writer:
@@ -222,17 +219,12 @@ class Run:
         )
 
     def _rank(self, session: Session) -> Rank:
-        """Return the priority of a session: by stream, and donors with the stream that needs them."""
+        """Return the priority of a session: its stream, or for donors the stream that needs them."""
         donors = {arm.feedback.donor for arm in self.experiment.arms.values()}
         if session.arm not in donors:
             return session.stream, 1 + list(self.experiment.arms).index(session.arm)
         needed_by = (session.stream - 1) % self.experiment.streams
         return min(session.stream, needed_by), 0
-
-    def _check_not_removed(self) -> None:
-        """Raise StoppedShort if the folder was removed, and with it the lock."""
-        if not (self.folder / LOCK_NAME).exists():
-            raise StoppedShort(f"{self.folder} was removed while the run was writing to it")
 
 
 @contextmanager

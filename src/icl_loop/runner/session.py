@@ -1,9 +1,8 @@
 """Play one session and save its entries as they come."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 
 from icl_loop.context.history import History
 from icl_loop.core.errors import ContextFull
@@ -17,32 +16,11 @@ Entry = Event | Probe
 """What a session yields and its transcript holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """The saved part of a session.
+PlaySession = Callable[[Session, Sequence[Entry]], AsyncGenerator[Entry, None]]
+"""Yields the turns and notes of a session, saved ones included, and the probes not yet saved.
 
-    Attributes:
-        events: The turns, and the notes written between them.
-        probes: The probes, in the order in which they were asked.
-    """
-
-    events: tuple[Event, ...] = ()
-    probes: tuple[Probe, ...] = ()
-
-    @property
-    def turns(self) -> int:
-        """How many turns are saved."""
-        return sum(isinstance(event, Turn) for event in self.events)
-
-    def with_entry(self, entry: Entry) -> "Saved":
-        """Return a copy with one more entry."""
-        if isinstance(entry, Probe):
-            return replace(self, probes=(*self.probes, entry))
-        return replace(self, events=(*self.events, entry))
-
-
-PlaySession = Callable[[Session, Saved], AsyncGenerator[Entry, None]]
-"""Yields the turns and notes of a session, saved ones included, and the probes not yet saved."""
+The second argument is the saved part of the session.
+"""
 OnTurn = Callable[[Session, Turn], None]
 
 
@@ -55,12 +33,8 @@ async def save_session(
 ) -> bool:
     """Play a session into its transcript; return whether it was played to its end.
 
-    Args:
-        session: The session.
-        play: Plays it.
-        writer: Writes its transcript.
-        on_turn: Called with every turn once it is saved.
-        stopping: If set, the session stops after the current turn.
+    `on_turn` is called with every saved turn. If `stopping` is set, the session stops after the
+    current turn.
     """
     if writer.end:
         for turn in writer.saved:
@@ -68,7 +42,7 @@ async def save_session(
         return True
     events = turns = 0
     try:
-        async with aclosing(play(session, Saved(writer.events, writer.probes))) as entries:
+        async with aclosing(play(session, (*writer.events, *writer.probes))) as entries:
             async for entry in writer.record(entries):
                 events += not isinstance(entry, Probe)
                 if isinstance(entry, Turn):
@@ -86,14 +60,11 @@ async def save_session(
 
 
 async def play_session(
-    session: Session, saved: Saved, model: ChatModel
+    session: Session, saved: Sequence[Entry], model: ChatModel
 ) -> AsyncGenerator[Entry, None]:
-    """Play `session`, answering from what is saved before the first request to `model`.
+    """Play a session: yield every turn and note, and every probe that is not saved.
 
-    The turns that a branch shares with its parent are yielded unchanged.
-
-    Yields:
-        Every turn and note, and every probe that is not saved.
+    Saved replies are used before `model` is asked. A branch yields the shared turns unchanged.
 
     Raises:
         ContextFull: The next request does not fit the context window.
@@ -101,7 +72,8 @@ async def play_session(
         ReplayMismatch: A saved turn differs from the one derived now.
     """
     history = History.for_task(session.task, session.window)
-    replay = ReplayModel(saved.events[len(session.shared_events) :], then=model)
+    events = [entry for entry in saved if not isinstance(entry, Probe)]
+    replay = ReplayModel(events[len(session.shared_events) :], then=model)
     for event in session.shared_events:
         history.add(event)
         yield event
@@ -115,13 +87,15 @@ async def play_session(
 
 
 async def _due_probes(
-    session: Session, saved: Saved, model: ChatModel, history: History
+    session: Session, saved: Sequence[Entry], model: ChatModel, history: History
 ) -> AsyncGenerator[Probe, None]:
     """Ask the probes that are due after the turns in `history` and not saved."""
     turns = len(history.turns)
-    if turns not in session.task.checkpoints or turns < saved.turns:
+    saved_turns = sum(isinstance(entry, Turn) for entry in saved)
+    if turns not in session.task.checkpoints or turns < saved_turns:
         return
-    asked = {each.sample for each in saved.probes if each.after_turn == turns}
+    probes = [entry for entry in saved if isinstance(entry, Probe)]
+    asked = {entry.sample for entry in probes if entry.after_turn == turns}
     for sample in session.task.probes:
         if sample.id not in asked:
             yield await probe(session.task, model, session.policy, history, sample)

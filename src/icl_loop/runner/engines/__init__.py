@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from icl_loop.experiment import Session
-from icl_loop.runner.model_pool import ModelPool
+from icl_loop.models import ChatModel, Closable
+from icl_loop.models.retrying import RetryingModel
+from icl_loop.runner.model_pool import ModelPool, model_key
 from icl_loop.runner.session import PlaySession, play_session
 
 Engine = Callable[
@@ -23,5 +25,14 @@ async def local(
     pool: ModelPool, sessions: Sequence[Session], _stopping: asyncio.Event
 ) -> AsyncIterator[PlaySession]:
     """Play all sessions in this process, in one event loop."""
-    pool.open(sessions)
-    yield lambda session, saved: play_session(session, saved, pool[session])
+    models: dict[str, ChatModel] = {}
+    try:
+        for session in sessions:
+            if (key := model_key(session)) not in models:
+                model, policy = pool.factory(session)(), pool.policy(session)
+                models[key] = RetryingModel(model, policy) if policy else model
+        yield lambda session, saved: play_session(session, saved, models[model_key(session)])
+    finally:
+        for model in models.values():
+            if isinstance(model, Closable):
+                await model.aclose()

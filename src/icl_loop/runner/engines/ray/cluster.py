@@ -49,11 +49,7 @@ class ClusterResources:
 
 
 def import_ray() -> Any:  # noqa: ANN401  an optional module
-    """Import Ray and return it.
-
-    Raises:
-        InputError: It is not installed.
-    """
+    """Import Ray and return it; raise InputError if it is not installed."""
     for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -69,9 +65,7 @@ def import_ray() -> Any:  # noqa: ANN401  an optional module
 def cluster(address: str | None = None, **options: Any) -> Iterator[None]:  # noqa: ANN401  Ray's own
     """Join or start a cluster and leave it at the end; do nothing if this process is in one.
 
-    Args:
-        address: As for `on_ray`.
-        options: Further arguments of `ray.init`.
+    `address` is as for `on_ray`, `options` are further arguments of `ray.init`.
 
     Raises:
         InputError: There is no cluster at the address.
@@ -119,11 +113,7 @@ def last_line(error: Exception) -> str:
 
 
 async def result_of(call: Awaitable[Any]) -> Any:  # noqa: ANN401  whatever the worker returns
-    """Return the result of a call to a worker.
-
-    Raises:
-        WorkerLost: The worker or the result is lost.
-    """
+    """Return the result of a call to a worker; raise WorkerLost if the worker or result is lost."""
     errors = import_ray().exceptions
     lost = errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError
     try:

@@ -1,10 +1,8 @@
 """Play sessions on the workers of a cluster and permit each of their requests."""
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 
 from icl_loop.core.errors import ContextOverflow, StoppedShort
@@ -16,7 +14,7 @@ from icl_loop.runner.engines.ray.cluster import WorkerLost, result_of
 from icl_loop.runner.engines.ray.session_steps import StepResult
 from icl_loop.runner.engines.ray.worker_pool import RemoteWorker, WorkerPool
 from icl_loop.runner.model_pool import ModelPool
-from icl_loop.runner.session import Entry, Saved
+from icl_loop.runner.session import Entry
 
 MAX_LOSSES = 3
 """Workers that a session may lose without finishing a turn; the session may be the cause."""
@@ -32,27 +30,28 @@ class Driver:
 
     pool: ModelPool
     workers: WorkerPool
-    _paused_until: dict[RequestPolicy, float] = field(default_factory=dict)
 
-    async def play(self, session: Session, saved: Saved) -> AsyncGenerator[Entry, None]:
+    async def play(self, session: Session, saved: Sequence[Entry]) -> AsyncGenerator[Entry, None]:
         """Yield the entries of a session; move it if its worker is lost or much busier than others.
 
         Raises:
             StoppedShort: It lost too many workers without finishing a turn.
-            IclLoopError: The session itself stopped.
         """
+        known = list(saved)
+        known_events = sum(not isinstance(entry, Probe) for entry in known)
         yielded = losses = 0
         lost: RemoteWorker | None = None
         while True:
             worker = await self.workers.least_busy(lost)
             worker.playing += 1
             try:
-                async with aclosing(self._play_on(worker, session, saved)) as entries:
+                async with aclosing(self._play_on(worker, session, known)) as entries:
                     position = 0
                     async for entry in entries:
                         position += not isinstance(entry, Probe)
-                        if isinstance(entry, Probe) or position > len(saved.events):
-                            saved = saved.with_entry(entry)
+                        if isinstance(entry, Probe) or position > known_events:
+                            known.append(entry)
+                            known_events = max(known_events, position)
                         elif position <= yielded:
                             continue  # another worker yielded it before
                         yielded, losses = position, 0
@@ -72,7 +71,7 @@ class Driver:
                 worker.playing -= 1
 
     async def _play_on(
-        self, worker: RemoteWorker, session: Session, saved: Saved
+        self, worker: RemoteWorker, session: Session, saved: Sequence[Entry]
     ) -> AsyncGenerator[Entry, None]:
         """Yield the entries of a session on one worker, saved turns and notes included."""
         name, policy = session.file_name, self.pool.policy(session)
@@ -103,11 +102,7 @@ class Driver:
 
         async def attempt() -> Reply:
             nonlocal step
-            await asyncio.sleep(self._paused_until.get(policy, 0.0) - time.monotonic())
             step = await result_of(worker.actor.step.remote(name, next(attempts)))
-            self._paused_until[policy] = max(
-                self._paused_until.get(policy, 0.0), time.monotonic() + step.pause_s
-            )
             if isinstance(step.outcome, Reply):
                 return step.outcome
             raise step.outcome or StoppedShort("a worker did not make the permitted request")

@@ -14,12 +14,10 @@ from icl_loop.core.messages import Message, Reply
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
 from icl_loop.runner.model_pool import CountTokens
-from icl_loop.runner.session import Entry, Saved, play_session
+from icl_loop.runner.session import Entry, play_session
 
-FREE_STEP_S = 0.1
-"""Longest step in seconds if requests need no permission."""
-FREE_STEP_ENTRIES = 64
-"""Most entries of a step without permission."""
+FREE_STEP_ENTRIES = 16
+"""Entries of a step if requests need no permission."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +30,22 @@ class StepResult:
         next_tokens: Tokens of the request that now needs permission; 0 if none needs it but the
             session can continue; None if the session has ended.
         error: The error that ended the session, if any.
-        pause_s: Seconds for which the endpoint asks not to be called.
     """
 
     entries: tuple[Entry, ...] = ()
     outcome: Reply | ModelError | None = None
     next_tokens: int | None = None
     error: BaseException | None = None
-    pause_s: float = 0.0
 
 
 class SessionStepper:
     """Plays one session step by step."""
 
     def __init__(
-        self, session: Session, saved: Saved, model: ChatModel, count: CountTokens | None
+        self, session: Session, saved: Sequence[Entry], model: ChatModel, count: CountTokens | None
     ) -> None:
         """Ask permission for every request and state its tokens by `count`; for none if None."""
-        self._model, self._is_free = model, count is None
+        self._is_free = count is None
         self._entries: list[Entry] = []
         self.outcome: Reply | ModelError | None = None
         self._permissions: asyncio.Queue[int] = asyncio.Queue()
@@ -59,11 +55,7 @@ class SessionStepper:
         self._task.add_done_callback(self._end)
 
     async def step(self, attempt: int | None = None) -> StepResult:
-        """Play until permission is needed.
-
-        Args:
-            attempt: Permits this attempt at the next request; None in the first step.
-        """
+        """Play until permission is needed; `attempt` permits that attempt at the current request."""
         if attempt is not None:
             self._permissions.put_nowait(attempt)
         return await self._steps.get()
@@ -77,22 +69,17 @@ class SessionStepper:
         self._end_step(next_tokens=tokens)
         return await self._permissions.get()
 
-    async def _play(self, session: Session, saved: Saved, model: ChatModel) -> None:
-        started = time.monotonic()
+    async def _play(self, session: Session, saved: Sequence[Entry], model: ChatModel) -> None:
         async for entry in play_session(session, saved, model):
             self._entries.append(entry)
-            is_long = time.monotonic() - started > FREE_STEP_S
-            if self._is_free and (is_long or len(self._entries) >= FREE_STEP_ENTRIES):
+            if self._is_free and len(self._entries) == FREE_STEP_ENTRIES:
                 await self.permission(0)
-                started = time.monotonic()
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            self._end_step(task.exception())
+        self._end_step(None if task.cancelled() else task.exception())
 
     def _end_step(self, error: BaseException | None = None, next_tokens: int | None = None) -> None:
-        pause_s = getattr(self._model, "pause_s", 0.0)  # only models of endpoints have one
-        step = StepResult(tuple(self._entries), self.outcome, next_tokens, error, pause_s)
+        step = StepResult(tuple(self._entries), self.outcome, next_tokens, error)
         self._entries, self.outcome = [], None
         self._steps.put_nowait(step)
 
@@ -104,11 +91,7 @@ class _GatedModel:
         self._stepper, self._model, self._count = stepper, model, count
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the model's reply; retry, with permission, while the model is unavailable.
-
-        Raises:
-            ModelError: The model rejected the request.
-        """
+        """Return the model's reply; retry, with permission, while the model is unavailable."""
         tokens = self._count(messages)
         while True:
             attempt = await self._stepper.permission(tokens)

@@ -19,7 +19,7 @@ from icl_loop.runner.model_pool import (
     model_key,
     request_counter,
 )
-from icl_loop.runner.session import Saved
+from icl_loop.runner.session import Entry
 from icl_loop.tasks.datasets import Dataset, open_dataset, override_datasets
 from icl_loop.transcripts.header import VERSION
 
@@ -42,11 +42,7 @@ class WorkerSetup:
 
     @classmethod
     def of(cls, pool: ModelPool, sessions: Sequence[Session]) -> "WorkerSetup":
-        """Return the setup for these sessions, read from files of this machine.
-
-        Raises:
-            InputError: A file is missing.
-        """
+        """Return the setup for these sessions; raise InputError if a file it needs is missing."""
         models = [each.settings.model for each in sessions]
         known = {each.params.get("dataset") for each in models if each.is_built_in}
         counters = {each.settings.context.counter for each in sessions}
@@ -59,28 +55,11 @@ class WorkerSetup:
         )
 
     def open_models(self) -> dict[str, ChatModel]:
-        """Open the models.
-
-        Raises:
-            InputError: An API key is missing.
-        """
+        """Open the models; raise InputError if an API key is missing."""
         for vocabulary in self.vocabularies:
             register_vocabulary(vocabulary)
         with override_datasets(self.datasets):
             return {key: open_model() for key, open_model in self.model_factories.items()}
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerIdentity:
-    """A worker's version of icl_loop, Ray's id and the address of its machine, and its process id."""
-
-    version: str
-    node: str
-    address: str
-    pid: int
-
-    def __str__(self) -> str:
-        return f"the worker on {self.address}, process {self.pid}"
 
 
 class Worker:
@@ -94,11 +73,11 @@ class Worker:
         self._sessions: dict[str, SessionStepper] = {}
         self._counts_tokens = False
 
-    async def identify(self) -> WorkerIdentity:
-        """Return the identity of this worker."""
+    async def identify(self) -> tuple[str, str, str]:
+        """Return the version of icl_loop, Ray's id of the machine, and a name for messages."""
         ray = import_ray()
-        node = ray.get_runtime_context().get_node_id()
-        return WorkerIdentity(VERSION, node, ray.util.get_node_ip_address(), os.getpid())
+        name = f"the worker on {ray.util.get_node_ip_address()}, process {os.getpid()}"
+        return VERSION, ray.get_runtime_context().get_node_id(), name
 
     async def open(self, setup: WorkerSetup) -> InputError | None:
         """Open the models; return the error if one cannot be opened."""
@@ -109,8 +88,8 @@ class Worker:
             return error
         return None
 
-    async def begin(self, session: Session, saved: Saved) -> StepResult:
-        """Begin a session, whose part `saved` is saved, and play it up to its first request."""
+    async def begin(self, session: Session, saved: Sequence[Entry]) -> StepResult:
+        """Begin a session of which `saved` is saved, and play it up to its first request."""
         count = request_counter(session.window.counter) if self._counts_tokens else count_nothing
         is_gated = not session.settings.model.is_built_in
         stepper = SessionStepper(

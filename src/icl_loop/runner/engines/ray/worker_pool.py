@@ -15,7 +15,7 @@ from icl_loop.runner.engines.ray.cluster import (
     last_line,
     result_of,
 )
-from icl_loop.runner.engines.ray.worker import Worker, WorkerIdentity, WorkerSetup
+from icl_loop.runner.engines.ray.worker import Worker, WorkerSetup
 from icl_loop.transcripts.header import VERSION
 
 _log = logging.getLogger(__name__)
@@ -43,22 +43,19 @@ def is_overloaded(playing: int, least: int) -> bool:
 
 @dataclass(eq=False, slots=True)
 class RemoteWorker:
-    """A worker's actor and identity, and how many sessions it is playing."""
+    """A worker's actor, Ray's id of its machine, its name, and how many sessions it is playing."""
 
     actor: Any
-    identity: WorkerIdentity
+    node: str
+    name: str
     playing: int = 0
 
 
 @dataclass
 class WorkerPool:
-    """Keeps one worker per processor of the cluster.
+    """Keeps one worker per processor of the cluster, up to `max_workers`.
 
-    Attributes:
-        setup: Sent to each worker.
-        max_workers: Most workers that are useful.
-        wait_s: Longest time without any worker, in seconds.
-        stopping: Set when the run is told to stop.
+    It waits at most `wait_s` seconds without any worker, or until `stopping` is set.
     """
 
     setup: WorkerSetup
@@ -82,15 +79,15 @@ class WorkerPool:
         """Start the workers; wait for the first one, and up to `START_S` for the others.
 
         Raises:
-            InputError: A worker cannot open a model.
+            InputError: A worker cannot be used, for example because it cannot open a model.
             StoppedShort: No worker started in time.
         """
         self._shared_setup = import_ray().put(self.setup)
         self._monitor = asyncio.create_task(self._watch_cluster())
         await self._wait_for_worker()
         deadline = time.monotonic() + START_S
-        while self._starting and not self._rejections and not self.stopping.is_set():
-            if time.monotonic() > deadline:
+        while self._starting and not self._rejections and time.monotonic() < deadline:
+            if self.stopping.is_set():
                 break
             await asyncio.sleep(POLL_S)
         if self._rejections and not self.stopping.is_set():
@@ -100,19 +97,17 @@ class WorkerPool:
     async def least_busy(self, lost: RemoteWorker | None = None) -> RemoteWorker:
         """Return the worker that plays the fewest sessions; wait if there is none.
 
-        Args:
-            lost: The worker that the session has lost; other machines are preferred, because the
-                whole machine may be down.
+        Other machines than that of the `lost` worker are preferred: the whole machine may be down.
 
         Raises:
-            InputError: No worker can open the models.
+            InputError: No worker can be used.
             StoppedShort: No worker started in time, or the run was told to stop.
         """
         await self._wait_for_worker()
         if not self._workers:
             raise StoppedShort("the run was stopped while it waited for a worker")
-        node = lost.identity.node if lost else None
-        return min(self._workers, key=lambda each: (each.identity.node == node, each.playing))
+        node = lost.node if lost else None
+        return min(self._workers, key=lambda each: (each.node == node, each.playing))
 
     def is_overloaded(self, worker: RemoteWorker) -> bool:
         """Return whether a session of this worker should move to a less busy one."""
@@ -125,7 +120,7 @@ class WorkerPool:
             self._workers.remove(worker)
             self._idle_since = time.monotonic()
             import_ray().kill(worker.actor)
-            _log.warning("%s was lost; its sessions continue on other workers", worker.identity)
+            _log.warning("%s was lost; its sessions continue on other workers", worker.name)
             self._start_missing()
 
     async def close(self) -> None:
@@ -142,7 +137,6 @@ class WorkerPool:
         await asyncio.gather(*starting, return_exceptions=True)
 
     async def _wait_for_worker(self) -> None:
-        """Wait until there is a worker or the run is told to stop."""
         while not self._workers and not self.stopping.is_set():
             if self._rejections and not self._starting:
                 raise self._rejections[0][0]
@@ -154,7 +148,6 @@ class WorkerPool:
             await asyncio.sleep(POLL_S)
 
     async def _watch_cluster(self) -> None:
-        """Start a worker for every processor that joins the cluster."""
         while not self._closing.is_set():
             with suppress(import_ray().exceptions.RayError, RuntimeError, OSError):
                 self._resources = await asyncio.to_thread(ClusterResources.now)
@@ -181,7 +174,6 @@ class WorkerPool:
             task.add_done_callback(self._starting.pop)
 
     def _log_waiting(self) -> None:
-        """Log a message now and then while there is no worker."""
         if self._workers:
             self._notice_after_s = FIRST_NOTICE_S
         elif time.monotonic() - self._idle_since > self._notice_after_s:
@@ -195,11 +187,11 @@ class WorkerPool:
     async def _connect(self, actor: Any) -> None:  # noqa: ANN401  a Ray handle
         """Add a worker once it has opened the models; otherwise kill it and note the reason."""
         try:
-            identity: WorkerIdentity = await result_of(actor.identify.remote())
-            if identity.version == VERSION:
+            version, node, name = await result_of(actor.identify.remote())
+            if version == VERSION:
                 error = await result_of(actor.open.remote(self._shared_setup))
             else:
-                error = f"it runs icl_loop {identity.version}, this machine {VERSION}"
+                error = f"it runs icl_loop {version}, this machine {VERSION}"
         except (WorkerLost, import_ray().exceptions.RayError) as lost:
             import_ray().kill(actor)
             self._failed_starts += 1
@@ -208,10 +200,10 @@ class WorkerPool:
             return
         if error is None:
             self._failed_starts = 0
-            self._workers.append(RemoteWorker(actor, identity))
+            self._workers.append(RemoteWorker(actor, node, name))
         else:
             import_ray().kill(actor)
-            self._reject(InputError(f"{identity}: {error}"), identity.node)
+            self._reject(InputError(f"{name}: {error}"), node)
 
     def _reject(self, reason: InputError, node: str | None = None) -> None:
         self._rejections.append((reason, node))
