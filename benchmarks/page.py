@@ -1,8 +1,8 @@
-"""The report on four arms of eight sessions of 200 turns: its size, and what a key press takes.
+"""The size of the report on four arms of eight sessions of 200 turns, and the time per key press.
 
-The size is stated for two encodings. A key press is timed in a headless browser: what the main
-thread works for it, which does not depend on what else the machine does, and how long until the
-frame after it.
+Two encodings are measured. A headless browser presses the arrow keys; for each press the benchmark
+prints how long the main thread worked, which does not depend on other load on the machine, and how
+long the next frame took.
 
     python benchmarks/page.py [TRANSCRIPTS]
 """
@@ -30,9 +30,9 @@ WATCH = """() => {
 }"""
 
 
-async def played(folder: Path, encoding: str) -> Path:
-    """Play the sessions, answered by a participant that costs nothing, and return their folder."""
-    made = parse(
+async def play(folder: Path, encoding: str) -> Path:
+    """Play the sessions with a simulated model and return their folder."""
+    experiment = parse(
         {
             "name": encoding,
             "turns": 200,
@@ -48,12 +48,12 @@ async def played(folder: Path, encoding: str) -> Path:
             "analysis": {"primary": ["feedback", "none"]},
         }
     )
-    await Run(made, folder).play()
+    await Run(experiment, folder).play()
     return folder
 
 
 async def press(path: Path) -> tuple[float, list[float]]:
-    """Return milliseconds of work of the main thread a press, and until the next frame of each."""
+    """Return the milliseconds of main-thread work per press, and those until each next frame."""
     from playwright.async_api import async_playwright  # noqa: PLC0415  an optional extra
 
     program = shutil.which("chromium") or shutil.which("google-chrome")
@@ -79,22 +79,22 @@ async def press(path: Path) -> tuple[float, list[float]]:
 
 
 async def work(metrics: Any) -> float:  # noqa: ANN401  playwright need not be installed
-    """Return the seconds that the main thread has worked."""
-    said = await metrics.send("Performance.getMetrics")
-    return float({each["name"]: each["value"] for each in said["metrics"]}["TaskDuration"])
+    """Return how many seconds the main thread has worked."""
+    found = await metrics.send("Performance.getMetrics")
+    return float({each["name"]: each["value"] for each in found["metrics"]}["TaskDuration"])
 
 
 async def main(folders: list[Path]) -> None:
-    """Print size and key press for these transcripts, or for some that are played."""
+    """Print size and time per key press for these transcripts, or for newly played ones."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        for folder in folders or [await played(home / each, each) for each in ("grid", "article")]:
+        for folder in folders or [await play(home / each, each) for each in ("grid", "article")]:
             file = home / f"{folder.name}.html"
             file.write_text(page(frame([folder])), encoding="utf-8")
             cost, spent = await press(file)
             print(
-                f"{folder.name}: {file.stat().st_size / 1e6:.2f} MB; a key press {cost:.0f} ms of"
-                f" work, the next frame after {median(spent):.0f} ms (median),"
+                f"{folder.name}: {file.stat().st_size / 1e6:.2f} MB; {cost:.0f} ms of work per key"
+                f" press, next frame after {median(spent):.0f} ms (median),"
                 f" {spent[int(0.95 * len(spent)) - 1]:.0f} ms (95 %)"
             )
 

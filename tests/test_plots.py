@@ -1,4 +1,4 @@
-"""The laws of charts: every file is what its ending says, and nothing in the data escapes it."""
+"""Chart files have the format of their extension, and names in the data cannot break them."""
 
 import json
 import re

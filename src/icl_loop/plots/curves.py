@@ -118,17 +118,11 @@ def _layers(
     height: int = HEIGHT,
 ) -> list[alt.Chart]:
     """Return the layers of one plot, from back to front."""
-    arm_names = turns.select("experiment", "arm", "name").unique()
-
-    def with_names(curves: pl.DataFrame) -> pl.DataFrame:
-        return curves.join(arm_names, on=("experiment", "arm"), maintain_order="left")
-
-    sessions = with_names(session_curves(turns, window))
-    arms = with_names(arm_curves(sessions))
-    title = _accuracy_title(sessions)
+    sessions = _with_names(session_curves(turns, window), turns)
+    arms = _with_names(arm_curves(sessions), turns)
     base = alt.Chart(thinned(arms, look.points, "name")).encode(
         x=turn_axis(max(turns["turns"]), 8 if height == HEIGHT else 5),
-        y=share_axis("accuracy:Q", title),
+        y=share_axis("accuracy:Q", _accuracy_title(sessions)),
         color=arm_colour(names, look),
     )
     thin = base.properties(data=_single_sessions(sessions, look)).mark_line(
@@ -141,10 +135,7 @@ def _layers(
     layers = [thin.encode(detail="path:N")] if len(names) <= MAX_WITH_THIN else []
     layers += [band.encode(y="low:Q", y2="high:Q"), *_stateless_levels(turns, base)]
     if baseline is not None:
-        learned = turns.join(baseline, on=["path", "turn"], maintain_order="left")
-        learned = learned.with_columns(correct="baseline")
-        curves = with_names(arm_curves(session_curves(learned, window)))
-        points = thinned(curves.select("turn", "accuracy", "name"), look.points, "name")
+        points = thinned(_baseline_curves(turns, window, baseline), look.points, "name")
         layers.append(base.properties(data=points).mark_line(strokeWidth=1.3, strokeDash=[1, 2]))
     line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names), tooltip=_TOOLTIP)
     single = base.properties(data=arms.filter(pl.len().over("name") == 1))
@@ -158,6 +149,17 @@ def _layers(
         *([_pointer_layer(base)] if look.interactive else []),
         *end_labels(ends, names, look, height=height),
     ]
+
+
+def _with_names(curves: pl.DataFrame, turns: pl.DataFrame) -> pl.DataFrame:
+    names = turns.select("experiment", "arm", "name").unique()
+    return curves.join(names, on=("experiment", "arm"), maintain_order="left")
+
+
+def _baseline_curves(turns: pl.DataFrame, window: int, baseline: pl.DataFrame) -> pl.DataFrame:
+    answered = turns.join(baseline, on=["path", "turn"], maintain_order="left")
+    sessions = session_curves(answered.with_columns(correct="baseline"), window)
+    return _with_names(arm_curves(sessions), turns).select("turn", "accuracy", "name")
 
 
 def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:

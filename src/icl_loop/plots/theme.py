@@ -16,6 +16,8 @@ DASHES: tuple[list[int], ...] = ([], [7, 3], [2, 2], [7, 2, 2, 2])
 GREY = "#555555"
 WIDTH, HEIGHT = 640, 380
 """Size of the plotting area in pixels."""
+_AXES = 56
+"""Height of axis and legend in pixels, added where a chart is fitted to its container."""
 AnyChart = alt.LayerChart | alt.ConcatChart | alt.VConcatChart
 FONT = "DejaVu Sans, Liberation Sans, Helvetica, Arial, sans-serif"
 
@@ -115,10 +117,6 @@ def finished(
         drawn = chart.properties(width=look.width, height=height, title=title)
     coloured: alt.LayerChart = drawn.configure(**look.config())
     return coloured
-
-
-_AXES = 56
-"""Height of axis and legend in pixels, added where a chart is fitted to its container."""
 
 
 def panels(

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from icl_loop.analysis import (
+    ArmSummary,
     Checkpoint,
     Conclusion,
     checkpoints,
@@ -102,14 +103,15 @@ def page(
     browser, left_out = select_streams(streams, most_turns, most_bytes)
     experiments = turns["experiment"].unique(maintain_order=True).to_list()
     models = {str(table_in(header.settings, "model").get("name")) for header in headers.values()}
+    summaries = summarise(turns)
     figures = _figures(turns, conclusions, baseline, checks)
     return _render(
         experiments=experiments,
         several=len(experiments) > 1,
         models=sorted(models),
         conclusions=conclusions,
-        arms=_arms(turns, known, baseline, paths),
-        warnings=warnings(summarise(turns)),
+        arms=_arms(turns, summaries, known, baseline, paths),
+        warnings=warnings(summaries),
         windows=_windows(turns),
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
         answers=answer_tables(turns),
@@ -132,7 +134,11 @@ def page(
 
 
 def _arms(
-    turns: pl.DataFrame, known: pl.DataFrame, baseline: BaselineResult, paths: Sequence[Path]
+    turns: pl.DataFrame,
+    summaries: Sequence[ArmSummary],
+    known: pl.DataFrame,
+    baseline: BaselineResult,
+    paths: Sequence[Path],
 ) -> list[dict[str, Any]]:
     """Return the results of each arm."""
     compared = (
@@ -150,7 +156,7 @@ def _arms(
             "baseline": baselines.get((summary.experiment, summary.arm)),
         }
         for summary, measured, spent in zip(
-            summarise(turns), metrics, spending(turns, paths=paths), strict=True
+            summaries, metrics, spending(turns, paths=paths), strict=True
         )
     ]
 
