@@ -14,11 +14,7 @@ from pathlib import Path
 import pytest
 
 from endpoint import CONVERSATION, Response, completion, error, serving
-from icl_loop.core.errors import (
-    InputError,
-    ModelUnavailable,
-    RequestRefused,
-)
+from icl_loop.core.errors import InputError, ModelUnavailable, RequestRefused
 from icl_loop.models.openai import OpenAIModel
 
 
@@ -32,7 +28,7 @@ async def test_an_unreachable_endpoint() -> None:
 
 
 async def test_timeout() -> None:
-    """A request times out, which may be retried."""
+    """A request that times out may be retried."""
     with serving([replace(completion("3"), delay_s=0.8)]) as endpoint:
         model = OpenAIModel("tiny", base_url=endpoint.base_url, timeout_s=0.2)
         async with aclosing(model):
@@ -189,7 +185,7 @@ async def test_untrusted_certificates(certificate: Path, monkeypatch: pytest.Mon
 
 
 async def speak_plain_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Response in plain HTTP, even to a TLS handshake."""
+    """Answer in plain HTTP, even to a TLS handshake."""
     await reader.read(1)
     writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
     await writer.drain()

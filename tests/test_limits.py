@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpoint import CONVERSATION, FAST, Response, completion, error, retrying, serving
-from icl_loop.core.errors import (
-    BudgetSpent,
-    ModelUnavailable,
-)
+from icl_loop.core.errors import BudgetSpent, ModelUnavailable
 from icl_loop.models.limits import (
     INITIAL_RATIO,
     SAFETY_MARGIN,

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -334,20 +334,6 @@ def shared(one: Sequence[str], other: Sequence[str]) -> int:
     return alike.index(False) if False in alike else len(alike)
 
 
-async def test_cached_tokens_grow_with_the_conversation(plain: str) -> None:
-    """From turn to turn the cached tokens grow, and stay below the prompt tokens."""
-    messages: list[dict[str, str]] = [{"role": "system", "content": "frame"}]
-    seen = []
-    for turn in range(8):
-        messages.append({"role": "user", "content": f"{turn}: " + "0.5 0.0\n" * 40})
-        usage = (await ask(plain, messages)).usage
-        seen.append(usage.prompt_tokens_details.cached_tokens)
-        assert seen[-1] <= usage.prompt_tokens
-    assert seen[0] == 0
-    assert all(a < b for a, b in pairwise(seen))
-    assert all(cached % CACHE_STEP == 0 for cached in seen)
-
-
 # ---- faults ------------------------------------------------------------------------------
 
 STATUSES: Mapping[str, type[openai.APIStatusError]] = {
@@ -407,7 +393,9 @@ def test_invalid_body_faults(fault: str) -> None:
 async def test_slow_fault() -> None:
     """A slow response is a valid one that takes longer."""
     log = RequestLog()
-    with served(log=log, faults={"slow": 1.0}, slow_s=0.3, latency_s=0.1) as url:
+    with served(
+        log=log, faults={"slow": 1.0}, slow_s=0.3, latency_s=0.1, latency_jitter_s=0.1
+    ) as url:
         start = time.perf_counter()
         completion = await ask(url)
     assert time.perf_counter() - start > 0.39
@@ -715,24 +703,6 @@ async def test_request_log() -> None:
     assert stats == json.loads(json.dumps(vars(log)))
 
 
-async def test_concurrent_requests() -> None:
-    """Many concurrent requests take hardly longer than one."""
-    log = RequestLog()
-    with served(log=log, latency_s=0.2, latency_jitter_s=0.2) as url:
-        async with client(url) as api:
-            start = time.perf_counter()
-            await asyncio.gather(
-                *(
-                    api.chat.completions.create(
-                        model="m", messages=[{"role": "user", "content": str(index)}]
-                    )
-                    for index in range(40)
-                )
-            )
-            assert time.perf_counter() - start < 0.2 * 40 / 2
-    assert (log.total, log.most_in_flight, log.in_flight) == (40, 40, 0)
-
-
 async def test_client_disconnect() -> None:
     """After a disconnect the model gets no request, and the request counts as unanswered."""
     received: list[Sequence[Message]] = []
@@ -781,7 +751,7 @@ async def test_a_served_session_equals_a_local_one() -> None:
 
 
 def test_loopback_only() -> None:
-    """The server listens on loopback; other addresses must be received for."""
+    """The server listens on loopback; another address must be allowed explicitly."""
     app = build_app({"m": ECHO}, settings=ServerSettings())
     with serving(app) as url:
         host, port = urlsplit(url).hostname, urlsplit(url).port

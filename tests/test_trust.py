@@ -46,7 +46,14 @@ def running(folder: Path, base_url: str) -> list[str]:
 
 
 def test_no_command_shows_a_key(tmp_path: Path, command_line: Command) -> None:
-    """After a run with a key, no command prints or writes the key."""
+    """No command prints or writes the key, whether the endpoint accepts or refuses and repeats it."""
+    refused = tmp_path / "refused"
+    refused.mkdir()
+    with serving([completion("Answer: 3"), error(401, f"bad key {CANARY}")]) as endpoint:
+        stopped = command_line(*running(refused, endpoint.base_url))
+    assert stopped.returncode == 1
+    assert "401" in stopped.stderr
+    assert "check the key in CANARY_KEY" in " ".join(stopped.stderr.split())
     with serving([completion("Answer: 3")]) as endpoint:
         done = [command_line(*running(tmp_path, endpoint.base_url))]
         assert endpoint.keys == [f"Bearer {CANARY}"] * 12
@@ -66,7 +73,7 @@ def test_no_command_shows_a_key(tmp_path: Path, command_line: Command) -> None:
         ],
     ]
     assert [each.returncode for each in done] == [0] * len(done), done
-    said = [each.stdout + each.stderr for each in done]
+    said = [each.stdout + each.stderr for each in (stopped, *done)]
     written = [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert len(written) > 5
     assert not any(CANARY in text for text in (*said, *written))

@@ -109,7 +109,7 @@ class _Api:
         self._check_key(request)
         chat = parse_request(await _read_body(request))
         prompt_tokens = count_messages(self._settings.counter, chat.messages) + REQUEST_TOKENS
-        self._check_model(chat.model or "")
+        self._check_model(chat.model)
         self._check_length(prompt_tokens)
         if fault:
             self._log.faults[fault] += 1
@@ -117,27 +117,25 @@ class _Api:
         if failure := fault_response(fault, self._settings.retry_after_s):
             return failure
         completion = await self._complete(number, chat, prompt_tokens)
-        body = (
-            completion.events(include_usage=bool(chat.include_usage))
-            if chat.stream
-            else completion.body()
-        )
+        if chat.stream:
+            body = completion.events(include_usage=chat.include_usage)
+        else:
+            body = completion.body()
         if fault == "truncated":
             body = body[: len(body) // 2]
         media_type = "text/event-stream" if chat.stream else "application/json"
         return Response(body, media_type=media_type)
 
     async def _complete(self, number: int, chat: ChatRequest, prompt_tokens: int) -> Completion:
-        model = chat.model or ""
-        cached = self._cache.cached_tokens(model, chat.messages)
-        reply = await _ask(self._models[model], chat.messages)
+        cached = self._cache.cached_tokens(chat.model, chat.messages)
+        reply = await _ask(self._models[chat.model], chat.messages)
         text, is_refusal = apply_schema(reply, chat.choice)
         tokens = None
         if chat.logprobs and reply.label_logprobs and not is_refusal:
             tokens = label_tokens(text, reply.label_logprobs, chat.top_logprobs or 0)
         return Completion(
             id=f"chatcmpl-{self._created:x}{number:08x}",
-            model=model,
+            model=chat.model,
             text=text,
             finish=reply.finish,
             is_refusal=is_refusal,

@@ -42,7 +42,7 @@ class Completion:
         body = {**self._head("chat.completion"), "choices": [choice], "usage": self._usage()}
         return _encode(body).encode()
 
-    def events(self, *, include_usage: bool) -> bytes:
+    def events(self, *, include_usage: bool | None) -> bytes:
         """Return the server-sent events of a streamed response; all are known at once."""
         head = self._head("chat.completion.chunk") | ({"usage": None} if include_usage else {})
         kind = "refusal" if self.is_refusal else "content"

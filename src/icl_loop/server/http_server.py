@@ -51,14 +51,7 @@ def serve(
     expose: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve `app` until interrupted.
-
-    Args:
-        app: The application from `build_app`.
-        host: Address to listen on.
-        port: Port to listen on; 0 picks a free one.
-        expose: Allow an address that other machines can reach.
-        ready: Called with the base URL once the server accepts connections.
+    """Serve `app` until interrupted; `ready` is called with the base URL. Port 0 picks a free one.
 
     Raises:
         InputError: The address cannot be used, or other machines can reach it without `expose`.

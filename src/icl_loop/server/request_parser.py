@@ -89,12 +89,12 @@ def _parse_response_format(response_format: object) -> Choice | None:
 
 
 class ChatRequest(BaseModel, strict=True):
-    """A chat request, as in OpenAI's reference. Fields that are null count as missing.
+    """A chat request, as in OpenAI's reference. Optional fields may be null.
 
     `choice` is the enum of the response format, None if that is text.
     """
 
-    model: str | None = None
+    model: str = ""
     messages: list[Annotated[Message, PlainValidator(_parse_message)]] = Field(min_length=1)
     n: Literal[1] | None = None
     stream: bool | None = None

@@ -13,13 +13,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from icl_loop.core.errors import (
-    InputError,
-    ModelError,
-    ModelUnavailable,
-    RequestRefused,
-    nearest,
-)
+from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
