@@ -161,9 +161,10 @@ class Labels:
             raise InputError(f"a label is listed twice: {', '.join(labels)}")
         loose = {_SEPARATOR.sub(" ", plain(label).casefold()).strip() for label in labels}
         self._loose = len(loose) == len(labels)
+        self._gap = _SEPARATOR if self._loose else _SPACE
         self._labels: dict[str, str] = {}
         for name, label in [*zip(labels, labels, strict=True), *aliases]:
-            key = self._spaced(self.fold(name).strip())
+            key = self._gap.sub(" ", self.fold(name).strip())
             if label not in labels:
                 raise InputError(f"{name!r} cannot stand for {label!r}: {nearest(label, labels)}")
             if not ALPHANUMERIC.search(key):
@@ -183,7 +184,7 @@ class Labels:
         """Return the labels in a folded text; "a" and "I" count only where they cannot be words."""
         mentions = []
         for match in deque(self.pattern.finditer(text), MAX_MENTIONS):
-            name, (start, end) = self._spaced(match[0]), match.span()
+            name, (start, end) = self._gap.sub(" ", match[0]), match.span()
             before, after = text[max(0, start - _CONTEXT) : start], text[end : end + _CONTEXT]
             mention = Mention(start, end, self._labels[name], before, after)
             if name.casefold() not in _COMMON_WORDS or mention.is_no_word:
@@ -195,14 +196,10 @@ class Labels:
         words, japanese = ["(?!)"], ["(?!)"]
         for name in sorted(self._labels, key=len, reverse=True):
             group = japanese if "\u3005" <= name[0] <= "\u9fff" else words
-            separator = r"[\s_-]+" if self._loose else r"\s+"
-            group.append(separator.join(map(re.escape, _SPACE.split(name))))
+            group.append(self._gap.pattern.join(map(re.escape, self._gap.split(name))))
         wordy = "0-9A-Za-zÀ-ԯ"  # not Japanese, which has no spaces between words
         return re.compile(
             rf"(?<![_.\-{wordy}])(?:{'|'.join(words)})(?!_|-\w|\.\d|[{wordy}])"
             rf"|(?:(?<!\w)|(?<=[はがのを]))(?:{'|'.join(japanese)})"
             rf"(?=\W|$|{COPULA}|[はがのをにとかや])"
         )
-
-    def _spaced(self, name: str) -> str:
-        return (_SEPARATOR if self._loose else _SPACE).sub(" ", name)

@@ -31,14 +31,11 @@ _T = TypeVar("_T")
 
 
 def load(source: str) -> Loaded:
-    """Return the samples of a CSV file, the class of each sample, and the names of the classes.
+    """Return the samples and classes of a CSV file, given as `PATH` or `PATH?label=NAME&text=NAME`.
 
     The label is in the column that `label=` names, else in `label`, else in the last column. If
     `text=` names a column or there is one called `text`, the samples are its texts; otherwise they
     are the rows of numbers in all columns but the label.
-
-    Args:
-        source: The path, optionally followed by `?label=NAME&text=NAME`.
 
     Raises:
         DatasetError: The file cannot be parsed; the message names file, line, column and value.

@@ -24,12 +24,7 @@ MAX_SIDE = 1024
 
 
 def to_pixels(image: Picture, size: int) -> Pixels:
-    """Resize an image, convert it to grey levels, and scale these to 0..1, in this order.
-
-    Args:
-        image: uint8, shape (height, width) or (height, width, 3).
-        size: Side of the square in pixels, from 1 to `MAX_SIDE`.
-    """
+    """Resize an image to a square, convert it to grey levels, and scale these to 0..1."""
     if not 1 <= size <= MAX_SIDE:
         raise InputError(f"size must be 1 to {MAX_SIDE} pixels, got {size}")
     grey = Image.fromarray(image).resize((size, size)).convert("L")
@@ -61,11 +56,8 @@ class PixelEncoding(Encoding):
 class PixelTextEncoding(PixelEncoding):
     """A way to write pixels as text.
 
-    Attributes:
-        name: Its name in experiment files.
-        write: From pixels to text.
-        read: From text to pixels; raises ValueError if `write` never produces the text.
-        step: Difference between neighbouring values that the text can tell apart.
+    `read` raises ValueError for texts that `write` never produces. Values that differ by `step` can
+    be told apart.
     """
 
     name: str

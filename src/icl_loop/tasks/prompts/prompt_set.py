@@ -190,13 +190,7 @@ class PromptSet(_Table):
     # ---- sentences ----
 
     def system_text(self, labels: Sequence[str], encoding: str, size: int, feedback: str) -> str:
-        """Return the system text for these labels and this kind of feedback.
-
-        Args:
-            labels: The labels that may be answered.
-            encoding: Name of the encoding.
-            size: Side of an encoded image in pixels.
-            feedback: One of the fields of `Announcements`.
+        """Return the system text, which announces `feedback`, a field of `Announcements`.
 
         Raises:
             InputError: The set does not describe the encoding.
@@ -215,13 +209,7 @@ class PromptSet(_Table):
         return fill(self.answer, label=label)
 
     def tell(self, phrase: str, label: str, ago: int = 0) -> str:
-        """Return a feedback phrase.
-
-        Args:
-            phrase: One of the fields of `FeedbackPhrases`.
-            label: The correct label, for phrases that reveal it.
-            ago: How many answers before the last one the phrase is about.
-        """
+        """Return `phrase`, a field of `FeedbackPhrases`, about the answer `ago` before the last."""
         return fill(getattr(self.told, phrase), label=label, ago=str(ago))
 
     # ---- their inverses ----
@@ -229,10 +217,7 @@ class PromptSet(_Table):
     def parse_system(self, text: str, encoding: str | None = None) -> ParsedSystem | None:
         """Return the meaning of a system text, or None if it is not from this prompt set.
 
-        Args:
-            text: The text.
-            encoding: The encoding to expect; any if None. It decides between encodings that have
-                the same description.
+        If an encoding is given, only this one is expected; it may be described like another.
         """
         for section in self._sections():
             for name, description in section.encodings.items():
