@@ -79,6 +79,7 @@ DIGITS: list[tuple[str, str]] = [
     ("Answer: The digit is 3.", "3"),
     ("Answer: I think this is a 3.", "3"),
     ("Answer: three", "3"),
+    ("Answer: three, because it has two curves.", "3"),
     ("Answer: Three (3)", "3"),
     ("Answer: 3 (three)", "3"),
     ("Answer: 3 (not 5)", "3"),
@@ -328,6 +329,9 @@ LETTERS: list[tuple[str, str]] = [
     ("A", "A"),
     ("I", "I"),
     ("A picture of a house.", "unreadable"),
+    ("Answer: A, because it has a bar.", "A"),
+    ("Answer: I'm not sure", "unreadable"),
+    ("Answer: a guess", "unreadable"),
 ]
 
 KANA_TEXTS = [

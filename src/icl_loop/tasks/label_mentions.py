@@ -102,7 +102,8 @@ _NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描か�
 _OR = regex(r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is)\b|または|もしくは|あるいは|か|や|と)*")
 _BUT = regex(r"\W*(?:but|although|though|however)\b[^.!?\n]*")
 _COMMON_WORDS = {"a", "i", *_DIGIT_WORDS}
-_NOUN_BEFORE = regex(r"\b(?:letter|digit|label|class|option|answer)(?: is|:)?\W*$")
+_SENTENCE_END = regex(rf"\s*(?:{COPULA})?\s*(?:[.,;:!?()。、]|$)")
+_NOUN_BEFORE = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
 
 
 class Mention(NamedTuple):
@@ -121,8 +122,8 @@ class Mention(NamedTuple):
 
     @property
     def is_no_word(self) -> bool:
-        """Whether it is alone, in quotes, or after a noun such as "letter"."""
-        alone = not ALPHANUMERIC.search(self.before) and SKIPPED.fullmatch(self.after)
+        """Whether it is a sentence of its own, in quotes, or after a noun such as "letter"."""
+        alone = not ALPHANUMERIC.search(self.before) and _SENTENCE_END.match(self.after)
         return bool(alone or self.quoted or _NOUN_BEFORE.search(self.before))
 
     @property
