@@ -87,7 +87,7 @@ async def test_policies_meet_the_contract(policy: str, tokens: int, *, merged: b
     st.sampled_from([*({"kind": kind} for kind in ("correctness", "none", "demonstrations"))]),
     st.integers(0, 3),
 )
-async def test_the_contract_holds_whatever_is_said(
+async def test_the_contract_holds_for_any_answers(
     policy: str, answers: list[str], feedback: dict[str, Any], delay: int
 ) -> None:
     """The contract holds for any answers and feedback, late or not."""
@@ -192,9 +192,9 @@ async def test_the_newest_of_each_class_are_shown() -> None:
     confirmed = await shown_by("per_class(1)", answers, feedback="correctness")
     for turn in range(30):
         newest = {truths[index]: index for index in range(turn)}
-        said = {truths[index]: index for index in range(turn) if answers[index] == "r"}
+        known = {truths[index]: index for index in range(turn) if answers[index] == "r"}
         assert revealed[turn] == sorted(newest.values())
-        assert confirmed[turn] == sorted(said.values())
+        assert confirmed[turn] == sorted(known.values())
 
 
 async def test_nearest_shows_the_most_similar_images() -> None:

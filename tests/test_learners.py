@@ -23,7 +23,7 @@ from icl_loop.core.messages import Image, Message, Reply, assistant, merged, sys
 from icl_loop.models import BUILT_IN, CallableModel, ChatModel, ScriptedModel, open_model
 from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.reference.algorithms import NearestNeighbour
-from icl_loop.models.reference.distances import DistanceCache
+from icl_loop.models.reference.learner import DistanceCache
 from icl_loop.models.simulated.heuristics import Chance
 from icl_loop.planning import plan
 from icl_loop.tasks.answers import parse_answer
@@ -72,8 +72,8 @@ async def test_built_in_models_keep_the_contract(
 async def test_functions_and_scripts_keep_the_contract() -> None:
     """A model made from a function or a script keeps the contract, too."""
     request = conversation(PICTURES[0])
-    said = CallableModel(lambda messages: f"{len(messages)} {messages[0].role}")
-    assert (await check_model(said, request)).text == "2 system"
+    model = CallableModel(lambda messages: f"{len(messages)} {messages[0].role}")
+    assert (await check_model(model, request)).text == "2 system"
     assert await check_model(ScriptedModel(["Answer: 3"]), request) == Reply("Answer: 3")
 
 

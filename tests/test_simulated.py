@@ -14,8 +14,13 @@ from icl_loop import Run
 from icl_loop.core.errors import DatasetError, InputError, RequestRefused
 from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
-from icl_loop.models.simulated.faulty import BadFormat, Refuser
-from icl_loop.models.simulated.heuristics import Constant, LabelCounter, WinStayLoseShift
+from icl_loop.models.simulated.heuristics import (
+    BadFormat,
+    Constant,
+    LabelCounter,
+    Refuser,
+    WinStayLoseShift,
+)
 from icl_loop.models.simulated.informed import Oracle, ScheduledAccuracy
 from icl_loop.replay.verification import verify
 from icl_loop.tasks.answers import ParsedAnswer, parse_answer

@@ -9,7 +9,7 @@ from icl_loop.models.chat import AnswerFormat, CallableModel, ChatModel, Closabl
 from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.reference import algorithms
 from icl_loop.models.replay import ReplayModel
-from icl_loop.models.simulated import faulty, heuristics, informed
+from icl_loop.models.simulated import heuristics, informed
 from icl_loop.tasks.prompts import PromptSet
 
 __all__ = [
@@ -30,12 +30,12 @@ BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
     "reference/prototype": algorithms.NearestMean,
     "reference/ridge": algorithms.KernelRidge,
     "reference/propagation": algorithms.LabelPropagation,
-    "simulated/bad-format": faulty.BadFormat,
+    "simulated/bad-format": heuristics.BadFormat,
     "simulated/chance": heuristics.Chance,
     "simulated/constant": heuristics.Constant,
     "simulated/label-counter": heuristics.LabelCounter,
     "simulated/oracle": informed.Oracle,
-    "simulated/refuser": faulty.Refuser,
+    "simulated/refuser": heuristics.Refuser,
     "simulated/scheduled-accuracy": informed.ScheduledAccuracy,
     "simulated/win-stay-lose-shift": heuristics.WinStayLoseShift,
 }

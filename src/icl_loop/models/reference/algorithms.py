@@ -5,8 +5,15 @@ import numpy as np
 from icl_loop.core.records import keyed_index, keyed_order
 from icl_loop.models.conversation_parser import Conversation, Example
 from icl_loop.models.features import Features
-from icl_loop.models.reference.distances import Values, distances_to
-from icl_loop.models.reference.learner import Evidence, Learner, ScoringLearner, normalised
+from icl_loop.models.reference.learner import (
+    Labels,
+    Learner,
+    Samples,
+    ScoringLearner,
+    Values,
+    distances_to,
+    normalised,
+)
 
 
 class NearestNeighbour(Learner):
@@ -41,12 +48,13 @@ class NearestMean(ScoringLearner):
     samples is answered if the sample resembles no known class. Refuted answers are not used.
     """
 
-    def scores(self, evidence: Evidence, asked: Features) -> Values:
+    def scores(self, samples: Samples, possible: Labels, asked: Features) -> Values:
         """Return the negative squared distance to the mean of each label."""
-        if not evidence.features.size:
-            return np.zeros(evidence.possible.shape[1])
-        members = (evidence.possible & evidence.is_known[:, None]).astype(np.float32)
-        sums = members.T @ evidence.features + evidence.features.mean(axis=0)
+        if not samples.size:
+            return np.zeros(possible.shape[1])
+        is_known = possible.sum(axis=1, keepdims=True) == 1
+        members = (possible & is_known).astype(np.float32)
+        sums = members.T @ samples + samples.mean(axis=0)
         means = sums / (members.sum(axis=0)[:, None] + 1)
         return -distances_to(means, asked)
 
@@ -64,17 +72,17 @@ class KernelRidge(ScoringLearner):
     with a larger ridge because it says less. The kernel width is relative to the median distance.
     """
 
-    def scores(self, evidence: Evidence, asked: Features) -> Values:
+    def scores(self, samples: Samples, possible: Labels, asked: Features) -> Values:
         """Return the value of each regression at the sample asked about."""
-        labels = evidence.possible.shape[1]
-        informative = np.flatnonzero(~evidence.possible.all(axis=1))
+        labels = possible.shape[1]
+        informative = np.flatnonzero(~possible.all(axis=1))
         if not informative.size:
             return np.zeros(labels)
-        distances = self.distances.pairwise(np.vstack([evidence.features, asked]))
+        distances = self.distances.pairwise(np.vstack([samples, asked]))
         scale = float(np.median(distances)) or 1.0
         kernel = np.exp(-_KERNEL_WIDTH / scale * distances)
-        ridge = np.where(evidence.is_known[informative], _NOISE, _NOISE_IF_REFUTED)
-        targets = normalised(evidence.possible[informative]) - 1 / labels
+        ridge = np.where(possible[informative].sum(axis=1) == 1, _NOISE, _NOISE_IF_REFUTED)
+        targets = normalised(possible[informative]) - 1 / labels
         gram = kernel[np.ix_(informative, informative)] + np.diag(ridge)
         return np.asarray(kernel[-1, informative] @ np.linalg.solve(gram, targets))
 
@@ -96,14 +104,13 @@ class LabelPropagation(ScoringLearner):
     Zhu, Ghahramani and Lafferty 2003); this favours labels about which little is known.
     """
 
-    def scores(self, evidence: Evidence, asked: Features) -> Values:
+    def scores(self, samples: Samples, possible: Labels, asked: Features) -> Values:
         """Return the belief in each label of the sample asked about."""
-        anything = np.ones((1, evidence.possible.shape[1]), dtype=np.bool_)
-        possible = np.vstack([evidence.possible, anything])
+        possible = np.vstack([possible, np.ones((1, possible.shape[1]), dtype=np.bool_)])
         beliefs = normalised(possible)
         if not possible.all():
-            samples = np.vstack([evidence.features, asked])
-            weights = _neighbour_weights(self.distances.pairwise(samples))
+            distances = self.distances.pairwise(np.vstack([samples, asked]))
+            weights = _neighbour_weights(distances)
             for _ in range(_ROUNDS):
                 received = weights @ beliefs + _EPSILON
                 beliefs = normalised(possible * received / received.mean(axis=0))

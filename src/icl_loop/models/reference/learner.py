@@ -1,7 +1,7 @@
 """The base classes of reference learners: parse the conversation, choose a label, reply."""
 
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +12,13 @@ from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_order
 from icl_loop.models.conversation_parser import Conversation, ConversationParser, request_key
 from icl_loop.models.features import Features
-from icl_loop.models.reference.distances import DistanceCache, Values
+
+Samples = NDArray[np.float32]
+"""Shape (samples, features)."""
+Labels = NDArray[np.bool_]
+"""Which labels each sample can have, shape (samples, labels): only the one that was told, all but the
+refuted one, or all if nothing was told."""
+Values = NDArray[np.float64]
 
 
 @dataclass(eq=False)
@@ -41,62 +47,70 @@ class Learner(ABC):
         """Return the label to answer; `key` identifies the request for random choices."""
 
 
+class DistanceCache:
+    """Computes pairwise distances; reuses those of an earlier request with the same leading samples."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[bytes, tuple[Samples, Values]] = OrderedDict()
+
+    def pairwise(self, samples: Samples) -> Values:
+        """Return the squared distance between each two samples, shape (samples, samples)."""
+        first = samples[0].tobytes()
+        before, known = self._cached.pop(first, (samples[:0], np.empty((0, 0))))
+        reused = 0
+        if before.shape[1:] == samples.shape[1:]:
+            count = min(len(before), len(samples))
+            differs = (before[:count] != samples[:count]).any(axis=1)
+            reused = int(differs.argmax()) if differs.any() else count
+        distances = np.empty((len(samples), len(samples)))
+        distances[:reused, :reused] = known[:reused, :reused]
+        for row in range(reused, len(samples)):
+            distances[row, : row + 1] = distances_to(samples[: row + 1], samples[row])
+            distances[: row + 1, row] = distances[row, : row + 1]
+        self._cached[first] = samples, distances
+        if len(self._cached) > 16:  # enough for the sessions that are played at the same time
+            self._cached.popitem(last=False)
+        return distances.copy()
+
+
+def distances_to(samples: Samples, asked: Features) -> Values:
+    """Return the squared distance of each sample to `asked`, shape (samples,)."""
+    distances: Values = np.square(samples - asked).sum(axis=1).astype(np.float64)
+    return distances
+
+
 @dataclass(eq=False)
 class ScoringLearner(Learner):
-    """A learner that answers the label with the highest score; scores tie if they agree to 1e-6."""
+    """A learner that answers the label with the highest score; scores that agree to 1e-6 tie."""
 
     distances: DistanceCache = field(default_factory=DistanceCache, init=False)
 
     def choose(self, conversation: Conversation, key: str) -> str:
         """Return a label with the highest score."""
-        evidence = Evidence.of(conversation)
-        scores = self.scores(evidence, conversation.asked.features).round(
-            6
-        )  # ties despite rounding
+        asked, examples = conversation.asked.features, conversation.examples
+        samples = np.array([each.sample.features for each in examples], dtype=np.float32)
+        scores = self.scores(samples.reshape(-1, asked.size), _possible(conversation), asked)
         order = keyed_order(len(scores), self.seed, "score ties", key)
-        return conversation.labels[int(order[np.argmax(scores[order])])]
+        return conversation.labels[int(order[np.argmax(scores.round(6)[order])])]
 
     @abstractmethod
-    def scores(self, evidence: "Evidence", asked: Features) -> Values:
+    def scores(self, samples: Samples, possible: Labels, asked: Features) -> Values:
         """Return a score for each label of the sample `asked` about, shape (labels,)."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Evidence:
-    """The examples of a conversation as arrays.
-
-    Attributes:
-        features: Float32, shape (examples, features).
-        possible: Whether an example can have a label, shape (examples, labels): only the known one,
-            all but the refuted one, or all if nothing was told.
-    """
-
-    features: NDArray[np.float32]
-    possible: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, conversation: Conversation) -> "Evidence":
-        """Return the evidence in a conversation."""
-        labels, examples = conversation.labels, conversation.examples
-        position = {label: index for index, label in enumerate(labels)}
-        possible = np.ones((len(examples), len(labels)), dtype=np.bool_)
-        for row, example in zip(possible, examples, strict=True):
-            if example.known_label is not None:
-                row[:] = False
-                row[position[example.known_label]] = True
-            elif example.refuted is not None and len(labels) > 1:
-                row[position[example.refuted]] = False
-        features = np.array([example.sample.features for example in examples], dtype=np.float32)
-        return cls(features.reshape(len(examples), conversation.asked.features.size), possible)
-
-    @property
-    def is_known(self) -> NDArray[np.bool_]:
-        """Whether only one label is possible, shape (examples,)."""
-        one: NDArray[np.bool_] = self.possible.sum(axis=1) == 1
-        return one
+def _possible(conversation: Conversation) -> Labels:
+    labels, examples = conversation.labels, conversation.examples
+    possible = np.ones((len(examples), len(labels)), dtype=np.bool_)
+    for row, example in zip(possible, examples, strict=True):
+        if example.known_label is not None:
+            row[:] = False
+            row[labels.index(example.known_label)] = True
+        elif example.refuted is not None and len(labels) > 1:
+            row[labels.index(example.refuted)] = False
+    return possible
 
 
-def normalised(rows: NDArray[np.bool_] | Values) -> Values:
+def normalised(rows: Labels | Values) -> Values:
     """Return each row divided by its sum."""
     shares: Values = rows / rows.sum(axis=1, keepdims=True)
     return shares
