@@ -17,8 +17,9 @@ from icl_loop.analysis.spending import spending
 from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
+from icl_loop.transcripts import read
 from icl_loop.transcripts.files import find
-from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.loading import saved_sessions
 from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
@@ -95,10 +96,10 @@ async def test_sessions_are_rebuilt(tmp_path: Path) -> None:
     paths = await _played(tmp_path / "saved")
     for name, files in {"a": paths[:2], "b": paths[3:]}.items():
         export(files, "parquet", tmp_path / f"{name}.parquet")
-    archive = SavedSessions.at([tmp_path / "a.parquet", paths[2], tmp_path / "b.parquet"])
-    assert list(archive.places) == [str(path) for path in paths]
-    whole = [replace(each, sound_bytes=0) for each in SavedSessions.at(paths)]
-    assert [replace(each, sound_bytes=0) for each in archive] == whole
+    mixed = saved_sessions([tmp_path / "a.parquet", paths[2], tmp_path / "b.parquet"])
+    assert list(mixed) == [str(path) for path in paths]
+    whole = [replace(read(path), sound_bytes=0) for path in paths]
+    assert [replace(each.read(), sound_bytes=0) for each in mixed.values()] == whole
     assert any(each.notes for each in whole)
     assert all(each.probes for each in whole)
 
@@ -107,13 +108,13 @@ def test_a_transcript_that_was_removed_is_named(tmp_path: Path) -> None:
     """A transcript that is removed or overwritten after it was found is an error that names it."""
     path = tmp_path / "gone.jsonl"
     path.write_bytes(b"{}\n")
-    archive = SavedSessions.at([path])
+    (saved,) = saved_sessions([path]).values()
     with pytest.raises(TranscriptError, match=r"gone\.jsonl, line 1, experiment: is missing"):
-        archive.header(str(path))
+        saved.header()
     path.unlink()
-    for looked_at in (archive.header, archive.read):
+    for look in (saved.header, saved.read):
         with pytest.raises(TranscriptError, match=r"gone\.jsonl"):
-            looked_at(str(path))
+            look()
 
 
 def test_transcripts_are_preferred_to_exports(tmp_path: Path) -> None:
@@ -137,9 +138,9 @@ def test_a_session_counts_once(tmp_path: Path) -> None:
     export([SAMPLE], "parquet", tmp_path / "x.parquet")
     export([SAMPLE / "label-0.jsonl"], "parquet", tmp_path / "y.parquet")
     for other in (SAMPLE, tmp_path / "y.parquet"):
-        for read in (frame, sessions):
+        for load in (frame, sessions):
             with pytest.raises(TranscriptError, match=r"-0\.jsonl was named twice"):
-                read([tmp_path / "x.parquet", other])
+                load([tmp_path / "x.parquet", other])
 
 
 def test_runs_stay_separate(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_sessions_that_cannot_be_rebuilt_are_errors(
     file = table_path(place, table)
     pl.read_parquet(file).with_columns(damage).write_parquet(file)
     with pytest.raises(TranscriptError, match=complaint) as refused:
-        list(SavedSessions.at([place]))
+        [each.read() for each in saved_sessions([place]).values()]
     assert str(tmp_path / "x.") in str(refused.value)
 
 
@@ -231,8 +232,8 @@ def test_a_missing_table_is_named(tmp_path: Path, table: str) -> None:
 
 
 def _read_all(place: Path) -> None:
-    for read in (frame, sessions, probes, side_requests):
-        read([place])
+    for load in (frame, sessions, probes, side_requests):
+        load([place])
 
 
 @pytest.mark.parametrize("name", ["sessions", "probes", "notes"])
@@ -267,7 +268,7 @@ def test_one_wrong_byte_never_crashes(
         file.write_bytes(data)
     try:
         frame([folder])
-        list(SavedSessions.at([folder]))
+        [each.read() for each in saved_sessions([folder]).values()]
     except TranscriptError as error:
         assert "x." in str(error)  # noqa: PT017  that it is read is as good
 

@@ -25,7 +25,7 @@ from icl_loop.models import BUILT_IN, ChatModel, open_model
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.transcripts import Header, Transcript
-from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.loading import saved_sessions
 
 LEARNER = "reference/nearest"
 
@@ -86,7 +86,8 @@ def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Messag
 
 async def baselines(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:
     """Return the baseline of every turn of the transcripts or exports at `paths`; see `baseline_frame`."""
-    return pl.concat([await baseline_frame(saved, learner) for saved in SavedSessions.at(paths)])
+    saved = saved_sessions(paths).values()
+    return pl.concat([await baseline_frame(each.read(), learner) for each in saved])
 
 
 async def baseline_frame(transcript: Transcript, learner: str = LEARNER) -> pl.DataFrame:

@@ -10,7 +10,7 @@ from icl_loop.analysis.baseline import LEARNER, BaselineResult, baseline_frame
 from icl_loop.core.errors import RequestRefused
 from icl_loop.terminal.console import err
 from icl_loop.terminal.progress import WorkProgress
-from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.loading import saved_sessions
 
 MAX_TURNS = 20_000
 """Turns up to which charts have a baseline by default."""
@@ -39,13 +39,13 @@ def chart_baseline(
             f" {max_turns:,}. To draw it anyway, add --baseline {LEARNER}.",
         )
     learner, played = learner or LEARNER, turns["path"].unique(maintain_order=True).to_list()
-    saved = SavedSessions.at(paths or map(Path, played))
+    saved = saved_sessions(paths or map(Path, played))
     frames: list[pl.DataFrame] = []
     refused: list[RequestRefused] = []
     with WorkProgress(err, "computing the baseline", "sessions", len(played)) as progress:
         for path in played:
             try:
-                frames.append(asyncio.run(baseline_frame(saved.read(path), learner)))
+                frames.append(asyncio.run(baseline_frame(saved[path].read(), learner)))
             except RequestRefused as error:
                 refused.append(error)
             progress.add()

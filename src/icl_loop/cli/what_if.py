@@ -1,7 +1,7 @@
 """`icl-loop what-if`: show what other context policies would have sent."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +24,7 @@ from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.console import err, out, print_json, print_text
 from icl_loop.terminal.formatting import arm_name, percent, table_of
 from icl_loop.terminal.progress import WorkProgress
-from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.loading import SavedSession, saved_sessions
 
 
 def what_if(
@@ -52,7 +52,7 @@ def what_if(
         plots.check_format(file)
         options.check_writable(file)
     policies = [context_policy(text) for text in policy]
-    requests = asyncio.run(_all_requests(SavedSessions.at(paths), policies, learner))
+    requests = asyncio.run(_all_requests(saved_sessions(paths).values(), policies, learner))
     if not requests:
         raise InputError("these sessions have no turns yet")
     rows = policy_summaries(requests)
@@ -66,12 +66,12 @@ def what_if(
 
 
 async def _all_requests(
-    saved: SavedSessions, policies: Sequence[Policy], learner: str
+    saved: Collection[SavedSession], policies: Sequence[Policy], learner: str
 ) -> list[RequestContents]:
     """Return the requests of every session that has turns: as played, then under each policy."""
     found = []
-    with WorkProgress(err, "computing requests", "sessions", len(saved.places)) as progress:
-        for transcript in saved:
+    with WorkProgress(err, "computing requests", "sessions", len(saved)) as progress:
+        for transcript in (each.read() for each in saved):
             found.append(await request_contents(as_played(transcript), learner, played=True))
             others = [shown_under(transcript, policy) for policy in policies]
             found += [await request_contents(other, learner) for other in others]

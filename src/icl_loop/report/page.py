@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -53,7 +53,7 @@ from icl_loop.report.tables import (
 from icl_loop.terminal.formatting import percent, printable
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.header import VERSION
-from icl_loop.transcripts.loading import SavedSessions
+from icl_loop.transcripts.loading import SavedSession, saved_sessions
 
 WINDOWS = (5, 10, 20, 50, 100)
 """Window sizes in turns that the reader can choose from."""
@@ -93,13 +93,13 @@ def page(
     """
     played = turns["path"].unique(maintain_order=True)
     paths = list(paths or map(Path, played))
-    archive = SavedSessions.at(paths)
-    headers = {path: archive.header(path) for path in played}
+    saved = saved_sessions(paths)
+    headers = {path: saved[path].header() for path in played}
     has_turns = pl.col("path").is_in(played.implode())
     known = sessions(paths).filter(has_turns)
     conclusions = conclude_each(turns, primary, known)
     checks = checkpoints(probes(paths).filter(has_turns))
-    streams = _streams(turns, archive, baseline)
+    streams = _streams(turns, saved, baseline)
     browser, left_out = select_streams(streams, most_turns, most_bytes)
     experiments = turns["experiment"].unique(maintain_order=True).to_list()
     models = {str(table_in(header.settings, "model").get("name")) for header in headers.values()}
@@ -192,7 +192,9 @@ def _figures(
     }
 
 
-def _streams(turns: pl.DataFrame, archive: SavedSessions, baseline: BaselineResult) -> list[Stream]:
+def _streams(
+    turns: pl.DataFrame, saved: Mapping[str, SavedSession], baseline: BaselineResult
+) -> list[Stream]:
     """Return the streams of each experiment; the sessions of a stream share their samples."""
     right: dict[str, dict[int, bool]] = {}
     if baseline.turns is not None:
@@ -202,8 +204,8 @@ def _streams(turns: pl.DataFrame, archive: SavedSessions, baseline: BaselineResu
 
     def read(experiment: str, paths: Sequence[str]) -> Iterator[NamedSession]:
         for path in paths:
-            saved = _until(archive.read(path), reached[path])
-            yield NamedSession(experiment, saved, right.get(path, {}))
+            session = _until(saved[path].read(), reached[path])
+            yield NamedSession(experiment, session, right.get(path, {}))
 
     grouped = turns.group_by("experiment", "stream").agg(
         pl.col("path").unique(maintain_order=True), pl.len()

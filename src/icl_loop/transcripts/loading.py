@@ -24,6 +24,41 @@ _COUNTS = {"probes": "probes", "notes": "notes", "turns": "played"}
 """The column of sessions that counts the rows of each table."""
 
 
+def saved_sessions(paths: Iterable[Path]) -> dict[str, "SavedSession"]:
+    """Return the sessions among `paths` and below folders, in order, by the path of their transcript.
+
+    Raises:
+        TranscriptError: A path does not exist, there is no transcript, or an export is damaged.
+    """
+    found: dict[str, SavedSession] = {}
+    for source in sources(paths):
+        if not is_exported(source):
+            found[str(source)] = SavedTranscript(source)
+            continue
+        names = ("path", "header", "status", "ended", *_COUNTS.values())
+        rows = read_table(source, "sessions", names).with_columns(
+            (pl.col(count).cum_sum() - pl.col(count)).alias(f"first_{table}")
+            for table, count in _COUNTS.items()
+        )
+        found |= {row["path"]: ExportedSession(source, row) for row in rows.iter_rows(named=True)}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class SavedTranscript:
+    """A session in a transcript."""
+
+    path: Path
+
+    def header(self) -> Header:
+        """Return the first line; raise TranscriptError if it is missing or wrong."""
+        return read_header(self.path)
+
+    def read(self) -> Transcript:
+        """Return the session; raise TranscriptError if it is damaged."""
+        return read(self.path)
+
+
 @dataclass(frozen=True, slots=True)
 class ExportedSession:
     """A session in an export, rebuilt when it is asked for, so that memory holds one at a time.
@@ -37,7 +72,7 @@ class ExportedSession:
     row: Mapping[str, Any]
 
     def header(self) -> Header:
-        """Return the first line of the transcript."""
+        """Return the first line; raise TranscriptError if it is wrong."""
         try:
             return Header.model_validate_json(self.row["header"])
         except ValidationError as error:
@@ -47,7 +82,7 @@ class ExportedSession:
             ) from None
 
     def read(self) -> Transcript:
-        """Return the session as `read` returns it from its transcript, with 0 `sound_bytes`."""
+        """Return the session, with 0 `sound_bytes`; raise TranscriptError if it is damaged."""
         path, entries = self.row["path"], list[Entry]()
         try:
             for table in LINES:
@@ -94,56 +129,4 @@ def _line_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class SavedSessions:
-    """Saved sessions by the path of their transcript, in order.
-
-    Attributes:
-        places: The transcript of each, or its rows in an export.
-    """
-
-    places: Mapping[str, Path | ExportedSession]
-
-    @classmethod
-    def at(cls, paths: Iterable[Path]) -> "SavedSessions":
-        """Return the sessions of the transcripts and exports among `paths` and below folders.
-
-        Raises:
-            TranscriptError: A path does not exist, there is no transcript, or an export is damaged.
-        """
-        places: dict[str, Path | ExportedSession] = {}
-        for source in sources(paths):
-            places |= _exported(source) if is_exported(source) else {str(source): source}
-        return cls(places)
-
-    def header(self, path: str) -> Header:
-        """Return the first line of a session.
-
-        Raises:
-            TranscriptError: It is missing or wrong.
-        """
-        place = self.places[path]
-        return read_header(place) if isinstance(place, Path) else place.header()
-
-    def read(self, path: str) -> Transcript:
-        """Return a session.
-
-        Raises:
-            TranscriptError: It is damaged; names the file.
-        """
-        place = self.places[path]
-        return read(place) if isinstance(place, Path) else place.read()
-
-    def __iter__(self) -> Iterator[Transcript]:
-        """Yield all sessions, one at a time."""
-        return map(self.read, self.places)
-
-
-def _exported(export: Path) -> dict[str, ExportedSession]:
-    """Return the sessions of an export by the paths of their transcripts."""
-    names = ("path", "header", "status", "ended", *_COUNTS.values())
-    table = read_table(export, "sessions", names).with_columns(
-        (pl.col(count).cum_sum() - pl.col(count)).alias(f"first_{name}")
-        for name, count in _COUNTS.items()
-    )
-    return {row["path"]: ExportedSession(export, row) for row in table.iter_rows(named=True)}
+SavedSession = SavedTranscript | ExportedSession
