@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer import Exit
 
 from builders import without_checksum
 from command_line import Command
 from endpoint import completion, error, serving
 from icl_loop.cli.options import check_writable
+from icl_loop.cli.run import report_result
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import load
 
@@ -102,13 +104,8 @@ def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
     done = icl_loop(*arguments)
     assert done.returncode == 0
     assert done.stdout.endswith(report["sentence"] + "\n")
-    for heading in (
-        "Primary contrast",
-        "Secondary contrasts",
-        "Simpler explanations",
-        "Answers",
-    ):
-        assert heading in done.stdout
+    headings = ("Primary contrast", "Secondary contrasts", "Simpler explanations", "Answers")
+    assert all(heading in done.stdout for heading in headings)
     assert all(f"note: {warning}" in done.stdout for warning in report["warnings"])
 
 
@@ -135,10 +132,9 @@ def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
     assert done.stdout.count("last(n=3)") == done.stdout.count("only_correct | block") == 4
     assert (tmp_path / "what-if.svg").stat().st_size > 10_000
     report = json.loads(icl_loop("what-if", SAMPLE / "label-0.jsonl", *policies, "--json").stdout)
+    played, last, _ = report["policy_summaries"]
     assert [row["played"] for row in report["policy_summaries"]] == [True, False, False]
-    assert [row["largest"] for row in report["policy_summaries"]][1] < report["policy_summaries"][
-        0
-    ]["largest"]
+    assert last["largest"] < played["largest"]
 
 
 def test_verify_names_the_first_turn_that_differs(icl_loop: Command, tmp_path: Path) -> None:
@@ -298,6 +294,18 @@ def test_a_folder_as_output_file_is_bad_input(tmp_path: Path) -> None:
     """An output file that is a folder is bad input."""
     with pytest.raises(InputError, match="cannot be written: it is a folder"):
         check_writable(tmp_path)
+
+
+def test_an_interrupted_run_names_its_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run whose turns were dropped exits with 1 and names its folder and how to resume."""
+    with pytest.raises(Exit) as stopped:
+        report_result(tmp_path, None)
+    assert stopped.value.exit_code == 1
+    printed = capsys.readouterr()
+    assert f"transcripts: {tmp_path}\n" in printed.out
+    assert "Resume with: icl-loop" in printed.err
 
 
 def test_only_curves_can_be_compared(icl_loop: Command, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from rich.console import Console
 
 from builders import experiment, played, session
-from icl_loop.analysis import ArmSummary, Estimate
+from icl_loop.analysis import ArmSummary, Checkpoint, Estimate
 from icl_loop.analysis.curves import WindowAccuracy
 from icl_loop.core.errors import ModelUnavailable
 from icl_loop.core.messages import Usage
@@ -27,7 +27,7 @@ from icl_loop.tasks.encodings import Pixels
 from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, printable
 from icl_loop.terminal.progress import RunProgress, WorkProgress
-from icl_loop.terminal.results_tables import accuracy_table, stops_table
+from icl_loop.terminal.results_tables import accuracy_table, probes_table, stops_table
 from icl_loop.terminal.session_view import draw
 from terminal_text import HOSTILE, is_plain, shown
 
@@ -300,6 +300,17 @@ def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
     for row in rows:
         for estimate in (row.early, row.late, row.accuracy, *(b.accuracy for b in row.windows)):
             assert set(percent(estimate)) <= set(text.split())
+
+
+def test_probes_of_each_experiment_have_a_row() -> None:
+    """Arms of the same name in two experiments have rows and checkpoints of their own."""
+    asked = [
+        Checkpoint(experiment, "label", after, Estimate(share, None, 1), asked=4, right=2)
+        for experiment, after, share in (("one", 0, 0.25), ("one", 9, 0.5), ("two", 9, 0.75))
+    ]
+    first, second = shown(probes_table(asked)).strip().splitlines()[-2:]
+    assert first.split() == ["one", "/", "label", "25.0", "50.0"]
+    assert second.split() == ["two", "/", "label", "–", "75.0"]
 
 
 def test_tables_show_hostile_names_as_they_are() -> None:

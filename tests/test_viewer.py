@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 from hypothesis import given, settings
@@ -51,9 +51,14 @@ def saved() -> Transcript:
     )
 
 
+def plain(saved: Transcript, **changes: Any) -> SessionView:  # noqa: ANN401  any field of a transcript
+    """Return the view of a session, with some fields replaced, without colour."""
+    return SessionView(replace(saved, **changes), colour=False)
+
+
 def test_replay_shows_each_turn(saved: Transcript) -> None:
     """A printed turn has the picture, answer, label, verdict, feedback and recent accuracy."""
-    replay, grid = SessionView(saved, colour=False), get_encoding("grid")
+    replay, grid = plain(saved), get_encoding("grid")
     samples = session(RECENT + 5).task.samples
     for index, turn in enumerate(saved.turns):
         text = shown(replay.turn(index))
@@ -71,9 +76,8 @@ def test_replay_shows_each_turn(saved: Transcript) -> None:
 def test_the_heading_identifies_the_session(saved: Transcript) -> None:
     """The heading names the experiment, arm, stream, model, dataset, turns and status."""
     heading = "small / feedback, stream 0: simulated/chance, digits, 25 of 25 turns, "
-    assert SessionView(saved, colour=False).heading().plain == heading + "complete"
-    unfinished = replace(saved, end=None)
-    assert SessionView(unfinished, colour=False).heading().plain == heading + "unfinished"
+    assert plain(saved).heading().plain == heading + "complete"
+    assert plain(saved, end=None).heading().plain == heading + "unfinished"
 
 
 def hostile(saved: Transcript) -> Transcript:
@@ -92,7 +96,7 @@ def hostile(saved: Transcript) -> Transcript:
 
 def test_a_hostile_session_prints_as_plain_text(saved: Transcript) -> None:
     """Printed turns and headings contain no control characters, and interpret no markup."""
-    view = SessionView(hostile(saved), colour=False)
+    view = plain(hostile(saved))
     for text in (shown(view.turn(0, Display()), width=500), shown(view.heading(), width=500)):
         assert is_plain(text)
         assert "[bold]x[/nope]" in text
@@ -101,7 +105,7 @@ def test_a_hostile_session_prints_as_plain_text(saved: Transcript) -> None:
 def test_a_missing_answer_shows_its_outcome(saved: Transcript) -> None:
     """A turn without an answer shows its outcome."""
     lost = replace(saved.turns[0], answer=None, outcome="refusal")
-    text = shown(SessionView(replace(saved, turns=(lost,)), colour=False).turn(0))
+    text = shown(plain(saved, turns=(lost,)).turn(0))
     assert "answered none (refusal), label" in text
 
 
@@ -123,7 +127,7 @@ def test_a_question_that_cannot_be_decoded_is_shown_as_text(
 ) -> None:
     """If the recorded settings do not say how pictures are encoded, the question is shown as text."""
     header: Header = saved.header.model_copy(update={"settings": settings})
-    replay = SessionView(replace(saved, header=header), colour=False)
+    replay = plain(saved, header=header)
     assert saved.turns[0].question.text.splitlines()[-1] in shown(replay.turn(0))
     assert ": ?, digits" in replay.heading().plain
 
@@ -132,7 +136,7 @@ def test_a_long_reply_is_cut(saved: Transcript) -> None:
     """A long reply is cut to one line, with slashes between its own lines."""
     turn = saved.turns[0]
     long = replace(turn, reply=replace(turn.reply, text="first\n\n second\n" + "x" * 1_000))
-    text = shown(SessionView(replace(saved, turns=(long,)), colour=False).turn(0), width=300)
+    text = shown(plain(saved, turns=(long,)).turn(0), width=300)
     [line] = [line for line in text.splitlines() if "reply: " in line]
     assert line.startswith("  reply: first /  second / xxx")
     assert line.endswith("x …")
@@ -152,7 +156,7 @@ def windowed() -> Transcript:
 
 def test_the_window_is_listed(windowed: Transcript) -> None:
     """With `window`, a turn lists the past turns in its request, and its tokens."""
-    replay = SessionView(windowed, colour=False)
+    replay = plain(windowed)
     for turn in windowed.turns:
         text = shown(replay.turn(turn.index, Display(window=True)))
         [line] = [line for line in text.splitlines() if "window: " in line]
@@ -174,9 +178,7 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
     turn = saved.turns[0]
     long = "first\r\n\n\tsecond\n" + "\n".join(f"line {number}" for number in range(300))
     other = replace(turn, reply=replace(turn.reply, text=long))
-    text = shown(
-        SessionView(replace(saved, turns=(other,)), colour=False).turn(0, Display(reply=True))
-    )
+    text = shown(plain(saved, turns=(other,)).turn(0, Display(reply=True)))
     lines = [line.strip() for line in text.splitlines()]
     start = lines.index("reply:") + 1
     assert lines[start : start + 303] == [line.strip() for line in long.splitlines()]
@@ -184,7 +186,7 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
 
 def test_a_question_is_shown_as_the_model_saw_it(saved: Transcript) -> None:
     """With `text`, a turn starts with the question as the model saw it."""
-    replay = SessionView(saved, colour=False)
+    replay = plain(saved)
     for turn in saved.turns:
         assert shown(replay.turn(turn.index, Display(text=True))).startswith(turn.question.text)
 
@@ -200,7 +202,7 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
     """A line before each turn counts the probes since the turn before; one follows the last turn."""
     asked = [probe(0, correct=True), probe(5, correct=True), probe(5, correct=False)]
     asked += [probe(len(saved.turns), correct=False)]
-    replay = SessionView(replace(saved, probes=tuple(asked)), colour=False)
+    replay = plain(saved, probes=tuple(asked))
     lines = {
         0: "probes after 0 turns: 1 of 1 right (100%)",
         5: "probes after 5 turns: 1 of 2 right (50%)",
@@ -217,13 +219,11 @@ def test_probes_are_shown_between_turns(saved: Transcript) -> None:
 async def test_notes_are_shown_between_turns() -> None:
     """A note is shown before the turn that follows it, and whole with `reply`."""
     chosen = session(9, policy="notes(4)")
-    playing = play_on(chosen)
-    went = [event async for event in playing]
-    turns = tuple(event for event in went if isinstance(event, Turn))
-    notes = tuple(event for event in went if isinstance(event, Note))
-    replay = SessionView(
-        Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes), colour=False
-    )
+    events = [event async for event in play_on(chosen)]
+    turns = tuple(event for event in events if isinstance(event, Turn))
+    notes = tuple(event for event in events if isinstance(event, Note))
+    saved = Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes)
+    replay = plain(saved)
     for turn in turns:
         due = [note for note in notes if note.after_turn == turn.index]
         text = shown(replay.turn(turn.index))
@@ -252,7 +252,7 @@ def view_of(saved: Transcript, right: Sequence[bool], planned: int) -> SessionVi
         for index, correct in enumerate(right)
     )
     header = saved.header.model_copy(update={"turns": planned})
-    return SessionView(replace(saved, header=header, turns=turns), colour=False)
+    return plain(saved, header=header, turns=turns)
 
 
 @given(RIGHT, st.integers(0, 120), st.integers(8, 90), st.integers(2, 9))
@@ -279,16 +279,14 @@ def test_the_chart_rises_with_accuracy(saved: Transcript, right: bool, filled: s
     """A session that is always right fills the chart; one that is always wrong leaves it empty."""
     chart = view_of(saved, [right] * 50, 50).chart(49, 57, 6).plain.split("\n")
     assert chart[0] == f"  100% {filled * 50}"
-    assert (
-        chart[-1].strip()
-        == f"accuracy in the last 20 turns: {int(right)}00%".replace("000", "0")
-        + " after turn 49; chance 10%"
-    )
+    share = "100%" if right else "0%"
+    caption = f"accuracy in the last 20 turns: {share} after turn 49; chance 10%"
+    assert chart[-1].strip() == caption
 
 
 def test_the_window_strip_marks_past_turns(windowed: Transcript) -> None:
     """The strip marks exactly the turns that the request contained, and the current turn."""
-    view = SessionView(windowed, colour=False)
+    view = plain(windowed)
     for turn in windowed.turns:
         marks = view.window_strip(turn.index, 7 + len(windowed.turns)).plain[7:]
         assert [at for at, mark in enumerate(marks) if mark == "█"] == list(from_spans(turn.kept))
@@ -300,7 +298,7 @@ def test_the_window_strip_marks_past_turns(windowed: Transcript) -> None:
 
 def viewer(saved: Transcript, start: int = 0, *, playing: bool = False) -> Viewer:
     """Return a viewer of a session."""
-    view = SessionView(saved, colour=False)
+    view = plain(saved)
     return Viewer(view, Display(), start, FASTEST, playing=playing)
 
 

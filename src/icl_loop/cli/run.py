@@ -87,7 +87,7 @@ def play_and_report(run: Run) -> None:
         run.on_turn = progress.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             result = runner.run(_play_until_interrupted(run))
-    _report(run.folder, result)
+    report_result(run.folder, result)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -123,7 +123,7 @@ async def _play_until_interrupted(run: Run) -> RunResult | None:
         return None
 
 
-def _report(folder: Path, result: RunResult | None) -> None:
+def report_result(folder: Path, result: RunResult | None) -> None:
     """Print the results of a run; exit with 1 if it stopped short."""
     if result is None:
         print_text(f"transcripts: {folder}")

@@ -54,7 +54,7 @@ def print_results(
     out.print(_answers_table(arm_metrics(turns, paths)))
     out.print(_usage_table(spending(turns, price, paths)))
     if asked := analysis.checkpoints(analysis.probes(paths)):
-        out.print(_probes_table(asked))
+        out.print(probes_table(asked))
     if baselines:
         out.print(_baseline_table(baselines))
     for warning in analysis.warnings(summaries):
@@ -140,7 +140,8 @@ def _usage_table(spent: Sequence[Spending]) -> Table:
     )
 
 
-def _probes_table(asked: Sequence[Checkpoint]) -> Table:
+def probes_table(asked: Sequence[Checkpoint]) -> Table:
+    """Return the table of accuracy on probes: a row per arm, a column per checkpoint."""
     accuracy = {(each.experiment, each.arm, each.after_turn): each.accuracy for each in asked}
 
     def after(place: int) -> Callable[[Checkpoint], str]:
