@@ -102,6 +102,7 @@ _NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描か�
 _OR = regex(r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is)\b|または|もしくは|あるいは|か|や|と)*")
 _BUT = regex(r"\W*(?:but|although|though|however)\b[^.!?\n]*")
 _COMMON_WORDS = {"a", "i", *_DIGIT_WORDS}
+_SENTENCE_START = regex(r"(?:^|\b(?:answer|digit)(?: is|:)|答え[は:])[\W_]*$")
 _SENTENCE_END = regex(rf"\s*(?:{COPULA})?\s*(?:[.,;:!?()。、]|$)")
 _NOUN_BEFORE = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
 
@@ -123,7 +124,7 @@ class Mention(NamedTuple):
     @property
     def is_no_word(self) -> bool:
         """Whether it is a sentence of its own, in quotes, or after a noun such as "letter"."""
-        alone = not ALPHANUMERIC.search(self.before) and _SENTENCE_END.match(self.after)
+        alone = _SENTENCE_START.search(self.before) and _SENTENCE_END.match(self.after)
         return bool(alone or self.quoted or _NOUN_BEFORE.search(self.before))
 
     @property
