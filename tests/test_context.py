@@ -310,6 +310,21 @@ async def test_requests_can_be_rebuilt() -> None:
 
 
 @pytest.mark.parametrize(
+    "policy",
+    [
+        *("last(-1)", "last(2.5)", "within(True)", "per_class('3')", "notes(0)", "reset(0)"),
+        *("stochastic(2)", "block(0.5, 0.9)", "lst(3)", "last(m=3)", "last(3) + all", "all | 3"),
+        *("x" * 40_000, f"last({'m' * 40_000}=3)", f"last('{'m' * 40_000}')", "(" * 40_000),
+    ],
+)
+def test_invalid_policies(policy: str) -> None:
+    """An invalid policy or argument is an error, whose message is short."""
+    with pytest.raises(InputError) as caught:
+        context_policy(policy)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
     "policy", ["reservoir(5) | last(3)", "nearest | only_correct", "block | last(2)"]
 )
 def test_some_policies_must_come_last(policy: str) -> None:

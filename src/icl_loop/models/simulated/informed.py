@@ -128,10 +128,11 @@ class ScheduledAccuracy(Oracle):
         step = NormalDist().inv_cdf(self.uniform("drift", messages) + 0.5 / STEPS) * self.drift
         replies = [message.text for message in messages if message.role == "assistant"]
         states = [(int(each[1]), float(each[2])) for each in map(_STATE.match, replies) if each]
-        if not states:
-            return len(replies), _clipped(step)
-        turn, drift = max(states)
-        return turn + 1, _clipped(self.memory * drift + math.sqrt(1 - self.memory**2) * step)
+        turn, drift = len(replies), step
+        if states:
+            turn, before = max(states)
+            turn, drift = turn + 1, self.memory * before + math.sqrt(1 - self.memory**2) * step
+        return turn, round(min(max(drift, -50.0), 50.0), 4) + 0.0  # no minus zero
 
     def _accuracy(self, turn: int, drift: float) -> float:
         """Return the scheduled probability with its odds multiplied by exp(drift)."""
@@ -139,7 +140,3 @@ class ScheduledAccuracy(Oracle):
         scheduled = self.start + (self.end - self.start) * progress
         odds = scheduled * math.exp(drift)
         return odds / (odds + 1 - scheduled)
-
-
-def _clipped(drift: float) -> float:
-    return round(min(max(drift, -50.0), 50.0), 4) + 0.0  # no minus zero
