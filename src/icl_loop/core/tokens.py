@@ -23,7 +23,6 @@ from icl_loop.core.messages import Image, Message
 _log = logging.getLogger(__name__)
 
 VOCABULARIES = ("o200k_base", "cl100k_base")
-ESTIMATE = "estimate:"
 
 MESSAGE_TOKENS = 4
 """Most tokens of a message's role and delimiters in OpenAI's chat format."""
@@ -78,13 +77,8 @@ _SAME = re.compile(r"(.)\1*", re.DOTALL)
 class Estimator:
     """Estimates the token counts of a vocabulary that has `per_character` tokens per Japanese one."""
 
-    vocabulary: str
+    name: str
     per_character: float
-
-    @property
-    def name(self) -> str:
-        """`estimate:` followed by the name of the vocabulary."""
-        return ESTIMATE + self.vocabulary
 
     def count(self, text: str) -> int:
         """Return an estimate of the number of tokens of `text`.
@@ -97,20 +91,17 @@ class Estimator:
         total -= sum(map(_spare_tokens, _LONG_BLANK.findall(text)))
         for word, times in Counter(words).items():
             total += times * _word_tokens(" " + word, self.per_character)
-        return math.ceil(total + _split_words(text))
+        splits = len(_NAME_WITHIN.findall(text))  # names in a sentence have several tokens
+        if not text.isascii():
+            splits += len(_AFTER_JAPANESE.findall(text))  # and so have words after Japanese
+        return math.ceil(total + splits)
 
 
 ESTIMATORS = {
-    "o200k_base": Estimator("o200k_base", per_character=0.85),
-    "cl100k_base": Estimator("cl100k_base", per_character=1.2),
+    "o200k_base": Estimator("estimate:o200k_base", per_character=0.85),
+    "cl100k_base": Estimator("estimate:cl100k_base", per_character=1.2),
 }
 """Estimators by vocabulary; the rates were fitted to the included prompt sets."""
-
-
-def _split_words(text: str) -> int:
-    """Return the extra tokens of words that are split: names in a sentence, words after Japanese."""
-    within = len(_NAME_WITHIN.findall(text))
-    return within if text.isascii() else within + len(_AFTER_JAPANESE.findall(text))
 
 
 @lru_cache(16_384)
