@@ -54,11 +54,8 @@ async def request_contents(
 ) -> RequestContents:
     """Return what the requests of a session contain, and how well `learner` answers them."""
     turns, labels = transcript.turns, transcript.header.labels
-    history, shown, told = (
-        played_history(transcript, transcript.events),
-        list[list[int]](),
-        list[list[int]](),
-    )
+    history = played_history(transcript, transcript.events)
+    shown, told = list[list[int]](), list[list[int]]()
     for turn in turns:
         past = from_spans(turn.kept)
         known = [index for index in past if index + history.parser.delay < turn.index]
@@ -163,6 +160,7 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         return float(np.mean([of(each) for each in sessions]))
 
     late = [each.right[each.header.turns // 2 :] for each in sessions]
+    accuracies = np.array([right.mean() for right in late if right.size], np.float64)
     return PolicySummary(
         experiment=first.header.experiment,
         arm=first.header.arm,
@@ -178,9 +176,7 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         told_classes=mean(lambda each: _distinct(each.told)),
         shown_by_class=_by_class(sessions, lambda each: each.shown),
         told_by_class=_by_class(sessions, lambda each: each.told),
-        baseline_late=Estimate.of(
-            np.array([right.mean() for right in late if right.size], np.float64)
-        ),
+        baseline_late=Estimate.of(accuracies),
     )
 
 

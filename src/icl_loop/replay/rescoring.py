@@ -39,16 +39,15 @@ class Rescored:
 def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn | Probe:
     """Return a turn or probe with its reply parsed and scored by `rule`; the told text stays."""
     parsed = _parse(entry.reply, header, rule)
+    entry = replace(entry, answer=parsed.answer, outcome=parsed.outcome)
     correct = parsed.answer == entry.label
     if isinstance(entry, Probe):
-        return replace(entry, answer=parsed.answer, outcome=parsed.outcome, correct=correct)
-    feedback = Feedback(correct, entry.feedback.told)
-    return replace(entry, answer=parsed.answer, outcome=parsed.outcome, feedback=feedback)
+        return replace(entry, correct=correct)
+    return replace(entry, feedback=Feedback(correct, entry.feedback.told))
 
 
 def _parse(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
-    prompts = header.settings.get("task", {}).get("prompts", DEFAULT)
-    form = open_prompt_set(prompts).answer
+    form = open_prompt_set(header.settings.get("task", {}).get("prompts", DEFAULT)).answer
     return parse_answer(reply.text, header.labels, reply.finish, form, rule)
 
 
@@ -125,10 +124,8 @@ def _rescored_line(line: bytes, header: Header, rule: AnswerRule) -> bytes:
     turn = fields["turn" if fields["type"] == "turn" else "after_turn"]
     reply = Reply(fields["reply"], finish=fields.get("finish", "stop"))
     parsed = _parse(reply, header.at(turn), rule)
-    correct = parsed.answer == fields["label"]
-    return line_of(
-        {**fields, "answer": parsed.answer, "outcome": parsed.outcome, "correct": correct}
-    )
+    score = {"answer": parsed.answer, "correct": parsed.answer == fields["label"]}
+    return line_of({**fields, **score, "outcome": parsed.outcome})
 
 
 def _write(path: Path, header: Header, lines: Sequence[bytes]) -> None:

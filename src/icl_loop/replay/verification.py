@@ -184,14 +184,9 @@ def _segments(transcript: Transcript) -> Iterator[tuple[Header, range]]:
 async def _replay(transcript: Transcript, header: Header, segment: range) -> None:
     """Play a segment again with the saved replies, and compare it with what was saved."""
     begun = tuple(event for event in transcript.events if turns_before(event) < segment.start)
-    saved = sorted(
-        (
-            each
-            for each in (*transcript.probes, *transcript.events)
-            if turns_before(each) in segment
-        ),
-        key=lambda entry: (turns_before(entry), isinstance(entry, Turn)),  # as they were played
-    )
+    entries = (*transcript.probes, *transcript.events)
+    saved = [entry for entry in entries if turns_before(entry) in segment]
+    saved.sort(key=lambda entry: (turns_before(entry), isinstance(entry, Turn)))  # as played
     session = _session(header, transcript, begun)
     playing = play_session(session, begun, ReplayModel(saved))
     for _ in begun:
@@ -207,7 +202,7 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
         compare(entry, played)
         usage = entry.reply.usage
         if min(usage.prompt, usage.cached, usage.completion, usage.reasoning) < 0:
-            raise ReplayMismatch(turns_before(entry), "usage", expected="counts >= 0", found=usage)
+            raise ReplayMismatch(turns_before(entry), "usage", "counts >= 0", usage)
     if transcript.end and transcript.end.status == "complete" and header is transcript.header:
         async for _ in playing:  # raises ReplayMismatch where a saved reply is missing
             pass
@@ -218,9 +213,8 @@ async def _next_entry(playing: AsyncIterator[Event | Probe], saved: Event | Prob
         return await anext(playing)
     except (StopAsyncIteration, ContextFull) as error:
         status = "context_full" if isinstance(error, ContextFull) else "complete"
-        kind = type(saved).__name__.lower()
-        expected = f"end ({status})"
-        raise ReplayMismatch(turns_before(saved), "type", expected=expected, found=kind) from None
+        found = type(saved).__name__.lower()
+        raise ReplayMismatch(turns_before(saved), "type", f"end ({status})", found) from None
 
 
 def _session(header: Header, transcript: Transcript, begun: tuple[Event, ...]) -> Session:

@@ -95,9 +95,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.max_usd, self.max_tokens)
-        self._scheduler = Scheduler(
-            self.concurrency, last_stream=1 if self.stop_early else math.inf
-        )
+        last_stream = 1 if self.stop_early else math.inf
+        self._scheduler = Scheduler(self.concurrency, last_stream=last_stream)
         self._early = EarlyStopping(self.experiment, self.folder) if self.stop_early else None
 
     @property
@@ -151,16 +150,15 @@ class Run:
                     check_resumable(self.path(session), session.header(), donor=not yoked)
                     self._charge_saved(session, pool)
                 async with asyncio.TaskGroup() as group:
-                    playing = [
-                        group.create_task(self._play(session, play, appender))
-                        for session in sessions
+                    tasks = [
+                        group.create_task(self._play(each, play, appender)) for each in sessions
                     ]
                 early_stop = self._early.save() if self._early else None
         completed = self._early is not None and self._early.result is not None
         return RunResult(
             folder=self.folder,
             paths=tuple(path for session in sessions if (path := self.path(session)).exists()),
-            stopped=tuple(stop for task in playing if (stop := task.result()) is not None),
+            stopped=tuple(stop for task in tasks if (stop := task.result()) is not None),
             interrupted=self.stopping and not completed,
             early_stop=early_stop,
         )
@@ -191,11 +189,8 @@ class Run:
                 if session.branch and not is_begun(path, session.branch.lines):
                     begin(path, session.header(), session.branch.lines)
                 with TranscriptWriter(path, session.header(), appender) as writer:
-                    if (
-                        await save_session(session, play, writer, self.on_turn, self._stopping)
-                        and self._early
-                        and self._early.complete(session)
-                    ):
+                    ended = await save_session(session, play, writer, self.on_turn, self._stopping)
+                    if ended and self._early and self._early.complete(session):
                         self.stop()
         except IclLoopError as reason:
             if not (isinstance(reason, DonorUnfinished) and self.stopping):
@@ -214,9 +209,8 @@ class Run:
         if has_whole_line(path) and (recorded := find_donor(read_header(path), path)):
             return replace(session, donor=recorded)
         await self._ended[key].wait()
-        return replace(
-            session, donor=read_donor(self.folder / Session.name_of(*key), session.turns)
-        )
+        donor = read_donor(self.folder / Session.name_of(*key), session.turns)
+        return replace(session, donor=donor)
 
     def _rank(self, session: Session) -> Rank:
         """Return the priority of a session: its stream, or for donors the stream that needs them."""
