@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from icl_loop import Run, parse
-from icl_loop.transcripts.checksum import with_checksum
+from icl_loop.transcripts.checksum import with_checksum, without_checksum
 
 ARMS = ("label", "correctness", "none", "flipped", "demonstrations")
 
@@ -50,7 +50,10 @@ def copies(path: Path, count: int, out: Path) -> int:
         body = b"".join(_other(line, right=dice.random() < 0.4) for line in lines)
         sample = re.compile(rb'"sample":"digits/')
         body = sample.sub(b'"sample":"digits/%d.' % stream, body)
-        data = b"".join(_with_new_checksum(line) for line in (first, *body.splitlines(), end))
+        lines_of_copy = (first, *body.splitlines(), end)
+        data = b"".join(
+            with_checksum(without_checksum(line.strip())) + b"\n" for line in lines_of_copy
+        )
         (out / f"{fields['arm']}-{stream}.jsonl").write_bytes(data)
         written += len(data)
     return written
@@ -63,12 +66,6 @@ def _other(line: bytes, *, right: bool) -> bytes:
     answer = label if right else b"1" if label == b"0" else b"0"
     judged = b'"answer":"%b","outcome":"ok","correct":%b' % (answer, b"true" if right else b"false")
     return re.sub(rb'"answer":"[^"]*","outcome":"ok","correct":(?:true|false)', judged, line)
-
-
-def _with_new_checksum(line: bytes) -> bytes:
-    """Return a line with a new checksum."""
-    body = re.sub(rb',"crc32":"[0-9a-f]{8}"}$', b"}", line.strip())
-    return with_checksum(body) + b"\n"
 
 
 def measured(what: str, *arguments: str, report: Path) -> None:

@@ -46,7 +46,7 @@ def test_all_requests_counted(tmp_path: Path) -> None:
     events = [event for each in transcripts for event in each.events]
     probes = [probe for each in transcripts for probe in each.probes]
     assert took.prompt == sum(each.counted or 0 for each in [*events, *probes])
-    assert took.prefix == sum(event.prefix or 0 for event in events)
+    assert took.prefix == sum(each.prefix or 0 for each in [*events, *probes])
 
 
 def test_branch_counts_own_requests(tmp_path: Path) -> None:
@@ -120,10 +120,11 @@ def test_share_of_measured_requests(tmp_path: Path) -> None:
         lines[0] = re.sub(r'"(counted|prefix)":\d+,', "", lines[0])
         path.write_text("".join([head, *lines]))
     took = spent(folder)
-    turns = [turn for path in folder.glob("*.jsonl") for turn in read(path).turns[1:]]
+    saved = [read(path) for path in folder.glob("*.jsonl")]
+    asked = [each for session in saved for each in (*session.turns[1:], *session.probes)]
     assert took.prompt == whole.prompt
-    assert took.measured == sum(turn.counted or 0 for turn in turns)
-    assert took.prefix == sum(turn.prefix or 0 for turn in turns)
+    assert took.measured == sum(each.counted or 0 for each in asked)
+    assert took.prefix == sum(each.prefix or 0 for each in asked)
     assert took.prefix_share == pytest.approx((took.prefix or 0) / took.measured)
 
 

@@ -89,12 +89,11 @@ def _saved_rows(path: Path, table: str, names: tuple[str, ...]) -> Iterator[tupl
 
 def _asks_for(table: str, header: Header) -> bool:
     """Return whether a session, or one whose turns it shares, has probes or notes."""
-    if table == "probes":
-        asks = bool(table_in(header.settings, "probes").get("at"))
-    else:
-        asks = "notes" in str(table_in(header.settings, "context").get("policy"))
-    parent = header.parent
-    return asks or (parent is not None and _asks_for(table, parent))
+    asks = {
+        "probes": bool(table_in(header.settings, "probes").get("at")),
+        "notes": "notes" in str(table_in(header.settings, "context").get("policy")),
+    }
+    return asks[table] or bool(header.parent and _asks_for(table, header.parent))
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,3 +130,4 @@ def _line_fields(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 SavedSession = SavedTranscript | ExportedSession
+"""A session that can be read without knowing where it is saved."""
