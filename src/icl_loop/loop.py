@@ -6,12 +6,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from icl_loop.context.history import History
-from icl_loop.context.notes import notes_policy, truncate
+from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy import ContextPolicy, choose_turns
 from icl_loop.context.window import Window, to_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Exchange, Note, Probe, Sample, Turn
+from icl_loop.core.tokens import truncate
 from icl_loop.models.chat import ChatModel
 from icl_loop.tasks.task import Task
 

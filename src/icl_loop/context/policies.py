@@ -1,4 +1,4 @@
-"""The context policies of `icl_loop`, except `Notes`."""
+"""The context policies of `icl_loop`."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from icl_loop.context.history import DRAWN_FROM, Past
+from icl_loop.context.history import DRAWN_FROM, History, Past
 from icl_loop.context.policy import ContextPolicy, Policy, parts
 from icl_loop.context.window import Shown
 from icl_loop.core.errors import ContextFull, InputError
+from icl_loop.core.messages import Message, user
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,45 @@ class Nearest(Policy):
         return _with_stable_prefix(fitting, history.last_shown)
 
 
+@dataclass(frozen=True)
+class Notes(Policy):
+    """The turns since the model last rewrote its notes; the notes replace the others.
+
+    Attributes:
+        every: The model rewrites its notes after this many turns.
+        tokens: Longer notes are cut to this many tokens.
+    """
+
+    lowest: ClassVar[int] = 1
+    takes_notes: ClassVar[bool] = True
+    every: int = 20
+    tokens: int = 500
+
+    def choose(self, past: Past) -> Shown:
+        """Return the candidates since the last note."""
+        return past.since(_turns_at_last_note(past.history))
+
+    def is_due(self, history: History) -> bool:
+        """Return whether the model is to rewrite its notes before the next turn."""
+        return len(history.turns) - _turns_at_last_note(history) >= self.every
+
+    def question(self, history: History) -> Message:
+        """Return the message that asks for notes."""
+        return user(history.parser.note_prompts.ask(self.tokens))
+
+
+def _turns_at_last_note(history: History) -> int:
+    return history.notes[-1].after_turn if history.notes else 0
+
+
 def compares_images(policy: ContextPolicy) -> bool:
     """Return whether a policy, or one in a chain, compares images."""
     return any(isinstance(part, Nearest) for part in parts(policy))
+
+
+def notes_policy(policy: ContextPolicy) -> Notes | None:
+    """Return the policy in a chain that takes notes, if there is one."""
+    return next((part for part in parts(policy) if isinstance(part, Notes)), None)
 
 
 def _with_stable_prefix(chosen: Shown, last_shown: Shown) -> Shown:

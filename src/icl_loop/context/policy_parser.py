@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Mapping
 
 from icl_loop.context import policies
-from icl_loop.context.notes import Notes
 from icl_loop.context.policy import Policy, name_of
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.validation_messages import shown_value
@@ -13,7 +12,7 @@ from icl_loop.core.validation_messages import shown_value
 _CLASSES = (
     *(policies.All, policies.Stateless, policies.Last, policies.Within, policies.Block),
     *(policies.First, policies.OnlyCorrect, policies.OnlyIncorrect, policies.Stochastic),
-    *(policies.Reservoir, policies.PerClass, policies.Nearest, Notes, policies.Reset),
+    *(policies.Reservoir, policies.PerClass, policies.Nearest, policies.Notes, policies.Reset),
 )
 POLICIES: Mapping[str, type[Policy]] = {name_of(policy): policy for policy in _CLASSES}
 

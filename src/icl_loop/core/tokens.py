@@ -8,6 +8,7 @@ endpoint's own counts corrects that.
 import logging
 import math
 import re
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -219,3 +220,12 @@ def count_message(counter: TokenCounter, message: Message) -> int:
 def count_messages(counter: TokenCounter, messages: Iterable[Message]) -> int:
     """Return the tokens of several messages, without the `REQUEST_TOKENS` of a request."""
     return sum(count_message(counter, message) for message in messages)
+
+
+def truncate(text: str, tokens: int, counter: TokenCounter) -> str:
+    """Return the whole words at the beginning of `text` that take at most `tokens` tokens."""
+    if counter.count(text) <= tokens:
+        return text
+    ends = [place for place, character in enumerate(text) if character.isspace()]
+    fitting = bisect_right(ends, tokens, key=lambda end: counter.count(text[:end]))
+    return text[: ends[fitting - 1]].rstrip() if fitting else ""

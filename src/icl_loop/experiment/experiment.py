@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from icl_loop.context.notes import notes_policy
-from icl_loop.context.policies import compares_images
+from icl_loop.context.policies import compares_images, notes_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import user
 from icl_loop.experiment.sessions import Session

@@ -5,7 +5,7 @@ settings and the prompt set, and are left out if either is unknown here.
 """
 
 from icl_loop.analysis.session_settings import table_in
-from icl_loop.context.notes import notes_policy
+from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, assistant, system, user

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 from icl_loop.context.history import History
 from icl_loop.context.message_parser import MessageParser
-from icl_loop.context.notes import notes_policy
-from icl_loop.context.policies import compares_images
+from icl_loop.context.policies import compares_images, notes_policy
 from icl_loop.context.policy import ContextPolicy, choose_turns
 from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
