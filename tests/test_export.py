@@ -1,4 +1,4 @@
-"""The laws of exports: they hold what the transcripts hold, whole or not at all."""
+"""Tests of exports: they hold everything that the transcripts hold, and are written completely or not at all."""
 
 import asyncio
 import base64
@@ -221,9 +221,9 @@ def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]
 def test_parquet_holds_what_the_transcripts_hold(
     tmp_path_factory: pytest.TempPathFactory, drawn: list[Transcript], torn: str
 ) -> None:
-    """The tables give the frame, the probes, the sessions, and every line that was whole.
+    """The tables give the same frame, probes and sessions as the transcripts, and every complete line.
 
-    What is rebuilt from them is what is read of the transcripts.
+    Sessions rebuilt from the tables equal those read from the transcripts.
     """
     folder = tmp_path_factory.mktemp("any")
     saved = save(drawn, folder / "saved", torn)
@@ -253,13 +253,13 @@ def test_parquet_holds_what_the_transcripts_hold(
         counted = (len(whole.turns), len(whole.probes), len(whole.notes))
         assert (row["played"], row["probes"], row["notes"]) == counted
     again, record = (saved_sessions([place]).values() for place in (folder / "out.parquet", saved))
-    for rebuilt_one, saved_one in zip(again, record, strict=True):
-        assert rebuilt_one.read() == replace(saved_one.read(), sound_bytes=0)
-        assert rebuilt_one.header() == saved_one.header()
+    for exported, original in zip(again, record, strict=True):
+        assert exported.read() == replace(original.read(), sound_bytes=0)
+        assert exported.header() == original.header()
 
 
-def test_groups_change_nothing(tmp_path: Path) -> None:
-    """Read one by one, the sessions make the tables that they make read together."""
+def test_batches_change_nothing(tmp_path: Path) -> None:
+    """The tables are the same whether sessions are read one by one or together."""
     export([SAMPLE], "parquet", tmp_path / "together.parquet")
     files = [SourceFile.at(path) for path in find([SAMPLE])]
     apart = list(batches(files, lambda _: None, batch_bytes=1))
@@ -332,7 +332,7 @@ def _content(message: Message) -> str | list[dict[str, Any]]:
     ]
 
 
-def test_runs_are_told_apart(tmp_path: Path) -> None:
+def test_runs_are_distinguished(tmp_path: Path) -> None:
     """Where two folders hold runs of one experiment, exports name them as the analysis does."""
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
@@ -345,8 +345,8 @@ def test_runs_are_told_apart(tmp_path: Path) -> None:
     assert_frame_equal(pl.read_parquet(tmp_path / "out.parquet").select(expected.columns), expected)
 
 
-def test_what_a_later_version_writes_is_kept(tmp_path: Path) -> None:
-    """A field of turns that is not known here is a column of JSON text."""
+def test_unknown_fields_are_exported(tmp_path: Path) -> None:
+    """A field of turns that the schema does not declare becomes a column of JSON text."""
     header, *lines = without_checksum((SAMPLE / "label-0.jsonl").read_text()).splitlines()
     anything = {"list": [1, 'a "b"\n'], "none": None}
     more = [json.dumps(json.loads(line) | {"later": anything}) for line in lines[:3]]
@@ -476,7 +476,7 @@ print(json.dumps([[len(table) for table in tables], list(tables[1].columns)]))
 """Runs in its own process, because Inspect does not close the event loops that it opens."""
 
 
-def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
+def test_inspect_makes_data_frames(tmp_path: Path) -> None:
     """Inspect's data frames have a row per log, per session and per message.
 
     Inspect leaves out the system message, and told texts that no request showed.
@@ -495,7 +495,7 @@ def test_inspect_makes_tables_of_it(tmp_path: Path) -> None:
     assert {"score_late", "score_accuracy", "metadata_arm"} <= set(columns)
 
 
-def test_two_arms_are_two_logs(tmp_path: Path) -> None:
+def test_several_arms_need_several_logs(tmp_path: Path) -> None:
     """Several arms cannot be written to one log; nothing is written."""
     pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
     with pytest.raises(InputError, match="there are 4: feedback, label, none, stateless"):
@@ -594,7 +594,7 @@ def test_no_key_is_in_an_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         assert any(b"reference/nearest" in data for data in written)
 
 
-def test_pictures_stay_pictures(tmp_path: Path) -> None:
+def test_images_are_exported_as_png(tmp_path: Path) -> None:
     """The Parquet export holds the PNG bytes of images."""
     made = experiment(turns=2, streams=1, task={"encoding": "png"})
     (path,) = asyncio.run(Run(made, tmp_path).play()).paths
