@@ -269,6 +269,7 @@ def test_encodings_with_the_same_description(tmp_path: Path) -> None:
 
 
 @given(sample=st.text())
+@example(sample="\n")
 def test_a_question_without_words(tmp_path_factory: pytest.TempPathFactory, sample: str) -> None:
     """A question may be the sample alone; feedback before it is found all the same."""
     changes = {"extend": "plain", "text": {"question": "{sample}"}}

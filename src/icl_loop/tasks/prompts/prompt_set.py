@@ -280,4 +280,4 @@ def _splits(text: str) -> Iterator[tuple[str, str]]:
     end = text.rfind(JOIN)
     while end >= 0:
         yield text[:end], text[end + len(JOIN) :]
-        end = text.rfind(JOIN, 0, end)
+        end = text.rfind(JOIN, 0, end + len(JOIN) - 1)  # runs of line breaks overlap
