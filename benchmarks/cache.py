@@ -1,8 +1,8 @@
 """What a prompt cache could serve under each context policy, and how much each shows for it.
 
-Sessions of 400 turns at a window of 32,768 tokens, over a participant that guesses. From the turn on
-at which the window is full: the share of prompt tokens that formed an unbroken prefix of the request
-before, the mean tokens of past turns shown as a share of those under `within`, and turns shown.
+Sessions of 400 turns with a window of 32,768 tokens, answered by `simulated/chance`. For the turns after
+the window fills up, the table gives the share of prompt tokens that repeat the start of the previous
+request, the mean tokens of past turns relative to `within`, and the number of turns shown.
 
     python benchmarks/cache.py [--marks]
 """

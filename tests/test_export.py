@@ -35,11 +35,11 @@ from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
 from icl_loop.transcripts import End, Header, Transcript, read
 from icl_loop.transcripts.checksum import with_checksum
+from icl_loop.transcripts.columns import TABLES, table_path
 from icl_loop.transcripts.files import find
 from icl_loop.transcripts.header import DatasetIdentity
 from icl_loop.transcripts.loading import saved_sessions
 from icl_loop.transcripts.schema import EndStatus, line_fields
-from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 CANARY = "sk-canary-5f3759df"

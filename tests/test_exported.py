@@ -18,9 +18,9 @@ from icl_loop.core.errors import TranscriptError
 from icl_loop.export import export
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
+from icl_loop.transcripts.columns import TABLES, table_path
 from icl_loop.transcripts.files import find
 from icl_loop.transcripts.loading import saved_sessions
-from icl_loop.transcripts.tables import TABLES, table_path
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 

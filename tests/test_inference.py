@@ -40,7 +40,7 @@ from icl_loop.analysis.session_settings import EARLY_STOP_NAME
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
 from icl_loop.terminal.results_tables import conclusion_tables
-from icl_loop.transcripts.tables import SESSION_SETTINGS
+from icl_loop.transcripts.columns import SESSION_SETTINGS
 from terminal_text import shown
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)

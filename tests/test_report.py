@@ -35,9 +35,9 @@ from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.branching import branches
 from icl_loop.report import page
-from icl_loop.report.headers import experiment_file, lineage, place_of
 from icl_loop.report.page_budget import Stream, select_streams, spread
 from icl_loop.report.session_browser import NamedSession, packed, probe_questions
+from icl_loop.report.session_headers import experiment_file, lineage, place_of
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import Header, TranscriptWriter, read, read_header
 from icl_loop.transcripts.header import BranchIdentity

@@ -17,7 +17,7 @@ from icl_loop.models.chat import ChatModel
 from icl_loop.tasks.task import Task
 
 OVERFLOW_SHRINK = 0.8
-"""A request that the model rejects as too long is followed by one of at most this share of it."""
+"""After a context overflow, the next request is at most this fraction of the rejected one."""
 
 
 async def play(

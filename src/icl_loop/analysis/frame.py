@@ -17,9 +17,9 @@ from icl_loop.analysis.transcript_lines import (
 )
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Turn
+from icl_loop.transcripts.columns import TABLES, USAGE, is_exported, read_table, table_path
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.schema import line_fields
-from icl_loop.transcripts.tables import TABLES, USAGE, is_exported, read_table, table_path
 
 _THREADS = 2  # one parses while the other reads and verifies
 _SESSION = ("path", "experiment", "arm", "stream", "turns", "chance", "complete")

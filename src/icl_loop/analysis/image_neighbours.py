@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from icl_loop.core.messages import user
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
+from icl_loop.transcripts.columns import is_exported, read_table
 from icl_loop.transcripts.files import sources
-from icl_loop.transcripts.tables import is_exported, read_table
 
 
 def nearest_pictures(paths: Iterable[Path]) -> dict[str, list[int | None]]:
@@ -37,7 +37,7 @@ Session = tuple[str, Fields, Sequence[Fields]]
 
 
 def _saved(path: Path) -> Iterator[Session]:
-    """Yield the session of a transcript."""
+    """Yield the session of a transcript; `frame` has validated it, so only three fields are read."""
     header, *lines = (json.loads(line) for line in path.read_bytes().split(b"\n")[:-1])
     turns = [line for line in lines if line.get("type") == "turn"]
     yield str(path), header.get("settings", {}), turns

@@ -148,8 +148,8 @@ def verdict(
     if primary.p is None:
         return "descriptive only"
     if primary.shown(stopped_early=stopped_early):
-        held = controlled and all(each.shown(stopped_early=stopped_early) for each in needed)
-        return "learned" if held else "no evidence"
+        passed = controlled and all(each.shown(stopped_early=stopped_early) for each in needed)
+        return "learned" if passed else "no evidence"
     return "equivalent" if primary.equivalent and not primary.significant else "no evidence"
 
 

@@ -10,10 +10,10 @@ import polars as pl
 
 from icl_loop.analysis.frame import each_once, separate_runs
 from icl_loop.core.records import LARGEST
+from icl_loop.transcripts.columns import SESSION_SETTINGS, is_exported, read_table
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import read_header
-from icl_loop.transcripts.tables import SESSION_SETTINGS, is_exported, read_table
 
 EARLY_STOP_NAME = "stopped-early.json"
 """A file beside the transcripts of a run that stopped early because its evidence sufficed."""

@@ -9,11 +9,11 @@ import polars as pl
 
 from icl_loop.analysis.curves import Estimate
 from icl_loop.analysis.session_settings import sessions, table_in
+from icl_loop.transcripts.columns import TABLES, USAGE, is_exported, read_table
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import parse, read_header
 from icl_loop.transcripts.schema import LINE
-from icl_loop.transcripts.tables import TABLES, USAGE, is_exported, read_table
 
 _TOKENS = ("after_turn", "counted", "prefix", *USAGE)
 

@@ -33,7 +33,7 @@ class Spending:
         requests: Number of answered requests.
         prompt: Prompt tokens as reported by the endpoint, or estimated locally if it reports none.
         cached: Prompt tokens that the endpoint reported as cached.
-        measured: Prompt tokens of requests whose prefix was recorded, as older sessions do not.
+        measured: Prompt tokens of the requests with a recorded prefix; older sessions have none.
         prefix: The part of `measured` that repeats the beginning of the previous request, which a
             prompt cache could serve; None if no prefix was recorded.
         completion: Completion tokens.

@@ -11,10 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.transcripts.checksum import verify_checksums
+from icl_loop.transcripts.columns import OPTIONAL, USAGE, Schema, is_exported, json_column
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import complete_lines, read
 from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
-from icl_loop.transcripts.tables import OPTIONAL, USAGE, Schema, is_exported, json_column
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""

@@ -1,4 +1,4 @@
-"""`icl-loop rescore`: parse and score saved replies by other rules."""
+"""`icl-loop rescore`: parse and score saved replies with other parsing rules."""
 
 import shlex
 from collections.abc import Sequence

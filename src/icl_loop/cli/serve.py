@@ -21,7 +21,7 @@ def serve(
     fail: Annotated[
         str,
         Option(
-            metavar="FAULT=RATE,…", help="Faults to inject, as 429=0.1,slow=0.01; also 500, reset."
+            metavar="FAULT=RATE,…", help="Faults to inject, such as 429=0.1,slow=0.01,reset=0.02."
         ),
     ] = "",
     seed: Annotated[int, Option(min=0, help="Seed of the answers and faults.")] = 0,

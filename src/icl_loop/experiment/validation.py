@@ -18,7 +18,7 @@ MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "headers", "headers_env
 SENSITIVE_HEADERS = "key|token|auth|secret|cookie|password|signature"
 """Matches names of headers and query parameters whose values are secret."""
 SENSITIVE_PARAMS = "api_key|authorization|secret|password"
-"""Matches names of request parameters whose values are secret; max_tokens is none."""
+"""Matches names of request parameters whose values are secret, but not max_tokens."""
 
 
 def validated(
@@ -55,9 +55,15 @@ def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
     return f"{', ' + key if key else ''}{value}: {requirement(first)}"
 
 
+_RENAMED = {"wording": "prompts"}
+"""Keys of earlier versions."""
+
+
 def _suggestion(kind: object, path: Sequence[str], tables: object) -> str:
     """Return which key was probably meant: the same key in another table, or a similar one."""
     key = path[-1]
+    if key in _RENAMED:
+        return f"it is now {_RENAMED[key]!r}"
     for table in _keys(tables):
         if key in _keys(tables, [table]):
             return f"did you mean '{table}.{key}'?"

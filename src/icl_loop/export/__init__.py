@@ -10,8 +10,8 @@ from polars.exceptions import PolarsError
 from icl_loop.core.errors import InputError, StoppedShort, nearest
 from icl_loop.export import chat_jsonl, tables
 from icl_loop.export.source_file import OnSessions, SourceFile
+from icl_loop.transcripts.columns import TABLES, table_path
 from icl_loop.transcripts.files import find
-from icl_loop.transcripts.tables import TABLES, table_path
 
 FORMATS = {
     "parquet": ".parquet",

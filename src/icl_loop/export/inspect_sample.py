@@ -294,7 +294,7 @@ def digest(*names: str) -> str:
 
 
 def time_of(text: str | None) -> datetime | None:
-    """Return a recorded time, None if there is none."""
+    """Return a recorded time, or None if it is missing."""
     try:
         time = datetime.fromisoformat(text or "")
     except ValueError:

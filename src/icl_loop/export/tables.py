@@ -18,8 +18,8 @@ from icl_loop.analysis.frame import sessions_of, told_length
 from icl_loop.analysis.transcript_lines import BATCH_BYTES, batches_of, checked_lines
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
+from icl_loop.transcripts.columns import LINES, TABLES, Schema, columns, json_column, table_path
 from icl_loop.transcripts.schema import TurnLine
-from icl_loop.transcripts.tables import LINES, TABLES, Schema, columns, json_column, table_path
 
 _JSON: Schema = {
     name: json_column(model, name) for model in LINES.values() for name in model.model_fields

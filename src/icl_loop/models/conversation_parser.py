@@ -92,22 +92,22 @@ class ConversationParser:
             return None
         return reader.turns(messages[1:])
 
-    def _reader(self, messages: Sequence[Message]) -> "_MessageReader":
+    def _reader(self, messages: Sequence[Message]) -> "_TurnParser":
         return self._readers(messages[0].text if messages else "")
 
-    def _open_reader(self, text: str) -> "_MessageReader":
+    def _open_reader(self, text: str) -> "_TurnParser":
         for prompts in self._prompt_sets:
             system = prompts.parse_system(text, self._encoding)
             if system is not None:
-                return _MessageReader(prompts, system)
+                return _TurnParser(prompts, system)
         raise RequestRefused(
             "the request does not begin with the system text of a known prompt set;"
             " `icl-loop serve` takes other sets with --prompts"
         )
 
 
-class _MessageReader:
-    """Reads the messages that follow one system text, each distinct message once."""
+class _TurnParser:
+    """Parses the messages after one system text, each distinct message once, each distinct message once."""
 
     def __init__(self, prompts: PromptSet, system: ParsedSystem) -> None:
         self.prompts, self.system = prompts, system
@@ -173,7 +173,7 @@ class _MessageReader:
         return self._parse_feedback(before), sample
 
     def _parse_feedback(self, text: str) -> ParsedFeedback | None:
-        """Return the feedback in `text`, or None if it is none or reveals an unknown label."""
+        """Return the feedback in `text`, or None if it has none or reveals an unknown label."""
         feedback = self.prompts.parse_feedback(text)
         if feedback and feedback.label is not None and feedback.label not in self.system.labels:
             return None

@@ -191,7 +191,7 @@ def _clipped(accuracy: float, turns: int) -> float:
 
 
 def _differ_only_in_model(experiment: Experiment, arms: tuple[str, str]) -> bool:
-    """Return whether reference learners cannot tell these arms apart."""
+    """Return whether two arms differ only in their model, which no reference learner can assess."""
     first, second = (experiment.arms[arm] for arm in arms)
     return first.model_copy(update={"model": second.model}) == second and (
         first.model.context_window == second.model.context_window

@@ -38,10 +38,10 @@ from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import PAGE
 from icl_loop.plots.token_usage import exposure_chart, knows_tokens, reports_tokens, token_panels
-from icl_loop.report.headers import branches, experiment_file
 from icl_loop.report.page_budget import MOST_BYTES, MOST_TURNS, Stream, select_streams
 from icl_loop.report.session_browser import NamedSession, packed
-from icl_loop.report.tables import (
+from icl_loop.report.session_headers import branches, experiment_file
+from icl_loop.report.table_cells import (
     answer_tables,
     interval,
     number,

@@ -46,11 +46,11 @@ class FeedbackPolicy:
 
     Attributes:
         kind: One of `FEEDBACK_KINDS`.
-        noise: Probability that a verdict is inverted, drawn once per turn.
-        delay: Number of turns by which a verdict comes late. Until the first one, the model is
-            told that its answers are recorded.
-        only: The verdicts that are told. In place of the others, the model is told that its answer
-            is recorded.
+        noise: Probability that right and wrong are swapped, drawn once per turn.
+        delay: Number of turns by which feedback comes late. Before the first, the model is told
+            that its answers are recorded.
+        only: Which of right and wrong is told. In place of the other, the model is told that its
+            answer is recorded.
         donor: What the donor session was told, turn by turn, for the kind `yoked`.
     """
 

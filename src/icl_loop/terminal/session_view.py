@@ -17,7 +17,7 @@ from icl_loop.terminal.formatting import RECENT, printable
 from icl_loop.transcripts import Transcript
 
 _SHORT = 200
-"""Characters shown of a reply or note unless all of it is wanted."""
+"""Length to which replies and notes are cut, unless shown in full."""
 _AXIS = 7
 """Columns of the labels to the left of the chart."""
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from icl_loop.core.errors import TranscriptError
-from icl_loop.transcripts.tables import exports_below, is_exported
+from icl_loop.transcripts.columns import exports_below, is_exported
 
 
 def find(paths: Iterable[Path]) -> list[Path]:

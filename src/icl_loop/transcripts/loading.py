@@ -14,11 +14,11 @@ from icl_loop.core.errors import TranscriptError
 from icl_loop.core.messages import Served
 from icl_loop.core.records import Turn
 from icl_loop.core.validation_messages import first_problem
+from icl_loop.transcripts.columns import LINES, USAGE, columns, is_exported, read_table, table_path
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, read, read_header
 from icl_loop.transcripts.schema import End, Entry, check_place, entry_of, turns_before
-from icl_loop.transcripts.tables import LINES, USAGE, columns, is_exported, read_table, table_path
 
 _COUNTS = {"probes": "probes", "notes": "notes", "turns": "played"}
 """The column of sessions that counts the rows of each table."""

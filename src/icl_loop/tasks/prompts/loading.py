@@ -49,7 +49,7 @@ def _open_shipped(name: str) -> PromptSet:
 
 
 def _table(name: str, extended_by: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the TOML table of a prompt set, laid over the set that it extends."""
+    """Return the TOML table of a prompt set, merged into the set that it extends."""
     if name in extended_by:
         raise InputError(f"prompt set {name} extends itself: {' -> '.join((*extended_by, name))}")
     table = parse_toml(_bytes(name), f"prompt set {name}")
@@ -79,7 +79,7 @@ def _bytes(name: str) -> bytes:
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return `base` with `changes` laid over it, table by table."""
+    """Return `base` with the values in `changes`; nested tables are merged."""
     merged = base | changes
     for key in base.keys() & changes.keys():
         if isinstance(base[key], dict) and isinstance(changes[key], dict):

@@ -75,7 +75,7 @@ class FeedbackPhrases(_Table):
         return self
 
     def parse(self, text: str) -> ParsedFeedback | None:
-        """Return the meaning of a feedback phrase, or None if `text` is none.
+        """Return the meaning of a feedback phrase, or None if `text` is not one.
 
         If several phrases match, the one with the shortest label wins.
         """
@@ -235,7 +235,7 @@ class PromptSet(_Table):
         return None
 
     def parse_feedback(self, text: str) -> ParsedFeedback | None:
-        """Return the meaning of a feedback phrase, or None if `text` is none."""
+        """Return the meaning of a feedback phrase, or None if `text` is not one."""
         return self.told.parse(text)
 
     def parse_question(self, text: str, encoding: str) -> tuple[str, str] | None:
