@@ -21,7 +21,9 @@ def serve(
     fail: Annotated[
         str,
         Option(
-            metavar="FAULT=RATE,…", help="Faults to inject, such as 429=0.1,slow=0.01,reset=0.02."
+            metavar="FAULT=RATE,…",
+            help="Faults to inject, such as 429=0.1,slow=0.01. Faults: 429, 500, 503, reset,"
+            " garbage, slow, empty, truncated.",
         ),
     ] = "",
     seed: Annotated[int, Option(min=0, help="Seed of the answers and faults.")] = 0,

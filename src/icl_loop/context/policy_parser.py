@@ -3,6 +3,7 @@
 import ast
 import inspect
 from collections.abc import Mapping
+from contextlib import suppress
 
 from icl_loop.context import policies
 from icl_loop.context.policy import Policy, name_of
@@ -48,17 +49,22 @@ def _build(node: ast.expr) -> Policy:
 def _call(name: str, call: ast.Call) -> Policy:
     if name not in POLICIES:
         raise InputError(f"unknown context policy {shown_value(name)}: {nearest(name, POLICIES)}")
+    given = [_number(name, arg) for arg in call.args]
+    named = {str(keyword.arg): _number(name, keyword.value) for keyword in call.keywords}
+    signature = inspect.signature(POLICIES[name])
     try:
-        given = [_number(arg) for arg in call.args]
-        named = {str(keyword.arg): _number(keyword.value) for keyword in call.keywords}
-        inspect.signature(POLICIES[name]).bind(*given, **named)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"context policy {name}: {str(error)[:200]}") from None
+        signature.bind(*given, **named)
+    except TypeError:
+        known = ", ".join(signature.parameters) or "none"
+        raise InputError(
+            f"context policy {name}: wrong arguments; its parameters: {known}"
+        ) from None
     return POLICIES[name](*given, **named)
 
 
-def _number(node: ast.expr) -> float | None:
-    value = ast.literal_eval(node)
-    if isinstance(value, bool) or not isinstance(value, int | float | None):
-        raise ValueError(f"{shown_value(value)} is not a number")  # noqa: TRY004  caught with others
-    return value
+def _number(name: str, node: ast.expr) -> float | None:
+    with suppress(ValueError):
+        value = ast.literal_eval(node)
+        if not isinstance(value, bool) and isinstance(value, int | float | None):
+            return value
+    raise InputError(f"context policy {name}: {shown_value(ast.unparse(node))} is not a number")

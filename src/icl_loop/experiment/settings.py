@@ -274,7 +274,7 @@ class ExperimentFile(_Table):
     """Turns per session."""
     streams: int = Field(default=8, ge=1, le=MAX_COUNT)
     """Streams, and so sessions per arm."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""
     task: dict[str, Any] = {}
     model: dict[str, Any] = {}

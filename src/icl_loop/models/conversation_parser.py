@@ -101,13 +101,13 @@ class ConversationParser:
             if system is not None:
                 return _TurnParser(prompts, system)
         raise RequestRefused(
-            "the request does not begin with the system text of a known prompt set;"
-            " `icl-loop serve` takes other sets with --prompts"
+            "the request does not begin with the system text of a known prompt set"
+            " (to serve another set, name it with `icl-loop serve --prompts`)"
         )
 
 
 class _TurnParser:
-    """Parses the messages after one system text, each distinct message once, each distinct message once."""
+    """Parses the messages after one system text, each distinct message once."""
 
     def __init__(self, prompts: PromptSet, system: ParsedSystem) -> None:
         self.prompts, self.system = prompts, system

@@ -126,8 +126,9 @@ class SessionView:
         shown = set(from_spans(self.turns[index].kept))
         strip = Text(f"{'window':>{_AXIS - 1}} ", "dim")
         for turns in self._columns(width):
-            empty = "▲" if index in turns else "·" if turns.start < index else " "
-            strip.append(empty if shown.isdisjoint(turns) else "█", "yellow")
+            marks = (("▲", index in turns), ("█", not shown.isdisjoint(turns)))
+            past = "·" if turns.start < index else " "
+            strip.append(next((mark for mark, holds in marks if holds), past), "yellow")
         return strip
 
     def notes_and_probes(self, place: int, display: Display) -> Iterator[Text]:

@@ -56,6 +56,8 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
     for key in sorted(before.keys() | now.keys()):
         if key.startswith((*PLACE_KEYS, "analysis.streams")):
             continue
+        if {} in (before.get(key), now.get(key)):
+            continue  # the keys of the table that is not empty differ
         if before.get(key) != now.get(key):
             raise SettingsMismatch(
                 f"{path} was played with {key} = {before.get(key)!r}, which is now"
