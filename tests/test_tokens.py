@@ -136,7 +136,7 @@ def _ratios(counted: tuple[TokenCounter, Estimator], texts: Iterable[str]) -> li
 
 @EACH_SET
 def test_prompt_sets(counted: tuple[TokenCounter, Estimator], words: PromptSet) -> None:
-    """Estimates of prompts are upper bounds, on average at most 30 % too high."""
+    """Estimates of prompts are upper bounds: on average at most 15 % too high, 26 % in Japanese."""
     labels = tuple("0123456789")
     texts = [
         words.system_text(labels, encoding, 20, kind)
@@ -147,7 +147,8 @@ def test_prompt_sets(counted: tuple[TokenCounter, Estimator], words: PromptSet) 
     texts += [words.reply("7")]
     ratios = _ratios(counted, texts)
     assert min(ratios) >= 1
-    assert np.mean(ratios) <= 1.3
+    japanese = not texts[0].isascii()
+    assert np.mean(ratios) <= (1.26 if japanese else 1.15)
 
 
 @EACH_SET

@@ -339,7 +339,7 @@ async def test_panes_show_the_turn(windowed: Transcript) -> None:
 KEYS = "n p r w t e plus minus g slash space 0 1 2 9 enter left right up down home end escape"
 
 
-@settings(max_examples=6)
+@settings(max_examples=12)
 @given(st.data())
 async def test_keys_always_lead_to_a_turn(saved: Transcript, data: st.DataObject) -> None:
     """After any keys the viewer shows a turn of the session, a wrong one if only those are shown."""

@@ -49,7 +49,7 @@ class EarlyStopping:
         return len(self._leading(self._ended)) + 1
 
     def complete(self, session: Session) -> bool:
-        """Note that a session is complete; return whether the run can stop now.
+        """Record that a session is complete; return whether the run can stop now.
 
         The whole verdict must hold, including its controls, not only the primary contrast.
         """

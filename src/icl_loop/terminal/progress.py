@@ -1,5 +1,6 @@
 """Progress of runs and other long work: live bars on a terminal, plain lines elsewhere."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from threading import Event, Thread
@@ -22,7 +23,7 @@ from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
 
 
-class ProgressDisplay(Progress):
+class ProgressDisplay(Progress, ABC):
     """Shows live bars on a terminal, and a line every few seconds elsewhere.
 
     With a delay, work that ends before it shows nothing, and the bars vanish at the end.
@@ -69,9 +70,9 @@ class ProgressDisplay(Progress):
         """Return a line for below the bars."""
         return ""
 
+    @abstractmethod
     def line(self) -> str:
         """Return the progress in one line."""
-        raise NotImplementedError
 
     def _report(self) -> None:
         if self._delay_s and not self._over.wait(self._delay_s):
