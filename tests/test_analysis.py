@@ -47,6 +47,7 @@ COLUMNS = [
     *("told_length", "exposure"),
     *("latency_s", "counted", "prefix"),
     *("prompt", "cached", "completion", "reasoning"),
+    *("discarded_prompt", "discarded_completion"),
 ]
 SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -172,6 +173,8 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             each.reply.usage.cached,
             each.reply.usage.completion,
             each.reply.usage.reasoning,
+            0,
+            0,
         )
         for path in result.paths
         for saved in [read(path)]

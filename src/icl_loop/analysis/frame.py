@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,6 @@ def tabulate(
                 "told_length": len(turn.feedback.told),
                 "exposure": sum(last - first + 1 for first, last in turn.kept),
             }
-            values = fields | fields["usage"]
+            values = fields | asdict(turn.reply.usage)
             rows.append((*session, *(values[name] for name in _TURN)))
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -14,8 +14,9 @@ from icl_loop.core.messages import Usage
 from icl_loop.models import is_built_in
 from icl_loop.models.limits import Cost
 from icl_loop.models.prices import list_price
+from icl_loop.transcripts.columns import USAGE
 
-_TOKENS = ("prompt", "cached", "completion", "reasoning")
+_TOKENS = USAGE
 _COLUMNS = ("path", "counted", "prefix", *_TOKENS)
 """Columns of a request."""
 
@@ -31,7 +32,8 @@ class Spending:
         experiment: Name of the experiment.
         arm: Name of the arm.
         requests: Number of answered requests.
-        prompt: Prompt tokens as reported by the endpoint, or estimated locally if it reports none.
+        prompt: Prompt tokens as reported by the endpoint, or estimated locally if it reports none;
+            those of attempts without a usable reply are included.
         cached: Prompt tokens that the endpoint reported as cached.
         measured: Prompt tokens of the requests with a recorded prefix; older sessions have none.
         prefix: The part of `measured` that repeats the beginning of the previous request, which a
@@ -118,6 +120,8 @@ def _spending(
     measured = pl.col("prompt").filter(pl.col("prefix").is_not_null()).sum()
     totals = asked.select(*map(pl.sum, _TOKENS), prefix=prefix, measured=measured)
     sums = totals.row(0, named=True)
+    sums["prompt"] += sums["discarded_prompt"]
+    sums["completion"] += sums["discarded_completion"]
     served = round(sums["prefix"]) if sums["measured"] else None
     prompt, cached, completion = sums["prompt"], sums["cached"], sums["completion"]
     rates = None if cost is None else _Rates.of(cost, round(prompt / max(asked.height, 1)))

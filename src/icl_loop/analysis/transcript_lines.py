@@ -91,9 +91,12 @@ def is_scored_right() -> pl.Expr:
 
 def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
     try:
-        return pl.read_ndjson(BytesIO(data), schema=schema)
+        lines = pl.read_ndjson(BytesIO(data), schema=schema)
     except PolarsError:
         return None
+    discarded = (name for name in USAGE if name.startswith("discarded"))
+    whole = pl.col("usage").struct.with_fields(*(pl.field(each).fill_null(0) for each in discarded))
+    return lines.with_columns(whole)
 
 
 def _exposures(kept: pl.Series) -> pl.DataFrame:

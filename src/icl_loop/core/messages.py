@@ -13,7 +13,8 @@ from itertools import groupby
 from typing import Literal
 
 Role = Literal["system", "user", "assistant"]
-Finish = Literal["stop", "length", "content_filter"]
+Finish = Literal["stop", "length", "content_filter", "unknown"]
+"""Why a model stopped: finished, cut at a limit, withheld by a filter, or a reason not known here."""
 JOIN = "\n\n"
 """Separates the texts of messages that are merged into one."""
 
@@ -136,20 +137,47 @@ def fingerprint(messages: Iterable[Message]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request and its reply, as reported by the endpoint."""
+    """Tokens of one request and its reply, as reported by the endpoint.
+
+    Attributes:
+        prompt: Tokens of the request.
+        cached: How many of these the provider's cache served.
+        completion: Tokens of the reply, reasoning included.
+        reasoning: How many of these were reasoning.
+        discarded_prompt: Prompt tokens of earlier attempts that brought no usable reply.
+        discarded_completion: Their completion tokens.
+    """
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
     reasoning: int = 0
+    discarded_prompt: int = 0
+    discarded_completion: int = 0
+
+    @property
+    def total(self) -> int:
+        """All tokens, those of discarded attempts included."""
+        return self.prompt + self.completion + self.discarded_prompt + self.discarded_completion
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The model and backend that answered, as reported by the endpoint."""
+    """What answered a request, and how it was asked.
+
+    Attributes:
+        model: The model, as the endpoint named it.
+        system_fingerprint: The backend, as the endpoint named it.
+        finish_reason: The endpoint's finish reason, if `Finish` has no name for it.
+        cap: The request field that limited the tokens of the reply.
+        constraint: The request field that limited the reply to the labels.
+    """
 
     model: str | None = None
     system_fingerprint: str | None = None
+    finish_reason: str | None = None
+    cap: str | None = None
+    constraint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +187,7 @@ class Reply:
     Attributes:
         text: The text, in which U+FFFD replaces lone surrogates, because UTF-8 cannot encode these.
         label_logprobs: Natural log probability of each label, if the endpoint reports them.
+        reasoning_text: The reasoning that the endpoint returned beside the text.
         attempts: Number of requests sent, including retries.
         latency_s: Seconds from the first request to the reply; measured by the loop if None.
         at: When the reply arrived, ISO 8601 in UTC; set by the loop if None.
@@ -169,6 +198,7 @@ class Reply:
     finish: Finish = "stop"
     served: Served | None = None
     label_logprobs: Mapping[str, float] | None = None
+    reasoning_text: str | None = None
     attempts: int = 1
     latency_s: float | None = None
     at: str | None = None

@@ -250,8 +250,9 @@ class PriceSettings(_Table):
     def __call__(self, usage: Usage) -> float:
         """Return the cost of these tokens in US dollars."""
         cached = self.input if self.cached is None else self.cached
-        fresh = usage.prompt - usage.cached
-        return (fresh * self.input + usage.cached * cached + usage.completion * self.output) / 1e6
+        fresh = usage.prompt - usage.cached + usage.discarded_prompt
+        completion = usage.completion + usage.discarded_completion
+        return (fresh * self.input + usage.cached * cached + completion * self.output) / 1e6
 
 
 class AnalysisSettings(_Table):

@@ -7,6 +7,7 @@ Checksums are left out. Sessions are joined to the other tables by `path`.
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from pydantic_core import PydanticUndefined
 from icl_loop.analysis import sessions
 from icl_loop.analysis.frame import sessions_of, told_length
 from icl_loop.analysis.transcript_lines import BATCH_BYTES, batches_of, checked_lines
+from icl_loop.core.messages import Served
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.columns import LINES, TABLES, Schema, columns, json_column, table_path
@@ -108,7 +110,7 @@ def _decoded(lines: pl.DataFrame) -> pl.DataFrame:
         pl.col("usage").struct.unnest(),
         pl.col("served").is_not_null(),
         served.field("model").alias("served_model"),
-        served.field("system_fingerprint"),
+        *(served.field(each.name) for each in fields(Served)[1:]),
         *(pl.col(name).fill_null(value) for name, value in _DEFAULTS.items()),
         told_length=told_length(),
     )

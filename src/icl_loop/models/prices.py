@@ -27,9 +27,9 @@ def list_price(model: str, base_url: str | None) -> Cost | None:
 
     def cost(usage: Usage) -> float:
         tokens = genai_prices.Usage(
-            input_tokens=usage.prompt,
+            input_tokens=usage.prompt + usage.discarded_prompt,
             cache_read_tokens=usage.cached,
-            output_tokens=usage.completion,
+            output_tokens=usage.completion + usage.discarded_completion,
         )
         if base_url is None:
             price = genai_prices.calc_price(tokens, model, provider_id="openai")

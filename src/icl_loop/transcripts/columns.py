@@ -28,7 +28,11 @@ _KINDS: Mapping[Any, Column] = {
 }
 _EXPANDED: Mapping[str, Schema] = {
     "usage": dict.fromkeys(USAGE, pl.Int64),
-    "served": {"served": pl.Boolean, "served_model": pl.String, "system_fingerprint": pl.String},
+    "served": {
+        "served": pl.Boolean,
+        "served_model": pl.String,
+        **{each.name: pl.String for each in fields(Served)[1:]},
+    },
     "kept": {"kept": pl.List(pl.List(pl.Int64))},
     "picture": {"picture": pl.Binary},
 }
@@ -106,7 +110,8 @@ TABLES: Mapping[str, dict[str, Column]] = {
 TABLES["turns"] |= {"told_length": pl.Int64, "exposure": pl.Int64}
 OPTIONAL = frozenset(
     {
-        *("served_model", "system_fingerprint", "status", "ended", "model", "labels", "policy"),
+        *("served_model", *(each.name for each in fields(Served)[1:])),
+        *("status", "ended", "model", "labels", "policy"),
         *("feedback", "donor", "donor_stream", "donor_id", "primary", "margin"),
         *("planned_streams", "first_own_turn"),
     }.union(

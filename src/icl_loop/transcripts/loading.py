@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +117,18 @@ class ExportedSession:
             yield entry_of(model.model_validate(fields, strict=False))
 
 
+_SERVED = [each.name for each in fields(Served)[1:]]
+
+
 def _line_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of the line from which a row was made."""
     picture, logprobs = row.get("picture"), row["label_logprobs"]
     return {
         **row,
         "usage": {name: row[name] for name in USAGE},
-        "served": Served(row["served_model"], row["system_fingerprint"]) if row["served"] else None,
+        "served": Served(row["served_model"], *(row[name] for name in _SERVED))
+        if row["served"]
+        else None,
         "label_logprobs": None if logprobs is None else json.loads(logprobs),
         "picture": None if picture is None else base64.b64encode(picture),
     }

@@ -58,10 +58,20 @@ class ExchangeLine(Line):
     ] = None
     usage: Annotated[
         Usage,
-        Doc("tokens as the endpoint counted them: `prompt`, `cached`, `completion`, `reasoning`"),
+        Doc(
+            "tokens as the endpoint counted them: `prompt`, `cached`, `completion`, `reasoning`;"
+            " `discarded_prompt` and `discarded_completion` of attempts without a usable reply"
+        ),
     ]
     served: Annotated[
-        Served | None, Doc("`model` and `system_fingerprint` as the endpoint reported them")
+        Served | None,
+        Doc(
+            "`model`, `system_fingerprint` and an unknown `finish_reason` as the endpoint reported"
+            " them; the request fields used as `cap` and `constraint` of the reply"
+        ),
+    ] = None
+    reasoning_text: Annotated[
+        str | None, Doc("reasoning that the endpoint returned beside the reply", since=2)
     ] = None
     label_logprobs: Annotated[
         dict[str, float] | None, Doc("natural-log probability of each label, if reported")
@@ -125,6 +135,7 @@ LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
     Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
 )
 """Any line but the first."""
+_OMITTED_IF_NONE = frozenset({"reasoning_text"})
 _OF_REPLY = tuple(each.name for each in fields(Reply) if each.name != "text")
 
 
@@ -144,8 +155,8 @@ def line_fields(entry: Entry) -> dict[str, Any]:
     """Return the fields of the line that holds a turn, note or probe."""
     reply = entry.reply
     values = vars(entry) | {name: getattr(reply, name) for name in _OF_REPLY}
-    values["reply"], values["usage"] = reply.text, asdict(reply.usage)
-    values["served"] = reply.served and asdict(reply.served)
+    values["reply"], values["usage"] = reply.text, _usage(reply.usage)
+    values["served"] = reply.served and _served(reply.served)
     if isinstance(entry, Turn):
         images = [part.png for part in entry.question.parts if isinstance(part, Image)]
         values |= {
@@ -156,7 +167,20 @@ def line_fields(entry: Entry) -> dict[str, Any]:
             "told": entry.feedback.told,
         }
     names = _NAMES[type(entry)]
+    names = [name for name in names if values[name] is not None or name not in _OMITTED_IF_NONE]
     return {"type": type(entry).__name__.lower(), **{name: values[name] for name in names}}
+
+
+def _usage(usage: Usage) -> dict[str, int]:
+    """Return the fields of `usage`; those of discarded attempts are left out if they are 0."""
+    counts = asdict(usage).items()
+    return {name: count for name, count in counts if count or not name.startswith("discarded")}
+
+
+def _served(served: Served) -> dict[str, str | None]:
+    """Return the fields of `served`; the later ones are left out if they are None."""
+    first = {"model": served.model, "system_fingerprint": served.system_fingerprint}
+    return first | {name: value for name, value in asdict(served).items() if value is not None}
 
 
 def entry_of(line: TurnLine | NoteLine | ProbeLine) -> Entry:
