@@ -38,7 +38,8 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     (whether all were played), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
     `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
-    previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported). A torn last line
+    previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
+    `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply). A torn last line
     and sessions without turns are left out. If several folders hold the same sessions of an
     experiment, they are separate runs: the folder becomes part of the name in `experiment`.
 
