@@ -1,6 +1,8 @@
 """`OpenAIModel` over real HTTP: requests, replies, errors and keys."""
 
 import json
+import math
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,7 +16,10 @@ from endpoint import CONVERSATION, Endpoint, Response, completion, error, retryi
 from icl_loop.core.errors import ContextOverflow, InputError, RequestRefused
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged
 from icl_loop.models.openai import OpenAIModel, encode_messages
+from icl_loop.models.openai.response_parser import InvalidResponse, parse_completion
 from icl_loop.models.replay import ReplayModel
+
+NUMERALS = tuple("0123456789")
 
 
 async def ask(endpoint: Endpoint) -> Reply:
@@ -217,6 +222,313 @@ async def test_a_session_shortens_its_requests_until_they_fit() -> None:
     assert len(endpoint.requests) == 10
     assert len(endpoint.requests[6]["messages"]) < len(endpoint.requests[5]["messages"])
     assert await played(chosen, ReplayModel(turns)) == turns
+
+
+# ---- parts of a response -------------------------------------------------------------------
+
+
+def parsed(answer: Response, labels: Sequence[str] = NUMERALS) -> Reply:
+    """Return the reply that a response holds."""
+    return parse_completion(answer.body, labels, "Answer: {label}")
+
+
+@pytest.mark.parametrize(
+    ("reasons", "finish"),
+    [
+        ("stop STOP end_turn eos_token stop_sequence COMPLETE done FinishReason.STOP", "stop"),
+        (
+            "length MAX_TOKENS model_length max_output_tokens maxTokens FINISH_REASON_MAX_TOKENS",
+            "length",
+        ),
+        (
+            "content_filter SAFETY PROHIBITED_CONTENT BLOCKLIST SPII refusal sensitive",
+            "content_filter",
+        ),
+        ("content-filter guardrail_intervened RECITATION IMAGE_SAFETY", "content_filter"),
+        ("tool_calls tool_use function_call", "stop"),
+        ("OTHER pause_turn 7", "unknown"),
+    ],
+)
+def test_finish_reasons(reasons: str, finish: str) -> None:
+    """Every provider's finish reason has one of four meanings; an unknown one is quoted."""
+    for reason in reasons.split():
+        reply = parsed(completion("Answer: 3", finish_reason=reason))
+        assert (reply.text, reply.finish) == ("Answer: 3", finish)
+        assert reply.served == Served("tiny-2026", "fp_1", reason if finish == "unknown" else None)
+    assert parsed(completion("3", finish_reason=None)).finish == "stop"
+    assert parsed(completion("3", finish_reason={"type": "length"})).finish == "length"
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        *("error", "abort", "cancelled", "network_error", "insufficient_system_resource"),
+        *("MALFORMED_FUNCTION_CALL", "malformed_answer", "engine_overloaded", "backend_error"),
+    ],
+)
+@pytest.mark.parametrize("text", ["", "Answer: 3"])
+def test_failed_replies(reason: str, text: str) -> None:
+    """A reply that the provider reports as failed is none, whatever it says, but its tokens count."""
+    with pytest.raises(InvalidResponse, match=reason) as failed:
+        parsed(completion(text, finish_reason=reason))
+    assert failed.value.usage == Usage(prompt=100, cached=64, completion=7, reasoning=3)
+    with pytest.raises(InvalidResponse, match="upstream is away"):
+        parsed(completion(text, error={"code": 502, "message": "upstream is away"}))
+
+
+def test_replies_without_text() -> None:
+    """What was paid for is a reply even without text; nothing at all is asked again."""
+    nothing = {"prompt_tokens": 9, "completion_tokens": 0}
+    for text in (None, "", "\n\n"):
+        with pytest.raises(InvalidResponse, match="empty"):
+            parsed(completion(text, usage=nothing))
+    assert parsed(completion("\n")).text == "\n"
+    assert parsed(completion(None, finish_reason="length", usage=nothing)).finish == "length"
+    thought = {"role": "assistant", "content": None, "reasoning_content": "It is 3."}
+    assert parsed(completion(None, message=thought)).reasoning_text == "It is 3."
+    called = {"content": None, "tool_calls": [{"id": "1", "type": "function", "function": {}}]}
+    for reason in ("stop", "tool_calls"):
+        reply = parsed(completion(None, message=called, finish_reason=reason))
+        assert (reply.finish, reply.served) == (
+            "unknown",
+            Served("tiny-2026", "fp_1", "tool_calls"),
+        )
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": "3", "reasoning_content": "loops"},
+        {"content": "3", "reasoning": "loops", "reasoning_details": [{"text": "loops"}]},
+        {"content": "3", "reasoning": None, "thinking": "loops"},
+        {
+            "content": "3",
+            "reasoning_details": [
+                {"type": "reasoning.encrypted", "data": "gAAA"},
+                {"type": "reasoning.summary", "summary": "lo"},
+                {"type": "reasoning.text", "text": "ops"},
+            ],
+        },
+        {
+            "content": [
+                {"type": "thinking", "thinking": [{"type": "text", "text": "loops"}]},
+                {"type": "redacted_thinking", "data": "gAAA"},
+                {"type": "text", "text": "3"},
+            ]
+        },
+        {"content": [{"type": "reasoning", "text": "loops"}, "3"]},
+    ],
+)
+def test_reasoning_is_kept_beside_the_text(message: dict[str, Any]) -> None:
+    """Reasoning is found in every field that providers use, and is never part of the text."""
+    reply = parsed(completion(None, message=message))
+    assert (reply.text, reply.reasoning_text) == ("3", "loops")
+
+
+COUNTS = [
+    (
+        {"prompt_tokens": 100, "completion_tokens": 3, "prompt_cache_hit_tokens": 80},
+        (100, 80, 3, 0),
+    ),
+    ({"prompt_tokens": 100, "completion_tokens": 3, "cached_tokens": 80}, (100, 80, 3, 0)),
+    ({"prompt_tokens": 100.0, "completion_tokens": "3", "total_tokens": 140}, (100, 0, 40, 0)),
+    (
+        {
+            "prompt_tokens": 20,
+            "completion_tokens": 3,
+            "prompt_tokens_details": {"cached_tokens": 80},
+        },
+        (100, 80, 3, 0),
+    ),
+    (
+        {
+            "prompt_tokens": 9,
+            "completion_tokens": 3,
+            "completion_tokens_details": {"reasoning_tokens": 50},
+        },
+        (9, 0, 53, 50),
+    ),
+    (
+        {
+            "input_tokens": 5,
+            "output_tokens": 3,
+            "cache_read_input_tokens": 80,
+            "cache_creation_input_tokens": 15,
+        },
+        (100, 80, 3, 0),
+    ),
+    (
+        {"input_tokens": 90, "output_tokens": 3, "input_tokens_details": {"cached_tokens": 64}},
+        (90, 64, 3, 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("usage", "counts"), COUNTS)
+def test_token_counts(usage: dict[str, Any], counts: tuple[int, int, int, int]) -> None:
+    """Tokens are counted in full, whether or not a provider lists cached ones and reasoning apart."""
+    assert parsed(completion("3", usage=usage)).usage == Usage(*counts)
+
+
+def test_token_counts_of_llama_cpp() -> None:
+    """The timings of llama.cpp count where there is no usage, and tell how much was cached."""
+    body = json.loads(completion("3", usage=None).body)
+    body["timings"] = {"cache_n": 90, "prompt_n": 10, "predicted_n": 4}
+    assert parsed(Response(body=json.dumps(body).encode())).usage == Usage(100, 90, 4)
+
+
+ODD: list[Any] = [
+    None,
+    "x",
+    [],
+    {},
+    -5,
+    1.5,
+    math.nan,
+    math.inf,
+    True,
+    [None],
+    {"a": []},
+    "9" * 400,
+]
+
+
+@given(
+    odd=st.fixed_dictionaries(
+        {},
+        optional={
+            name: st.sampled_from(ODD)
+            for name in (
+                "usage",
+                "created",
+                "model",
+                "system_fingerprint",
+                "id",
+                "object",
+                "timings",
+                "logprobs",
+                "prompt_tokens",
+                "cached_tokens",
+                "prompt_tokens_details",
+                "content",
+                "token",
+                "logprob",
+                "top_logprobs",
+                "reasoning",
+                "reasoning_details",
+                "tool_calls",
+                "refusal",
+                "annotations",
+            )
+        },
+    )
+)
+def test_odd_fields_never_discard_an_answer(odd: dict[str, Any]) -> None:
+    """A sound text is kept whatever stands in other fields, and no odd number is."""
+    usage = {"completion_tokens": 2, **odd}
+    tokens = [{"token": "3", "logprob": -0.5, **odd}, {"token": "3", "logprob": -0.5}]
+    body = {"choices": [{"logprobs": {"content": tokens, **odd}, "message": {}}], "usage": usage}
+    body |= odd
+    body["choices"][0] |= {"logprobs": odd["logprobs"]} if "logprobs" in odd else {}  # type: ignore[index]
+    body["choices"][0]["message"] = {**odd, "content": "Answer: 3"}  # type: ignore[index]
+    reply = parsed(Response(body=json.dumps(body).encode()))
+    assert (reply.text, reply.finish) == ("Answer: 3", "stop")
+    assert min(reply.usage.prompt, reply.usage.cached, reply.usage.completion) >= 0
+    assert all(map(math.isfinite, (reply.label_logprobs or {}).values()))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"X", b"\\ud83d"),
+        (b"X", b"\xf0\x9f\x98"),
+        (b"X", b"\xff"),
+        (b"X", b"\n\t\x01"),
+        (b"{", b"\xef\xbb\xbf{"),
+        (b"1,", b"9" * 5_000 + b","),
+    ],
+)
+def test_odd_bytes(before: bytes, after: bytes) -> None:
+    """A body that is not quite UTF-8 or JSON is read; U+FFFD replaces what is no character."""
+    reply = parsed(Response(body=completion("Answer: 3\nX").body.replace(before, after, 1)))
+    assert reply.text.startswith("Answer: 3\n")
+    assert reply.text.encode().decode() == reply.text
+
+
+# ---- log probabilities of labels -------------------------------------------------------------
+
+
+def token(text: str, *others: str, logprob: float = -0.1) -> dict[str, Any]:
+    """Return a token as responses list it, with alternatives of log probability -2."""
+    listed = [{"token": text, "logprob": logprob}]
+    listed += [{"token": other, "logprob": -2.0} for other in others]
+    return {"token": text, "logprob": logprob, "top_logprobs": listed}
+
+
+CARDS = ("card_arrival", "card_lost", "top-up")
+SCORED: list[tuple[Sequence[str], list[dict[str, Any]], dict[str, float] | None]] = [
+    (
+        NUMERALS,
+        [token("Answer:"), token(" 3", " 5", " x"), token("\n9"), token(" of 10", " 8")],
+        {"3": -0.1, "5": -2.0},
+    ),
+    (
+        NUMERALS,
+        [token("Perhaps"), token(" 3", " 8"), token(".\nAnswer:"), token(" 3", "5"), token(".")],
+        {"3": -0.1, "5": -2.0},
+    ),
+    (
+        NUMERALS,
+        [
+            token("<think>"),
+            token("3", "1"),
+            token("</think>"),
+            token("**"),
+            token("3", "7"),
+            token("**"),
+        ],
+        {"3": -0.1, "7": -2.0},
+    ),
+    (
+        NUMERALS,
+        [token('{"answer":'), token(' "'), token("4", "6"), token('"}')],
+        {"4": -0.1, "6": -2.0},
+    ),
+    (NUMERALS, [token("Answer:"), token(" 3", " three")], {"3": -0.1}),
+    (NUMERALS, [token("Answer:"), token(" 3 or"), token(" 5", " 7")], None),
+    (
+        CARDS,
+        [token("Answer:"), token(" card", " top", " the"), token("_arr", "_lost"), token("ival")],
+        {"card_arrival": -0.2, "card_lost": -2.1, "top-up": -2.0},
+    ),
+    (CARDS, [token("Answer:"), token(" Top", " card"), token(" up")], {"top-up": -0.1}),
+    (("C", "C++"), [token("C", "D"), token("++", ".")], {"C": -2.1, "C++": -0.2}),
+    (NUMERALS, [token("3", "5", logprob=-math.inf)], {"5": -2.0}),
+    (NUMERALS, [token("3", "5", logprob=math.nan)], {"5": -2.0}),
+]
+
+
+@pytest.mark.parametrize(("labels", "tokens", "expected"), SCORED)
+def test_label_logprobs_are_those_of_the_answer(
+    labels: Sequence[str], tokens: list[dict[str, Any]], expected: dict[str, float] | None
+) -> None:
+    """A label has the log probability of the token that decides for it where the answer stands."""
+    text = "".join(each["token"] for each in tokens)
+    reply = parsed(completion(text, logprobs={"content": tokens}), labels)
+    assert reply.label_logprobs == (None if expected is None else pytest.approx(expected))
+
+
+def test_reasoning_tokens_are_not_the_answer() -> None:
+    """Tokens of reasoning that the text leaves out are not mistaken for the answer's."""
+    tokens = [
+        token("Answer:"),
+        token(" 3", " 1"),
+        token("</t>"),
+        token("Answer:"),
+        token(" 3", " 7"),
+    ]
+    reply = parsed(completion("Answer: 3", logprobs={"content": tokens}))
+    assert reply.label_logprobs == {"3": -0.1, "7": -2.0}
 
 
 async def test_label_logprobs() -> None:

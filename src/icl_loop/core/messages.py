@@ -185,7 +185,7 @@ class Reply:
     """A model's reply to one request.
 
     Attributes:
-        text: The text, in which U+FFFD replaces lone surrogates, because UTF-8 cannot encode these.
+        text: The text, in which U+FFFD replaces lone surrogates; the reasoning likewise.
         label_logprobs: Natural log probability of each label, if the endpoint reports them.
         reasoning_text: The reasoning that the endpoint returned beside the text.
         attempts: Number of requests sent, including retries.
@@ -204,6 +204,13 @@ class Reply:
     at: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.text.isascii():
-            whole = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            object.__setattr__(self, "text", whole)
+        object.__setattr__(self, "text", without_surrogates(self.text))
+        if self.reasoning_text is not None:
+            object.__setattr__(self, "reasoning_text", without_surrogates(self.reasoning_text))
+
+
+def without_surrogates(text: str) -> str:
+    """Return `text` with U+FFFD in place of lone surrogates, which UTF-8 cannot encode."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

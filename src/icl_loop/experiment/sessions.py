@@ -240,6 +240,7 @@ class Session:
             prompts=self.inputs.prompts,
             encoding=self.settings.task.encoding,
             labels=self.task.labels,
+            form=self.inputs.prompts.answer,
             timeout_s=timeout_s,
             **model.model_dump(exclude={"name", "context_window"}),
         )

@@ -30,6 +30,7 @@ _MARK = r"(?:[^\w\s\x00-\x7f]|[ﾞﾟ])"
 _LONG_RUN = re.compile(rf"({_MARK}{{30}}){_MARK}+")
 _SEPARATOR = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _SPACE = re.compile(r"(?<=[^\W_])\s+(?=[^\W_])")
+_AROUND = re.compile(r"^[\W_]+|[\W_]+$")
 ALPHANUMERIC = re.compile(r"[^\W_]")
 
 
@@ -173,6 +174,7 @@ class Labels:
                 raise InputError(f"a label needs a letter or a digit, got {name!r}")
             if self._labels.setdefault(key, label) != label:
                 raise InputError(f"{name!r} cannot be told from the label {self._labels[key]!r}")
+        self._names = tuple(self._labels.items())
         for word, digit in _DIGIT_WORDS.items():
             if digit in self._labels:
                 self._labels.setdefault(word, self._labels[digit])
@@ -181,6 +183,16 @@ class Labels:
     def fold(self, text: str) -> str:
         """Return the plain form of `text`, without case unless some labels differ only in case."""
         return plain(text).casefold() if self._loose else plain(text)
+
+    def begun_by(self, text: str) -> set[str]:
+        """Return the labels that begin with `text`, or only the one that it names in full."""
+        for form in (text.strip(), _AROUND.sub("", text)):
+            key = self._gap.sub(" ", self.fold(form).strip())
+            if label := self._labels.get(key):
+                return {label}
+            if begun := {label for name, label in self._names if name.startswith(key)}:
+                return begun
+        return set()
 
     def find(self, text: str) -> list[Mention]:
         """Return the labels in a folded text; "a" and "I" count only where they cannot be words."""

@@ -46,6 +46,7 @@ class OpenAIModel:
         merge_roles: bool = True,
         answer_format: AnswerFormat = "text",
         labels: Sequence[str] = (),
+        form: str | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         """Prepare requests to the model that the endpoint at `base_url` calls `name`.
@@ -64,6 +65,7 @@ class OpenAIModel:
             answer_format: Free text, JSON that follows a schema with `labels` as its enum, or text
                 with the log probability of each label.
             labels: The possible answers; required by the last two formats.
+            form: The requested final line of a reply, containing {label}; see `parse_answer`.
             timeout_s: Maximum seconds for a reply once connected. Connecting may take as long
                 again, but at most 10 seconds.
 
@@ -92,7 +94,7 @@ class OpenAIModel:
         fields |= parse_params(params or {})
         self._body_start = json.dumps(fields, ensure_ascii=False)[:-1].encode()
         self._merge_roles = merge_roles
-        self._labels = tuple(labels) if answer_format == "logprobs" else ()
+        self._labels, self._form = tuple(labels), form
         self._proxy, self._timeout_s = connection.find_proxy(self._base_url), timeout_s
         self._certificates = connection.trusted_certificates()
         self._not_before = 0.0
@@ -148,7 +150,7 @@ class OpenAIModel:
             limit = connection.MAX_RESPONSE_BYTES
             raise RequestRefused(f"{self._base_url} returned more than {limit} bytes")
         try:
-            return parse_completion(content, self._labels)
+            return parse_completion(content, self._labels, self._form)
         except InvalidResponse as error:
             raise ModelUnavailable(f"{self._base_url} {error}") from None
 

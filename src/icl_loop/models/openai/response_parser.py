@@ -1,60 +1,111 @@
-"""Parses chat completions and lists of models, ignoring fields that are not used."""
+"""Parses chat completions and lists of models.
 
+Only the text of a reply must be sound: whatever else a response contains is read if it has a known
+shape, and ignored otherwise.
+"""
+
+import json
+import re
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-from pydantic import AliasPath, BaseModel, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel
 
-from icl_loop.core.messages import Finish, Reply, Served, Usage
-from icl_loop.core.validation_messages import first_problem
+from icl_loop.core.messages import Finish, Reply, Served, Usage, without_surrogates
+from icl_loop.models.openai.label_logprobs import label_logprobs
+from icl_loop.models.openai.usage_parser import parse_usage
 
-FINISH_REASONS: Mapping[str | None, Finish] = {
-    "length": "length",
-    "content_filter": "content_filter",
+Meaning = Literal[Finish, "tool_call", "failed"]
+"""What a finish reason means: `Finish`, a call of a tool, or a failure of the provider."""
+FINISH_REASONS: Mapping[Meaning, str] = {
+    "stop": """
+        stop stopped stop_token stop_sequence eos eos_token eos_found end end_turn end_of_turn
+        end_of_text complete completed done finish finished none null""",
+    "length": """
+        length max_length model_length length_limit context_length context_length_exceeded
+        context_window_exceeded model_context_window_exceeded max_tokens max_tokens_reached
+        max_new_tokens max_output_tokens max_completion_tokens token_limit token_limit_reached
+        output_limit limit time_limit truncated incomplete error_limit""",
+    "content_filter": """
+        content_filter content_filtered content_filtering content_policy content_policy_violation
+        content_moderation filter filtered moderation blocked blocklist safety safety_block
+        image_safety image_prohibited_content image_recitation recitation prohibited_content spii
+        refusal refused sensitive risk language model_armor guardrail guardrails
+        guardrail_intervened data_inspection_failed violation error_toxic""",
+    "tool_call": "tool_call tool_calls tool_use function_call function_calls",
+    "failed": """
+        error errored abort aborted cancel cancelled canceled user_cancel fail failed failure fault
+        crash interrupted timeout unavailable service_unavailable overloaded engine_overloaded
+        insufficient_system_resource insufficient_system_resources load unload
+        unexpected_tool_call too_many_tool_calls""",
 }
-"""Finish reasons that a reply keeps; any other means "stop"."""
+"""The finish reasons of providers by meaning, besides `malformed_...` and `..._error`, which failed."""
+_MEANINGS = {name: meaning for meaning, names in FINISH_REASONS.items() for name in names.split()}
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking", "thinking_blocks", "reasoning_details")
+"""Fields of a message that hold reasoning; the first one that is not empty is used."""
+_TEXTS = ("text", "thinking", "summary", "reasoning", "content")
+"""Fields of a part of a message that hold its text."""
+_MAX_NAME = 200
+"""Longer names of models, backends and finish reasons are cut."""
 
 
 class InvalidResponse(ValueError):
-    """A successful response without a usable completion."""
+    """A successful response without a usable completion.
+
+    Attributes:
+        usage: The tokens that it reports nevertheless.
+    """
+
+    def __init__(self, message: str, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage or Usage()
 
 
-class _Usage(BaseModel):
-    prompt: NonNegativeInt | None = Field(None, alias="prompt_tokens")
-    completion: NonNegativeInt | None = Field(None, alias="completion_tokens")
-    cached: NonNegativeInt | None = Field(
-        None, validation_alias=AliasPath("prompt_tokens_details", "cached_tokens")
+def parse_completion(content: bytes, labels: Sequence[str] = (), form: str | None = None) -> Reply:
+    """Return the reply in a response body, with the log probabilities of `labels` if there are any.
+
+    `form` is the requested final line of the reply. Token counts that are not reported become 0.
+
+    Raises:
+        InvalidResponse: The body contains no completion, an empty one without a reason, or one that
+            the endpoint reports as failed.
+    """
+    body = _decoded(content)
+    usage = parse_usage(body)
+    match body.get("choices"):
+        case [dict(choice), *_]:
+            message = _table(choice.get("message"))
+        case _:
+            raise InvalidResponse("did not return a chat completion: it has no choices", usage)
+    meaning, reason = _meaning(choice.get("finish_reason"))
+    if meaning == "failed" or choice.get("error"):
+        raise InvalidResponse(f"failed to complete the reply: {_failure(choice, reason)}", usage)
+    text, reasoning = _text(message.get("content", choice.get("text")), usage), _reasoning(message)
+    finish: Finish = "stop" if meaning == "tool_call" else meaning
+    if not (text or "").strip():
+        refusal = message.get("refusal")
+        if isinstance(refusal, str) and refusal:
+            text, finish = refusal, "content_filter"
+        elif message.get("tool_calls") or message.get("function_call") or meaning == "tool_call":
+            finish, reason = "unknown", reason if meaning == "tool_call" else "tool_calls"
+        elif finish not in ("length", "content_filter") and not (
+            reasoning or (text is not None and usage.completion)
+        ):
+            raise InvalidResponse("returned an empty completion", usage)
+    text = without_surrogates(text or "")
+    served = Served(
+        _name(body.get("model")),
+        _name(body.get("system_fingerprint")),
+        _name(reason) if finish == "unknown" else None,
     )
-    reasoning: NonNegativeInt | None = Field(
-        None, validation_alias=AliasPath("completion_tokens_details", "reasoning_tokens")
+    return Reply(
+        text,
+        usage=usage,
+        finish=finish,
+        served=served,
+        label_logprobs=label_logprobs(choice.get("logprobs"), text, finish, labels, form),
+        reasoning_text=reasoning or None,
     )
-
-
-class _Token(BaseModel):
-    token: str
-    logprob: float
-    top_logprobs: list["_Token"] = []
-
-
-class _TextPart(BaseModel):
-    text: str = ""
-
-
-class _Message(BaseModel):
-    content: str | list[_TextPart] | None = None
-    refusal: str | None = None
-
-
-class _Choice(BaseModel):
-    message: _Message
-    finish_reason: str | None = None
-    tokens: list[_Token] | None = Field(None, validation_alias=AliasPath("logprobs", "content"))
-
-
-class _Completion(BaseModel):
-    choices: list[_Choice] = Field(min_length=1)
-    model: str | None = None
-    system_fingerprint: str | None = None
-    usage: _Usage | None = None
 
 
 class _Model(BaseModel):
@@ -65,57 +116,89 @@ class _ModelList(BaseModel):
     data: list[_Model]
 
 
-def parse_completion(content: bytes, labels: Sequence[str]) -> Reply:
-    """Return the reply in a response body, with the log probabilities of `labels` if there are any.
-
-    Token counts that the endpoint does not report become 0.
-
-    Raises:
-        InvalidResponse: The body contains no completion, or an empty one without a reason.
-    """
-    if not content.strip():
-        raise InvalidResponse("returned an empty body")
-    try:
-        completion = _Completion.model_validate_json(content)
-    except ValidationError as error:
-        raise InvalidResponse(f"did not return a chat completion: {first_problem(error)}") from None
-    choice = completion.choices[0]
-    text, finish = _text_and_finish(choice)
-    return Reply(
-        text,
-        usage=Usage(**{name: count or 0 for name, count in completion.usage or ()}),
-        finish=finish,
-        served=Served(completion.model, completion.system_fingerprint),
-        label_logprobs=_label_logprobs(choice.tokens or [], labels),
-    )
-
-
 def parse_model_names(content: bytes) -> list[str]:
     """Return the names in a list of models; raises ValueError if the body contains no list."""
     return [model.id for model in _ModelList.model_validate_json(content).data]
 
 
-def _text_and_finish(choice: _Choice) -> tuple[str, Finish]:
-    content, refusal = choice.message.content, choice.message.refusal
-    finish = FINISH_REASONS.get(choice.finish_reason, "stop")
-    if isinstance(content, list):
-        content = "".join(part.text for part in content)
-    if content is not None:
-        return content, finish
-    if refusal is not None:
-        return refusal, "content_filter"
-    if finish == "stop":
-        raise InvalidResponse("returned an empty completion")
-    return "", finish
+def _decoded(content: bytes) -> Mapping[str, Any]:
+    """Return the JSON object in a body; bytes that are not text and control characters are allowed."""
+    if not content.strip():
+        raise InvalidResponse("returned an empty body")
+    text = content.decode(json.detect_encoding(content), "replace")
+    try:
+        try:
+            body = json.loads(text, strict=False)
+        except ValueError:  # also raised for integers of more than 4,300 digits
+            body = json.loads(text, strict=False, parse_int=float)
+    except (ValueError, RecursionError):
+        raise InvalidResponse(
+            "did not return a chat completion: the body is not valid JSON"
+        ) from None
+    if not isinstance(body, dict):
+        raise InvalidResponse("did not return a chat completion: the body is not a JSON object")
+    return body
 
 
-def _label_logprobs(tokens: Sequence[_Token], labels: Sequence[str]) -> Mapping[str, float] | None:
-    """Return the log probability of each label at the last token that is a label."""
-    last = next((each for each in reversed(tokens) if each.token.strip() in labels), None)
-    if last is None:
-        return None
-    found: dict[str, float] = {}
-    for each in (last, *last.top_logprobs):
-        name = each.token.strip()
-        found[name] = max(each.logprob, found.get(name, each.logprob))
-    return {label: found[label] for label in labels if label in found}
+def _table(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _name(value: object) -> str | None:
+    """Return a name that the endpoint reports, if it is a text."""
+    return without_surrogates(value[:_MAX_NAME]) if isinstance(value, str) else None
+
+
+def _meaning(reason: object) -> tuple[Meaning, str | None]:
+    """Return the meaning of a finish reason, and the reason as a text."""
+    if isinstance(reason, dict):  # SGLang
+        reason = reason.get("type")
+    if reason is None or reason == "":
+        return "stop", None
+    said = str(reason)
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", said.rpartition(".")[2].strip())
+    name = re.sub(r"[\W_]+", "_", words).casefold().removeprefix("finish_reason_")
+    if name.startswith("malformed") or name.endswith("_error"):
+        return "failed", said
+    return _MEANINGS.get(name, "unknown"), said
+
+
+def _failure(choice: Mapping[str, Any], reason: str | None) -> str:
+    """Return what the endpoint says about a reply that failed."""
+    error = choice.get("error")
+    message = _table(error).get("message") or (error if isinstance(error, str) else None)
+    said = f"finish_reason {reason!r}" + (f", {message}" if message else "")
+    return " ".join(said.split())[:300]
+
+
+def _text(content: object, usage: Usage) -> str | None:
+    """Return the text of a message, without its thoughts; None if the message has no content."""
+    if content is None or isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else [content]
+    if not all(isinstance(part, str | dict) for part in parts):
+        raise InvalidResponse("returned a message whose content is not text", usage)
+    return "".join(_joined(part) for part in parts if not _is_thought(part))
+
+
+def _reasoning(message: Mapping[str, Any]) -> str:
+    """Return the reasoning that a message holds beside its text."""
+    for name in _THOUGHTS:
+        if (found := _joined(message.get(name))).strip():
+            return found
+    parts = message.get("content")
+    return _joined([part for part in parts if _is_thought(part)] if isinstance(parts, list) else [])
+
+
+def _is_thought(part: object) -> bool:
+    return "think" in (kind := str(_table(part).get("type"))) or "reason" in kind
+
+
+def _joined(value: object) -> str:
+    """Return the text in a text, in a part of a message, or in a list of these."""
+    if isinstance(value, list):
+        return "".join(map(_joined, value))
+    if isinstance(value, dict):
+        value = next((value[name] for name in _TEXTS if value.get(name)), "")
+        return _joined(value)
+    return value if isinstance(value, str) else ""
