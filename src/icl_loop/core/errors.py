@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from icl_loop.core.messages import Usage
+
 
 class IclLoopError(Exception):
     """The base of all exceptions of `icl_loop`; its message is for users."""
@@ -50,7 +52,15 @@ class ContextFull(StoppedShort):
 
 
 class ModelError(StoppedShort):
-    """The model did not answer; this is never recorded as a turn."""
+    """The model did not answer; this is never recorded as a turn.
+
+    Attributes:
+        usage: Tokens that the endpoint reports for the failed request, if it does.
+    """
+
+    def __init__(self, message: str, *, usage: Usage | None = None) -> None:
+        super().__init__(message)
+        self.usage = usage
 
 
 class ModelUnavailable(ModelError):
@@ -59,13 +69,21 @@ class ModelUnavailable(ModelError):
     Attributes:
         retry_after_s: Seconds to wait before the next attempt, if the endpoint said so.
         limited: Whether a rate limit was exceeded.
+        reached: Whether the endpoint itself reported the failure, which shows that the address is
+            right.
     """
 
     def __init__(
-        self, message: str, *, retry_after_s: float | None = None, limited: bool = False
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = None,
+        limited: bool = False,
+        reached: bool = False,
+        usage: Usage | None = None,
     ) -> None:
-        super().__init__(message)
-        self.retry_after_s, self.limited = retry_after_s, limited
+        super().__init__(message, usage=usage)
+        self.retry_after_s, self.limited, self.reached = retry_after_s, limited, reached
 
 
 class ContextOverflow(ModelError):
