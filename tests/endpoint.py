@@ -82,8 +82,15 @@ Script = Sequence[Response | Callable[[dict[str, Any]], Response]]
 
 
 @contextmanager
-def serving(responses: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]:
-    """Serve `responses` in order, repeating the last one, and a list of `models`."""
+def serving(
+    responses: Script,
+    models: Sequence[str | Mapping[str, Any]] = (),
+    pages: Mapping[str, Any] | None = None,
+) -> Iterator[Endpoint]:
+    """Serve `responses` in order, repeating the last one, and a list of `models`.
+
+    A model is a name or a whole entry. `pages` has the JSON at other addresses, by path.
+    """
     endpoint = Endpoint("")
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,11 +111,10 @@ def serving(responses: Script, models: Sequence[str] = ()) -> Iterator[Endpoint]
             self._send(response)
 
         def do_GET(self) -> None:
-            listed = {
-                "object": "list",
-                "data": [{"id": name, "object": "model"} for name in models],
-            }
-            self._send(Response(body=json.dumps(listed).encode()))
+            data = [{"id": each} if isinstance(each, str) else each for each in models]
+            page = {"/v1/models": {"object": "list", "data": data}, **(pages or {})}.get(self.path)
+            status = 404 if page is None else 200
+            self._send(Response(status, json.dumps(page).encode()))
 
         def _send(self, response: Response) -> None:
             self.send_response(response.status)

@@ -42,7 +42,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         own = {key: value for key, value in arm_table.items() if key != "name"}
         settings = validated(Settings, _merge(shared, own), f"{where}, arm {name!r}")
         settings.check_turns(file.turns, f"{where}, arm {name!r}")
-        arms[name] = settings.with_token_counter()
+        arms[name] = settings.without_auto()
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
     for name in arms:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
@@ -28,6 +28,9 @@ from icl_loop.transcripts.header import (
     DatasetIdentity,
     DonorIdentity,
 )
+
+if TYPE_CHECKING:  # the HTTP client loads slowly
+    from icl_loop.models.openai.endpoint import Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +223,7 @@ class Session:
     def window(self) -> Window:
         """The context window."""
         return Window(
-            tokens=self.settings.model.context_window,
+            tokens=self.settings.model.window,
             reserve=self.settings.context.reserve,
             counter=token_counter(self.settings.context.counter),
             merged=self.settings.model.merge_roles,
@@ -230,17 +233,24 @@ class Session:
         """Open the model of the arm."""
         return self.model_factory(LimitSettings().timeout_s)()
 
-    def model_factory(self, timeout_s: float) -> Callable[[], ChatModel]:
-        """Return a picklable function that opens the model; endpoints reply within `timeout_s`."""
-        model = self.settings.model
+    def model_factory(
+        self, timeout_s: float, endpoint: "Endpoint | None" = None
+    ) -> Callable[[], ChatModel]:
+        """Return a picklable function that opens the model; endpoints reply within `timeout_s`.
+
+        `endpoint` is what is known of the model's endpoint.
+        """
+        model, prompts = self.settings.model, self.inputs.prompts
         return partial(
             open_model,
             model.name,
             seed=self.seed,
-            prompts=self.inputs.prompts,
+            prompts=prompts,
             encoding=self.settings.task.encoding,
             labels=self.task.labels,
-            form=self.inputs.prompts.answer,
+            form=prompts.answer,
+            cap=self.settings.context.reserve or None,
+            endpoint=endpoint,
             timeout_s=timeout_s,
             **model.model_dump(exclude={"name", "context_window"}),
         )

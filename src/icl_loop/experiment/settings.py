@@ -3,9 +3,18 @@
 The text below each key is its entry in the reference of settings.
 """
 
-from typing import Annotated, Any, Self, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
 
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
@@ -31,6 +40,8 @@ from icl_loop.tasks.task import Replies
 from icl_loop.tasks.transforms import TRANSFORMS
 
 AUTO = "auto"
+WINDOW = 32_768
+"""Context window in tokens if none is set or if the model is built in."""
 MAX_COUNT = 1_000_000
 """Most turns and most streams; a larger number is a typing error."""
 FileName = Annotated[
@@ -49,6 +60,14 @@ VariableName = Annotated[
         "must be the name of an environment variable: capital letters, digits and underscores",
     ),
 ]
+
+
+def tokens_or_auto(value: object) -> object:
+    """Return a number of tokens, or `auto`; raise ValueError for anything else."""
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not is_count and value != AUTO:
+        raise ValueError("must be a number of tokens of at least 1, or 'auto'")
+    return value
 
 
 class _Table(BaseModel):
@@ -87,8 +106,8 @@ class ModelSettings(_Table):
 
     name: Annotated[str, Field(min_length=1)] = "reference/nearest"
     """A reference learner, a simulated model, or the endpoint's name of a model."""
-    context_window: int = Field(default=32_768, ge=1)
-    """Context window in tokens."""
+    context_window: Annotated[int | Literal["auto"], BeforeValidator(tokens_or_auto)] = WINDOW
+    """Context window in tokens, or auto to ask the endpoint or else the price list."""
     base_url: Annotated[str | None, AfterValidator(web_address)] = None
     """Address of an OpenAI-compatible endpoint; OPENAI_BASE_URL or OpenAI's own if omitted."""
     api_key_env: VariableName | None = None
@@ -103,8 +122,13 @@ class ModelSettings(_Table):
     """Further fields of the request, such as temperature; or parameters of a built-in model."""
     merge_roles: bool = True
     """Merge consecutive messages of one role, as many chat templates require."""
+    system_role: bool = True
+    """Send the system message as such; false puts it at the beginning of the first user message."""
+    cache_control: bool = False
+    """Mark the prompt prefix to be cached, as Anthropic's models behind OpenRouter or LiteLLM need."""
     answer_format: Annotated[AnswerFormat, one_of(get_args(AnswerFormat))] = "text"
-    """Form of the reply: text, schema (JSON with one label) or logprobs (text and label scores)."""
+    """Form of the reply: text, choice (limited to the labels in whatever way the endpoint can, with
+    their log probabilities), schema (JSON with one label) or logprobs (text and label scores)."""
 
     @property
     def is_built_in(self) -> bool:
@@ -114,6 +138,20 @@ class ModelSettings(_Table):
             InputError: The name is like that of a built-in model, but there is none.
         """
         return is_built_in(self.name, self.base_url)
+
+    @property
+    def window(self) -> int:
+        """The context window in tokens.
+
+        Raises:
+            InputError: It is `auto` and has not been found out.
+        """
+        if isinstance(self.context_window, int):
+            return self.context_window
+        raise InputError(
+            f"model.context_window = 'auto' is found out when a run starts; set it to a number to use"
+            f" the model {self.name!r} without a run"
+        )
 
     @model_validator(mode="after")
     def _check_built_in(self) -> Self:
@@ -190,6 +228,10 @@ class AnswerSettings(_Table):
         return AnswerRule(self.rule, names)
 
 
+ADDED: Mapping[str, Sequence[str]] = {"model": ("system_role", "cache_control")}
+"""Settings that transcripts record only if they were changed, as earlier versions had none of them."""
+
+
 class Settings(_Table):
     """The settings of one arm."""
 
@@ -201,18 +243,34 @@ class Settings(_Table):
     answers: AnswerSettings = AnswerSettings()
 
     def recorded(self) -> dict[str, Any]:
-        """Return the settings as transcripts record them, [answers] only if it was changed."""
-        exclude = {"answers"} if self.answers == AnswerSettings() else set()
-        return self.model_dump(mode="json", exclude=exclude)
+        """Return the settings as transcripts record them, without unchanged `ADDED` ones."""
+        recorded = self.model_dump(
+            mode="json", exclude={"answers"} if self.answers == AnswerSettings() else set()
+        )
+        for table, keys in ADDED.items():
+            for key in keys:
+                if recorded[table][key] == type(getattr(self, table)).model_fields[key].default:
+                    del recorded[table][key]
+        return recorded
 
-    def with_token_counter(self) -> Self:
-        """Return the settings with the best token counter available in place of `auto`."""
-        if self.context.counter != AUTO:
-            return self
-        built_in = self.model.is_built_in
-        counter = ESTIMATORS["o200k_base"] if built_in else counter_for(self.model.name)
-        context = self.context.model_copy(update={"counter": counter.name})
-        return self.model_copy(update={"context": context})
+    def without_auto(self) -> Self:
+        """Return the settings with the best token counter available in place of `auto`.
+
+        The context window of a built-in model is no longer `auto` either.
+        """
+        built_in, context = self.model.is_built_in, self.context
+        if context.counter == AUTO:
+            counter = ESTIMATORS["o200k_base"] if built_in else counter_for(self.model.name)
+            context = context.model_copy(update={"counter": counter.name})
+        settings = self.model_copy(update={"context": context})
+        if built_in and self.model.context_window == AUTO:
+            return settings.with_window(WINDOW)
+        return settings
+
+    def with_window(self, tokens: int) -> Self:
+        """Return the settings with this context window."""
+        model = self.model.model_copy(update={"context_window": tokens})
+        return self.model_copy(update={"model": model})
 
     def check_turns(self, turns: int, where: str) -> None:
         """Raise InputError if a swap or a probe is due after the end of a session of `turns` turns."""

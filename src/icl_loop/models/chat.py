@@ -7,8 +7,9 @@ from typing import Literal, Protocol, runtime_checkable
 from icl_loop.core.errors import RequestRefused
 from icl_loop.core.messages import Message, Reply
 
-AnswerFormat = Literal["text", "schema", "logprobs"]
-"""What is requested of an endpoint: free text, JSON with one label, or label log probabilities."""
+AnswerFormat = Literal["text", "choice", "schema", "logprobs"]
+"""What is requested of an endpoint: free text; the answer line with one of the labels, in whatever
+way it can limit replies; JSON with one label; or free text with label log probabilities."""
 
 
 class ChatModel(Protocol):

@@ -96,7 +96,7 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
         for name in ENCODINGS_TRIED:
             if first.task.encoding != name:
                 yield _with_setting(experiment, arms, "task", "encoding", name)
-        window = WINDOW_TIMES * first.model.context_window
+        window = WINDOW_TIMES * first.model.window
         yield _with_setting(experiment, arms, "model", "context_window", window)
     if first.feedback.kind not in ("label", "demonstrations"):
         yield _revealed(experiment, arms)

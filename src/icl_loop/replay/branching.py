@@ -157,7 +157,7 @@ def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], turns: int)
     feedback = given.get("feedback", {})
     if feedback.get("kind") != YOKED and not any("feedback.donor" in each for each in overrides):
         given["feedback"] = {key: value for key, value in feedback.items() if key != "donor"}
-    settings = validated(Settings, given, "--set").with_token_counter()
+    settings = validated(Settings, given, "--set").without_auto()
     settings.check_turns(turns, "--set")
     donor = settings.feedback.donor
     if donor is not None and donor != recorded.get("feedback", {}).get("donor"):
@@ -177,7 +177,7 @@ def _with_model(recorded: Mapping[str, Any], name: str | None) -> dict[str, Any]
         return dict(recorded)
     table = {**before, "name": name}
     if is_built_in(name) or is_built_in(str(before.get("name")), before.get("base_url")):
-        kept = ("context_window", "merge_roles")
+        kept = ("context_window", "merge_roles", "system_role")
         table = {"name": name, **{key: before[key] for key in kept if key in before}}
     context = {**recorded.get("context", {}), "counter": "auto"}
     return {**recorded, "model": table, "context": context}

@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from http import HTTPStatus
 from importlib.metadata import version
@@ -14,10 +15,18 @@ import aiohttp
 from yarl import URL
 
 from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, RequestRefused, nearest
-from icl_loop.core.messages import Message, Reply, fingerprint
+from icl_loop.core.messages import Message, Reply, Served, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
-from icl_loop.models.openai.request_body import answer_format_fields, encode_messages, parse_params
+from icl_loop.models.openai.endpoint import Endpoint, NoAnswer, discover
+from icl_loop.models.openai.optional_fields import (
+    Chosen,
+    OptionalFields,
+    exceeds,
+    obeys,
+    options_for,
+)
+from icl_loop.models.openai.request_body import encode_messages, parse_params
 from icl_loop.models.openai.response_parser import (
     InvalidResponse,
     parse_completion,
@@ -44,9 +53,13 @@ class OpenAIModel:
         headers_env: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         merge_roles: bool = True,
+        system_role: bool = True,
+        cache_control: bool = False,
         answer_format: AnswerFormat = "text",
         labels: Sequence[str] = (),
         form: str | None = None,
+        cap: int | None = None,
+        endpoint: Endpoint | None = None,
         timeout_s: float = 600.0,
     ) -> None:
         """Prepare requests to the model that the endpoint at `base_url` calls `name`.
@@ -62,10 +75,16 @@ class OpenAIModel:
             headers_env: Secret headers, each with the environment variable that holds its value.
             params: Fields added to every request; those in its `extra_body` take precedence.
             merge_roles: Merge consecutive messages of one role, as many chat templates require.
-            answer_format: Free text, JSON that follows a schema with `labels` as its enum, or text
-                with the log probability of each label.
-            labels: The possible answers; required by the last two formats.
+            system_role: Send the system message as such, rather than in the first user message.
+            cache_control: Mark the ends of the system message and of the request as breakpoints of
+                the prompt cache, as Anthropic's models require.
+            answer_format: Free text; JSON that follows a schema with `labels` as its enum; text
+                with the log probability of each label; or one of the labels in whatever way the
+                endpoint can limit replies.
+            labels: The possible answers; required by all formats but free text.
             form: The requested final line of a reply, containing {label}; see `parse_answer`.
+            cap: Most tokens of a reply, unless `params` sets such a limit; unlimited if None.
+            endpoint: What is known of the endpoint, which decides what is tried first.
             timeout_s: Maximum seconds for a reply once connected. Connecting may take as long
                 again, but at most 10 seconds.
 
@@ -90,17 +109,26 @@ class OpenAIModel:
             **(headers or {}),
             **secrets,
         }
-        fields = {"model": name, **answer_format_fields(answer_format, labels)}
-        fields |= parse_params(params or {})
-        self._body_start = json.dumps(fields, ensure_ascii=False)[:-1].encode()
-        self._merge_roles = merge_roles
-        self._labels, self._form = tuple(labels), form
+        self._params = parse_params(params or {})
+        self._labels, self._form, self._cap = tuple(labels), form or "Answer: {label}", cap
+        kind = (endpoint or Endpoint()).kind
+        self.fields = OptionalFields(
+            options_for(answer_format, labels, self._form, kind, cap, self._params), self._params
+        )
+        self._start = self.fields.chosen, self._body_start(self.fields.chosen)
+        self._merge_roles, self._system_role = merge_roles, system_role
+        self._cache_control = cache_control
         self._proxy, self._timeout_s = connection.find_proxy(self._base_url), timeout_s
         self._certificates = connection.trusted_certificates()
         self._not_before = 0.0
 
-    async def complete(self, messages: Sequence[Message]) -> Reply:
+    async def complete(
+        self, messages: Sequence[Message], own: Mapping[str, bytes] | None = None
+    ) -> Reply:
         """Return the endpoint's reply to `messages`.
+
+        `own` has the JSON of the fields that belong to one session, by name. A request that is
+        refused because of an optional field is sent again without it.
 
         Raises:
             ModelUnavailable: The request failed, but a retry may succeed.
@@ -109,23 +137,86 @@ class OpenAIModel:
         """
         if pause_s := self.pause_s:
             await asyncio.sleep(pause_s)
-        encoded = encode_messages(messages, merge_roles=self._merge_roles)
+        encoded = encode_messages(
+            messages,
+            merge_roles=self._merge_roles,
+            system_role=self._system_role,
+            cache_control=self._cache_control,
+        )
+        headers = {**self._headers, "X-Client-Request-Id": fingerprint(messages)}
+        while True:
+            sent = self.fields.chosen
+            body = b'%b,"messages":[%b]}' % (self._fields_of(sent, own or {}), encoded)
+            response, content = await self._post(body, headers)
+            self._note_rate_limit(response.headers)
+            try:
+                if response.status != HTTPStatus.OK:
+                    raise await self._error(response, content)
+                return self._checked(sent, self._reply(content))
+            except (RequestRefused, ModelUnavailable):
+                if not self.fields.refused(sent, response.status, content):
+                    raise
+
+    def for_session(self, name: str, slot: int | None = None) -> "SessionModel":
+        """Return the model for one session, whose prompt cache is kept apart from others.
+
+        `slot` is a slot of llama.cpp that no other session uses.
+        """
+        own = {"prompt_cache_key": json.dumps(name).encode()}
+        return SessionModel(self, own if slot is None else {**own, "id_slot": b"%d" % slot})
+
+    async def discover(self) -> Endpoint:
+        """Return what the endpoint says about itself and the model."""
+        return await discover(self._get, self._base_url, self._name)
+
+    async def _post(
+        self, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[aiohttp.ClientResponse, bytes]:
         try:
             async with self._session.post(
-                self._url,
-                data=b'%b,"messages":[%b]}' % (self._body_start, encoded),
-                headers={**self._headers, "X-Client-Request-Id": fingerprint(messages)},
-                allow_redirects=False,
+                self._url, data=body, headers=headers, allow_redirects=False
             ) as response:
-                content = await connection.read_body(response)
+                return response, await connection.read_body(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
             kind = RequestRefused if untrusted else ModelUnavailable
             raise kind(f"{self._base_url} {connection.describe_failure(error)}") from None
-        self._note_rate_limit(response.headers)
-        if response.status != HTTPStatus.OK:
-            raise await self._error(response, content)
-        return self._reply(content)
+
+    async def _get(self, url: URL) -> tuple[int, bytes]:
+        try:
+            async with self._session.get(
+                url, headers=self._headers, allow_redirects=False
+            ) as response:
+                return response.status, await connection.read_body(response)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise NoAnswer(connection.describe_failure(error)) from None
+
+    def _body_start(self, chosen: Chosen) -> bytes:
+        """Return the beginning of a request's body, up to the fields of the session."""
+        fields: dict[str, Any] = {"model": self._name}
+        for option in chosen.values():
+            fields |= option.fields
+        return json.dumps(fields | self._params, ensure_ascii=False)[:-1].encode()
+
+    def _fields_of(self, chosen: Chosen, own: Mapping[str, bytes]) -> bytes:
+        """Return the beginning of a request's body with the fields of its session."""
+        if chosen is not self._start[0]:
+            self._start = chosen, self._body_start(chosen)
+        name = chosen["cache"].name or ""
+        return self._start[1] + (b',"%b":%b' % (name.encode(), own[name]) if name in own else b"")
+
+    def _checked(self, sent: Chosen, reply: Reply) -> Reply:
+        """Return a reply with the fields that limited it; move on from those that were ignored."""
+        cap, constraint = sent["cap"].name, sent["constraint"].name
+        if cap and self._cap and sent["cap"].fields and exceeds(reply, self._cap):
+            self.fields.ignored(sent, "cap")
+            cap = None
+        judged = constraint and reply.finish == "stop" and reply.text
+        if judged and not obeys(constraint, reply.text, self._labels, self._form):
+            self.fields.ignored(sent, "constraint")
+            constraint = None
+        served = replace(reply.served or Served(), cap=cap, constraint=constraint)
+        return replace(reply, served=served)
 
     @property
     def pause_s(self) -> float:
@@ -213,3 +304,20 @@ def _read_key(variable: str) -> str:
     if not key.isascii() or not key.isprintable():
         raise InputError(f"the environment variable {variable} does not contain a valid API key")
     return key
+
+
+@dataclass(frozen=True, slots=True)
+class SessionModel:
+    """A model as one session uses it.
+
+    Attributes:
+        model: The model.
+        own: JSON of the request fields that belong to the session, by name.
+    """
+
+    model: OpenAIModel
+    own: Mapping[str, bytes]
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the model's reply to `messages`."""
+        return await self.model.complete(messages, self.own)

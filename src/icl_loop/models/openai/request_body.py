@@ -1,24 +1,37 @@
 """The JSON body of a request, joined from messages that are each encoded once."""
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Message, merged
-from icl_loop.models.chat import AnswerFormat
 
 RESERVED_FIELDS = frozenset({"model", "messages", "stream", "n"})
 """Request fields that `params` may not set."""
-TOP_LOGPROBS = 20
-"""The most alternatives per token that OpenAI returns."""
 _JOIN_JSON = JOIN.replace("\n", r"\n").encode()
 
 
-def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) -> bytes:
+def encode_messages(
+    messages: Sequence[Message],
+    *,
+    merge_roles: bool = True,
+    system_role: bool = True,
+    cache_control: bool = False,
+) -> bytes:
     """Return the elements of a request's `messages` array as JSON.
 
-    With `merge_roles`, consecutive messages of one role become one message.
+    With `merge_roles`, consecutive messages of one role become one message. Without `system_role`,
+    the system message becomes the beginning of the first user message. With `cache_control`, the
+    system message and the last message end in breakpoints of the prompt cache.
     """
+    if not system_role:
+        messages = _without_system_role(messages)
+    if cache_control:
+        *before, last = merged(messages) if merge_roles else messages
+        mark = {"system": _encode_marked}
+        first = [mark.get(message.role, _encode)(message) for message in before]
+        return b",".join((*first, _encode_marked(last)))
     if any(message.has_image for message in messages):
         return b",".join(map(_encode, merged(messages) if merge_roles else messages))
     pieces: list[bytes] = []
@@ -30,6 +43,22 @@ def encode_messages(messages: Sequence[Message], *, merge_roles: bool = True) ->
             pieces += (b'"},' if role else b"", message.json_open)
             role = message.role
     return b"".join(pieces) + b'"}'
+
+
+def _without_system_role(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages with the system message put at the beginning of the first user message."""
+    count = sum(1 for _ in takewhile(lambda message: message.role == "system", messages))
+    head = [Message("user", each.parts) for each in messages[:count]]
+    if head and [each.role for each in messages[count : count + 1]] == ["user"]:
+        head, count = [*head, messages[count]], count + 1
+    return [*merged(head), *messages[count:]]
+
+
+def _encode_marked(message: Message) -> bytes:
+    """Return a message as JSON, with a breakpoint of the prompt cache at its end."""
+    role, parts = message.role.encode(), message.json_parts[:-1]
+    mark = b',"cache_control":{"type":"ephemeral"}}'
+    return b'{"role":"%b","content":[%b%b]}' % (role, parts, mark)
 
 
 def _encode(message: Message) -> bytes:
@@ -52,19 +81,3 @@ def parse_params(params: Mapping[str, Any]) -> dict[str, Any]:
     for key in sorted(fields.keys() & RESERVED_FIELDS):
         raise InputError(f"model.params.{key} is not allowed: the program sets {key} itself")
     return fields
-
-
-def answer_format_fields(answer_format: AnswerFormat, labels: Sequence[str]) -> dict[str, Any]:
-    """Return the request fields that ask for a reply in `answer_format`."""
-    if answer_format == "logprobs":
-        return {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-    if answer_format == "text":
-        return {}
-    schema = {
-        "type": "object",
-        "properties": {"answer": {"type": "string", "enum": list(labels)}},
-        "required": ["answer"],
-        "additionalProperties": False,
-    }
-    json_schema = {"name": "answer", "strict": True, "schema": schema}
-    return {"response_format": {"type": "json_schema", "json_schema": json_schema}}
