@@ -8,7 +8,7 @@ from icl_loop.cli import options
 from icl_loop.cli.run import play_and_report
 from icl_loop.core.errors import InputError
 from icl_loop.replay.branching import branches
-from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run
+from icl_loop.runner.run import Run
 from icl_loop.transcripts.files import find
 
 
@@ -22,7 +22,7 @@ def branch(
     turns: Annotated[
         int | None, Option(min=2, help="Total number of turns of each branch.")
     ] = None,
-    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: options.DefaultConcurrency = None,
     max_usd: options.MaxUsd = None,
     max_tokens: options.MaxTokens = None,
 ) -> None:

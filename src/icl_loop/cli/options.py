@@ -43,6 +43,13 @@ MaxTokens = Annotated[
     ),
 ]
 Concurrency = Annotated[int, Option(min=1, help="Sessions to play at the same time.")]
+DefaultConcurrency = Annotated[
+    int | None,
+    Option(
+        min=1,
+        help="Sessions to play at the same time. Default: the slots of a llama.cpp server, else 32.",
+    ),
+]
 Primary = Annotated[
     str | None,
     Option(metavar="ARM,ARM", help="Arms of the primary contrast, if not the recorded ones."),

@@ -7,8 +7,9 @@ from typer import Option
 
 from icl_loop import planning
 from icl_loop.cli import options
+from icl_loop.runner import discovery
 from icl_loop.runner.run import DEFAULT_CONCURRENCY
-from icl_loop.terminal.console import err, out, print_json
+from icl_loop.terminal.console import err, out, print_json, print_text
 from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.plan_tables import context_table, cost_table, plan_sentences
 from icl_loop.terminal.progress import WorkProgress
@@ -30,7 +31,11 @@ def plan(
     json: options.AsJson = False,
 ) -> None:
     """Estimate tokens, cost, time and statistical power, without calling a model."""
-    loaded = options.load_experiment(experiment, overrides, streams, turns)
+    loaded, remarks = asyncio.run(
+        discovery.planned(options.load_experiment(experiment, overrides, streams, turns))
+    )
+    for remark in remarks:
+        print_text(f"note: {remark}", err)
     with WorkProgress(err, "checking", "sessions", loaded.count()) as progress:
         loaded.check(progress.add)
     with WorkProgress(err, "planning", "trial turns") as progress:

@@ -15,7 +15,7 @@ from icl_loop.cli import options
 from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
-from icl_loop.runner.run import DEFAULT_CONCURRENCY, Run, RunResult
+from icl_loop.runner.run import Run, RunResult
 from icl_loop.terminal.console import STOPPED_SHORT, err, print_text, this_command
 from icl_loop.terminal.progress import RunProgress, WorkProgress
 from icl_loop.terminal.results_tables import print_results, stops_table
@@ -29,7 +29,7 @@ def run(
     overrides: options.Overrides = None,
     streams: options.Streams = None,
     turns: options.Turns = None,
-    concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
+    concurrency: options.DefaultConcurrency = None,
     max_usd: options.MaxUsd = None,
     max_tokens: options.MaxTokens = None,
     stop_early: Annotated[
@@ -78,9 +78,13 @@ def _engine(name: str, ray_address: str | None, ray_wait: float | None) -> Engin
 
 def play_and_report(run: Run) -> None:
     """Check a run and play it with progress, print the results, and exit with 1 if it stopped."""
+    built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
+    if not built_in:
+        asyncio.run(run.ask_endpoints())
+    for remark in run.remarks:
+        print_text(f"note: {remark}", err)
     with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
         run.check(checking.add)
-    built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
     with RunProgress(run.experiment, err, run.budget) as progress:

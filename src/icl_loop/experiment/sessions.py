@@ -169,6 +169,12 @@ class Session:
         return self.name_of(self.arm, self.stream)
 
     @property
+    def cache_name(self) -> str:
+        """A name for the prompt cache that an endpoint keeps for the session."""
+        key = self.experiment, self.arm, self.stream, self.seed
+        return sha256(ascii(key).encode()).hexdigest()[:32]
+
+    @property
     def shared_events(self) -> tuple[Event, ...]:
         """The turns and notes that a branch shares with its parent."""
         return self.branch.events if self.branch else ()

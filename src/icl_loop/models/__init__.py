@@ -5,7 +5,14 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
-from icl_loop.models.chat import AnswerFormat, CallableModel, ChatModel, Closable, ScriptedModel
+from icl_loop.models.chat import (
+    AnswerFormat,
+    CallableModel,
+    ChatModel,
+    Closable,
+    ScriptedModel,
+    SharedModel,
+)
 from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.reference import algorithms
 from icl_loop.models.replay import ReplayModel
@@ -20,6 +27,7 @@ __all__ = [
     "Closable",
     "ReplayModel",
     "ScriptedModel",
+    "SharedModel",
     "check_params",
     "is_built_in",
     "open_model",

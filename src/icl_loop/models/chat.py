@@ -33,6 +33,18 @@ class Closable(Protocol):
         ...
 
 
+@runtime_checkable
+class SharedModel(Protocol):
+    """A model that keeps a prompt cache for each of the sessions that share it."""
+
+    def for_session(self, name: str, slot: int | None = None) -> ChatModel:
+        """Return the model as one session uses it.
+
+        `name` identifies the session, and `slot` the part of a llama.cpp server that it has alone.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class CallableModel:
     """A model made from a function that returns the text of the reply."""

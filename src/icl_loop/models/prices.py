@@ -3,6 +3,7 @@
 from functools import lru_cache
 
 import genai_prices
+from genai_prices.data_snapshot import get_snapshot
 
 from icl_loop.core.messages import Usage
 from icl_loop.models import is_built_in
@@ -42,3 +43,12 @@ def list_price(model: str, base_url: str | None) -> Cost | None:
     except LookupError:
         return None
     return cost
+
+
+def listed_window(model: str, base_url: str) -> int | None:
+    """Return the context window that `genai-prices` lists for a model at an endpoint, or None."""
+    try:
+        _, listed = get_snapshot().find_provider_model(model, None, None, base_url)
+    except LookupError:
+        return None
+    return listed.context_window

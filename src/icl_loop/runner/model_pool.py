@@ -1,6 +1,7 @@
 """The models of a run: how they are opened, and the limits on requests to them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -12,6 +13,7 @@ from icl_loop.models import ChatModel
 from icl_loop.models.limits import Budget, Cost, PromptBound, RateLimiter
 from icl_loop.models.prices import cost_of, free
 from icl_loop.models.retrying import RequestPolicy, RetryPolicy
+from icl_loop.runner.discovery import Endpoints, endpoint_key
 
 OpenModel = Callable[[Session], ChatModel]
 ModelFactory = Callable[[], ChatModel]
@@ -23,13 +25,15 @@ class ModelPool:
     """Says how a session's model is opened, retried, rate-limited and charged to the budget.
 
     Requests to one endpoint share its rate limits, of which `concurrency` is one. `open_model`
-    opens the models in place of those in the settings.
+    opens the models in place of those in the settings. `endpoints` are what is known of theirs.
     """
 
     experiment: Experiment
     budget: Budget
     concurrency: int
     open_model: OpenModel | None = None
+    endpoints: Endpoints = field(default_factory=dict)
+    _free_slots: dict[str, list[int]] = field(default_factory=dict)
     _rate_limiters: dict[str | None, RateLimiter] = field(default_factory=dict)
     _policies: dict[str, RequestPolicy] = field(default_factory=dict)
 
@@ -83,7 +87,23 @@ class ModelPool:
         """Return a function that opens the model of a session; it can be sent to other machines."""
         if self.open_model is not None:
             return partial(self.open_model, session)
-        return session.model_factory(self.experiment.limits.timeout_s)
+        endpoint = self.endpoints.get(endpoint_key(session.settings.model))
+        return session.model_factory(self.experiment.limits.timeout_s, endpoint)
+
+    @contextmanager
+    def slot(self, session: Session) -> Iterator[int | None]:
+        """Hold a slot of the session's llama.cpp server; None if all are taken or there are none."""
+        endpoint = self.endpoints.get(endpoint_key(session.settings.model))
+        if endpoint is None or endpoint.slots is None:
+            yield None
+            return
+        free = self._free_slots.setdefault(endpoint.address, list(range(endpoint.slots)))
+        slot = free.pop(0) if free else None
+        try:
+            yield slot
+        finally:
+            if slot is not None:
+                free.append(slot)
 
 
 def model_key(session: Session) -> str:

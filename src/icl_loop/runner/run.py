@@ -13,6 +13,7 @@ from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, Stopped
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
 from icl_loop.models.limits import Budget
+from icl_loop.runner.discovery import Endpoints, ask_endpoints, slots, with_windows
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
@@ -67,7 +68,8 @@ class Run:
     Attributes:
         experiment: The experiment.
         out: The parent of the experiment's folder.
-        concurrency: How many sessions play at the same time.
+        concurrency: How many sessions play at the same time; by default as many as the slots of
+            llama.cpp servers, so that each session keeps its prompt cache, and 32 otherwise.
         on_turn: Called with every saved turn, including those of resumed sessions.
         open_model: Opens the model of a session; by default, the one in its settings.
         engine: Where sessions are played; by default, in this process.
@@ -75,11 +77,12 @@ class Run:
         max_tokens: Most prompt and completion tokens it may use, saved sessions included.
         stop_early: Stop once the streams played settle the primary contrast (e-process).
         budget: What the run has spent so far.
+        remarks: What was found out about the endpoints and changes how the run is played.
     """
 
     experiment: Experiment
     out: Path
-    concurrency: int = DEFAULT_CONCURRENCY
+    concurrency: int | None = None
     on_turn: OnTurn = lambda _session, _turn: None
     open_model: OpenModel | None = None
     engine: Engine = local
@@ -87,16 +90,17 @@ class Run:
     max_tokens: int | None = None
     stop_early: bool = False
     budget: Budget = field(init=False)
+    remarks: list[str] = field(default_factory=list, init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
     _scheduler: Scheduler = field(init=False)
     _early: EarlyStopping | None = field(init=False)
+    _endpoints: Endpoints | None = field(default=None, init=False)
     _checked: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self.budget = Budget(self.max_usd, self.max_tokens)
-        last_stream = 1 if self.stop_early else math.inf
-        self._scheduler = Scheduler(self.concurrency, last_stream=last_stream)
+        self._scheduler = self._new_scheduler()
         self._early = EarlyStopping(self.experiment, self.folder) if self.stop_early else None
 
     @property
@@ -118,10 +122,38 @@ class Run:
         """Return the path of the transcript of `session`."""
         return self.folder / session.file_name
 
+    def _new_scheduler(self) -> Scheduler:
+        last_stream = 1 if self.stop_early and not self.stopping else math.inf
+        return Scheduler(self.concurrency or DEFAULT_CONCURRENCY, last_stream=last_stream)
+
+    async def ask_endpoints(self) -> None:
+        """Find out what the endpoints are, and with that the context windows that are `auto`.
+
+        `play` does so if you do not. A run with models of your own asks nothing.
+
+        Raises:
+            InputError: A window is larger than the endpoint's or cannot be found out, or an API key
+                is missing.
+            StoppedShort: A window is `auto`, and the endpoint cannot be reached.
+        """
+        if self._endpoints is not None:
+            return
+        found = {} if self.open_model else await ask_endpoints(self.experiment)
+        self.experiment = with_windows(self.experiment, found)
+        self._endpoints = found
+        available = slots(found.values())
+        if self.concurrency is None and available is not None:
+            self.concurrency = available
+            self._scheduler = self._new_scheduler()
+            self.remarks.append(
+                f"llama.cpp has {available} slots: that many sessions are played at the same time,"
+                " each with its own prompt cache (--concurrency overrides this)"
+            )
+
     def check(self, on_session: Callable[[], None] = lambda: None) -> None:
         """Raise InputError if the experiment cannot be played; call `on_session` per checked session.
 
-        `play` checks the experiment if you do not.
+        `play` checks the experiment if you do not. A context window must not be `auto` any more.
         """
         if self.stop_early and self.experiment.analysis.primary is None:
             raise InputError(
@@ -135,14 +167,18 @@ class Run:
 
         Raises:
             InputError: The experiment cannot be played, or the folder holds sessions with other
-                settings; no request was made.
+                settings; the model was asked nothing.
             FolderLocked: Another process is writing in the folder.
         """
+        await self.ask_endpoints()
         if not self._checked:
             self.check()
         sessions = list(self.experiment.sessions())
         self._ended = {(each.arm, each.stream): asyncio.Event() for each in sessions}
-        pool = ModelPool(self.experiment, self.budget, self.concurrency, self.open_model)
+        concurrency = self.concurrency or DEFAULT_CONCURRENCY
+        pool = ModelPool(
+            self.experiment, self.budget, concurrency, self.open_model, self._endpoints or {}
+        )
         async with self.engine(pool, sessions, self._stopping) as play:
             with _locked(self.folder), DurableAppender() as appender:
                 for session in sessions:

@@ -61,6 +61,8 @@ class Endpoint:
         slots: How many requests llama.cpp processes at a time, each with a prompt cache of its own.
         system_role: Whether the chat template has a system role, according to llama.cpp.
         failure: Why the list of models could not be read; None if it could.
+        reached: Whether there was any response.
+        address: Its base URL.
     """
 
     kind: Kind = "unknown"
@@ -69,14 +71,20 @@ class Endpoint:
     slots: int | None = None
     system_role: bool | None = None
     failure: str | None = None
+    reached: bool = True
+    address: str = ""
 
 
 class NoAnswer(Exception):
-    """A question that was not answered; the message is a predicate whose subject is the address."""
+    """A question without a usable answer; the message is a predicate whose subject is the address."""
+
+
+class NoConnection(NoAnswer):
+    """A question without any response."""
 
 
 Get = Callable[[URL], Awaitable[tuple[int, bytes]]]
-"""Returns status and body of a GET request; raises NoAnswer if there is none."""
+"""Returns status and body of a GET request; raises NoConnection if there is no response."""
 
 
 async def discover(get: Get, base_url: URL, name: str) -> Endpoint:
@@ -84,16 +92,17 @@ async def discover(get: Get, base_url: URL, name: str) -> Endpoint:
 
     It takes at most `TIMEOUT_S` seconds. Whatever cannot be found out stays unknown.
     """
-    found = Endpoint(_kind_of_host(base_url))
+    found = Endpoint(_kind_of_host(base_url), address=str(base_url))
     try:
         async with asyncio.timeout(TIMEOUT_S):
             entries = _entries(await _json(get, base_url / "models"))
             found = _from_list(found, entries, name)
             return await _asked_further(get, base_url, name, found)
-    except NoAnswer as error:
-        return replace(found, failure=None if found.models else str(error))
-    except TimeoutError:
-        return replace(found, failure=None if found.models else "did not answer in time")
+    except (NoAnswer, TimeoutError) as error:
+        if found.models:
+            return found
+        reached = not isinstance(error, NoConnection | TimeoutError)
+        return replace(found, failure=str(error) or "did not answer in time", reached=reached)
 
 
 def _from_list(known: Endpoint, entries: list[Mapping[str, Any]], name: str) -> Endpoint:

@@ -18,7 +18,7 @@ from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, Reque
 from icl_loop.core.messages import Message, Reply, Served, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
-from icl_loop.models.openai.endpoint import Endpoint, NoAnswer, discover
+from icl_loop.models.openai.endpoint import Endpoint, NoConnection, discover
 from icl_loop.models.openai.optional_fields import (
     Chosen,
     OptionalFields,
@@ -189,7 +189,7 @@ class OpenAIModel:
             ) as response:
                 return response.status, await connection.read_body(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoAnswer(connection.describe_failure(error)) from None
+            raise NoConnection(connection.describe_failure(error)) from None
 
     def _body_start(self, chosen: Chosen) -> bytes:
         """Return the beginning of a request's body, up to the fields of the session."""
