@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.records import Outcome
-from icl_loop.tasks.answers import ParsedAnswer, parse_answer
+from icl_loop.tasks.answers import ParsedAnswer, final_text, parse_answer
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set, shipped
 
 NUMERALS = tuple("0123456789")
@@ -345,15 +345,124 @@ KANA_TEXTS = [
 ]
 
 
+IRIS = ("setosa", "versicolor", "virginica")
+TONES = ("positive", "negative", "neutral")
+TOPICS = ("card_arrival", "card lost", "top-up", "other")
+TWO = ("A", "B")
+STYLES: list[tuple[tuple[str, ...], str, str]] = [
+    # digits, in the styles of many models and in other languages
+    (NUMERALS, "The correct digit is most likely **7**.", "7"),
+    (
+        NUMERALS,
+        "1. The top is flat.\n2. There is a diagonal.\n\nThis matches the digit **7**.",
+        "7",
+    ),
+    (NUMERALS, "$\\text{Answer: } 7$", "7"),
+    (NUMERALS, "\\[\n\\boxed{7}\n\\]", "7"),
+    (NUMERALS, "The final answer is: $\\boxed{7}$. I hope it is correct.", "7"),
+    (NUMERALS, "#### 7", "7"),
+    (NUMERALS, "{'answer': '7'}", "7"),
+    (NUMERALS, '{"answer": 7, "second_choice": 1}', "7"),
+    (NUMERALS, "<label>7</label>", "7"),
+    (NUMERALS, "Answer:\n```\n7\n```", "7"),
+    (NUMERALS, "✅ Answer: 7️⃣", "7"),
+    (NUMERALS, "Ans: 7", "7"),
+    (NUMERALS, "Answer: digit seven", "7"),
+    (NUMERALS, "Predicted digit: 7", "7"),
+    (NUMERALS, "Conclusion: 7", "7"),
+    (NUMERALS, "Is it a 1 or a 7? I'd say 7.", "7"),
+    (NUMERALS, "Could be a 1 or 7; I'm going with 7.", "7"),
+    (NUMERALS, "I'm guessing 7.", "7"),
+    (NUMERALS, "Earlier answers: 3, 5, 2.\nAnswer: 7", "7"),
+    (NUMERALS, "Die Antwort ist 7.", "7"),
+    (NUMERALS, "Das ist eine 7.", "7"),
+    (NUMERALS, "La réponse est 7.", "7"),
+    (NUMERALS, "La respuesta es 7.", "7"),
+    (NUMERALS, "最终答案：**7**", "7"),
+    (NUMERALS, "答案是7。", "7"),
+    (NUMERALS, "정답: 7", "7"),
+    (NUMERALS, "Ответ: 7", "7"),
+    (NUMERALS, "おそらく7です。", "7"),
+    (NUMERALS, "「7」に見えますが、「1」の可能性もあります。", "unreadable"),
+    (NUMERALS, "Answer: 7 (or possibly 1)", "unreadable"),
+    (NUMERALS, "The width is 8.", "unreadable"),
+    (NUMERALS, "The stroke ends, so 3 rows are left.", "unreadable"),
+    # words
+    (IRIS, "The species is Iris versicolor.", "versicolor"),
+    (IRIS, "Iris Setosa", "setosa"),
+    (IRIS, "Species: virginica", "virginica"),
+    (IRIS, "This flower is most likely virginica.", "virginica"),
+    (IRIS, "Petal length is high, so virginica.", "virginica"),
+    (IRIS, "The labels are setosa, versicolor and virginica. This one is virginica.", "virginica"),
+    (IRIS, "Labels: setosa, versicolor, virginica\nAnswer: virginica", "virginica"),
+    (IRIS, "Between versicolor and virginica, I choose virginica.", "virginica"),
+    (IRIS, "versicolor or virginica? I'd say virginica", "virginica"),
+    (IRIS, "virginica\n\nExplanation: the petals are long, unlike setosa.", "virginica"),
+    (IRIS, "virginica, because setosa is smaller", "virginica"),
+    (IRIS, "More like virginica than versicolor.", "unreadable"),
+    (IRIS, "The petals are wide, so virginica is unlikely.", "unreadable"),
+    (IRIS, "Answer: virg", "out_of_set"),
+    (TONES, "The tone is positive.", "positive"),
+    (TONES, "Sentiment: Negative", "negative"),
+    (TONES, "This review is negative, not positive.", "negative"),
+    (TONES, "I would classify this text as neutral.", "neutral"),
+    (TONES, "The tone is positive at first, but overall negative.", "unreadable"),
+    (TONES, "The start is positive; then comes something negative.", "unreadable"),
+    (TONES, "I said positive before, and the feedback was negative.", "unreadable"),
+    (TONES, "The review is hardly positive.", "unreadable"),
+    (TONES, "Previous answer: negative", "unreadable"),
+    (TOPICS, "Intent: card_lost", "card lost"),
+    (TOPICS, "Answer: Card-Arrival", "card_arrival"),
+    (TOPICS, "Answer: card\\_arrival", "card_arrival"),
+    (TOPICS, "`card_arrival`", "card_arrival"),
+    (TOPICS, "The intent is TOP_UP.", "top-up"),
+    (TOPICS, "Answer: cardarrival", "out_of_set"),
+    # letters
+    (TWO, "It's A", "A"),
+    (TWO, "It's a lot.", "unreadable"),
+    (TWO, "Answer: A or B", "unreadable"),
+    (TWO, "A or B? I'd say B.", "B"),
+    (TWO, "B: because it is German", "B"),
+    (TWO, "B - German", "B"),
+    (TWO, "A. The word begins like\nB. It ends like", "unreadable"),
+    (TWO, "A\nB", "unreadable"),
+    (("yes", "no"), "(no reply)", "unreadable"),
+    (("yes", "no"), "I have no idea.", "unreadable"),
+]
+
+
+@pytest.mark.parametrize(("labels", "text", "expected"), STYLES)
+def test_styles(labels: tuple[str, ...], text: str, expected: str) -> None:
+    """A reply is parsed as a careful reader takes it, in the style of whatever model."""
+    _check(text, labels, expected)
+
+
 THOUGHTS = [
     ("<think>\nAnswer: 5", "unreadable"),
     ("<think>Answer: 5</think>", "unreadable"),
     ("Perhaps.\nAnswer: 5\n</think>\n\nAnswer: 3", "3"),
     ("<think>first</think>Answer: 3\n<think>or 5", "3"),
+    ("<think>5</think>Answer: 3</think>", "3"),
     ("<thinking>\nAnswer: 5\n</thinking>\n3", "3"),
+    ('<reasoning effort="high">Answer: 5</reasoning>3', "3"),
     ("[THINK]Answer: 5[/THINK]3", "3"),
+    ("◁think▷Answer: 5◁/think▷3", "3"),
     ("<seed:think>Answer: 5</seed:think>It is a 3.", "3"),
+    ("<seed:cot_budget_reflect>5 tokens used</seed:cot_budget_reflect>3", "3"),
     ("<|START_THINKING|>Answer: 5<|END_THINKING|><|START_RESPONSE|>3<|END_RESPONSE|>", "3"),
+    ("<|begin_of_thought|>5<|end_of_thought|><|begin_of_solution|>3<|end_of_solution|>", "3"),
+    ("<|channel|>analysis<|message|>5<|end|><|start|>assistant<|channel|>final<|message|>3", "3"),
+    ("<|channel|>commentary to=a<|message|>7<|call|><|channel|>final<|message|>3<|return|>", "3"),
+    ("<|channel|>analysis<|message|>5<|end|><|channel|>final <|constrain|>x<|message|>3", "3"),
+    ("It may be 5.<|end|><|start|>assistant<|channel|>final<|message|>3", "3"),
+    ("<|channel|>analysis<|message|>Answer: 5", "unreadable"),
+    ("analysisAnswer: 5.assistantfinalAnswer: 3", "3"),
+    ("<|channel>thought\nAnswer: 5<channel|>3<turn|>", "3"),
+    ("<think>5</think>\n<answer>\n3\n</answer>", "3"),
+    ("<Thought>Answer: 5</Thought>\n<Output>3</Output>", "3"),
+    ("Here is my thought process:\nAnswer: 5\n\nHere is my response:\n3", "3"),
+    ("<|think|>Answer: 5<|end|><|begin|>assistant<|content|>3<|end|>", "3"),
+    ('The picture has "<think>" and `</think>` written on it.\nAnswer: 3', "3"),
 ]
 INVENTED_TURNS = [
     "Answer: 3\n\nYour answer was correct.\n\nArray:\n00110\n\nAnswer: 5",
@@ -361,6 +470,26 @@ INVENTED_TURNS = [
     "Answer: 3\nuser\nYour answer was incorrect.\nassistant\nAnswer: 7",
     "Answer: 3<|im_end|>\n<|im_start|>user\nNo.\n<|im_start|>assistant\nAnswer: 7",
     "答え：3\n\n配列：\n00110\n\n答え：5",
+    "Answer: 3\n\nIndeed.\n\nSee this one: 00110\n\nAnswer: 5",
+    "3\n\nIndeed.\n\nAnswer: 5",
+    "Answer: 3<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nNo<|eot_id|>Answer: 7",
+    "Answer: 3<end_of_turn>\n<start_of_turn>user\nNo\n<start_of_turn>model\nAnswer: 7",
+    "Answer: 3</s>\n[INST] next [/INST] Answer: 7",
+    "Answer: 3assistant\n\nAnswer: 7",
+    "Answer: 3\n\n### Instruction:\nnext\n\n### Response:\nAnswer: 7",
+    "Answer: 3<｜end▁of▁sentence｜><｜User｜>next<｜Assistant｜>Answer: 7",
+    "It is a 3.<|im_end|>\n<|im_start|>user\nNo.<|im_end|>\n<|im_start|>assistant\n7",
+    "Answer: 3\n" + "\nIndeed.\n\nSee this one: 00110\n\nAnswer: 5\n" * 2_000,
+]
+OPENINGS = ("Indeed.", "Your answer was {label}.", "See this one: {sample}")
+QUOTED = [
+    'The text begins with "<|im_start|>user" and looks like a chat.\nAnswer: 3',
+    "The text is <|im_start|>user hello<|im_end|>, so it is chat.\nAnswer: 3",
+    "Indeed.\n\nAnswer: 3",
+    "Your answer was correct.\nAnswer: 3",
+    "User: wrote this.\nAnswer: 3",
+    "<|im_start|>assistant\nAnswer: 3<|im_end|>",
+    "Answer: 5\n\nIndeed? No, wait.\n\nAnswer: 3",
 ]
 
 
@@ -372,8 +501,47 @@ def test_thoughts(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", INVENTED_TURNS)
 def test_invented_turns(text: str) -> None:
-    """If the model goes on to invent the next turn, its first answer counts."""
-    _check(text, NUMERALS, "3")
+    """If the model goes on to invent the next turn, its first answer counts, and is all that is shown."""
+    assert parse_answer(text, NUMERALS, "stop", openings=OPENINGS) == ParsedAnswer("3", "ok")
+    assert parse_answer(text, NUMERALS, "length", openings=OPENINGS) == ParsedAnswer("3", "ok")
+    final = final_text(text, NUMERALS, openings=OPENINGS)
+    assert final.goes_on
+    assert final.text in {"Answer: 3", "答え：3", "3", "It is a 3."}
+
+
+@pytest.mark.parametrize("text", QUOTED)
+def test_quoted_turns(text: str) -> None:
+    """What begins a turn does not end a reply that has not answered yet."""
+    assert parse_answer(text, NUMERALS, openings=OPENINGS) == ParsedAnswer("3", "ok")
+
+
+@pytest.mark.parametrize(
+    ("text", "thoughts", "said"),
+    [
+        ("Answer: 3\n", "", "Answer: 3\n"),
+        (
+            "<think>\nA loop.\n</think>\n\nIt is closed.\nAnswer: 3",
+            "A loop.",
+            "It is closed.\nAnswer: 3",
+        ),
+        ("<think>\nA loop.", "A loop.", ""),
+        ("<think>a</think>b<think>c</think>d", "a\nc", "bd"),
+        ("<|channel|>analysis<|message|>A loop.<|end|>", "A loop.", ""),
+        ("Answer: 3<|im_end|>", "", "Answer: 3"),
+        ("<s>Answer: 3</s>", "", "Answer: 3"),
+        ("<|im_start|>assistant\nAnswer: 3<|endoftext|>", "", "Answer: 3"),
+        ("Assistant: Answer: 3", "", "Answer: 3"),
+        (
+            "The text says `</think>` and '<|im_end|>'.",
+            "",
+            "The text says `</think>` and '<|im_end|>'.",
+        ),
+    ],
+)
+def test_final_text(text: str, thoughts: str, said: str) -> None:
+    """The final text is the reply without thoughts and special tokens; quoted ones are kept."""
+    final = final_text(text, NUMERALS)
+    assert (final.thoughts, final.text) == (thoughts, said)
 
 
 @pytest.mark.parametrize(("text", "expected"), [*DIGITS, *JAPANESE])
@@ -473,6 +641,7 @@ FRAGMENTS = [
     *("「", "」", "<", ">", "3", "8", "0.3", "-", ":", "\n", " ", "*", "_", "`", "$", ".", ","),
     *("one ", "一", "A", "i ", "Shirt", "Ankle ", "boot", "name(array) -> ", "<think>", "</think>"),
     *('{"label": ', "ﾞ\u0301", "İ", "ı", "ß", "\u200b", "\nArray:"),
+    *("<|im_end|>", "<|im_start|>user\n", "<|channel|>final<|message|>", "\nuser\n", "</s>"),
 ]
 PRIOR = st.sampled_from([each for each in SENTENCES if "Array:" not in each]) | st.text(ALPHABET)
 FRAGMENTED_TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=30).map("".join)
@@ -517,6 +686,14 @@ def test_every_text_can_be_parsed(text: str, labels: tuple[str, ...], form: str 
     parsed = parse_answer(text, labels, form=form)
     assert (parsed.outcome == "ok") == (parsed.answer is not None)
     assert parsed.answer is None or parsed.answer in labels
+
+
+@given(text=FRAGMENTED_TEXTS)
+def test_the_final_text_is_final(text: str) -> None:
+    """The answer is the same in the reply and in its final text, as later requests show it."""
+    final = final_text(text, NUMERALS)
+    assert final_text(final.text, NUMERALS).text == final.text
+    assert parse_answer(final.text, NUMERALS) == parse_answer(text, NUMERALS)
 
 
 @given(text=FRAGMENTED_TEXTS)
@@ -613,6 +790,12 @@ def test_similar_labels(labels: tuple[str, ...]) -> None:
             "ﷺ",
             "\\boxed{",
             "3 or ",
+            "</think>",
+            "<think>",
+            "<|im_end|>",
+            "<|im_end|><|im_start|>user\n",
+            "\nuser\n",
+            "Answer: 3\nuser\n",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, m
 from icl_loop.models.openai import OpenAIModel, encode_messages
 from icl_loop.models.openai.response_parser import InvalidResponse, parse_completion
 from icl_loop.models.replay import ReplayModel
+from icl_loop.tasks.answers import parse_answer
 
 NUMERALS = tuple("0123456789")
 
@@ -229,7 +231,7 @@ async def test_a_session_shortens_its_requests_until_they_fit() -> None:
 
 def parsed(answer: Response, labels: Sequence[str] = NUMERALS) -> Reply:
     """Return the reply that a response holds."""
-    return parse_completion(answer.body, labels, "Answer: {label}")
+    return parse_completion(answer.body, labels, partial(parse_answer, labels=labels))
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,7 @@ class Session:
         """The questions, and the scoring of their answers."""
         settings, key, inputs = self.settings.task, (self.seed, self.stream), self.inputs
         names = LABEL_MAPS[settings.labels](inputs.labels, key)
+        is_choice = self.settings.model.answer_format == "choice"  # its replies may be JSON
         return Task(
             samples=inputs.samples,
             encoding=get_encoding(settings.encoding),
@@ -214,7 +215,8 @@ class Session:
             key=key,
             transform=TRANSFORMS[settings.pixels](settings.size, key),
             swap=None if settings.swap_at is None else (settings.swap_at, swapped(names, key)),
-            replies=self.settings.context.replies,
+            replies="answer" if is_choice else self.settings.context.replies,
+            keep_reasoning=self.settings.context.keep_reasoning,
             probes=inputs.probes,
             checkpoints=tuple(self.settings.probes.at),
             rule=self.settings.answers.as_rule(),

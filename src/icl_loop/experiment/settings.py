@@ -176,6 +176,8 @@ class ContextSettings(_Table):
     """Token counter: a tiktoken vocabulary, `estimate:` and one, or auto to choose by model."""
     replies: Annotated[Replies, one_of(get_args(Replies))] = "full"
     """How past replies are shown: full, or answer for their last line only."""
+    keep_reasoning: bool = False
+    """Show the model its past reasoning too; otherwise only what it says after thinking."""
 
 
 class FeedbackSettings(_Table):
@@ -228,7 +230,10 @@ class AnswerSettings(_Table):
         return AnswerRule(self.rule, names)
 
 
-ADDED: Mapping[str, Sequence[str]] = {"model": ("system_role", "cache_control")}
+ADDED: Mapping[str, Sequence[str]] = {
+    "model": ("system_role", "cache_control"),
+    "context": ("keep_reasoning",),
+}
 """Settings that transcripts record only if they were changed, as earlier versions had none of them."""
 
 

@@ -7,25 +7,33 @@ candidates of equal rank are no answer.
 """
 
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from itertools import islice
+from typing import Literal, Protocol
 
 from icl_loop.core.messages import Finish
 from icl_loop.core.records import Outcome
 from icl_loop.tasks.label_mentions import (
     ALPHANUMERIC,
     IS,
+    LETTER,
     NOUN,
     SKIPPED,
     Labels,
     candidates,
     regex,
 )
+from icl_loop.tasks.reply_marks import TURN_MARK, marks, next_turn, split_thoughts, without_marks
 
 MAX_CHARACTERS = 2**15
 """Longer replies are parsed from this many characters before their end."""
+_LAST_RANK = 3
+"""The rank of a mention that any other label after it contradicts."""
+_MAX_MARKS = 20
+"""Only this many of the first marks of turns can end a reply, to bound the time."""
 
 AnswerRuleName = Literal["stated", "strict", "last"]
 
@@ -55,62 +63,97 @@ class AnswerRule:
 STATED = AnswerRule()
 
 
+@dataclass(frozen=True, slots=True)
+class FinalText:
+    """What a reply says in the end.
+
+    Attributes:
+        thoughts: The thoughts that its text contained.
+        text: The rest, without special tokens and turns that the model made up.
+        goes_on: Whether the model made up further turns.
+    """
+
+    thoughts: str
+    text: str
+    goes_on: bool = False
+
+
+class AnswerParser(Protocol):
+    """`parse_answer` for one set of labels."""
+
+    def __call__(self, text: str, *, finish: Finish = "stop") -> ParsedAnswer:
+        """Return the label that a reply gives, or None with the outcome."""
+        ...
+
+
 def parse_answer(
     text: str,
     labels: Sequence[str],
     finish: Finish = "stop",
     form: str | None = None,
     rule: AnswerRule = STATED,
+    openings: Sequence[str] = (),
 ) -> ParsedAnswer:
     """Return the label that a reply gives, or None with the outcome.
 
-    A truncated or filtered reply never counts. `form` is the requested final line, containing
-    {label}; `Answer: {label}` and its variants are recognised in any case.
+    A filtered reply never counts, nor does one that was cut before its turn ended. `form` is the
+    requested final line, containing {label}; `Answer: {label}` and its variants are recognised in
+    any case. `openings` are the lines with which a turn may begin after the reply.
 
     Raises:
         InputError: Two labels cannot be told apart, a label has no letter or digit, or an alias is
             ambiguous or stands for an unknown label.
     """
-    parser = _parser(tuple(labels), form or "Answer: {label}", rule)
-    if finish == "length":
-        return ParsedAnswer(None, "truncated")
+    parser = _parser(tuple(labels), form or "Answer: {label}", rule, tuple(openings))
     if finish == "content_filter":
         return ParsedAnswer(None, "refusal")
-    thought = _THOUGHTS_END.split(text)[-1]
-    reply = _SPECIAL_TOKEN.sub("\n", _THOUGHTS_START.split(thought, maxsplit=1)[0])
+    final = parser.final_text(text)
+    if finish == "length" and not final.goes_on:
+        return ParsedAnswer(None, "truncated")
     parse = {"stated": parser.stated, "strict": parser.strict, "last": parser.last}[rule.name]
-    return parse(reply[-MAX_CHARACTERS:])
+    return parse(final.text[-MAX_CHARACTERS:])
 
 
-_THOUGHT = r"(?:seed:)?(?:think(?:ing)?|thoughts?|reasoning)\|?[>\]▷]"
-_THOUGHTS_START = regex(rf"[<\[◁]\|?(?:start_)?{_THOUGHT}")
-_THOUGHTS_END = regex(rf"[<\[◁]\|?(?:/|end_){_THOUGHT}")
-_SPECIAL_TOKEN = re.compile(r"<\|\w{1,40}\|>")
-_NEXT_TURN = regex(
-    r"\n(?:feedback|user|human|array|image|picture|record|text|配列|画像|絵|記録|文章)\s?[:\n]"
-)
-"""Where a model goes on to invent the next turn."""
+def final_text(
+    text: str, labels: Sequence[str], form: str | None = None, openings: Sequence[str] = ()
+) -> FinalText:
+    """Return what a reply says in the end; the arguments are those of `parse_answer`."""
+    form = form or "Answer: {label}"
+    return _parser(tuple(labels), form, STATED, tuple(openings)).final_text(text)
+
+
+_MARKED = re.compile(r"[<\[◁\n]|analysis|[Aa]ssistant")
+"""A text without any of these has neither thoughts nor marks of turns."""
 _SENTENCE = regex(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)")
 _FINAL = regex(
     r"[\W_]*(?:\d[.)]\s*)?(?:(?:so|thus|therefore|hence|したがって|よって|つまり)[,、]?\s*)?"
-    r"(?:(?:the|my|私の)\s*)?(?:(?:final|best|most likely|correct|最終的な)\s*)?"
-    rf"(?:{NOUN}|(?:guess|classification|output|result|antwort|respuesta|réponse|risposta)\b"
-    r"|name\s?\([^()]{0,40}\)|(?:最終)?回答|答案?|解答|予測|結果)"
+    r"(?:(?:the|my|私の|die|la)\s*)?"
+    r"(?:(?:final|best|most likely|correct|predicted|最終的な|最终|最終|我的)\s*)?"
+    rf"(?:{NOUN}|(?:ans|guess|classification|output|result|conclusion|choice|decision|verdict)\b"
+    r"|(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b|정답|답"
+    r"|name\s?\([^()]{0,40}\)|回答|答案?|解答|予測|預測|预测|結果|结果|标签|標籤)"
     rf"""["']?(?P<link>(?P<colon>\s*:)|{IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
 )
+_KEY = regex(
+    r"[\W_]*(?!not\b|my\b|un|other|previous|earlier|second|alternative)(?:\w{1,20} ){0,2}\w{1,20}:"
+)
+_REASONS = regex(r"\W{0,5}\b(?:because|since|as|due)\b")
+_COLON = regex(r"\s*(?:[:)]| - )")
 _REFUSAL = regex(
     r"\bi(?:'m| am)? (?:sorry|unable|not able|cannot|can't|can not|won't|will not|refuse)\b"
     r"|申し訳|お断り|(?:答え|判断|判別|特定|認識)(?:られ|でき)(?:ません|かね)|(?:わか|分か)りません"
 )
 _DECIMALS = re.compile(r"(?<=\d)\.0+(?!\d)")
-_LETTER = re.compile(r"[^\W\d_]")
 _NUMBER = re.compile(r"[\W_]*\d+[\W_]*")
 
 
 class _Parser:
     """Parses answers for one set of labels."""
 
-    def __init__(self, labels: tuple[str, ...], form: str, rule: AnswerRule) -> None:
+    def __init__(
+        self, labels: tuple[str, ...], form: str, rule: AnswerRule, openings: tuple[str, ...]
+    ) -> None:
+        self._next_turn = next_turn(openings)
         self._labels = Labels(labels, rule.aliases)
         self._exact = {**dict(rule.aliases), **dict(zip(labels, labels, strict=True))}
         line = next((line for line in form.splitlines() if "{label}" in line), "")
@@ -120,13 +163,43 @@ class _Parser:
         end = f"(?:{re.escape(after)}){'?' if before else ''}"
         self._form = re.compile(rf"[\W_]*{start}(.+?){end}" if before or after else "(?!)")
 
+    def final_text(self, text: str) -> FinalText:
+        """Return the thoughts in a reply, and its text up to where the model made up further turns."""
+        if not _MARKED.search(text):
+            return FinalText("", text)
+        thoughts, text = split_thoughts(text)
+        end = self._end_of_turn(text)
+        whole = text if end is None else text[:end].rstrip()
+        return FinalText(thoughts, without_marks(whole), end is not None)
+
+    def _end_of_turn(self, text: str) -> int | None:
+        """Return where a next turn begins in a text, or None.
+
+        What begins a turn counts only after an answer, because a reply may quote it, unless a
+        message of the user follows an end of turn.
+        """
+        turns = list(marks(TURN_MARK, text))
+        starts = sorted(each.start() for each in (*turns, *self._next_turn.finditer(text)))
+        first = bisect_left(starts, True, key=lambda start: self._has_answer(text[:start]))
+        ends = starts[first : first + 1]
+        for mark in islice((mark for mark in turns if mark["next"]), _MAX_MARKS):
+            if ALPHANUMERIC.search(without_marks(text[: mark.start()])):
+                ends.append(mark.start())
+                break
+        return min(ends, default=None)
+
+    def _has_answer(self, text: str) -> bool:
+        """Return whether a text has a final line, or a line that is a label."""
+        text = without_marks(text[-MAX_CHARACTERS:])
+        lines = _lines(self._labels.fold(text))
+        return bool(self._final_line(lines) or self._lone_line(lines))
+
     def stated(self, text: str) -> ParsedAnswer:
         """Parse by the rule `stated`."""
-        text = self._labels.fold(text)[-MAX_CHARACTERS:]  # NFKC may lengthen it
+        text = self._labels.fold(text[-MAX_CHARACTERS:])[-MAX_CHARACTERS:]  # NFKC may lengthen it
         lines = _lines(text)
         return (
-            self._final_line(_lines(_NEXT_TURN.split(text, maxsplit=1)[0]))
-            or self._final_line(lines)
+            self._final_line(lines)
             or self._lone_line(lines)
             or self._clearest(text)
             or _no_answer(text)
@@ -183,7 +256,7 @@ class _Parser:
         if named := self._clearest(value):
             return named
         words = value.split()
-        if colon and len(words) < 4 and len(mentions) == 1 and _LETTER.search(mentions[0].label):
+        if colon and len(words) < 4 and len(mentions) == 1 and LETTER.search(mentions[0].label):
             return ParsedAnswer(mentions[0].label, "ok")
         none = _no_answer(value)
         if none.outcome != "unreadable":
@@ -191,12 +264,21 @@ class _Parser:
         return ParsedAnswer(None, "out_of_set") if colon and len(words) == 1 else None
 
     def _lone_line(self, lines: Sequence[str]) -> ParsedAnswer | None:
-        """Return the label that is all of the first or last line, unless it is among numbers."""
-        labels = set()
-        for line, beside in [(lines[0], lines[1:2]), (lines[-1], lines[-2:-1])] if lines else []:
-            if all(map(_LETTER.search, beside)) and not line.rstrip().endswith("?"):
-                labels |= self._alone(line)
-        return _only(labels)
+        """Return the label that is all of the first or last line, unless it is among numbers.
+
+        A label of letters may follow a key such as "Species:", or precede the reasons for it.
+        """
+        if not lines:
+            return None
+        labels, first = set(), lines[0]
+        if len(lines) > 1 and " " in first.strip():
+            first += " …"  # "a" at its end may be an article
+        for line, beside in ((first, lines[1:2]), (lines[-1], lines[-2:-1])):
+            if all(map(LETTER.search, beside)) and not line.rstrip().endswith("?"):
+                key = _KEY.match(line)
+                keyed = self._alone(line[key.end() :]) if key else set[str]()
+                labels |= self._alone(line) | set(filter(LETTER.search, keyed))
+        return _only(labels or self._leading(first))
 
     def _alone(self, text: str) -> set[str]:
         """Return the one label in `text`, if there is nothing else but articles and the like."""
@@ -205,16 +287,35 @@ class _Parser:
         labels = {mention.label for mention in self._labels.find(text)}
         return labels if len(labels) == 1 else set()
 
+    def _leading(self, line: str) -> set[str]:
+        """Return the label of letters with which a line begins, if reasons follow.
+
+        The line may also consist of the label and one more word, as in "Iris setosa".
+        """
+        found = [each for each in self._labels.find(line) if LETTER.search(each.label)]
+        named = {mention.label for mention in found}
+        if not found or found[0].denied:
+            return set()
+        if len(line.split()) == 2 and SKIPPED.fullmatch(line, found[0].end):
+            return named
+        is_first = SKIPPED.fullmatch(line, 0, found[0].start)
+        after = found[0].after
+        is_led = _REASONS.match(after) or (len(named) == 1 and _COLON.match(after))
+        return {found[0].label} if is_first and is_led else set()
+
     def _clearest(self, text: str) -> ParsedAnswer | None:
         """Return the label that the prose gives most clearly."""
         mentions = self._labels.find(text)
         ranks = [mention.rank for mention in mentions]
-        for rank in range(3):
+        for rank in range(_LAST_RANK + 1):
             found = [
                 candidates(text, mentions, index)
                 for index, mention in enumerate(mentions)
                 if ranks[index] == rank and not mention.denied
             ]
+            if found and rank == _LAST_RANK:
+                last = max(index for index, each in enumerate(ranks) if each == rank)
+                found += [{each.label} for each in mentions[last:] if not each.denied]
             if found:
                 return _only(set().union(*found))
         return None

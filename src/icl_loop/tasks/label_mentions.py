@@ -13,9 +13,9 @@ MAX_MENTIONS = 500
 """Labels mentioned before the last `MAX_MENTIONS` are ignored, to bound the time."""
 
 
-def regex(pattern: str) -> re.Pattern[str]:
+def regex(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
     """Compile a pattern that ignores case."""
-    return re.compile(pattern, re.IGNORECASE)
+    return re.compile(pattern, re.IGNORECASE | flags)
 
 
 # ---- normalisation -----------------------------------------------------------------------
@@ -32,13 +32,14 @@ _SEPARATOR = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _SPACE = re.compile(r"(?<=[^\W_])\s+(?=[^\W_])")
 _AROUND = re.compile(r"^[\W_]+|[\W_]+$")
 ALPHANUMERIC = re.compile(r"[^\W_]")
+LETTER = re.compile(r"[^\W\d_]")
 
 
 def plain(text: str) -> str:
     """Apply NFKC, straighten quotes and dashes, and remove Markdown and LaTeX emphasis."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _LONG_RUN.sub(r"\1", text)).translate(_STRAIGHT)
-    return _EMPHASIS.sub("", text.replace("—", " - "))
+    return _EMPHASIS.sub("", text.replace("—", " - ").replace(r"\_", "_"))
 
 
 # ---- vocabulary --------------------------------------------------------------------------
@@ -54,7 +55,7 @@ NOUN = (
     r"(?:\b(?:digit|numeral|number|class|category|label|letter|option|answer|prediction)\b"
     r"|数字|文字|ラベル|番号|答え)"
 )
-IS = r"(?:\s+(?:is|was|must be|should be|would be)\b|\s*(?:は|:))"
+IS = r"(?:\s+(?:is|was|must be|should be|would be|ist|lautet|est|es|è|é)\b|\s*(?:は|是|为|為|은|는|:))"
 HEDGE = r"(?:most likely|likely|probably|clearly|definitely|maybe|simply|just)"
 COPULA = r"(?:です|だ|である|でしょう|になります|だ?と(?:思い|思われ|考えられ|判断し)ます)"
 
@@ -73,14 +74,15 @@ _COUNTED = (
 )
 _FILLER = r"(?:of|is|are|to|from|above|only|all|being|equal|range|as|\d+(?:\W{1,3}(?:and|or|to))?)"
 _DENIED_BEFORE = regex(
-    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\brather than|\binstead of|\bunlike)\s+"
-    rf"(?:(?!but\b)\w+\s+){{0,2}}|\bno\s+|\b{_COUNTED}(?:[^\w.,;!?\n]*\b{_FILLER}\b)*[^\w.,;!?\n]*"
+    r"(?:(?:not|n't|\bnever|\bneither|\bnor|\bhardly|\bbarely|\bfar from|\brather than|\binstead of|\bunlike)\s+"
+    rf"(?:(?!but\b)\w+\s+){{0,2}}|\bno\s+|\b(?:previous|earlier|last) \w{{1,20}}{IS}\s*"
+    rf"|\b{_COUNTED}(?:[^\w.,;!?\n]*\b{_FILLER}\b)*[^\w.,;!?\n]*"
     r"|(?:背景|値|画素|余白|周り|行|(?<!配)列)(?:(?!数字|文字|絵|画像|図|答|ラベル)[^。、\n\d]){0,10}"
     rf"(?:\d(?:や|と|から|~))*|\d\W{{0,3}}(?:to|through|から)\s*){_OPEN}?\s*$"
 )
 _DENIED_AFTER = regex(
     rf"{_CLOSE}?(?:\s*(?:で(?:は|も)?な[いく]|ではあり|じゃ|とは違|以外)"
-    r"|\s*(?:is|was) (?:not|wrong|incorrect)|'?s\b| of\b|\s*[x×]\s*\d"
+    r"|\s*(?:is|was) (?:not|wrong|incorrect|unlikely|impossible)|'?s\b| of\b|\s*[x×]\s*\d"
     rf"|\s*(?:to|through|から|~)\s*{_OPEN}?\d"
     r"|(?: ?(?:\b(?:is|are|the|a|used|for|being|means|marks|stands|surrounding)\b|=))*"
     rf" ?\b{_COUNTED}\b|\s*(?:の|は|が|を)?(?:背景|値|画素|余白|行目|列目))"
@@ -89,22 +91,35 @@ _CLAIM = (
     r"(?:\b(?:it|this|image|picture|array|shape|drawing|digit|answer)(?: (?:shown|depicted|here))?"
     rf"(?:'s|(?: {HEDGE})? (?:is|was|shows|depicts|represents|looks like|must be|appears to be))"
     r"|\bi(?:'d| would|'ll| will)? (?:say|choose|pick|guess|think|believe|go with|see)"
-    r"|\b(?:classif\w+|identif\w+|recogni[sz]ed?)(?: it| this)? as)"
+    r"|\bi(?:'m| am) (?:guessing|choosing|picking|going (?:with|for))|\bc'est|\b(?:das|es) ist"
+    r"|\b(?:classif\w+|identif\w+|recogni[sz]ed?)(?: (?:it|(?:this|the)(?: \w{1,20})?))? as)"
     rf"(?: (?:it|this) is| it's)?(?: {HEDGE})?"
 )
+_CLAIM_OF_WORD = (
+    r"(?:\b(?:this|that|the)(?! (?:feedback|first|last|previous|earlier|other)\b)(?: \w{1,20}){1,3}?"
+    rf" (?:is|was|seems|sounds|looks like|must be|appears to be|belongs to)(?: {HEDGE})?"
+    r"|\b(?:so|hence|thus|therefore),?)"
+)
+"""Claims that would also match numbers which are no answer, such as "the width is 8"."""
+_ARTICLE = r"(?:(?:an?|the|une?|el|la|le|eine?|der|die|das)\s+(?:\w{1,30}\s+)?)?"
 _TAG = rf"(?:{NOUN}|output|result)"
 _MARKED = regex(rf"(?:boxed\s*\{{+|<{_TAG}>|[\"']{_TAG}[\"']:[\s\"'\[]*)\s*$")
 _OPENED = regex(r"""(?:(?<![A-Za-z0-9])["'\[(<{]|[「『【〈《])\s*$""")  # not a subscript: row[3]
 _CLOSED = regex(rf"\s*{_CLOSE}")
-_NAMED = regex(
-    rf"(?:\bbut\s+|{NOUN}(?:{IS}|の)?\s*|{_CLAIM}\s+(?:(?:an?|the)\s+(?:\w{{1,30}}\s+)?)?)$"
-)
+_NAMED = regex(rf"(?:\bbut\s+|{NOUN}(?:{IS}|の)?\s*|{_CLAIM}\s+{_ARTICLE})$")
+_NAMED_WORD = regex(rf"{_CLAIM_OF_WORD}\s+{_ARTICLE}(?:\w{{1,20}}\s+)?$")
 _NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描かれ|のよう|と読)")
-_OR = regex(r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is)\b|または|もしくは|あるいは|か|や|と)*")
+_OR = regex(
+    r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is|possibly|perhaps|maybe|likely)\b|または|もしくは|あるいは|か|や|と)*"
+)
 _BUT = regex(r"\W*(?:but|although|though|however)\b[^.!?\n]*")
 _COMMON_WORDS = {"a", "i", *_DIGIT_WORDS}
-_SENTENCE_START = regex(r"(?:^|\b(?:answer|digit)(?: is|:)|答え[は:])[\W_]*$")
+_SENTENCE_START = regex(
+    r"(?:^\W*(?:the )?(?:digit|number|numeral)?|\b(?:answer|digit)(?: is|:)|答え[は:])[\W_]*$"
+)
 _SENTENCE_END = regex(rf"\s*(?:{COPULA})?\s*(?:[.,;:!?()。、]|$)")
+_NO_ARTICLE = regex(r"\s*(?:[.,;:!?)/]|$|(?:or|and|nor|vs)\b)")
+"""What may follow the label "a" but not the word."""
 _NOUN_BEFORE = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
 
 
@@ -125,6 +140,8 @@ class Mention(NamedTuple):
     @property
     def is_no_word(self) -> bool:
         """Whether it is a sentence of its own, in quotes, or after a noun such as "letter"."""
+        if self.label in ("A", "a") and _NO_ARTICLE.match(self.after):
+            return True
         alone = _SENTENCE_START.search(self.before) and _SENTENCE_END.match(self.after)
         return bool(alone or self.quoted or _NOUN_BEFORE.search(self.before))
 
@@ -140,8 +157,10 @@ class Mention(NamedTuple):
             return 0
         if self.quoted:
             return 1
-        named = _NAMED_IN_JAPANESE.match(self.after) or _NAMED.search(self.before)
-        return 2 if named else None
+        if _NAMED_IN_JAPANESE.match(self.after) or _NAMED.search(self.before):
+            return 2
+        is_word = LETTER.search(self.label) and _NAMED_WORD.search(self.before)
+        return 3 if is_word else None
 
 
 def candidates(text: str, mentions: Sequence[Mention], index: int) -> set[str]:

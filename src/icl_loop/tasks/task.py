@@ -2,13 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Literal
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
 from icl_loop.core.records import Feedback, Sample, Turn
-from icl_loop.tasks.answers import STATED, AnswerRule, ParsedAnswer, parse_answer
+from icl_loop.tasks.answers import (
+    STATED,
+    AnswerParser,
+    AnswerRule,
+    ParsedAnswer,
+    final_text,
+    parse_answer,
+)
 from icl_loop.tasks.encodings import Encoding, prepare_sample
 from icl_loop.tasks.feedback import YOKED, FeedbackPolicy
 from icl_loop.tasks.labels import LabelMap
@@ -30,6 +37,7 @@ class Task:
         key: Seed and stream; they determine the random choices of the session.
         transform: Applied to the pixels before they are encoded.
         swap: The turn at which the label map changes, and the new map; None for no change.
+        keep_reasoning: Whether later requests show the model's reasoning.
         probes: Held-out samples.
         checkpoints: The numbers of turns after which the probes are asked.
     """
@@ -44,6 +52,7 @@ class Task:
     transform: Transform = unchanged
     swap: tuple[int, LabelMap] | None = None
     replies: Replies = "full"
+    keep_reasoning: bool = False
     probes: Sequence[Sample] = ()
     checkpoints: tuple[int, ...] = ()
     rule: AnswerRule = STATED
@@ -97,7 +106,15 @@ class Task:
 
     def parse(self, reply: Reply) -> ParsedAnswer:
         """Return the label that a reply gives, or None with the outcome."""
-        return parse_answer(reply.text, self.labels, reply.finish, self.prompts.answer, self.rule)
+        return self.answer_parser(reply.text, finish=reply.finish)
+
+    @cached_property
+    def answer_parser(self) -> AnswerParser:
+        """The function that parses replies; it can be pickled without the samples."""
+        form, openings = self.prompts.answer, self.prompts.openings
+        return partial(
+            parse_answer, labels=self.labels, form=form, rule=self.rule, openings=openings
+        )
 
     def score(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Score the answer of a turn, and choose what the model is told.
@@ -123,8 +140,19 @@ class Task:
         elif self.replies == "answer" and answer is not None:
             shown = self.prompts.reply(answer)
         else:
-            return None
+            shown = self._final_text(reply)
         return None if shown == reply.text else shown
+
+    def _final_text(self, reply: Reply) -> str:
+        """Return what a reply says in the end, with its reasoning if that is to be kept."""
+        final = final_text(reply.text, self.labels, self.prompts.answer, self.prompts.openings)
+        text = final.text if final.text.strip() else self.prompts.no_reply
+        thoughts = [each.strip() for each in (reply.reasoning_text, final.thoughts) if each]
+        if not self.keep_reasoning or not thoughts:
+            return text
+        if not reply.reasoning_text and reply.text.endswith(text) and "<|" not in reply.text:
+            return reply.text
+        return "<think>\n{}\n</think>\n\n{}".format("\n".join(thoughts), text)
 
 
 @lru_cache(1_024)  # all arms ask the same questions

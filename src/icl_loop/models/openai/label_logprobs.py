@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from icl_loop.core.messages import Finish
-from icl_loop.tasks.answers import parse_answer
+from icl_loop.tasks.answers import AnswerParser
 from icl_loop.tasks.label_mentions import Labels
 
 _MOST_MENTIONS = 16
@@ -24,7 +24,7 @@ class _Token(NamedTuple):
 
 
 def label_logprobs(
-    listed: object, text: str, finish: Finish, labels: Sequence[str], form: str | None
+    listed: object, text: str, finish: Finish, labels: Sequence[str], parse: AnswerParser
 ) -> Mapping[str, float] | None:
     """Return the natural log probability of each label at the tokens of the answer, or None.
 
@@ -36,10 +36,10 @@ def label_logprobs(
         text: The reply.
         finish: Why it ended.
         labels: The labels.
-        form: The requested final line.
+        parse: Parses replies.
     """
     tokens = list(_tokens(listed))
-    answer = parse_answer(text, labels, finish, form).answer if tokens else None
+    answer = parse(text, finish=finish).answer if tokens and labels else None
     if answer is None:
         return None
     names, pieces = _labels(tuple(labels)), [token.text for token in tokens]
@@ -49,7 +49,7 @@ def label_logprobs(
     mentions = [each for each in names.find(said) if each.label == answer and each.start >= begin]
     for mention in mentions[: -_MOST_MENTIONS - 1 : -1]:
         start = mention.start
-        if parse_answer(said[begin:start], labels, form=form).answer != answer:
+        if parse(said[begin:start]).answer != answer:
             break
     else:
         return None

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +32,7 @@ from icl_loop.models.openai.response_parser import (
     parse_completion,
     parse_model_names,
 )
+from icl_loop.tasks.answers import AnswerParser, parse_answer
 
 MAX_PAUSE_S = 600.0
 """Longest pause before a request when the endpoint reports that its rate limit is used up."""
@@ -58,6 +59,7 @@ class OpenAIModel:
         answer_format: AnswerFormat = "text",
         labels: Sequence[str] = (),
         form: str | None = None,
+        parse: AnswerParser | None = None,
         cap: int | None = None,
         endpoint: Endpoint | None = None,
         timeout_s: float = 600.0,
@@ -83,6 +85,7 @@ class OpenAIModel:
                 endpoint can limit replies.
             labels: The possible answers; required by all formats but free text.
             form: The requested final line of a reply, containing {label}; see `parse_answer`.
+            parse: Parses replies, to find the tokens of the answer; by `labels` and `form` if None.
             cap: Most tokens of a reply, unless `params` sets such a limit; unlimited if None.
             endpoint: What is known of the endpoint, which decides what is tried first.
             timeout_s: Maximum seconds for a reply once connected. Connecting may take as long
@@ -111,6 +114,7 @@ class OpenAIModel:
         }
         self._params = parse_params(params or {})
         self._labels, self._form, self._cap = tuple(labels), form or "Answer: {label}", cap
+        self._parse = parse or partial(parse_answer, labels=self._labels, form=self._form)
         kind = (endpoint or Endpoint()).kind
         self.fields = OptionalFields(
             options_for(answer_format, labels, self._form, kind, cap, self._params), self._params
@@ -241,9 +245,9 @@ class OpenAIModel:
             limit = connection.MAX_RESPONSE_BYTES
             raise RequestRefused(f"{self._base_url} returned more than {limit} bytes")
         try:
-            return parse_completion(content, self._labels, self._form)
+            return parse_completion(content, self._labels, self._parse)
         except InvalidResponse as error:
-            raise ModelUnavailable(f"{self._base_url} {error}") from None
+            raise ModelUnavailable(f"{self._base_url} {error}", usage=error.usage) from None
 
     def _note_rate_limit(self, headers: Mapping[str, str]) -> None:
         """Delay the next request if no requests or tokens are left until a reset."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from icl_loop.core.messages import Finish, Reply, Served, Usage, without_surrogates
 from icl_loop.models.openai.label_logprobs import label_logprobs
 from icl_loop.models.openai.usage_parser import parse_usage
+from icl_loop.tasks.answers import AnswerParser
 
 Meaning = Literal[Finish, "tool_call", "failed"]
 """What a finish reason means: `Finish`, a call of a tool, or a failure of the provider."""
@@ -61,10 +62,10 @@ class InvalidResponse(ValueError):
         self.usage = usage or Usage()
 
 
-def parse_completion(content: bytes, labels: Sequence[str] = (), form: str | None = None) -> Reply:
+def parse_completion(content: bytes, labels: Sequence[str], parse: AnswerParser) -> Reply:
     """Return the reply in a response body, with the log probabilities of `labels` if there are any.
 
-    `form` is the requested final line of the reply. Token counts that are not reported become 0.
+    `parse` finds the answer among its tokens. Token counts that are not reported become 0.
 
     Raises:
         InvalidResponse: The body contains no completion, an empty one without a reason, or one that
@@ -103,7 +104,7 @@ def parse_completion(content: bytes, labels: Sequence[str] = (), form: str | Non
         usage=usage,
         finish=finish,
         served=served,
-        label_logprobs=label_logprobs(choice.get("logprobs"), text, finish, labels, form),
+        label_logprobs=label_logprobs(choice.get("logprobs"), text, finish, labels, parse),
         reasoning_text=reasoning or None,
     )
 

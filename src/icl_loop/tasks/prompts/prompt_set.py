@@ -5,6 +5,7 @@ A reference learner reads the same messages as a model, so every sentence can be
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -17,6 +18,7 @@ from icl_loop.tasks.prompts.templates import (
     OptionalSentence,
     Sentence,
     fill,
+    first_line,
     match,
     with_placeholders,
 )
@@ -157,6 +159,7 @@ class PromptSet(_Table):
 
     answer: LabelTemplate
     placeholder: Sentence
+    no_reply: Sentence = "(no reply)"
     announced: Announcements
     told: FeedbackPhrases
     image_text: PromptSection | None = None
@@ -186,6 +189,12 @@ class PromptSet(_Table):
             f"the prompt set does not describe the encoding {encoding!r}; add it to its section"
             f" [{name}]"
         )
+
+    @cached_property
+    def openings(self) -> tuple[str, ...]:
+        """The lines, as templates, that feedback and questions begin with."""
+        questions = [section.question for section in self._sections()]
+        return tuple(filter(None, map(first_line, [*dict(self.told).values(), *questions])))
 
     # ---- sentences ----
 

@@ -26,6 +26,12 @@ def match(template: str, text: str) -> dict[str, str] | None:
     return found.groupdict() if found else None
 
 
+def first_line(template: str) -> str:
+    """Return the first line of a template that has words beside placeholders, or ""."""
+    lines = template.splitlines()
+    return next((line for line in lines if re.search(r"\w", _PLACEHOLDER.sub("", line))), "")
+
+
 @lru_cache(1_024)
 def _pattern(template: str) -> re.Pattern[str]:
     """Return a pattern with one group for each placeholder."""
