@@ -168,6 +168,31 @@ def test_encoded_messages_equal_the_conversation(messages: list[Message]) -> Non
             assert [part["type"] for part in each["content"]] == kinds
 
 
+@given(CONVERSATIONS)
+def test_conversations_without_a_system_role(messages: list[Message]) -> None:
+    """Without a system role, a system message at the beginning becomes part of the user's."""
+    first = [Message("user", message.parts) for message in messages[:1]]
+    expected = merged([*first, *messages[1:]]) if messages[0].role == "system" else merged(messages)
+    sent = encode_messages(messages, system_role=False)
+    assert json.loads(b"[%b]" % sent) == json.loads(b"[%b]" % encode_messages(expected))
+
+
+@given(CONVERSATIONS)
+def test_cache_breakpoints(messages: list[Message]) -> None:
+    """System messages and the last message end in breakpoints; nothing else changes."""
+    sent = json.loads(b"[%b]" % encode_messages(messages, cache_control=True))
+    plain = json.loads(b"[%b]" % encode_messages(messages))
+    for index, (marked, message) in enumerate(zip(sent, plain, strict=True)):
+        assert marked["role"] == message["role"]
+        if marked["role"] != "system" and index < len(sent) - 1:
+            assert marked == message
+            continue
+        assert marked["content"][-1].pop("cache_control") == {"type": "ephemeral"}
+        content = message["content"]
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        assert marked["content"] == parts
+
+
 OVERFLOWS = {
     "OpenAI": (400, {"error": {"code": "context_length_exceeded", "message": "Too much."}}),
     "vLLM": (

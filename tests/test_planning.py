@@ -66,13 +66,18 @@ ALONE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("merge_roles", [True, False])
+SENT = {
+    "merged": {},
+    "apart": {"merge_roles": False},
+    "no system role": {"system_role": False},
+}
+
+
+@pytest.mark.parametrize("sent", SENT)
 @pytest.mark.parametrize("kind", ALONE)
-async def test_planned_tokens_match_endpoint(
-    tmp_path: Path, kind: str, *, merge_roles: bool
-) -> None:
+async def test_planned_tokens_match_endpoint(tmp_path: Path, kind: str, sent: str) -> None:
     """Planned tokens, including cached ones, equal those an endpoint reports."""
-    model = {"merge_roles": merge_roles, **({} if kind == "all" else SMALL_WINDOW)}
+    model = {**SENT[sent], **({} if kind == "all" else SMALL_WINDOW)}
     changes = {"streams": 1, "turns": 25, **ALONE[kind]}
     (transcript,) = await run_served(tmp_path, model, **changes)
     made = experiment(model={**MODEL, **model, "base_url": NOWHERE}, **changes)

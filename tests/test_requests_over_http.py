@@ -71,6 +71,30 @@ async def test_faults_change_no_answer(tmp_path: Path) -> None:
     assert attempts == log.total
 
 
+async def test_the_system_role_changes_no_answer(tmp_path: Path) -> None:
+    """Without a system role, the instructions begin the first user message, in every encoding."""
+    for task in ({}, {"encoding": "png"}, {"dataset": "iris", "encoding": "table"}):
+        answers = dict[bool, list[str | None]]()
+        with served() as (base_url, _):
+            for role in (True, False):
+                out, model = tmp_path / f"{role} {task}", {"system_role": role}
+                result = await play(base_url, out, model=model, streams=1, task=task)
+                turns = [turn for path in result.paths for turn in read(path).turns]
+                answers[role] = [turn.answer for turn in turns]
+        assert answers[True] == answers[False]
+        assert len(set(answers[True])) > 1
+
+
+async def test_an_automatic_window_of_our_server(tmp_path: Path) -> None:
+    """A window that the server limits is found out, and requests keep to it."""
+    with served(context_window=2000) as (base_url, log):
+        changes = {"turns": 20, "model": {"context_window": "auto"}, "streams": 1}
+        result = await play(base_url, tmp_path, **changes)
+    assert read(result.paths[0]).header.settings["model"]["context_window"] == 2000
+    assert log.longest_prompt <= 2000
+    assert log.statuses.keys() == {200}
+
+
 async def test_http_changes_no_answer(tmp_path: Path) -> None:
     """A built-in model gets the same requests and gives the same answers over HTTP as locally."""
     with served() as (base_url, _):
@@ -103,14 +127,14 @@ async def test_no_request_exceeds_the_window(tmp_path: Path, vocabulary: str) ->
 async def test_a_window_smaller_than_configured(tmp_path: Path) -> None:
     """If the endpoint's window is smaller than configured, requests shrink and the session goes on."""
     with served(context_window=2_500) as (base_url, log):
-        result = await play(
-            base_url,
-            tmp_path,
+        chosen = experiment(
             streams=1,
             turns=30,
-            arms=[{"name": "a"}],
+            model={"name": "reference/nearest", "base_url": base_url},
             context={"policy": "within"},
         )
+        # a model that the run opens itself would be asked for its window first
+        result = await Run(chosen, tmp_path, open_model=lambda each: each.open_model()).play()
     assert result.complete
     (path,) = result.paths
     turns = read(path).turns

@@ -266,6 +266,16 @@ async def test_schema(reply: Reply, content: str | None, refusal: str | None) ->
     assert "".join(delta.refusal or "" for delta in deltas) == (refusal or "")
 
 
+@pytest.mark.parametrize("field", ["max_completion_tokens", "max_tokens"])
+async def test_cap(plain: str, field: str) -> None:
+    """A reply has at most as many tokens as the request allows, and says if it was cut."""
+    whole, cut = await ask(plain), await ask(plain, **{field: 3})
+    assert whole.choices[0].finish_reason == "stop"
+    assert cut.choices[0].finish_reason == "length"
+    assert whole.choices[0].message.content.startswith(cut.choices[0].message.content)
+    assert cut.usage.completion_tokens <= 3
+
+
 async def test_label_logprobs() -> None:
     """The label's token lists log probabilities in order, and the tokens join to the text."""
     known = {"3": -0.1, "4": -2.5, "5": float("-inf")}

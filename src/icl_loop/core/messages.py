@@ -6,7 +6,7 @@ A message is immutable, so its digest, token counts and JSON are computed only o
 import base64
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -127,6 +127,19 @@ def merged(messages: Iterable[Message]) -> list[Message]:
             parts = (Text(JOIN.join(message.text for message in group)),)
         whole.append(Message(role, parts))
     return whole
+
+
+def without_system_role(messages: Sequence[Message]) -> Sequence[Message]:
+    """Return the messages with the system message put at the beginning of the first user message."""
+    if not messages or messages[0].role != "system":
+        return messages
+    count = 2 if [each.role for each in messages[1:2]] == ["user"] else 1
+    return [_one_of_user(tuple(messages[:count])), *messages[count:]]
+
+
+@lru_cache(1_024)
+def _one_of_user(messages: tuple[Message, ...]) -> Message:
+    return merged([Message("user", each.parts) for each in messages])[0]
 
 
 def fingerprint(messages: Iterable[Message]) -> str:

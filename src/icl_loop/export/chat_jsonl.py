@@ -21,8 +21,12 @@ def write(
     with place.open("wb") as out:
         for file in files:
             transcript = read(file.path)
-            merges = table_in(transcript.header.settings, "model").get("merge_roles", True)
-            said = encode_messages(conversation(transcript), merge_roles=merge and merges)
+            model = table_in(transcript.header.settings, "model")
+            said = encode_messages(
+                conversation(transcript),
+                merge_roles=merge and model.get("merge_roles", True),
+                system_role=not merge or model.get("system_role", True),
+            )
             metadata = json.dumps(_metadata(transcript), ensure_ascii=False).encode()
             out.write(b'{"messages":[%b],"metadata":%b}\n' % (said, metadata))
             on_sessions(1)

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from icl_loop.context.message_parser import NO_FEEDBACK
 from icl_loop.core.errors import EncodingError, InputError, RequestRefused
-from icl_loop.core.messages import JOIN, Image, Message, Text
+from icl_loop.core.messages import JOIN, Image, Message, Text, system, user
 from icl_loop.models.features import SampleFeatures, sample_features, standardised
 from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.encodings import PngEncoding, get_encoding
@@ -60,6 +60,7 @@ class ConversationParser:
         known = [prompts] if prompts else [open_prompt_set(name) for name in shipped()]
         self._prompt_sets, self._encoding = known, encoding
         self._readers = lru_cache(64)(self._open_reader)
+        self._split = lru_cache(1_024)(self._split_first)
 
     def system(self, messages: Sequence[Message]) -> tuple[PromptSet, ParsedSystem]:
         """Return the prompt set of a request and the meaning of its system text.
@@ -67,7 +68,7 @@ class ConversationParser:
         Raises:
             RequestRefused: The system text is not from an expected prompt set.
         """
-        reader = self._reader(messages)
+        reader = self._reader(self._with_system_message(messages))
         return reader.prompts, reader.system
 
     def parse(self, messages: Sequence[Message]) -> Conversation:
@@ -77,6 +78,7 @@ class ConversationParser:
             RequestRefused: The system text is not from an expected prompt set, a sample cannot be
                 decoded or compared with the others, or the request asks no question.
         """
+        messages = self._with_system_message(messages)
         reader = self._reader(messages)
         turns = reader.turns(messages[1:])
         if not turns:
@@ -87,10 +89,28 @@ class ConversationParser:
 
     def parse_notes_request(self, messages: Sequence[Message]) -> Sequence[Example] | None:
         """Return the turns of a request that asks for notes, or None if it asks for none."""
+        messages = self._with_system_message(messages)
         reader = self._reader(messages)
         if reader.prompts.parse_notes_request(messages[-1].text) is None:
             return None
         return reader.turns(messages[1:])
+
+    def _with_system_message(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the messages with a system message, even if its text begins a user message."""
+        if not messages or messages[0].role == "system":
+            return messages
+        return [*self._split(messages[0]), *messages[1:]]
+
+    def _split_first(self, first: Message) -> Sequence[Message]:
+        """Return the first message, split after the system text at its beginning if there is one."""
+        if first.has_image:
+            return [Message("system", first.parts[:1]), Message("user", first.parts[1:])]
+        paragraphs = first.text.split(JOIN)
+        for count in range(len(paragraphs) - 1, 0, -1):
+            text = JOIN.join(paragraphs[:count])
+            if any(each.parse_system(text, self._encoding) for each in self._prompt_sets):
+                return [system(text), user(JOIN.join(paragraphs[count:]))]
+        return [first]
 
     def _reader(self, messages: Sequence[Message]) -> "_TurnParser":
         return self._readers(messages[0].text if messages else "")

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import groupby, takewhile
 
-from icl_loop.core.messages import Message, Reply, Usage, merged
+from icl_loop.core.messages import Message, Reply, Usage, merged, without_system_role
 from icl_loop.core.tokens import CACHE_STEP, REQUEST_TOKENS, TokenCounter, count_messages
 from icl_loop.models.chat import ChatModel
 
@@ -18,7 +18,13 @@ class CountingModel:
     """
 
     def __init__(
-        self, model: ChatModel, counter: TokenCounter, *, merges: bool = True, reply_tokens: int = 0
+        self,
+        model: ChatModel,
+        counter: TokenCounter,
+        *,
+        merges: bool = True,
+        system_role: bool = True,
+        reply_tokens: int = 0,
     ) -> None:
         """Wrap `model`.
 
@@ -26,11 +32,13 @@ class CountingModel:
             model: Answers.
             counter: Counts the tokens of texts.
             merges: Whether consecutive messages of one role are sent as one.
+            system_role: Whether the system message is sent as such.
             reply_tokens: Shorter replies are filled up to this many tokens.
         """
         self.usages: list[Usage] = []
         self._model, self._counter = model, counter
-        self._merges, self._reply_tokens = merges, reply_tokens
+        self._merges, self._system_role = merges, system_role
+        self._reply_tokens = reply_tokens
         self._sent: list[tuple[Message, ...]] = []
         self._tokens: list[int] = []
 
@@ -40,6 +48,8 @@ class CountingModel:
         missing = self._reply_tokens - self._counter.count(reply.text)
         if missing > 0:  # "so" is one token
             reply = replace(reply, text=f"{' '.join(['so'] * (missing - 1))}\n{reply.text}")
+        if not self._system_role:
+            messages = without_system_role(messages)
         by_role = groupby(messages, key=lambda message: message.role)
         sent: list[tuple[Message, ...]] = [(message,) for message in messages]
         if self._merges:

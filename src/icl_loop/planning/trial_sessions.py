@@ -110,7 +110,11 @@ class Trials:
         model, usages = self._model(session), list[Usage]()
         if counted or self._reply_tokens:
             model = counting = CountingModel(
-                model, window.counter, merges=window.merged, reply_tokens=self._reply_tokens
+                model,
+                window.counter,
+                merges=window.merged,
+                system_role=session.settings.model.system_role,
+                reply_tokens=self._reply_tokens,
             )
             usages = counting.usages
         if session.donor is None or len(session.donor.told) == session.turns:
@@ -170,6 +174,7 @@ def _with_built_in_model(settings: Settings, name: str) -> Settings:
         name=name,
         context_window=model.context_window,
         merge_roles=model.merge_roles,
+        system_role=model.system_role,
         params=model.params if (model.name, model.base_url) == (name, None) else {},
     )
     return settings.model_copy(update={"model": built_in})

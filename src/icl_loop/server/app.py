@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from icl_loop.core.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
 from icl_loop.core.messages import Message, Reply, Usage
-from icl_loop.core.tokens import REQUEST_TOKENS, count_messages
+from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, truncate
 from icl_loop.models import ChatModel
 from icl_loop.server.completion import Completion, apply_schema, label_tokens
 from icl_loop.server.faults import INVALID_BODIES, draw, draw_fault, fault_response
@@ -130,6 +130,9 @@ class _Api:
         cached = self._cache.cached_tokens(chat.model, chat.messages)
         reply = await _ask(self._models[chat.model], chat.messages)
         text, is_refusal = apply_schema(reply, chat.choice)
+        finish = reply.finish
+        if chat.cap is not None and self._count(text) > chat.cap:
+            text, finish = truncate(text, chat.cap, self._settings.counter), "length"
         tokens = None
         if chat.logprobs and reply.label_logprobs and not is_refusal:
             tokens = label_tokens(text, reply.label_logprobs, chat.top_logprobs or 0)
@@ -137,7 +140,7 @@ class _Api:
             id=f"chatcmpl-{self._created:x}{number:08x}",
             model=chat.model,
             text=text,
-            finish=reply.finish,
+            finish=finish,
             is_refusal=is_refusal,
             tokens=tokens,
             usage=Usage(prompt_tokens, cached, self._count(text), reply.usage.reasoning),
@@ -168,7 +171,15 @@ class _Api:
                 raise ApiError(401, "the API key is missing or wrong", code="invalid_api_key")
 
     def _describe(self, name: str) -> dict[str, Any]:
-        return {"id": name, "object": "model", "created": self._created, "owned_by": "icl_loop"}
+        window = self._settings.context_window
+        known = {} if window is None else {"context_length": window}
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "icl_loop",
+            **known,
+        }
 
     async def _wait(self, request: Request, number: int, *, is_slow: bool) -> None:
         """Wait for the latency; raises ClientDisconnect if the client gives up before."""

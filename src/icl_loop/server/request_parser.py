@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import (
+    AliasChoices,
     AliasPath,
     BaseModel,
     Field,
@@ -91,7 +92,8 @@ def _parse_response_format(response_format: object) -> Choice | None:
 class ChatRequest(BaseModel, strict=True):
     """A chat request, as in OpenAI's reference. Optional fields may be null.
 
-    `choice` is the enum of the response format, None if that is text.
+    `choice` is the enum of the response format, None if that is text. `cap` limits the tokens of
+    the reply.
     """
 
     model: str = ""
@@ -100,6 +102,9 @@ class ChatRequest(BaseModel, strict=True):
     stream: bool | None = None
     include_usage: bool | None = Field(
         None, validation_alias=AliasPath("stream_options", "include_usage")
+    )
+    cap: int | None = Field(
+        None, ge=1, validation_alias=AliasChoices("max_completion_tokens", "max_tokens")
     )
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)

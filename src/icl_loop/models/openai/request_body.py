@@ -1,11 +1,10 @@
 """The JSON body of a request, joined from messages that are each encoded once."""
 
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import JOIN, Message, merged
+from icl_loop.core.messages import JOIN, Message, merged, without_system_role
 
 RESERVED_FIELDS = frozenset({"model", "messages", "stream", "n"})
 """Request fields that `params` may not set."""
@@ -26,7 +25,7 @@ def encode_messages(
     system message and the last message end in breakpoints of the prompt cache.
     """
     if not system_role:
-        messages = _without_system_role(messages)
+        messages = without_system_role(messages)
     if cache_control:
         *before, last = merged(messages) if merge_roles else messages
         mark = {"system": _encode_marked}
@@ -43,15 +42,6 @@ def encode_messages(
             pieces += (b'"},' if role else b"", message.json_open)
             role = message.role
     return b"".join(pieces) + b'"}'
-
-
-def _without_system_role(messages: Sequence[Message]) -> Sequence[Message]:
-    """Return the messages with the system message put at the beginning of the first user message."""
-    count = sum(1 for _ in takewhile(lambda message: message.role == "system", messages))
-    head = [Message("user", each.parts) for each in messages[:count]]
-    if head and [each.role for each in messages[count : count + 1]] == ["user"]:
-        head, count = [*head, messages[count]], count + 1
-    return [*merged(head), *messages[count:]]
 
 
 def _encode_marked(message: Message) -> bytes:

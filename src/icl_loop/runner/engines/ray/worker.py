@@ -9,7 +9,7 @@ import tiktoken
 from icl_loop.core.errors import InputError
 from icl_loop.core.tokens import VOCABULARIES, portable_vocabulary, register_vocabulary
 from icl_loop.experiment import Session
-from icl_loop.models import ChatModel
+from icl_loop.models import ChatModel, SharedModel
 from icl_loop.runner.engines.ray.cluster import import_ray
 from icl_loop.runner.engines.ray.session_steps import SessionStepper, StepResult
 from icl_loop.runner.model_pool import (
@@ -92,9 +92,10 @@ class Worker:
         """Begin a session of which `saved` is saved, and play it up to its first request."""
         count = request_counter(session.window.counter) if self._counts_tokens else count_nothing
         is_gated = not session.settings.model.is_built_in
-        stepper = SessionStepper(
-            session, saved, self._models[model_key(session)], count if is_gated else None
-        )
+        model = self._models[model_key(session)]
+        if isinstance(model, SharedModel):
+            model = model.for_session(session.cache_name)
+        stepper = SessionStepper(session, saved, model, count if is_gated else None)
         self._sessions[session.file_name] = stepper
         return await stepper.step()
 
