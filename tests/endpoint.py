@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from icl_loop.core.messages import Message, assistant, system, user
 from icl_loop.models.limits import Budget, PromptBound, RateLimiter
@@ -112,7 +113,8 @@ def serving(
 
         def do_GET(self) -> None:
             data = [{"id": each} if isinstance(each, str) else each for each in models]
-            page = {"/v1/models": {"object": "list", "data": data}, **(pages or {})}.get(self.path)
+            paths = {"/v1/models": {"object": "list", "data": data}, **(pages or {})}
+            page = paths.get(urlsplit(self.path).path)  # a proxy gets a whole address
             status = 404 if page is None else 200
             self._send(Response(status, json.dumps(page).encode()))
 

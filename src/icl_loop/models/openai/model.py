@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +14,11 @@ import aiohttp
 from yarl import URL
 
 from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, RequestRefused, nearest
-from icl_loop.core.messages import Message, Reply, Served, fingerprint
+from icl_loop.core.messages import Message, Reply, Served, Usage, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
 from icl_loop.models.openai.endpoint import Endpoint, NoConnection, discover
+from icl_loop.models.openai.error_responses import Failure
 from icl_loop.models.openai.optional_fields import (
     Chosen,
     OptionalFields,
@@ -154,9 +154,7 @@ class OpenAIModel:
             response, content = await self._post(body, headers)
             self._note_rate_limit(response.headers)
             try:
-                if response.status != HTTPStatus.OK:
-                    raise await self._error(response, content)
-                return self._checked(sent, self._reply(content))
+                return self._checked(sent, await self._reply(response, content))
             except (RequestRefused, ModelUnavailable):
                 if not self.fields.refused(sent, response.status, content):
                     raise
@@ -240,14 +238,27 @@ class OpenAIModel:
     def _path(self, *parts: str) -> URL:
         return self._base_url.joinpath(*parts).with_query(self._base_url.query)
 
-    def _reply(self, content: bytes) -> Reply:
+    async def _reply(self, response: aiohttp.ClientResponse, content: bytes) -> Reply:
+        """Return the reply in a response, or raise what its failure means."""
         if len(content) > connection.MAX_RESPONSE_BYTES:
             limit = connection.MAX_RESPONSE_BYTES
             raise RequestRefused(f"{self._base_url} returned more than {limit} bytes")
+        succeeded, usage = 200 <= response.status < 300, None
+        invalid = InvalidResponse("did not return a chat completion")
         try:
-            return parse_completion(content, self._labels, self._parse)
+            reply = parse_completion(content, self._labels, self._parse)
+            if succeeded or reply.finish == "content_filter":  # Azure withholds replies with a 400
+                return reply
         except InvalidResponse as error:
-            raise ModelUnavailable(f"{self._base_url} {error}", usage=error.usage) from None
+            invalid, usage = error, error.usage if error.usage.total else None
+        if response.status in range(300, 400):
+            raise RequestRefused(self._redirect(response))
+        failure = error_responses.parse_failure(response.status, response.headers, content)
+        if failure.kind == "filter":
+            return Reply("", usage=usage or Usage(), finish="content_filter")
+        if succeeded and not (failure.is_api or failure.is_page):
+            raise ModelUnavailable(f"{self._base_url} {invalid}", usage=usage)
+        raise await self._error(failure, response.status, usage)
 
     def _note_rate_limit(self, headers: Mapping[str, str]) -> None:
         """Delay the next request if no requests or tokens are left until a reset."""
@@ -257,34 +268,62 @@ class OpenAIModel:
                 not_before = time.monotonic() + min(reset_s, MAX_PAUSE_S)
                 self._not_before = max(self._not_before, not_before)
 
-    async def _error(self, response: aiohttp.ClientResponse, content: bytes) -> ModelError:
-        """Return the exception for a response without success."""
-        status, (code, message) = response.status, error_responses.parse_error(content)
-        error = error_responses.classify(status, f"{code} {message}")
+    async def _error(self, failure: Failure, status: int, usage: Usage | None) -> ModelError:
+        """Return the exception for a failure that came with this HTTP status."""
+        described = error_responses.describe(failure, status)
         for secret in self._secrets:
-            message = message.replace(secret, "[key]")
-        said = f"{self._base_url} answered {status}: {message[:300]}"
-        if error is ModelUnavailable:
-            wait_s = error_responses.retry_after(response.headers)
-            limited = status == HTTPStatus.TOO_MANY_REQUESTS
-            return ModelUnavailable(said, retry_after_s=wait_s, limited=limited)
-        if error is RequestRefused:
-            said += f" ({await self._hint(status)})"
-        return error(said)
+            described = described.replace(secret, "[key]")
+        said = f"{self._base_url} {described[:400]}"
+        if failure.error is ModelUnavailable:
+            return ModelUnavailable(
+                said,
+                retry_after_s=failure.wait_s,
+                limited=failure.kind == "rate_limit" or failure.status == 429,
+                reached=failure.reached,
+                usage=usage,
+            )
+        if failure.error is RequestRefused:
+            said += f" ({await self._hint(failure)})"
+        return failure.error(said, usage=usage)
 
-    async def _hint(self, status: int) -> str:
+    async def _hint(self, failure: Failure) -> str:
         """Return what to check after a refused request."""
-        match status:
-            case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+        if failure.is_page:
+            return (
+                "check base_url, and whether a login page, a firewall or a proxy answers in place of"
+                " the endpoint"
+            )
+        match failure.kind, failure.status:
+            case "quota", _:
+                return "check the plan and the billing of the account"
+            case (("system_role" | "roles"), _):
+                if failure.kind == "roles" and not self._merge_roles:
+                    return "set model.merge_roles = true"
+                return "set model.system_role = false, as the model takes no system message"
+            case "path", _:
+                return "check base_url"
+            case _, (401 | 403):
                 variable = self._key_variable
-                return f"check the key in {variable}" if variable else "check api_key_env"
-            case HTTPStatus.NOT_FOUND:
+                if variable or not self._secrets:
+                    return f"check the key in {variable}" if variable else "check api_key_env"
+                return "check the keys in headers_env"
+            case ("model", _) | (_, 404):
                 suggestion = await self._suggest_model()
                 return f"check base_url and the model {self._name!r}{suggestion}"
-            case HTTPStatus.TOO_MANY_REQUESTS:  # refused only if there is no quota
-                return "check the plan and the billing of the account"
             case _:
                 return f"check the settings of the model {self._name!r}"
+
+    def _redirect(self, response: aiohttp.ClientResponse) -> str:
+        """Return where a response redirects to, without the query, which may contain secrets."""
+        said = f"{self._base_url} answered {response.status}"
+        try:
+            target = self._url.join(URL(response.headers["Location"])).with_query(None)
+            target = target.with_fragment(None).with_user(None)
+        except (KeyError, ValueError):
+            return f"{said}, a redirect without an address (check base_url)"
+        moved = str(target).removesuffix("/chat/completions")
+        hint = "check base_url" if moved == str(target) else f"set base_url to {moved}"
+        return f"{said}: it redirects to {target}, and redirects are not followed ({hint})"
 
     async def _suggest_model(self) -> str:
         """Return a hint at the model with the nearest name, or "" if the endpoint lists none."""
