@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from endpoint import CONVERSATION, USAGE, Endpoint, Response, completion, error, serving
-from icl_loop.core.errors import RequestRefused
+from icl_loop.core.errors import ModelUnavailable, RequestRefused
 from icl_loop.core.messages import Reply
 from icl_loop.models.openai import OpenAIModel
 from icl_loop.models.openai.endpoint import Endpoint as Known
@@ -143,6 +143,17 @@ async def test_refusals_without_a_name() -> None:
     assert "logprobs" not in endpoint.requests[-1]
     assert reply.served is not None
     assert reply.served.cap == "max_tokens"
+
+
+async def test_failures_of_another_kind() -> None:
+    """A failed completion that mentions a field is retried, and the field is kept."""
+    failed = completion(None, usage=None, logprobs=None, message={"content": None})
+    with serving([failed, completion("Answer: cat")]) as endpoint:
+        with pytest.raises(ModelUnavailable):
+            await ask(endpoint, answer_format="logprobs")
+        (reply,) = await ask(endpoint, answer_format="logprobs")
+    assert reply.text == "Answer: cat"
+    assert [request["top_logprobs"] for request in endpoint.requests] == [20, 20]
 
 
 # ---- replies limited to the labels ----

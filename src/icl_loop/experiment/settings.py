@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
@@ -26,6 +25,7 @@ from icl_loop.experiment.validation import (
     checked_by,
     matching,
     one_of,
+    tokens_or_auto,
     translated_errors,
     web_address,
     without_secrets,
@@ -60,14 +60,6 @@ VariableName = Annotated[
         "must be the name of an environment variable: capital letters, digits and underscores",
     ),
 ]
-
-
-def tokens_or_auto(value: object) -> object:
-    """Return a number of tokens, or `auto`; raise ValueError for anything else."""
-    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    if not is_count and value != AUTO:
-        raise ValueError("must be a number of tokens of at least 1, or 'auto'")
-    return value
 
 
 class _Table(BaseModel):
@@ -106,7 +98,7 @@ class ModelSettings(_Table):
 
     name: Annotated[str, Field(min_length=1)] = "reference/nearest"
     """A reference learner, a simulated model, or the endpoint's name of a model."""
-    context_window: Annotated[int | Literal["auto"], BeforeValidator(tokens_or_auto)] = WINDOW
+    context_window: Annotated[int | Literal["auto"], tokens_or_auto] = WINDOW
     """Context window in tokens, or auto to ask the endpoint or else the price list."""
     base_url: Annotated[str | None, AfterValidator(web_address)] = None
     """Address of an OpenAI-compatible endpoint; OPENAI_BASE_URL or OpenAI's own if omitted."""

@@ -89,6 +89,17 @@ def one_of(choices: Sequence[str] | Mapping[str, object]) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _tokens_or_auto(value: object) -> object:
+    is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if not is_count and value != "auto":
+        raise ValueError("must be a number of tokens of at least 1, or 'auto'")
+    return value
+
+
+tokens_or_auto = BeforeValidator(_tokens_or_auto)
+"""Accepts a number of tokens, or `auto`."""
+
+
 @contextmanager
 def translated_errors(prefix: str = "") -> Iterator[None]:
     """Turn an InputError into the ValueError that pydantic expects of a validator."""

@@ -5,7 +5,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.metadata import version
 from typing import Any
@@ -14,18 +14,12 @@ import aiohttp
 from yarl import URL
 
 from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, RequestRefused, nearest
-from icl_loop.core.messages import Message, Reply, Served, Usage, fingerprint
+from icl_loop.core.messages import Message, Reply, Usage, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
 from icl_loop.models.openai.endpoint import Endpoint, NoConnection, discover
 from icl_loop.models.openai.error_responses import Failure
-from icl_loop.models.openai.optional_fields import (
-    Chosen,
-    OptionalFields,
-    exceeds,
-    obeys,
-    options_for,
-)
+from icl_loop.models.openai.optional_fields import Chosen, OptionalFields
 from icl_loop.models.openai.request_body import encode_messages, parse_params
 from icl_loop.models.openai.response_parser import (
     InvalidResponse,
@@ -112,14 +106,13 @@ class OpenAIModel:
             **(headers or {}),
             **secrets,
         }
-        self._params = parse_params(params or {})
-        self._labels, self._form, self._cap = tuple(labels), form or "Answer: {label}", cap
-        self._parse = parse or partial(parse_answer, labels=self._labels, form=self._form)
-        kind = (endpoint or Endpoint()).kind
+        self._labels, form = tuple(labels), form or "Answer: {label}"
+        self._parse = parse or partial(parse_answer, labels=self._labels, form=form)
+        self._params, kind = parse_params(params or {}), (endpoint or Endpoint()).kind
         self.fields = OptionalFields(
-            options_for(answer_format, labels, self._form, kind, cap, self._params), self._params
+            answer_format, self._labels, form, kind=kind, cap=cap, params=self._params
         )
-        self._start = self.fields.chosen, self._body_start(self.fields.chosen)
+        self._start = self.fields.chosen, b""
         self._merge_roles, self._system_role = merge_roles, system_role
         self._cache_control = cache_control
         self._proxy, self._timeout_s = connection.find_proxy(self._base_url), timeout_s
@@ -154,9 +147,10 @@ class OpenAIModel:
             response, content = await self._post(body, headers)
             self._note_rate_limit(response.headers)
             try:
-                return self._checked(sent, await self._reply(response, content))
-            except (RequestRefused, ModelUnavailable):
-                if not self.fields.refused(sent, response.status, content):
+                return self.fields.checked(sent, await self._reply(response, content))
+            except (RequestRefused, ModelUnavailable) as error:
+                said = str(error) if response.ok else content.decode("utf-8", "replace")
+                if error.usage or not self.fields.refused(sent, response.status, said):
                     raise
 
     def for_session(self, name: str, slot: int | None = None) -> "SessionModel":
@@ -193,32 +187,16 @@ class OpenAIModel:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise NoConnection(connection.describe_failure(error)) from None
 
-    def _body_start(self, chosen: Chosen) -> bytes:
-        """Return the beginning of a request's body, up to the fields of the session."""
-        fields: dict[str, Any] = {"model": self._name}
-        for option in chosen.values():
-            fields |= option.fields
-        return json.dumps(fields | self._params, ensure_ascii=False)[:-1].encode()
-
     def _fields_of(self, chosen: Chosen, own: Mapping[str, bytes]) -> bytes:
-        """Return the beginning of a request's body with the fields of its session."""
-        if chosen is not self._start[0]:
-            self._start = chosen, self._body_start(chosen)
+        """Return the beginning of a request's body: all fields but the messages."""
+        if chosen is not self._start[0] or not self._start[1]:
+            fields: dict[str, Any] = {"model": self._name}
+            for option in chosen.values():
+                fields |= option.fields
+            encoded = json.dumps({**fields, **self._params}, ensure_ascii=False)
+            self._start = chosen, encoded[:-1].encode()
         name = chosen["cache"].name or ""
         return self._start[1] + (b',"%b":%b' % (name.encode(), own[name]) if name in own else b"")
-
-    def _checked(self, sent: Chosen, reply: Reply) -> Reply:
-        """Return a reply with the fields that limited it; move on from those that were ignored."""
-        cap, constraint = sent["cap"].name, sent["constraint"].name
-        if cap and self._cap and sent["cap"].fields and exceeds(reply, self._cap):
-            self.fields.ignored(sent, "cap")
-            cap = None
-        judged = constraint and reply.finish == "stop" and reply.text
-        if judged and not obeys(constraint, reply.text, self._labels, self._form):
-            self.fields.ignored(sent, "constraint")
-            constraint = None
-        served = replace(reply.served or Served(), cap=cap, constraint=constraint)
-        return replace(reply, served=served)
 
     @property
     def pause_s(self) -> float:

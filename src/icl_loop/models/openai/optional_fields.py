@@ -7,10 +7,10 @@ reply that shows that it was ignored, moves on to the next option; the last one 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from icl_loop.core.messages import Reply
+from icl_loop.core.messages import Reply, Served
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai.endpoint import Kind
 from icl_loop.tasks.prompts.templates import fill
@@ -78,26 +78,55 @@ class OptionalFields:
     """
 
     def __init__(
-        self, options: Mapping[Purpose, Sequence[Option]], params: Mapping[str, Any] | None = None
+        self,
+        answer_format: AnswerFormat = "text",
+        labels: Sequence[str] = (),
+        form: str = "Answer: {label}",
+        *,
+        kind: Kind = "unknown",
+        cap: int | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
-        """Begin with the first option of each purpose; `params` are fields that are always sent."""
-        self._options = {purpose: list(each) for purpose, each in options.items()}
-        self._params = tuple(params or ())
+        """Begin with the first option of each purpose.
+
+        Args:
+            answer_format: What is requested of replies.
+            labels: The possible answers.
+            form: The final line of a reply, containing {label}.
+            kind: The server, which decides what is tried first.
+            cap: Most tokens of a reply.
+            params: Fields that are always sent; what they decide is not negotiated.
+        """
+        self._labels, self._form, self._cap, self._params = labels, form, cap, params or {}
+        self._options: Mapping[Purpose, Sequence[Option]] = {
+            "cap": _caps(cap, kind, self._params),
+            "constraint": _constraints(answer_format, labels, form, kind, self._params),
+            "logprobs": _logprobs(answer_format, self._params),
+            "cache": _caches(kind, self._params),
+        }
         self.chosen: Chosen = {purpose: each[0] for purpose, each in self._options.items()}
         self.dropped: dict[str, str] = {}
 
-    def refused(self, sent: Chosen, status: int, content: bytes) -> bool:
-        """Return whether a request refused with this body should be sent again, with other fields."""
-        text = content[:4_000].decode("utf-8", "replace").lower()
-        purpose = self._named(sent, status, text)
+    def checked(self, sent: Chosen, reply: Reply) -> Reply:
+        """Return a reply with the fields that limited it; move on from those that were ignored."""
+        cap, constraint = sent["cap"].name, sent["constraint"].name
+        if sent["cap"].fields and _exceeds(reply, self._cap):
+            self._move_on(sent, "cap", "ignored")
+            cap = None
+        judged = constraint and reply.finish == "stop" and reply.text
+        if judged and not obeys(constraint, reply.text, self._labels, self._form):
+            self._move_on(sent, "constraint", "ignored")
+            constraint = None
+        served = replace(reply.served or Served(), cap=cap, constraint=constraint)
+        return replace(reply, served=served)
+
+    def refused(self, sent: Chosen, status: int, said: str) -> bool:
+        """Return whether a request that was refused in these words should be sent again."""
+        purpose = self._named(sent, status, said[:4_000].lower())
         if purpose is None:
             return False
         self._move_on(sent, purpose, "refused")
         return self.chosen[purpose] is not sent[purpose]
-
-    def ignored(self, sent: Chosen, purpose: Purpose) -> None:
-        """Move on from a field that had no effect."""
-        self._move_on(sent, purpose, "ignored")
 
     def _named(self, sent: Chosen, status: int, text: str) -> Purpose | None:
         """Return the purpose of the field that a refusal is about, or None if it is about none."""
@@ -125,37 +154,12 @@ class OptionalFields:
                 self.dropped[option.name] = reason
 
 
-def options_for(
-    answer_format: AnswerFormat,
-    labels: Sequence[str],
-    form: str,
-    kind: Kind,
-    cap: int | None,
-    params: Mapping[str, Any],
-) -> dict[Purpose, list[Option]]:
-    """Return the options for a model; fields that `params` sets are not negotiated.
-
-    Args:
-        answer_format: What is requested of replies.
-        labels: The possible answers.
-        form: The final line of a reply, containing {label}.
-        kind: The server, which decides what is tried first.
-        cap: Most tokens of a reply.
-        params: Fields that are always sent.
-    """
-    return {
-        "cap": _caps(cap, params),
-        "constraint": _constraints(answer_format, labels, form, kind, params),
-        "logprobs": _logprobs(answer_format, params),
-        "cache": _caches(kind, params),
-    }
-
-
-def _caps(cap: int | None, params: Mapping[str, Any]) -> list[Option]:
+def _caps(cap: int | None, kind: Kind, params: Mapping[str, Any]) -> list[Option]:
     for name in CAPS_OF_PARAMS:
         if name in params:
             return [Option(name)]
-    return [*(Option(name, {name: cap}) for name in CAPS if cap), NOTHING]
+    names = reversed(CAPS) if kind in ("Ollama", "LM Studio") else CAPS  # they ignore the first
+    return [*(Option(name, {name: cap}) for name in names if cap), NOTHING]
 
 
 def _logprobs(answer_format: AnswerFormat, params: Mapping[str, Any]) -> list[Option]:
@@ -272,6 +276,6 @@ def obeys(name: str | None, text: str, labels: Sequence[str], form: str) -> bool
     return isinstance(answer, dict) and answer.get(_ANSWER_KEY) in labels
 
 
-def exceeds(reply: Reply, cap: int) -> bool:
+def _exceeds(reply: Reply, cap: int | None) -> bool:
     """Return whether a reply is so long that its cap was ignored; some servers pass it by a little."""
-    return reply.usage.completion > cap * 1.1 + 8
+    return cap is not None and reply.usage.completion > cap * 1.1 + 8
