@@ -9,7 +9,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 from pydantic import TypeAdapter, ValidationError
 
-from icl_loop.core.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError, reason_of
 from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.columns import OPTIONAL, USAGE, Schema, is_exported, json_column
 from icl_loop.transcripts.header import Header
@@ -52,7 +52,7 @@ def _size(file: Path) -> int:
     try:
         return file.stat().st_size
     except OSError as error:
-        raise TranscriptError(f"{file} cannot be read: {error.strerror}") from None
+        raise TranscriptError(f"{file} cannot be read: {reason_of(error)}") from None
 
 
 def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataFrame:

@@ -17,8 +17,14 @@ from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
 from icl_loop.cli.what_if import what_if
-from icl_loop.core.errors import IclLoopError, InputError
-from icl_loop.terminal.console import BAD_INPUT, DONE, STOPPED_SHORT, print_error
+from icl_loop.core.errors import OUT_OF_FILES, IclLoopError, InputError, reason_of
+from icl_loop.terminal.console import (
+    BAD_INPUT,
+    DONE,
+    STOPPED_SHORT,
+    print_error,
+    replace_unencodable,
+)
 
 app = typer.Typer(
     help="Test whether a language model learns within one conversation from being told whether its"
@@ -35,6 +41,7 @@ for command in _ALL:
 
 def main() -> NoReturn:
     """Run the command line and exit with 0, 1 or 2."""
+    replace_unencodable()
     try:
         app()
     except InputError as error:
@@ -42,5 +49,10 @@ def main() -> NoReturn:
         sys.exit(BAD_INPUT)
     except IclLoopError as error:
         print_error(f"stopped: {error}")
+        sys.exit(STOPPED_SHORT)
+    except OSError as error:
+        if error.errno not in OUT_OF_FILES:
+            raise
+        print_error(f"stopped: {reason_of(error)}")
         sys.exit(STOPPED_SHORT)
     sys.exit(DONE)

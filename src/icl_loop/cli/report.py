@@ -8,7 +8,7 @@ from typer import Option
 from icl_loop.analysis import frame
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
-from icl_loop.core.errors import StoppedShort
+from icl_loop.core.errors import StoppedShort, reason_of
 from icl_loop.terminal.console import print_text, this_command
 
 
@@ -30,5 +30,5 @@ def report(
     try:
         file.write_text(html, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise StoppedShort(f"{file} cannot be written: {error.strerror}") from None
+        raise StoppedShort(f"{file} cannot be written: {reason_of(error)}") from None
     print_text(f"report: {file}")

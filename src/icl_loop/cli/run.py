@@ -81,10 +81,10 @@ def play_and_report(run: Run) -> None:
     built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
     if not built_in:
         asyncio.run(run.ask_endpoints())
-    for remark in run.remarks:
-        print_text(f"note: {remark}", err)
     with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
         run.check(checking.add)
+    for remark in run.remarks:
+        print_text(f"note: {remark}", err)
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
     with RunProgress(run.experiment, err, run.budget) as progress:

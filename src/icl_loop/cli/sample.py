@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option, echo
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, reason_of
 from icl_loop.core.messages import Image
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import ENCODINGS, encodings_for, get_encoding, prepare_sample
@@ -36,7 +36,7 @@ def sample(
         try:
             file.write_bytes(shown.png if isinstance(shown, Image) else shown.encode() + b"\n")
         except OSError as error:
-            raise InputError(f"{file} cannot be written: {error.strerror}") from None
+            raise InputError(f"{file} cannot be written: {reason_of(error)}") from None
     elif isinstance(shown, str):
         echo(shown)
     elif sys.stdout.isatty():

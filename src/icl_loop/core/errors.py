@@ -1,9 +1,13 @@
 """The exceptions of `icl_loop`. Exceptions of libraries are translated into these where they occur."""
 
+import errno
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 from icl_loop.core.messages import Usage
+
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
+"""Errors of a process, or of all processes, that cannot open another file or connection."""
 
 
 class IclLoopError(Exception):
@@ -127,6 +131,16 @@ def _excerpt(text: str, start: int, length: int = 120) -> str:
 
 class FolderLocked(StoppedShort):
     """Another process is writing transcripts to the same folder."""
+
+
+def reason_of(error: OSError) -> str:
+    """Return why the operating system refused; if too many files are open, also what to do."""
+    if error.errno in OUT_OF_FILES:
+        return (
+            "too many files are open (allow more with `ulimit -n`, or play fewer sessions at once"
+            " with --concurrency)"
+        )
+    return error.strerror or str(error) or type(error).__name__
 
 
 def nearest(value: str, choices: Iterable[str]) -> str:

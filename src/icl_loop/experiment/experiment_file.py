@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
@@ -21,7 +21,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     try:
         table = parse_toml(path.read_bytes(), str(path))
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from None
     return parse(override(table, overrides), str(path))
 
 

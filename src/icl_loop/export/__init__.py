@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from polars.exceptions import PolarsError
 
-from icl_loop.core.errors import InputError, StoppedShort, nearest
+from icl_loop.core.errors import InputError, StoppedShort, nearest, reason_of
 from icl_loop.export import chat_jsonl, tables
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.columns import TABLES, table_path
@@ -95,7 +95,7 @@ def export(
             for written, target in zip(_places(to, temporary), places, strict=True):
                 _move(written, target)
     except (OSError, PolarsError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = reason_of(error) if isinstance(error, OSError) else error
         raise StoppedShort(f"{place} cannot be written: {reason}") from None
     return Exported(tuple(places), tuple(files))
 

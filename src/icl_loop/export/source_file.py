@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_loop.core.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError, reason_of
 
 OnSessions = Callable[[int], object]
 """Called with the number of further sessions that were written."""
@@ -46,7 +46,7 @@ class SourceFile:
                 file.seek(-min(_END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
                 *lines, rest = file.read().split(b"\n")
         except OSError as error:
-            raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+            raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
         text = header.decode(errors="replace").rstrip("\n")
         ended = bool(lines and _fields(lines[-1], "end"))
         return cls(path, text, frozenset(_fields(second, "turn")), bool(rest), ended)

@@ -7,7 +7,7 @@ from typing import Any
 
 import vl_convert
 
-from icl_loop.core.errors import InputError, StoppedShort, nearest
+from icl_loop.core.errors import InputError, StoppedShort, nearest, reason_of
 from icl_loop.plots.theme import FONT, AnyChart
 
 FORMATS = (".png", ".svg", ".html")
@@ -32,7 +32,7 @@ def save(chart: AnyChart, path: Path) -> None:
         else:
             chart.save(path, scale_factor=2)
     except OSError as error:
-        raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+        raise StoppedShort(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def check_format(path: Path) -> None:

@@ -10,7 +10,7 @@ from icl_loop.analysis import sessions as sessions_of
 from icl_loop.analysis.contrasts import STOP_AT
 from icl_loop.analysis.inference import verdict
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME
-from icl_loop.core.errors import StoppedShort
+from icl_loop.core.errors import StoppedShort, reason_of
 from icl_loop.experiment import Experiment, Session
 
 
@@ -76,7 +76,7 @@ class EarlyStopping:
             path.write_text(json.dumps(asdict(self.result)) + "\n")
         except OSError as error:
             raise StoppedShort(
-                f"cannot write {path}: {error.strerror}; all turns are saved, so free some space"
+                f"cannot write {path}: {reason_of(error)}; all turns are saved, so free some space"
                 " and run the same command again"
             ) from None
         return self.result

@@ -1,15 +1,17 @@
 """Play the sessions of an experiment concurrently, each into its own transcript."""
 
 import asyncio
+import errno
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
-from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort
+from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort, reason_of
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
 from icl_loop.models.limits import Budget
@@ -17,7 +19,7 @@ from icl_loop.runner.discovery import Endpoints, ask_endpoints, slots, with_wind
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.model_pool import ModelPool, OpenModel
-from icl_loop.runner.scheduler import Rank, Scheduler
+from icl_loop.runner.scheduler import Rank, Scheduler, playable_at_once
 from icl_loop.runner.session import OnTurn, PlaySession, save_session
 from icl_loop.transcripts import TranscriptWriter, read, read_header
 from icl_loop.transcripts.comparison import check_resumable
@@ -27,6 +29,8 @@ from icl_loop.transcripts.writer import begin, is_begun
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+"""Errors of file systems that have no locks, such as some mounts of NFS, Lustre and FUSE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,8 @@ class Run:
         max_tokens: Most prompt and completion tokens it may use, saved sessions included.
         stop_early: Stop once the streams played settle the primary contrast (e-process).
         budget: What the run has spent so far.
-        remarks: What was found out about the endpoints and changes how the run is played.
+        remarks: What was found out about the endpoints and this machine and changes how the run is
+            played.
     """
 
     experiment: Experiment
@@ -160,7 +165,19 @@ class Run:
                 "stopping early needs a primary contrast: name two arms in analysis.primary"
             )
         self.experiment.check(on_session)
+        self._bound_concurrency()
         self._checked = True
+
+    def _bound_concurrency(self) -> None:
+        """Play fewer sessions at the same time if this process may not open enough files."""
+        wanted = min(self.concurrency or DEFAULT_CONCURRENCY, self.experiment.count())
+        if (possible := playable_at_once(wanted)) < wanted:
+            self.concurrency = possible
+            self._scheduler = self._new_scheduler()
+            self.remarks.append(
+                f"only {possible} sessions are played at the same time, because this process may"
+                " not open more files (allow more with `ulimit -n`)"
+            )
 
     async def play(self) -> RunResult:
         """Play the sessions that are unfinished and skip those that are complete.
@@ -262,16 +279,31 @@ def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder against other processes; fail at once if it is locked."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_NAME, timeout=0)
-        lock.acquire()
-    except Timeout:
+        lock = _acquired(folder / LOCK_NAME)
+    except Timeout as locked:
+        marked = Path(locked.lock_file).name != LOCK_NAME
         raise FolderLocked(
             f"another process is writing transcripts in {folder}; wait for it or choose another"
-            " --out"
+            f" --out{f' (if there is none, remove {locked.lock_file})' if marked else ''}"
         ) from None
     except OSError as error:
-        raise StoppedShort(f"cannot write to {folder}: {error.strerror}") from None
+        raise StoppedShort(f"cannot write to {folder}: {reason_of(error)}") from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _acquired(path: Path) -> BaseFileLock:
+    """Return a lock that is held; on a file system without locks, a file that names its holder."""
+    lock: BaseFileLock = FileLock(path, timeout=0)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # filelock warns where flock is missing
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        # A file whose holder has died is taken over at the second attempt.
+        lock = SoftFileLock(f"{path}.soft", timeout=0.2)
+        lock.acquire()
+    return lock

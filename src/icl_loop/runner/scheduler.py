@@ -4,11 +4,33 @@ import asyncio
 import heapq
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 
 Rank = tuple[int, int]
 """Priority of a session, lowest first: the stream that needs it, and its position in that stream."""
+_FILES_OF_A_SESSION, _OTHER_FILES = 3, 24
+"""Open files of a session (its transcript, a connection, and one that is idle) and of the process."""
+
+
+def playable_at_once(sessions: int) -> int:
+    """Return how many of `sessions` can play at once with the files that this process may open.
+
+    If they need more than the soft limit, it is raised as far as the hard limit allows.
+    """
+    try:
+        import resource  # noqa: PLC0415  not available on Windows
+    except ImportError:
+        return sessions
+    needed = _OTHER_FILES + _FILES_OF_A_SESSION * sessions
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY or limit >= needed:
+        return sessions
+    with suppress(OSError, ValueError):
+        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+        limit = raised
+    return max(1, min(sessions, (limit - _OTHER_FILES) // _FILES_OF_A_SESSION))
 
 
 class Scheduler:

@@ -1,5 +1,6 @@
 """The output and error consoles of the command line, and its exit codes."""
 
+import io
 import json
 import shlex
 import sys
@@ -25,6 +26,13 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
+def replace_unencodable() -> None:
+    """Print "?" for characters that the encoding of the output does not have, and never fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def print_text(text: str, console: Console = out, style: str | None = None) -> None:
     """Print text as it is, without markup, wrapping or control characters."""
     console.print(printable(text), style=style, markup=False, highlight=False, soft_wrap=True)
@@ -36,8 +44,12 @@ def print_error(text: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON in which characters that could control a terminal are escaped."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False)
+    """Print JSON in which characters that could control a terminal are escaped.
+
+    Where the encoding of the output does not have every character, all but ASCII are escaped.
+    """
+    has_all = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    text = json.dumps(value, ensure_ascii=not has_all, indent=2, allow_nan=False)
     pairs = zip(text, printable(text), strict=True)
     typer.echo("".join(char if char == kept else json.dumps(char)[1:-1] for char, kept in pairs))
 

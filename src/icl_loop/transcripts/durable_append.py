@@ -4,6 +4,7 @@ A line that was written survives the end of the process. To survive a power cut 
 as well, which takes milliseconds on many disks; sessions do not wait for that.
 """
 
+import errno
 import os
 from dataclasses import dataclass, field
 from io import FileIO
@@ -24,7 +25,16 @@ def write_whole(file: FileIO, data: bytes) -> None:
 def write_durably(file: FileIO, data: bytes) -> None:
     """Write `data` and flush it to the disk."""
     write_whole(file, data)
-    os.fsync(file.fileno())
+    flush(file.fileno())
+
+
+def flush(descriptor: int) -> None:
+    """Flush a file or folder to the disk, where the file system can."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
 
 
 @dataclass
@@ -72,7 +82,7 @@ class DurableAppender:
             error = self._failed.pop(file, None)
             with file:
                 if unflushed:
-                    os.fsync(file.fileno())
+                    flush(file.fileno())
         if error is not None:
             raise error
 
@@ -85,6 +95,6 @@ class DurableAppender:
             files, self._unflushed = self._unflushed, set()
             for file in files:
                 try:
-                    os.fsync(file.fileno())
+                    flush(file.fileno())
                 except OSError as error:
                     self._failed[file] = error

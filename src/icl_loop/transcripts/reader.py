@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from icl_loop.core.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError, reason_of
 from icl_loop.core.records import Event, Note, Probe, Turn
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.transcripts.checksum import verify_checksums
+from icl_loop.transcripts.files import check_uncompressed
 from icl_loop.transcripts.header import HEADER, Header
 from icl_loop.transcripts.schema import LINE, End, Entry, check_place, entry_of, turns_before
 
@@ -130,9 +131,11 @@ def whole_lines(path: Path) -> list[bytes]:
 def complete_lines(path: Path) -> tuple[list[bytes], bytes]:
     """Return the complete lines of a file without their newlines, and the torn rest."""
     try:
-        *lines, torn = path.read_bytes().split(b"\n")
+        data = path.read_bytes()
     except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+        raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
+    check_uncompressed(path, data)
+    *lines, torn = data.split(b"\n")
     if not lines:
         raise _no_lines(path)
     return lines, torn
@@ -150,9 +153,11 @@ def has_whole_line(path: Path) -> bool:
 def _first_line(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return file.readline()
+            line = file.readline()
     except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {error.strerror}") from None
+        raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
+    check_uncompressed(path, line)
+    return line
 
 
 def shared_lines(lines: Sequence[bytes], at: int) -> tuple[bytes, ...]:

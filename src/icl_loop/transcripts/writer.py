@@ -7,11 +7,11 @@ from io import FileIO
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from icl_loop.core.errors import StoppedShort
+from icl_loop.core.errors import StoppedShort, reason_of
 from icl_loop.core.records import Event, Probe
 from icl_loop.transcripts.checksum import with_checksum, without_checksum
 from icl_loop.transcripts.comparison import check_resumable, compare
-from icl_loop.transcripts.durable_append import DurableAppender, write_durably
+from icl_loop.transcripts.durable_append import DurableAppender, flush, write_durably
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, has_whole_line, read, whole_lines
 from icl_loop.transcripts.schema import End, EndStatus, line_fields, line_of, now
@@ -108,8 +108,8 @@ class TranscriptWriter:
 
     def _unwritable(self, error: OSError) -> StoppedShort:
         return StoppedShort(
-            f"{self.path} cannot be written: {error.strerror}; the turns before are saved: make it"
-            " writable and run again to resume"
+            f"{self.path} cannot be written: {reason_of(error)}; the turns before are saved: once it"
+            " can be written, run again to resume"
         )
 
 
@@ -128,7 +128,7 @@ def begin(path: Path, header: Header, lines: Sequence[bytes]) -> None:
         part.replace(path)
         _flush_directory(path.parent)
     except OSError as error:
-        raise StoppedShort(f"{path} cannot be written: {error.strerror}") from None
+        raise StoppedShort(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def is_begun(path: Path, lines: Sequence[bytes]) -> bool:
@@ -149,6 +149,6 @@ def _flush_directory(path: Path) -> None:
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        flush(descriptor)
     finally:
         os.close(descriptor)

@@ -9,7 +9,7 @@ from contextlib import suppress
 import aiohttp
 from yarl import URL
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import OUT_OF_FILES, InputError, reason_of
 
 OPENAI_URL = "https://api.openai.com/v1"
 MAX_CONNECTIONS = 1_000
@@ -107,6 +107,8 @@ def describe_failure(error: BaseException) -> str:
             return "cannot be reached: the proxy is unreachable"
         case aiohttp.ClientHttpProxyError():
             return f"cannot be reached: the proxy answered {error.status}"
+        case aiohttp.ClientConnectorError(errno=number) if number in OUT_OF_FILES:
+            return f"cannot be reached: {reason_of(error)}"
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return "cannot be reached"
         case TimeoutError():

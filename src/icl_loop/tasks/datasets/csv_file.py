@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
-from icl_loop.core.errors import DatasetError, nearest
+from icl_loop.core.errors import DatasetError, nearest, reason_of
 from icl_loop.core.records import LARGEST
 from icl_loop.tasks.datasets.dataset import Loaded, check_text
 from icl_loop.tasks.datasets.table import Table, is_name, problem_with_names
@@ -46,7 +46,7 @@ def load(source: str) -> Loaded:
         names, rows = _read(Path(path))
         return _samples(names, rows, options)
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
+        raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from None
     except ValueError as error:
         raise DatasetError(f"{path}: {error}") from None
 

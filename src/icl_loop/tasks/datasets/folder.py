@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from icl_loop.core.errors import DatasetError
+from icl_loop.core.errors import DatasetError, reason_of
 from icl_loop.tasks.datasets.dataset import Loaded
 
 MAX_BYTES = 2**31
@@ -75,7 +75,7 @@ def _visible(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
         )
     except OSError as error:
         raise DatasetError(
-            f"{_printable(folder)} is not a readable folder: {error.strerror}"
+            f"{_printable(folder)} is not a readable folder: {reason_of(error)}"
         ) from None
 
 

@@ -15,7 +15,7 @@ from typing import IO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.core.errors import DatasetError
+from icl_loop.core.errors import DatasetError, reason_of
 
 MAX_BYTES = 2**31
 _CONTENTS = {1: "labels", 3: "images"}
@@ -51,7 +51,7 @@ def load(path: Path, dimensions: int) -> NDArray[np.uint8]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DatasetError(f"{path} is corrupt or truncated: {error}") from None
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}") from None
+        raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from None
     except MemoryError:
         raise DatasetError(f"{path} does not fit in memory") from None
     except ValueError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pooch
 import requests
 
-from icl_loop.core.errors import DatasetError
+from icl_loop.core.errors import DatasetError, reason_of
 from icl_loop.tasks.datasets import idx
 from icl_loop.tasks.datasets.dataset import Loaded
 from icl_loop.tasks.datasets.idx import exists
@@ -148,7 +148,7 @@ def _download(name: str, file: str, dataset: PublishedDataset) -> Path:
             problems.append(f"{mirror}: {_summary(error)}")
         except OSError as error:
             raise DatasetError(
-                f"{file} of {name} cannot be written to {cache}: {error.strerror or error};"
+                f"{file} of {name} cannot be written to {cache}: {reason_of(error)};"
                 f" set {CACHE_VARIABLE} to another folder"
             ) from None
     existing = " (the file there has the wrong checksum)" if exists(cache / file) else ""

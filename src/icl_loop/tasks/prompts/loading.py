@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.tasks.prompts.prompt_set import (
@@ -75,7 +75,7 @@ def _bytes(name: str) -> bytes:
     try:
         return Path(name).read_bytes()
     except OSError as error:
-        raise InputError(f"prompt set {name} cannot be read: {error.strerror}") from None
+        raise InputError(f"prompt set {name} cannot be read: {reason_of(error)}") from None
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
