@@ -22,6 +22,7 @@ from icl_loop.analysis import (
     Estimate,
     arm_curves,
     checkpoints,
+    conclude,
     frame,
     notes,
     probes,
@@ -47,7 +48,7 @@ COLUMNS = [
     *("told_length", "exposure"),
     *("latency_s", "counted", "prefix"),
     *("prompt", "cached", "completion", "reasoning"),
-    *("discarded_prompt", "discarded_completion"),
+    *("discarded_prompt", "discarded_completion", "finish_reason"),
 ]
 SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -175,6 +176,7 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             each.reply.usage.reasoning,
             0,
             0,
+            None,
         )
         for path in result.paths
         for saved in [read(path)]
@@ -276,6 +278,15 @@ def test_session_without_turns() -> None:
     """A session without turns adds no rows."""
     turns = framed(transcript(header(stream=0)), session([True, False], stream=1))
     assert turns["stream"].to_list() == [1, 1]
+
+
+def test_unknown_finish_reasons_are_reported() -> None:
+    """A caveat names each finish reason that is not known, with the number of replies."""
+    served = {"model": "m", "system_fingerprint": None, "finish_reason": "paused"}
+    odd = {**turn(0), "finish": "unknown", "served": served}
+    turns = framed(transcript(header(), odd, turn(1), {**odd, "turn": 2}))
+    assert turns["finish_reason"].to_list() == ["paused", None, "paused"]
+    assert any("2 replies" in each and "'paused'" in each for each in conclude(turns).warnings)
 
 
 def test_probes_not_in_frame() -> None:

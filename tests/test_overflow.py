@@ -1,18 +1,20 @@
 """Windows as the endpoint counts them: calibration, and requests that it rejects as too long."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 
 from builders import experiment, play_on
-from icl_loop.context.token_budget import Calibration
+from icl_loop.analysis import conclude
+from icl_loop.analysis.frame import tabulate
+from icl_loop.context.calibration import HIGHEST, LOWEST, Calibration
 from icl_loop.context.window import from_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Event, Probe, Turn
-from icl_loop.core.tokens import ESTIMATORS, count_messages
+from icl_loop.core.tokens import ESTIMATORS, IMAGE_TOKENS, count_messages
 from icl_loop.experiment import Session
 from icl_loop.runner.session import play_session
 
@@ -59,14 +61,61 @@ def untimed(entry: Event | Probe) -> Event | Probe:
     return replace(entry, reply=replace(entry.reply, at=None, latency_s=None))
 
 
-def test_calibration_stays_positive() -> None:
-    """Calibration is positive however few tokens an endpoint reports, and 1 if the counts agree."""
+def suspicions(events: Sequence[Event]) -> list[str]:
+    """Return the caveats that prompts may have been cut."""
+    turns = [event for event in events if isinstance(event, Turn)]
+    warnings = conclude(tabulate({("low", 0): turns}, chance=0.1)).warnings
+    return [each for each in warnings if "fewer tokens" in each]
+
+
+def test_calibration_is_bounded() -> None:
+    """Calibration stays in a sensible range whatever is reported, and is 1 if the counts agree."""
     calibration = Calibration()
     assert calibration.value == 1
     calibration.add(1, 1_000_000)
-    assert 0 < calibration.value < 0.001
+    assert calibration.value == pytest.approx(LOWEST, rel=0.05)
     calibration.add(1_001, 1_000)
     assert calibration.value == 1
+    calibration.add(10**9, 1_000)
+    assert calibration.value == pytest.approx(HIGHEST, rel=0.05)
+    pictures = Calibration()
+    pictures.add(200, 100 + IMAGE_TOKENS, IMAGE_TOKENS)
+    assert pictures.value == pytest.approx(200 / (100 + IMAGE_TOKENS), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        lambda first, _: first or 60,  # only what the cache does not hold
+        lambda _, tokens: min(tokens, 900),  # cut at 900
+        lambda _, tokens: min(tokens, 900 - tokens % 90),  # whole messages are cut
+    ],
+)
+@pytest.mark.parametrize("policy", ["within", "block", "last(20) | within"])
+async def test_the_window_is_kept_if_reports_are_too_low(
+    report: Callable[[int, int], int], policy: str
+) -> None:
+    """No request passes the window that the first report justifies, whatever is reported later."""
+    chosen, sizes = made(60, policy), list[int]()
+
+    class Low:
+        async def complete(self, messages: Sequence[Message]) -> Reply:
+            sizes.append(round(1.5 * count_messages(ESTIMATORS["o200k_base"], messages)))
+            return Reply("Answer: 3", usage=Usage(report(sizes[0] * (len(sizes) == 1), sizes[-1])))
+
+    events = [event async for event in play_on(chosen, Low())]
+    assert max(sizes) <= 1.05 * (6_000 - 200)
+    (warning,) = suspicions(events)
+    assert "arm 'low'" in warning
+
+
+async def test_honest_reports_raise_no_suspicion() -> None:
+    """Counts that differ from ours, or jump, are no sign of cut prompts, unless they are far lower."""
+    for model in (Endpoint(rate=0.6), Endpoint(jump=10), Endpoint(rate=3)):
+        events = [event async for event in play_on(made(60, "within"), model)]
+        assert suspicions(events) == []
+    always = [event async for event in play_on(made(9, "within"), Endpoint(rate=0.2))]
+    assert len(suspicions(always)) == 1
 
 
 @pytest.mark.parametrize("policy", ["within", "block", "reservoir(None)", "notes(12, 60) | within"])

@@ -6,7 +6,16 @@ import polars as pl
 
 from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
+from icl_loop.context.calibration import Calibration
 
+CUT_SHARE = 0.75
+"""A request of which less than this share of the expected tokens was reported may have been cut."""
+_LOWEST_SHARE = 0.35
+"""The same share of the tokens counted locally, if there are no images."""
+_IMAGE_TOKENS = 1_000
+"""An image is counted as more tokens, of which the endpoint may report very few."""
+_FEWEST_CUT = 3
+"""Fewer suspicious requests of an arm are not reported."""
 LENGTH_TOLERANCE = 0.2
 """Feedback lengths that differ by more than this share of the longer one are reported."""
 _SHORTEST_ORDER = 5
@@ -26,6 +35,8 @@ def caveats(
     """
     yield from _repeated_orders(turns)
     yield from _missing_streams(turns)
+    yield from _cut_prompts(turns)
+    yield from _unknown_finish_reasons(turns)
     yield from (
         f"arm {arm!r} received feedback from a mismatched donor: {what}"
         for arm, what in roles.mismatches.items()
@@ -66,6 +77,43 @@ def _missing_streams(turns: pl.DataFrame) -> Iterator[str]:
     for arm, streams in played.iter_rows():
         if streams < most:
             yield f"arm {arm!r} has {streams} of {most} streams"
+
+
+def _cut_prompts(turns: pl.DataFrame) -> Iterator[str]:
+    """Yield arms in which the endpoint reported fewer tokens than their requests must have had."""
+    ratio = pl.col("prompt") / pl.col("counted")
+    reported = turns.filter((pl.col("prompt") > 0) & (pl.col("counted") > 0))
+    odd = (ratio.min() < CUT_SHARE * ratio.max()) | (ratio.min() < _LOWEST_SHARE)
+    suspects = reported.filter(odd.over("path"))
+    found: dict[str, list[int]] = {}
+    for (arm, _), session in suspects.group_by("arm", "path", maintain_order=True):
+        calibration = Calibration()
+        for prompt, counted, shown in session.select("prompt", "counted", "exposure").iter_rows():
+            counts = calibration.add(prompt, counted, images=counted)
+            has_fallen = not counts and prompt < CUT_SHARE * calibration.value * counted
+            may_have_images = counted > _IMAGE_TOKENS * (shown + 1)
+            if has_fallen or (prompt < _LOWEST_SHARE * counted and not may_have_images):
+                found.setdefault(str(arm), []).append(prompt)
+    for arm, prompts in found.items():
+        if len(prompts) >= _FEWEST_CUT:
+            yield (
+                f"arm {arm!r}: for {len(prompts)} of {turns.filter(arm=arm).height} requests the"
+                f" endpoint reported far fewer tokens than they must have had (at most"
+                f" {max(prompts):,}). Either it cuts long prompts without saying so, and its context"
+                " window is smaller than model.context_window, or it counts only what its cache did"
+                " not hold"
+            )
+
+
+def _unknown_finish_reasons(turns: pl.DataFrame) -> Iterator[str]:
+    unknown = turns.filter(pl.col("finish_reason").is_not_null())
+    for arm, reason, count in (
+        unknown.group_by("arm", "finish_reason", maintain_order=True).len().iter_rows()
+    ):
+        yield (
+            f"arm {arm!r}: {count} replies ended with the finish reason {reason!r}, which is not known"
+            " here; check whether they are complete"
+        )
 
 
 def _choice_of_primary(turns: pl.DataFrame, roles: Roles, named: Pair | None) -> Iterator[str]:

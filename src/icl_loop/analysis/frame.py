@@ -18,7 +18,7 @@ from icl_loop.analysis.transcript_lines import (
 )
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Turn
-from icl_loop.transcripts.columns import TABLES, USAGE, is_exported, read_table, table_path
+from icl_loop.transcripts.columns import TABLES, USAGE, Schema, is_exported, read_table, table_path
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.schema import line_fields
 
@@ -28,7 +28,9 @@ _TURN = (
     *SCORED_FIELDS,
     *("told_length", "exposure", "latency_s", "counted", "prefix"),
     *USAGE,
+    "finish_reason",
 )
+_SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String})}
 
 
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
@@ -39,7 +41,8 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
     previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
-    `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply). A torn last line
+    `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply), `finish_reason`
+    (the endpoint's, if its meaning is not known). A torn last line
     and sessions without turns are left out. If several folders hold the same sessions of an
     experiment, they are separate runs: the folder becomes part of the name in `experiment`.
 
@@ -63,8 +66,10 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
 def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
     if is_exported(files[0]):
         return _exported(files[0])
-    lines = checked_lines(files)
-    turns = lines.filter(type="turn").with_columns(told_length=told_length())
+    lines = checked_lines(files, _SERVED)
+    turns = lines.filter(type="turn").with_columns(
+        told_length=told_length(), finish_reason=pl.col("served").struct.field("finish_reason")
+    )
     return sessions_of(lines), turns.unnest("usage").select("path", *_TURN)
 
 
@@ -160,6 +165,7 @@ def tabulate(
                 "told_length": len(turn.feedback.told),
                 "exposure": sum(last - first + 1 for first, last in turn.kept),
             }
-            values = fields | asdict(turn.reply.usage)
+            reason = turn.reply.served and turn.reply.served.finish_reason
+            values = fields | asdict(turn.reply.usage) | {"finish_reason": reason}
             rows.append((*session, *(values[name] for name in _TURN)))
     return pl.DataFrame(rows, schema=schema, orient="row")

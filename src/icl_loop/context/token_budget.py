@@ -1,34 +1,13 @@
 """The tokens of the turns played so far, and how many of them fit the next request."""
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from icl_loop.context.calibration import Calibration
 from icl_loop.context.window import Shown, Window
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
-from icl_loop.core.tokens import REQUEST_TOKENS, count_message
-
-
-class Calibration:
-    """The number of tokens that the endpoint reports per token counted locally.
-
-    It is the largest ratio of the last 16 requests plus 2 %, because the next image may take more
-    tokens than those before. It is 1 if the two counts agree to 0.2 %.
-    """
-
-    def __init__(self) -> None:
-        self._ratios: deque[float] = deque(maxlen=16)
-
-    def add(self, reported: int, counted: int) -> None:
-        """Add a request for which the endpoint reported its tokens."""
-        self._ratios.append(reported / counted)
-
-    @property
-    def value(self) -> float:
-        """Reported tokens per counted token."""
-        ratio = max(self._ratios, default=1.0)
-        return 1.0 if abs(ratio - 1) <= 0.002 else max(round(ratio * 1.02, 4), 0.0001)
+from icl_loop.core.tokens import IMAGE_TOKENS, REQUEST_TOKENS, count_message
 
 
 @dataclass(slots=True)
@@ -69,7 +48,7 @@ class TokenBudget:
         """Add the next turn, whose request showed `shown`."""
         if turn.reply.usage.prompt:
             counted = self.of_request(shown, turn.question)
-            self.calibration.add(turn.reply.usage.prompt, counted)
+            self.calibration.add(turn.reply.usage.prompt, counted, tokens_of_images(turn, shown))
         self.turns.append(self.of_message(turn.question) + self.window.count_answered(turn))
 
     def first_fitting(self, turns: Iterable[int], tokens: int) -> list[int]:
@@ -81,3 +60,8 @@ class TokenBudget:
                 break
             fitting.append(index)
         return fitting
+
+
+def tokens_of_images(turn: Turn, shown: Shown) -> int:
+    """Return how many tokens are counted for the images in the request of a turn."""
+    return IMAGE_TOKENS * (len(shown) + 1) if turn.question.has_image else 0

@@ -6,6 +6,7 @@ from icl_loop.context.history import History
 from icl_loop.context.message_parser import MessageParser
 from icl_loop.context.policies import compares_images, notes_policy
 from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.token_budget import tokens_of_images
 from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, fingerprint, system
@@ -110,4 +111,5 @@ def _add(history: History, turn: Turn, shown: Shown) -> None:
     silent = replace(turn.reply, usage=Usage())
     history.add(replace(turn, kept=to_spans(shown), reply=silent))
     if reported:
-        history.tokens.calibration.add(reported, sent)
+        images = tokens_of_images(turn, from_spans(turn.kept))
+        history.tokens.calibration.add(reported, sent, images)
