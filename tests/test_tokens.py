@@ -134,6 +134,15 @@ def _ratios(counted: tuple[TokenCounter, Estimator], texts: Iterable[str]) -> li
     return [estimate.count(text) / true.count(text) for text in texts]
 
 
+@pytest.mark.parametrize("piece", [" ", " \n", "a", "a b, c.\n"])
+def test_very_long_texts(counted: tuple[TokenCounter, Estimator], piece: str) -> None:
+    """A text of a million characters, even of spaces alone, is counted, to within a few tokens."""
+    true, estimate = counted
+    short, long = piece * (90_000 // len(piece)), piece * (990_000 // len(piece))
+    assert true.count(long) == pytest.approx(11 * true.count(short), abs=20)
+    assert estimate.count(long) > 0
+
+
 @EACH_SET
 def test_prompt_sets(counted: tuple[TokenCounter, Estimator], words: PromptSet) -> None:
     """Estimates of prompts are upper bounds: on average at most 15 % too high, 26 % in Japanese."""

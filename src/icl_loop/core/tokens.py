@@ -31,6 +31,8 @@ REQUEST_TOKENS = 3
 """Tokens of a request beside its messages: they begin the reply."""
 CACHE_STEP = 128
 """Prompt caches report cached tokens in multiples of this."""
+MAX_CHARACTERS = 100_000
+"""Longer texts are counted in pieces of this many characters."""
 IMAGE_TOKENS = 1_105
 """Upper bound for an image of up to 1024 x 1024 pixels in OpenAI's published tile scheme."""
 
@@ -58,8 +60,13 @@ class VocabularyCounter:
     vocabulary: tiktoken.Encoding
 
     def count(self, text: str) -> int:
-        """Return the number of tokens; names of special tokens count as ordinary text."""
-        return len(self.vocabulary.encode_ordinary(text))
+        """Return the number of tokens; names of special tokens count as ordinary text.
+
+        A very long text is counted in pieces, because tiktoken panics on a million spaces.
+        """
+        starts = range(0, len(text), MAX_CHARACTERS)
+        pieces = (text[start : start + MAX_CHARACTERS] for start in starts)
+        return sum(len(self.vocabulary.encode_ordinary(piece)) for piece in pieces)
 
 
 # Tokenisers split a text into pieces like these before they merge bytes, and never merge across
