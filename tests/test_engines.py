@@ -20,7 +20,7 @@ from icl_loop.core.errors import (
     ReplayMismatch,
     RequestRefused,
 )
-from icl_loop.core.messages import Message, Reply
+from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Probe, Turn
 from icl_loop.core.tokens import portable_vocabulary, register_vocabulary
 from icl_loop.experiment import Session
@@ -151,6 +151,13 @@ async def test_retries_need_permission() -> None:
     assert came[1] is failed
     assert steps[1].entries == ()
     assert [type(each) for each in came] == [type(None), ModelUnavailable, Reply, Reply]
+
+
+async def test_a_turn_records_the_tokens_of_failed_attempts() -> None:
+    """A turn records what earlier attempts cost that brought no usable reply."""
+    failed = [ModelUnavailable("bad", usage=Usage(prompt=9, completion=2)) for _ in range(2)]
+    (turn,), _ = await steps_of(SessionStepper(session(1), (), Failing(*failed), len))
+    assert turn.reply.usage == Usage(discarded_prompt=18, discarded_completion=4)
 
 
 async def test_a_turn_records_the_permitted_attempt() -> None:

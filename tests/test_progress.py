@@ -191,6 +191,20 @@ def test_progress_shows_the_budget(*, terminal: bool) -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_what_is_waited_for(*, terminal: bool) -> None:
+    """The longest wait is shown with its reason while it lasts, however short its requests were."""
+    console, file = console_of(terminal=terminal)
+    budget = Budget(in_flight=1)
+    for number, seconds in enumerate((0.5, 30, 200)):
+        budget.note_wait(number, seconds, f"as the endpoint asks: {HOSTILE}")
+    with RunProgress(experiment(arms=ARMS), console, budget) as progress:
+        assert is_plain(progress.status())
+    assert "waiting 3 min (2 requests) as the endpoint asks: " in file.getvalue()
+    budget.waits.update({number: replace(wait, until=0.0) for number, wait in budget.waits.items()})
+    assert "waiting" not in progress.status()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
 def test_messages_are_printed_beside_progress(*, terminal: bool) -> None:
     """A message is printed as it is, whether there are bars or plain lines."""
     console, file = console_of(terminal=terminal)

@@ -221,6 +221,18 @@ async def test_a_budget_without_reported_usage(tmp_path: Path, limit: dict[str, 
     assert asked[0] <= asked[1] < asked[0] + 2
 
 
+async def test_a_resumed_run_knows_how_long_replies_are(tmp_path: Path) -> None:
+    """A resumed run counts what failed attempts cost, and expects replies as long as the saved ones."""
+    usage = {"prompt_tokens": 600, "completion_tokens": 9_000}
+    failed = endpoint.completion("3", usage=usage, finish_reason="error")
+    with endpoint.serving([failed, endpoint.completion("Answer: 3", usage=usage)]) as there:
+        made = experiment(model={"name": "tiny", "base_url": there.base_url})
+        for _ in range(2):
+            playing = Run(made, tmp_path, max_tokens=25_000)
+            assert not (await playing.play()).complete
+            assert (len(there.requests), playing.budget.spent.total) == (2, 19_200)
+
+
 @dataclass(frozen=True)
 class ByBytes:
     """Counts every byte as a token, more than any of our estimators."""

@@ -91,6 +91,8 @@ def play_and_report(run: Run) -> None:
         run.on_turn = progress.turn
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             result = runner.run(_play_until_interrupted(run))
+    if result and result.complete and run.budget.passed:
+        print_text(f"note: {run.budget.passed}", err)
     report_result(run.folder, result)
 
 

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Literal
@@ -172,6 +172,14 @@ class Usage:
     def total(self) -> int:
         """All tokens, those of discarded attempts included."""
         return self.prompt + self.completion + self.discarded_prompt + self.discarded_completion
+
+    def with_discarded(self, failed: Sequence["Usage"]) -> "Usage":
+        """Return the counts with the tokens of earlier, failed attempts as discarded."""
+        return replace(
+            self,
+            discarded_prompt=sum(each.prompt for each in failed),
+            discarded_completion=sum(each.completion for each in failed),
+        )
 
 
 @dataclass(frozen=True, slots=True)

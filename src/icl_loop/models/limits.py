@@ -6,10 +6,11 @@ Each endpoint has one `RateLimiter` and each run one `Budget`.
 import asyncio
 import math
 import operator
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 
 from aiolimiter import AsyncLimiter
 
@@ -19,6 +20,8 @@ from icl_loop.core.messages import Message, Usage
 Cost = Callable[[Usage], float]
 """Converts the tokens of a request to US dollars."""
 
+LONG_WAIT_S = 5.0
+"""Longer waits are shown."""
 INITIAL_RATIO = 2.0
 """Assumed model tokens per estimated token until a reply reports the true count."""
 SAFETY_MARGIN = 1.1
@@ -62,7 +65,7 @@ class ConcurrencyLimiter:
 class RateLimiter:
     """Limits one endpoint's requests per minute, tokens per minute and concurrent requests.
 
-    `has_answered` tells whether the endpoint has ever sent a reply.
+    `has_answered` tells whether the endpoint has ever sent a reply or reported a failure itself.
     """
 
     def __init__(
@@ -88,17 +91,28 @@ class RateLimiter:
             await self._tokens.acquire(min(tokens, self._tokens.max_rate))
 
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A long wait of one request: until when, by `time.monotonic`, and why."""
+
+    until: float
+    reason: str
+
+
 @dataclass
 class Budget:
-    """The usage and cost of a run so far, and their limits.
+    """The usage and cost of a run so far, their limits, and what its requests are waiting for.
 
     Attributes:
         max_usd: Maximum US dollars to spend, or None for no limit.
         max_tokens: Maximum prompt and completion tokens, or None for no limit.
-        spent: Tokens of all requests so far; estimated where an endpoint reports none.
+        spent: Tokens of all requests so far, those without a usable reply included; estimated where
+            an endpoint reports none.
         usd: Cost of the requests whose price is known.
         in_flight: Requests waiting for a reply.
         retries: Retried requests by error message.
+        waits: The long waits of requests; those in the past are over.
+        first_request: Held by the first request of a model, whose reply shows how long replies are.
     """
 
     max_usd: float | None = None
@@ -107,6 +121,8 @@ class Budget:
     usd: float = 0.0
     in_flight: int = 0
     retries: Counter[str] = field(default_factory=Counter)
+    waits: dict[object, Wait] = field(default_factory=dict)
+    first_request: asyncio.Lock = field(default_factory=asyncio.Lock)
     _reserved_usd: float = 0.0
     _reserved_tokens: int = 0
 
@@ -115,40 +131,70 @@ class Budget:
         """Whether tokens or money are limited."""
         return self.max_usd is not None or self.max_tokens is not None
 
+    @property
+    def passed(self) -> str:
+        """Which limit was passed, because replies were longer than any before; "" if none was."""
+        if self.max_tokens is not None and self.spent.total > self.max_tokens:
+            return (
+                f"a reply took more tokens than expected: {self.spent.total:,} tokens are used,"
+                f" {self.max_tokens:,} are allowed"
+            )
+        if self.max_usd is not None and self.usd > self.max_usd:
+            return (
+                f"a reply cost more than expected: ${self.usd:.4f} is spent, ${self.max_usd:.4f} is"
+                " allowed"
+            )
+        return ""
+
     def add(self, usage: Usage, usd: float) -> None:
-        """Add the tokens and the cost of one reply."""
-        self.spent = Usage(*map(operator.add, astuple(self.spent), astuple(usage)))
-        self.usd += usd
+        """Add the tokens and the cost of one reply, those of discarded attempts included."""
+        whole = replace(
+            usage,
+            prompt=usage.prompt + usage.discarded_prompt,
+            completion=usage.completion + usage.discarded_completion,
+            discarded_prompt=0,
+            discarded_completion=0,
+        )
+        self.spent = Usage(*map(operator.add, astuple(self.spent), astuple(whole)))
+        self.usd += max(0.0, usd)
 
     @contextmanager
     def reserve(self, most: Usage, usd: float) -> Iterator[None]:
         """Reserve the largest possible usage and cost of a request while it is in flight.
 
         Raises:
-            BudgetSpent: The request could exceed a limit.
+            BudgetSpent: The request could exceed a limit, or one is passed already.
         """
-        tokens = most.prompt + most.completion
-        used_tokens = self.spent.prompt + self.spent.completion + self._reserved_tokens
-        if self.max_tokens is not None and used_tokens + tokens > self.max_tokens:
+        if self.passed:
+            raise BudgetSpent(self.passed)
+        used, reserved = self.spent.total, self._reserved_tokens
+        if self.max_tokens is not None and used + reserved + most.total > self.max_tokens:
+            in_flight = f" and {reserved:,} reserved for requests in flight" if reserved else ""
             raise BudgetSpent(
-                f"the next request could take {tokens} tokens, but {used_tokens} of the allowed"
-                f" {self.max_tokens} are used or in flight"
+                f"the next request could take {most.total:,} tokens, but of the allowed"
+                f" {self.max_tokens:,}, {used:,} are used{in_flight}"
             )
-        used_usd = self.usd + self._reserved_usd
-        if self.max_usd is not None and used_usd + usd > self.max_usd:
+        if self.max_usd is not None and self.usd + self._reserved_usd + usd > self.max_usd:
+            cents = self._reserved_usd
+            in_flight = f" and ${cents:.4f} reserved for requests in flight" if cents else ""
             raise BudgetSpent(
-                f"the next request could cost ${usd:.4f}, but ${used_usd:.4f} of the allowed"
-                f" ${self.max_usd:.4f} is spent or in flight"
+                f"the next request could cost ${usd:.4f}, but of the allowed ${self.max_usd:.4f},"
+                f" ${self.usd:.4f} is spent{in_flight}"
             )
-        self._reserved_tokens += tokens
+        self._reserved_tokens += most.total
         self._reserved_usd += usd
         self.in_flight += 1
         try:
             yield
         finally:
-            self._reserved_tokens -= tokens
+            self._reserved_tokens -= most.total
             self._reserved_usd -= usd
             self.in_flight -= 1
+
+    def note_wait(self, request: object, seconds: float, reason: str) -> None:
+        """Note that a request waits, if it waits for long."""
+        if seconds > LONG_WAIT_S:
+            self.waits[request] = Wait(time.monotonic() + seconds, reason)
 
 
 @dataclass(slots=True)

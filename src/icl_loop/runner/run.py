@@ -224,8 +224,10 @@ class Run:
         shared = session.branch.identity.at if session.branch else 0
         own_probes = [probe for probe in saved.probes if probe.after_turn >= shared]
         for each in (*saved.events[len(session.shared_events) :], *own_probes):
-            usage = policy.usage(each.counted or 0, each.reply) if policy else each.reply.usage
-            self.budget.add(usage, cost(usage))
+            if policy:
+                policy.charge(each.counted or 0, each.reply)
+            else:
+                self.budget.add(each.reply.usage, cost(each.reply.usage))
 
     async def _play(
         self, session: Session, play: PlaySession, appender: DurableAppender

@@ -1,5 +1,6 @@
 """Progress of runs and other long work: live bars on a terminal, plain lines elsewhere."""
 
+import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
@@ -133,16 +134,26 @@ class RunProgress(ProgressDisplay):
         self.update(task, advance=1, accuracy=f"{sum(recent) / len(recent):.1%}")
 
     def status(self) -> str:
-        """Return tokens, money, requests in flight and retries; nothing if there were none."""
+        """Return waits, tokens, money, requests in flight and retries; nothing if there were none."""
         spent, retries, in_flight = self._budget.spent, self._budget.retries, self._budget.in_flight
         if not (spent.prompt or spent.completion or in_flight or retries):
             return ""
         usd = f"; ${self._budget.usd:.4f}" if self._budget.usd else ""
         most_common = (f", {count} of them: {reason}" for reason, count in retries.most_common(1))
         return printable(
-            f"tokens: {spent.prompt:,} in ({spent.cached:,} cached), {spent.completion:,} out{usd};"
+            f"{self._waiting()}tokens: {spent.prompt:,} in ({spent.cached:,} cached), {spent.completion:,} out{usd};"
             f" {in_flight} requests in flight; {retries.total()} retries{''.join(most_common)}"
         )
+
+    def _waiting(self) -> str:
+        """Return how long requests still wait at most, and why; "" if none waits."""
+        now = time.monotonic()
+        waits = [wait for wait in list(self._budget.waits.values()) if wait.until > now]
+        if not waits:
+            return ""
+        longest = max(waits, key=lambda wait: wait.until)
+        count = f" ({len(waits)} requests)" if len(waits) > 1 else ""
+        return f"waiting {duration(longest.until - now)}{count} {longest.reason[:200]}; "
 
     def line(self) -> str:
         """Return turns, time left, the recent accuracy of each arm, and the status."""

@@ -339,6 +339,11 @@ class SessionModel:
     model: OpenAIModel
     own: Mapping[str, bytes]
 
+    @property
+    def pause_s(self) -> float:
+        """Seconds until the endpoint accepts requests again."""
+        return self.model.pause_s
+
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the model's reply to `messages`."""
         return await self.model.complete(messages, self.own)

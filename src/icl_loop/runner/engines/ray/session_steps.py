@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from icl_loop.core.errors import ModelError, ModelUnavailable
-from icl_loop.core.messages import Message, Reply
+from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.experiment import Session
 from icl_loop.models import ChatModel
 from icl_loop.runner.model_pool import CountTokens
@@ -92,7 +92,7 @@ class _GatedModel:
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the model's reply; retry, with permission, while the model is unavailable."""
-        tokens = self._count(messages)
+        tokens, failed = self._count(messages), list[Usage]()
         while True:
             attempt = await self._stepper.permission(tokens)
             start = time.perf_counter()
@@ -100,8 +100,10 @@ class _GatedModel:
                 reply = await self._model.complete(messages)
             except ModelError as error:
                 self._stepper.outcome = error
+                failed += [error.usage] if error.usage else []
                 if not isinstance(error, ModelUnavailable):
                     raise
             else:
                 self._stepper.outcome = reply
-                return replace(reply, attempts=attempt, latency_s=time.perf_counter() - start)
+                latency_s, usage = time.perf_counter() - start, reply.usage.with_discarded(failed)
+                return replace(reply, attempts=attempt, latency_s=latency_s, usage=usage)
