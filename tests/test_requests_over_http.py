@@ -226,7 +226,7 @@ async def test_a_resumed_run_knows_how_long_replies_are(tmp_path: Path) -> None:
     usage = {"prompt_tokens": 600, "completion_tokens": 9_000}
     failed = endpoint.completion("3", usage=usage, finish_reason="error")
     with endpoint.serving([failed, endpoint.completion("Answer: 3", usage=usage)]) as there:
-        made = experiment(model={"name": "tiny", "base_url": there.base_url})
+        made = experiment(streams=1, model={"name": "tiny", "base_url": there.base_url})
         for _ in range(2):
             playing = Run(made, tmp_path, max_tokens=25_000)
             assert not (await playing.play()).complete
