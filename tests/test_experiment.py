@@ -102,6 +102,22 @@ WRONG = {
         "at least 2 entries, has 1",
     ),
     'name = "e"\n[model]\nmerge_roles = "yes"': ("model.merge_roles = 'yes'", "true or false"),
+    'name = "e"\n[model]\ncontext_window = "big"': ("model.context_window = 'big'", "or 'auto'"),
+    'name = "e"\n[model]\ncontext_window = 0': ("model.context_window = 0", "at least 1"),
+    'name = "e"\n[model]\ncontext_window = true': (
+        "model.context_window = true",
+        "number of tokens",
+    ),
+    'name = "e"\n[model]\nsystem_role = "no"': ("model.system_role = 'no'", "true or false"),
+    'name = "e"\n[model]\nanswer_format = "choices"': ("answer_format", "did you mean 'choice'"),
+    'name = "e"\ncontext.policy = "notes(3, 60)"\n[model]\nname = "m"\nanswer_format = "choice"': (
+        "context.policy",
+        "cannot write notes",
+    ),
+    'name = "e"\nturns = 3\n[model]\nname = "m"\ncontext_window = "auto"': (
+        "model.context_window = 'auto'",
+        "when a run starts",
+    ),
     'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),
 }
 PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation|instance|Value error|\bNone\b")
@@ -118,6 +134,16 @@ def test_an_invalid_file_is_rejected(tmp_path: Path, text: str) -> None:
     assert fragment in str(caught.value)
     assert "\n" not in str(caught.value)
     assert "sk-1" not in str(caught.value)
+
+
+def test_settings_of_later_versions_are_recorded_if_changed() -> None:
+    """Sessions saved by an earlier version can be resumed: new settings are recorded if changed."""
+    plain = experiment().arms["feedback"]
+    assert not {"system_role", "cache_control"} & plain.recorded()["model"].keys()
+    changed = experiment(model={"name": "m", "system_role": False}).arms["feedback"]
+    assert changed.recorded()["model"]["system_role"] is False
+    for each in (plain, changed):
+        assert Settings.model_validate(each.recorded()).model == each.model
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -102,6 +102,12 @@ def _check_policy(session: Session) -> None:
         raise InputError(
             f"{place}: the prompt set {session.settings.task.prompts} has no table [notes]"
         )
+    answer_format = session.settings.model.answer_format
+    if answer_format in ("choice", "schema") and not session.settings.model.is_built_in:
+        raise InputError(
+            f"{place}: with model.answer_format = {answer_format!r} every reply is a label, so the model"
+            " cannot write notes; use 'text' or 'logprobs'"
+        )
     request = user(task.prompts.notes.ask(notes.tokens))
     room = session.window.left_after(task.system, task.question(0), request) - notes.tokens
     if room < 0:
