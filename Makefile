@@ -3,6 +3,7 @@
 # make full   install what the optional extras need too, so that no test is skipped
 # make check  formatting, lint, types
 # make bench  measure; see benchmarks/
+# make real   play a small language model on this machine; see experiments/smollm2/README.md
 # make sample play the sessions in transcripts/sample again, after a change of prompts or format
 # make docs   write the tables in docs/transcripts.md again, after a change of the format
 # Each of them creates .venv first if it is not there.
@@ -15,7 +16,7 @@ DEMO := transcripts/quickstart
 
 FULL := dev,inspect,ray,browser
 
-.PHONY: demo test full check format bench sample docs clean
+.PHONY: demo test full check format bench real sample docs clean
 
 demo: $(READY)
 	$(BIN)/icl-loop run experiments/quickstart.toml
@@ -53,6 +54,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/fuzz.py
 	$(BIN)/python benchmarks/long.py
 	$(BIN)/python benchmarks/page.py
+
+real: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[local]'
+	$(BIN)/python experiments/smollm2/play.py
 
 sample: $(READY)
 	rm -rf transcripts/sample
