@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,9 @@ from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel
+from icl_loop.models.limits import Budget
 from icl_loop.models.simulated.heuristics import Chance
+from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
 
@@ -331,3 +334,21 @@ async def test_estimated_usage_is_charged_again_on_resume(tmp_path: Path, answer
     assert spent[0].prompt > 300 * answers
     assert spent[1].completion == spent[0].completion
     assert spent[1].prompt == pytest.approx(spent[0].prompt, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("params", "most"),
+    [
+        ({}, 300),
+        ({"max_tokens": 7}, 7),
+        ({"max_tokens": 7, "max_completion_tokens": 9}, 9),
+        ({"extra_body": {"max_tokens": 8}}, 8),
+        ({"extra_body": 3}, 300),
+    ],
+)
+def test_the_budget_reserves_the_cap_of_replies(params: dict[str, Any], most: int) -> None:
+    """A request reserves tokens for the longest reply that it allows."""
+    made = experiment(model={"name": "m", "params": params}, context={"reserve": 300})
+    policy = ModelPool(made, Budget(), concurrency=1).policy(next(made.sessions()))
+    assert policy is not None
+    assert policy.max_completion_tokens == most

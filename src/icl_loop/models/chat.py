@@ -11,6 +11,16 @@ AnswerFormat = Literal["text", "choice", "schema", "logprobs"]
 """What is requested of an endpoint: free text; the answer line with one of the labels, in whatever
 way it can limit replies; JSON with one label; or free text with label log probabilities."""
 
+CAP_FIELDS = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "max_new_tokens",
+    "n_predict",
+    "num_predict",
+)
+"""Request fields that limit the tokens of a reply, some of which only few servers know."""
+
 
 class ChatModel(Protocol):
     """Answers a conversation."""

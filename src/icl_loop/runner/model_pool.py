@@ -10,6 +10,7 @@ from icl_loop.core.messages import Message
 from icl_loop.core.tokens import REQUEST_TOKENS, Estimator, TokenCounter, count_messages
 from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel
+from icl_loop.models.chat import CAP_FIELDS
 from icl_loop.models.limits import Budget, Cost, PromptBound, RateLimiter
 from icl_loop.models.prices import cost_of, free
 from icl_loop.models.retrying import RequestPolicy, RetryPolicy
@@ -64,16 +65,15 @@ class ModelPool:
             )
             counter = session.window.counter
             count = request_counter(counter) if self.counts_tokens else count_nothing
-            max_tokens = model.params.get("max_tokens")
-            max_completion = model.params.get("max_completion_tokens", max_tokens)
-            if not isinstance(max_completion, int):
-                max_completion = session.settings.context.reserve
+            extra = model.params.get("extra_body")
+            params = model.params | (extra if isinstance(extra, dict) else {})
+            caps = [params[name] for name in CAP_FIELDS if isinstance(params.get(name), int)]
             self._policies[key] = RequestPolicy(
                 rate_limiter=rate_limiter,
                 budget=self.budget,
                 retry=RetryPolicy(allowance_s=limits.allowance_s),
                 prompt_bound=PromptBound(count, exact=not isinstance(counter, Estimator)),
-                max_completion_tokens=max_completion,
+                max_completion_tokens=caps[0] if caps else session.settings.context.reserve,
                 cost=self.cost(session),
             )
         return self._policies[key]

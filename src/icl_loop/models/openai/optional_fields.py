@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from icl_loop.core.messages import Reply, Served
-from icl_loop.models.chat import AnswerFormat
+from icl_loop.models.chat import CAP_FIELDS, AnswerFormat
 from icl_loop.models.openai.endpoint import Kind
 from icl_loop.tasks.prompts.templates import fill
 
@@ -19,9 +19,8 @@ Purpose = Literal["cap", "constraint", "logprobs", "cache"]
 """What a field is for: to limit the length of replies or their text, to report the probabilities of
 labels, or to keep the prompt cache of a session."""
 
-CAPS = ("max_completion_tokens", "max_tokens")
-"""Fields that limit the tokens of a reply."""
-CAPS_OF_PARAMS = (*CAPS, "max_output_tokens", "max_new_tokens", "n_predict", "num_predict")
+CAPS = CAP_FIELDS[:2]
+"""The fields that are tried."""
 TOP_LOGPROBS = 20
 """The most alternatives per token that OpenAI returns."""
 FEWER_LOGPROBS = 5
@@ -155,7 +154,7 @@ class OptionalFields:
 
 
 def _caps(cap: int | None, kind: Kind, params: Mapping[str, Any]) -> list[Option]:
-    for name in CAPS_OF_PARAMS:
+    for name in CAP_FIELDS:
         if name in params:
             return [Option(name)]
     names = reversed(CAPS) if kind in ("Ollama", "LM Studio") else CAPS  # they ignore the first
