@@ -69,9 +69,10 @@ replies = st.builds(
     Reply,
     text=texts,
     usage=usages,
-    finish=st.sampled_from(["stop", "length", "content_filter"]),
+    finish=st.sampled_from(["stop", "length", "content_filter", "unknown"]),
     served=st.none() | st.builds(Served, st.none() | texts, st.none() | texts),
     label_logprobs=st.none() | st.dictionaries(texts, st.floats(-100, 0)),
+    reasoning_text=st.none() | texts,
     attempts=st.integers(1, 9),
     latency_s=st.floats(0, 1e4),
     at=st.just(TIME),
@@ -303,7 +304,10 @@ def test_chat_jsonl_holds_the_conversation(
     drawn: Transcript,
     merge: bool,  # noqa: FBT001  hypothesis fills it
 ) -> None:
-    """A line holds the messages of a session in order, merged only where the requests were."""
+    """A line holds the messages of a session in order, merged only where the requests were.
+
+    Each reply has the reasoning that came beside it.
+    """
     folder = tmp_path_factory.mktemp("any")
     saved = save([drawn], folder / "saved")
     export([saved], "openai-jsonl", folder / "out.jsonl", merge=merge)
@@ -312,9 +316,14 @@ def test_chat_jsonl_holds_the_conversation(
     if merge and drawn.header.settings["model"]["merge_roles"]:
         said = merged(said)
     written = json.loads(line)
-    assert written["messages"] == [
-        {"role": message.role, "content": _content(message)} for message in said
+    messages = written["messages"]
+    reasoning = [
+        message.pop("reasoning_content", None)
+        for message in messages
+        if message["role"] == "assistant"
     ]
+    assert reasoning == [event.reply.reasoning_text or None for event in drawn.events]
+    assert messages == [{"role": each.role, "content": _content(each)} for each in said]
     assert len(written["metadata"]) <= 16
     assert all(isinstance(value, str) for value in written["metadata"].values())
     assert written["metadata"]["id"] == drawn.header.id
@@ -419,6 +428,12 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
             (message.role, message.text, message.has_image) for message in request
         ]
         assert event.output.completion == played.reply.text
+        thoughts = (
+            [part.reasoning for part in event.output.message.content if part.type == "reasoning"]
+            if isinstance(event.output.message.content, list)
+            else []
+        )
+        assert thoughts == [each for each in (played.reply.reasoning_text,) if each]
     for turn, event in zip(turns, judged, strict=True):
         assert (event.score.value == "C") == turn.feedback.correct
         assert (event.score.answer, event.target) == (turn.answer, turn.label)

@@ -67,7 +67,7 @@ async def hostile(folder: Path, arm: str = "feedback") -> Path:
     [session] = made.sessions()
     header = session.header().model_copy(update={"arm": arm})
     with TranscriptWriter(folder / session.file_name, header) as recorder:
-        model = ScriptedModel(HOSTILE)
+        model = ScriptedModel([Reply(text, reasoning_text=text) for text in HOSTILE])
         played = play(session.task, model, session.policy, session.window)
         async for _ in recorder.record(played):
             pass
@@ -769,8 +769,11 @@ async def test_model_text_stays_text(browser: Playing, tmp_path: Path) -> None:
     title = await seen.tab.title()
     elements = await seen.tab.evaluate(COUNTED)
     await seen.tab.focus("#turn")
+    await seen.tab.click("#reasoning-title")
     for index, reply in enumerate(HOSTILE):
         shown = await seen.tab.evaluate("document.getElementById('reply').textContent")
+        reasoning = await seen.tab.evaluate("document.getElementById('reasoning').innerText")
+        assert reasoning[:20].split() == shown[:20].split()
         if index == 2:
             assert "\u27e8U+202E\u27e9Answer: 2" in shown
             assert not re.search("[\u202a-\u202e\u2066-\u2069\x00\x1b]", shown)

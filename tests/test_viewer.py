@@ -184,6 +184,22 @@ def test_a_whole_reply_is_shown(saved: Transcript) -> None:
     assert lines[start : start + 303] == [line.strip() for line in long.splitlines()]
 
 
+def test_reasoning_is_shown_before_the_reply(saved: Transcript) -> None:
+    """The reasoning beside a reply is shown on one line, or in full with `reply`; it can be found."""
+    turn = saved.turns[0]
+    reply = replace(turn.reply, text="Answer: 3", reasoning_text="A loop.\n\x1b[31mNo, two.")
+    view = plain(saved, turns=(replace(turn, reply=reply),))
+    brief, whole = (shown(view.turn(0, Display(reply=each))) for each in (False, True))
+    assert re.search(r"reasoning: A loop. / .*No, two.\n  reply: Answer: 3", brief)
+    assert re.search(r"reasoning: *\n    A loop. *\n    .*No, two. *\n  reply: *\n", whole)
+    pane = view.reply(0, Display()).plain
+    assert pane.startswith("reasoning: A loop.")
+    assert pane.endswith("\nAnswer: 3")
+    assert is_plain(brief + whole + pane)
+    assert view.contains(0, "no, TWO")
+    assert "reasoning" not in shown(plain(saved).turn(0))
+
+
 def test_a_question_is_shown_as_the_model_saw_it(saved: Transcript) -> None:
     """With `text`, a turn starts with the question as the model saw it."""
     replay = plain(saved)

@@ -27,9 +27,21 @@ def write(
                 merge_roles=merge and model.get("merge_roles", True),
                 system_role=not merge or model.get("system_role", True),
             )
+            if any(event.reply.reasoning_text for event in transcript.events):
+                said = _with_reasoning(said, transcript)
             metadata = json.dumps(_metadata(transcript), ensure_ascii=False).encode()
             out.write(b'{"messages":[%b],"metadata":%b}\n' % (said, metadata))
             on_sessions(1)
+
+
+def _with_reasoning(said: bytes, transcript: Transcript) -> bytes:
+    """Return encoded messages with the reasoning of each reply as its `reasoning_content`."""
+    messages = json.loads(b"[%b]" % said)
+    replies = [message for message in messages if message["role"] == "assistant"]
+    for message, event in zip(replies, transcript.events, strict=True):
+        if event.reply.reasoning_text:
+            message["reasoning_content"] = event.reply.reasoning_text
+    return json.dumps(messages, ensure_ascii=False)[1:-1].encode()
 
 
 def _metadata(transcript: Transcript) -> dict[str, str]:

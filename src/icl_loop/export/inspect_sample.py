@@ -26,6 +26,7 @@ from inspect_ai.model import (
     ChatMessageUser,
     Content,
     ContentImage,
+    ContentReasoning,
     ContentText,
     GenerateConfig,
     ModelOutput,
@@ -34,7 +35,7 @@ from inspect_ai.model import (
 from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
 from icl_loop.analysis.session_settings import table_in
-from icl_loop.core.messages import Image, Message, Text, Usage, assistant, system
+from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system
 from icl_loop.core.records import Event, Note, Turn
 from icl_loop.export.conversation import note_request, shown_note
 from icl_loop.transcripts import Header, Transcript
@@ -49,7 +50,12 @@ _CHAT_MESSAGES = {
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
 }
-_STOP_REASONS = {"stop": "stop", "length": "max_tokens", "content_filter": "content_filter"}
+_STOP_REASONS = {
+    "stop": "stop",
+    "length": "max_tokens",
+    "content_filter": "content_filter",
+    "unknown": "unknown",
+}
 _LIMITS = {"context_full": "context", "budget": "token", "stopped": "operator"}
 
 Ranges = list[tuple[int, int]]
@@ -143,7 +149,7 @@ def _messages(
         else:
             key = f"{uuid}-{_key(event)}"
             asked = add(note_request(transcript), f"{key}-question")
-            reply = _chat(assistant(event.reply.text), f"{key}-reply")
+            reply = _reply(event.reply, f"{key}-reply")
             conversation += [*(pool[start] for start, _ in asked), reply]
         calls.append(_Call(event, [(0, 1), *notes, *past, *asked], reply))
         if isinstance(event, Note):
@@ -157,11 +163,11 @@ def _turn_messages(
     """Return the question, the reply, the reply as later requests show it, and the told text."""
     question, shown, told = turn.messages
     score = {"answer": turn.answer, "outcome": turn.outcome, "correct": turn.feedback.correct}
-    reply = _chat(assistant(turn.reply.text), f"{key}-reply", turn=turn.index, **score)
+    reply = _reply(turn.reply, f"{key}-reply", turn=turn.index, **score)
     return (
         _chat(question, f"{key}-question", turn=turn.index, sample=turn.sample, label=turn.label),
         reply,
-        reply if turn.echo is None else _chat(shown, f"{key}-echo", turn=turn.index),
+        reply if shown.text == reply.content else _chat(shown, f"{key}-echo", turn=turn.index),
         _chat(told, f"{key}-told", turn=turn.index),
     )
 
@@ -172,6 +178,15 @@ def _chat(message: Message, key: str, **metadata: object) -> ChatMessage:
         id=key, content=content, metadata=metadata or None
     )
     return made
+
+
+def _reply(reply: Reply, key: str, **metadata: object) -> ChatMessage:
+    """Return a reply, with the reasoning that came beside it."""
+    message = _chat(assistant(reply.text), key, **metadata)
+    if reply.reasoning_text:
+        thought = ContentReasoning(reasoning=reply.reasoning_text)
+        message.content = [thought, ContentText(text=reply.text)]
+    return message
 
 
 def _content(part: Text | Image) -> Content:

@@ -75,6 +75,9 @@ class _Pool:
     def text(self, text: str) -> int:
         return self.texts.setdefault(text, len(self.texts))
 
+    def text_or_none(self, text: str | None) -> int | None:
+        return None if text is None else self.text(text)
+
     def image(self, question: Message, decode: QuestionDecoder) -> int | None:
         if question not in self.decoded:
             pixels = decode(question)
@@ -131,7 +134,8 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         ],
         "kept": [turn.kept for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],
-        "echo": [None if turn.echo is None else pool.text(turn.echo) for turn in turns],
+        "reasoning": [pool.text_or_none(turn.reply.reasoning_text) for turn in turns],
+        "echo": [pool.text_or_none(turn.echo) for turn in turns],
         "told": [pool.text(turn.feedback.told) for turn in turns],
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],

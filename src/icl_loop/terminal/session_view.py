@@ -70,7 +70,14 @@ class SessionView:
             *self.notes_and_probes(index, display),
             self.question(index, display),
             self.verdict(index),
-            _labelled(Text("  reply: ", "dim"), turn.reply.text, display),
+            *(
+                _labelled(Text(f"  {name}: ", "dim"), text, display)
+                for name, text in (
+                    ("reasoning", turn.reply.reasoning_text),
+                    ("reply", turn.reply.text),
+                )
+                if text is not None
+            ),
             Text(f"  told: {_one_line(turn.feedback.told)}", "dim"),
             *window,
             Text(
@@ -101,9 +108,14 @@ class SessionView:
         return line.append(*(("right", "green") if turn.feedback.correct else ("wrong", "red")))
 
     def reply(self, index: int, display: Display) -> Text:
-        """Return the beginning of a reply on one line, or the whole reply."""
-        text = self.turns[index].reply.text
-        return Text(_all_lines(text)) if display.reply else Text(_one_line(text), "dim")
+        """Return the beginning of a reply on one line, or the whole reply, after its reasoning."""
+        reply = self.turns[index].reply
+        text = Text(_all_lines(reply.text)) if display.reply else Text(_one_line(reply.text), "dim")
+        if reply.reasoning_text is None:
+            return text
+        reasoning = _labelled(Text("reasoning: "), reply.reasoning_text, display)
+        reasoning.stylize("dim italic")
+        return Text("\n").join((reasoning, text))
 
     def told(self, index: int) -> Text:
         """Return the feedback that the model was given."""
@@ -170,7 +182,7 @@ class SessionView:
     def contains(self, index: int, text: str) -> bool:
         """Return whether the reply, label or answer of a turn contains a text in any case."""
         turn = self.turns[index]
-        parts = (turn.reply.text, turn.label, turn.answer or "")
+        parts = (turn.reply.text, turn.reply.reasoning_text or "", turn.label, turn.answer or "")
         return any(text.casefold() in part.casefold() for part in parts)
 
     def turn_at(self, column: int, width: int) -> int | None:

@@ -426,6 +426,9 @@
     setText(at("question"), pool.texts[session.question[turn]]);
     at("as-png").hidden = !session.png[turn];
     setText(at("reply"), pool.texts[session.reply[turn]]);
+    const reasoning = session.reasoning[turn];
+    at("reasoned").hidden = reasoning === null;
+    if (reasoning !== null) setText(at("reasoning"), pool.texts[reasoning]);
     setText(at("told"), pool.texts[session.told[turn]]);
     at("facts").textContent = turnFacts(turn);
     showSystem(turn);
