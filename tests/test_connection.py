@@ -12,10 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
+from builders import experiment
 from endpoint import CONVERSATION, Response, completion, error, serving
 from icl_loop.core.errors import InputError, ModelUnavailable, RequestRefused
 from icl_loop.models.openai import OpenAIModel
+from icl_loop.models.openai.connection import find_proxy
 
 
 async def test_an_unreachable_endpoint() -> None:
@@ -101,6 +104,92 @@ async def test_unsupported_proxies(
     await OpenAIModel("tiny", base_url=REMOTE_URL).aclose()
 
 
+@pytest.mark.parametrize(
+    ("no_proxy", "url", "exempt"),
+    [
+        ("models.invalid", REMOTE_URL, True),
+        ("other.invalid, .invalid", REMOTE_URL, True),
+        ("other.invalid *.invalid", REMOTE_URL, True),
+        ("*", REMOTE_URL, True),
+        ("odels.invalid,models", REMOTE_URL, False),
+        ("models.invalid:80", REMOTE_URL, True),
+        ("invalid:443", "https://models.invalid/v1", True),
+        ("models.invalid:8080", REMOTE_URL, False),
+        ("192.0.2.0/24", "http://192.0.2.77:8000/v1", True),
+        ("10.0.0.0/8,192.0.3.0/24", "http://192.0.2.77:8000/v1", False),
+        ("192.0.2.77", "http://192.0.2.77:8000/v1", True),
+        ("192.0.2.77:8000", "http://192.0.2.77:8000/v1", True),
+        ("192.0.2.77:8001", "http://192.0.2.77:8000/v1", False),
+        ("192.0.2.0/24", REMOTE_URL, False),
+        ("2001:db8::/32", "http://[2001:db8::5]:8000/v1", True),
+        ("[2001:db8::5]:8000", "http://[2001:db8::5]:8000/v1", True),
+        ("2001:db8::5", "http://[2001:db8::6]:8000/v1", False),
+    ],
+)
+def test_no_proxy(
+    no_proxy: str,
+    url: str,
+    exempt: bool,  # noqa: FBT001  a parameter of the test
+    proxied: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """no_proxy exempts hosts with their subdomains, addresses and ranges of them, at any port or one."""
+    proxied("http://proxy.invalid:3128")
+    monkeypatch.setenv("https_proxy", "http://proxy.invalid:3128")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert (find_proxy(URL(url)) is None) == exempt
+
+
+INVALID = {
+    "localhost:8000/v1": "must begin with http",
+    "ftp://127.0.0.1/v1": "must begin with http",
+    "https:/127.0.0.1/v1": "must begin with http",
+    "http://[::1": "brackets",
+    "http:///v1": "host",
+    "http://exam ple/v1": "blank",
+    "http://127.0.0.1:8000\\v1": "backslash",
+    "http://a..b/v1": "host",
+    "http://-/v1/?": "host",
+    "http://1.2.3/v1": "host",
+    "http://999.1.1.1/v1": "host",
+    f"http://{'a' * 64}.de/v1": "host",
+    "http://127.0.0.1:port/v1": "port",
+    "http://127.0.0.1:70000/v1": "port",
+    "http://127.0.0.1:0/v1": "port",
+    "http://me:secret@127.0.0.1/v1": "user name",
+}
+
+
+@pytest.mark.parametrize("address", INVALID)
+def test_invalid_addresses(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An invalid address is an input error that names the setting or the environment variable."""
+    with pytest.raises(InputError, match=rf"model\.base_url: .*{INVALID[address]}"):
+        experiment(model={"name": "tiny", "base_url": address})
+    with pytest.raises(InputError, match=rf"^base_url .*{INVALID[address]}"):
+        OpenAIModel("tiny", base_url=address)
+    monkeypatch.setenv("OPENAI_BASE_URL", address)
+    with pytest.raises(InputError, match=rf"OPENAI_BASE_URL .*{INVALID[address]}") as refused:
+        OpenAIModel("tiny")
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "HTTP://localhost:8000/v1",
+        "http://[::1]:65535/v1",
+        "https://host_name.internal/v1/",
+        "https://xn--bcher-kva.example/v1",
+        "https://bücher.example./v1?api-version=1",
+        "http://10.1.2.3",
+    ],
+)
+def test_valid_addresses(address: str) -> None:
+    """Host names, addresses, ports and queries are accepted."""
+    experiment(model={"name": "tiny", "base_url": address})
+    assert OpenAIModel("tiny", base_url=address)
+
+
 ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -154,6 +243,42 @@ async def complete(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     body = completion("Answer: 3").body
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     await writer.drain()
+
+
+def with_headers(lines: bytes) -> ConnectionHandler:
+    """Return a handler that sends a completion with these additional headers."""
+
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        body = completion("Answer: 3").body
+        head = b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n" % (lines, len(body))
+        writer.write(head + body)
+        await writer.drain()
+
+    return send
+
+
+@pytest.mark.parametrize(
+    ("lines", "are_read"),
+    [
+        (b"Report-To: %b\r\n" % (b"x" * 30_000), True),
+        (b"".join(b"X-%d: y\r\n" % number for number in range(500)), True),
+        (b"Report-To: %b\r\n" % (b"x" * 80_000), False),
+        (b"".join(b"X-%d: y\r\n" % number for number in range(1_500)), False),
+    ],
+    ids=["long", "many", "too long", "too many"],
+)
+async def test_headers(lines: bytes, are_read: bool) -> None:  # noqa: FBT001  a parameter of the test
+    """Long and many headers are read; beyond a limit the error names them, and nothing is retried."""
+    async with (
+        listening(with_headers(lines)) as base_url,
+        aclosing(OpenAIModel("tiny", base_url=base_url)) as model,
+    ):
+        if are_read:
+            assert (await model.complete(CONVERSATION)).text == "Answer: 3"
+        else:
+            with pytest.raises(RequestRefused, match="more than 1,000 headers or 65,536 bytes"):
+                await model.complete(CONVERSATION)
 
 
 @pytest.fixture(scope="module")

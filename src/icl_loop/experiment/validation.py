@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, Va
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
+from icl_loop.core.web_addresses import check_web_address
 
 T = TypeVar("T")
 
@@ -154,14 +155,8 @@ def web_address(value: str | None) -> str | None:
     """Return `value`, which must be an http or https address without secrets."""
     if value is None:
         return None
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be an address like http://127.0.0.1:8000/v1")
-    if parts.username or parts.password:
-        raise ValueError(
-            "must not contain a user name or key; name an environment variable in api_key_env"
-        )
-    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+    check_web_address(value)
+    for name, _ in parse_qsl(urlsplit(value).query, keep_blank_values=True):
         if re.search(SENSITIVE_HEADERS, name.lower()):
             raise ValueError(
                 "must not contain a key in its query; name an environment variable in headers_env"

@@ -86,8 +86,8 @@ class OpenAIModel:
                 again, but at most 10 seconds.
 
         Raises:
-            InputError: A key is missing, `params` sets a reserved field, or the environment names
-                an unusable proxy or unreadable certificates.
+            InputError: A key is missing, `params` sets a reserved field, an address is invalid, or
+                the environment names an unusable proxy or unreadable certificates.
         """
         self._name, self._base_url = name, connection.parse_base_url(base_url)
         self._url = self._path("chat", "completions")
@@ -174,8 +174,7 @@ class OpenAIModel:
             ) as response:
                 return response, await connection.read_body(response)
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            untrusted = isinstance(error, aiohttp.ClientConnectorCertificateError)
-            kind = RequestRefused if untrusted else ModelUnavailable
+            kind = RequestRefused if connection.is_lasting(error) else ModelUnavailable
             raise kind(f"{self._base_url} {connection.describe_failure(error)}") from None
 
     async def _get(self, url: URL) -> tuple[int, bytes]:
