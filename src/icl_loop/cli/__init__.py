@@ -16,6 +16,7 @@ from icl_loop.cli.rescore import rescore
 from icl_loop.cli.run import run
 from icl_loop.cli.sample import sample
 from icl_loop.cli.serve import serve
+from icl_loop.cli.try_endpoint import try_endpoint
 from icl_loop.cli.what_if import what_if
 from icl_loop.core.errors import OUT_OF_FILES, IclLoopError, InputError, reason_of
 from icl_loop.terminal.console import (
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _ALL = (run, plan, replay, branch, rescore, analyze, what_if, plot, report, export, sample, serve)
+app.command("try")(try_endpoint)  # `try` is a keyword
 for command in _ALL:
     app.command()(command)
 

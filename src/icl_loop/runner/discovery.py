@@ -92,18 +92,34 @@ async def planned(experiment: Experiment) -> tuple[Experiment, list[str]]:
     """
     if all(each.model.context_window != AUTO for each in _settings(experiment)):
         return experiment, []
-    endpoints, remarks = await ask_endpoints(experiment), list[str]()
+    return with_assumed_windows(experiment, await ask_endpoints(experiment), "plan")
+
+
+def with_assumed_windows(
+    experiment: Experiment, endpoints: Endpoints, purpose: str
+) -> tuple[Experiment, list[str]]:
+    """Return the experiment with a number for each context window, and remarks on assumed ones.
+
+    Where a run would fail, the window is that of the endpoint, or else `WINDOW`. `purpose` says
+    what assumes so.
+    """
+    remarks: dict[tuple[str, int | str], list[str]] = {}
 
     def settled(arm: str, settings: Settings) -> Settings:
-        if settings.model.context_window != AUTO:
-            return settings
         try:
             return settings.with_window(_window(arm, settings, endpoints))
         except (InputError, StoppedShort) as error:
-            remarks.append(f"{error}. This plan assumes {WINDOW:,} tokens.")
-            return settings.with_window(WINDOW)
+            key, model = endpoint_key(settings.model), settings.model
+            assumed = endpoints[key].context_window or WINDOW
+            remark = f"{error}. This {purpose} assumes {assumed:,} tokens."
+            remarks.setdefault((key, model.context_window), []).append(remark)
+            return settings.with_window(assumed)
 
-    return _with_settings(experiment, settled), remarks
+    changed = _with_settings(experiment, settled)
+    return changed, [
+        first + f" The same holds for {len(others)} other arms." * bool(others)
+        for first, *others in remarks.values()
+    ]
 
 
 def slots(endpoints: Iterable["Endpoint"]) -> int | None:
