@@ -276,6 +276,16 @@ async def test_notes_replace_the_turns() -> None:
     assert [event.request for event in each] == [fingerprint(each) for each in model.requests]
 
 
+async def test_notes_without_thoughts() -> None:
+    """A note is what the reply says in the end; the transcript keeps all of it."""
+    said = "<think>\nA plan.\n</think>\n\nuser: short words are A\nAnswer: rarely<|im_end|>"
+    model = CallableModel(lambda asked: said if "Write notes" in asked[-1].text else "Answer: 1")
+    each = [event async for event in play_on(session(4, policy="notes(3, 90)"), model)]
+    (note,) = (event for event in each if isinstance(event, Note))
+    assert note.text == "user: short words are A\nAnswer: rarely"
+    assert note.reply.text == said
+
+
 async def test_a_session_with_notes_resumes() -> None:
     """A resumed session requests no note again."""
     chosen = session(9, policy="notes(3, 20)")

@@ -2,6 +2,7 @@
 
 import doctest
 import hashlib
+import math
 import re
 from dataclasses import replace
 
@@ -119,6 +120,13 @@ def test_a_reply_keeps_text(text: str) -> None:
     assert Reply(f"\ufeff{text}").text == f"\ufeff{text}"
 
 
+def test_a_reply_keeps_finite_numbers() -> None:
+    """Log probabilities that are not finite are left out, because a transcript cannot hold them."""
+    odd = {"A": -0.5, "B": -math.inf, "C": math.nan}
+    assert Reply("A", label_logprobs=odd).label_logprobs == {"A": -0.5}
+    assert Reply("A", label_logprobs={"B": -math.inf}).label_logprobs is None
+
+
 @given(text=any_text)
 def test_lone_surrogates_are_replaced(text: str) -> None:
     """Each lone surrogate becomes U+FFFD, and a pair becomes its character; the rest stays."""
@@ -128,6 +136,7 @@ def test_lone_surrogates_are_replaced(text: str) -> None:
         text,
     )
     cleaned = Reply(text).text
+    assert Reply("", reasoning_text=text).reasoning_text == cleaned
     assert cleaned == re.sub("[\ud800-\udfff]", "\ufffd", joined)
     assert cleaned.encode().decode() == cleaned
     assert replace(Reply(text), attempts=2).text == cleaned

@@ -14,6 +14,7 @@ from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Exchange, Note, Probe, Sample, Turn
 from icl_loop.core.tokens import truncate
 from icl_loop.models.chat import ChatModel
+from icl_loop.tasks.reply_marks import split_thoughts, without_marks
 from icl_loop.tasks.task import Task
 
 OVERFLOW_SHRINK = 0.8
@@ -51,9 +52,9 @@ async def play_events(
     for index in range(len(history.turns), len(task)):
         if notes is not None and notes.is_due(history):
             exchange = await _ask(model, policy, history, notes.question(history))
-            text = truncate(
-                exchange.reply.text.strip(), notes.tokens, history.tokens.window.counter
-            )
+            _, said = split_thoughts(exchange.reply.text)
+            counter = history.tokens.window.counter
+            text = truncate(without_marks(said).strip(), notes.tokens, counter)
             note = Note(after_turn=index, text=text, **vars(exchange))
             history.add(note)
             yield note

@@ -6,6 +6,7 @@ A message is immutable, so its digest, token counts and JSON are computed only o
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -207,7 +208,8 @@ class Reply:
 
     Attributes:
         text: The text, in which U+FFFD replaces lone surrogates; the reasoning likewise.
-        label_logprobs: Natural log probability of each label, if the endpoint reports them.
+        label_logprobs: Natural log probability of each label, if the endpoint reports them; only
+            finite ones are kept.
         reasoning_text: The reasoning that the endpoint returned beside the text.
         attempts: Number of requests sent, including retries.
         latency_s: Seconds from the first request to the reply; measured by the loop if None.
@@ -228,6 +230,9 @@ class Reply:
         object.__setattr__(self, "text", without_surrogates(self.text))
         if self.reasoning_text is not None:
             object.__setattr__(self, "reasoning_text", without_surrogates(self.reasoning_text))
+        if self.label_logprobs is not None:
+            finite = {each: p for each, p in self.label_logprobs.items() if math.isfinite(p)}
+            object.__setattr__(self, "label_logprobs", finite or None)
 
 
 def without_surrogates(text: str) -> str:

@@ -122,7 +122,7 @@ TURN_MARK = regex(
 """Where a message ends or begins; in the group `next`, where a message of the user follows."""
 _STRAY = regex(
     rf"{_UNQUOTED}(?:{_TURN_END}|{_role(_ANY)}|{_INST}|<bos>|</?s>(?=\s*$)|\A<s>|<\|\w{{1,40}}\|>)"
-    r"|(?<![^\s>])assistant\s?(?::|\n)"
+    r"|\Aassistant\s?:|(?<![^\n>])assistant\s?\n"
 )
 _HEAD = (
     r"feedback|user|human|assistant|system|question|input|instruction|array|image|picture|record"
