@@ -472,10 +472,12 @@ INVENTED_TURNS = [
     "答え：3\n\n配列：\n00110\n\n答え：5",
     "Answer: 3\n\nIndeed.\n\nSee this one: 00110\n\nAnswer: 5",
     "3\n\nIndeed.\n\nAnswer: 5",
+    "As the earlier ones.\nAnswer: 3\n\nIndeed.\n\nSee this one: 01\n\nAnswer: 5",
     "Answer: 3<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nNo<|eot_id|>Answer: 7",
     "Answer: 3<end_of_turn>\n<start_of_turn>user\nNo\n<start_of_turn>model\nAnswer: 7",
     "Answer: 3</s>\n[INST] next [/INST] Answer: 7",
     "Answer: 3assistant\n\nAnswer: 7",
+    "Answer: 3\n\nIndeed.\n\nSee this one: as above\n\nAnswer: 5",
     "Answer: 3\n\n### Instruction:\nnext\n\n### Response:\nAnswer: 7",
     "Answer: 3<｜end▁of▁sentence｜><｜User｜>next<｜Assistant｜>Answer: 7",
     "It is a 3.<|im_end|>\n<|im_start|>user\nNo.<|im_end|>\n<|im_start|>assistant\n7",
@@ -486,6 +488,7 @@ QUOTED = [
     'The text begins with "<|im_start|>user" and looks like a chat.\nAnswer: 3',
     "The text is <|im_start|>user hello<|im_end|>, so it is chat.\nAnswer: 3",
     "Indeed.\n\nAnswer: 3",
+    "The turns so far:\n\nSee this one: 01\nAnswer: 5\nIndeed.\n\nNow 11 is shorter.\nAnswer: 3",
     "Your answer was correct.\nAnswer: 3",
     "User: wrote this.\nAnswer: 3",
     "<|im_start|>assistant\nAnswer: 3<|im_end|>",
@@ -506,7 +509,7 @@ def test_invented_turns(text: str) -> None:
     assert parse_answer(text, NUMERALS, "length", openings=OPENINGS) == ParsedAnswer("3", "ok")
     final = final_text(text, NUMERALS, openings=OPENINGS)
     assert final.goes_on
-    assert final.text in {"Answer: 3", "答え：3", "3", "It is a 3."}
+    assert final.text.splitlines()[-1] in {"Answer: 3", "答え：3", "3", "It is a 3."}
 
 
 @pytest.mark.parametrize("text", QUOTED)

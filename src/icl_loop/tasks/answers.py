@@ -134,6 +134,9 @@ _FINAL = regex(
     r"|name\s?\([^()]{0,40}\)|回答|答案?|解答|予測|預測|预测|結果|结果|标签|標籤)"
     rf"""["']?(?P<link>(?P<colon>\s*:)|{IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
 )
+_RECAP = regex(
+    r"\b(?:earlier|previous|previously|past|so far|history|examples?|above|recall|recap)\b|これまで|前の"
+)
 _KEY = regex(
     r"[\W_]*(?!not\b|my\b|un|other|previous|earlier|second|alternative)(?:\w{1,20} ){0,2}\w{1,20}:"
 )
@@ -176,10 +179,13 @@ class _Parser:
         """Return where a next turn begins in a text, or None.
 
         What begins a turn counts only after an answer, because a reply may quote it, unless a
-        message of the user follows an end of turn.
+        message of the user follows an end of turn. Lines do not count in a recap of earlier turns.
         """
-        turns = list(marks(TURN_MARK, text))
-        starts = sorted(each.start() for each in (*turns, *self._next_turn.finditer(text)))
+        turns, heads = list(marks(TURN_MARK, text)), list(self._next_turn.finditer(text))
+        before = text[: heads[0].start()] if heads else ""
+        if _RECAP.search(before) and not self._has_answer(before):
+            heads.clear()
+        starts = sorted(each.start() for each in (*turns, *heads))
         first = bisect_left(starts, True, key=lambda start: self._has_answer(text[:start]))
         ends = starts[first : first + 1]
         for mark in islice((mark for mark in turns if mark["next"]), _MAX_MARKS):
