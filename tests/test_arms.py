@@ -279,7 +279,7 @@ async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
     [
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked", "donor": "fedback"}}, {"name": "feedback"}]}, "no arm 'fedback'.*feedback"),
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "donor is required for a yoked arm"),
-        ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "donor is required for a yoked arm"),
+        ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "donor = 'y' is not allowed"),
         ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "must have feedback.kind = 'correctness'"),
         ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "another prompt set, 'plain-ja'"),
         ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "set streams to 2 or more"),

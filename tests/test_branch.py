@@ -263,6 +263,30 @@ def test_invalid_branches_are_rejected(parents: Path, name: str) -> None:
         branched(parents, at, *changes)
 
 
+def test_errors_name_what_was_given(parents: Path) -> None:
+    """An error about a branch names the option that caused it, or the parent if none did."""
+    path = parents / "none-0.jsonl"
+    with pytest.raises(InputError, match=r"^--model, model\.name = ''"):
+        branches([path], 5, model="")
+    with pytest.raises(InputError, match=r"^--set, feedback = 'label': must be a table"):
+        branches([path], 5, ["feedback=label"])
+    with pytest.raises(InputError, match=r"^--turns 5 .*--at 5"):
+        branches([path], 5, turns=5)
+
+
+async def test_a_prompt_set_that_is_gone_can_be_replaced(tmp_path: Path) -> None:
+    """A session whose prompt set is gone can be branched with another; else the error names it."""
+    prompts = tmp_path / "my.toml"
+    prompts.write_text('extend = "plain"\n[told]\ncorrect = "Yes."')
+    made = experiment(turns=3, streams=1, task={"prompts": str(prompts)})
+    (path,) = (await Run(made, tmp_path).play()).paths
+    prompts.unlink()
+    with pytest.raises(InputError, match=r"feedback-0\.jsonl: recorded settings, task\.prompts"):
+        branches([path], 2)
+    (branch,) = branches([path], 2, ["task.prompts=plain"]).sessions()
+    assert branch.settings.task.prompts == "plain"
+
+
 def test_an_unfinished_parent_can_be_branched(parents: Path, tmp_path: Path) -> None:
     """An unfinished parent can be branched at its whole turns only."""
     path = tmp_path / "none-0.jsonl"

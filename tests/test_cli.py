@@ -183,6 +183,10 @@ def test_a_plan_in_json_is_of_numbers(icl_loop: Command) -> None:
     assert all(arm["cost"]["requests"] == 8 for arm in report["arms"])
 
 
+def _model(name: str, param: str) -> list[str]:
+    return ["--set", f"model.name={name}", "--set", f"model.params.{param}"]
+
+
 BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
     "an unknown experiment": (["run", "nowhere.toml"], ["nowhere.toml"]),
     "an unknown key": (["run", QUICKSTART, "--set", "turn=3"], ["turn", "'turns'"]),
@@ -226,6 +230,55 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
     "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
     "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
     "an unknown command": (["rum", QUICKSTART], ["rum"]),
+    "two transcripts": (
+        ["replay", SAMPLE / "label-0.jsonl", SAMPLE / "label-1.jsonl"],
+        ["the paths contain 2 sessions", "--session: label-0, label-1"],
+    ),
+    "too many streams": (["run", QUICKSTART, "--streams", 3_000_000], ["--streams = 3000000"]),
+    "a short branch": (
+        ["branch", SAMPLE / "label-0.jsonl", "--at", 20, "--turns", 10],
+        ["--turns 10", "--at 20"],
+    ),
+    "a branch with an unknown model": (
+        ["branch", SAMPLE / "label-0.jsonl", "--at", 5, "--model", "reference/nearst"],
+        ["--model", "'reference/nearest'"],
+    ),
+    "a branch with a late probe": (
+        ["branch", SAMPLE / "label-0.jsonl", "--at", 5, "--turns", 9, "--set", "probes.at=[12]"],
+        ["--turns 9, probes.at = 12"],
+    ),
+    "an answer rule without a value": (
+        ["rescore", SAMPLE, "--set", "answers.labels"],
+        ["answers.KEY=VALUE", "'answers.labels'"],
+    ),
+    "names that are not a list": (
+        ["rescore", SAMPLE, "--set", "answers.labels.7=seven"],
+        ["answers.labels.7 = 'seven': must be a list", '["seven"'],
+    ),
+    "names of no label": (
+        ["rescore", SAMPLE, "--set", 'answers.labels.x=["ex"]'],
+        ["answers.labels", "'ex'", "'x'"],
+    ),
+    "a parameter out of range": (
+        ["run", QUICKSTART, *_model("simulated/refuser", "rate=3")],
+        ["arm 'label', model.params", "rate", "0 to 1", "got 3"],
+    ),
+    "a parameter that is not a number": (
+        ["run", QUICKSTART, *_model("simulated/scheduled-accuracy", "turns=many")],
+        ["turns must be a whole number", "'many'"],
+    ),
+    "an answer that is no label": (
+        ["plan", QUICKSTART, *_model("simulated/constant", "label=seven")],
+        ["model.params.label = 'seven'", "choose one of 0, 1"],
+    ),
+    "a window without room for the reply": (
+        ["run", QUICKSTART, "--set", "model.context_window=1024"],
+        ["model.context_window = 1024", "context.reserve", "1024", "at least 1354"],
+    ),
+    "a window without room for the question": (
+        ["run", QUICKSTART, "--set", "model.context_window=1100"],
+        ["model.context_window = 1100", "330", "1024", "1354", "context.reserve to at most 770"],
+    ),
     "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),
 }
 
@@ -236,13 +289,14 @@ def test_bad_input_is_one_clear_error(
 ) -> None:
     """Bad input exits with 2 and one error that names it; nothing is written."""
     arguments, words = BAD_INPUT[case]
-    out = ["--out", tmp_path] if arguments[0] == "run" else []
+    out = ["--out", tmp_path] if arguments[0] in ("run", "branch", "rescore") else []
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     done = icl_loop(*arguments, *out)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert all(word in done.stderr for word in words), done.stderr
     assert "Traceback" not in done.stderr
+    assert "recent accuracy" not in done.stderr  # the progress of turns
     assert list(tmp_path.rglob("*.jsonl")) == []
 
 
@@ -252,6 +306,7 @@ def test_other_settings_in_a_folder_are_bad_input(icl_loop: Command, tmp_path: P
     assert icl_loop(*small).returncode == 0
     done = icl_loop(*small, "--set", "task.size=14")
     assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
     assert all(word in done.stderr for word in ("settings.task.size", "20", "14"))
 
 
@@ -275,6 +330,17 @@ def test_a_run_over_budget_needs_a_higher_one(icl_loop: Command, tmp_path: Path)
         )
     assert done.returncode == 1
     assert "Resume with a higher budget: icl-loop run" in done.stderr
+
+
+def test_an_unusable_folder_stops_a_run_before_its_progress(
+    icl_loop: Command, tmp_path: Path
+) -> None:
+    """A folder that cannot be made is the only thing that a run prints."""
+    (tmp_path / "file").touch()
+    done = icl_loop("run", QUICKSTART, "--out", tmp_path / "file", "--turns", 2)
+    assert done.returncode == 1
+    assert done.stderr.startswith("stopped: cannot write to ")
+    assert done.stdout == ""
 
 
 @pytest.mark.parametrize(

@@ -246,11 +246,11 @@ def test_a_set_that_cannot_be_extended(tmp_path: Path, base: object, reason: str
 def test_a_file_needs_only_the_sections_it_uses(tmp_path: Path) -> None:
     """Sections and descriptions may be missing or empty; using a missing one is an early error."""
     table = _table(
-        image_text__encodings={"grid": "", "runes": "{size} runes"}, table=None, notes=None
+        image_text__encodings={"grid": "", "ascii": "{size} runes"}, table=None, notes=None
     )
     path = _write(tmp_path / "my.toml", table)
     prompts = open_prompt_set(path)
-    for encoding in ("grid", "runes"):
+    for encoding in ("grid", "ascii"):
         text = prompts.system_text("01", encoding, 8, "none")
         assert prompts.parse_system(text) == ParsedSystem(("0", "1"), encoding)
     with pytest.raises(InputError, match=r"arm 'feedback'.*'wine'.*\[table\]"):
@@ -321,8 +321,45 @@ def test_phrases_that_cannot_be_told_apart(
 
 
 @pytest.mark.parametrize(
+    ("changes", "both"),
+    [
+        ({"told__correct": "Hm 3", "told__revealed_correct": "Hm {label}"}, ("told.", "told.")),
+        (
+            {"told__recorded": "It is late.", "told__revealed_incorrect": "It is {label}."},
+            ("told.",),
+        ),
+        ({"told__correct": "Answer: right"}, ("told.correct", "answer")),
+        ({"told__revealed_correct": "Good.\nAnswer: {label}"}, ("told.revealed_correct", "answer")),
+    ],
+)
+def test_feedback_that_reads_like_another_sentence(
+    tmp_path: Path, changes: dict[str, Any], both: tuple[str, ...]
+) -> None:
+    """Feedback that is also an answer line, or other feedback with some label, is an error."""
+    path = _write(tmp_path / "my.toml", _table(**changes))
+    with pytest.raises(InputError, match="cannot be told apart") as caught:
+        open_prompt_set(path)
+    assert all(name in str(caught.value) for name in both)
+
+
+def test_an_answer_form_without_words_is_like_no_feedback(tmp_path: Path) -> None:
+    """An answer line that is the label alone is no reason to refuse feedback."""
+    path = _write(tmp_path / "my.toml", _table(answer="{label}."))
+    assert open_prompt_set(path).reply("3") == "3."
+
+
+@pytest.mark.parametrize(
     ("changes", "complaint"),
     [
+        (
+            {"image_text__encodings__gird": "{size} rows"},
+            "key image_text.encodings.gird: there is no such encoding here; did you mean 'grid'",
+        ),
+        (
+            {"image_text__encodings__png": ""},
+            "key image_text.encodings.png: there is no such encoding here; ",
+        ),
+        ({"table__encodings__tabel": ""}, "key table.encodings.tabel: there is no such encoding"),
         ({"placeholder": None}, "key placeholder: is missing"),
         ({"told__recorded": None}, "key told.recorded: is missing"),
         ({"announced": None}, "key announced: is missing"),

@@ -24,7 +24,8 @@ import pytest_asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builders import without_checksum
+from builders import experiment, without_checksum
+from command_line import Command
 from icl_loop.analysis import frame
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, baselines
 from icl_loop.cli.baseline import chart_baseline
@@ -362,6 +363,24 @@ def test_missing_baseline_is_reported(tmp_path: Path) -> None:
     text = page(turns, baseline=left_out)
     assert "1 of 1 sessions have no baseline" in text
     assert set(blobs(text)["session-0-0"]["image"]) == {None}
+
+
+def test_a_missing_prompt_set_leaves_out_the_baseline(icl_loop: Command, tmp_path: Path) -> None:
+    """Charts and reports are made without the baseline if its prompt set is gone, and say so."""
+    prompts = tmp_path / "my.toml"
+    prompts.write_text('extend = "plain"\n[told]\ncorrect = "Yes."')
+    made = experiment(turns=3, task={"prompts": str(prompts)})
+    folder = asyncio.run(Run(made, tmp_path).play()).folder
+    prompts.unlink()
+    for command, file in (("plot", "x.svg"), ("report", "x.html")):
+        done = icl_loop(command, folder, "-o", tmp_path / file)
+        assert done.returncode == 0
+        assert "2 of 2 sessions have no baseline: prompt set" in done.stderr
+        assert (tmp_path / file).exists()
+    assert icl_loop("analyze", folder).returncode == 0
+    asked = icl_loop("analyze", folder, "--baseline", LEARNER)
+    assert asked.returncode == 2
+    assert "my.toml cannot be read" in asked.stderr
 
 
 def test_page_of_a_running_session_is_consistent(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ async def test_an_odd_state_is_parsed_or_ignored() -> None:
         (
             "simulated/scheduled-accuracy",
             {"end": True},
-            "end must be a finite number, 0 to 1, got True",
+            "end must be a finite number, 0 to 1, got true",
         ),
         (
             "simulated/scheduled-accuracy",

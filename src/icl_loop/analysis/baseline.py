@@ -39,9 +39,7 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
         InputError: The learner is unknown or cannot read the session's prompt set.
         RequestRefused: The learner cannot read the samples, such as images.
     """
-    names = [name for name in BUILT_IN if name.startswith("reference/")]
-    if learner not in names:
-        raise InputError(f"unknown reference learner {learner!r}: {nearest(learner, names)}")
+    check_learner(learner)
     seed, right = transcript.header.seed, []
     models: dict[tuple[str | None, str | None], ChatModel] = {}
     for turn in transcript.turns:
@@ -55,6 +53,13 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
         parsed = parse_answer(reply.text, header.labels, reply.finish, form)
         right.append(parsed.answer == turn.label)
     return right
+
+
+def check_learner(name: str) -> None:
+    """Raise InputError unless there is a reference learner of this name."""
+    names = [each for each in BUILT_IN if each.startswith("reference/")]
+    if name not in names:
+        raise InputError(f"unknown reference learner {name!r}: {nearest(name, names)}")
 
 
 def _prompts(header: Header) -> PromptSet | None:

@@ -52,7 +52,7 @@ def analyze(
     turns = frame(paths)
     baselines: list[ArmBaseline] = []
     if learner is not None:
-        found = chart_baseline(turns, learner, paths=paths)
+        found = chart_baseline(turns, learner, paths=paths, required=True)
         if found.turns is None or found.note:
             raise StoppedShort(found.note)
         baselines = compare_with_baseline(turns, found.turns, sessions(paths), learner)

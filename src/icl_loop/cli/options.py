@@ -3,12 +3,15 @@
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import TypeAdapter
 from typer import Argument, Option
 
 from icl_loop.analysis.baseline import LEARNER
 from icl_loop.cli.baseline import MAX_TURNS
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, load
+from icl_loop.experiment.settings import Count
+from icl_loop.experiment.validation import validated
 
 Transcripts = Annotated[list[Path], Argument(help="Transcripts, or folders of transcripts.")]
 TranscriptsOrExports = Annotated[
@@ -73,7 +76,11 @@ def load_experiment(
 ) -> Experiment:
     """Return the experiment of a file with the overrides of `--set`, `--streams` and `--turns`."""
     counts = {"streams": streams, "turns": turns}
-    given = [f"{key}={value}" for key, value in counts.items() if value is not None]
+    given = [
+        f"{key}={validated(TypeAdapter(Count), value, f'--{key}')}"
+        for key, value in counts.items()
+        if value is not None
+    ]
     return load(file, [*(overrides or []), *given])
 
 

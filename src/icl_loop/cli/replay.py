@@ -69,10 +69,9 @@ def replay(
     if as_json:
         raise InputError("--json needs --verify")
     if len(files) > 1:
-        raise InputError(
-            f"{paths[0]} contains {len(files)} sessions; choose one"
-            f"{'' if session else ' with --session'}: {_names(files)}"
-        )
+        where = f"{paths[0]} contains" if len(paths) == 1 else "the paths contain"
+        how = "name the path of one" if session else "choose one with --session"
+        raise InputError(f"{where} {len(files)} sessions; {how}: {_names(files)}")
     view = SessionView(read(files[0]), colour=bool(out.color_system) and not out.no_color)
     if start and start >= len(view.turns):
         raise InputError(f"--from {start}: the session has turns 0 to {len(view.turns) - 1}")

@@ -9,7 +9,7 @@ from icl_loop.analysis import frame
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import StoppedShort, reason_of
-from icl_loop.terminal.console import print_text, this_command
+from icl_loop.terminal.console import print_error, print_text, this_command
 
 
 def report(
@@ -26,6 +26,8 @@ def report(
     pair = options.pair_of_arms(primary)
     turns = frame(paths)
     baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
+    if baseline.note and not no_baseline:
+        print_error(baseline.note)
     html = page(turns, pair, baseline, this_command(), paths=paths)
     try:
         file.write_text(html, encoding="utf-8", newline="\n")

@@ -4,7 +4,8 @@ import asyncio
 import shlex
 import signal
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -87,10 +88,11 @@ def play_and_report(run: Run) -> None:
         print_text(f"note: {remark}", err)
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
-    with RunProgress(run.experiment, err, run.budget) as progress:
-        run.on_turn = progress.turn
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            result = runner.run(_play_until_interrupted(run))
+    progress = RunProgress(run.experiment, err, run.budget)
+    run.on_turn = progress.turn
+    with ExitStack() as shown, asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        run.on_ready = partial(shown.enter_context, progress)
+        result = runner.run(_play_until_interrupted(run))
     if result and result.complete and run.budget.passed:
         print_text(f"note: {run.budget.passed}", err)
     report_result(run.folder, result)

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from icl_loop.context.policies import compares_images, notes_policy
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import user
+from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, token_counter
+from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment.sessions import Session
 from icl_loop.experiment.settings import AnalysisSettings, LimitSettings, PriceSettings, Settings
 from icl_loop.transcripts.header import AnalysisIdentity
@@ -75,16 +77,43 @@ class Experiment:
             InputError: A data set is too small, a window too short, or settings do not go together.
         """
         for session in self.sessions():
-            room = session.window.left_after(session.task.system, session.task.question(0))
-            if room < 0:
-                raise InputError(
-                    f"arm {session.arm!r}: model.context_window ="
-                    f" {session.window.tokens} has no room for one question, which needs"
-                    f" {session.window.tokens - room} tokens with context.reserve ="
-                    f" {session.window.reserve}"
-                )
+            _check_model(session)
+            _check_window(session)
             _check_policy(session)
             on_session()
+
+
+def _check_model(session: Session) -> None:
+    """Raise InputError if a built-in model does not take the values of its parameters."""
+    model, place = session.settings.model, f"arm {session.arm!r}, model.params"
+    if not model.params or not model.is_built_in:
+        return
+    try:
+        session.open_model()
+    except InputError as error:
+        raise InputError(f"{place}: {error}") from None
+    label, labels = model.params.get("label"), session.task.labels
+    if label is not None and label not in labels:
+        raise InputError(
+            f"{place}.label = {shown_value(label)}: stream {session.stream} has no such label;"
+            f" {nearest(str(label), labels)}"
+        )
+
+
+def _check_window(session: Session) -> None:
+    """Raise InputError if the context window is too short for one question."""
+    tokens, context = session.settings.model.window, session.settings.context
+    reserve, counter = context.reserve, token_counter(context.counter)
+    messages = (session.task.system, session.task.question(0))
+    needed = count_messages(counter, messages) + REQUEST_TOKENS
+    if needed + reserve <= tokens:
+        return
+    lower = f", or context.reserve to at most {tokens - needed}" if tokens > needed else ""
+    raise InputError(
+        f"arm {session.arm!r}: model.context_window = {tokens} has no room for one question, which"
+        f" needs {needed} tokens beside the {reserve} that context.reserve keeps for the reply; set"
+        f" model.context_window to at least {needed + reserve}{lower}"
+    )
 
 
 def _check_policy(session: Session) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
-from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
+from icl_loop.experiment.settings import ArmName, ExperimentFile, FeedbackSettings, Settings
 from icl_loop.experiment.validation import validated
 
 
@@ -112,19 +112,25 @@ def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: st
             raise InputError(f"{place}: there is no arm {arm!r}: {nearest(arm, arms)}")
 
 
+def _can_be_donor(feedback: FeedbackSettings) -> bool:
+    return feedback.kind == "correctness" and not feedback.delay and feedback.only == "both"
+
+
 def _check_donor(file: ExperimentFile, arms: Mapping[str, Settings], arm: str, where: str) -> None:
     """Raise InputError if a yoked arm cannot have the donor it names."""
     place, donor = f"{where}, arm {arm!r}, feedback.donor", arms[arm].feedback.donor
     if donor is None:
         return
+    donors = [name for name, settings in arms.items() if _can_be_donor(settings.feedback)]
+    hint = f"; {nearest(donor, donors)}" if donors else ""
     if donor not in arms:
-        raise InputError(f"{place}: there is no arm {donor!r}: {nearest(donor, arms)}")
-    feedback, prompts = arms[donor].feedback, arms[donor].task.prompts
-    if feedback.kind != "correctness" or feedback.delay or feedback.only != "both":
+        raise InputError(f"{place}: there is no arm {donor!r}{hint}")
+    if donor not in donors:
         raise InputError(
             f"{place}: the arm {donor!r} must have feedback.kind = 'correctness' without delay or"
-            " only"
+            f" only{hint}"
         )
+    prompts = arms[donor].task.prompts
     if prompts != arms[arm].task.prompts:
         raise InputError(f"{place}: the arm {donor!r} has another prompt set, {prompts!r}")
     if file.streams < 2:

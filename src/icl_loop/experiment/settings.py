@@ -44,6 +44,7 @@ WINDOW = 32_768
 """Context window in tokens if none is set or if the model is built in."""
 MAX_COUNT = 1_000_000
 """Most turns and most streams; a larger number is a typing error."""
+Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 FileName = Annotated[
     str,
     matching(
@@ -189,7 +190,11 @@ class FeedbackSettings(_Table):
     @model_validator(mode="after")
     def _check_combination(self) -> Self:
         if (self.kind == YOKED) != (self.donor is not None):
-            raise ValueError("donor is required for a yoked arm, and not allowed for any other")
+            raise ValueError(
+                "donor is required for a yoked arm: the name of an arm with feedback to tell"
+                if self.donor is None
+                else f"donor = {self.donor!r} is not allowed for kind = {self.kind!r}, only for yoked"
+            )
         with translated_errors():
             self.policy()
         return self
@@ -326,9 +331,9 @@ class ExperimentFile(_Table):
 
     name: FileName
     """Name of the experiment and of the folder of its transcripts; required."""
-    turns: int = Field(default=200, ge=1, le=MAX_COUNT)
+    turns: Count = 200
     """Turns per session."""
-    streams: int = Field(default=8, ge=1, le=MAX_COUNT)
+    streams: Count = 8
     """Streams, and so sessions per arm."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""

@@ -53,9 +53,12 @@ def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
     is_whole_table = isinstance(first["input"], Mapping) and first["type"] == "value_error"
     hidden = is_whole_table or MAY_HOLD_SECRETS.intersection(path)
     value = "" if hidden else f" = {shown_value(first['input'])}"
-    return f"{', ' + key if key else ''}{value}: {requirement(first)}"
+    hint = next((hint for start, hint in _HINTS.items() if key.startswith(start)), "")
+    return f"{', ' + key if key else ''}{value}: {requirement(first)}{hint}"
 
 
+_HINTS = {"answers.labels": """, as in answers.labels.7 = ["seven", "sept"]"""}
+"""What to add to errors in tables of free keys, by the path of the table."""
 _RENAMED = {"wording": "prompts"}
 """Keys of earlier versions."""
 

@@ -7,6 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, LimitSettings, PriceSettings, Session, Settings
 from icl_loop.experiment.donors import find_donor
@@ -18,7 +20,7 @@ from icl_loop.models import is_built_in
 from icl_loop.tasks.feedback import YOKED
 from icl_loop.transcripts import Transcript, read
 from icl_loop.transcripts.checksum import without_checksum
-from icl_loop.transcripts.header import AnalysisIdentity, BranchIdentity
+from icl_loop.transcripts.header import AnalysisIdentity, BranchIdentity, Header
 from icl_loop.transcripts.reader import shared_lines, whole_lines
 from icl_loop.transcripts.schema import turns_before
 
@@ -57,6 +59,8 @@ def branches(
     run_tables = override({}, run_changes)
     limits, price = run_tables.get("limits", {}), run_tables.get("price")
     overrides = [each for each in changes if each not in run_changes]
+    if turns is not None and turns <= at:
+        raise InputError(f"--turns {turns} leaves no turn to play after --at {at}; make it more")
     parents = [_parent(path, at) for path in paths]
     sessions = [_branch(each, at, overrides, model, arm, turns) for each in parents]
     names = {session.experiment for session in sessions}
@@ -112,11 +116,15 @@ def _branch(
             f"--at {at}: {parent.path} is a session of {length} turns, so no turn is left to play;"
             " make the branch longer with --turns"
         )
-    settings = _settings(_with_model(header.settings, model), changes, length)
+    given = ["--set"] * bool(changes) + ["--model"] * (model is not None)
+    place = " and ".join(given) or f"{parent.path}: recorded settings"
+    settings = _settings(_with_model(header.settings, model), changes, place)
+    settings.check_turns(length, place if turns is None else f"--turns {turns}")
     digest = ""
-    if settings != (before := Settings.model_validate(header.settings)) or length != header.turns:
+    before = _recorded_again(header)
+    if settings.recorded() != before or length != header.turns:
         new_length = None if length == header.turns else length
-        changed = json.dumps([settings.recorded(), before.recorded(), new_length], sort_keys=True)
+        changed = json.dumps([settings.recorded(), before, new_length], sort_keys=True)
         digest = f"-{sha256(changed.encode()).hexdigest()[:6]}"
     lines = whole_lines(parent.path)
     shared = shared_lines(lines, at)
@@ -139,26 +147,37 @@ def _branch(
     )
 
 
-def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], turns: int) -> Settings:
-    """Return the settings of a branch of `turns` turns, given those of its parent."""
+def _recorded_again(header: Header) -> Mapping[str, Any]:
+    """Return the settings of a parent as this version records them, if they are still valid."""
+    try:
+        return Settings.model_validate(header.settings).recorded()
+    except ValidationError:  # such as a prompt set that is gone, and replaced in the branch
+        return header.settings
+
+
+def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], place: str) -> Settings:
+    """Return the settings of a branch, given those of its parent; `place` names them in errors."""
+    given = override(recorded, overrides)
     for each in overrides:
         key = each.partition("=")[0].strip()
         if key in _STREAM_KEYS:
             raise InputError(
-                f"--set {each}: {key} would change the stream, which a branch shares with its"
+                f"--set {key}: {key} would change the stream, which a branch shares with its"
                 " parent; run a separate experiment instead"
             )
         if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in _BRANCH_KEYS):
             raise InputError(
-                f"--set {each}: a branch cannot change {key}; it can change"
+                f"--set {key}: a branch cannot change {key}; it can change"
                 f" {', '.join(_BRANCH_KEYS[:-1])} and {_BRANCH_KEYS[-1]}"
             )
-    given = override(recorded, overrides)
     feedback = given.get("feedback", {})
-    if feedback.get("kind") != YOKED and not any("feedback.donor" in each for each in overrides):
+    if (
+        isinstance(feedback, Mapping)
+        and feedback.get("kind") != YOKED
+        and not any("feedback.donor" in each for each in overrides)
+    ):
         given["feedback"] = {key: value for key, value in feedback.items() if key != "donor"}
-    settings = validated(Settings, given, "--set").without_auto()
-    settings.check_turns(turns, "--set")
+    settings = validated(Settings, given, place).without_auto()
     donor = settings.feedback.donor
     if donor is not None and donor != recorded.get("feedback", {}).get("donor"):
         raise InputError(
@@ -176,7 +195,11 @@ def _with_model(recorded: Mapping[str, Any], name: str | None) -> dict[str, Any]
     if name is None or name == before.get("name"):
         return dict(recorded)
     table = {**before, "name": name}
-    if is_built_in(name) or is_built_in(str(before.get("name")), before.get("base_url")):
+    try:
+        built_in = is_built_in(name)
+    except InputError as error:
+        raise InputError(f"--model: {error}") from None
+    if built_in or is_built_in(str(before.get("name")), before.get("base_url")):
         kept = ("context_window", "merge_roles", "system_role")
         table = {"name": name, **{key: before[key] for key in kept if key in before}}
     context = {**recorded.get("context", {}), "counter": "auto"}

@@ -75,12 +75,17 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
             f" {source.header.source.experiment}"
         )
     for each in changes:
+        if "=" not in each:
+            raise InputError(
+                f"--set takes answers.KEY=VALUE such as answers.rule=last, got {each!r}"
+            )
         if not each.strip().startswith("answers."):
             raise InputError(
-                f"--set {each}: rescoring can change answers.KEY only, because the requests have"
+                f"--set {each.partition('=')[0]}: rescoring can change answers.KEY only, because the requests have"
                 " been made already"
             )
-    answers = validated(Settings, override(source.header.settings, changes), "--set").answers
+    given = override(source.header.settings, changes)
+    answers = validated(Settings, {"answers": given.get("answers", {})}, "--set").answers
     digest = sha256(b"".join(map(without_checksum, lines))).hexdigest()
     header, rule = _header(source.header, answers, digest), answers.as_rule()
     parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label

@@ -80,6 +80,7 @@ class Run:
         max_usd: Most US dollars that the experiment may cost, saved sessions included.
         max_tokens: Most prompt and completion tokens it may use, saved sessions included.
         stop_early: Stop once the streams played settle the primary contrast (e-process).
+        on_ready: Called once, when the folder is locked and its transcripts can be resumed.
         budget: What the run has spent so far.
         remarks: What was found out about the endpoints and this machine and changes how the run is
             played.
@@ -94,6 +95,7 @@ class Run:
     max_usd: float | None = None
     max_tokens: int | None = None
     stop_early: bool = False
+    on_ready: Callable[[], object] = lambda: None
     budget: Budget = field(init=False)
     remarks: list[str] = field(default_factory=list, init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
@@ -202,6 +204,7 @@ class Run:
                     yoked = self.experiment.donor_of(session) is not None
                     check_resumable(self.path(session), session.header(), donor=not yoked)
                     self._charge_saved(session, pool)
+                self.on_ready()
                 async with asyncio.TaskGroup() as group:
                     tasks = [
                         group.create_task(self._play(each, play, appender)) for each in sessions

@@ -187,12 +187,17 @@ class Labels:
         self._labels: dict[str, str] = {}
         for name, label in [*zip(labels, labels, strict=True), *aliases]:
             key = self._gap.sub(" ", self.fold(name).strip())
+            where = "answers.labels: " * ((name, label) in aliases)
             if label not in labels:
-                raise InputError(f"{name!r} cannot stand for {label!r}: {nearest(label, labels)}")
+                raise InputError(
+                    f"{where}{name!r} cannot stand for {label!r}: {nearest(label, labels)}"
+                )
             if not ALPHANUMERIC.search(key):
                 raise InputError(f"a label needs a letter or a digit, got {name!r}")
             if self._labels.setdefault(key, label) != label:
-                raise InputError(f"{name!r} cannot be told from the label {self._labels[key]!r}")
+                raise InputError(
+                    f"{where}{name!r} cannot be told from the label {self._labels[key]!r}"
+                )
         self._names = tuple(self._labels.items())
         for word, digit in _DIGIT_WORDS.items():
             if digit in self._labels:

@@ -1,6 +1,7 @@
 """The base class of simulated models, and the checks of their parameters."""
 
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.records import keyed_index
+from icl_loop.core.validation_messages import shown_value
 from icl_loop.models.conversation_parser import ConversationParser, request_key
 
 STEPS = 2**32
@@ -37,12 +39,12 @@ class SimulatedModel(ABC):
 def check_number(name: str, value: float, highest: float = math.inf) -> None:
     """Raise InputError unless the parameter is a finite number from 0 to `highest`."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= highest or math.isinf(value):
+    if not is_number or not 0 <= value <= min(highest, sys.float_info.max):
         bounds = "at least 0" if highest == math.inf else f"0 to {highest:g}"
-        raise InputError(f"{name} must be a finite number, {bounds}, got {value!r}")
+        raise InputError(f"{name} must be a finite number, {bounds}, got {shown_value(value)}")
 
 
 def check_text(name: str, value: object) -> None:
     """Raise InputError unless the parameter is a string."""
     if not isinstance(value, str):
-        raise InputError(f"{name} must be a string, got {value!r}")
+        raise InputError(f"{name} must be a string, got {shown_value(value)}")

@@ -11,12 +11,14 @@ from pydantic import ValidationError
 from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
+from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.prompts.prompt_set import (
     Announcements,
     FeedbackPhrases,
     NotePrompts,
     PromptSection,
     PromptSet,
+    section_of,
 )
 
 DEFAULT = "plain"
@@ -40,7 +42,11 @@ def open_prompt_set(name: str) -> PromptSet:
     Raises:
         InputError: There is no such set, or the file is invalid; names the file, key and value.
     """
-    return _open_shipped(name) if name in shipped() else _validated(_table(name), name)
+    if name in shipped():
+        return _open_shipped(name)
+    prompts = _validated(_table(name), name)
+    _check_encodings(prompts, name)
+    return prompts
 
 
 @lru_cache
@@ -98,4 +104,19 @@ def _validated(table: dict[str, Any], name: str) -> PromptSet:
         problem += f": {nearest(str(first['loc'][-1]), _KEYS)}"
     elif first["type"] not in ("missing", "value_error"):
         problem += f", got {shown_value(first['input'])}"
-    raise InputError(f"prompt set {name}, key {key_path(first['loc'])}: {problem}")
+    key = f", key {key_path(first['loc'])}" if first["loc"] else ""
+    raise InputError(f"prompt set {name}{key}: {problem}")
+
+
+def _check_encodings(prompts: PromptSet, name: str) -> None:
+    """Raise InputError if a section describes an encoding that is unknown or of another section."""
+    for section, table in prompts:
+        if not isinstance(table, PromptSection):
+            continue
+        known = [encoding for encoding in ENCODINGS if section_of(encoding) == section]
+        for encoding in table.encodings:
+            if encoding not in known:
+                raise InputError(
+                    f"prompt set {name}, key {section}.encodings.{encoding}: there is no such"
+                    f" encoding here; {nearest(encoding, known)}"
+                )

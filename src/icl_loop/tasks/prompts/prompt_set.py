@@ -19,6 +19,7 @@ from icl_loop.tasks.prompts.templates import (
     Sentence,
     fill,
     first_line,
+    has_words,
     match,
     with_placeholders,
 )
@@ -69,10 +70,12 @@ class FeedbackPhrases(_Table):
         """Raise ValueError if two phrases can be the same text."""
         for name, phrase in self:
             text = fill(phrase, label="7", ago="3")
-            if self.parse(text) != _meaning(name, phrase, text):
-                other = next(n for n, each in self if n != name and match(each, text) is not None)
+            others = [n for n, each in self if n != name and match(each, text) is not None]
+            named = [n for n in others if has_words(getattr(self, n)) and "{label}" not in phrase]
+            if named or self.parse(text) != _meaning(name, phrase, text):
                 raise ValueError(
-                    f"told.{name} and told.{other} cannot be told apart: both can read {text!r}"
+                    f"told.{name} and told.{[*named, *others][0]} cannot be told apart: both can"
+                    f" read {text!r}"
                 )
         return self
 
@@ -171,6 +174,17 @@ class PromptSet(_Table):
     def __hash__(self) -> int:
         return hash(self.answer)
 
+    @model_validator(mode="after")
+    def _check_answer(self) -> Self:
+        """Raise ValueError if feedback can be read as an answer."""
+        for name, phrase in self.told if has_words(self.answer) else ():
+            for line in fill(phrase, label="7", ago="3").splitlines():
+                if match(self.answer, line) is not None:
+                    raise ValueError(
+                        f"told.{name} and answer cannot be told apart: both can read {line!r}"
+                    )
+        return self
+
     def _sections(self) -> list[PromptSection]:
         sections = (self.image_text, self.image, self.table, self.text)
         return [section for section in sections if section is not None]
@@ -184,10 +198,9 @@ class PromptSet(_Table):
         for section in self._sections():
             if encoding in section.encodings:
                 return section
-        name = {"png": "image", "table": "table", "text": "text"}.get(encoding, "image_text")
         raise InputError(
             f"the prompt set does not describe the encoding {encoding!r}; add it to its section"
-            f" [{name}]"
+            f" [{section_of(encoding)}]"
         )
 
     @cached_property
@@ -282,6 +295,11 @@ class PromptSet(_Table):
         """Return whether `text` can be a message that was merged with the question after it."""
         is_notes = self.notes is not None and match(self.notes.shown, text) is not None
         return is_notes or self.parse_feedback(text) is not None
+
+
+def section_of(encoding: str) -> str:
+    """Return the name of the section that should describe an encoding."""
+    return {"png": "image", "table": "table", "text": "text"}.get(encoding, "image_text")
 
 
 def _splits(text: str) -> Iterator[tuple[str, str]]:

@@ -32,6 +32,11 @@ def first_line(template: str) -> str:
     return next((line for line in lines if re.search(r"\w", _PLACEHOLDER.sub("", line))), "")
 
 
+def has_words(template: str) -> bool:
+    """Return whether a template has letters or digits besides its placeholders."""
+    return any(map(str.isalnum, _PLACEHOLDER.sub("", template)))
+
+
 @lru_cache(1_024)
 def _pattern(template: str) -> re.Pattern[str]:
     """Return a pattern with one group for each placeholder."""
