@@ -81,7 +81,7 @@ def test_no_command_shows_a_key(tmp_path: Path, command_line: Command) -> None:
 
 CRASHING = """
 from icl_loop.models import openai
-def crash(self, content):
+async def crash(self, response, content):
     key, headers = self._secrets, self._headers
     raise RuntimeError("a simulated bug")
 openai.OpenAIModel._reply = crash
