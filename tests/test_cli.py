@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -15,10 +16,12 @@ from typer import Exit
 from builders import without_checksum
 from command_line import Command
 from endpoint import completion, error, serving
+from icl_loop.analysis import frame
 from icl_loop.cli.options import check_writable
 from icl_loop.cli.run import report_result
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import load
+from icl_loop.terminal.console import this_command
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 EXPERIMENTS = sorted((Path(__file__).parent.parent / "experiments").glob("*.toml"))
@@ -321,15 +324,31 @@ def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path)
     assert all(word in done.stderr for word in ("no such model", "feedback-0", "icl-loop run"))
 
 
-def test_a_run_over_budget_needs_a_higher_one(icl_loop: Command, tmp_path: Path) -> None:
-    """A run stopped by its budget is told to resume with a higher one."""
+@pytest.mark.parametrize("budget", [["--max-tokens", "10"], ["--max-tokens=9000"]])
+def test_a_run_over_budget_names_a_command_that_resumes_it(
+    icl_loop: Command, tmp_path: Path, budget: list[str]
+) -> None:
+    """A run stopped by its budget prints the same command with a budget for further turns."""
     with serving([completion("Answer: 1")]) as endpoint:
         done = icl_loop(
-            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--max-tokens", 10],
+            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, *budget],
             *["--set", "model.name=tiny", "--set", f"model.base_url={endpoint.base_url}"],
         )
-    assert done.returncode == 1
-    assert "Resume with a higher budget: icl-loop run" in done.stderr
+        assert done.returncode == 1
+        played = frame([tmp_path]).height if budget != ["--max-tokens", "10"] else 0
+        _, found, command = done.stderr.partition("Resume with a higher budget: icl-loop ")
+        assert found
+        icl_loop(*shlex.split(command))
+        assert frame([tmp_path]).height > played
+
+
+def test_the_command_is_repeated_with_other_budgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the values of the options named change, however they were written."""
+    command = ["icl-loop", "run", "a b.toml", "--max-usd=1", "--max-tokens", "10", "--turns", "10"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert this_command() == shlex.join(command)
+    again = this_command({"--max-usd": "2.00", "--max-tokens": "30"})
+    assert again == "icl-loop run 'a b.toml' --max-usd=2.00 --max-tokens 30 --turns 10"
 
 
 def test_an_unusable_folder_stops_a_run_before_its_progress(

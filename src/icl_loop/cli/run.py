@@ -1,9 +1,10 @@
 """`icl-loop run`: play or resume an experiment."""
 
 import asyncio
+import math
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,8 @@ from typer import Exit, Option
 
 from icl_loop.analysis import frame
 from icl_loop.cli import options
-from icl_loop.core.errors import BudgetSpent, InputError, TranscriptError
+from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.models.limits import Budget
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import Run, RunResult
@@ -95,7 +97,7 @@ def play_and_report(run: Run) -> None:
         result = runner.run(_play_until_interrupted(run))
     if result and result.complete and run.budget.passed:
         print_text(f"note: {run.budget.passed}", err)
-    report_result(run.folder, result)
+    report_result(run.folder, result, _raised(run.budget))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -131,8 +133,23 @@ async def _play_until_interrupted(run: Run) -> RunResult | None:
         return None
 
 
-def report_result(folder: Path, result: RunResult | None) -> None:
-    """Print the results of a run; exit with 1 if it stopped short."""
+def _raised(budget: Budget) -> dict[str, str]:
+    """Return the options that make room for the requests that the budget did not allow."""
+    raised = {}
+    if budget.refused_tokens:
+        raised["--max-tokens"] = str(2 * budget.refused_tokens)
+    if budget.refused_usd:
+        raised["--max-usd"] = f"{math.ceil(200 * budget.refused_usd) / 100:.2f}"
+    return raised
+
+
+def report_result(
+    folder: Path, result: RunResult | None, raised: Mapping[str, str] | None = None
+) -> None:
+    """Print the results of a run; exit with 1 if it stopped short.
+
+    `raised` are the options with which it can be resumed.
+    """
     if result is None:
         print_text(f"transcripts: {folder}")
     else:
@@ -141,10 +158,8 @@ def report_result(folder: Path, result: RunResult | None) -> None:
         if result.complete:
             print_text(f"next:        icl-loop plot {shlex.quote(str(folder))}")
             return
-    stopped = result.stopped if result else ()
-    over_budget = any(isinstance(session.reason, BudgetSpent) for session in stopped)
-    how = "with a higher budget" if over_budget else "with"
-    print_text(f"stopped short; saved turns are kept. Resume {how}: {this_command()}", err)
+    how = "with a higher budget" if raised else "with"
+    print_text(f"stopped short; saved turns are kept. Resume {how}: {this_command(raised)}", err)
     raise Exit(STOPPED_SHORT)
 
 

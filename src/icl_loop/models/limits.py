@@ -113,6 +113,9 @@ class Budget:
         retries: Retried requests by error message.
         waits: The long waits of requests; those in the past are over.
         first_request: Held by the first request of a model, whose reply shows how long replies are.
+        refused_tokens: The tokens that would have been used with a request that was not made, at
+            most; 0 if no request was refused for its tokens.
+        refused_usd: The same in US dollars.
     """
 
     max_usd: float | None = None
@@ -123,6 +126,8 @@ class Budget:
     retries: Counter[str] = field(default_factory=Counter)
     waits: dict[object, Wait] = field(default_factory=dict)
     first_request: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refused_tokens: int = 0
+    refused_usd: float = 0.0
     _reserved_usd: float = 0.0
     _reserved_tokens: int = 0
 
@@ -165,16 +170,21 @@ class Budget:
         Raises:
             BudgetSpent: The request could exceed a limit, or one is passed already.
         """
+        used, reserved = self.spent.total, self._reserved_tokens
+        tokens, dollars = used + reserved + most.total, self.usd + self._reserved_usd + usd
+        if self.max_tokens is not None and tokens > self.max_tokens:
+            self.refused_tokens = max(tokens, self.refused_tokens)
+        if self.max_usd is not None and dollars > self.max_usd:
+            self.refused_usd = max(dollars, self.refused_usd)
         if self.passed:
             raise BudgetSpent(self.passed)
-        used, reserved = self.spent.total, self._reserved_tokens
-        if self.max_tokens is not None and used + reserved + most.total > self.max_tokens:
+        if self.max_tokens is not None and tokens > self.max_tokens:
             in_flight = f" and {reserved:,} reserved for requests in flight" if reserved else ""
             raise BudgetSpent(
                 f"the next request could take {most.total:,} tokens, but of the allowed"
                 f" {self.max_tokens:,}, {used:,} are used{in_flight}"
             )
-        if self.max_usd is not None and self.usd + self._reserved_usd + usd > self.max_usd:
+        if self.max_usd is not None and dollars > self.max_usd:
             cents = self._reserved_usd
             in_flight = f" and ${cents:.4f} reserved for requests in flight" if cents else ""
             raise BudgetSpent(

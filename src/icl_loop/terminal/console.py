@@ -4,6 +4,7 @@ import io
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 
 import typer
 from rich.console import Console
@@ -54,6 +55,13 @@ def print_json(value: object) -> None:
     typer.echo("".join(char if char == kept else json.dumps(char)[1:-1] for char, kept in pairs))
 
 
-def this_command() -> str:
-    """Return the command line as it was entered."""
-    return shlex.join(["icl-loop", *sys.argv[1:]])
+def this_command(changes: Mapping[str, str] | None = None) -> str:
+    """Return the command line as it was entered, with other values of some options."""
+    words = ["icl-loop", *sys.argv[1:]]
+    for option, value in (changes or {}).items():
+        for place, word in enumerate(words):
+            if word.startswith(f"{option}="):
+                words[place] = f"{option}={value}"
+            elif word == option:
+                words[place + 1 : place + 2] = [value]
+    return shlex.join(words)
