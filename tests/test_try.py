@@ -189,5 +189,6 @@ def test_built_in_server(file: Path, icl_loop: Command) -> None:
     assert done.returncode == 0
     found = findings(done.stdout)
     assert found["server"] == "icl-loop"
-    assert found["system role"] == "yes", done.stdout
+    assert found["reply cap field"] == "max_completion_tokens"
+    assert found["system role"] == "yes"
     assert found["usage"] == "yes"

@@ -8,6 +8,7 @@ from typer import Exit, Option
 
 from icl_loop.cli import options
 from icl_loop.core.errors import StoppedShort
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment
 from icl_loop.planning.endpoint_settings import Suggestion, suggestions
 from icl_loop.planning.measured_usage import MeasuredPlan, measured_plan
@@ -25,6 +26,8 @@ from icl_loop.terminal.endpoint_tables import (
 from icl_loop.terminal.progress import WorkProgress
 
 MAX_TOKENS = 100_000
+SLOW_S = 2.0
+"""Seconds from which a turn is announced, as nothing else is printed before the end of its arm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +95,12 @@ async def _try(
         turns=min(turns, experiment.turns),
         max_usd=max_usd,
         max_tokens=max_tokens,
+        on_turn=_print_slow,
         on_arm=(lambda _: None) if as_json else print_arm,
     )
     await trial.play()
+    if endpoints:
+        print_text("testing what the endpoint does", err, "dim")
     reported = [await _report(trial, asked, key, arms) for key, arms in trial.by_endpoint().items()]
     at_once = concurrency or discovery.slots(endpoints.values()) or DEFAULT_CONCURRENCY
     with WorkProgress(err, "extrapolating", "turns") as progress:
@@ -107,6 +113,11 @@ async def _try(
     if stopped:
         print_text(f"stopped short: {stopped[0]}", err, "red")
         raise Exit(STOPPED_SHORT)
+
+
+def _print_slow(arm: str, turn: Turn) -> None:
+    if (latency_s := turn.reply.latency_s or 0.0) > SLOW_S:
+        print_text(f"arm {arm}, turn {turn.index + 1}: replied in {latency_s:.1f} s", err, "dim")
 
 
 async def _report(

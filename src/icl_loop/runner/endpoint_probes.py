@@ -120,15 +120,19 @@ class EndpointProbes:
         ]
 
     async def _cap(self) -> Finding:
+        try:
+            return await self._cap_of(_STORY)
+        except RequestRefused:
+            if not self._turns:
+                raise
+            self._ask_own_question()
+            return await self._cap_of(*self._own)
+
+    async def _cap_of(self, *messages: Message) -> Finding:
+        """Return the field that limits the replies to these messages."""
         async with self._open(CAP) as model:
             for _ in range(3):
-                try:
-                    reply = await self._ask(model, *(self._own or [_STORY]))
-                except RequestRefused:
-                    if self._own or not self._turns:
-                        raise
-                    self._ask_own_question()
-                    reply = await self._ask(model, *(self._own or ()))
+                reply = await self._ask(model, *messages)
                 if reply.served and reply.served.cap:
                     break
             dropped = [f"{name} is {why}" for name, why in model.fields.dropped.items()]
@@ -179,6 +183,9 @@ class EndpointProbes:
         except RequestRefused as refusal:
             return Finding("JSON schema", "no", f"response_format is refused: {refusal}")
         if reply.finish != "stop":
+            if reply.text.lstrip().startswith("{"):
+                detail = f"response_format is followed, but the reply took over {ANSWER_CAP} tokens"
+                return Finding("JSON schema", "yes", detail)
             return Finding("JSON schema", "unknown", "the reply was cut or withheld")
         followed = reply.served is not None and reply.served.constraint is not None
         if followed:

@@ -91,6 +91,7 @@ class EndpointTrial:
         turns: How many turns of each arm to play.
         max_usd: Most US dollars to spend.
         max_tokens: Most tokens to use.
+        on_turn: Called with the arm after each of its turns.
         on_arm: Called when the turns of an arm have been played.
         arms: The arms played so far, by name.
     """
@@ -100,6 +101,7 @@ class EndpointTrial:
     turns: int = 3
     max_usd: float | None = None
     max_tokens: int | None = None
+    on_turn: Callable[[str, Turn], None] = lambda _arm, _turn: None
     on_arm: Callable[[TriedArm], None] = lambda _: None
     arms: dict[str, TriedArm] = field(default_factory=dict, init=False)
     _pool: ModelPool = field(init=False)
@@ -137,17 +139,23 @@ class EndpointTrial:
         return Session(experiment.name, arm, 0, experiment.turns, experiment.seed, settings)
 
     async def _play_arm(self, session: Session, play: PlaySession) -> None:
-        events, stopped = list[Entry](), None
+        events = list[Entry]()
+        stopped: IclLoopError | None = None
         try:
             session = self._with_donor(session)
             async with aclosing(play(session, ())) as entries:
                 async for entry in entries:
                     events.append(entry)
-                    if sum(isinstance(each, Turn) for each in events) == self.turns:
-                        break
+                    if isinstance(entry, Turn):
+                        self.on_turn(session.arm, entry)
+                        if entry.index + 1 == self.turns:
+                            break
         except IclLoopError as error:
             stopped = error
-        finally:  # also if interrupted
+        except asyncio.CancelledError:
+            stopped = StoppedShort("interrupted")
+            raise
+        finally:
             played = tuple(each for each in events if isinstance(each, Event))
             tried = self.arms[session.arm] = TriedArm(session, played, stopped)
             self.on_arm(tried)

@@ -85,7 +85,13 @@ def log_probabilities(turn: Turn) -> str:
     """Return the log-probability of each label and what it is in percent."""
     scores = turn.reply.label_logprobs or {}
     ordered = sorted(scores.items(), key=lambda each: -each[1])
-    return ", ".join(f"{label} {score:.2f} ({math.exp(score):.1%})" for label, score in ordered)
+    return ", ".join(f"{label} {score:.2f} ({_share(score)})" for label, score in ordered)
+
+
+def _share(score: float) -> str:
+    """Return the probability of a log-probability in percent."""
+    share = math.exp(score)
+    return "<0.1%" if share < 0.001 else f"{share:.1%}"
 
 
 def _labelled(label: str, text: str) -> str:
