@@ -41,9 +41,10 @@ async def test_lasting_faults_stop_the_session() -> None:
         Response(503, b'{"error":{"message":"Loading model","type":"unavailable_error"}}'),
         Response(503, b"<html>Service Unavailable</html>", "text/html"),
         Response(429, b"", headers={"Retry-After": "0.4"}),
+        Response(502, b"<html>away</html>", "text/html", headers={"Retry-After": "0.1"}),
         error(500, "the backend is away"),
     ],
-    ids=["loading", "page", "limited", "fault"],
+    ids=["loading", "page", "limited", "page with a wait", "fault"],
 )
 async def test_an_endpoint_that_reports_failures_is_waited_for(first: Response) -> None:
     """A failure that the endpoint itself reports gets the whole allowance, even at the start."""

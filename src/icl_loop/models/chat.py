@@ -44,16 +44,6 @@ class Closable(Protocol):
 
 
 @runtime_checkable
-class Paced(Protocol):
-    """A model that waits before a request until its endpoint accepts requests again."""
-
-    @property
-    def pause_s(self) -> float:
-        """Seconds that the next request will wait."""
-        ...
-
-
-@runtime_checkable
 class SharedModel(Protocol):
     """A model that keeps a prompt cache for each of the sessions that share it."""
 

@@ -5,12 +5,11 @@ Each endpoint has one `RateLimiter` and each run one `Budget`.
 
 import asyncio
 import math
-import operator
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field
 
 from aiolimiter import AsyncLimiter
 
@@ -153,14 +152,13 @@ class Budget:
 
     def add(self, usage: Usage, usd: float) -> None:
         """Add the tokens and the cost of one reply, those of discarded attempts included."""
-        whole = replace(
-            usage,
-            prompt=usage.prompt + usage.discarded_prompt,
-            completion=usage.completion + usage.discarded_completion,
-            discarded_prompt=0,
-            discarded_completion=0,
+        spent = self.spent
+        self.spent = Usage(
+            prompt=spent.prompt + usage.prompt + usage.discarded_prompt,
+            cached=spent.cached + usage.cached,
+            completion=spent.completion + usage.completion + usage.discarded_completion,
+            reasoning=spent.reasoning + usage.reasoning,
         )
-        self.spent = Usage(*map(operator.add, astuple(self.spent), astuple(whole)))
         self.usd += max(0.0, usd)
 
     @contextmanager

@@ -1,8 +1,7 @@
 """Requests that are retried, rate-limited and kept within the budget."""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn, cast
@@ -12,7 +11,7 @@ from tenacity.wait import wait_exponential_jitter
 
 from icl_loop.core.errors import ModelError, ModelUnavailable
 from icl_loop.core.messages import Message, Reply, Usage, assistant
-from icl_loop.models.chat import ChatModel, Closable, Paced
+from icl_loop.models.chat import ChatModel, Closable
 from icl_loop.models.limits import LONG_WAIT_S, Budget, Cost, PromptBound, RateLimiter
 
 SendRequest = Callable[[], Awaitable[Reply]]
@@ -83,8 +82,8 @@ class RequestPolicy:
             reply: Reply = await retrying(self._attempt, counted, send, failed)
         finally:
             self.budget.waits.pop(retrying, None)
-        attempts = retrying.statistics["attempt_number"]
-        return replace(reply, attempts=attempts, usage=reply.usage.with_discarded(failed))
+        usage = reply.usage.with_discarded(failed) if failed else reply.usage
+        return replace(reply, attempts=retrying.statistics["attempt_number"], usage=usage)
 
     def charge(self, counted: int, reply: Reply) -> None:
         """Charge the budget for a reply, and learn from it how many tokens the next may take."""
@@ -96,42 +95,43 @@ class RequestPolicy:
 
     def usage(self, counted: int, reply: Reply) -> Usage:
         """Return the tokens that `reply` reports, or else an upper bound estimated locally."""
-        said = [assistant(text) for text in (reply.text, reply.reasoning_text) if text]
-        bound, reported = self.prompt_bound.upper_bound, reply.usage
-        prompt = reported.prompt or bound(counted)
-        completion = reported.completion or (bound(self.prompt_bound.count(said)) if said else 0)
+        reported, bound = reply.usage, self.prompt_bound.upper_bound
+        said = [text for text in (reply.text, reply.reasoning_text) if text]
+        if reported.prompt >= max(reported.cached, 1) and (reported.completion or not said):
+            return reported
+        prompt, completion = reported.prompt or bound(counted), reported.completion
+        if said and not completion:
+            completion = bound(self.prompt_bound.count([assistant(text) for text in said]))
         cached = min(reported.cached, prompt)
         return replace(reported, prompt=prompt, cached=cached, completion=completion)
 
     async def _attempt(self, counted: int, send: SendRequest, failed: list[Usage]) -> Reply:
-        concurrency = self.rate_limiter.concurrency
-        async with self._first_alone():
-            await self.rate_limiter.wait(self.prompt_bound.upper_bound(counted))
-            async with concurrency.slot():
-                prompt = self.prompt_bound.upper_bound(counted)
-                most = Usage(prompt, completion=self.max_completion_tokens)
-                with self.budget.reserve(most, self.cost(most)):
-                    start = time.perf_counter()
-                    try:
-                        reply = await send()
-                    except ModelError as error:
-                        self._note_failure(counted, error, failed)
-                        raise
-                    self.charge(counted, reply)
-                    latency_s = time.perf_counter() - start
-                self.rate_limiter.has_answered = True
-                concurrency.increase()
-        return replace(reply, latency_s=latency_s)
+        """Send the request once, alone if no reply has shown how many tokens a request takes."""
+        if self.budget.is_limited and not self.is_measured:
+            async with self.budget.first_request:
+                if not self.is_measured:
+                    return await self._send(counted, send, failed)
+        return await self._send(counted, send, failed)
 
-    @asynccontextmanager
-    async def _first_alone(self) -> AsyncIterator[None]:
-        """Let requests of a limited run wait until one has shown how many tokens a request takes."""
-        async with AsyncExitStack() as waiting:
-            if self.budget.is_limited and not self.is_measured:
-                await waiting.enter_async_context(self.budget.first_request)
-                if self.is_measured:
-                    await waiting.aclose()
-            yield
+    async def _send(self, counted: int, send: SendRequest, failed: list[Usage]) -> Reply:
+        """Send the request once the rate limits and the budget allow it, and charge for it."""
+        concurrency = self.rate_limiter.concurrency
+        await self.rate_limiter.wait(self.prompt_bound.upper_bound(counted))
+        async with concurrency.slot():
+            prompt = self.prompt_bound.upper_bound(counted)
+            most = Usage(prompt, completion=self.max_completion_tokens)
+            with self.budget.reserve(most, self.cost(most)):
+                start = time.perf_counter()
+                try:
+                    reply = await send()
+                except ModelError as error:
+                    self._note_failure(counted, error, failed)
+                    raise
+                latency_s = time.perf_counter() - start
+                self.charge(counted, reply)
+            self.rate_limiter.has_answered = True
+            concurrency.increase()
+        return replace(reply, latency_s=latency_s)
 
     def _note_failure(self, counted: int, error: ModelError, failed: list[Usage]) -> None:
         """Charge the budget for a failed attempt, and learn from its error about the endpoint."""
@@ -207,9 +207,12 @@ class RetryingModel:
         return await self.policy.request(counted, partial(self._send, messages))
 
     async def _send(self, messages: Sequence[Message]) -> Reply:
+        """Send the request once, and show it if the model first waits until its endpoint is ready."""
+        pause_s: float = getattr(self.model, "pause_s", 0.0)
+        if not pause_s:
+            return await self.model.complete(messages)
         budget, request = self.policy.budget, object()
-        if isinstance(self.model, Paced):
-            budget.note_wait(request, self.model.pause_s, "as the endpoint's rate limit is used up")
+        budget.note_wait(request, pause_s, "as the endpoint's rate limit is used up")
         try:
             return await self.model.complete(messages)
         finally:

@@ -66,9 +66,9 @@ class Failure:
 
     @property
     def reached(self) -> bool:
-        """Whether the endpoint itself reported the failure, and not a proxy or another server."""
+        """Whether an endpoint reported the failure, rather than a page at a wrong address."""
         busy = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
-        return self.is_api or self.kind == "loading" or self.status in busy
+        return self.is_api or self.wait_s is not None or self.status in busy
 
 
 def describe(failure: Failure, status: int) -> str:
