@@ -7,11 +7,9 @@ candidates of equal rank are no answer.
 """
 
 import re
-from bisect import bisect_left
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import islice
 from typing import Literal, Protocol
 
 from icl_loop.core.messages import Finish
@@ -26,14 +24,14 @@ from icl_loop.tasks.label_mentions import (
     candidates,
     regex,
 )
-from icl_loop.tasks.reply_marks import TURN_MARK, marks, next_turn, split_thoughts, without_marks
+from icl_loop.tasks.reply_marks import FinalText, next_turn, split_reply, without_marks
 
 MAX_CHARACTERS = 2**15
 """Longer replies are parsed from this many characters before their end."""
+_SHORT = 200
+"""Replies of at most this many characters are parsed once and remembered."""
 _LAST_RANK = 3
 """The rank of a mention that any other label after it contradicts."""
-_MAX_MARKS = 20
-"""Only this many of the first marks of turns can end a reply, to bound the time."""
 
 AnswerRuleName = Literal["stated", "strict", "last"]
 
@@ -63,21 +61,6 @@ class AnswerRule:
 STATED = AnswerRule()
 
 
-@dataclass(frozen=True, slots=True)
-class FinalText:
-    """What a reply says in the end.
-
-    Attributes:
-        thoughts: The thoughts that its text contained.
-        text: The rest, without special tokens and turns that the model made up.
-        goes_on: Whether the model made up further turns.
-    """
-
-    thoughts: str
-    text: str
-    goes_on: bool = False
-
-
 class AnswerParser(Protocol):
     """`parse_answer` for one set of labels."""
 
@@ -105,13 +88,19 @@ def parse_answer(
             ambiguous or stands for an unknown label.
     """
     parser = _parser(tuple(labels), form or "Answer: {label}", rule, tuple(openings))
+    return (_parse_short if len(text) <= _SHORT else _parse)(parser, text, finish)
+
+
+def _parse(parser: "_Parser", text: str, finish: Finish) -> ParsedAnswer:
     if finish == "content_filter":
         return ParsedAnswer(None, "refusal")
     final = parser.final_text(text)
     if finish == "length" and not final.goes_on:
         return ParsedAnswer(None, "truncated")
-    parse = {"stated": parser.stated, "strict": parser.strict, "last": parser.last}[rule.name]
-    return parse(final.text[-MAX_CHARACTERS:])
+    return parser.parse(final.text[-MAX_CHARACTERS:])
+
+
+_parse_short = lru_cache(2_048)(_parse)  # many sessions get the same replies
 
 
 def final_text(
@@ -122,8 +111,6 @@ def final_text(
     return _parser(tuple(labels), form, STATED, tuple(openings)).final_text(text)
 
 
-_MARKED = re.compile(r"[<\[◁\n]|analysis|[Aa]ssistant")
-"""A text without any of these has neither thoughts nor marks of turns."""
 _SENTENCE = regex(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)")
 _FINAL = regex(
     r"[\W_]*(?:\d[.)]\s*)?(?:(?:so|thus|therefore|hence|したがって|よって|つまり)[,、]?\s*)?"
@@ -133,9 +120,6 @@ _FINAL = regex(
     r"|(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b|정답|답"
     r"|name\s?\([^()]{0,40}\)|回答|答案?|解答|予測|預測|预测|結果|结果|标签|標籤)"
     rf"""["']?(?P<link>(?P<colon>\s*:)|{IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
-)
-_RECAP = regex(
-    r"\b(?:earlier|previous|previously|past|so far|history|examples?|above|recall|recap)\b|これまで|前の"
 )
 _KEY = regex(
     r"[\W_]*(?!not\b|my\b|un|other|previous|earlier|second|alternative)(?:\w{1,20} ){0,2}\w{1,20}:"
@@ -156,7 +140,8 @@ class _Parser:
     def __init__(
         self, labels: tuple[str, ...], form: str, rule: AnswerRule, openings: tuple[str, ...]
     ) -> None:
-        self._next_turn = next_turn(openings)
+        rules = {"stated": self.stated, "strict": self.strict, "last": self.last}
+        self.parse, self._next_turn = rules[rule.name], next_turn(openings)
         self._labels = Labels(labels, rule.aliases)
         self._exact = {**dict(rule.aliases), **dict(zip(labels, labels, strict=True))}
         line = next((line for line in form.splitlines() if "{label}" in line), "")
@@ -168,31 +153,7 @@ class _Parser:
 
     def final_text(self, text: str) -> FinalText:
         """Return the thoughts in a reply, and its text up to where the model made up further turns."""
-        if not _MARKED.search(text):
-            return FinalText("", text)
-        thoughts, text = split_thoughts(text)
-        end = self._end_of_turn(text)
-        whole = text if end is None else text[:end].rstrip()
-        return FinalText(thoughts, without_marks(whole), end is not None)
-
-    def _end_of_turn(self, text: str) -> int | None:
-        """Return where a next turn begins in a text, or None.
-
-        What begins a turn counts only after an answer, because a reply may quote it, unless a
-        message of the user follows an end of turn. Lines do not count in a recap of earlier turns.
-        """
-        turns, heads = list(marks(TURN_MARK, text)), list(self._next_turn.finditer(text))
-        before = text[: heads[0].start()] if heads else ""
-        if _RECAP.search(before) and not self._has_answer(before):
-            heads.clear()
-        starts = sorted(each.start() for each in (*turns, *heads))
-        first = bisect_left(starts, True, key=lambda start: self._has_answer(text[:start]))
-        ends = starts[first : first + 1]
-        for mark in islice((mark for mark in turns if mark["next"]), _MAX_MARKS):
-            if ALPHANUMERIC.search(without_marks(text[: mark.start()])):
-                ends.append(mark.start())
-                break
-        return min(ends, default=None)
+        return split_reply(text, self._next_turn, self._has_answer)
 
     def _has_answer(self, text: str) -> bool:
         """Return whether a text has a final line, or a line that is a label."""

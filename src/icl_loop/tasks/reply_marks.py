@@ -5,19 +5,24 @@ neither an answer nor something to show the model again.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
-from icl_loop.tasks.label_mentions import regex
+from icl_loop.tasks.label_mentions import ALPHANUMERIC, regex
 
-_BRACKET = re.compile(r"[<\[◁]|[Aa]ssistant|analysis|Here is my ")
-"""How every mark begins."""
+_BRACKET = re.compile(r"[<\[◁]")
+_BRACKET_OR_WORD = re.compile(r"[<\[◁]|[Aa]ssistant|analysis|Here is my ")
+"""How every mark begins; the search for brackets alone is ten times as fast."""
+_WORDS = ("ssistant", "analysis", "Here is my ")
 
 
 def marks(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """Yield the marks in a text that match a pattern."""
-    place = 0
-    for start in _BRACKET.finditer(text):
+    begin, place = _BRACKET_OR_WORD if any(word in text for word in _WORDS) else _BRACKET, 0
+    for start in begin.finditer(text):
         if start.start() >= place and (mark := pattern.match(text, start.start())):
             yield mark
             place = mark.end()
@@ -152,3 +157,67 @@ def without_marks(text: str) -> str:
         pieces.append(text[place : mark.start()])
         place = mark.end()
     return "\n".join([*pieces, text[place:]]).strip() if pieces else text
+
+
+# ---- replies -----------------------------------------------------------------------------
+
+_MARKED = re.compile(r"[<\[◁\n]|analysis|[Aa]ssistant")
+"""A text without any of these has neither thoughts nor marks of turns."""
+_MAX_MARKS = 20
+"""Only this many of the first marks of turns can end a reply, to bound the time."""
+_RECAP = regex(
+    r"\b(?:earlier|previous|previously|past|so far|history|examples?|above|recall|recap)\b|これまで|前の"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FinalText:
+    """What a reply says in the end.
+
+    Attributes:
+        thoughts: The thoughts that its text contained.
+        text: The rest, without special tokens and turns that the model made up.
+        goes_on: Whether the model made up further turns.
+    """
+
+    thoughts: str
+    text: str
+    goes_on: bool = False
+
+
+def split_reply(text: str, heads: re.Pattern[str], has_answer: Callable[[str], bool]) -> FinalText:
+    """Return the thoughts in a reply, and its text up to where the model made up further turns.
+
+    Args:
+        text: The reply.
+        heads: Matches the lines with which a turn begins; see `next_turn`.
+        has_answer: Returns whether a text gives an answer on a line of its own.
+    """
+    if not _MARKED.search(text):
+        return FinalText("", text)
+    thoughts, text = split_thoughts(text)
+    end = _end_of_turn(text, heads, has_answer)
+    whole = text if end is None else text[:end].rstrip()
+    return FinalText(thoughts, without_marks(whole), end is not None)
+
+
+def _end_of_turn(
+    text: str, heads: re.Pattern[str], has_answer: Callable[[str], bool]
+) -> int | None:
+    """Return where a next turn begins in a text, or None.
+
+    What begins a turn counts only after an answer, because a reply may quote it, unless a message of
+    the user follows an end of turn. Lines do not count in a recap of earlier turns.
+    """
+    turns, lines = list(marks(TURN_MARK, text)), list(heads.finditer(text))
+    before = text[: lines[0].start()] if lines else ""
+    if _RECAP.search(before) and not has_answer(before):
+        lines.clear()
+    starts = sorted(each.start() for each in (*turns, *lines))
+    first = bisect_left(starts, True, key=lambda start: has_answer(text[:start]))
+    ends = starts[first : first + 1]
+    for mark in islice((mark for mark in turns if mark["next"]), _MAX_MARKS):
+        if ALPHANUMERIC.search(without_marks(text[: mark.start()])):
+            ends.append(mark.start())
+            break
+    return min(ends, default=None)
