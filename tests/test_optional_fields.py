@@ -187,7 +187,7 @@ async def test_the_first_constraint(kind: Kind) -> None:
     assert reply.served.constraint == FIRST[kind]
 
 
-async def test_a_refused_constraint() -> None:
+async def test_a_refused_constraint(caplog: pytest.LogCaptureFixture) -> None:
     """A refused constraint is replaced at once by the next; without any, replies are free text."""
     script = strict(*CONSTRAINTS, say="{} is not supported by this model")
     with serving([script]) as endpoint:
@@ -197,6 +197,7 @@ async def test_a_refused_constraint() -> None:
     assert reply.served is not None
     assert reply.served.constraint is None
     assert reply.text == "Answer: cat"
+    assert "free text" in caplog.text
 
 
 async def test_an_ignored_constraint() -> None:

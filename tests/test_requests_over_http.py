@@ -81,6 +81,7 @@ async def test_the_system_role_changes_no_answer(tmp_path: Path) -> None:
                 result = await play(base_url, out, model=model, streams=1, task=task)
                 turns = [turn for path in result.paths for turn in read(path).turns]
                 answers[role] = [turn.answer for turn in turns]
+                assert all(turn.reply.usage.prompt <= (turn.counted or 0) for turn in turns)
         assert answers[True] == answers[False]
         assert len(set(answers[True])) > 1
 

@@ -5,6 +5,7 @@ reply that shows that it was ignored, moves on to the next option; the last one 
 """
 
 import json
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from icl_loop.core.messages import Reply, Served
 from icl_loop.models.chat import CAP_FIELDS, AnswerFormat
 from icl_loop.models.openai.endpoint import Kind
 from icl_loop.tasks.prompts.templates import fill
+
+_log = logging.getLogger(__name__)
 
 Purpose = Literal["cap", "constraint", "logprobs", "cache"]
 """What a field is for: to limit the length of replies or their text, to report the probabilities of
@@ -151,6 +154,8 @@ class OptionalFields:
             self.chosen = {**self.chosen, purpose: options[following]}
             if option.name and option.name != options[following].name:
                 self.dropped[option.name] = reason
+            if purpose == "constraint" and not self.chosen[purpose].name:
+                _log.warning("the endpoint cannot limit replies to the labels: they are free text")
 
 
 def _caps(cap: int | None, kind: Kind, params: Mapping[str, Any]) -> list[Option]:
