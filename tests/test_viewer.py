@@ -407,6 +407,25 @@ async def test_g_goes_to_a_turn(saved: Transcript) -> None:
         assert pane(app, "status").startswith("turn 99 does not exist | turn 24 of 0 to 24 | end")
 
 
+async def test_while_asking_only_the_keys_that_answer_are_offered(saved: Transcript) -> None:
+    """The bottom line offers to go or cancel while the viewer asks, and no other key acts."""
+    app = viewer(saved)
+
+    def offered() -> set[str]:
+        bindings = app.screen.active_bindings.values()
+        return {each.binding.description for each in bindings if each.binding.show}
+
+    async with app.run_test() as pilot:
+        assert {"find", "turn", "next"} <= offered()
+        await press(pilot, "g")
+        assert offered() == {"go", "cancel"}
+        await press(pilot, "1 up home pagedown n slash enter")
+        assert app.index == 1
+        assert {"find", "turn", "next"} <= offered()
+        await press(pilot, "slash n escape n")
+        assert app.index == 2
+
+
 async def test_slash_finds_a_turn(saved: Transcript) -> None:
     """`/` goes to the next turn with a text in its reply, and around; the last text is offered."""
     turns = list(saved.turns)
@@ -602,6 +621,8 @@ def test_a_session_is_driven_by_keys() -> None:
         there.press(b"\x1b[C").until("turn 2")
         there.press(b"g").until("turn number")
         there.press(b"12\r").until("turn 12")
+        there.press(b"g7\x7f8\rnn").until("turn 10")  # all at once, as on a slow connection
+        there.press(b"/xyz\r").until("'xyz' not found")
         there.press(b"++++++ ").until("end | paused")
         there.press(b"q")
         assert there.ended() == 0

@@ -12,15 +12,18 @@ from textual import on
 from textual.app import App, ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical, VerticalScroll
-from textual.events import Click
+from textual.events import Click, Event, Key
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Static
+from textual.widgets.input import Selection
 
 from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.session_view import Display, SessionView
 
 SLOWEST, FASTEST = 1 / 16, 64.0
 """Limits of the speed, in turns per second."""
+_READING = frozenset({"play", "step", "show", "ask", "help", "go", "scroll", "speed"})
+"""Actions that are not possible while the viewer asks for a turn or a text."""
 HELP = """\
  Space      play or pause              g  go to a turn by its number
  → n Enter  next turn                  /  find a turn by reply, label or answer
@@ -48,6 +51,20 @@ class Drawing(Widget):
         return self._draw(*self.size)
 
 
+class Prompt(Input, inherit_bindings=False):
+    """A line of input whose keys the application handles one by one."""
+
+    BINDINGS: ClassVar = [
+        replace(each, priority=True)
+        for each in Input.BINDINGS
+        if isinstance(each, Binding) and each.key != "enter"
+    ]
+
+    def type_in(self, character: str) -> None:
+        """Insert a character in place of the selection."""
+        self.replace(character, *self.selection)
+
+
 class Viewer(App[int]):
     """Shows one turn at a time; returns the index of the turn it was left at."""
 
@@ -66,28 +83,35 @@ class Viewer(App[int]):
     #status { background: $panel; }
     #help, #prompt { display: none; }
     """
+    # The application handles every key itself, one by one: keys that follow each other quickly would
+    # otherwise reach a widget before the one that they are meant for has the focus.
     BINDINGS: ClassVar = [
-        Binding("space", "play", "play", key_display="space"),
-        Binding("left,p", "step(-1)", "back", key_display="←"),
-        Binding("right,n,enter", "step(1)", "next", key_display="→"),
-        Binding("r", "show('reply')", "reply"),
-        Binding("w", "show('window')", "window"),
-        Binding("t", "show('text')", show=False),
-        Binding("e", "show('errors')", "errors"),
-        Binding("g", "ask('turn')", "turn"),
-        Binding("slash", "ask('text')", "find", key_display="/"),
-        Binding("question_mark", "help", "help", key_display="?"),
-        Binding("q", "leave", "quit"),
-        Binding("ctrl+c", "leave", show=False, priority=True),
-        Binding("escape", "cancel", show=False),
-        Binding("plus,equals_sign", "speed(2)", show=False),
-        Binding("minus", "speed(0.5)", show=False),
-        Binding("home", "go(0)", show=False),
-        Binding("end", "go(-1)", show=False),
-        Binding("up", "scroll(-1)", show=False),
-        Binding("down", "scroll(1)", show=False),
-        Binding("pageup", "scroll(-10)", show=False),
-        Binding("pagedown", "scroll(10)", show=False),
+        replace(binding, priority=True)
+        for binding in (
+            Binding("space", "play", "play", key_display="space"),
+            Binding("left,p", "step(-1)", "back", key_display="←"),
+            Binding("right,n,enter", "step(1)", "next", key_display="→"),
+            Binding("r", "show('reply')", "reply"),
+            Binding("w", "show('window')", "window"),
+            Binding("t", "show('text')", show=False),
+            Binding("e", "show('errors')", "errors"),
+            Binding("g", "ask('turn')", "turn"),
+            Binding("slash", "ask('text')", "find", key_display="/"),
+            Binding("question_mark", "help", "help", key_display="?"),
+            Binding("q", "leave", "quit"),
+            Binding("ctrl+c", "leave", show=False),
+            Binding("enter", "submit", "go", key_display="Enter"),
+            Binding("escape", "cancel", "cancel", key_display="Esc"),
+            Binding("escape", "close", show=False),
+            Binding("plus,equals_sign", "speed(2)", show=False),
+            Binding("minus", "speed(0.5)", show=False),
+            Binding("home", "go(0)", show=False),
+            Binding("end", "go(-1)", show=False),
+            Binding("up", "scroll(-1)", show=False),
+            Binding("down", "scroll(1)", show=False),
+            Binding("pageup", "scroll(-10)", show=False),
+            Binding("pagedown", "scroll(10)", show=False),
+        )
     ]
 
     def __init__(
@@ -98,6 +122,8 @@ class Viewer(App[int]):
         self.shown = display
         self._session = session
         self._sought = ""
+        self._asking = ""
+        self._helping = False
 
     def compose(self) -> ComposeResult:
         """Lay out the panes."""
@@ -112,7 +138,7 @@ class Viewer(App[int]):
         yield Static(id="details")
         yield Drawing("chart", lambda *size: self._session.chart(self.index, *size))
         yield Static(id="status")
-        yield Input(id="prompt", compact=True)
+        yield Prompt(id="prompt", compact=True, select_on_focus=False)
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -125,6 +151,22 @@ class Viewer(App[int]):
         with suppress(NotImplementedError):  # on Windows
             for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
                 loop.add_signal_handler(number, self.exit, self.index, 128 + number)
+
+    async def on_event(self, event: Event) -> None:
+        """Handle an event; characters that are typed for the prompt are inserted at once."""
+        if self._asking and isinstance(event, Key) and event.is_printable:
+            if not event.is_forwarded:
+                self.query_one(Prompt).type_in(event.character or "")
+        else:
+            await super().on_event(event)
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool:  # noqa: ARG002
+        """Return whether an action is possible: while the viewer asks, only what answers it."""
+        if action in ("submit", "cancel"):
+            return bool(self._asking)
+        if action == "close":
+            return self._helping
+        return not self._asking or action not in _READING
 
     def _tick(self) -> None:
         if self.playing:
@@ -177,37 +219,44 @@ class Viewer(App[int]):
         self._draw()
 
     def _action_ask(self, what: str) -> None:
-        self.playing = False
-        prompt = self.query_one("#prompt", Input)
+        self.playing, self._asking = False, what
+        prompt = self.query_one(Prompt)
         number = what == "turn"
         prompt.restrict = r"\d{0,9}" if number else None
         prompt.value = "" if number else self._sought
         prompt.placeholder = "turn number" if number else "text in a reply, label or answer"
+        prompt.selection = Selection(0, len(prompt.value))
         prompt.display = True
         self.set_focus(prompt)
 
     def _action_cancel(self) -> None:
-        self.query_one("#help").display = self.query_one("#prompt").display = False
+        self._asking = ""
+        self.query_one("#prompt").display = False
         self.set_focus(None)
 
     def _action_help(self) -> None:
-        self.query_one("#help").display = not self.query_one("#help").display
+        self._helping = not self._helping
+        self.query_one("#help").display = self._helping
+        self.refresh_bindings()
+
+    def _action_close(self) -> None:
+        self._action_help()
 
     def _action_leave(self) -> None:
         self.exit(self.index)
 
-    @on(Input.Submitted)
-    def _go_to_input(self, event: Input.Submitted) -> None:
+    def _action_submit(self) -> None:
+        what, value = self._asking, self.query_one(Prompt).value
         self._action_cancel()
-        if event.value and event.input.restrict:
-            number, last = int(event.value), len(self._session.turns) - 1
+        if value and what == "turn":
+            number, last = int(value), len(self._session.turns) - 1
             self._go_to(min(number, last))
             if self.index != number:
                 self._draw(
                     f"turn {number} {'is not an error' if number <= last else 'does not exist'}"
                 )
-        elif event.value:
-            self._sought = event.value
+        elif value:
+            self._sought = value
             visible = self._session.visible(self.shown)
             found = [at for at in visible if self._session.contains(at, self._sought)]
             later = [at for at in found if at > self.index]
