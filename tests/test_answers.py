@@ -419,6 +419,9 @@ STYLES: list[tuple[tuple[str, ...], str, str]] = [
     (TOPICS, "Answer: cardarrival", "out_of_set"),
     # letters
     (TWO, "It's A", "A"),
+    (TWO, "\\boxed{A}", "A"),
+    (TWO, '{"answer": "A"}', "A"),
+    (TWO, "<answer>a</answer>", "A"),
     (TWO, "It's a lot.", "unreadable"),
     (TWO, "Answer: A or B", "unreadable"),
     (TWO, "A or B? I'd say B.", "B"),

@@ -139,7 +139,9 @@ class Mention(NamedTuple):
 
     @property
     def is_no_word(self) -> bool:
-        """Whether it is a sentence of its own, in quotes, or after a noun such as "letter"."""
+        """Whether it is a sentence of its own, marked, in quotes, or after a noun such as "letter"."""
+        if _MARKED.search(self.before):
+            return True
         if self.label in ("A", "a") and _NO_ARTICLE.match(self.after):
             return True
         alone = _SENTENCE_START.search(self.before) and _SENTENCE_END.match(self.after)
