@@ -28,8 +28,10 @@ _STORY = user("Tell a long story about a journey across the sea.")
 _SYSTEM = system(
     "You are part of a short technical test. It checks that a system message reaches the model. Do"
     " not explain anything, do not ask anything, and reply to each message as briefly as you can."
+    " The rest of this message only makes it longer, because some chat templates add a short system"
+    " message of their own if there is none: one, two, three, four, five, six, seven, eight, nine, ten."
 )
-_SYSTEM_TOKENS = 15
+_SYSTEM_TOKENS = 20
 """Fewest tokens that `_SYSTEM` adds to a prompt in any vocabulary, unless it is dropped."""
 _GRAMMARS: dict[Kind, tuple[Kind, ...]] = {
     "llama.cpp": ("llama.cpp",),
@@ -170,9 +172,9 @@ class EndpointProbes:
             return Finding(name, "no", f"refused: {refusal}")
         if not reply.usage.prompt or self._alone is None:
             return Finding(name, "yes", "accepted; no token counts show whether the model sees it")
-        added = reply.usage.prompt - self._alone
+        added, words = reply.usage.prompt - self._alone, len(_SYSTEM.text.split())
         found = "yes" if added >= _SYSTEM_TOKENS else "no"
-        return Finding(name, found, f"a system message of 38 words adds {added} prompt tokens")
+        return Finding(name, found, f"a system message of {words} words adds {added} prompt tokens")
 
     async def _schema(self) -> Finding:
         try:
