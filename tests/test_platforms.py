@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -121,6 +122,18 @@ def test_a_run_plays_with_few_open_files(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "only 5 sessions are played" in done.stderr
     assert len(list(tmp_path.rglob("*.jsonl"))) == 40
+
+
+def test_standard_streams_may_be_closed_or_full(tmp_path: Path) -> None:
+    """A run without output or error output is played; an output that is full is one clear error."""
+    program = shlex.join([sys.executable, "-c", "from icl_loop.cli import main; main()"])
+    run = f"{program} run {QUICKSTART} {shlex.join(SMALL)} --out {tmp_path} >&- 2>&- <&-"
+    assert subprocess.run(["/bin/sh", "-c", run], check=False).returncode == 0
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 8
+    full = ["/bin/sh", "-c", f"{program} sample digits >/dev/full"]
+    done = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "stopped: the output cannot be written: No space left on device\n"
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])

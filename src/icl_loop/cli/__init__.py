@@ -1,5 +1,6 @@
 """The command line, one module per command."""
 
+import errno
 import sys
 from typing import NoReturn
 
@@ -19,12 +20,14 @@ from icl_loop.cli.serve import serve
 from icl_loop.cli.try_endpoint import try_endpoint
 from icl_loop.cli.what_if import what_if
 from icl_loop.core.errors import OUT_OF_FILES, IclLoopError, InputError, reason_of
+from icl_loop.runner.scheduler import allow_open_files
 from icl_loop.terminal.console import (
     BAD_INPUT,
     DONE,
     STOPPED_SHORT,
+    drop_output,
+    prepare_streams,
     print_error,
-    replace_unencodable,
 )
 
 app = typer.Typer(
@@ -41,9 +44,19 @@ for command in _ALL:
     app.command()(command)
 
 
+_OPEN_FILES = 24
+"""Open files without which libraries fail in their own words."""
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
 def main() -> NoReturn:
     """Run the command line and exit with 0, 1 or 2."""
-    replace_unencodable()
+    prepare_streams()
+    if (allowed := allow_open_files(_OPEN_FILES)) < _OPEN_FILES:
+        print_error(
+            f"stopped: this process may open only {allowed} files; allow at least {_OPEN_FILES} with `ulimit -n`"
+        )
+        sys.exit(STOPPED_SHORT)
     try:
         app()
     except InputError as error:
@@ -53,8 +66,10 @@ def main() -> NoReturn:
         print_error(f"stopped: {error}")
         sys.exit(STOPPED_SHORT)
     except OSError as error:
-        if error.errno not in OUT_OF_FILES:
+        if error.errno not in _FULL | OUT_OF_FILES:
             raise
-        print_error(f"stopped: {reason_of(error)}")
+        drop_output()
+        what = "the output cannot be written: " * (error.errno in _FULL)
+        print_error(f"stopped: {what}{reason_of(error)}")
         sys.exit(STOPPED_SHORT)
     sys.exit(DONE)

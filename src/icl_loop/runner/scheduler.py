@@ -14,23 +14,28 @@ _FILES_OF_A_SESSION, _OTHER_FILES = 3, 24
 
 
 def playable_at_once(sessions: int) -> int:
-    """Return how many of `sessions` can play at once with the files that this process may open.
+    """Return how many of `sessions` can play at once with the files that this process may open."""
+    allowed = allow_open_files(_OTHER_FILES + _FILES_OF_A_SESSION * sessions)
+    return max(1, min(sessions, (allowed - _OTHER_FILES) // _FILES_OF_A_SESSION))
 
-    If they need more than the soft limit, it is raised as far as the hard limit allows.
+
+def allow_open_files(count: int) -> int:
+    """Return how many files this process may open, at most `count`.
+
+    The soft limit is raised for that as far as the hard limit allows.
     """
     try:
         import resource  # noqa: PLC0415  not available on Windows
     except ImportError:
-        return sessions
-    needed = _OTHER_FILES + _FILES_OF_A_SESSION * sessions
+        return count
     limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if limit == resource.RLIM_INFINITY or limit >= needed:
-        return sessions
+    if limit == resource.RLIM_INFINITY or limit >= count:
+        return count
     with suppress(OSError, ValueError):
-        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        raised = count if hard == resource.RLIM_INFINITY else min(count, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
         limit = raised
-    return max(1, min(sessions, (limit - _OTHER_FILES) // _FILES_OF_A_SESSION))
+    return limit
 
 
 class Scheduler:

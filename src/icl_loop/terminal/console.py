@@ -2,9 +2,11 @@
 
 import io
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 import typer
 from rich.console import Console
@@ -27,11 +29,20 @@ out = _console(stderr=False)
 err = _console(stderr=True)
 
 
-def replace_unencodable() -> None:
-    """Print "?" for characters that the encoding of the output does not have, and never fail."""
+def prepare_streams() -> None:
+    """Open standard streams that are closed, and print "?" for characters that they cannot encode."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # else its descriptor would be that of the next file
+            setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115, PTH123  open until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def drop_output() -> None:
+    """Let no more output be written, so that it cannot fail once more when the process ends."""
+    with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def print_text(text: str, console: Console = out, style: str | None = None) -> None:
