@@ -168,22 +168,26 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
     )
 
 
-def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
-    """Return windowed accuracy averaged over sessions, with 95 % t intervals.
+def arm_curves(
+    sessions: pl.DataFrame, value: str = "accuracy", most: float | None = 1
+) -> pl.DataFrame:
+    """Return windowed accuracy, or another value, averaged over sessions, with 95 % t intervals.
 
     Args:
-        sessions: The result of `session_curves`.
+        sessions: The result of `session_curves`, or a frame with `value` in place of accuracy.
+        value: The column that is averaged.
+        most: The largest possible value, or None.
 
     Returns:
-        Columns `experiment`, `arm`, `turn`, `accuracy`, `low`, `high`, `sessions`, ordered by arm
-        (as in `sessions`) and turn. The interval is clipped to 0..1, and null where only one session
-        has the window.
+        Columns `experiment`, `arm`, `turn`, `value`, `low`, `high`, `sessions`, ordered by arm
+        (as in `sessions`) and turn. The interval is clipped to 0..`most`, and null where only one
+        session has the window.
     """
     curves = (
         sessions.group_by("experiment", "arm", "turn", maintain_order=True)
         .agg(
-            pl.col("accuracy").mean(),
-            deviation=pl.col("accuracy").std(),
+            pl.col(value).mean(),
+            deviation=pl.col(value).std(),
             sessions=pl.len().cast(pl.Int64),
         )
         .with_row_index()
@@ -191,9 +195,9 @@ def arm_curves(sessions: pl.DataFrame) -> pl.DataFrame:
     )
     half = pl.Series("half", _half_widths(curves["deviation"], curves["sessions"]))
     return curves.with_columns(half.fill_nan(None)).select(
-        *("experiment", "arm", "turn", "accuracy"),
-        low=(pl.col("accuracy") - pl.col("half")).clip(0, 1),
-        high=(pl.col("accuracy") + pl.col("half")).clip(0, 1),
+        *("experiment", "arm", "turn", value),
+        low=(pl.col(value) - pl.col("half")).clip(0, most),
+        high=(pl.col(value) + pl.col("half")).clip(0, most),
         sessions="sessions",
     )
 

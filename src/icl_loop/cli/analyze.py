@@ -16,6 +16,12 @@ from icl_loop.analysis import (
 )
 from icl_loop.analysis.baseline import LEARNER, ArmBaseline, compare_with_baseline
 from icl_loop.analysis.curves import summary_fields
+from icl_loop.analysis.graded_learning import (
+    graded_arms,
+    graded_contrasts,
+    graded_fields,
+    graded_turns,
+)
 from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.side_requests import checkpoint_fields
@@ -80,9 +86,13 @@ def analyze(
             strict=True,
         )
     ]
-    concluded = conclusions_fields(conclude_each(turns, pair, sessions(paths)))
+    conclusions = conclude_each(turns, pair, sessions(paths))
+    concluded, graded = conclusions_fields(conclusions), graded_turns(turns, paths)
+    scored = None
+    if graded is not None:
+        scored = graded_fields(graded_arms(graded), graded_contrasts(graded, conclusions))
     all_warnings = [*warnings(summaries), *concluded["warnings"]]
-    print_json({"arms": arms, **concluded, "warnings": all_warnings})
+    print_json({"arms": arms, **concluded, "graded": scored, "warnings": all_warnings})
 
 
 def _price(text: str | None) -> PriceSettings | None:

@@ -6,12 +6,13 @@ from typing import Annotated, Literal
 from typer import Option
 
 from icl_loop.analysis import conclude_each, frame, sessions
+from icl_loop.analysis.graded_learning import graded_turns
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
-Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes"]
+Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes", "log-loss"]
 
 
 def plot(
@@ -44,6 +45,14 @@ def plot(
         chart = draw(turns, window, baseline.turns, learner=baseline.learner)
     elif figure == "contrasts":
         chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
+    elif figure == "log-loss":
+        graded = graded_turns(turns, paths)
+        if graded is None:
+            raise InputError(
+                "there are no log probabilities of labels; they are requested with"
+                ' model.answer_format = "choice" or "logprobs"'
+            )
+        chart = plots.log_loss_chart(graded, window)
     else:
         chart = {
             "tokens": plots.token_chart,

@@ -4,6 +4,7 @@ from icl_loop.plots.answer_charts import confusion_chart, outcome_chart
 from icl_loop.plots.chart_files import check_format, save
 from icl_loop.plots.contrasts import contrast_chart, contrast_charts
 from icl_loop.plots.curves import compared_chart, curve_chart
+from icl_loop.plots.log_loss import log_loss_chart
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import AnyChart
 from icl_loop.plots.token_usage import exposure_chart, token_chart, token_panels
@@ -18,6 +19,7 @@ __all__ = [
     "contrast_charts",
     "curve_chart",
     "exposure_chart",
+    "log_loss_chart",
     "outcome_chart",
     "probe_chart",
     "save",

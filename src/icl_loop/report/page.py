@@ -29,12 +29,19 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, compare_with_baseline
+from icl_loop.analysis.graded_learning import (
+    graded_arms,
+    graded_contrasts,
+    graded_sentence,
+    graded_turns,
+)
 from icl_loop.analysis.session_settings import table_in
 from icl_loop.analysis.side_requests import note_usage
 from icl_loop.analysis.spending import spending
 from icl_loop.plots.answer_charts import CLASSES, MOST_LABELS, outcome_chart
 from icl_loop.plots.contrasts import contrast_chart
 from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart
+from icl_loop.plots.log_loss import log_loss_chart
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import PAGE
 from icl_loop.plots.token_usage import exposure_chart, knows_tokens, reports_tokens, token_panels
@@ -50,7 +57,7 @@ from icl_loop.report.table_cells import (
     points,
     probe_rows,
 )
-from icl_loop.terminal.formatting import percent, printable
+from icl_loop.terminal.formatting import decimals, percent, printable
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.header import VERSION
 from icl_loop.transcripts.loading import SavedSession, saved_sessions
@@ -63,6 +70,7 @@ NO_BASELINE = BaselineResult(LEARNER, None)
 _FILTERS = {
     "printable": printable,
     "percent": percent,
+    "decimals": decimals,
     "number": number,
     "points": points,
     "interval": interval,
@@ -104,7 +112,8 @@ def page(
     experiments = turns["experiment"].unique(maintain_order=True).to_list()
     models = {str(table_in(header.settings, "model").get("name")) for header in headers.values()}
     summaries = summarise(turns)
-    figures = _figures(turns, conclusions, baseline, checks)
+    graded = graded_turns(turns, paths)
+    figures = _figures(turns, conclusions, baseline, checks, graded)
     return _render(
         experiments=experiments,
         several=len(experiments) > 1,
@@ -120,6 +129,10 @@ def page(
         outcomes=outcome_rows(turns),
         checkpoints=sorted({each.after_turn for each in checks}),
         probes=probe_rows(checks),
+        graded=[] if graded is None else graded_arms(graded),
+        graded_sentences=[]
+        if graded is None
+        else map(graded_sentence, graded_contrasts(graded, conclusions)),
         notes=note_usage(notes(paths).filter(has_turns)),
         baseline=baseline,
         figures={name: packed(figure) for name, figure in figures.items()},
@@ -172,6 +185,7 @@ def _figures(
     conclusions: Sequence[Conclusion],
     baseline: BaselineResult,
     checks: Sequence[Checkpoint],
+    graded: pl.DataFrame | None,
 ) -> dict[str, Any]:
     """Return the Vega-Lite specifications of all charts by name; curves by window size."""
     charts = {
@@ -185,6 +199,8 @@ def _figures(
         charts |= {f"tokens-{place}": each for place, each in enumerate(panels)}
     if checks:
         charts["probes"] = probe_chart(turns, checks, PAGE)
+    if graded is not None:
+        charts["log-loss"] = log_loss_chart(graded, min(20, max(turns["turn"]) + 1), PAGE)
     curves = {str(size): curve_chart(turns, size, baseline.turns, PAGE) for size in _windows(turns)}
     return {
         "curves": {size: chart.to_dict() for size, chart in curves.items()},

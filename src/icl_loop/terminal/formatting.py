@@ -96,6 +96,14 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f} ±{100 * (high - low) / 2:.1f}"
 
 
+def decimals(estimate: Estimate) -> str:
+    """Return a mean and half the width of its interval, with two decimals."""
+    if estimate.mean is None or estimate.interval is None:
+        return number(estimate.mean, ".2f")
+    low, high = estimate.interval
+    return f"{estimate.mean:.2f} ±{(high - low) / 2:.2f}"
+
+
 def points(difference: float | None) -> str:
     """Return a difference in percentage points, with its sign."""
     return number(difference, "+z.1%").removesuffix("%")

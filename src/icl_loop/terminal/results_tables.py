@@ -11,6 +11,13 @@ from rich.text import Text
 from icl_loop import analysis
 from icl_loop.analysis import ArmMetrics, ArmSummary, Checkpoint, Conclusion, Contrast
 from icl_loop.analysis.baseline import ArmBaseline
+from icl_loop.analysis.graded_learning import (
+    GradedArm,
+    graded_arms,
+    graded_contrasts,
+    graded_sentence,
+    graded_turns,
+)
 from icl_loop.analysis.inference import NullQuestion, Secondary
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.models.limits import Cost
@@ -20,6 +27,7 @@ from icl_loop.terminal.formatting import (
     UNKNOWN,
     YES_NO,
     arm_name,
+    decimals,
     dollars,
     interval_points,
     number,
@@ -57,6 +65,10 @@ def print_results(
         out.print(probes_table(asked))
     if baselines:
         out.print(_baseline_table(baselines))
+    if (graded := graded_turns(turns, paths)) is not None:
+        out.print(graded_table(graded_arms(graded)))
+        for each in graded_contrasts(graded, conclusions):
+            print_text(graded_sentence(each))
     for warning in analysis.warnings(summaries):
         print_text(f"note: {warning}")
     for conclusion in conclusions:
@@ -241,3 +253,21 @@ def _questions_table(questions: Sequence[NullQuestion]) -> Table:
 
 def _pair(contrast: Contrast) -> str:
     return " – ".join(contrast.arms)
+
+
+def graded_table(arms: Sequence[GradedArm]) -> Table:
+    """Return the table of log loss and Brier score: early and late."""
+    return table_of(
+        "Log loss in bits and Brier score of the labels (lower is better)",
+        arms,
+        {"arm": arm_name(arms)},
+        {
+            "turns": lambda row: f"{row.graded} of {row.turns}",
+            "guessing": lambda row: f"{row.guess:.2f}",
+            "loss early": lambda row: decimals(row.log_loss_early),
+            "loss late": lambda row: decimals(row.log_loss_late),
+            "Brier early": lambda row: decimals(row.brier_early),
+            "Brier late": lambda row: decimals(row.brier_late),
+        },
+        gap=0,
+    )
