@@ -1,5 +1,6 @@
 """The output and error consoles of the command line, and its exit codes."""
 
+import codecs
 import io
 import json
 import os
@@ -18,6 +19,13 @@ PIPE_WIDTH = 120
 """Width of tables that are written to a file or a pipe."""
 
 
+_SIMILAR = str.maketrans(
+    "–…·±→←▶▲▁▂▃▄▅▆▇█▀┈─━│┃╭╮╰╯╸╺",
+    "-..~><>^_.-=+*%##.--||++++--",
+)
+"""ASCII characters that look most like those that tables and charts are drawn with."""
+
+
 def _console(*, stderr: bool) -> Console:
     console = Console(stderr=stderr)
     if not console.is_terminal:
@@ -30,13 +38,22 @@ err = _console(stderr=True)
 
 
 def prepare_streams() -> None:
-    """Open standard streams that are closed, and print "?" for characters that they cannot encode."""
+    """Open standard streams that are closed; print characters that they cannot encode in ASCII."""
+    codecs.register_error("icl_loop.ascii", _in_ascii)
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:  # else its descriptor would be that of the next file
             setattr(sys, name, open(os.devnull, "r+"))  # noqa: SIM115, PTH123  open until the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="icl_loop.ascii")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Return similar characters, or "?", for the ones that cannot be encoded."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    similar = error.object[error.start : error.end].translate(_SIMILAR)
+    return similar.encode("ascii", "replace").decode(), error.end
 
 
 def drop_output() -> None:
