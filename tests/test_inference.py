@@ -77,6 +77,10 @@ def played(late: Mapping[str, Sequence[float]], turns: int = 40, **changes: Any)
             "label": str(turn % 10),
             "correct": turn - half < round(accuracy * half) and turn >= half,
             "told_length": 10,
+            "prompt": 0,
+            "counted": 0,
+            "exposure": 0,
+            "finish_reason": None,
         }
         for arm, accuracies in late.items()
         for stream, accuracy in enumerate(accuracies)

@@ -278,7 +278,7 @@ async def test_cap(plain: str, field: str) -> None:
 
 async def test_label_logprobs() -> None:
     """The label's token lists log probabilities in order, and the tokens join to the text."""
-    known = {"3": -0.1, "4": -2.5, "5": float("-inf")}
+    known = {"3": -0.1, "4": -2.5, "5": -20_000.0}
     reply = Reply("Not 4.\nAnswer: 3", label_logprobs=known)
     with served(ScriptedModel([reply, reply, Reply("Answer: 3")])) as url:
         completion = await ask(url, logprobs=True, top_logprobs=3)

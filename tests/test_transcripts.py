@@ -89,7 +89,7 @@ async def test_any_reply_survives_saving(
     await save(session(1), path, ScriptedModel([reply]))
     (turn,) = read(path).turns
     assert turn.reply.text == reply.text
-    assert (turn.reply.usage, turn.reply.label_logprobs) == (usage, logprobs)
+    assert (turn.reply.usage, turn.reply.label_logprobs) == (usage, logprobs or None)
 
 
 def test_a_truncated_transcript_keeps_its_complete_turns(saved: Path, tmp_path: Path) -> None:
