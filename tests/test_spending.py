@@ -144,3 +144,19 @@ def test_no_recorded_prefixes(tmp_path: Path) -> None:
         path.write_text(text)
     took = spent(folder, PRICE)
     assert took.prefix is took.prefix_share is took.usd_prefix is None
+
+
+def test_cached_share(tmp_path: Path) -> None:
+    """The cached share refers to the requests for which the endpoint reported tokens."""
+    folder = run(tmp_path)
+    assert spent(folder).cached_share is None
+    for path in folder.glob("*.jsonl"):
+        head, *lines = without_checksum(path.read_text()).splitlines(keepends=True)
+        lines[1:] = [
+            _with_reported_usage(line).replace('"cached":0', '"cached":9') for line in lines[1:]
+        ]
+        path.write_text("".join([head, *lines]))
+    took = spent(folder)
+    assert 0 < took.reported < took.prompt
+    assert took.cached == 2 * 11 * 9
+    assert took.cached_share == took.fields()["cached_share"] == took.cached / took.reported

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import polars as pl
 
+from icl_loop.analysis.cache_problems import CacheProblem, cache_problems
 from icl_loop.analysis.session_settings import table_in
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Turn
@@ -130,6 +131,11 @@ class AnswerWatch:
             found = _one_label(self._counts)
         self._decided = found is not None or self._later >= 2 * FIRST
         return found and replace(found, experiment=self._experiment, arm=self._arm)
+
+
+def problems(turns: pl.DataFrame, paths: Iterable[Path]) -> list[AnswerProblem | CacheProblem]:
+    """Return the problems of answers and of prompt caches in a frame of turns read from `paths`."""
+    return [*answer_problems(turns, paths), *cache_problems(turns)]
 
 
 def answer_problems(turns: pl.DataFrame, paths: Iterable[Path]) -> list[AnswerProblem]:

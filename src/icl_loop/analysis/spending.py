@@ -35,6 +35,7 @@ class Spending:
         prompt: Prompt tokens as reported by the endpoint, or estimated locally if it reports none;
             those of attempts without a usable reply are included.
         cached: Prompt tokens that the endpoint reported as cached.
+        reported: Prompt tokens of the requests for which the endpoint reported any.
         measured: Prompt tokens of the requests with a recorded prefix; older sessions have none.
         prefix: The part of `measured` that repeats the beginning of the previous request, which a
             prompt cache could serve; None if no prefix was recorded.
@@ -49,6 +50,7 @@ class Spending:
     requests: int
     prompt: int
     cached: int
+    reported: int
     measured: int
     prefix: int | None
     completion: int
@@ -57,13 +59,21 @@ class Spending:
     usd_prefix: float | None
 
     @property
+    def cached_share(self) -> float | None:
+        """Share of the reported prompt tokens that were reported as cached; None without reports."""
+        return self.cached / self.reported if self.reported else None
+
+    @property
     def prefix_share(self) -> float | None:
         """Share of the measured prompt tokens that a prompt cache could serve."""
         return None if self.prefix is None or not self.measured else self.prefix / self.measured
 
     def fields(self) -> dict[str, Any]:
         """Return the values as JSON; unknown values are null."""
-        named = asdict(self) | {"prefix_share": self.prefix_share}
+        named = asdict(self) | {
+            "cached_share": self.cached_share,
+            "prefix_share": self.prefix_share,
+        }
         return {name: value for name, value in named.items() if name not in ("experiment", "arm")}
 
 
@@ -131,6 +141,7 @@ def _spending(
         requests=asked.height,
         prompt=prompt,
         cached=cached,
+        reported=int(requests["prompt"].sum()),
         measured=sums["measured"],
         prefix=served,
         completion=completion,

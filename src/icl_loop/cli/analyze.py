@@ -14,6 +14,7 @@ from icl_loop.analysis import (
     summarise,
     warnings,
 )
+from icl_loop.analysis.answer_problems import problems
 from icl_loop.analysis.baseline import LEARNER, ArmBaseline, compare_with_baseline
 from icl_loop.analysis.curves import summary_fields
 from icl_loop.analysis.graded_learning import (
@@ -92,7 +93,15 @@ def analyze(
     if graded is not None:
         scored = graded_fields(graded_arms(graded), graded_contrasts(graded, conclusions))
     all_warnings = [*warnings(summaries), *concluded["warnings"]]
-    print_json({"arms": arms, **concluded, "graded": scored, "warnings": all_warnings})
+    print_json(
+        {
+            "problems": [each.fields() for each in problems(turns, paths)],
+            "arms": arms,
+            **concluded,
+            "graded": scored,
+            "warnings": all_warnings,
+        }
+    )
 
 
 def _price(text: str | None) -> PriceSettings | None:

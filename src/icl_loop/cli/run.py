@@ -4,7 +4,7 @@ import asyncio
 import math
 import shlex
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,10 @@ from typer import Exit, Option
 from icl_loop.analysis import frame
 from icl_loop.cli import options
 from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.core.records import Turn
+from icl_loop.experiment import Session
 from icl_loop.models.limits import Budget
+from icl_loop.runner.early_alarm import EarlyAlarm
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import Run, RunResult
@@ -37,6 +40,10 @@ def run(
     max_tokens: options.MaxTokens = None,
     stop_early: Annotated[
         bool, Option("--stop-early", help="Stop once the primary contrast has an e-value of 20.")
+    ] = False,
+    stop_unreadable: Annotated[
+        bool,
+        Option("--stop-unreadable", help="Stop if the first ten replies of an arm are unusable."),
     ] = False,
     engine: Annotated[
         Literal["local", "ray"], Option(help="Play in this process or on a Ray cluster.")
@@ -62,7 +69,8 @@ def run(
             max_usd=max_usd,
             max_tokens=max_tokens,
             stop_early=stop_early,
-        )
+        ),
+        stop_unreadable=stop_unreadable,
     )
 
 
@@ -79,8 +87,12 @@ def _engine(name: str, ray_address: str | None, ray_wait: float | None) -> Engin
     return local
 
 
-def play_and_report(run: Run) -> None:
-    """Check a run and play it with progress, print the results, and exit with 1 if it stopped."""
+def play_and_report(run: Run, *, stop_unreadable: bool = False) -> None:
+    """Check a run and play it with progress, print the results, and exit with 1 if it stopped.
+
+    Problems of the first answers of an arm are printed at once, and with `stop_unreadable` they end
+    the run if the replies are unusable.
+    """
     built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
     if not built_in:
         asyncio.run(run.ask_endpoints())
@@ -91,13 +103,22 @@ def play_and_report(run: Run) -> None:
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
     progress = RunProgress(run.experiment, err, run.budget)
-    run.on_turn = progress.turn
+    alarm = EarlyAlarm(run.experiment, lambda text: print_text(f"note: {text}", err, "yellow"))
+
+    def on_turn(session: Session, turn: Turn) -> None:
+        progress.turn(session, turn)
+        alarm.turn(session, turn)
+        if stop_unreadable and alarm.unusable:
+            run.stop()
+
+    run.on_turn = on_turn
     with ExitStack() as shown, asyncio.Runner(loop_factory=_loop_factory()) as runner:
         run.on_ready = partial(shown.enter_context, progress)
         result = runner.run(_play_until_interrupted(run))
     if result and result.complete and run.budget.passed:
         print_text(f"note: {run.budget.passed}", err)
-    report_result(run.folder, result, _raised(run.budget))
+    unusable = alarm.unusable if stop_unreadable else ()
+    report_result(run.folder, result, _raised(run.budget), unusable)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -144,11 +165,14 @@ def _raised(budget: Budget) -> dict[str, str]:
 
 
 def report_result(
-    folder: Path, result: RunResult | None, raised: Mapping[str, str] | None = None
+    folder: Path,
+    result: RunResult | None,
+    raised: Mapping[str, str] | None = None,
+    unusable: Sequence[str] = (),
 ) -> None:
     """Print the results of a run; exit with 1 if it stopped short.
 
-    `raised` are the options with which it can be resumed.
+    `raised` are the options with which it can be resumed, `unusable` the arms whose replies ended it.
     """
     if result is None:
         print_text(f"transcripts: {folder}")
@@ -158,8 +182,15 @@ def report_result(
         if result.complete:
             print_text(f"next:        icl-loop plot {shlex.quote(str(folder))}")
             return
-    how = "with a higher budget" if raised else "with"
-    print_text(f"stopped short; saved turns are kept. Resume {how}: {this_command(raised)}", err)
+    if unusable:
+        print_text(
+            f"stopped because the replies of {', '.join(map(repr, unusable))} are unusable. Changed"
+            " settings need another --set name=... or --out",
+            err,
+        )
+    how = "with a higher budget" if raised else "unchanged with" if unusable else "with"
+    command = this_command(raised, without="--stop-unreadable" if unusable else None)
+    print_text(f"stopped short; saved turns are kept. Resume {how}: {command}", err)
     raise Exit(STOPPED_SHORT)
 
 

@@ -28,6 +28,7 @@ from icl_loop.analysis import (
     summarise,
     warnings,
 )
+from icl_loop.analysis.answer_problems import problems
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, compare_with_baseline
 from icl_loop.analysis.graded_learning import (
     graded_arms,
@@ -119,6 +120,7 @@ def page(
         several=len(experiments) > 1,
         models=sorted(models),
         conclusions=conclusions,
+        problems=problems(turns, paths),
         arms=_arms(turns, summaries, known, baseline, paths),
         warnings=warnings(summaries),
         windows=_windows(turns),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from icl_loop.analysis.answer_problems import AnswerWatch, with_advice
+from icl_loop.analysis.cache_problems import CacheWatch
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 
@@ -18,6 +19,7 @@ class EarlyAlarm:
         """Watch the arms of `experiment`; `say` is called with each problem, in words."""
         self._say = say
         self._answers = {arm: AnswerWatch(experiment.name, arm) for arm in experiment.arms}
+        self._caches = {arm: CacheWatch(experiment.name, arm) for arm in experiment.arms}
         self.unusable: list[str] = []
 
     def turn(self, session: Session, turn: Turn) -> None:
@@ -28,3 +30,17 @@ class EarlyAlarm:
             self._say(with_advice(problem, turn.reply, settings.answer_format).text)
             if problem.is_error:
                 self.unusable.append(session.arm)
+        self._check_cache(session, turn)
+
+    def _check_cache(self, session: Session, turn: Turn) -> None:
+        used = turn.reply.usage
+        missed = self._caches[session.arm].add(
+            session.file_name,
+            turn.index,
+            prompt=used.prompt,
+            cached=used.cached,
+            counted=turn.counted or 0,
+            prefix=turn.prefix or 0,
+        )
+        if missed is not None:
+            self._say(missed.text)

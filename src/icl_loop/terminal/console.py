@@ -83,9 +83,9 @@ def print_json(value: object) -> None:
     typer.echo("".join(char if char == kept else json.dumps(char)[1:-1] for char, kept in pairs))
 
 
-def this_command(changes: Mapping[str, str] | None = None) -> str:
-    """Return the command line as it was entered, with other values of some options."""
-    words = ["icl-loop", *sys.argv[1:]]
+def this_command(changes: Mapping[str, str] | None = None, without: str | None = None) -> str:
+    """Return the command line as it was entered, with other values of options, `without` a flag."""
+    words = ["icl-loop", *(word for word in sys.argv[1:] if word != without)]
     for option, value in (changes or {}).items():
         for place, word in enumerate(words):
             if word.startswith(f"{option}="):

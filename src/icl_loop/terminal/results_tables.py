@@ -10,6 +10,7 @@ from rich.text import Text
 
 from icl_loop import analysis
 from icl_loop.analysis import ArmMetrics, ArmSummary, Checkpoint, Conclusion, Contrast
+from icl_loop.analysis.answer_problems import problems
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.graded_learning import (
     GradedArm,
@@ -58,6 +59,7 @@ def print_results(
     """
     conclusions = analysis.conclude_each(turns, primary, analysis.sessions(paths))
     summaries = analysis.summarise(turns)
+    _print_problems(turns, paths)
     out.print(accuracy_table(summaries))
     out.print(_answers_table(arm_metrics(turns, paths)))
     out.print(_usage_table(spending(turns, price, paths)))
@@ -76,6 +78,11 @@ def print_results(
             out.rule(printable(conclusion.experiment), align="left")
         for part in conclusion_tables(conclusion):
             out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _print_problems(turns: pl.DataFrame, paths: Sequence[Path]) -> None:
+    for problem in problems(turns, paths):
+        print_text(f"note: {problem.text}", style="yellow")
 
 
 def arm_metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
@@ -141,13 +148,14 @@ def _usage_table(spent: Sequence[Spending]) -> Table:
             "requests": lambda row: f"{row.requests:,}",
             "tokens in": lambda row: f"{row.prompt:,}",
             "cached": lambda row: f"{row.cached:,}",
+            "served": lambda row: number(row.cached_share, ".1%"),
             "prefix": lambda row: number(row.prefix_share, ".1%"),
             "out": lambda row: f"{row.completion:,}",
             "$": lambda row: dollars(row.usd),
             "$ reported": lambda row: dollars(row.usd_reported),
             "$ prefix": lambda row: dollars(row.usd_prefix),
         },
-        caption="prefix: share of the input that a prompt cache could serve. $: without a cache, with"
+        caption="served: share of the input that the endpoint reported as cached. prefix: share that a prompt cache could serve. $: without a cache, with"
         " the reported cache hits, with all of the prefix cached.\n",
     )
 
