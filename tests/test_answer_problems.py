@@ -156,6 +156,10 @@ def test_unreadable_run(
     ]
     assert all(each["reply"].startswith("[31m<b>It is hard to say</b> word") for each in found)
     assert {len(each["reply"]) for each in found} == {QUOTED}
+    export = tmp_path / "e.parquet"
+    icl_loop("export", "--to", "parquet", "-o", export, tmp_path)
+    assert json.loads(icl_loop("analyze", "--json", export).stdout)["problems"] == found
+    export.unlink()
     assert icl_loop("analyze", tmp_path).stdout.startswith(f"note: {found[0]['text'][:20]}")
     head = page(turns).partition("<main>")[0]
     assert head.count('class="problem"') == len(found)

@@ -87,18 +87,20 @@ class AnswerProblem:
     def text(self) -> str:
         """The problem, a reply and the remedy in a few sentences."""
         what = {
-            "unreadable": "replies cannot be read as one of the labels",
-            "truncated": "replies were cut before an answer",
-            "refusal": "replies are refusals",
-            "one_label": f"answers are {self.label!r}, whatever the question"
+            "unreadable": "cannot be read as one of the labels",
+            "truncated": "were cut before an answer",
+            "refusal": "are refusals",
+            "one_label": f"are {self.label!r}, whatever the question"
             if self.label is not None
-            else "answers are the same label as the others of their session, whatever the question",
+            else "repeat the other answers of their session, whatever the question",
         }[self.kind]
+        noun = "replies" if self.is_error else "answers"
+        looked_at = f"{self.first:,}" if self.first == self.total else f"the first {self.first:,}"
         in_all = f" ({self.in_all:,} of {self.total:,} in all)" if self.total > self.first else ""
-        quote = f" A reply: “{self.reply}”." if self.reply else " A reply had no text."
+        quote = f"A reply: “{self.reply}”." if self.reply else "A reply had no text."
         return (
-            f"arm {self.arm!r}: {self.count:,} of the first {self.first:,}{in_all} {what}.{quote}"
-            f" {self.remedy}"
+            f"arm {self.arm!r}: {self.count:,} of {looked_at} {noun}{in_all} {what}. {quote}"
+            f" {self.remedy}."
         )
 
     def fields(self) -> dict[str, Any]:

@@ -37,12 +37,12 @@ class CacheProblem:
     def text(self) -> str:
         """The problem, and what to check."""
         return (
-            f"arm {self.arm!r}: the endpoint reported {self.cached_share:.0%} of the prompt tokens as"
-            f" cached in {STREAK} consecutive turns of a session, although {self.prefix_share:.0%}"
-            " repeat the request before. Check that the endpoint caches prompts and reports it (many"
-            " do so from 1,024 tokens), that it keeps a session on one server (prompt_cache_key),"
-            " that it does not need marks (model.cache_control), and that there are no more sessions"
-            " at the same time than it has slots (--concurrency)"
+            f"arm {self.arm!r}: {self.cached_share:.0%} of the prompt tokens were reported as cached in"
+            f" {STREAK} consecutive turns of a session, although {self.prefix_share:.0%} repeat the"
+            " request before. Check that the endpoint caches prompts and reports it (many do so from"
+            " 1,024 tokens), whether it needs marks (model.cache_control) or a key of the session"
+            " (prompt_cache_key), and that it has a slot for each session played at the same time"
+            " (--concurrency)."
         )
 
     def fields(self) -> dict[str, Any]:
