@@ -28,8 +28,8 @@ WRONG_SHARE = 0.3
 QUOTED = 200
 """Most characters of a reply that are quoted."""
 
-_Scored = tuple[str, bool, str, str | None, str]
-"""Session, whether it is after the first turn, label, answer and outcome."""
+_Scored = tuple[str, bool, bool, str | None, str]
+"""Session, whether it is after the first turn, whether the answer is correct, answer and outcome."""
 _KINDS: Mapping[str, Kind] = {
     "truncated": "truncated",
     "refusal": "refusal",
@@ -126,7 +126,7 @@ class AnswerWatch:
         """Add a turn; return the problem at the turn that shows it, and None otherwise."""
         if self._decided:
             return None
-        self._counts[session, turn.index > 0, turn.label, turn.answer, turn.outcome] += 1
+        self._counts[session, turn.index > 0, turn.feedback.correct, turn.answer, turn.outcome] += 1
         self._later += turn.index > 0
         found = _unusable(self._counts) if self._counts.total() == FIRST else None
         if found is None and self._later >= FIRST - 1:
@@ -200,7 +200,7 @@ def _problem_of(part: pl.DataFrame, experiment: str, arm: str) -> AnswerProblem 
 
 def _counted(turns: pl.DataFrame) -> Counter[_Scored]:
     """Return how often each kind of turn occurs in a frame."""
-    kind = ("path", pl.col("turn") > 0, "label", "answer", "outcome")
+    kind = ("path", pl.col("turn") > 0, "correct", "answer", "outcome")
     counts = turns.group_by(kind, maintain_order=True).len()
     return Counter({tuple(row): count for *row, count in counts.iter_rows()})
 
@@ -233,10 +233,10 @@ def _one_label(counts: Counter[_Scored], share: float = 1.0) -> AnswerProblem | 
     """Return the problem of sessions that give one label each although the correct label varies."""
     given: dict[str, Counter[str]] = {}
     right, later = Counter[tuple[str, str]](), 0
-    for (session, is_later, label, answer, _), count in counts.items():
+    for (session, is_later, is_right, answer, _), count in counts.items():
         if answer is not None:
             given.setdefault(session, Counter())[answer] += count
-            right[session, answer] += count * (answer == label)
+            right[session, answer] += count * is_right
             later += count * is_later
     if later < FIRST - 1:
         return None
