@@ -145,6 +145,21 @@ async def test_refusals_without_a_name() -> None:
     assert reply.served.cap == "max_tokens"
 
 
+async def test_a_refusal_that_no_field_explains() -> None:
+    """Fields that were left out in vain are sent again: the refusal was about something else."""
+    refusal = error(400, "Invalid argument: the text is not supported")
+    with serving([refusal]) as server:
+        model = OpenAIModel("tiny", base_url=server.base_url, cap=50)
+        async with aclosing(model):
+            for _ in range(2):
+                with pytest.raises(RequestRefused):
+                    await model.complete(CONVERSATION)
+    assert caps(server)[0] == ("max_completion_tokens",)
+    assert caps(server) == caps(server)[: len(caps(server)) // 2] * 2
+    assert () in caps(server)
+    assert (model.fields.chosen["cap"].name, model.fields.dropped) == ("max_completion_tokens", {})
+
+
 async def test_failures_of_another_kind() -> None:
     """A failed completion that mentions a field is retried, and the field is kept."""
     failed = completion(None, usage=None, logprobs=None, message={"content": None})

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 
 LOWEST, HIGHEST = 0.5, 8.0
-"""The range of reported tokens per counted one; other reports cannot be meant."""
+"""The plausible range of reported tokens per counted token; ratios outside it are cut to it."""
 LOWEST_OF_IMAGES = 0.015
 """The same for images, whose tokens are bounded from above."""
 

@@ -145,7 +145,7 @@ def _share(arms: Sequence[TriedArm]) -> tuple[int, int]:
 
 
 def _is_local(base_url: str | None) -> bool:
-    """Return whether an address is one of this machine, where tokens cost nothing."""
+    """Return whether an address is on this machine, where tokens cost nothing."""
     host = urlsplit(base_url or "").hostname or ""
     try:
         return ip_address(host).is_loopback

@@ -178,7 +178,7 @@ def _usage(usage: Usage) -> dict[str, int]:
 
 
 def _served(served: Served) -> dict[str, str | None]:
-    """Return the fields of `served`; the later ones are left out if they are None."""
+    """Return the fields of `served`: its model and backend, and the others that are not None."""
     first = {"model": served.model, "system_fingerprint": served.system_fingerprint}
     return first | {name: value for name, value in asdict(served).items() if value is not None}
 

@@ -137,7 +137,7 @@ def _exceeds_limit(message: str) -> bool:
 
 
 def _code_names(code: str) -> Iterator[str]:
-    """Yield a code in lower case, and its last part if it has several."""
+    """Yield a code in lower case, and the last part of one with several parts."""
     yield code.casefold()
     yield re.split(r"[.#:]", code)[-1].casefold()
 

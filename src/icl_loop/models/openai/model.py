@@ -141,6 +141,7 @@ class OpenAIModel:
             cache_control=self._cache_control,
         )
         headers = {**self._headers, "X-Client-Request-Id": fingerprint(messages)}
+        first, refusals = self.fields.chosen, list[str]()
         while True:
             sent = self.fields.chosen
             body = b'%b,"messages":[%b]}' % (self._fields_of(sent, own or {}), encoded)
@@ -150,7 +151,10 @@ class OpenAIModel:
                 return self.fields.checked(sent, await self._reply(response, content))
             except (RequestRefused, ModelUnavailable) as error:
                 said = str(error) if response.ok else content.decode("utf-8", "replace")
+                refusals.append(said)
                 if error.usage or not self.fields.refused(sent, response.status, said):
+                    if said == refusals[0]:  # leaving fields out changed nothing
+                        self.fields.restore(first)
                     raise
 
     def for_session(self, name: str, slot: int | None = None) -> "SessionModel":

@@ -130,6 +130,14 @@ class OptionalFields:
         self._move_on(sent, purpose, "refused")
         return self.chosen[purpose] is not sent[purpose]
 
+    def restore(self, chosen: Chosen) -> None:
+        """Use these options again, because giving them up did not help."""
+        for purpose, option in chosen.items():
+            options = self._options[purpose]
+            for given_up in options[options.index(option) : options.index(self.chosen[purpose])]:
+                self.dropped.pop(given_up.name or "", None)
+        self.chosen = chosen
+
     def _named(self, sent: Chosen, status: int, text: str) -> Purpose | None:
         """Return the purpose of the field that a refusal is about, or None if it is about none."""
         if status in _OTHER_REASONS or (status >= 500 and not _UNSUPPORTED.search(text)):
@@ -155,7 +163,9 @@ class OptionalFields:
             if option.name and option.name != options[following].name:
                 self.dropped[option.name] = reason
             if purpose == "constraint" and not self.chosen[purpose].name:
-                _log.warning("the endpoint cannot limit replies to the labels: they are free text")
+                _log.warning(
+                    "the endpoint cannot limit replies to the labels, so replies are free text"
+                )
 
 
 def _caps(cap: int | None, kind: Kind, params: Mapping[str, Any]) -> list[Option]:

@@ -6,7 +6,7 @@ from typing import Any
 from icl_loop.core.messages import Usage
 
 LARGEST_COUNT = 2**53
-"""Larger counts cannot be meant: JSON numbers are exact up to here."""
+"""Larger counts are ignored as errors: JSON numbers are exact up to here."""
 
 
 def parse_usage(body: Mapping[str, Any]) -> Usage:
