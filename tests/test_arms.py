@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from icl_loop.core.errors import InputError, ReplayMismatch, TranscriptError
 from icl_loop.core.messages import assistant
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import VOCABULARIES, TokenCounter, token_counter
-from icl_loop.experiment import Session
+from icl_loop.experiment import Donor, Session
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
@@ -28,10 +29,11 @@ from icl_loop.tasks.labels import ABSTRACT_NAMES, abstract, deranged, swapped
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED_SIZE, permuted, projected
 from icl_loop.transcripts import read
+from icl_loop.transcripts.header import DonorIdentity
 
 KEYS = st.tuples(st.integers(0, 2**31), st.integers(0, 10_000))
 LABELS = tuple("0123456789")
-YOKED = {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}}
+YOKED: dict[str, Any] = {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}}
 
 
 def one(turns: int = 12, stream: int = 0, **changes: Any) -> Session:  # noqa: ANN401  any top-level key
@@ -265,6 +267,64 @@ async def test_a_yoked_session_is_told_the_feedback_of_its_donor(tmp_path: Path)
         assert await verify(yoked) == 12
 
 
+FORMS: dict[str, dict[str, Any]] = {
+    "label": {"kind": "label"},
+    "flipped": {"kind": "flipped"},
+    "noisy": {"noise": 0.3},
+    "positive": {"only": "positive"},
+    "negative": {"only": "negative"},
+    "delayed": {"delay": 2},
+    "delayed and positive": {"delay": 2, "only": "positive"},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_feedback_of_any_form_can_be_yoked(form: str, tmp_path: Path) -> None:
+    """A yoked session has its donor's announcement, and its verdicts turn by turn; it replays."""
+    arms = [YOKED, {"name": "feedback", "feedback": FORMS[form]}]
+    result = await Run(experiment(turns=16, arms=arms), tmp_path).play()
+    assert result.complete
+    saved = {path.stem: read(path) for path in result.paths}
+    parse_feedback = open_prompt_set("plain").parse_feedback
+    for stream in range(2):
+        yoked, donor = saved[f"yoked-{stream}"], saved[f"feedback-{1 - stream}"]
+        assert yoked.header.system == donor.header.system
+        heard = [[parse_feedback(text) for text in told(list(t.turns))] for t in (yoked, donor)]
+        verdicts = [[each and (each.correct, each.ago) for each in part] for part in heard]
+        assert verdicts[0] == verdicts[1]
+        assert (told(list(yoked.turns)) == told(list(donor.turns))) == (form != "label")
+        assert await verify(yoked) == 16
+
+
+DIGITS = st.sampled_from(LABELS)
+
+
+@given(
+    verdicts=st.lists(st.tuples(st.booleans(), DIGITS), min_size=12, max_size=12),
+    answers=st.lists(DIGITS | st.none(), min_size=12, max_size=12),
+)
+def test_a_yoked_label_says_nothing_about_the_samples(
+    verdicts: list[tuple[bool, str]], answers: list[str | None]
+) -> None:
+    """Revealed labels of a yoked session agree with the donor's verdict and do not depend on the samples."""
+    words = open_prompt_set("plain")
+    phrases = ("revealed_incorrect", "revealed_correct")
+    donor_told = tuple(words.tell(phrases[right], label) for right, label in verdicts)
+    arms = [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]
+    sessions = {each.arm: each for each in list(experiment(arms=arms).sessions())[:2]}
+    identity = DonorIdentity(arm="feedback", stream=1, id="", told_sha256="")
+    task = replace(sessions["yoked"], donor=Donor(identity, donor_told)).task
+    others = replace(task, samples=task.samples[::-1])
+    for turn, (answer, (right, _)) in enumerate(zip(answers, verdicts, strict=True)):
+        text = task.score(turn, answer).told
+        assert text == others.score(turn, answer).told
+        heard = words.parse_feedback(text)
+        assert heard is not None
+        assert heard.correct == right
+        assert heard.label in LABELS
+        assert answer is None or (heard.label == answer) == right
+
+
 async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
     """If a donor stops, its yoked session stops with an error and is not begun."""
     made = experiment(streams=2, arms=[YOKED, {"name": "feedback"}])
@@ -280,7 +340,11 @@ async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked", "donor": "fedback"}}, {"name": "feedback"}]}, "no arm 'fedback'.*feedback"),
         ({"arms": [{"name": "y", "feedback": {"kind": "yoked"}}]}, "donor is required for a yoked arm"),
         ({"arms": [{"name": "feedback", "feedback": {"donor": "y"}}]}, "donor = 'y' is not allowed"),
-        ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "label"}}]}, "must have feedback.kind = 'correctness'"),
+        ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "none"}}, {"name": "f"}]}, "kind = 'none' is not told about its own answers; choose one of f"),
+        ({"arms": [YOKED, {"name": "feedback", "feedback": YOKED["feedback"]}]}, "kind = 'yoked' is not told"),
+        ({"arms": [{**YOKED, "feedback": {**YOKED["feedback"], "delay": 1}}, {"name": "feedback"}]}, "feedback.delay = 1: a yoked arm takes it from its donor 'feedback', where it is 0"),
+        ({"arms": [{**YOKED, "feedback": {**YOKED["feedback"], "noise": 0.5}}, {"name": "feedback"}]}, "not 'yoked'"),
+        ({"feedback": {"donor_kind": "label"}}, "donor_kind is not allowed for kind = 'correctness'"),
         ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "another prompt set, 'plain-ja'"),
         ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "set streams to 2 or more"),
         ({"task": {"swap_at": 12}}, "task.swap_at = 12: the session has 12 turns"),

@@ -8,8 +8,9 @@ from typing import Any
 from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
-from icl_loop.experiment.settings import ArmName, ExperimentFile, FeedbackSettings, Settings
+from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
 from icl_loop.experiment.validation import validated
+from icl_loop.tasks.feedback import DONOR_KINDS
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -45,8 +46,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         arms[name] = settings.without_auto()
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
-    for name in arms:
-        _check_donor(file, arms, name, where)
+    arms = {name: _with_donor(file, arms, name, where) for name in arms}
     _check_primary(file, arms, where)
     return Experiment(
         name=file.name,
@@ -112,28 +112,40 @@ def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: st
             raise InputError(f"{place}: there is no arm {arm!r}: {nearest(arm, arms)}")
 
 
-def _can_be_donor(feedback: FeedbackSettings) -> bool:
-    return feedback.kind == "correctness" and not feedback.delay and feedback.only == "both"
+def _with_donor(
+    file: ExperimentFile, arms: Mapping[str, Settings], arm: str, where: str
+) -> Settings:
+    """Return the settings of an arm; a yoked one gets the form of its donor's feedback.
 
-
-def _check_donor(file: ExperimentFile, arms: Mapping[str, Settings], arm: str, where: str) -> None:
-    """Raise InputError if a yoked arm cannot have the donor it names."""
-    place, donor = f"{where}, arm {arm!r}, feedback.donor", arms[arm].feedback.donor
+    Raises:
+        InputError: It cannot have the donor it names.
+    """
+    settings, donor = arms[arm], arms[arm].feedback.donor
+    place = f"{where}, arm {arm!r}, feedback.donor = {donor!r}"
     if donor is None:
-        return
-    donors = [name for name, settings in arms.items() if _can_be_donor(settings.feedback)]
+        return settings
+    donors = [name for name, each in arms.items() if each.feedback.kind in DONOR_KINDS]
     hint = f"; {nearest(donor, donors)}" if donors else ""
     if donor not in arms:
         raise InputError(f"{place}: there is no arm {donor!r}{hint}")
     if donor not in donors:
         raise InputError(
-            f"{place}: the arm {donor!r} must have feedback.kind = 'correctness' without delay or"
-            f" only{hint}"
+            f"{place}: an arm with feedback.kind = {arms[donor].feedback.kind!r} is not told about its"
+            f" own answers{hint}"
         )
     prompts = arms[donor].task.prompts
-    if prompts != arms[arm].task.prompts:
+    if prompts != settings.task.prompts:
         raise InputError(f"{place}: the arm {donor!r} has another prompt set, {prompts!r}")
     if file.streams < 2:
         raise InputError(
             f"{place}: a donor is a session of another stream; set streams to 2 or more"
         )
+    feedback = settings.feedback.like_donor(arms[donor].feedback)
+    for key in settings.feedback.model_fields_set:
+        own, taken = getattr(settings.feedback, key), getattr(feedback, key)
+        if own != taken:
+            raise InputError(
+                f"{where}, arm {arm!r}, feedback.{key} = {own!r}: a yoked arm takes it from its donor"
+                f" {donor!r}, where it is {taken!r}; leave it out"
+            )
+    return settings.model_copy(update={"feedback": feedback})

@@ -33,7 +33,7 @@ from icl_loop.experiment.validation import (
 from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 from icl_loop.tasks.encodings import ENCODINGS
-from icl_loop.tasks.feedback import FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
+from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.tasks.task import Replies
@@ -180,6 +180,8 @@ class FeedbackSettings(_Table):
     """Kind of feedback: correctness, label, none, flipped, yoked or demonstrations."""
     donor: str | None = None
     """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
+    donor_kind: Annotated[str, one_of(DONOR_KINDS)] = "correctness"
+    """Kind of the donor's feedback; a yoked arm takes it, delay and only from its donor."""
     noise: float = Field(default=0.0, ge=0, le=1)
     """Probability of telling the opposite of the score."""
     delay: int = Field(default=0, ge=0)
@@ -195,13 +197,22 @@ class FeedbackSettings(_Table):
                 if self.donor is None
                 else f"donor = {self.donor!r} is not allowed for kind = {self.kind!r}, only for yoked"
             )
+        if self.kind != YOKED and "donor_kind" in self.model_fields_set:
+            raise ValueError(f"donor_kind is not allowed for kind = {self.kind!r}, only for yoked")
         with translated_errors():
             self.policy()
         return self
 
+    def like_donor(self, donor: "FeedbackSettings") -> Self:
+        """Return the settings of a yoked arm with the form of its donor's feedback."""
+        form = {"donor_kind": donor.kind, "delay": donor.delay, "only": donor.only}
+        return self.model_copy(update=form)
+
     def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
         """Return the feedback policy of a session, given what its donor was told."""
-        return FeedbackPolicy(self.kind, self.noise, self.delay, self.only, donor_told)
+        return FeedbackPolicy(
+            self.kind, self.noise, self.delay, self.only, donor_told, self.donor_kind
+        )
 
 
 class ProbeSettings(_Table):
@@ -230,6 +241,7 @@ class AnswerSettings(_Table):
 ADDED: Mapping[str, Sequence[str]] = {
     "model": ("system_role", "cache_control"),
     "context": ("keep_reasoning",),
+    "feedback": ("donor_kind",),
 }
 """Settings that transcripts record only if they were changed, as earlier versions had none of them."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from icl_loop.analysis.contrasts import POWER
 from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
 from icl_loop.core.errors import InputError
-from icl_loop.experiment import Experiment, FeedbackSettings, Settings
+from icl_loop.experiment import Experiment, FeedbackSettings
 from icl_loop.planning.detectability import detectability
 from icl_loop.planning.trial_sessions import Trials
 
@@ -108,21 +108,16 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
 
 
 def _revealed(experiment: Experiment, arms: tuple[str, str]) -> _Change:
-    """Return the change of the first arm's feedback to the right label.
-
-    Its yoked arm, if any, then gets no feedback, because revealed labels do not fit another stream.
-    """
-    first, second = arms
-    words, settings = f"feedback.kind = 'label' in arm {first!r}", dict(experiment.arms)
-    settings[first] = _told(settings[first], "label")
-    if settings[second].feedback.donor == first:
-        words += f" and 'none' in arm {second!r}"
-        settings[second] = _told(settings[second], "none")
-    return _Change(words, replace(experiment, arms=settings))
-
-
-def _told(settings: Settings, kind: str) -> Settings:
-    return settings.model_copy(update={"feedback": FeedbackSettings(kind=kind)})
+    """Return the change of the first arm's feedback, and so of arms yoked to it, to the right label."""
+    first, told = arms[0], FeedbackSettings(kind="label")
+    settings = {
+        arm: each.model_copy(update={"feedback": each.feedback.like_donor(told)})
+        if each.feedback.donor == first
+        else each
+        for arm, each in experiment.arms.items()
+    }
+    settings[first] = settings[first].model_copy(update={"feedback": told})
+    return _Change(f"feedback.kind = 'label' in arm {first!r}", replace(experiment, arms=settings))
 
 
 def _with_setting(

@@ -176,7 +176,8 @@ def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], place: str)
         and feedback.get("kind") != YOKED
         and not any("feedback.donor" in each for each in overrides)
     ):
-        given["feedback"] = {key: value for key, value in feedback.items() if key != "donor"}
+        own = {key: value for key, value in feedback.items() if not key.startswith("donor")}
+        given["feedback"] = own
     settings = validated(Settings, given, place).without_auto()
     donor = settings.feedback.donor
     if donor is not None and donor != recorded.get("feedback", {}).get("donor"):

@@ -33,6 +33,8 @@ FEEDBACK_PHRASES: Mapping[str, tuple[Phrase, Phrase]] = {
 YOKED = "yoked"
 """The kind that repeats what a donor session was told, whatever the answers."""
 FEEDBACK_KINDS = (*FEEDBACK_PHRASES, YOKED)
+DONOR_KINDS = ("correctness", "label", "flipped")
+"""The kinds that judge the answers, so that a session with one of them can be a donor."""
 
 _EARLIER: Mapping[Phrase, Phrase] = {
     "correct": "earlier_correct",
@@ -52,6 +54,7 @@ class FeedbackPolicy:
         only: Which of right and wrong is told. In place of the other, the model is told that its
             answer is recorded.
         donor: What the donor session was told, turn by turn, for the kind `yoked`.
+        donor_kind: The kind of the donor's feedback; `delay` and `only` are the donor's, too.
     """
 
     kind: str = "correctness"
@@ -59,16 +62,22 @@ class FeedbackPolicy:
     delay: int = 0
     only: Only = "both"
     donor: tuple[str, ...] | None = None
+    donor_kind: str = "correctness"
 
     def __post_init__(self) -> None:
         if self.kind not in FEEDBACK_KINDS:
             raise InputError(
                 f"unknown feedback {self.kind!r}: {nearest(self.kind, FEEDBACK_KINDS)}"
             )
-        changed = self.noise or self.delay or self.only != "both"
-        if changed and self.kind not in ("correctness", "flipped"):
+        if self.donor_kind not in DONOR_KINDS:
             raise InputError(
-                f"noise, delay and only apply to the kinds correctness and flipped, not {self.kind!r}"
+                f"unknown donor_kind {self.donor_kind!r}: {nearest(self.donor_kind, DONOR_KINDS)}"
+            )
+        changed = self.noise or self.delay or self.only != "both"
+        kind = self.kind if self.noise else self.announced_kind
+        if changed and kind not in ("correctness", "flipped"):
+            raise InputError(
+                f"noise, delay and only apply to the kinds correctness and flipped, not {kind!r}"
             )
         if not 0 <= self.noise <= 1:
             raise InputError(f"noise must be between 0 and 1, got {self.noise}")
@@ -76,10 +85,15 @@ class FeedbackPolicy:
             raise InputError(f"delay must be 0 turns or more, got {self.delay}")
 
     @property
+    def announced_kind(self) -> str:
+        """The kind that the session seems to have: that of the donor if it is yoked."""
+        return self.donor_kind if self.kind == YOKED else self.kind
+
+    @property
     def announcement(self) -> str:
         """The name of the sentence that announces the feedback; noise and donors stay hidden."""
-        if self.kind not in ("correctness", "flipped", YOKED):
-            return self.kind
+        if self.announced_kind not in ("correctness", "flipped"):
+            return self.announced_kind
         if self.delay:
             return "delayed"
         return "correctness" if self.only == "both" else self.only

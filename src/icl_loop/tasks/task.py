@@ -7,7 +7,7 @@ from typing import Literal
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
-from icl_loop.core.records import Feedback, Sample, Turn
+from icl_loop.core.records import Feedback, Sample, Turn, keyed_index
 from icl_loop.tasks.answers import (
     STATED,
     AnswerParser,
@@ -17,7 +17,7 @@ from icl_loop.tasks.answers import (
     parse_answer,
 )
 from icl_loop.tasks.encodings import Encoding, prepare_sample
-from icl_loop.tasks.feedback import YOKED, FeedbackPolicy
+from icl_loop.tasks.feedback import FEEDBACK_PHRASES, YOKED, FeedbackPolicy
 from icl_loop.tasks.labels import LabelMap
 from icl_loop.tasks.prompts import PromptSet
 from icl_loop.tasks.transforms import Transform, unchanged
@@ -124,14 +124,33 @@ class Task:
         label = self.true_label(turn)
         correct = answer == label
         if self.feedback.kind == YOKED:
-            donor = self.feedback.donor or ()
-            if turn >= len(donor):
-                raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
-            return Feedback(correct, donor[turn])
+            return Feedback(correct, self._told_by_donor(turn, answer))
         about = turn - self.feedback.delay
         told_correct = correct if about == turn else about >= 0 and past[about].feedback.correct
         phrase = self.feedback.phrase(about, self.key, correct=told_correct)
         return Feedback(correct, self.prompts.tell(phrase, label, self.feedback.delay))
+
+    def _told_by_donor(self, turn: int, answer: str | None) -> str:
+        """Return what a yoked session is told: the donor's words, or its verdict and another label.
+
+        A revealed label never depends on the sample: it is the answer itself if the donor was right,
+        and otherwise drawn from the other labels.
+        """
+        donor = self.feedback.donor or ()
+        if turn >= len(donor):
+            raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
+        told = donor[turn]
+        if self.feedback.donor_kind != "label":
+            return told
+        heard = self.prompts.parse_feedback(told)
+        if heard is None or heard.correct is None:
+            raise InputError(f"turn {turn}: the donor was told {told!r}, which is no verdict")
+        phrase = FEEDBACK_PHRASES["label"][0 if heard.correct else 1]
+        if heard.correct and answer is not None:
+            return self.prompts.tell(phrase, answer)
+        others = [label for label in self.labels if label != answer] or self.labels
+        drawn = keyed_index(len(others), *self.key, "yoked label", turn)
+        return self.prompts.tell(phrase, others[drawn])
 
     def shown_reply(self, turn: int, reply: Reply, answer: str | None) -> str | None:
         """Return what later requests show in place of a reply, or None if they show it as it is."""
