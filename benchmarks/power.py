@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from icl_loop.analysis.power import deviation_of_difference, is_significant, power
+from icl_loop.analysis import Contrast
+from icl_loop.analysis.power import deviation_of_difference, power
 
 STUDIES = 4_000
 ALLOWED = 0.05
@@ -52,7 +53,11 @@ def measured(design: Design) -> float:
     """Return the share of simulated studies that are significant."""
     random = np.random.default_rng(SEED)
     first, second = (late_accuracy(design, mean, random) for mean in (design.first, design.second))
-    return float(is_significant(first - second).mean())
+    found = [
+        Contrast.of(("first", "second"), dict(enumerate(one)), dict(enumerate(other)))
+        for one, other in zip(first.tolist(), second.tolist(), strict=True)
+    ]
+    return float(np.mean([each.significant for each in found]))
 
 
 def late_accuracy(design: Design, mean: float, random: np.random.Generator) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,16 @@ from icl_loop.analysis import (
     sentence,
     sessions,
 )
-from icl_loop.analysis.contrasts import (
-    DRAWS,
-    e_process,
-    holm,
-    is_equivalent,
-    least_detectable,
-    sign_flip,
-    t_interval,
-    t_test,
-)
+from icl_loop.analysis.contrasts import adjusted, e_process
 from icl_loop.analysis.json_output import conclusions_fields
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME
+from icl_loop.analysis.significance import (
+    ALPHA,
+    DRAWS,
+    MOST_FOR_SIGN_FLIP,
+    deciding_test,
+    least_p,
+)
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
 from icl_loop.terminal.results_tables import conclusion_tables
@@ -139,73 +138,93 @@ def concluded(
 # ---- one contrast ------------------------------------------------------------------------
 
 
+def flipped_p(
+    whole: Sequence[int], theta: Fraction = Fraction(0), *, one_sided: bool = False
+) -> float:
+    """Return the share of all flips with a sum as far from 0 as observed, or farther to its side."""
+    moved = np.array(whole) * theta.denominator - theta.numerator
+    flips = np.array(list(itertools.product((1, -1), repeat=len(whole))))
+    sums = flips @ moved * (1 if moved.sum() > 0 else -1)
+    return float(((sums if one_sided else np.abs(sums)) >= sums[0]).mean())
+
+
 @given(values(1, 9))
 def test_sign_flip_enumeration(differences: list[float]) -> None:
     """The sign-flip p is the share of all flips with a sum at least as extreme as the observed one."""
-    whole = [round(20 * each) for each in differences]
-    flips = list(itertools.product((1, -1), repeat=len(whole)))
-    sums = [abs(sum(sign * each for sign, each in zip(flip, whole, strict=True))) for flip in flips]
-    wanted = sum(each >= abs(sum(whole)) for each in sums) / len(flips)
-    assert sign_flip(np.array(differences)) == wanted
+    assert deciding_test(np.array(differences)).p == flipped_p([round(20 * d) for d in differences])
 
 
-@given(st.lists(st.floats(-0.5, 0.5).map(lambda x: round(x, 3)), min_size=17, max_size=70))
-@settings(max_examples=20)
-def test_sign_flip_by_draws(differences: list[float]) -> None:
-    """With many streams, the sign-flip p is deterministic and close to the normal approximation."""
-    array = np.array(differences)
-    found = sign_flip(array)
-    assert found == sign_flip(array)
-    assert 1 / (1 + DRAWS) <= found <= 1
-    spread = np.sqrt((array**2).sum())
-    if spread > 1:
-        assert found == pytest.approx(2 * stats.norm.sf(abs(array.sum()) / spread), abs=0.12)
+@given(st.lists(st.integers(-9, 9), min_size=6, max_size=8), st.sampled_from([0.05, 0.1, 0.25]))
+@settings(max_examples=30)
+def test_interval_by_inversion(whole: list[int], alpha: float) -> None:
+    """The interval holds exactly the effects that the test does not reject at its level.
+
+    p changes only at means of subsets of streams, so these and points between and beyond are tried.
+    """
+    found = deciding_test(np.array(whole, dtype=np.float64)).interval(alpha)
+    assert found is not None
+    subsets = itertools.chain.from_iterable(
+        itertools.combinations(whole, size) for size in range(1, len(whole) + 1)
+    )
+    means = sorted({Fraction(sum(each), len(each)) for each in subsets})
+    low, high = (min(means, key=lambda mean: abs(mean - limit)) for limit in found)
+    assert found == pytest.approx((float(low), float(high)))
+    between = [(one + other) / 2 for one, other in itertools.pairwise(means)]
+    for theta in (means[0] - 1, low, high, *means[::5], *between[::5], means[-1] + 1):
+        assert (flipped_p(whole, theta) >= alpha) == (low <= theta <= high)
+    for theta in (low - Fraction(1, 10**6), high + Fraction(1, 10**6)):
+        assert flipped_p(whole, theta) < alpha
 
 
-@given(values(2, 20))
+@given(values(6, 20))
+@example([0.05] * 5 + [-0.05] * 3)
+@example([0.0] * 7 + [0.05])
+@settings(max_examples=60)
+def test_p_agrees_with_interval(differences: list[float]) -> None:
+    """The 95 % interval excludes 0 exactly if p < 0.05, contains the mean and stays within ± 1."""
+    found = contrast(differences)
+    assert found.p is not None
+    assert found.theta is not None
+    assert found.interval is not None
+    low, high = found.interval
+    assert (found.p < ALPHA) == (not low <= 0 <= high) == found.significant
+    assert -1 <= low <= found.theta + 1e-12
+    assert found.theta - 1e-12 <= high <= 1
+
+
+@given(values(17, 24))
 def test_t_test_matches_scipy(differences: list[float]) -> None:
-    """The interval and p of a contrast are those of scipy."""
-    array = np.array(differences)
-    if len(set(differences)) == 1:
-        assert t_interval(array) == (array[0], array[0])
-        assert t_test(array) == (None if array[0] else 1.0)
-        return
-    wanted = stats.ttest_1samp(array, 0)
-    assert t_test(array) == pytest.approx(wanted.pvalue)
-    assert t_interval(array) == pytest.approx(tuple(wanted.confidence_interval(0.95)))
-
-
-@given(values(2, 20))
-def test_interval_agrees_with_t_test(differences: list[float]) -> None:
-    """The 95 % interval excludes 0 exactly if p < 0.05."""
-    low, high = t_interval(np.array(differences))
-    p = t_test(np.array(differences))
-    if p is not None and abs(p - 0.05) > 1e-9:
-        assert (p < 0.05) == (not low <= 0 <= high)
-
-
-@pytest.mark.parametrize("count", [5, 8, 16, 40])
-def test_least_detectable(count: int) -> None:
-    """The noncentral t test detects the detectable effect with 80 % power."""
-    array = np.random.default_rng(count).normal(size=count)
-    effect = least_detectable(array)
-    assert effect is not None
-    shift = effect / (array.std(ddof=1) / np.sqrt(count))
-    critical = stats.t.ppf(0.975, count - 1)
-    assert stats.nct.sf(critical, count - 1, shift) == pytest.approx(0.8, abs=1e-6)
-
-
-@given(values(2, 20), st.floats(0.01, 0.5))
-def test_equivalence(differences: list[float], margin: float) -> None:
-    """Two one-sided tests reject exactly if the 90 % interval lies within the margin."""
-    array = np.array(differences)
-    low, high = t_interval(array, 0.9)
-    assert is_equivalent(array, margin) == (-margin < low and high < margin)
+    """With more than 16 streams, interval and p are those of scipy's t test."""
+    found = deciding_test(np.array(differences))
     if len(set(differences)) > 1:
-        below = stats.ttest_1samp(array, -margin, alternative="greater").pvalue
-        above = stats.ttest_1samp(array, margin, alternative="less").pvalue
-        if abs(max(below, above) - 0.05) > 1e-9:
-            assert is_equivalent(array, margin) == (max(below, above) < 0.05)
+        wanted = stats.ttest_1samp(differences, 0)
+        assert found.p == pytest.approx(wanted.pvalue)
+        assert found.interval() == pytest.approx(tuple(wanted.confidence_interval(0.95)))
+
+
+@given(values(1, 9))
+def test_one_sided_p_is_half(differences: list[float]) -> None:
+    """Unless the mean is 0, the one-sided p in its direction is half of the two-sided one."""
+    whole = [round(20 * each) for each in differences]
+    if sum(whole):
+        assert 2 * flipped_p(whole, one_sided=True) == deciding_test(np.array(differences)).p
+
+
+@given(values(5, 8), st.integers(1, 400))
+@settings(max_examples=40)
+def test_equivalence(differences: list[float], margin: int) -> None:
+    """Arms are equivalent exactly if one-sided tests at 5 % reject both margins.
+
+    The 90 % interval then lies within the margins, whichever test is used.
+    """
+    found = contrast(differences, margin / 800)
+    low, high = deciding_test(np.array(differences)).interval(0.1) or (-1, 1)
+    assert found.equivalent == (-found.margin < low and high < found.margin)
+    whole = [round(20 * each) for each in differences]
+    limits = [Fraction(side * margin, 40) for side in (-1, 1)]
+    inside = limits[0] < Fraction(sum(whole), len(whole)) < limits[1]
+    ps = [flipped_p(whole, limit, one_sided=True) for limit in limits]
+    assert found.equivalent == (inside and max(ps) < ALPHA)
 
 
 @given(st.lists(st.tuples(ACCURACIES, ACCURACIES), min_size=1, max_size=14))
@@ -218,8 +237,7 @@ def test_swapped_arms(pairs: list[tuple[float, float]]) -> None:
     assert other.theta == pytest.approx(-one.theta)
     if one.interval is not None:
         assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]))
-    assert (other.p_sign_flip, other.equivalent) == (one.p_sign_flip, one.equivalent)
-    assert other.p_t == pytest.approx(one.p_t)
+    assert (other.p, other.test, other.equivalent) == (one.p, one.test, one.equivalent)
     assert other.mde == pytest.approx(one.mde)
 
 
@@ -246,35 +264,27 @@ def test_common_streams(first: dict[int, float], second: dict[int, float]) -> No
 
 
 @given(values(0, 20))
-@example([0.1, -0.05, *[0.02] * 10])
-@example([0.1, -0.05, *[0.02] * 11])
+@example([0.1, -0.05, *[0.02] * 14])
+@example([0.1, -0.05, *[0.02] * 15])
 def test_deciding_test(differences: list[float]) -> None:
-    """Nothing is tested below 5 streams; sign-flip decides up to 12, then t."""
+    """Nothing is tested below 5 streams; sign-flip decides up to 16, then t. Below 6 there is no interval."""
     found = contrast(differences)
-    tests = [found.p, found.p_t, found.p_sign_flip, found.mde, found.equivalent]
-    assert (found.interval is None) == (found.k < 2)
-    if found.k < 5:
-        assert tests == [None] * 5
-    elif found.k <= 12 or found.p_t is None:
-        assert (found.p, found.test) == (found.p_sign_flip, "sign-flip")
-    else:
-        assert (found.p, found.test) == (found.p_t, "t")
+    varied = len(set(differences)) > 1
+    assert (found.p is None) == (found.test is None) == (found.equivalent is None) == (found.k < 5)
+    assert (found.interval is None) == (found.k < 6)
+    assert (found.mde is None) == (found.k < 6 or not varied)
+    if found.test is not None:
+        assert found.test == ("t" if found.k > MOST_FOR_SIGN_FLIP and varied else "sign-flip")
 
 
-def test_drawn_p_is_positive() -> None:
-    """A p from random draws counts the observed flip, so it is never 0."""
-    assert sign_flip(np.linspace(0.4, 0.5, 60)) == 1 / (1 + DRAWS)
-
-
-def test_equal_differences() -> None:
-    """With equal differences the interval is a point, t is undefined and sign-flip decides."""
-    same = contrast([0.1] * 8)
-    assert (same.theta, same.interval) == (0.1, (0.1, 0.1))
-    assert (same.p_t, same.p_sign_flip, same.mde) == (None, 2 / 2**8, None)
-    nothing = contrast([0.0] * 8)
-    assert (nothing.p_t, nothing.p_sign_flip, nothing.equivalent) == (1, 1, True)
-    many = contrast([0.1 + 0.2 - 0.3 + 0.1] * 15)
-    assert (many.p, many.test) == (2 / 2**15, "sign-flip")
+@pytest.mark.parametrize("streams", [6, 8, 16, 17, 40])
+def test_equal_differences(streams: int) -> None:
+    """With equal differences the interval is a point and p is the smallest or the largest."""
+    same = contrast([0.1 + 0.2 - 0.3 + 0.1] * streams)
+    assert (same.theta, same.interval, same.mde) == (0.1, (0.1, 0.1), None)
+    assert (same.p, same.test) == (least_p(streams), "sign-flip")
+    nothing = contrast([0.0] * streams)
+    assert (nothing.interval, nothing.p, nothing.equivalent) == ((0, 0), 1, True)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
@@ -290,24 +300,77 @@ def test_late_accuracy(both: list[tuple[bool, bool]]) -> None:
 
 # ---- multiple contrasts and early stopping -----------------------------------------------
 
-PS = st.lists(st.none() | st.floats(0, 1), max_size=8)
+FAMILIES = st.integers(1, 9).flatmap(
+    lambda streams: st.lists(values(streams, streams), min_size=1, max_size=5)
+)
 
 
-@given(PS)
-def test_holm_properties(ps: list[float | None]) -> None:
-    """Holm's p is at least the raw p, at most 1, and in the same order; None stays None."""
-    adjusted = holm(ps)
-    assert [each is None for each in adjusted] == [each is None for each in ps]
-    pairs = sorted(
-        (p, q) for p, q in zip(ps, adjusted, strict=True) if p is not None and q is not None
-    )
-    assert all(p <= q <= 1 for p, q in pairs)
-    assert all(before[1] <= after[1] for before, after in itertools.pairwise(pairs))
+@given(FAMILIES, st.integers(0, 3))
+def test_adjusted_p(family: list[list[float]], missing: int) -> None:
+    """Adjusted p are at least the own p and at most 1; one contrast keeps its own, untested ones None."""
+    contrasts = [contrast(each) for each in family]
+    contrasts[0] = contrast(family[0][missing:])
+    found = adjusted(contrasts)
+    for each, p in zip(contrasts, found, strict=True):
+        assert (p is None) == (each.p is None)
+        assert p is None or each.p is None or each.p <= p <= 1
+    assert adjusted(contrasts[:1]) == [contrasts[0].p]
 
 
-def test_holm_published_example() -> None:
-    """Holm adjusts .01, .04, .03 and .005 to .03, .06, .06 and .02."""
-    assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
+@given(FAMILIES)
+@settings(max_examples=40)
+def test_adjusted_p_enumeration(family: list[list[float]]) -> None:
+    """The adjusted p of the largest T is the share of flips in which any T is at least as large."""
+    whole = np.array(family)
+    whole = whole[np.abs(whole).sum(axis=1) > 0]
+    if len(whole) and whole.shape[1] >= 5:
+        scaled = whole / np.sqrt((whole**2).sum(axis=1, keepdims=True))
+        flips = np.array(list(itertools.product((1, -1), repeat=whole.shape[1])))
+        largest = np.abs(scaled @ flips.T).max(axis=0)
+        wanted = (largest >= largest[0] - 1e-9).mean()
+        first = int(np.abs(scaled.sum(axis=1)).argmax())
+        assert adjusted([contrast(each) for each in whole])[first] == pytest.approx(wanted)
+
+
+@given(st.integers(5, 9).flatmap(lambda k: st.lists(values(k, k), min_size=1, max_size=8)))
+@settings(max_examples=30)
+def test_least_adjusted_p(family: list[list[float]]) -> None:
+    """The smallest attainable adjusted p does not depend on the number of contrasts.
+
+    It is reached if the first arm is better in every stream and contrast.
+    """
+    found = adjusted([contrast([abs(each) + 0.05 for each in row]) for row in family])
+    assert found == [least_p(len(family[0]))] * len(family)
+
+
+def test_adjusted_p_by_draws() -> None:
+    """With more than 16 streams, random flips that count the observed one are reproducible."""
+    random = np.random.default_rng(4)
+    shown, null = random.normal(0.4, 0.05, 30).tolist(), random.normal(0, 0.05, 30).tolist()
+    family = [contrast(shown), contrast(null), contrast(null[:20])]
+    found = adjusted(family)
+    assert found == adjusted(family)
+    assert found[0] == 1 / (1 + DRAWS)
+    assert found[1:] > [each.p for each in family[1:]]
+
+
+def test_family_wise_error() -> None:
+    """If no arm differs, at most 6 % of studies find any of seven contrasts significant."""
+    random, wrong, studies = np.random.default_rng(7), 0, 1_000
+    for _ in range(studies):
+        arms = random.binomial(50, 0.3, (8, 8)) / 50
+        found = adjusted([contrast((arms[0] - each).tolist()) for each in arms[1:]])
+        wrong += any(p is not None and p < ALPHA for p in found)
+    assert wrong / studies <= 0.06
+
+
+def test_ladder_of_eight_arms() -> None:
+    """Seven contrasts over eight streams with effects of 25 points reach an adjusted p below .05."""
+    random = np.random.default_rng(8)
+    first = random.binomial(100, 0.55, 8) / 100
+    others = random.binomial(100, 0.30, (7, 8)) / 100
+    found = adjusted([contrast((first - each).tolist()) for each in others])
+    assert all(p is not None and p < ALPHA for p in found)
 
 
 @given(st.lists(DIFFERENCES, min_size=1, max_size=9))
@@ -382,7 +445,7 @@ def test_significantly_worse() -> None:
 
 def test_equivalent() -> None:
     """Arms shown to differ by less than the margin are equivalent; a narrower margin may not suffice."""
-    near = [each + 0.05 * (-1) ** stream for stream, each in enumerate(LOW)]
+    near = [each + 0.05 * (-1) ** stream * (stream < 4) for stream, each in enumerate(LOW)]
     found = concluded({"feedback": near, "yoked": LOW})
     assert found.verdict == "equivalent"
     assert "smaller than 5.0 points" in sentence(found)
@@ -506,8 +569,8 @@ def test_secondary_contrasts() -> None:
         ("feedback", "abstract-stateless"),
         ("abstract", "abstract-stateless"),
     ]
-    assert [each.p_holm for each in found.secondary] == holm(
-        [each.contrast.p for each in found.secondary]
+    assert [each.p_adjusted for each in found.secondary] == adjusted(
+        [each.contrast for each in found.secondary]
     )
 
 

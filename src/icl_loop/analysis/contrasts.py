@@ -6,43 +6,41 @@ sessions, taken over the second half of the planned turns. Single turns are neve
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from math import inf
 
 import numpy as np
 import scipy  # loads its submodules on first use
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from icl_loop.core.records import keyed_bits
+from icl_loop.analysis.power import detectable
+from icl_loop.analysis.significance import (
+    ALPHA,
+    DECIMALS,
+    Floats,
+    Interval,
+    deciding_test,
+    deviation_of,
+    max_t,
+    mean_of,
+)
 
-ALPHA = 0.05
-POWER = 0.8
 MARGIN = 0.05
 """Accuracies that differ by less than this count as equivalent."""
 FEWEST_STREAMS = 5
 """No test is made with fewer streams."""
-MOST_FOR_SIGN_FLIP = 12
-"""The sign-flip test decides up to this number of streams, the t test above it."""
-MOST_ENUMERATED = 16
-"""All sign flips are enumerated up to this number of streams; above it, `DRAWS` random ones."""
-DRAWS = 20_000
 RATES = (2, 5, 10, 20, 50, 100)
 """Bet sizes (lambda) of the e-process."""
 STOP_AT = 20.0
 """The e-value at which a run may stop early: 1 / 0.05."""
-
-_DECIMALS = 12
-"""Differences are rounded to this many decimals, so that equal differences compare equal."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
     """The difference in late accuracy between two arms.
 
-    With fewer than `FEWEST_STREAMS` streams nothing is tested, and the last four attributes are None.
-    If all differences are equal, the interval has zero width, and the t test's p is 1 if they are 0
-    and None otherwise, because t is then undefined.
+    One test decides everything: p, interval, equivalence and detectable effect (see `significance`).
+    With fewer than `FEWEST_STREAMS` streams nothing is tested, and the last five attributes are None. If all
+    differences are equal, the interval has zero width.
 
     Attributes:
         arms: The arm of interest and the arm it is compared with.
@@ -50,12 +48,14 @@ class Contrast:
         differences: D of each stream: late accuracy of the first arm minus that of the second.
         margin: Equivalence margin.
         theta: Mean difference, or None without streams.
-        interval: 95 % t interval with K - 1 degrees of freedom, or None with fewer than two streams.
-        p_t: Two-sided p-value of the t test.
-        p_sign_flip: Two-sided p-value of the sign-flip test.
-        mde: Minimum detectable effect: the effect found with 80 % power; None if all differences are
-            equal.
-        equivalent: Whether the effect is shown to lie within the margin.
+        test: Name of the test, `sign-flip` or `t`.
+        p: Two-sided p-value.
+        interval: 95 % confidence interval: the effects that the test does not reject. None with
+            fewer than six streams, because every effect is compatible with these.
+        mde: Minimum detectable effect: the effect found with 80 % power. None with fewer than six
+            streams or if all differences are equal.
+        equivalent: Whether two one-sided tests at 5 % place the effect within the margin
+            (Schuirmann 1987): whether the 90 % interval lies inside it.
     """
 
     arms: tuple[str, str]
@@ -63,11 +63,11 @@ class Contrast:
     differences: tuple[float, ...]
     margin: float
     theta: float | None
-    interval: tuple[float, float] | None
-    p_t: float | None
-    p_sign_flip: float | None
-    mde: float | None
-    equivalent: bool | None
+    test: str | None = None
+    p: float | None = None
+    interval: Interval | None = None
+    mde: float | None = None
+    equivalent: bool | None = None
 
     @classmethod
     def of(
@@ -76,40 +76,38 @@ class Contrast:
         first: Mapping[int, float],
         second: Mapping[int, float],
         margin: float = MARGIN,
+        largest: float = 1.0,
     ) -> "Contrast":
-        """Return the contrast between late accuracies by stream, over their common streams."""
+        """Return the contrast between late accuracies by stream, over their common streams.
+
+        Limits of the interval beyond ± `largest` are moved there: accuracies differ by at most 1.
+        """
         streams = tuple(sorted(first.keys() & second.keys()))
         exact = np.array([first[each] - second[each] for each in streams])
-        values = exact.round(_DECIMALS) + 0.0  # no -0.0
-        tested = len(streams) >= FEWEST_STREAMS
+        values = exact.round(DECIMALS) + 0.0  # no -0.0
+        differences = tuple(values.tolist())
+        if len(streams) < FEWEST_STREAMS:
+            return cls(arms, streams, differences, margin, mean_of(values) if streams else None)
+        test = deciding_test(values)
+        interval = test.interval()
+        low, high = test.interval(2 * ALPHA) or (-inf, inf)
         return cls(
             arms=arms,
             streams=streams,
-            differences=tuple(values.tolist()),
+            differences=differences,
             margin=margin,
-            theta=_mean(values) if streams else None,
-            interval=t_interval(values) if len(streams) > 1 else None,
-            p_t=t_test(values) if tested else None,
-            p_sign_flip=sign_flip(values) if tested else None,
-            mde=least_detectable(values) if tested else None,
-            equivalent=is_equivalent(values, margin) if tested else None,
+            theta=mean_of(values),
+            test=test.name,
+            p=test.p,
+            interval=interval and (max(interval[0], -largest), min(interval[1], largest)),
+            mde=detectable(deviation_of(values), len(streams)) or None,
+            equivalent=-margin < low and high < margin,
         )
 
     @property
     def k(self) -> int:
         """Number of streams."""
         return len(self.streams)
-
-    @property
-    def p(self) -> float | None:
-        """The deciding p-value: from the sign-flip test with few streams, from the t test with many."""
-        exact = self.k <= MOST_FOR_SIGN_FLIP or self.p_t is None
-        return self.p_sign_flip if exact else self.p_t
-
-    @property
-    def test(self) -> str:
-        """Name of the deciding test."""
-        return "t" if self.p is not None and self.p is self.p_t else "sign-flip"
 
     @property
     def e_value(self) -> float:
@@ -126,7 +124,7 @@ class Contrast:
 
     @property
     def significant(self) -> bool:
-        """Whether the deciding p-value is below 0.05."""
+        """Whether p is below 0.05."""
         return self.p is not None and self.p < ALPHA
 
     @property
@@ -135,105 +133,19 @@ class Contrast:
         return self.significant and self.theta is not None and self.theta > 0
 
 
-def _mean(values: Floats) -> float:
-    """Return the mean; for equal values, exactly that value."""
-    return float(values.mean()) if np.ptp(values) else float(values[0])
+def adjusted(contrasts: Sequence[Contrast]) -> list[float | None]:
+    """Return the p-values of contrasts adjusted for their number by step-down max-T.
 
-
-def _error(values: Floats) -> float:
-    """Return the standard error of the mean; for equal values, exactly 0."""
-    return float(values.std(ddof=1) / np.sqrt(values.size)) if np.ptp(values) else 0.0
-
-
-def t_interval(values: Floats, level: float = 1 - ALPHA) -> tuple[float, float]:
-    """Return the t interval for the mean of at least two values (Student 1908)."""
-    half = float(scipy.special.stdtrit(values.size - 1, (1 + level) / 2)) * _error(values)
-    mean = _mean(values)
-    return mean - half, mean + half
-
-
-def t_test(values: Floats) -> float | None:
-    """Return the two-sided p-value for a zero mean; None if all values equal the same nonzero number."""
-    error = _error(values)
-    if not error:
-        return None if values[0] else 1.0
-    return float(2 * scipy.special.stdtr(values.size - 1, -abs(_mean(values)) / error))
-
-
-def sign_flip(values: Floats) -> float:
-    """Return the two-sided p-value of the sign-flip test (Fisher 1935).
-
-    Under the null hypothesis every value is as likely to be positive as negative. Up to 16 values all
-    sign flips are enumerated. Above that, 20,000 random flips are drawn, which depend only on
-    the number of values, and the observed one is added to them.
+    A contrast that was not tested gets None and is not counted.
     """
-    exact = values.size <= MOST_ENUMERATED
-    sums = all_signs(values.size) @ values if exact else _random_sums(values)
-    least = abs(float(values.sum())) - 10.0**-_DECIMALS * values.size
-    reached = int((np.abs(sums) >= least).sum())
-    return reached / sums.size if exact else (1 + reached) / (1 + DRAWS)
-
-
-@lru_cache(maxsize=4)
-def all_signs(count: int) -> Floats:
-    """Return every combination of signs, shape (2**count, count)."""
-    chosen = np.arange(2**count)[:, None] >> np.arange(count) & 1
-    signs: Floats = 1.0 - 2.0 * chosen.astype(np.float64)
-    return signs
-
-
-def _random_sums(values: Floats) -> Floats:
-    """Return the sum of the values under each random flip, shape (DRAWS,).
-
-    The 256 possible sums of each group of eight values are computed once and looked up.
-    """
-    eights = np.pad(values, (0, -values.size % 8)).reshape(-1, 8)
-    looked_up: Floats = (eights @ all_signs(8).T)[np.arange(len(eights)), _flips(values.size)]
-    sums: Floats = looked_up.sum(axis=1)
-    return sums
-
-
-@lru_cache(maxsize=4)
-def _flips(count: int) -> NDArray[np.uint8]:
-    """Return random signs as bits, shape (DRAWS, ceil(count / 8))."""
-    words = -(-count // 64)
-    bits = keyed_bits(DRAWS * words, "sign-flip", count).reshape(DRAWS, words)
-    return bits.astype("<u8").view(np.uint8)[:, : -(-count // 8)]
-
-
-def least_detectable(values: Floats) -> float | None:
-    """Return the effect that a two-sided t test at 0.05 detects with 80 % power.
-
-    It is delta * s / sqrt(K), where s is the observed standard deviation and delta the
-    noncentrality at which the noncentral t distribution with K - 1 degrees of freedom exceeds
-    t(0.975, K - 1) with probability 0.8 (Johnson and Welch 1940). The opposite tail, below 1e-6, is
-    ignored. None if the values have no variance.
-    """
-    freedom = values.size - 1
-    delta = scipy.special.nctdtrinc(
-        freedom, 1 - POWER, scipy.special.stdtrit(freedom, 1 - ALPHA / 2)
-    )
-    return float(delta) * _error(values) or None
-
-
-def is_equivalent(values: Floats, margin: float) -> bool:
-    """Return whether two one-sided t tests at 0.05 place the mean within the margin (Schuirmann 1987)."""
-    low, high = t_interval(values, 1 - 2 * ALPHA)
-    return -margin < low and high < margin
-
-
-def holm(ps: Sequence[float | None]) -> list[float | None]:
-    """Return p-values adjusted by Holm's step-down method (Holm 1979).
-
-    None stands for a contrast that was not tested; it stays None and is not counted.
-    """
-    tested = sorted((p, place) for place, p in enumerate(ps) if p is not None)
-    adjusted: list[float | None] = [None] * len(ps)
-    reached = 0.0
-    for rank, (p, place) in enumerate(tested):
-        reached = max(reached, min(1.0, (len(tested) - rank) * p))
-        adjusted[place] = reached
-    return adjusted
+    tested = [each for each in contrasts if each.p is not None]
+    streams = sorted({stream for each in tested for stream in each.streams})
+    differences = np.zeros((len(tested), len(streams)))
+    for row, each in zip(differences, tested, strict=True):
+        row[np.searchsorted(streams, each.streams)] = each.differences
+    own = np.array([each.p for each in tested], dtype=np.float64)
+    found = iter(max_t(differences, own).tolist() if tested else ())
+    return [None if each.p is None else next(found) for each in contrasts]
 
 
 def e_process(differences: ArrayLike) -> Floats:

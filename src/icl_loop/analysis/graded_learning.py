@@ -190,7 +190,7 @@ def graded_contrasts(
         arms = each.primary.arms
         parts = [late.filter(experiment=each.experiment, arm=arm) for arm in arms]
         first, second = (dict(part.select("stream", "log_loss").iter_rows()) for part in parts)
-        contrast = Contrast.of(arms, first, second)
+        contrast = Contrast.of(arms, first, second, largest=math.inf)
         found += [GradedContrast(each.experiment, contrast)] if contrast.k else []
     return found
 
@@ -266,8 +266,7 @@ def _fields(each: GradedContrast) -> dict[str, Any]:
         "bits": contrast.theta,
         "ci": contrast.interval and list(contrast.interval),
         "p": contrast.p,
-        "p_t": contrast.p_t,
-        "p_sign_flip": contrast.p_sign_flip,
+        "test": contrast.test,
         "k": contrast.k,
         "mde": contrast.mde,
         "streams": list(contrast.streams),

@@ -9,7 +9,7 @@ import polars as pl
 
 from icl_loop.analysis.arm_roles import Pair, Roles
 from icl_loop.analysis.caveats import caveats
-from icl_loop.analysis.contrasts import MARGIN, Contrast, e_process, holm
+from icl_loop.analysis.contrasts import MARGIN, Contrast, adjusted, e_process
 from icl_loop.analysis.curves import LATE
 from icl_loop.core.errors import InputError, TranscriptError, nearest
 
@@ -20,10 +20,10 @@ MOST_FREQUENT = "the most frequent label"
 
 @dataclass(frozen=True, slots=True)
 class Secondary:
-    """A secondary contrast and its Holm-adjusted p-value."""
+    """A secondary contrast and its p-value adjusted for the number of secondary contrasts."""
 
     contrast: Contrast
-    p_holm: float | None
+    p_adjusted: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ def _secondary(
     pairs = [(first, arm) for arm in arms] + [(arm, twin) for arm, twin in twins if twin]
     others = dict.fromkeys(pair for pair in pairs if pair not in ((first, first), primary))
     contrasts = [late.contrast(*pair) for pair in others]
-    return tuple(map(Secondary, contrasts, holm([each.p for each in contrasts])))
+    return tuple(map(Secondary, contrasts, adjusted(contrasts)))
 
 
 def _ladder(late: _LateAccuracy, roles: Roles, first: str | None) -> Iterator[NullQuestion]:

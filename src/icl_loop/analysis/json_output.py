@@ -19,7 +19,7 @@ def conclusion_fields(conclusion: Conclusion) -> dict[str, Any]:
         "primary": _primary(conclusion),
         "needed": [contrast_fields(each) for each in conclusion.needed],
         "secondary": [
-            {**contrast_fields(each.contrast), "p_holm": each.p_holm}
+            {**contrast_fields(each.contrast), "p_adjusted": each.p_adjusted}
             for each in conclusion.secondary
         ],
         "ladder": [_question(each) for each in conclusion.ladder],
@@ -35,8 +35,7 @@ def contrast_fields(contrast: Contrast) -> dict[str, Any]:
         "theta": contrast.theta,
         "ci": contrast.interval and list(contrast.interval),
         "p": contrast.p,
-        "p_t": contrast.p_t,
-        "p_sign_flip": contrast.p_sign_flip,
+        "test": contrast.test,
         "k": contrast.k,
         "mde": contrast.mde,
         "equivalent": contrast.equivalent,

@@ -1,8 +1,8 @@
 """The verdict in words, with its numbers."""
 
-from icl_loop.analysis.contrasts import ALPHA, MOST_FOR_SIGN_FLIP, STOP_AT, Contrast
+from icl_loop.analysis.contrasts import STOP_AT, Contrast
 from icl_loop.analysis.inference import Conclusion
-from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
+from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE, least_p
 
 
 def sentence(conclusion: Conclusion) -> str:
@@ -64,11 +64,10 @@ def _failed_controls(conclusion: Conclusion) -> str:
 
 def _sensitivity(contrast: Contrast) -> str:
     """Return which difference could have been detected."""
-    least = 2 ** (1 - contrast.k)
-    if contrast.k <= MOST_FOR_SIGN_FLIP and least >= ALPHA:
+    if contrast.k < FEWEST_FOR_SIGNIFICANCE:
         return (
-            f"with {contrast.k} streams the smallest attainable p is {least:.4f}, so no difference"
-            f" could have been significant; {contrast.k + 1} streams are needed"
+            f"with {contrast.k} streams the smallest attainable p is {least_p(contrast.k):.4f}, so no"
+            f" difference could have been significant; {FEWEST_FOR_SIGNIFICANCE} streams are needed"
         )
     if contrast.mde is None:
         return "the difference was the same in every stream, so the detectable effect is unknown"
@@ -82,17 +81,17 @@ def _descriptive(_: Conclusion, contrast: Contrast) -> str:
     return (
         f"Descriptive only: {first!r} is {_points(contrast)} {_side(contrast)}"
         f" {contrast.arms[1]!r} in late accuracy, over {_streams(contrast.k)};"
-        f" significance needs at least {FEWEST_FOR_SIGN_FLIP} streams."
+        f" significance needs at least {FEWEST_FOR_SIGNIFICANCE} streams."
     )
 
 
 def _effect(contrast: Contrast) -> str:
     """Return effect, interval, p-value and number of streams."""
-    low, high = contrast.interval or (None, None)
+    limits = " to ".join(map(_signed, contrast.interval or ()))
+    interval = f"95 % interval {limits}, " if limits else ""
     return (
-        f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy (95 %"
-        f" interval {_signed(low)} to {_signed(high)}, {_p(contrast)} by"
-        f" {contrast.test}, {_streams(contrast.k)})"
+        f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy"
+        f" ({interval}{_p(contrast)} by {contrast.test}, {_streams(contrast.k)})"
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from icl_loop.analysis.contrasts import POWER
-from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
+from icl_loop.analysis.power import POWER
+from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings
 from icl_loop.planning.detectability import detectability
@@ -68,7 +68,7 @@ async def advise(
         trials: Plays the trial sessions.
         learner: Name of the reference learner.
     """
-    testable = experiment.streams >= FEWEST_FOR_SIGN_FLIP
+    testable = experiment.streams >= FEWEST_FOR_SIGNIFICANCE
     enough = experiment if testable else replace(experiment, streams=MORE_STREAMS)
     unchanged = _Change("" if testable else f"streams = {MORE_STREAMS}", enough)
     tried = min(streams, TRIED_STREAMS)

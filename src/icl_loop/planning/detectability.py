@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
-from icl_loop.analysis.contrasts import MOST_FOR_SIGN_FLIP
 from icl_loop.analysis.power import (
     detectable,
     deviation_of_difference,
     power,
-    power_by_formula,
 )
+from icl_loop.analysis.significance import MOST_FOR_SIGN_FLIP
 from icl_loop.experiment import Experiment
 from icl_loop.models import BUILT_IN
 from icl_loop.planning.trial_sessions import Trial, Trials
@@ -59,14 +58,12 @@ class Detectability:
         test: The deciding test, `sign-flip` or `t`.
         deviation: Standard deviation of the difference over streams, from the trials.
         detectable: Smallest difference detected with 80 % power, or None.
-        detectable_t: The same for the t test.
         reference: The reference learner with the largest difference.
         reference_first: Its late accuracy in the first arm.
         reference_second: Its late accuracy in the second arm.
         reference_power: Power to detect its difference.
         effect: The difference named in the experiment file, or None.
         effect_power: Power to detect that difference.
-        effect_power_t: The same for the t test.
     """
 
     first: str
@@ -78,14 +75,12 @@ class Detectability:
     test: str
     deviation: float
     detectable: float | None
-    detectable_t: float | None
     reference: str
     reference_first: float
     reference_second: float
     reference_power: float
     effect: float | None
     effect_power: float | None
-    effect_power_t: float | None
 
     @property
     def difference(self) -> float:
@@ -163,14 +158,12 @@ async def detectability(
         test="sign-flip" if planned <= MOST_FOR_SIGN_FLIP else "t",
         deviation=deviation,
         detectable=detectable(deviation, planned),
-        detectable_t=detectable(deviation, planned, power_by_formula),
         reference=best.reference,
         reference_first=best.first,
         reference_second=best.second,
         reference_power=power(max(best.difference, 0.0), deviation, planned),
         effect=effect,
         effect_power=effect and power(effect, deviation, planned),
-        effect_power_t=effect and power_by_formula(effect, deviation, planned),
     )
 
 

@@ -1,7 +1,7 @@
 """Sentences on whether a design can show learning."""
 
-from icl_loop.analysis.contrasts import POWER
-from icl_loop.analysis.power import FEWEST_FOR_SIGN_FLIP
+from icl_loop.analysis.power import POWER
+from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE
 from icl_loop.planning.detectability import Detectability
 
 SINGLE_ARM = (
@@ -53,7 +53,7 @@ def _why(found: Detectability) -> str:
 def _detected(found: Detectability) -> str:
     if found.detectable is None:
         return (
-            f"significance needs at least {FEWEST_FOR_SIGN_FLIP} streams, and the design has"
+            f"significance needs at least {FEWEST_FOR_SIGNIFICANCE} streams, and the design has"
             f" {found.streams}"
         )
     return (

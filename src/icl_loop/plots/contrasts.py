@@ -22,7 +22,7 @@ _TOOLTIP = [
 def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart:
     """Return a chart of an experiment's contrasts, the primary one first and filled.
 
-    Ticks are streams, dots are means over streams, lines are 95 % t intervals. The band is the
+    Ticks are streams, dots are means over streams, lines are 95 % intervals. The band is the
     equivalence margin.
 
     Raises:
@@ -37,7 +37,7 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
         text=f"Contrasts: {conclusion.experiment}",
         subtitle=[
             f"late accuracy, {primary.k} streams; filled: the primary contrast",
-            "dots: means; lines: 95 % t intervals; ticks: streams; band: equivalence margin",
+            "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",
         ],
         anchor="start",
         subtitleColor=look.faint,

@@ -84,14 +84,9 @@ def _detectability(found: Detectability) -> Iterator[str]:
         yield f"The file names no primary contrast; this plan uses {arms}."
     test = "exact sign-flip test" if found.test == "sign-flip" else "t test"
     if found.detectable is not None:
-        alone = (
-            ""
-            if found.test == "t"
-            else f"; the t test alone would detect {_points(found.detectable_t)}"
-        )
         yield (
             f"{found.streams} streams of {found.turns} turns detect a late difference of"
-            f" {_points(found.detectable)} between {arms} with 80% power ({test}){alone}."
+            f" {_points(found.detectable)} between {arms} with 80% power ({test})."
         )
     if found.effect is not None:
         yield (

@@ -228,13 +228,14 @@ def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
         "streams": lambda row: str(row.contrast.k),
         "diff.": lambda row: points(row.contrast.theta),
         "95% interval": lambda row: interval_points(row.contrast),
-        "t p": lambda row: p_value(row.contrast.p_t),
-        "sign-flip p": lambda row: p_value(row.contrast.p_sign_flip),
+        "p": lambda row: p_value(row.contrast.p),
+    }
+    if any(row.p_adjusted is not None for row in rows):
+        columns["adjusted p"] = lambda row: p_value(row.p_adjusted)
+    columns |= {
         "detectable": lambda row: points(row.contrast.mde).removeprefix("+"),
         "equal": lambda row: YES_NO[row.contrast.equivalent],
     }
-    if any(row.p_holm is not None for row in rows):
-        columns["Holm p"] = lambda row: p_value(row.p_holm)
     title = f"{title} (difference in late accuracy, in points, over streams)"
     return table_of(title, rows, {"arms": lambda row: _pair(row.contrast)}, columns, gap=0)
 
