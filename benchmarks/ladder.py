@@ -4,8 +4,9 @@
 
 Reference learners and simulated models that cannot learn play the arms `feedback`, `yoked`, `none` and
 `stateless`, 8 streams of 200 turns each, and the transcripts are analysed like `icl-loop analyze` does.
-Needs MNIST, downloaded or below the folder that ICL_LOOP_DATA names. Exits with 1 if a verdict is
-unexpected.
+After the last turn, 20 probes are asked with the verdicts as told and flipped: the accuracy of a learner
+depends on them, that of the others does not. Needs MNIST, downloaded or below the folder that
+ICL_LOOP_DATA names. Exits with 1 if a result is unexpected.
 """
 
 import asyncio
@@ -16,10 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from icl_loop import Run, parse
-from icl_loop.analysis import conclude, frame, sessions
+from icl_loop.analysis import (
+    Contrast,
+    conclude,
+    counterfactual_contrast,
+    frame,
+    probes,
+    sessions,
+)
 
 ARMS = (
-    {"name": "feedback"},
+    {"name": "feedback", "probes": {"at": [200], "count": 20, "verdicts": ["told", "flipped"]}},
     {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
     {"name": "none", "feedback": {"kind": "none"}},
     {"name": "stateless", "context": {"policy": "stateless"}},
@@ -31,12 +39,13 @@ MODELS: Mapping[str, tuple[dict[str, object], bool]] = {
     "simulated/chance": ({}, False),
     "simulated/scheduled-accuracy": (DRIFTING, False),
     "simulated/win-stay-lose-shift": ({}, False),
+    "simulated/format-learner": ({}, False),
 }
 """The models, their parameters, and whether they learn."""
 
 
-def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, str]:
-    """Play all arms and return the verdict and the primary contrast."""
+def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, Contrast, Contrast]:
+    """Play all arms; return the verdict, the primary contrast, and told against flipped verdicts."""
     made = parse(
         {
             "name": name.replace("/", "-"),
@@ -53,27 +62,37 @@ def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, st
     if not result.complete:
         sys.exit(str(result.stopped[0].reason))
     concluded = conclude(frame(result.paths), None, sessions(result.paths))
-    contrast = concluded.primary
-    if contrast is None or contrast.theta is None or contrast.interval is None:
+    flipped = counterfactual_contrast(probes(result.paths), "feedback")
+    if concluded.primary is None or flipped is None:
         sys.exit(f"{name}: no contrast")
+    return str(concluded.verdict), concluded.primary, flipped
+
+
+def numbers(contrast: Contrast) -> str:
+    """Return the effect and its interval in points."""
+    if contrast.theta is None or contrast.interval is None:
+        return "none"
     low, high = contrast.interval
-    numbers = f"{100 * contrast.theta:+6.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return str(concluded.verdict), f"{numbers:<24} p = {contrast.p}"
+    return f"{100 * contrast.theta:+6.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def main() -> None:
     """Print a row for each model."""
     failed = False
-    print("feedback against yoked, 8 streams x 200 turns, mnist:test, grid, correct/incorrect")
+    print("8 streams x 200 turns, mnist:test, grid, correct/incorrect; differences in points")
+    print(f"{'model':<34}{'verdict':<18}{'feedback - yoked':<24}{'p':<10}told - flipped")
     for name, (params, learns) in MODELS.items():
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
-            verdict, numbers = play(name, params, Path(folder))
-        passed = (verdict == "learned") == learns
+            verdict, primary, flipped = play(name, params, Path(folder))
+        depends = flipped.theta is not None and flipped.theta > 0.2 and flipped.above
+        passed = (verdict == "learned") == learns and (depends if learns else not flipped.above)
         failed |= not passed
+        row = (
+            f"{name:<34}{verdict:<18}{numbers(primary):<24}{primary.p!s:<10}{numbers(flipped):<24}"
+        )
         seconds = time.perf_counter() - start
-        row = f"{name:<34}{verdict:<18}{numbers:<46}{seconds:5.0f} s"
-        print(f"{row}  {'PASS' if passed else 'FAIL'}", flush=True)
+        print(f"{row}{seconds:5.0f} s  {'PASS' if passed else 'FAIL'}", flush=True)
     sys.exit(failed)
 
 

@@ -25,7 +25,7 @@ from icl_loop.context.history import build_request
 from icl_loop.context.window import from_spans
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
-from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
+from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
 from icl_loop.export import export
 from icl_loop.export.conversation import conversation, note_request, shown_note
 from icl_loop.export.source_file import SourceFile
@@ -129,6 +129,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
             answer,
             "ok",
             answer == label,
+            draw(st.sampled_from(get_args(Verdicts))),
             kept=(),
             request="",
             reply=draw(replies),

@@ -36,7 +36,7 @@ RANDOM = np.random.default_rng(0)
 PICTURES: list[Pixels] = [RANDOM.integers(0, 2, (6, 6)).astype(np.float32) for _ in range(8)]
 """Different black and white images, which every encoding represents exactly."""
 
-MAY_NOT_ANSWER = {"simulated/bad-format", "simulated/refuser"}
+MAY_NOT_ANSWER = {"simulated/bad-format", "simulated/format-learner", "simulated/refuser"}
 
 EACH_SET = pytest.mark.parametrize("words", [open_prompt_set(n) for n in shipped()], ids=shipped())
 EACH_ENCODING = pytest.mark.parametrize("encoding", encodings_for("picture"))

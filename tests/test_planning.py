@@ -90,6 +90,23 @@ async def test_planned_tokens_match_endpoint(tmp_path: Path, kind: str, sent: st
     assert arm.context_use.most_shown == max(map(shown, transcript.turns))
 
 
+async def test_probes_with_other_verdicts_are_planned(tmp_path: Path) -> None:
+    """Requests and tokens of counterfactual probes are planned as they are asked.
+
+    What is planned as cached is shared with the request before; an endpoint may remember more.
+    """
+    probes = {"at": [0, 9], "count": 2, "verdicts": ["told", "flipped", "shuffled", "removed"]}
+    changes = {"streams": 1, "turns": 12, "probes": probes}
+    (transcript,) = await run_served(tmp_path, SMALL_WINDOW, **changes)
+    made = experiment(model={**MODEL, **SMALL_WINDOW, "base_url": NOWHERE}, **changes)
+    (arm,) = (await plan(made)).arms
+    reported = usages(transcript)
+    assert arm.cost.requests == len(reported) == 12 + 2 + 4 * 2
+    assert arm.cost.prompt == sum(usage.prompt for usage in reported)
+    assert arm.cost.completion == sum(usage.completion for usage in reported)
+    assert 0 < arm.cost.cached <= sum(usage.cached for usage in reported)
+
+
 def usages(transcript: Transcript) -> list[Usage]:
     """Return the reported usage of every request in a session."""
     turns = [turn.reply.usage for turn in transcript.turns]

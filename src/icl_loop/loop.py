@@ -1,14 +1,15 @@
 """The loop: an async generator of turns. It opens no file and prints nothing."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from icl_loop.context.fork import Fork, spare_tokens
 from icl_loop.context.history import History
 from icl_loop.context.policies import notes_policy
-from icl_loop.context.policy import ContextPolicy, choose_turns
-from icl_loop.context.window import Window, to_spans
+from icl_loop.context.policy import ContextPolicy
+from icl_loop.context.window import Shown, Window, from_spans, to_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Exchange, Note, Probe, Sample, Turn
@@ -51,7 +52,7 @@ async def play_events(
     notes = notes_policy(policy)
     for index in range(len(history.turns), len(task)):
         if notes is not None and notes.is_due(history):
-            exchange = await _ask(model, policy, history, notes.question(history))
+            exchange = await _ask(model, policy, Fork(history, task), notes.question(history))
             _, said = split_thoughts(exchange.reply.text)
             counter = history.tokens.window.counter
             text = truncate(without_marks(said).strip(), notes.tokens, counter)
@@ -68,7 +69,7 @@ async def _play(
 ) -> Turn:
     """Ask about one sample, parse and score the answer, and choose the feedback."""
     question, calibration = task.question(index), history.tokens.calibration.value
-    exchange = await _ask(model, policy, history, question)
+    exchange = await _ask(model, policy, Fork(history, task), question)
     parsed = task.parse(exchange.reply)
     return Turn(
         index=index,
@@ -84,17 +85,52 @@ async def _play(
     )
 
 
-async def probe(
-    task: Task, model: ChatModel, policy: ContextPolicy, history: History, sample: Sample
-) -> Probe:
-    """Ask about a held-out sample; `history` does not change.
+async def ask_probes(
+    task: Task,
+    model: ChatModel,
+    policy: ContextPolicy,
+    history: History,
+    saved: Iterable[Probe] = (),
+) -> AsyncGenerator[Probe]:
+    """Ask the probes due after the turns in `history`, which does not change; yield each.
+
+    Those in `saved` are not asked again. Probes with other verdicts show the turns that the probe
+    with the verdicts as told showed. Before the first turn there are no verdicts to change.
 
     Raises:
-        ContextFull: The question does not fit the window.
+        ContextFull: A question, or the turns that `policy` requires, do not fit the window.
+        InputError: The feedback on a turn cannot be flipped.
         ModelError: The model did not answer.
     """
-    exchange = await _ask(model, policy, history, task.question_about(sample))
     played = len(history.turns)
+    if played not in task.checkpoints:
+        return
+    asked = {(each.verdicts, each.sample): each for each in saved if each.after_turn == played}
+    spare = spare_tokens(history, task)
+    for verdicts in task.verdicts if played else task.verdicts[:1]:
+        fork = Fork(history, task, verdicts, spare)
+        before: Shown = ()
+        for sample in task.probes:
+            key = verdicts, sample.id
+            if key not in asked:
+                told = asked.get(("told", sample.id))
+                kept = None if told is None else from_spans(told.kept)
+                asked[key] = await _probe(sample, model, policy, fork, kept, before)
+                yield asked[key]
+            before = from_spans(asked[key].kept)
+
+
+async def _probe(
+    sample: Sample,
+    model: ChatModel,
+    policy: ContextPolicy,
+    fork: Fork,
+    kept: Shown | None,
+    before: Shown,
+) -> Probe:
+    task = fork.task
+    exchange = await _ask(model, policy, fork, task.question_about(sample), kept, before)
+    played = len(fork.history.turns)
     parsed, label = task.parse(exchange.reply), task.label_of(sample, played)
     return Probe(
         after_turn=played,
@@ -103,34 +139,50 @@ async def probe(
         answer=parsed.answer,
         outcome=parsed.outcome,
         correct=parsed.answer == label,
+        verdicts=fork.verdicts,
         **vars(exchange),
     )
 
 
 async def _ask(
-    model: ChatModel, policy: ContextPolicy, history: History, question: Message
+    model: ChatModel,
+    policy: ContextPolicy,
+    fork: Fork,
+    question: Message,
+    kept: Shown | None = None,
+    before: Shown = (),
 ) -> Exchange:
-    """Ask `question` after the past turns; show fewer if the model rejects the request as too long."""
-    limit, overflows = history.tokens.limit, 0
+    """Ask `question` after the past turns; show fewer if the model rejects the request as too long.
+
+    Args:
+        model: The model.
+        policy: Chooses the turns.
+        fork: The history.
+        question: The question.
+        kept: The turns to show; None asks the policy.
+        before: The turns that the previous request of the fork showed.
+    """
+    limit, overflows = fork.history.tokens.limit, 0
     while True:
-        shown = choose_turns(policy, history, question, limit)
-        request = history.request(shown, question)
-        counted = history.tokens.of_request(shown, question)
+        if kept is None or overflows:
+            kept = fork.choose(policy, question, limit)
+        request = fork.request(kept, question)
+        counted = fork.counted(kept, question)
         try:
             reply = await _complete(model, request)
         except ContextOverflow:
-            if not shown:
+            if not kept:
                 raise
             limit, overflows = int(OVERFLOW_SHRINK * counted), overflows + 1
         else:
             return Exchange(
-                kept=to_spans(shown),
+                kept=to_spans(kept),
                 request=fingerprint(request),
                 reply=reply,
                 overflows=overflows,
                 limit=limit if overflows else None,
                 counted=counted,
-                prefix=history.prefix_tokens(shown),
+                prefix=fork.prefix(kept, before),
             )
 
 

@@ -14,7 +14,15 @@ from icl_loop.analysis.image_neighbours import nearest_pictures
 from icl_loop.analysis.inference import Conclusion, conclude, conclude_each
 from icl_loop.analysis.metrics import ArmMetrics, confusion, measure
 from icl_loop.analysis.session_settings import sessions
-from icl_loop.analysis.side_requests import Checkpoint, checkpoints, notes, probes
+from icl_loop.analysis.side_requests import (
+    Checkpoint,
+    VerdictEffect,
+    checkpoints,
+    counterfactual_contrast,
+    notes,
+    probes,
+    verdict_effects,
+)
 from icl_loop.analysis.verdict_sentences import sentence
 
 __all__ = [
@@ -24,11 +32,13 @@ __all__ = [
     "Conclusion",
     "Contrast",
     "Estimate",
+    "VerdictEffect",
     "arm_curves",
     "checkpoints",
     "conclude",
     "conclude_each",
     "confusion",
+    "counterfactual_contrast",
     "frame",
     "measure",
     "nearest_pictures",
@@ -39,5 +49,6 @@ __all__ = [
     "sessions",
     "summarise",
     "tabulate",
+    "verdict_effects",
     "warnings",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.inference import Conclusion, NullQuestion
+from icl_loop.analysis.side_requests import VerdictEffect
 from icl_loop.analysis.verdict_sentences import sentence
 
 
@@ -39,6 +40,16 @@ def contrast_fields(contrast: Contrast) -> dict[str, Any]:
         "k": contrast.k,
         "mde": contrast.mde,
         "equivalent": contrast.equivalent,
+    }
+
+
+def effect_fields(effect: VerdictEffect) -> dict[str, Any]:
+    """Return the effect of the verdicts on an arm's probes as JSON."""
+    return {
+        "after_turn": effect.after_turn,
+        "verdicts": effect.verdicts,
+        "pairs": effect.pairs,
+        **contrast_fields(effect.contrast),
     }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from icl_loop.analysis.contrasts import MARGIN, Contrast
 from icl_loop.analysis.curves import Estimate
 from icl_loop.analysis.session_settings import sessions, table_in
 from icl_loop.transcripts.columns import TABLES, USAGE, is_exported, read_table
@@ -34,12 +35,13 @@ def probes(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the probes of the transcripts or exports at `paths`, one row each.
 
     Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `after_turn`, `sample`,
-    `label`, `answer`, `correct`.
+    `verdicts` (shown on past answers), `kept` (turns shown, as runs), `label`, `answer`, `correct`.
 
     Raises:
         TranscriptError: A line is not of the format; names file and line.
     """
-    return _with_sessions(paths, "probes", ("after_turn", "sample", "label", "answer", "correct"))
+    names = ("after_turn", "sample", "verdicts", "kept", "label", "answer", "correct")
+    return _with_sessions(paths, "probes", names)
 
 
 def notes(paths: Iterable[Path]) -> pl.DataFrame:
@@ -100,7 +102,8 @@ def _asks_for(table: str, header: Header) -> bool:
 class Checkpoint:
     """The accuracy of an arm on its probes after some turns: the mean over sessions.
 
-    `right` of the probes `asked` in all sessions were answered correctly.
+    `right` of the probes `asked` in all sessions were answered correctly. `verdicts` are those that
+    the probes showed on past answers.
     """
 
     experiment: str
@@ -109,14 +112,20 @@ class Checkpoint:
     accuracy: Estimate
     asked: int
     right: int
+    verdicts: str = "told"
+
+    @property
+    def line(self) -> str:
+        """The arm, and the verdicts unless they are as told."""
+        return self.arm if self.verdicts == "told" else f"{self.arm}, {self.verdicts}"
 
 
 def checkpoints(probed: pl.DataFrame) -> list[Checkpoint]:
-    """Return the accuracy at each checkpoint of each arm, from the frame that `probes` returns.
+    """Return the accuracy of each arm by checkpoint and verdicts, from the result of `probes`.
 
     Sessions have equal weight, however many probes they have.
     """
-    arm = ("experiment", "arm", "after_turn")
+    arm = ("experiment", "arm", "after_turn", "verdicts")
     per_session = probed.group_by(*arm, "path", maintain_order=True).agg(
         share=pl.col("correct").mean(), asked=pl.len(), right=pl.col("correct").sum()
     )
@@ -133,10 +142,76 @@ def checkpoint_fields(checkpoint: Checkpoint) -> dict[str, Any]:
     accuracy = checkpoint.accuracy
     return {
         "after_turn": checkpoint.after_turn,
+        "verdicts": checkpoint.verdicts,
         "accuracy": accuracy.mean,
         "accuracy_ci": accuracy.interval and list(accuracy.interval),
         "sessions": accuracy.sessions,
     }
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictEffect:
+    """The effect of the verdicts on an arm's probes: accuracy as told minus with other `verdicts`."""
+
+    experiment: str
+    arm: str
+    after_turn: int
+    verdicts: str
+    pairs: int
+    contrast: Contrast
+
+
+def verdict_effects(probed: pl.DataFrame, margin: float = MARGIN) -> list[VerdictEffect]:
+    """Return the effect of the verdicts by arm, checkpoint and verdicts, from the result of `probes`.
+
+    Each probe with other verdicts is paired with the one as told about the same sample in the same
+    session, if both showed the same turns. Differences are averaged over the pairs of a session, then
+    over the sessions of a stream; the contrast is over streams and has this equivalence margin.
+    """
+    place = ("experiment", "arm", "after_turn", "verdicts")
+    told = probed.filter(verdicts="told").rename({"correct": "told", "kept": "kept_told"})
+    pairs = (
+        probed.filter(pl.col("verdicts") != "told")
+        .join(
+            told.select("path", "after_turn", "sample", "told", "kept_told"),
+            on=("path", "after_turn", "sample"),
+            maintain_order="left",
+        )
+        .filter(pl.col("kept") == pl.col("kept_told"))
+    )
+    per_session = pairs.group_by(*place, "stream", "path", maintain_order=True).agg(
+        pl.col("told", "correct").mean(), pairs=pl.len()
+    )
+    per_stream = per_session.group_by(*place, "stream", maintain_order=True).agg(
+        pl.col("told", "correct").mean(), pl.col("pairs").sum()
+    )
+    found = []
+    for key, part in per_stream.group_by(place, maintain_order=True):
+        at = dict(zip(place, key, strict=True))
+        first, second = (
+            dict(part.select("stream", each).iter_rows()) for each in ("told", "correct")
+        )
+        arms = (at["arm"], f"{at['arm']} with verdicts {at['verdicts']}")
+        contrast = Contrast.of(arms, first, second, margin)
+        found.append(VerdictEffect(**at, pairs=int(part["pairs"].sum()), contrast=contrast))
+    return found
+
+
+def counterfactual_contrast(
+    probed: pl.DataFrame, arm: str, margin: float = MARGIN
+) -> Contrast | None:
+    """Return the content control of an arm by its probes, or None if it has none.
+
+    It is the accuracy as told minus with the verdicts flipped, at the last checkpoint.
+
+    Args:
+        probed: The result of `probes` for one experiment.
+        arm: The arm.
+        margin: Equivalence margin.
+    """
+    effects = verdict_effects(probed.filter(arm=arm), margin)
+    flipped = [each for each in effects if each.verdicts == "flipped"]
+    return max(flipped, key=lambda each: each.after_turn).contrast if flipped else None
 
 
 @dataclass(frozen=True, slots=True)

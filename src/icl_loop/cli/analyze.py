@@ -12,6 +12,7 @@ from icl_loop.analysis import (
     probes,
     sessions,
     summarise,
+    verdict_effects,
     warnings,
 )
 from icl_loop.analysis.answer_problems import problems
@@ -23,7 +24,7 @@ from icl_loop.analysis.graded_learning import (
     graded_fields,
     graded_turns,
 )
-from icl_loop.analysis.json_output import conclusions_fields
+from icl_loop.analysis.json_output import conclusions_fields, effect_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
@@ -66,7 +67,8 @@ def analyze(
     if not json:
         print_results(turns, paths, pair, baselines, rates)
         return
-    summaries, asked = summarise(turns), checkpoints(probes(paths))
+    summaries, probed = summarise(turns), probes(paths)
+    asked, effects = checkpoints(probed), verdict_effects(probed)
     arms = [
         {
             **summary_fields(summary),
@@ -76,6 +78,11 @@ def analyze(
             "probes": [
                 checkpoint_fields(each)
                 for each in asked
+                if (each.experiment, each.arm) == (summary.experiment, summary.arm)
+            ],
+            "counterfactual": [
+                effect_fields(each)
+                for each in effects
                 if (each.experiment, each.arm) == (summary.experiment, summary.arm)
             ],
         }

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from icl_loop.analysis import conclude_each, frame, sessions
+from icl_loop.analysis import checkpoints, conclude_each, frame, probes, sessions
 from icl_loop.analysis.graded_learning import graded_turns
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
-Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes", "log-loss"]
+Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes", "log-loss", "probes"]
 
 
 def plot(
@@ -45,6 +45,11 @@ def plot(
         chart = draw(turns, window, baseline.turns, learner=baseline.learner)
     elif figure == "contrasts":
         chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
+    elif figure == "probes":
+        checks = checkpoints(probes(paths))
+        if not checks:
+            raise InputError("there are no probes; they are asked after the turns in probes.at")
+        chart = plots.probe_chart(turns, checks)
     elif figure == "log-loss":
         graded = graded_turns(turns, paths)
         if graded is None:

@@ -1,7 +1,7 @@
 """The history of a session, as far as a context policy may know it: no samples, no labels."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -132,7 +132,7 @@ class History:
 
 def build_request(
     system: Message,
-    turns: Sequence[Turn],
+    turns: Sequence[Turn] | Mapping[int, Turn],
     shown: Shown,
     question: Message,
     notes: Sequence[Message] = (),

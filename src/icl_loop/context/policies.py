@@ -265,6 +265,14 @@ def _turns_at_last_note(history: History) -> int:
     return history.notes[-1].after_turn if history.notes else 0
 
 
+def shows_no_turns(policy: ContextPolicy) -> bool:
+    """Return whether a policy, or one in a chain, shows no past turns by definition."""
+    return any(
+        isinstance(part, Stateless) or (isinstance(part, Last) and not part.n)
+        for part in parts(policy)
+    )
+
+
 def compares_images(policy: ContextPolicy) -> bool:
     """Return whether a policy, or one in a chain, compares images."""
     return any(isinstance(part, Nearest) for part in parts(policy))

@@ -30,14 +30,25 @@ class ContextPolicy(Protocol):
 
 
 def choose_turns(
-    policy: ContextPolicy, history: History, question: Message, limit: int | None = None
+    policy: ContextPolicy,
+    history: History,
+    question: Message,
+    limit: int | None = None,
+    spare: int = 0,
 ) -> Shown:
-    """Return the past turns that `policy` shows with `question` in at most `limit` tokens.
+    """Return the past turns that `policy` shows with `question`.
+
+    Args:
+        policy: The policy.
+        history: The session so far.
+        question: The question about to be asked.
+        limit: Most tokens of the request, if it is more limited than by the window.
+        spare: Tokens to leave free beside these turns.
 
     Raises:
         ContextFull: The question or the turns that the policy requires do not fit.
     """
-    budget = history.tokens.available(question, limit)
+    budget = history.tokens.available(question, limit) - spare
     if budget < 0:
         raise ContextFull(0, budget)
     return policy(Past(history, range(len(history.turns)), budget, question))

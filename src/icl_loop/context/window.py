@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import JOIN, Message
+from icl_loop.core.messages import JOIN, Message, user
 from icl_loop.core.records import Span, Turn
 from icl_loop.core.tokens import (
     ESTIMATORS,
@@ -49,10 +49,13 @@ class Window:
     def count_answered(self, turn: Turn) -> int:
         """Return the tokens of a turn's reply and feedback."""
         _, reply, told = turn.messages
-        tokens = count_message(self.counter, reply)
+        return count_message(self.counter, reply) + self.count_feedback(told.text)
+
+    def count_feedback(self, told: str) -> int:
+        """Return the tokens of a feedback text."""
         if self.merged:
-            return tokens + self.counter.count(told.text + JOIN)
-        return tokens + count_message(self.counter, told)
+            return self.counter.count(told + JOIN)
+        return count_message(self.counter, user(told))
 
 
 def from_spans(spans: Sequence[Span]) -> list[int]:

@@ -12,6 +12,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, assistant, user
 
 Outcome = Literal["ok", "unreadable", "out_of_set", "refusal", "truncated"]
+Verdicts = Literal["told", "flipped", "shuffled", "removed"]
+"""The verdicts that a probe shows on the past answers: as told, or changed in one of three ways."""
 Span = tuple[int, int]
 """First and last index of a run of turns, inclusive."""
 Modality = Literal["picture", "table", "text"]
@@ -140,7 +142,11 @@ class Turn(Exchange):
 
 @dataclass(frozen=True)
 class Probe(Exchange):
-    """A held-out sample asked in a fork of the session after a number of turns, and never appended."""
+    """A held-out sample asked in a fork of the session after a number of turns, and never appended.
+
+    Attributes:
+        verdicts: The verdicts that the fork shows on the past answers.
+    """
 
     after_turn: int
     sample: str
@@ -148,6 +154,7 @@ class Probe(Exchange):
     answer: str | None
     outcome: Outcome
     correct: bool
+    verdicts: Verdicts = "told"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """An experiment: several arms that play the same streams."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from icl_loop.context.policies import compares_images, notes_policy
@@ -81,6 +81,18 @@ class Experiment:
             _check_window(session)
             _check_policy(session)
             on_session()
+        _check_verdicts(self.sessions())
+
+
+def _check_verdicts(sessions: Iterable[Session]) -> None:
+    """Raise InputError if probes with other verdicts are wanted, but no session can ask any."""
+    wanting = [each for each in sessions if len(each.settings.probes.verdicts) > 1]
+    if wanting and all(len(each.verdicts) == 1 for each in wanting):
+        raise InputError(
+            f"arm {wanting[0].arm!r}, probes.verdicts = {wanting[0].settings.probes.verdicts}: no"
+            " request shows a verdict that could be changed; leave it out, or give the arm feedback"
+            " that judges the answers and a context.policy that shows past turns"
+        )
 
 
 def _check_model(session: Session) -> None:

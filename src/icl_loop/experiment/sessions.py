@@ -1,22 +1,24 @@
 """Sessions: one stream played under one arm."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from icl_loop.context.policies import shows_no_turns
 from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
-from icl_loop.core.records import Event, Sample
+from icl_loop.core.records import Event, Sample, Verdicts
 from icl_loop.core.tokens import token_counter
 from icl_loop.experiment.settings import LimitSettings, Settings
 from icl_loop.experiment.validation import validated
 from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import get_encoding
+from icl_loop.tasks.feedback import DONOR_KINDS, YOKED
 from icl_loop.tasks.labels import LABEL_MAPS, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 from icl_loop.tasks.task import Task
@@ -219,8 +221,17 @@ class Session:
             keep_reasoning=self.settings.context.keep_reasoning,
             probes=inputs.probes,
             checkpoints=tuple(self.settings.probes.at),
+            verdicts=self.verdicts,
             rule=self.settings.answers.as_rule(),
         )
+
+    @property
+    def verdicts(self) -> Sequence[Verdicts]:
+        """The verdicts under which probes are asked: only as told where requests show none."""
+        judges = self.settings.feedback.kind in (*DONOR_KINDS, YOKED)
+        if not judges or shows_no_turns(self.policy):
+            return ("told",)
+        return self.settings.probes.verdicts
 
     @cached_property
     def policy(self) -> Policy:

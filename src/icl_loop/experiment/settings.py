@@ -18,6 +18,7 @@ from pydantic import (
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Usage
+from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
 from icl_loop.experiment.validation import (
     SENSITIVE_HEADERS,
@@ -26,6 +27,7 @@ from icl_loop.experiment.validation import (
     matching,
     one_of,
     tokens_or_auto,
+    told_first,
     translated_errors,
     web_address,
     without_secrets,
@@ -222,6 +224,8 @@ class ProbeSettings(_Table):
     """Numbers of turns after which the probes are asked; none if empty."""
     count: int = Field(default=20, ge=1)
     """How many samples are asked, the same ones each time."""
+    verdicts: Annotated[list[Verdicts], AfterValidator(told_first)] = ["told"]
+    """Verdicts on past answers under which they are asked: told, flipped, shuffled, removed."""
 
 
 class AnswerSettings(_Table):
@@ -242,6 +246,7 @@ ADDED: Mapping[str, Sequence[str]] = {
     "model": ("system_role", "cache_control"),
     "context": ("keep_reasoning",),
     "feedback": ("donor_kind",),
+    "probes": ("verdicts",),
 }
 """Settings that transcripts record only if they were changed, as earlier versions had none of them."""
 

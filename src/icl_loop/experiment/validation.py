@@ -3,12 +3,13 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
 
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.records import Verdicts
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.core.web_addresses import check_web_address
 
@@ -91,6 +92,13 @@ def one_of(choices: Sequence[str] | Mapping[str, object]) -> BeforeValidator:
         return value
 
     return BeforeValidator(check)
+
+
+def told_first(verdicts: list[Verdicts]) -> list[Verdicts]:
+    """Return the verdicts of probes in the order of `Verdicts`; those told must be among them."""
+    if "told" not in verdicts or len(set(verdicts)) < len(verdicts):
+        raise ValueError("must list 'told', with which the others are compared, and each only once")
+    return [each for each in get_args(Verdicts) if each in verdicts]
 
 
 def _tokens_or_auto(value: object) -> object:

@@ -28,7 +28,8 @@ _JSON: Schema = {
 }
 _DEFAULTS = {
     name: field.default
-    for name, field in TurnLine.model_fields.items()
+    for model in LINES.values()
+    for name, field in model.model_fields.items()
     if field.default not in (None, PydanticUndefined)
 }
 _SESSION = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")

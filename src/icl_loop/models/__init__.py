@@ -41,6 +41,7 @@ BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
     "simulated/bad-format": heuristics.BadFormat,
     "simulated/chance": heuristics.Chance,
     "simulated/constant": heuristics.Constant,
+    "simulated/format-learner": heuristics.FormatLearner,
     "simulated/label-counter": heuristics.LabelCounter,
     "simulated/oracle": informed.Oracle,
     "simulated/refuser": heuristics.Refuser,

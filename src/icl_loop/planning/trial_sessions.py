@@ -15,7 +15,7 @@ from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
-from icl_loop.loop import play_events, probe
+from icl_loop.loop import ask_probes, play_events
 from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.usage_estimate import CountingModel
 from icl_loop.transcripts.header import DonorIdentity
@@ -136,17 +136,17 @@ class Trials:
         task, policy = session.task, session.policy
         history = History.for_task(task, session.window)
 
-        async def ask_probes() -> None:
-            for sample in task.probes if len(turns) in task.checkpoints else ():
-                await probe(task, model, policy, history, sample)
+        async def ask() -> None:
+            async for _ in ask_probes(task, model, policy, history):
+                pass
 
         with suppress(ContextFull):  # the session ends here, as in a real run
-            await ask_probes()
+            await ask()
             async for event in play_events(task, model, policy, history):
                 if isinstance(event, Turn):
                     turns.append(event)
                     self._on_turn()
-                    await ask_probes()
+                    await ask()
 
     def _model(self, session: Session) -> ChatModel:
         """Return the model of a session, shared by sessions with the same settings."""

@@ -46,10 +46,10 @@ def share_axis(field: str, title: str) -> alt.Y:
     return alt.Y(field, title=title, axis=axis, scale=alt.Scale(domain=[0, 1]))
 
 
-def arm_colour(names: Sequence[str], look: Look) -> alt.Color:
-    """Return the colour scale of the arms."""
+def arm_colour(names: Sequence[str], look: Look, field: str = "name") -> alt.Color:
+    """Return the colour scale of the arms, whose names are in `field`."""
     colours = [look.colour(place) for place in range(len(names))]
-    return alt.Color("name:N", legend=None, scale=alt.Scale(domain=list(names), range=colours))
+    return alt.Color(f"{field}:N", legend=None, scale=alt.Scale(domain=list(names), range=colours))
 
 
 def arm_dashes(names: Sequence[str]) -> alt.StrokeDash:

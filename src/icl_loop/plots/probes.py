@@ -9,7 +9,6 @@ import polars as pl
 from icl_loop.analysis import Checkpoint
 from icl_loop.plots.line_charts import (
     arm_colour,
-    arm_dashes,
     chance_rule,
     end_labels,
     line_ends,
@@ -17,10 +16,12 @@ from icl_loop.plots.line_charts import (
     share_axis,
     turn_axis,
 )
-from icl_loop.plots.theme import PAPER, Look, finished
+from icl_loop.plots.theme import PAPER, Look, dashes, finished
 
 _SHIFT = 0.02
 """Maximum sideways shift of dots at a checkpoint, as a share of the longest session."""
+_DASHES = {"flipped": [7, 3], "shuffled": [2, 2], "removed": [7, 3, 2, 3]}
+"""Dash patterns of the verdicts that were not told."""
 _TOOLTIP = [
     alt.Tooltip("name:N", title="arm"),
     alt.Tooltip("after:Q", title="after turns"),
@@ -34,7 +35,9 @@ _TOOLTIP = [
 def probe_chart(
     turns: pl.DataFrame, checks: Sequence[Checkpoint], look: Look = PAPER
 ) -> alt.LayerChart:
-    """Return a chart of probe accuracy against checkpoint, with one line per arm.
+    """Return a chart of probe accuracy against checkpoint, with one line per arm and verdicts.
+
+    Lines of an arm have its colour. Those with other verdicts than told are dashed.
 
     Bars are 95 % t intervals over sessions; chance is a dashed line.
 
@@ -43,8 +46,12 @@ def probe_chart(
         checks: The result of `checkpoints`, not empty.
         look: Colours, size and interactivity.
     """
-    names = named(turns)["name"].unique(maintain_order=True).to_list()
+    arms = named(turns)["name"].unique(maintain_order=True).to_list()
     points = _points(turns, checks)
+    names = [
+        *arms,
+        *points.filter(pl.col("verdicts") != "told")["name"].unique(maintain_order=True),
+    ]
     longest = max(turns["turns"])
     edge = _SHIFT * longest  # dots of several arms are shifted sideways so that they do not overlap
     shifts = dict(zip(names, np.linspace(-edge, edge, len(names) + 2)[1:-1], strict=True))
@@ -55,14 +62,14 @@ def probe_chart(
     base = alt.Chart(shifted).encode(
         x=x.scale(domain=[-edge, longest + edge], nice=False),
         y=share_axis("value:Q", "accuracy on probes"),
-        color=arm_colour(names, look),
+        color=arm_colour(arms, look, "arm"),
         tooltip=_TOOLTIP,
     )
     ends = line_ends(points).with_columns(turn=pl.lit(longest + edge))
     layers = [
         chance_rule(turns, look),
         base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="low:Q", y2="high:Q"),
-        base.mark_line(strokeWidth=2).encode(strokeDash=arm_dashes(names)),
+        base.mark_line(strokeWidth=2).encode(strokeDash=_dashes(points, arms)),
         base.mark_circle(size=70, opacity=1),
         *end_labels(ends, names, look),
     ]
@@ -70,13 +77,23 @@ def probe_chart(
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
+def _dashes(points: pl.DataFrame, arms: Sequence[str]) -> alt.StrokeDash:
+    """Return the dash scale of the lines: that of the arm, or that of the verdicts if not as told."""
+    lines = points.select("name", "arm", "verdicts").unique(maintain_order=True)
+    strokes = [_DASHES.get(verdicts, dashes(arms.index(arm))) for _, arm, verdicts in lines.rows()]
+    scale = alt.Scale(domain=lines["name"].to_list(), range=strokes)
+    return alt.StrokeDash("name:N", legend=None, scale=scale)
+
+
 def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
     """Return one row per checkpoint and arm, arms in the order of `turns`."""
-    names = named(turns).select("name", experiment=turns["experiment"], arm=turns["arm"])
+    names = named(turns).select(place="name", experiment=turns["experiment"], arm=turns["arm"])
     rows = [
         {
             "experiment": each.experiment,
             "arm": each.arm,
+            "verdicts": each.verdicts,
+            "suffix": each.line.removeprefix(each.arm),
             "turn": each.after_turn,
             "value": each.accuracy.mean,
             "low": each.accuracy.interval and max(0.0, each.accuracy.interval[0]),
@@ -91,4 +108,5 @@ def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
     ]
     arms = names.unique(maintain_order=True)
     joined = arms.join(pl.DataFrame(rows), on=("experiment", "arm"), maintain_order="left_right")
-    return joined.drop("experiment", "arm")
+    name = pl.concat_str("place", "suffix")
+    return joined.drop("experiment").with_columns(name=name, arm="place").drop("place", "suffix")

@@ -26,6 +26,7 @@ from icl_loop.analysis import (
     sentence,
     sessions,
     summarise,
+    verdict_effects,
     warnings,
 )
 from icl_loop.analysis.answer_problems import problems
@@ -107,7 +108,8 @@ def page(
     has_turns = pl.col("path").is_in(played.implode())
     known = sessions(paths).filter(has_turns)
     conclusions = conclude_each(turns, primary, known)
-    checks = checkpoints(probes(paths).filter(has_turns))
+    probed = probes(paths).filter(has_turns)
+    checks = checkpoints(probed)
     streams = _streams(turns, saved, baseline)
     browser, left_out = select_streams(streams, most_turns, most_bytes)
     experiments = turns["experiment"].unique(maintain_order=True).to_list()
@@ -131,6 +133,7 @@ def page(
         outcomes=outcome_rows(turns),
         checkpoints=sorted({each.after_turn for each in checks}),
         probes=probe_rows(checks),
+        effects=verdict_effects(probed),
         graded=[] if graded is None else graded_arms(graded),
         graded_sentences=[]
         if graded is None

@@ -177,13 +177,15 @@ def _note(note: Note, pool: _Pool) -> dict[str, Any]:
 def _checkpoints(
     transcript: Transcript, parts: Lineage, decoders: Sequence[QuestionDecoder], pool: _Pool
 ) -> Iterator[dict[str, Any]]:
-    """Yield the probes of a session by checkpoint."""
-    for after, group in groupby(transcript.probes, key=lambda probe: probe.after_turn):
+    """Yield the probes of a session by checkpoint and verdicts."""
+    by_verdicts = groupby(transcript.probes, key=lambda probe: (probe.after_turn, probe.verdicts))
+    for (after, verdicts), group in by_verdicts:
         probes, place = list(group), place_of(parts, after)
         questions = probe_questions(parts[place][1])
         shown = [questions.get(probe.sample) for probe in probes]
         yield {
             "after": after,
+            "verdicts": verdicts,
             "sample": [probe.sample for probe in probes],
             "image": [each and pool.image(each, decoders[place]) for each in shown],
             "reply": [pool.text(probe.reply.text) for probe in probes],

@@ -78,8 +78,8 @@ def outcome_rows(turns: pl.DataFrame) -> dict[str, dict[str, tuple[int, float]]]
 
 
 def probe_rows(checks: Sequence[Checkpoint]) -> list[dict[int, Checkpoint]]:
-    """Return the checkpoints of each arm by the number of turns played before."""
+    """Return the checkpoints of each arm and verdicts by the number of turns played before."""
     rows: dict[tuple[str, str], dict[int, Checkpoint]] = {}
     for each in checks:
-        rows.setdefault((each.experiment, each.arm), {})[each.after_turn] = each
+        rows.setdefault((each.experiment, each.line), {})[each.after_turn] = each
     return list(rows.values())

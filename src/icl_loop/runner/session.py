@@ -8,7 +8,7 @@ from icl_loop.context.history import History
 from icl_loop.core.errors import ContextFull
 from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.experiment import Session
-from icl_loop.loop import play_events, probe
+from icl_loop.loop import ask_probes, play_events
 from icl_loop.models import ChatModel, ReplayModel
 from icl_loop.transcripts import TranscriptWriter
 
@@ -90,12 +90,8 @@ async def _due_probes(
     session: Session, saved: Sequence[Entry], model: ChatModel, history: History
 ) -> AsyncGenerator[Probe, None]:
     """Ask the probes that are due after the turns in `history` and not saved."""
-    turns = len(history.turns)
-    saved_turns = sum(isinstance(entry, Turn) for entry in saved)
-    if turns not in session.task.checkpoints or turns < saved_turns:
+    if len(history.turns) < sum(isinstance(entry, Turn) for entry in saved):
         return
     probes = [entry for entry in saved if isinstance(entry, Probe)]
-    asked = {entry.sample for entry in probes if entry.after_turn == turns}
-    for sample in session.task.probes:
-        if sample.id not in asked:
-            yield await probe(session.task, model, session.policy, history, sample)
+    async for asked in ask_probes(session.task, model, session.policy, history, probes):
+        yield asked

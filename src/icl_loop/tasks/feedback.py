@@ -98,6 +98,11 @@ class FeedbackPolicy:
             return "delayed"
         return "correctness" if self.only == "both" else self.only
 
+    @property
+    def unspoken(self) -> bool | None:
+        """The verdict for which one-sided feedback says that the answer is recorded, or None."""
+        return {"positive": False, "negative": True}.get(self.only)
+
     def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
         """Return the phrase for the answer of `turn`, if seed and stream of the session are `key`.
 

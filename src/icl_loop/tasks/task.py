@@ -7,7 +7,7 @@ from typing import Literal
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
-from icl_loop.core.records import Feedback, Sample, Turn, keyed_index
+from icl_loop.core.records import Feedback, Sample, Turn, Verdicts, keyed_index
 from icl_loop.tasks.answers import (
     STATED,
     AnswerParser,
@@ -40,6 +40,7 @@ class Task:
         keep_reasoning: Whether later requests show the model's reasoning.
         probes: Held-out samples.
         checkpoints: The numbers of turns after which the probes are asked.
+        verdicts: The verdicts on past answers under which each probe is asked.
     """
 
     samples: Sequence[Sample]
@@ -55,6 +56,7 @@ class Task:
     keep_reasoning: bool = False
     probes: Sequence[Sample] = ()
     checkpoints: tuple[int, ...] = ()
+    verdicts: Sequence[Verdicts] = ("told",)
     rule: AnswerRule = STATED
 
     def __post_init__(self) -> None:

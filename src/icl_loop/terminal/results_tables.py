@@ -9,7 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop import analysis
-from icl_loop.analysis import ArmMetrics, ArmSummary, Checkpoint, Conclusion, Contrast
+from icl_loop.analysis import (
+    ArmMetrics,
+    ArmSummary,
+    Checkpoint,
+    Conclusion,
+    Contrast,
+    VerdictEffect,
+)
 from icl_loop.analysis.answer_problems import problems
 from icl_loop.analysis.baseline import ArmBaseline
 from icl_loop.analysis.graded_learning import (
@@ -63,8 +70,7 @@ def print_results(
     out.print(accuracy_table(summaries))
     out.print(_answers_table(arm_metrics(turns, paths)))
     out.print(_usage_table(spending(turns, price, paths)))
-    if asked := analysis.checkpoints(analysis.probes(paths)):
-        out.print(probes_table(asked))
+    _print_probes(paths)
     if baselines:
         out.print(_baseline_table(baselines))
     if (graded := graded_turns(turns, paths)) is not None:
@@ -83,6 +89,14 @@ def print_results(
 def _print_problems(turns: pl.DataFrame, paths: Sequence[Path]) -> None:
     for problem in problems(turns, paths):
         print_text(f"note: {problem.text}", style="yellow")
+
+
+def _print_probes(paths: Sequence[Path]) -> None:
+    probed = analysis.probes(paths)
+    if asked := analysis.checkpoints(probed):
+        out.print(probes_table(asked))
+    if effects := analysis.verdict_effects(probed):
+        out.print(_effects_table(effects))
 
 
 def arm_metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
@@ -161,22 +175,40 @@ def _usage_table(spent: Sequence[Spending]) -> Table:
 
 
 def probes_table(asked: Sequence[Checkpoint]) -> Table:
-    """Return the table of accuracy on probes: a row per arm, a column per checkpoint."""
-    accuracy = {(each.experiment, each.arm, each.after_turn): each.accuracy for each in asked}
+    """Return the table of accuracy on probes: a row per arm and verdicts, a column per checkpoint."""
+    accuracy = {(each.experiment, each.line, each.after_turn): each.accuracy for each in asked}
 
     def after(place: int) -> Callable[[Checkpoint], str]:
         def cell(row: Checkpoint) -> str:
-            found = accuracy.get((row.experiment, row.arm, place))
+            found = accuracy.get((row.experiment, row.line, place))
             return percent(found) if found else UNKNOWN
 
         return cell
 
-    arms = list({(each.experiment, each.arm): each for each in asked}.values())
+    rows = list({(each.experiment, each.line): each for each in asked}.values())
+    name = arm_name(rows)
     return table_of(
         "Probes: accuracy in % on held-out samples, the same at every checkpoint",
-        arms,
-        {"arm": arm_name(arms)},
+        rows,
+        {"arm": lambda row: name(row) + row.line.removeprefix(row.arm)},
         {f"after {place}": after(place) for place in sorted({each.after_turn for each in asked})},
+    )
+
+
+def _effects_table(effects: Sequence[VerdictEffect]) -> Table:
+    name = arm_name(effects)
+    return table_of(
+        "Counterfactual probes: accuracy as told minus with other verdicts, in points, over streams",
+        effects,
+        {"arm": name, "verdicts": lambda row: row.verdicts},
+        {
+            "after": lambda row: str(row.after_turn),
+            "streams": lambda row: str(row.contrast.k),
+            "diff.": lambda row: points(row.contrast.theta),
+            "95% interval": lambda row: interval_points(row.contrast),
+            "p": lambda row: p_value(row.contrast.p),
+        },
+        gap=0,
     )
 
 

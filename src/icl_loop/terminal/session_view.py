@@ -145,10 +145,12 @@ class SessionView:
 
     def notes_and_probes(self, place: int, display: Display) -> Iterator[Text]:
         """Yield the notes and probes that come just before the turn `place`."""
-        right = [each.correct for each in self._transcript.probes if each.after_turn == place]
-        if right:
+        probes = [each for each in self._transcript.probes if each.after_turn == place]
+        for verdicts in dict.fromkeys(each.verdicts for each in probes):
+            right = [each.correct for each in probes if each.verdicts == verdicts]
             share = f"{sum(right)} of {len(right)} right ({sum(right) / len(right):.0%})"
-            yield Text(f"probes after {_turns(place)}: {share}", "magenta")
+            shown = "" if verdicts == "told" else f" with verdicts {verdicts}"
+            yield Text(f"probes after {_turns(place)}{shown}: {share}", "magenta")
         for note in self._transcript.notes:
             if note.after_turn == place:
                 label = Text(f"note after {_turns(place)}: ", "magenta")

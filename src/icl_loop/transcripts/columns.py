@@ -122,6 +122,8 @@ OPTIONAL = frozenset(
     )
 )
 """The columns in which values may be missing."""
+_ADDED: Mapping[str, str] = {"verdicts": "told"}
+"""Columns that earlier exports do not have, and the value of all their rows."""
 
 
 def table_path(export: Path, table: str) -> Path:
@@ -162,6 +164,8 @@ def read_table(
         raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}")
     try:
         scan = pl.scan_parquet(file, glob=False, low_memory=True)
+        absent = [name for name in _ADDED if name in schema and name not in scan.collect_schema()]
+        scan = scan.with_columns(pl.lit(_ADDED[name]).alias(name) for name in absent)
         _check_columns(file, table, scan.collect_schema(), schema)
         found = scan.select(*schema).slice(*rows).collect()
     except (OSError, PolarsError, PanicException) as error:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from icl_loop.core.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn
+from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
 from icl_loop.transcripts.checksum import CHECKSUM_KEY, with_checksum
 
 FORMAT = "icl-loop/transcript"
@@ -120,6 +120,9 @@ class ProbeLine(ExchangeLine):
     answer: Annotated[str | None, Doc("the label parsed from the reply, if any")]
     outcome: Annotated[Outcome, Doc("how parsing went")]
     correct: Annotated[bool, Doc("whether the answer is the label")]
+    verdicts: Annotated[
+        Verdicts, Doc("the verdicts that the request showed; left out if as told", since=2)
+    ] = "told"
 
 
 class End(Line):
@@ -135,7 +138,8 @@ LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
     Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
 )
 """Any line but the first."""
-_OMITTED_IF_NONE = frozenset({"reasoning_text"})
+_OMITTED: Mapping[str, object] = {"reasoning_text": None, "verdicts": "told"}
+"""Fields that are left out if they have these values, as earlier versions had none of them."""
 _OF_REPLY = tuple(each.name for each in fields(Reply) if each.name != "text")
 
 
@@ -167,7 +171,7 @@ def line_fields(entry: Entry) -> dict[str, Any]:
             "told": entry.feedback.told,
         }
     names = _NAMES[type(entry)]
-    names = [name for name in names if values[name] is not None or name not in _OMITTED_IF_NONE]
+    names = [name for name in names if name not in _OMITTED or values[name] != _OMITTED[name]]
     return {"type": type(entry).__name__.lower(), **{name: values[name] for name in names}}
 
 

@@ -127,6 +127,23 @@ class BadFormat(_FaultyModel):
         }
 
 
+@dataclass(eq=False)
+class FormatLearner(BadFormat):
+    """Learns only how to answer: it guesses, in the right form as soon as the request shows an answer.
+
+    Without a past answer that can be parsed, a share `rate` of its replies cannot be parsed either.
+    """
+
+    _: KW_ONLY
+    rate: float = 0.9
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return a guess, or a reply without an answer if the request shows no answer to imitate."""
+        if any(example.answer for example in self.parser.parse(messages).examples):
+            return await Chance.complete(self, messages)
+        return await super().complete(messages)
+
+
 class Refuser(_FaultyModel):
     """Guesses, but declines a share of the questions, in words or by a content filter."""
 
