@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := transcripts/quickstart
 
-FULL := dev,inspect,ray,browser
+FULL := dev,inspect,ray,hf,browser
 
 .PHONY: demo test full check format bench real sample docs clean
 

@@ -15,8 +15,8 @@ import contracts
 from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import LARGEST
 from icl_loop.tasks.datasets import Dataset, csv_file, open_dataset
-from icl_loop.tasks.datasets.csv_file import MAX_BYTES
 from icl_loop.tasks.datasets.dataset import MAX_TEXT
+from icl_loop.tasks.datasets.source_file import MAX_BYTES
 from icl_loop.tasks.datasets.table import Table
 
 
@@ -95,6 +95,88 @@ def test_byte_order_mark(tmp_path: Path) -> None:
     assert opened(tmp_path, b"\xef\xbb\xbf" + data.encode()).sha256 == plain
 
 
+TABLE = "x,y,label\n1.5,-2,a\n2.5,3e4,b\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        TABLE.encode("utf-16"),
+        TABLE.encode("utf-16-le"),
+        TABLE.encode("utf-16-be"),
+        TABLE.encode("utf-32"),
+        TABLE.replace(",", "\t").encode(),
+        TABLE.replace(",", ";").encode(),
+        TABLE.replace(",", "|").encode(),
+        TABLE.replace(",", ";").replace(".", ",").encode(),
+        TABLE.replace(",", "\t").replace(".", ",").encode(),
+        b"sep=;\r\n" + TABLE.replace(",", ";").replace("\n", "\r\n").encode(),
+        b"\xef\xbb\xbfsep=,\n" + TABLE.encode(),
+        TABLE.replace("\n", ",,\n").encode() + b",,,,\n\n",
+        b",x,y,label\n0,1.5,-2,a\n1,2.5,3e4,b\n",
+        b"Unnamed: 0,x,y,label\n5,1.5,-2,a\n3,2.5,3e4,b\n",
+        b'"x","y","label"\n"1.5","-2","a"\n"2.5","3e4","b"\n',
+        b"y,label,x\n-2,a,1.5\n3e4,b,2.5\n",
+    ],
+)
+def test_the_same_table(tmp_path: Path, data: bytes) -> None:
+    """Charset, separator, decimal comma, index and empty columns do not change a table."""
+    dataset = opened(tmp_path, data)
+    table = table_of(dataset)
+    order = [table.names.index(name) for name in "xy"]
+    assert table.values[:, order].tolist() == [[1.5, -2], [2.5, 3e4]]
+    assert [sample.label for sample in dataset] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "charset", "options"),
+    [
+        ("Grüße aus Köln", "latin-1", ""),
+        ("“Ça coûte 5 €”, dit l’élève naïf", "cp1252", ""),
+        ("¿Qué pasó, señor?", "latin-1", ""),
+        ("日本語の文章", "shift-jis", "?charset=shift-jis"),
+        ("Привет, мир", "cp1251", "?charset=cp1251"),
+        ("Zażółć gęślą jaźń", "cp1250", "?charset=cp1250"),
+    ],
+)
+def test_charsets(tmp_path: Path, text: str, charset: str, options: str) -> None:
+    """Western texts are read as such; others are an error unless their charset is named."""
+    data = f'text,label\n"{text}",a\nhi,b\n'.encode(charset)
+    assert opened(tmp_path, data, options)[0].content == text
+    if options:
+        with pytest.raises(
+            DatasetError, match=r"line 2: .* is not utf-8; name the charset.* iconv"
+        ):
+            opened(tmp_path, data)
+
+
+@pytest.mark.parametrize(
+    ("header", "modality", "label"),
+    [
+        ("utterance,intent", "text", "x"),
+        ("intent,Sentence", "text", "one"),
+        ("id,query,label", "text", "x"),
+        ("idx,phrase,label", "text", "x"),
+        ("phrase,kind", "text", "x"),
+        ("label,title,label_text", "text", "x"),
+        ("label_text,label,phrase", "text", "one"),
+    ],
+)
+def test_usual_names(tmp_path: Path, header: str, modality: str, label: str) -> None:
+    """Columns of texts and labels are found by usual names, or because nothing else is left."""
+    cells = {"id": "1", "idx": "1", "label": "7" if "label_text" in header else "x"}
+    names = header.split(",")
+    first = [
+        cells.get(name, "one" if n == 0 or name in ("query", "phrase", "title") else "x")
+        for n, name in enumerate(names)
+    ]
+    dataset = opened(
+        tmp_path,
+        f"{header}\n{','.join(first)}\n{','.join(c + 'z' if not c.isdigit() else c for c in first)}\n",
+    )
+    assert (dataset.modality, dataset[0].label) == (modality, label)
+
+
 @given(
     texts=st.lists(
         st.text(
@@ -127,17 +209,17 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "only blank lines": ("\n\n\n", "my.csv: the file is empty"),
     "only names": ("x,label\n", "no rows below"),
     "one column": ("label\na\nb\n", "only the column 'label'"),
-    "other separators": ("x;label\n1;a\n2;b\n", "only the column 'x;label'"),
+    "other separators": ("x/label\n1/a\n2/b\n", "only the column 'x/label'"),
     "a ragged row": ("x,label\n1,a\n2\n", "line 3: 1 cells, but there are 2 columns"),
     "a row too long": ("x,label\n1,a,\n", "line 2: 3 cells, but there are 2 columns"),
-    "two names alike": ("x,x,label\n1,2,a\n", "line 1: two columns are named 'x'"),
-    "no name": (",x,label\n0,1,a\n", "line 1: the name of column 1 must be one short line, got ''"),
-    "a name of two lines": ('"a\nb",label\n1,a\n', r"line 1: .*'a\\nb'"),
+    "two names alike": ("x,x,label\n1,2,a\n", "two columns are named 'x'"),
+    "no name": (",x,label\nu,1,a\n", "the name of column 1 must be one short line, got ''"),
+    "a name of two lines": ('"a\nb",label\n1,a\n', r"name of column 1 .*'a\\nb'"),
     "a missing value": ("x,label\n1,a\n,b\n", "line 3, column 'x': the value is missing"),
     "a word": ("x,label\n1,a\nred,b\n", "line 3, column 'x': 'red' is not a number"),
     "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is not a number"),
-    "an underscore": ("x,label\n1_0,a\n", "line 2, column 'x': '1_0' is not a number"),
-    "another script": ("x,label\n٣,a\n", "line 2, column 'x': '٣' is not a number"),
+    "an underscore": ("x,label\n1,a\n1_0,b\n", "line 3, column 'x': '1_0' is not a number"),
+    "another script": ("x,label\n1,a\n٣,b\n", "line 3, column 'x': '٣' is not a number"),
     "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is larger than"),
     "a missing label": ("x,label\n1,a\n2, \n", "line 3, column 'label': the label is missing"),
     "a label of two lines": (
@@ -153,7 +235,7 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
         f"x,label\n1,{'a' * 201}\n",
         r"line 2, column 'label': 'a+\.\.\.a+' is not a label",
     ),
-    "a long name": (f"{'x' * 201},label\n1,a\n", r"line 1: .*'x+\.\.\.x+'"),
+    "a long name": (f"{'x' * 201},label\n1,a\n", r"name of column 1 .*'x+\.\.\.x+'"),
     "too many labels": (
         "x,label\n" + "".join(f"1,{n}\n" for n in range(1_001)),
         "column 'label': 1,001 different labels",
@@ -171,10 +253,33 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
         "line 2, column 'text': the text has 20,001 characters",
     ),
     "a huge cell": (f"text,label\n{'x' * 200_000},a\n", "line 2: field larger than"),
+    "two separators of decimals": (
+        "x;label\n1.234;a\n1,5;b\n",
+        "line 2, column 'x': '1.234' has a point, but other cells of the column have decimal commas",
+    ),
+    "thousands": (
+        "x\tlabel\n1,234\ta\n1\tb\n",
+        "line 2, column 'x': '1,234' may have a decimal comma or group thousands",
+    ),
+    "a decimal comma in quotes": (
+        'x,label\n"1,5",a\n2,b\n',
+        "line 2, column 'x': '1,5' is not a number; write numbers with a decimal point",
+    ),
+    "a text among numbers": (
+        "x,y,label\n1,red,a\n2,blue,b\n",
+        "line 2, column 'y': 'red' is not a number; if .* the text to classify, add .text=y",
+    ),
+    "lines after sep=": ("sep=;\nx;label\n1;a\n;b\n", "line 4, column 'x': the value is missing"),
+    "not UTF-8": (
+        b"x,label\n1,a\n2,\x81\xff\n",
+        "line 3: byte 0x81 is not utf-8; name the charset",
+    ),
+    "half a UTF-16 character": (
+        "x,label\n1,a\n".encode("utf-16") + b"\0",
+        "byte 0x00 is not utf-16",
+    ),
     "an open quote": ('x,label\n1,a\n"2,b\n', "line 3: unexpected end of data"),
     "a quote within": ('x,label\n"1"2,a\n', "line 2: "),
-    "not UTF-8": (b"x,label\n1,a\n2,\xff\n", "line 3: byte 0xff is not UTF-8"),
-    "UTF-16": ("x,label\n1,a\n2,b\n".encode("utf-16"), "line 1: byte 0xff is not UTF-8"),
 }
 
 
@@ -195,8 +300,9 @@ def test_invalid_files(tmp_path: Path, case: str) -> None:
         ("?label=lable", "no column 'lable': did you mean 'label'"),
         ("?text=y", "no column 'y': choose one of label, x"),
         ("?labels=x", "unknown option 'labels': did you mean 'label'"),
+        ("?charset=utf-9", "unknown charset 'utf-9', such as latin-1"),
         ("?label", "must have the form .label=NAME&text=NAME"),
-        ("?text=label", "'label' is both label and text"),
+        ("?text=x&label=x", "'x' is both label and text"),
     ],
 )
 def test_invalid_options(tmp_path: Path, options: str, words: str) -> None:

@@ -309,6 +309,49 @@ def test_exhausted_class(counts: list[int], seed: int, number: int) -> None:
         dataset.stream(turns + 1, seed, number)
 
 
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=2, max_size=4),
+    seed=st.integers(),
+    number=st.integers(0, 100),
+)
+def test_natural_draw(counts: list[int], seed: int, number: int) -> None:
+    """A natural draw can play the whole data set, begins alike, and leaves the rest for probes."""
+    dataset, size = synthetic(*counts), sum(counts)
+    drawn = dataset.stream(size, seed, number, "natural")
+    assert sorted(drawn) == list(range(size))
+    assert dataset.stream(size // 2, seed, number, "natural") == drawn[: size // 2]
+    with pytest.raises(DatasetError, match=f"one more sample than there are; play at most {size}"):
+        dataset.stream(size + 1, seed, number, "natural")
+
+
+def test_natural_frequencies() -> None:
+    """In a natural draw, every sample is equally likely to come first."""
+    dataset = synthetic(9, 1)
+    first = Counter(dataset.stream(1, 0, number, "natural")[0] for number in range(2000))
+    assert len(first) == 10
+    assert sum((count - 200) ** 2 / 200 for count in first.values()) < 27.9
+
+
+def test_natural_probes() -> None:
+    """Probes of a natural draw have the frequencies of the data set and are not in the stream."""
+    digits = open_dataset("digits")
+    stream = set(digits.stream(700, 0, 1, "natural"))
+    probes = digits.probes(1000, 700, 0, 1, "natural")
+    assert len(set(probes)) == 1000
+    assert not stream & set(probes)
+    counts = np.bincount(digits.classes[list(probes)])
+    expected = np.bincount(digits.classes) * 1000 / len(digits)
+    assert np.abs(counts - expected).max() < 30
+    with pytest.raises(DatasetError, match="1200 probes need one more sample than stream 1 leaves"):
+        digits.probes(1200, 700, 0, 1, "natural")
+
+
+def test_unbalanced_data() -> None:
+    """If a rare class runs out in a uniform draw, the error offers the natural one."""
+    with pytest.raises(DatasetError, match=r"draw = 'natural' .* for up to 1001 turns"):
+        synthetic(1000, 1).stream(200, 0, 0)
+
+
 def test_streams_differ() -> None:
     """Different streams and seeds draw different samples and labels."""
     dataset = open_dataset("digits")

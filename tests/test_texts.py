@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import contracts
 from builders import experiment, played
-from icl_loop.core.errors import DatasetError, EncodingError
+from icl_loop.core.errors import DatasetError, EncodingError, InputError
 from icl_loop.core.messages import merged, system, user
 from icl_loop.models.conversation_parser import ConversationParser
 from icl_loop.models.features import TEXT_FEATURES, sample_features
@@ -97,6 +97,26 @@ async def test_texts_are_learned_from(tmp_path: Path) -> None:
         assert await verify(read(path)) == 40
         late += [turn.feedback.correct for turn in read(path).turns[20:]]
     assert mean(late) >= 0.9
+
+
+@pytest.mark.parametrize("draw", ["uniform", "natural"])
+async def test_the_encoding_is_chosen(tmp_path: Path, draw: str) -> None:
+    """Without `encoding`, texts and table rows get theirs; transcripts record it and replay."""
+    for dataset, encoding in ((sheet(tmp_path), "text"), ("iris", "table"), ("digits", "grid")):
+        made = experiment(task={"dataset": dataset, "draw": draw}, turns=3, streams=1)
+        result = await Run(made, tmp_path / encoding).play()
+        [saved] = map(read, result.paths)
+        assert saved.header.settings["task"]["encoding"] == encoding
+        assert saved.header.settings["task"].get("draw", "uniform") == draw
+        assert await verify(saved) == 3
+
+
+def test_an_encoding_that_does_not_fit(tmp_path: Path) -> None:
+    """A named encoding of another modality is an error, and so is a data set that is not there."""
+    with pytest.raises(InputError, match="use one of text"):
+        experiment(task={"dataset": sheet(tmp_path), "encoding": "grid"}).check()
+    with pytest.raises(InputError, match="dataset: unknown data set 'irs': did you mean 'iris'"):
+        experiment(task={"dataset": "irs"})
 
 
 async def test_a_file_that_changed_is_found_out(tmp_path: Path) -> None:

@@ -190,13 +190,14 @@ class Session:
     def inputs(self) -> SessionInputs:
         """The samples and the prompt set."""
         dataset, probes = self.dataset, self.settings.probes
-        key = self.turns, self.seed, self.stream
+        draw = self.settings.task.draw
+        key = self.turns, self.seed, self.stream, draw
         held_out = dataset.probes(probes.count, *key) if probes.at else []
         # a donor that filled its context window leaves the yoked session fewer turns
         turns = min(self.turns, len(self.donor.told)) if self.donor else self.turns
         return SessionInputs(
             labels=dataset.labels,
-            samples=[dataset[index] for index in dataset.stream(turns, self.seed, self.stream)],
+            samples=[dataset[index] for index in dataset.stream(turns, *key[1:])],
             probes=[dataset[index] for index in held_out],
             prompts=open_prompt_set(self.settings.task.prompts),
         )

@@ -34,7 +34,8 @@ from icl_loop.experiment.validation import (
 )
 from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
-from icl_loop.tasks.encodings import ENCODINGS
+from icl_loop.tasks.datasets import Draw, modality_of
+from icl_loop.tasks.encodings import ENCODINGS, encodings_for
 from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
@@ -77,7 +78,7 @@ class TaskSettings(_Table):
     dataset: str = "digits"
     """Data set: a built-in name such as digits, mnist:test or iris, or csv:FILE or folder:PATH."""
     encoding: Annotated[str, one_of(ENCODINGS)] = "grid"
-    """How a sample is shown to the model."""
+    """How a sample is shown: an encoding; if omitted, grid for images, else the only one that fits."""
     size: int = Field(default=20, ge=1, le=256)
     """Side in pixels to which images are resized."""
     labels: Annotated[str, one_of(LABEL_MAPS)] = "native"
@@ -88,6 +89,20 @@ class TaskSettings(_Table):
     """Prompt set: a shipped name or the path of a TOML file."""
     swap_at: int | None = Field(default=None, ge=1)
     """Turn from which the names of the classes are exchanged; never if omitted."""
+    draw: Annotated[Draw, one_of(get_args(Draw))] = "uniform"
+    """How often classes are drawn: uniform, or natural for as often as the data set has them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_encoding(cls, table: object) -> object:
+        """Set the encoding of tables and texts, for which there is only one."""
+        dataset = table.get("dataset") if isinstance(table, dict) else None
+        if isinstance(table, dict) and isinstance(dataset, str) and "encoding" not in table:
+            with translated_errors("dataset: "):
+                modality = modality_of(dataset)
+            if modality != "picture":
+                return {**table, "encoding": encodings_for(modality)[0]}
+        return table
 
     @model_validator(mode="after")
     def _check_prompts(self) -> Self:
@@ -243,6 +258,7 @@ class AnswerSettings(_Table):
 
 
 ADDED: Mapping[str, Sequence[str]] = {
+    "task": ("draw",),
     "model": ("system_role", "cache_control"),
     "context": ("keep_reasoning",),
     "feedback": ("donor_kind",),

@@ -1,170 +1,146 @@
 """CSV files: a table of numbers or a list of texts, with a label in each row.
 
-A file is UTF-8 with comma-separated cells. Its first row names the columns.
+The first row names the columns. Cells are separated by whichever of comma, semicolon, tab and
+vertical bar gives that row the most cells.
 """
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from reprlib import repr as short_repr
-from typing import TypeVar
-from urllib.parse import parse_qsl
 
-import numpy as np
+from icl_loop.tasks.datasets.columns import (
+    COLUMN_OPTIONS,
+    MAX_CELLS,
+    Columns,
+    LoadedColumns,
+    options_of,
+    samples,
+)
+from icl_loop.tasks.datasets.source_file import read_bytes, translated
 
-from icl_loop.core.errors import DatasetError, nearest, reason_of
-from icl_loop.core.records import LARGEST
-from icl_loop.tasks.datasets.dataset import Loaded, check_text
-from icl_loop.tasks.datasets.table import Table, is_name, problem_with_names
-
-MAX_BYTES = 32 * 2**20
-MAX_CELLS = 2_000_000
-MAX_CLASSES = 1_000
-
-_OPTIONS = ("label", "text")
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_Rows = list[tuple[int, Sequence[str]]]
-"""The first line and the cells of each row below the column names."""
-_T = TypeVar("_T")
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;\t|])"?\r?\n')
+"""The line with which Excel names the separator."""
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_IMPLAUSIBLE = re.compile(r"[^\x00-\x7f]{3}|[A-Za-z][\x80-\x9f¡-¿×÷ŒŸ‚ƒ„†‡ˆ‰‹›˜™][A-Za-z]")
+"""Unlike any Western European word."""
 
 
-def load(source: str) -> Loaded:
-    """Return the samples and classes of a CSV file, given as `PATH` or `PATH?label=NAME&text=NAME`.
+def load(source: str) -> LoadedColumns:
+    """Return the samples of a CSV file, given as `PATH` or `PATH?label=NAME&text=NAME&charset=NAME`.
 
-    The label is in the column that `label=` names, else in `label`, else in the last column. If
-    `text=` names a column or there is one called `text`, the samples are its texts; otherwise they
-    are the rows of numbers in all columns but the label.
+    The columns are chosen as in `samples`. The charset is that of the byte order mark, else UTF-8 if
+    the file is valid UTF-8, else Windows-1252 (which includes the letters of Latin-1) if the text
+    looks like a Western European language.
 
     Raises:
         DatasetError: The file cannot be parsed; the message names file, line, column and value.
     """
-    path, mark, query = source.partition("?")
+    path, _, query = source.partition("?")
+    with translated(path):
+        options = options_of(query, (*COLUMN_OPTIONS, "charset"))
+        text, charset = _decoded(read_bytes(Path(path), "csv"), options.get("charset"))
+        columns, separator = _columns(text)
+        contents, classes, labels, origin = samples(columns, options)
+    return contents, classes, labels, f"{origin}; {charset}, separated by {_SEPARATORS[separator]}"
+
+
+def _decoded(data: bytes, charset: str | None) -> tuple[str, str]:
+    """Return the text of a file and its charset."""
+    marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark))
+    chosen = charset or next(marks, None) or _unmarked_utf_16(data) or "utf-8"
     try:
-        options = _options(query) if mark else {}
-        names, rows = _read(Path(path))
-        return _samples(names, rows, options)
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from None
-    except ValueError as error:
-        raise DatasetError(f"{path}: {error}") from None
-
-
-def _options(query: str) -> dict[str, str]:
-    try:
-        options = dict(parse_qsl(query, strict_parsing=True))
-    except ValueError:
-        raise ValueError("the options must have the form ?label=NAME&text=NAME") from None
-    for key in options.keys() - set(_OPTIONS):
-        raise ValueError(f"unknown option {key!r}: {nearest(key, _OPTIONS)}")
-    return options
-
-
-def _samples(names: Sequence[str], rows: _Rows, options: dict[str, str]) -> Loaded:
-    for chosen in options.values():
-        if chosen not in names:
-            raise ValueError(f"there is no column {chosen!r}: {nearest(chosen, names)}")
-    label = options.get("label") or ("label" if "label" in names else names[-1])
-    text = options.get("text") or ("text" if "text" in names else None)
-    others = tuple(name for name in names if name != label)
-    if label == text:
+        return data.decode(chosen), chosen
+    except LookupError:
         raise ValueError(
-            f"column {label!r} is both label and text; choose the columns with"
-            " csv:FILE?label=NAME&text=NAME"
-        )
-    if not others:
-        raise ValueError(
-            f"there is only the column {label!r}; the file needs a label and at least one other"
-            " column, separated by commas"
-        )
-
-    def parsed(column: str, parse: Callable[[str], _T]) -> list[_T]:
-        index, values = names.index(column), []
-        for line, cells in rows:
-            try:
-                values.append(parse(cells[index]))
-            except ValueError as error:
-                raise ValueError(f"line {line}, column {column!r}: {error}") from None
-        return values
-
-    contents = (
-        parsed(text, _text)
-        if text
-        else Table(others, np.column_stack([np.array(parsed(name, _number)) for name in others]))
+            f"unknown charset {charset!r}, such as latin-1, utf-16 or cp1250"
+        ) from None
+    except UnicodeDecodeError as error:
+        problem = f"byte {data[error.start]:#04x} is not {chosen}"
+        line = data.count(b"\n", 0, error.start) + 1
+    if charset is None and chosen == "utf-8":
+        try:
+            text = data.decode("cp1252")
+        except UnicodeDecodeError:
+            text = ""
+        if text and not _IMPLAUSIBLE.search(text):
+            return text, "windows-1252"
+    raise ValueError(
+        f"line {line}: {problem}; name the charset, as in ?charset=cp1250, or convert the file, as"
+        " with iconv -f CP1250 -t UTF-8"
     )
-    labels = np.array(parsed(label, _label), dtype=object)
-    classes, numbers = np.unique(labels, return_inverse=True)
-    if not 2 <= len(classes) <= MAX_CLASSES:
+
+
+def _unmarked_utf_16(data: bytes) -> str | None:
+    """Return which UTF-16 a file without a byte order mark is, if every other byte is NUL."""
+    for start, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(data) >= 4 and data[start::2].count(0) > len(data) * 0.4:
+            return name
+    return None
+
+
+def _columns(text: str) -> tuple[Columns, str]:
+    """Return the columns of a file, and its separator."""
+    declared = _SEPARATOR_LINE.match(text)
+    body = text[declared.end() :] if declared else text
+    start = 2 if declared else 1
+    separator = declared[1] if declared else max(_SEPARATORS, key=lambda each: _width(body, each))
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    line = start
+    try:
+        reader = csv.reader(io.StringIO(body, newline=""), delimiter=separator, strict=True)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append(line)
+                rows.append(cells)
+                if (len(rows) - 1) * len(rows[0]) > MAX_CELLS:
+                    raise ValueError(f"line {line}: more than {MAX_CELLS:,} cells")
+            line = reader.line_num + start
+    except csv.Error as error:
         raise ValueError(
-            f"column {label!r}: {len(classes):,} different labels; there must be 2 to"
-            f" {MAX_CLASSES:,}"
-        )
-    return contents, numbers.astype(np.intp), tuple(classes.tolist())
-
-
-def _label(cell: str) -> str:
-    label = cell.strip()
-    if not label:
-        raise ValueError("the label is missing")
-    if not is_name(label) or ", " in label:
-        raise ValueError(f"{short_repr(label)} is not a label: a short line without ', '")
-    return label
-
-
-def _text(cell: str) -> str:
-    text = cell.replace("\r\n", "\n").replace("\r", "\n")
-    check_text(text, "the text")
-    return text
-
-
-def _number(cell: str) -> float:
-    number = cell.strip()
-    if not number:
-        raise ValueError("the value is missing")
-    if not _NUMBER.fullmatch(number):
-        raise ValueError(f"{short_repr(number)} is not a number")
-    if abs(float(number)) > LARGEST:
-        raise ValueError(f"{short_repr(number)} is larger than {LARGEST:g}")
-    return float(number)
-
-
-def _read(path: Path) -> tuple[Sequence[str], _Rows]:
-    """Return the column names and the rows, which have a cell for each name."""
-    rows = _rows(path)
-    line, header = next(rows, (1, ()))
-    if not header:
+            f'line {line}: {error}; quote cells as Excel does, "like ""this"""'
+        ) from None
+    if not rows:
         raise ValueError("the file is empty")
-    names = [name.strip() for name in header]
-    if problem := problem_with_names(names):
-        raise ValueError(f"line {line}: {problem}")
-    body = []
-    for line, cells in rows:
+    return _named(rows, lines, separator), separator
+
+
+def _named(rows: list[list[str]], lines: Sequence[int], separator: str) -> Columns:
+    """Return the columns of rows, the first of which has the names."""
+    names = [name.strip() for name in rows[0]]
+    body = rows[1:]
+    for line, cells in zip(lines[1:], body, strict=True):
         if len(cells) != len(names):
-            raise ValueError(f"line {line}: {len(cells)} cells, but there are {len(names)} columns")
-        body.append((line, cells))
-        if len(body) * len(names) > MAX_CELLS:
-            raise ValueError(f"line {line}: more than {MAX_CELLS:,} cells")
+            raise ValueError(
+                f"line {line}: {len(cells)} cells, but there are {len(names)} columns; quote texts"
+                f" that contain the separator {separator!r}"
+            )
     if not body:
         raise ValueError("there are no rows below the column names")
-    return names, body
+    # Excel writes columns that were once used
+    width = max(n for n, name in enumerate(names, 1) if name or any(row[n - 1] for row in body))
+    return Columns(
+        names[:width],
+        [row[:width] for row in body],
+        place=lambda number: f"line {lines[number + 1]}",
+        decimals={",": ".", "\t": ".,\t"}.get(separator, ".,"),
+    )
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield the first line and the cells of each row that is not blank."""
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"the file is larger than {MAX_BYTES // 2**20} MiB")
-    line = 1
+def _width(text: str, separator: str) -> int:
+    """Return how many cells the first row has."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        for cells in reader:
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(f"line {line}: {error}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"line {line}: byte {data[error.start]:#04x} is not UTF-8") from None
+        return len(next((cells for cells in reader if cells), ()))
+    except csv.Error:
+        return 0

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 from unicodedata import category
 
 import numpy as np
@@ -24,6 +25,8 @@ from icl_loop.tasks.datasets.table import Table, repeated_name
 MAX_TEXT = 20_000
 """Most characters of a text."""
 
+Draw = Literal["uniform", "natural"]
+"""How often classes are drawn: equally often, or as often as the data set has them."""
 Contents = NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | Table | Sequence[str]
 Loaded = tuple[Contents, NDArray[np.intp], tuple[str, ...]]
 """The samples of a data set, the class of each sample, and the names of the classes."""
@@ -41,12 +44,14 @@ class Dataset:
             rows of a table; or texts.
         classes: Integers, shape (samples,); indices of `labels`.
         labels: Names of the classes, at least two.
+        origin: Where in its source the samples and classes were found.
     """
 
     name: str
     contents: Contents
     classes: NDArray[np.intp]
     labels: tuple[str, ...]
+    origin: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -112,65 +117,79 @@ class Dataset:
             sha.update(data)
         return sha.hexdigest()
 
-    def stream(self, turns: int, seed: int, number: int) -> tuple[int, ...]:
+    def stream(self, turns: int, seed: int, number: int, draw: Draw = "uniform") -> tuple[int, ...]:
         """Return the indices of the samples of stream `number`, one per turn.
 
-        The label of each turn is drawn uniformly and independently, so chance is exactly one over
-        the number of labels. The sample is then the next one of its class, in an order that is
-        shuffled for the stream. No sample is repeated. A longer stream begins with the shorter one.
+        If the draw is `uniform`, the label of each turn is drawn uniformly and independently, so
+        chance is exactly one over the number of labels, and the sample is the next one of its class.
+        If it is `natural`, the sample is the next one of all. The order is shuffled for the stream.
+        No sample is repeated. A longer stream begins with the shorter one.
 
         Raises:
             DatasetError: A class has too few samples.
         """
-        return _stream(self, turns, seed, number)
+        return _stream(self, turns, seed, number, draw)
 
-    def probes(self, count: int, turns: int, seed: int, number: int) -> tuple[int, ...]:
+    def probes(
+        self, count: int, turns: int, seed: int, number: int, draw: Draw = "uniform"
+    ) -> tuple[int, ...]:
         """Return the indices of `count` samples that differ from the first `turns` of a stream.
 
-        The classes alternate in an order that is shuffled for the stream, so their counts differ by
-        at most one. Within a class, the samples are those that the stream would draw last.
+        They are those that the stream would draw last. If the draw is `uniform`, the classes
+        alternate in an order that is shuffled for the stream, so their counts differ by at most one.
 
         Raises:
             DatasetError: There are too few samples.
         """
-        taken = {_shape_and_bytes(self.contents[i]) for i in self.stream(turns, seed, number)}
-        remaining = _shuffled_classes(self, seed, number)
-        order = keyed_order(len(self.labels), seed, "probe class", number).tolist()
+        stream = self.stream(turns, seed, number, draw)
+        taken = {_shape_and_bytes(self.contents[i]) for i in stream}
+        piles = _shuffled_piles(self, seed, number, draw)
+        order = keyed_order(len(piles), seed, "probe class", number).tolist()
         drawn: list[int] = []
         for place in range(count):
-            class_number = order[place % len(order)]
-            members = remaining[class_number]
-            while members and _shape_and_bytes(self.contents[members[-1]]) in taken:
-                members.pop()
-            if not members:
+            pile = piles[order[place % len(order)]]
+            while pile and _shape_and_bytes(self.contents[pile[-1]]) in taken:
+                pile.pop()
+            if not pile:
+                kind = self._pile_name(order[place % len(order)], draw)
                 raise DatasetError(
-                    f"{self.name}: {count} probes need one more sample of class"
-                    f" {self.labels[class_number]!r} than stream {number} leaves; use fewer probes,"
-                    " fewer turns or a larger data set"
+                    f"{self.name}: {count} probes need one more sample{kind} than stream {number}"
+                    " leaves; use fewer probes, fewer turns or a larger data set"
                 )
-            drawn.append(members.pop())
+            drawn.append(pile.pop())
         return tuple(drawn)
+
+    def _pile_name(self, pile: int, draw: Draw) -> str:
+        return f" of class {self.labels[pile]!r}" if draw == "uniform" else ""
 
 
 @lru_cache(16)  # all arms play the same streams
-def _stream(dataset: Dataset, turns: int, seed: int, number: int) -> tuple[int, ...]:
-    remaining = [iter(members) for members in _shuffled_classes(dataset, seed, number)]
+def _stream(dataset: Dataset, turns: int, seed: int, number: int, draw: Draw) -> tuple[int, ...]:
+    piles = [iter(pile) for pile in _shuffled_piles(dataset, seed, number, draw)]
     drawn: list[int] = []
     for turn in range(turns):
-        class_number = keyed_index(len(dataset.labels), seed, "label", number, turn)
-        index = next(remaining[class_number], None)
+        pile = keyed_index(len(piles), seed, "label", number, turn)
+        index = next(piles[pile], None)
         if index is None:
+            larger = "or use a larger data set"
+            if draw == "uniform" and turn < len(dataset):
+                larger = (
+                    "use a larger data set, or set task.draw = 'natural' to draw classes as often as"
+                    f" the data set has them, for up to {len(dataset)} turns"
+                )
             raise DatasetError(
-                f"{dataset.name}: turn {turn} of stream {number} needs one more sample of class"
-                f" {dataset.labels[class_number]!r} than there are; play at most {turn} turns or use"
-                " a larger data set"
+                f"{dataset.name}: turn {turn} of stream {number} needs one more sample"
+                f"{dataset._pile_name(pile, draw)} than there are; play at most {turn} turns,"
+                f" {larger}"
             )
         drawn.append(index)
     return tuple(drawn)
 
 
-def _shuffled_classes(dataset: Dataset, seed: int, number: int) -> list[list[int]]:
-    """Return the indices of each class in the order in which stream `number` draws them."""
+def _shuffled_piles(dataset: Dataset, seed: int, number: int, draw: Draw) -> list[list[int]]:
+    """Return the indices of each class, or of all samples, in the order of stream `number`."""
+    if draw == "natural":
+        return [keyed_order(len(dataset), seed, "natural sample", number).tolist()]
     classes = [np.flatnonzero(dataset.classes == each) for each in range(len(dataset.labels))]
     return [
         members[keyed_order(members.size, seed, "sample", number, each)].tolist()

@@ -22,6 +22,13 @@ _CONTENTS = {1: "labels", 3: "images"}
 """By number of dimensions."""
 
 
+def load_prefix(prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.intp], tuple[str, ...]]:
+    """Return what `load_pair` does, from files named as those of MNIST, gzipped or not."""
+    plain = [Path(f"{prefix}-{each}-ubyte") for each in ("images-idx3", "labels-idx1")]
+    images, labels = (path if exists(path) else Path(f"{path}.gz") for path in plain)
+    return load_pair(images, labels)
+
+
 def load_pair(
     images: Path, labels: Path
 ) -> tuple[NDArray[np.uint8], NDArray[np.intp], tuple[str, ...]]:

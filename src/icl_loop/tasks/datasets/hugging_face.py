@@ -1,0 +1,134 @@
+"""Data sets of the Hugging Face Hub or in local folders, read by the library `datasets`."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from icl_loop.core.errors import DatasetError
+from icl_loop.tasks.datasets.columns import COLUMN_OPTIONS, LoadedColumns, options_of
+from icl_loop.tasks.datasets.published import DATA_VARIABLE
+from icl_loop.tasks.datasets.row_files import check_size, first_line, of_rows
+from icl_loop.tasks.datasets.source_file import translated
+
+_ADDRESS = re.compile(r"(.+):([^:\[\]]+(\[[^]]*\])?)")
+"""A name and a split, which may have a slice such as `train[:500]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubDataset:
+    """A text data set of the literature: its repository, splits and options."""
+
+    repository: str
+    splits: tuple[str, ...]
+    query: str
+
+
+HUB_DATASETS: Mapping[str, HubDataset] = {
+    "banking77": HubDataset(
+        "legacy-datasets/banking77", ("train", "test"), "text=text&label=label"
+    ),
+    "clinc150": HubDataset(
+        "clinc/clinc_oos",
+        ("train", "validation", "test"),
+        "config=plus&text=text&label=intent",
+    ),
+    "trec": HubDataset(
+        "SetFit/TREC-QC", ("train", "test"), "text=text&label=label_coarse_original"
+    ),
+    "trec-fine": HubDataset("SetFit/TREC-QC", ("train", "test"), "text=text&label=label_original"),
+    "nlu": HubDataset(
+        "xingkunliuxtracta/nlu_evaluation_data",
+        ("train",),
+        "revision=refs/convert/parquet&text=text&label=label",
+    ),
+}
+"""Data sets by name. The repositories have data files, as `datasets` no longer runs scripts."""
+
+
+def load_named(name: str, split: str) -> LoadedColumns:
+    """Return a data set of the literature, from a folder of its name in $ICL_LOOP_DATA or the Hub.
+
+    Raises:
+        DatasetError: It cannot be found or downloaded; the message says where to put it.
+    """
+    known = HUB_DATASETS[name]
+    folder = Path(os.environ.get(DATA_VARIABLE) or "", name)
+    if os.environ.get(DATA_VARIABLE) and folder.is_dir():
+        return load(f"{folder}:{split}?{known.query}")
+    try:
+        return load(f"{known.repository}:{split}?{known.query}")
+    except DatasetError as error:
+        raise DatasetError(
+            f"{error}. To use {name} without a network, put the files of {known.repository} into a"
+            f" folder {name} of the folder that {DATA_VARIABLE} names"
+        ) from None
+
+
+def load(source: str) -> LoadedColumns:
+    """Return a split of a data set, given as `NAME:SPLIT` or `NAME:SPLIT?label=NAME&text=NAME`.
+
+    NAME is a repository of the Hub or a local folder. SPLIT may be a part such as `train[:500]`. The
+    options `config` and `revision` choose a configuration and a version of the repository.
+
+    Raises:
+        DatasetError: The library is not installed, or the data set cannot be found, downloaded or
+            used.
+    """
+    address, _, query = source.partition("?")
+    parts = _ADDRESS.fullmatch(address)
+    if parts is None:
+        raise DatasetError(
+            f"hf:{address} has no split; write hf:NAME:SPLIT, as in hf:{address}:train"
+        )
+    name, split = parts[1], parts[2]
+    try:
+        import datasets  # noqa: PLC0415  an optional dependency
+    except ImportError:
+        raise DatasetError(
+            f"{address} needs the library datasets; install it with pip install 'icl-loop[hf]', or"
+            " use a downloaded file with parquet:FILE"
+        ) from None
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+    with translated(f"hf:{address}"):
+        options = options_of(query, (*COLUMN_OPTIONS, "config", "revision"))
+        is_local = Path(name).is_dir()
+        try:
+            found = datasets.load_dataset(
+                str(Path(name).resolve()) if is_local else name,
+                options.pop("config", None),
+                split=split,
+                revision=options.pop("revision", None) if not is_local else None,
+            )
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+            raise ValueError(f"{first_line(error)}{_advice(error)}") from None
+        kinds = datasets.Value, datasets.ClassLabel
+        names = [each for each, kind in found.features.items() if isinstance(kind, kinds)]
+        if not names:
+            raise ValueError("there is no column of texts or numbers; for images, use folder:DIR")
+        check_size(len(found), len(names))
+        return of_rows(
+            names,
+            found.select_columns(names).to_polars().rows(),
+            options,
+            {
+                each: kind.names
+                for each, kind in found.features.items()
+                if isinstance(kind, datasets.ClassLabel)
+            },
+        )
+
+
+def _advice(error: Exception) -> str:
+    """Return what to do about an error of `datasets`."""
+    message = str(error).lower()
+    if isinstance(error, ConnectionError):
+        return "; check the network, or name a local folder, as in hf:FOLDER:train"
+    if "script" in message:
+        return "; try ?revision=refs/convert/parquet, the Hub's own conversion to data files"
+    if "config name is missing" in message or "builderconfig" in message:
+        return "; name a configuration, as in ?config=NAME"
+    return ""
