@@ -31,6 +31,7 @@ from icl_loop.experiment import Session
 from icl_loop.export import export
 from icl_loop.plots import probe_chart
 from icl_loop.replay.verification import verify
+from icl_loop.report import page
 from icl_loop.runner.session import Entry, play_session
 from icl_loop.terminal.session_view import BRIEF, SessionView
 from icl_loop.transcripts import read
@@ -387,7 +388,7 @@ async def test_models_that_learn_nothing_do_not(tmp_path: Path, model: str) -> N
 
 
 async def test_accuracy_by_verdicts(tmp_path: Path) -> None:
-    """Accuracy is reported by checkpoint and verdicts, and each has its line in the chart."""
+    """Accuracy is reported by checkpoint and verdicts, and each has its line in chart and report."""
     made = experiment(streams=3, probes=PROBED)
     paths = (await Run(made, tmp_path).play()).paths
     found = checkpoints(probes(paths))
@@ -395,6 +396,9 @@ async def test_accuracy_by_verdicts(tmp_path: Path) -> None:
         (0, "told"),
         *((after, verdicts) for after in (6, 12) for verdicts in ALL),
     ]
-    chart = json.dumps(probe_chart(frame(paths), found).to_dict())
+    turns = frame(paths)
+    chart, report = json.dumps(probe_chart(turns, found).to_dict()), page(turns)
     for verdicts in ALL[1:]:
         assert f'"feedback, {verdicts}"' in chart
+        assert f"<bdi>feedback</bdi>, {verdicts}</th>" in report
+        assert f"<bdi>feedback</bdi></th><td>{verdicts}</td><td>12</td>" in report

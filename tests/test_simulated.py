@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from builders import experiment, played, session
 from conversations import DIGITS, LABELS, NUMERALS, TRUTHS, Past, conversation
 from icl_loop import Run
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import DatasetError, InputError, RequestRefused
 from icl_loop.core.messages import Message, Reply, assistant, merged
 from icl_loop.models import ChatModel, open_model
@@ -142,6 +144,22 @@ async def test_faults_occur_at_their_rate(
     assert abs(1 - counts["ok"] / 300 - rate) <= (0.14 if rate == 0.5 else 0)
     assert counts.keys() - {"ok"} == (outcomes if rate else set())
     assert {reading.answer for reading in readings if reading.answer} <= set(LABELS)
+
+
+@pytest.mark.parametrize("feedback", ["correctness", "none"])
+async def test_the_format_learner_learns_the_form_alone(feedback: str) -> None:
+    """It answers a tenth of questions without a history, and all after an answer, at chance."""
+    alone, shown = [
+        await played(session(300, model="simulated/format-learner", policy=each, feedback=feedback))
+        for each in ("stateless", "last(20)")
+    ]
+    assert stats.binomtest(sum(turn.outcome == "ok" for turn in alone), 300, 0.1).pvalue > 0.001
+    for turn in shown:
+        imitates = any(shown[each].answer for each in from_spans(turn.kept))
+        assert turn.answer is not None or not imitates
+    answered = [turn.feedback.correct for turn in shown if turn.answer is not None]
+    assert len(answered) > 200
+    assert stats.binomtest(sum(answered), len(answered), 0.1).pvalue > 0.001
 
 
 # ---- models that know the answers ------------------------------------------------------------

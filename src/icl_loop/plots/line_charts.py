@@ -1,7 +1,8 @@
 """What the charts of lines over turns share: names, axes, colours, chance, and labels at line ends."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count
 
 import altair as alt
 import numpy as np
@@ -81,18 +82,23 @@ def line_ends(points: pl.DataFrame, value: str = "value") -> pl.DataFrame:
 
 
 def end_labels(
-    ends: pl.DataFrame, names: Sequence[str], look: Look, top: float = 1.0, height: int = HEIGHT
+    ends: pl.DataFrame,
+    names: Sequence[str] | Mapping[str, int],
+    look: Look,
+    top: float = 1.0,
+    height: int = HEIGHT,
 ) -> list[alt.Chart]:
     """Draw names right of the plot, each connected to the end of its line.
 
     Args:
         ends: Columns `name`, `turn` and `value`; where lines end together, earlier rows are placed lower.
-        names: Names of all arms, which determine the colours.
+        names: Names of all arms, which determine the colours; or the place of the colour by name.
         look: Colours of the chart.
         top: The value at the top of the plot; the bottom is 0.
         height: Height of the plot in pixels.
     """
-    colours = {name: look.text_colour(place) for place, name in enumerate(names)}
+    places = names if isinstance(names, Mapping) else dict(zip(names, count(), strict=False))
+    colours = {name: look.text_colour(place) for name, place in places.items()}
     colour = pl.col("name").replace_strict(colours, default=look.faint)
     lines = ends.with_columns(colour=colour).sort("value", maintain_order=True)
     heights = top * spread_out(lines["value"] / top, _NAME_GAP / height)

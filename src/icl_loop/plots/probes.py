@@ -37,8 +37,7 @@ def probe_chart(
 ) -> alt.LayerChart:
     """Return a chart of probe accuracy against checkpoint, with one line per arm and verdicts.
 
-    Lines of an arm have its colour. Those with other verdicts than told are dashed.
-
+    Lines of an arm have its colour; those with other verdicts than told are dashed.
     Bars are 95 % t intervals over sessions; chance is a dashed line.
 
     Args:
@@ -48,10 +47,8 @@ def probe_chart(
     """
     arms = named(turns)["name"].unique(maintain_order=True).to_list()
     points = _points(turns, checks)
-    names = [
-        *arms,
-        *points.filter(pl.col("verdicts") != "told")["name"].unique(maintain_order=True),
-    ]
+    lines = points.select("name", "arm", "verdicts").unique(maintain_order=True)
+    names = [*arms, *lines.filter(pl.col("verdicts") != "told")["name"]]
     longest = max(turns["turns"])
     edge = _SHIFT * longest  # dots of several arms are shifted sideways so that they do not overlap
     shifts = dict(zip(names, np.linspace(-edge, edge, len(names) + 2)[1:-1], strict=True))
@@ -65,21 +62,21 @@ def probe_chart(
         color=arm_colour(arms, look, "arm"),
         tooltip=_TOOLTIP,
     )
+    places = {name: arms.index(arm) for name, arm, _ in lines.iter_rows()}
     ends = line_ends(points).with_columns(turn=pl.lit(longest + edge))
     layers = [
         chance_rule(turns, look),
         base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="low:Q", y2="high:Q"),
-        base.mark_line(strokeWidth=2).encode(strokeDash=_dashes(points, arms)),
+        base.mark_line(strokeWidth=2).encode(strokeDash=_dashes(lines, arms)),
         base.mark_circle(size=70, opacity=1),
-        *end_labels(ends, names, look),
+        *end_labels(ends, places, look),
     ]
     title = alt.TitleParams("Accuracy on probes", anchor="start")
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
-def _dashes(points: pl.DataFrame, arms: Sequence[str]) -> alt.StrokeDash:
+def _dashes(lines: pl.DataFrame, arms: Sequence[str]) -> alt.StrokeDash:
     """Return the dash scale of the lines: that of the arm, or that of the verdicts if not as told."""
-    lines = points.select("name", "arm", "verdicts").unique(maintain_order=True)
     strokes = [_DASHES.get(verdicts, dashes(arms.index(arm))) for _, arm, verdicts in lines.rows()]
     scale = alt.Scale(domain=lines["name"].to_list(), range=strokes)
     return alt.StrokeDash("name:N", legend=None, scale=scale)
