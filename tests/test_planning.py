@@ -237,12 +237,16 @@ def test_reply_tokens() -> None:
 def test_infeasible_design() -> None:
     """A design with too few samples in context is called infeasible, with advice."""
     small = {"task": {"encoding": "article", "size": 8}, "model": {"context_window": 7_000}}
-    made = planned(experiment(turns=50, streams=5, arms=LADDER, **small))
-    assert made.can_show is False
-    assert "cannot show learning" in made.verdict
-    assert made.arms[0].context_use.fits < 25
-    assert f"about {made.arms[0].context_use.fits} past samples fit" in made.verdict
+    few, made = (
+        planned(experiment(turns=50, streams=streams, arms=LADDER, **small), advised=streams == 5)
+        for streams in (6, 5)
+    )
+    assert few.can_show is made.can_show is False
+    assert "cannot show learning" in few.verdict
+    assert few.arms[0].context_use.fits < 25
+    assert f"about {few.arms[0].context_use.fits} past samples fit" in few.verdict
     assert made.advice is not None
+    assert made.advice.streams >= 6
     assert made.advice.power > 0.8
     assert any("helps most" in said for said in plan_sentences(made))
 
@@ -287,6 +291,38 @@ def test_controls() -> None:
     assert (made.detectability.first, made.detectability.second) == ("feedback", "yoked")
     assert [(each.first, each.second) for each in made.controls] == [("feedback", "none")]
     assert any("must also beat 'none'" in said for said in plan_sentences(made))
+    assert made.joint is not None
+    assert made.joint.contrasts == (("feedback", "yoked"), ("feedback", "none"))
+    assert 0 <= made.joint.power <= 1
+
+
+def test_joint_power() -> None:
+    """The joint power is at most that of each contrast, and a design with too little cannot show learning."""
+    arms = [CLEAR[0], {"name": "yoked", "feedback": {"kind": "yoked", "donor": "label"}}, LADDER[1]]
+    for turns in (24, 60):
+        made = planned(experiment(turns=turns, streams=7, arms=arms), advised=False)
+        assert made.joint is not None
+        assert made.detectability is not None
+        powers = [each.reference_power for each in (made.detectability, *made.controls)]
+        assert len(powers) == 2
+        assert made.joint.power <= min(powers) + 0.03
+        assert made.joint.power >= sum(powers) - 1 - 0.03
+        assert made.can_show is False or made.joint.power >= 0.8
+        assert sum("at once" in said for said in plan_sentences(made)) >= 1
+
+
+@pytest.mark.parametrize("streams", [5, 6])
+def test_smallest_attainable_p(streams: int) -> None:
+    """A plan states the smallest attainable p; no contrast is called testable if it is above .05."""
+    other = {"name": "other", "model": {"name": "m", "base_url": NOWHERE}}
+    for arms in (CLEAR, [{"name": "b"}, other]):
+        made = planned(experiment(turns=30, streams=streams, arms=arms), advised=False)
+        assert made.least_p == 2 ** (1 - streams)
+        assert made.detectability is not None
+        untestable = streams == 5
+        assert (made.detectability.detectable is None) == untestable
+        assert made.can_show is False or not untestable
+        assert ("6 streams are needed" in made.verdict) == untestable
 
 
 def test_single_arm() -> None:

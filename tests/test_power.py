@@ -1,20 +1,27 @@
 """Tests of statistical power."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from icl_loop.analysis.contrasts import Contrast
-from icl_loop.analysis.power import POWER, detectable, deviation_of_difference, power
+from icl_loop.analysis.power import (
+    POWER,
+    detectable,
+    deviation_of_difference,
+    joint_power,
+    power,
+)
 from icl_loop.analysis.significance import ALPHA, least_p
 
-RANDOM = np.random.default_rng(5)
 STREAMS = pytest.mark.parametrize("streams", [6, 7, 8, 12, 16, 17, 24])
 
 
-def study(effect: float, streams: int) -> Contrast:
-    """Return the contrast of a simulated study with unit variance."""
-    values = RANDOM.normal(effect, 1, streams)
+def contrast(values: Sequence[float]) -> Contrast:
+    """Return the contrast with these differences."""
+    streams = len(values)
     return Contrast.of(("a", "b"), dict(enumerate(values)), dict.fromkeys(range(streams), 0.0))
 
 
@@ -61,7 +68,8 @@ def test_power_of_contrasts(streams: int) -> None:
     """Contrasts of simulated studies are significant as often as planned: 80 % at the detectable effect."""
     least = detectable(1.0, streams)
     assert least is not None
-    found = np.mean([study(least, streams).significant for _ in range(1_500)])
+    studies = np.random.default_rng(streams).normal(least, 1, (1_500, streams))
+    found = np.mean([contrast(each).significant for each in studies.tolist()])
     assert found == pytest.approx(POWER, abs=0.03)
 
 
@@ -77,17 +85,46 @@ def test_sign_flip_is_less_powerful() -> None:
 @STREAMS
 def test_detectable_matches_analysis(streams: int) -> None:
     """Planning and analysis give the same detectable difference for the same deviation."""
-    values = RANDOM.normal(0.1, 0.05, streams)
-    found = Contrast.of(("a", "b"), dict(enumerate(values)), dict.fromkeys(range(streams), 0.0))
+    values = np.random.default_rng(streams).normal(0.1, 0.05, streams)
+    found = contrast(values.tolist())
     assert found.mde == pytest.approx(detectable(float(values.std(ddof=1)), streams))
+
+
+@pytest.mark.parametrize("streams", [6, 8, 11, 20])
+def test_joint_power(streams: int) -> None:
+    """Joint power is that of one contrast if all are equal, the product if they are independent."""
+    least = detectable(1.0, streams)
+    assert least is not None
+    alone = joint_power(np.array([least]), np.eye(1), streams)
+    equal = joint_power(np.full(3, least), np.ones((3, 3)), streams)
+    apart = joint_power(np.full(3, least), np.eye(3), streams)
+    assert alone == pytest.approx(POWER, abs=0.04)
+    assert equal == pytest.approx(alone, abs=0.04)
+    assert apart == pytest.approx(POWER**3, abs=0.05)
+
+
+def test_joint_power_of_contrasts() -> None:
+    """Contrasts with a common arm are all significant as often in simulated studies as planned."""
+    covariance, effects = 0.5 + 0.5 * np.eye(2), np.array([1.0, 1.3])
+    studies = np.random.default_rng(2).multivariate_normal(effects, covariance, (1_000, 8))
+    found = [all(contrast(each).above for each in study.T.tolist()) for study in studies]
+    assert joint_power(effects, covariance, 8) == pytest.approx(np.mean(found), abs=0.045)
+
+
+def test_joint_power_at_the_limits() -> None:
+    """Joint power is 0 with five streams or if one difference is negative, and 1 without noise."""
+    assert joint_power(np.ones(2), np.eye(2) * 1e-6, 5) == 0
+    assert joint_power(np.array([1.0, -1.0]), np.eye(2), 8) < 0.03
+    assert joint_power(np.ones(2), np.zeros((2, 2)), 6) == 1
 
 
 def test_deviation_of_difference() -> None:
     """The deviation combines spread between sessions and binomial noise, which falls with turns."""
     assert deviation_of_difference(0.5, 0.5, 100) == pytest.approx(np.sqrt(0.005))
     assert deviation_of_difference(0.5, 0.5, 10**9, spread=0.1) == pytest.approx(np.sqrt(0.02))
-    own = RANDOM.normal(0.4, 0.1, (100_000, 2)).clip(0, 1)
-    late = RANDOM.binomial(50, own) / 50
+    random = np.random.default_rng(5)
+    own = random.normal(0.4, 0.1, (100_000, 2)).clip(0, 1)
+    late = random.binomial(50, own) / 50
     simulated = (late[:, 0] - late[:, 1]).std()
     assert deviation_of_difference(0.4, 0.4, 50, spread=0.1) == pytest.approx(simulated, rel=0.02)
 

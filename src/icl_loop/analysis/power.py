@@ -15,10 +15,10 @@ from icl_loop.analysis.significance import (
 )
 
 POWER = 0.8
-STUDIES = 2_000
-"""Simulated studies from which critical values of the sign-flip test are taken."""
-_MOST_MEANS, _PART = 2**22, 2**19
-"""Means of subsets computed for all studies, which limits the studies of many streams, and at once."""
+PATTERNS, STUDIES = 2_000, 8_000
+"""Simulated patterns that give critical values of the sign-flip test; simulated studies of joint power."""
+_MOST_MEANS, _MOST_JOINT, _PART = 2**22, 2**24, 2**19
+"""Means of subsets computed for all patterns, for all studies (both limit these), and at once."""
 _SEED = 20_230_315
 _LARGEST, _STEPS = 16.0, 24
 
@@ -58,6 +58,26 @@ def power(effect: float, deviation: float, streams: int) -> float:
     return float(np.mean(1 - above + below))
 
 
+def joint_power(effects: Floats, covariance: Floats, streams: int) -> float:
+    """Return the probability that several contrasts are all significant and positive at once.
+
+    It is the share of simulated studies with normal differences in which they are.
+
+    Args:
+        effects: True difference of each contrast, shape (contrasts,).
+        covariance: Covariance of their differences in a stream, shape (contrasts, contrasts).
+        streams: Number of streams.
+    """
+    if streams < FEWEST_FOR_SIGNIFICANCE:
+        return 0.0
+    variances, axes = np.linalg.eigh(covariance)
+    root = axes * np.sqrt(variances.clip(0.0))
+    studies = _affordable(STUDIES, streams, _MOST_JOINT)
+    differences = effects + _noise(studies, streams, len(effects)) @ root.T
+    shown = [_lower_limits(each) > 0 for each in np.moveaxis(differences, -1, 0)]
+    return float(np.all(shown, axis=0).mean())
+
+
 @lru_cache(32)
 def _critical_values(streams: int) -> Floats:
     """Return the values that t must exceed: of simulated patterns, or the one of the t test.
@@ -66,21 +86,39 @@ def _critical_values(streams: int) -> Floats:
     """
     if streams > MOST_FOR_SIGN_FLIP:
         return np.array([scipy.special.stdtrit(streams - 1, 1 - ALPHA / 2)])
+    noise = _noise(_affordable(PATTERNS, streams, _MOST_MEANS), streams)
+    distances = noise.mean(axis=1) - _lower_limits(noise)
+    critical: Floats = distances / noise.std(axis=1, ddof=1) * np.sqrt(streams)
+    return critical
+
+
+def _affordable(studies: int, streams: int, most: int) -> int:
+    """Return the number of studies for which at most about `most` means of subsets are computed."""
+    return studies if streams > MOST_FOR_SIGN_FLIP else min(studies, most >> (streams - 1))
+
+
+def _noise(*shape: int) -> Floats:
+    """Return independent normal values; the same in every call."""
+    return np.random.Generator(np.random.PCG64(_SEED)).standard_normal(shape)
+
+
+def _lower_limits(studies: Floats) -> Floats:
+    """Return the lower limit of the 95 % interval of each study, from shape (studies, K)."""
+    streams = studies.shape[1]
+    if streams > MOST_FOR_SIGN_FLIP:
+        (critical,) = _critical_values(streams)
+        limits: Floats = studies.mean(axis=1) - critical * studies.std(axis=1, ddof=1) / np.sqrt(
+            streams
+        )
+        return limits
     pairs = 2 ** (streams - 1)
-    studies, part, rank = (
-        min(STUDIES, _MOST_MEANS // pairs),
-        _PART // pairs,
-        rank_of_limit(ALPHA, pairs),
-    )
-    noise = np.random.Generator(np.random.PCG64(_SEED)).standard_normal((studies, streams))
-    limits = np.concatenate(
+    rank, part = rank_of_limit(ALPHA, pairs), _PART // pairs
+    return np.concatenate(
         [
             np.partition(subset_means(each).min(axis=0), rank - 1, axis=1)[:, rank - 1]
-            for each in np.split(noise, range(part, studies, part))
+            for each in np.split(studies, range(part, len(studies), part))
         ]
     )
-    critical: Floats = (noise.mean(axis=1) - limits) / noise.std(axis=1, ddof=1) * np.sqrt(streams)
-    return critical
 
 
 def detectable(deviation: float, streams: int) -> float | None:

@@ -2,7 +2,7 @@
 
 from icl_loop.planning.advice import Advice
 from icl_loop.planning.cost_estimate import CostEstimate
-from icl_loop.planning.detectability import Detectability
+from icl_loop.planning.detectability import Detectability, JointPower
 from icl_loop.planning.plan import ArmPlan, ContextUse, Curve, Plan, as_json, plan
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "CostEstimate",
     "Curve",
     "Detectability",
+    "JointPower",
     "Plan",
     "as_json",
     "plan",

@@ -5,12 +5,10 @@ from dataclasses import dataclass
 from math import isnan
 from statistics import fmean, stdev
 
-from icl_loop.analysis.power import (
-    detectable,
-    deviation_of_difference,
-    power,
-)
-from icl_loop.analysis.significance import MOST_FOR_SIGN_FLIP
+import numpy as np
+
+from icl_loop.analysis.power import detectable, deviation_of_difference, joint_power, power
+from icl_loop.analysis.significance import MOST_FOR_SIGN_FLIP, Floats
 from icl_loop.experiment import Experiment
 from icl_loop.models import BUILT_IN
 from icl_loop.planning.trial_sessions import Trial, Trials
@@ -28,15 +26,31 @@ CONTROLS = ("none", YOKED)
 
 @dataclass(frozen=True, slots=True)
 class _ReferenceDifference:
-    """The late accuracy of a reference learner in both arms, averaged over streams.
+    """The late accuracy of a reference learner in both arms.
 
-    `deviation` is the standard deviation of the difference over streams, at least its binomial part.
+    Attributes:
+        reference: Name of the learner.
+        first: Its mean accuracy in the first arm.
+        second: Its mean accuracy in the second arm.
+        differences: Its differences by stream.
+        binomial: Standard deviation of the difference from a finite number of turns alone.
     """
 
     reference: str
     first: float
     second: float
-    deviation: float
+    differences: tuple[float, ...]
+    binomial: float
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the differences over streams; 0 with a single stream."""
+        return stdev(self.differences) if len(self.differences) > 1 else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Assumed standard deviation of the difference over streams: at least its binomial part."""
+        return max(self.binomial, self.spread)
 
     @property
     def difference(self) -> float:
@@ -90,15 +104,38 @@ class Detectability:
     @property
     def can_show(self) -> bool | None:
         """Whether the best reference learner shows the difference of interest; None if unknown."""
+        if self.detectable is None:
+            return False
         if self.same_task:
             return None
-        found = self.detectable is not None and self.difference >= self.detectable
-        return found and self.difference >= self.sought
+        return self.difference >= max(self.detectable, self.sought)
 
     @property
     def sought(self) -> float:
         """The difference of interest."""
         return SOUGHT if self.effect is None else self.effect
+
+
+@dataclass(frozen=True, slots=True)
+class JointPower:
+    """The power of all contrasts that the verdict "learned" needs, at once.
+
+    Attributes:
+        contrasts: The arms of each contrast.
+        reference: The reference learner whose differences, and their covariance over trial streams,
+            are assumed.
+        trials: Number of trial streams.
+        power: Probability that all contrasts are significant and positive.
+        effect: The difference named in the experiment file, or None.
+        effect_power: The same probability if that is the true difference of every contrast.
+    """
+
+    contrasts: tuple[tuple[str, str], ...]
+    reference: str
+    trials: int
+    power: float
+    effect: float | None
+    effect_power: float | None
 
 
 def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
@@ -139,11 +176,7 @@ async def detectability(
         trials: Plays the trial sessions.
         learners: Names of the reference learners.
     """
-    shown = []
-    for name in learners:
-        first, second = [await trials.of(experiment, arm, streams, name) for arm in arms]
-        if not any(isnan(trial.late) for trial in (*first, *second)):
-            shown.append(_reference_difference(name, first, second))
+    shown = [each for (each,) in await _of_learners(experiment, [arms], streams, trials, learners)]
     best = max(shown, key=lambda each: each.difference, default=None)
     if best is None:
         return None
@@ -167,15 +200,76 @@ async def detectability(
     )
 
 
+async def joint_detectability(
+    experiment: Experiment, pairs: Sequence[tuple[str, str]], streams: int, trials: Trials
+) -> JointPower | None:
+    """Return the joint power of contrasts, judged by the learner with the largest.
+
+    Differences are assumed to be normal, with the covariance of the learner's trial sessions. Their
+    variances are at least binomial. None if no learner reaches the second half in every arm, or none
+    can assess a contrast because its arms differ only in the model.
+
+    Args:
+        experiment: The design.
+        pairs: The contrasts.
+        streams: Number of trial streams.
+        trials: Plays the trial sessions.
+    """
+    if any(_differ_only_in_model(experiment, pair) for pair in pairs):
+        return None
+    effect, found = experiment.analysis.effect, []
+    for each in await _of_learners(experiment, pairs, streams, trials, REFERENCES):
+        effects, covariance = np.array([one.difference for one in each]), _covariance(each)
+        found.append(
+            JointPower(
+                contrasts=tuple(pairs),
+                reference=each[0].reference,
+                trials=streams,
+                power=joint_power(effects, covariance, experiment.streams),
+                effect=effect,
+                effect_power=effect
+                and joint_power(np.full(len(pairs), effect), covariance, experiment.streams),
+            )
+        )
+    return max(found, key=lambda one: one.power, default=None)
+
+
+def _covariance(found: Sequence[_ReferenceDifference]) -> Floats:
+    """Return the covariance of a learner's differences over streams, with at least binomial variances."""
+    covariance: Floats = np.diag([each.deviation**2 - each.spread**2 for each in found])
+    if len(found[0].differences) > 1:
+        covariance = covariance + np.atleast_2d(np.cov([each.differences for each in found]))
+    return covariance
+
+
+async def _of_learners(
+    experiment: Experiment,
+    pairs: Sequence[tuple[str, str]],
+    streams: int,
+    trials: Trials,
+    learners: Sequence[str],
+) -> list[list[_ReferenceDifference]]:
+    """Return the differences in every contrast, for each learner that reaches the second half in all."""
+    found = []
+    for name in learners:
+        played = {
+            arm: await trials.of(experiment, arm, streams, name) for pair in pairs for arm in pair
+        }
+        if not any(isnan(trial.late) for side in played.values() for trial in side):
+            found.append(
+                [_reference_difference(name, played[one], played[other]) for one, other in pairs]
+            )
+    return found
+
+
 def _reference_difference(
     name: str, first: Sequence[Trial], second: Sequence[Trial]
 ) -> _ReferenceDifference:
     one, other = (fmean(trial.late for trial in side) for side in (first, second))
     turns = first[0].planned - first[0].planned // 2
     binomial = deviation_of_difference(_clipped(one, turns), _clipped(other, turns), turns)
-    differences = [a.late - b.late for a, b in zip(first, second, strict=True)]
-    spread = stdev(differences) if len(differences) > 1 else 0.0
-    return _ReferenceDifference(name, one, other, max(binomial, spread))
+    differences = tuple(a.late - b.late for a, b in zip(first, second, strict=True))
+    return _ReferenceDifference(name, one, other, differences, binomial)
 
 
 def _clipped(accuracy: float, turns: int) -> float:

@@ -1,8 +1,8 @@
 """Sentences on whether a design can show learning."""
 
 from icl_loop.analysis.power import POWER
-from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE
-from icl_loop.planning.detectability import Detectability
+from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE, least_p
+from icl_loop.planning.detectability import Detectability, JointPower
 
 SINGLE_ARM = (
     "The design has only one arm, so nothing can be compared. Add a control, such as an arm with"
@@ -12,6 +12,12 @@ SINGLE_ARM = (
 
 def feasibility(found: Detectability, *, fits: int, chance: float) -> str:
     """Return the sentence about a contrast; `fits` is the number of past turns that fit the window."""
+    if found.detectable is None:
+        return (
+            f"This design cannot show learning: with {found.streams} streams the smallest attainable p is"
+            f" {least_p(found.streams):.4f}, so no contrast can be significant;"
+            f" {FEWEST_FOR_SIGNIFICANCE} streams are needed."
+        )
     if found.same_task:
         return (
             f"Arms {found.first!r} and {found.second!r} differ only in the model, which reference"
@@ -25,6 +31,14 @@ def feasibility(found: Detectability, *, fits: int, chance: float) -> str:
     few = fits < found.turns - 1
     room = f"about {fits} past samples fit the window, " if few else ""
     return f"This design cannot show learning: {room}{_learned(found, chance)}{_why(found)}."
+
+
+def joint_feasibility(joint: JointPower) -> str:
+    """Return the sentence about contrasts that show learning each, but not reliably all at once."""
+    return (
+        f"This design can miss learning: each of its {len(joint.contrasts)} contrasts can show it, but all"
+        f" of them are significant at once with only {joint.power:.0%} power."
+    )
 
 
 def context_full(first: str, turns: int) -> str:
@@ -45,22 +59,19 @@ def _learned(found: Detectability, chance: float) -> str:
 
 def _why(found: Detectability) -> str:
     """Return why this is not enough."""
-    if found.detectable is not None and found.difference >= found.detectable:
+    if found.detectable and found.difference >= found.detectable:
         return f", which is less than the difference of interest, {_points(found.sought)}"
     return f", and {_detected(found)}"
 
 
 def _detected(found: Detectability) -> str:
-    if found.detectable is None:
-        return (
-            f"significance needs at least {FEWEST_FOR_SIGNIFICANCE} streams, and the design has"
-            f" {found.streams}"
-        )
     return (
         f"{found.streams} streams of {found.turns} turns detect differences of at least"
         f" {_points(found.detectable)} with {POWER:.0%} power"
     )
 
 
-def _points(difference: float) -> str:
-    return f"{100 * difference:z.0f} points"
+def _points(difference: float | None) -> str:
+    return (
+        "an unknown number of points" if difference is None else f"{100 * difference:z.0f} points"
+    )

@@ -9,6 +9,8 @@ from statistics import fmean
 from typing import Any
 
 from icl_loop.analysis.curves import EDGES
+from icl_loop.analysis.power import POWER
+from icl_loop.analysis.significance import MOST_FOR_SIGN_FLIP, least_p
 from icl_loop.core.errors import DatasetError
 from icl_loop.experiment import Experiment
 from icl_loop.planning.advice import Advice, advise
@@ -16,10 +18,17 @@ from icl_loop.planning.cost_estimate import CostEstimate, duration_s, estimate, 
 from icl_loop.planning.detectability import (
     REFERENCES,
     Detectability,
+    JointPower,
     contrasts,
     detectability,
+    joint_detectability,
 )
-from icl_loop.planning.feasibility import SINGLE_ARM, context_full, feasibility
+from icl_loop.planning.feasibility import (
+    SINGLE_ARM,
+    context_full,
+    feasibility,
+    joint_feasibility,
+)
 from icl_loop.planning.trial_sessions import Trial, Trials, session_of, trial_model
 
 TRIED_STREAMS = (4, 8)
@@ -108,6 +117,8 @@ class Plan:
         arms: The plan of each arm.
         detectability: What the primary contrast can show; None if unknown.
         controls: The same for the other controls that the verdict "learned" needs.
+        joint: The power of these contrasts all at once; None if there is one, or if it is unknown.
+        least_p: Smallest attainable p of any contrast, adjusted or not; None if the t test decides.
         can_show: Whether the design can show learning; None if unknown.
         verdict: The same in a sentence.
         advised: Whether changes to the design were tried.
@@ -126,6 +137,8 @@ class Plan:
     arms: tuple[ArmPlan, ...]
     detectability: Detectability | None
     controls: tuple[Detectability, ...]
+    joint: JointPower | None
+    least_p: float | None
     can_show: bool | None
     verdict: str
     advised: bool
@@ -181,8 +194,14 @@ async def plan(
         )
         for pair in pairs
     ]
+    several = len(pairs) > 1
+    joint = await joint_detectability(experiment, pairs, tried, trials) if several else None
     weak = [each for each in judged if each.can_show is False]
     deciding = next(iter([*weak, *judged]), None)
+    can_show, verdict = (deciding.can_show, deciding.verdict) if deciding else (None, SINGLE_ARM)
+    if can_show and joint and joint.power < POWER:
+        can_show, verdict = False, joint_feasibility(joint)
+        weak = [min(judged, key=lambda each: each.power)]
     return Plan(
         experiment=experiment.name,
         turns=experiment.turns,
@@ -196,8 +215,10 @@ async def plan(
         arms=tuple(plans.values()),
         detectability=judged[0].found if judged else None,
         controls=tuple(each.found for each in judged[1:] if each.found is not None),
-        can_show=deciding.can_show if deciding else None,
-        verdict=deciding.verdict if deciding else SINGLE_ARM,
+        joint=joint,
+        least_p=least_p(experiment.streams) if experiment.streams <= MOST_FOR_SIGN_FLIP else None,
+        can_show=can_show,
+        verdict=verdict,
         advised=advised,
         advice=await _advice(experiment, weak[0], tried, trials) if weak and advised else None,
     )
@@ -286,6 +307,11 @@ class _Judgement:
     def can_show(self) -> bool | None:
         """Whether it can show learning; None if unknown."""
         return self.found.can_show if self.found else False
+
+    @property
+    def power(self) -> float:
+        """Power to detect the difference of the best reference learner."""
+        return self.found.reference_power if self.found else 0.0
 
     @property
     def verdict(self) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rich.table import Table
 
-from icl_loop.planning import ArmPlan, Detectability, Plan
+from icl_loop.planning import ArmPlan, Detectability, JointPower, Plan
 from icl_loop.terminal.formatting import dollars, duration, number, table_of, whole_percent
 
 
@@ -72,6 +72,13 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
             f" reference learner's difference is {_points(control.difference)}, detected with"
             f" {number(control.reference_power, '.0%')} power."
         )
+    if plan.joint is not None:
+        yield _joint_power(plan.joint)
+    if plan.least_p is not None and len(plan.arms) > 1:
+        yield (
+            f"The smallest p that {plan.streams} streams can give is {plan.least_p:.2g}, for any number"
+            " of contrasts."
+        )
     yield plan.verdict
     if plan.can_show is False:
         yield from _advice(plan)
@@ -93,6 +100,19 @@ def _detectability(found: Detectability) -> Iterator[str]:
             f"The expected effect of {_points(found.effect)} is detected with"
             f" {number(found.effect_power, '.0%')} power ({test})."
         )
+
+
+def _joint_power(joint: JointPower) -> str:
+    said = (
+        f"All {len(joint.contrasts)} contrasts that the verdict needs are significant at once with"
+        f" {joint.power:.0%} power"
+    )
+    if joint.effect is not None:
+        said += f", or {number(joint.effect_power, '.0%')} for {_points(joint.effect)} in each"
+    return (
+        f"{said} (normal differences with the covariance over {joint.trials} trial streams of"
+        f" {joint.reference})."
+    )
 
 
 def _advice(plan: Plan) -> Iterator[str]:
