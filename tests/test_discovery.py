@@ -51,6 +51,14 @@ SERVERS: Mapping[str, tuple[list[Any], dict[str, Any], Endpoint]] = {
         {},
         Endpoint("vLLM", ("large", "tiny"), 8192),
     ),
+    "vLLM with an adapter": (
+        [
+            {"id": "large", "owned_by": "vllm", "max_model_len": 8192, "parent": None},
+            {"id": "tiny", "owned_by": "vllm", "max_model_len": None, "parent": "large"},
+        ],
+        {},
+        Endpoint("vLLM", ("large", "tiny"), 8192),
+    ),
     "OpenRouter": (
         [{"id": "tiny", "context_length": 9000, "top_provider": {"context_length": 8000}}],
         {},

@@ -105,6 +105,24 @@ async def test_long_waits_are_shown() -> None:
         assert not budget.waits
 
 
+@pytest.mark.parametrize("rate", [60.0, 6.0, 0.5])
+async def test_waits_for_own_limits_are_shown(rate: float) -> None:
+    """A request that waits for a rate limit of the user's own is shown, with about the time it waits."""
+    for name in ("requests", "tokens"):
+        budget, limiter = Budget(), RateLimiter(**{f"{name}_per_minute": rate})
+        for _ in range(max(1, int(rate))):
+            await limiter.wait(1, budget)
+        waiting = [asyncio.ensure_future(limiter.wait(1, budget)) for _ in range(9)]
+        await asyncio.sleep(0)
+        longest = max(wait.until for wait in budget.waits.values()) - time.monotonic()
+        assert longest == pytest.approx(9 * 60 / rate, rel=0.1)
+        assert {wait.reason for wait in budget.waits.values()} == {f"for limits.{name}_per_minute"}
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert not budget.waits
+
+
 @pytest.mark.parametrize(
     ("headers", "least"),
     [

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from itertools import count
 from typing import Any
 
 import pytest
@@ -136,9 +137,14 @@ async def test_other_refusals(refusal: Response) -> None:
     assert len(endpoint.requests) == 1
 
 
-async def test_refusals_without_a_name() -> None:
+@pytest.mark.parametrize(
+    ("status", "say"),
+    [(400, "unknown field"), (404, "No endpoints found that can handle the requested parameters")],
+)
+async def test_refusals_without_a_name(status: int, say: str) -> None:
     """If a refusal does not say which field is unknown, the dispensable ones are given up first."""
-    with serving([strict("max_completion_tokens", "logprobs", say="unknown field")]) as endpoint:
+    refusing = strict("max_completion_tokens", "logprobs", say=say, status=status)
+    with serving([refusing]) as endpoint:
         (reply,) = await ask(endpoint, answer_format="choice")
     assert "logprobs" not in endpoint.requests[-1]
     assert reply.served is not None
@@ -147,8 +153,12 @@ async def test_refusals_without_a_name() -> None:
 
 async def test_a_refusal_that_no_field_explains() -> None:
     """Fields that were left out in vain are sent again: the refusal was about something else."""
-    refusal = error(400, "Invalid argument: the text is not supported")
-    with serving([refusal]) as server:
+    numbers = count()
+
+    def refuse(_: object) -> Response:
+        return error(400, f"Invalid argument: the text is not supported (id {next(numbers)}f-a)")
+
+    with serving([refuse]) as server:
         model = OpenAIModel("tiny", base_url=server.base_url, cap=50)
         async with aclosing(model):
             for _ in range(2):

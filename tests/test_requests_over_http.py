@@ -234,6 +234,27 @@ async def test_a_resumed_run_knows_how_long_replies_are(tmp_path: Path) -> None:
             assert (len(there.requests), playing.budget.spent.total) == (2, 19_200)
 
 
+@pytest.mark.parametrize("limit", [{"max_tokens": 3_000}, {"max_usd": 0.003}])
+async def test_a_budget_includes_attempts_in_vain(tmp_path: Path, limit: dict[str, Any]) -> None:
+    """Failed attempts that no reply followed count after a resume, too."""
+    usage = {"prompt_tokens": 600, "completion_tokens": 900}
+    failed = endpoint.completion("3", usage=usage, finish_reason="error")
+    with endpoint.serving([failed]) as there:
+        made = experiment(
+            streams=1,
+            model={"name": "tiny", "base_url": there.base_url},
+            price={"input": 1.0, "output": 1.0},
+            context={"reserve": 100},
+        )
+        spent = []
+        for _ in range(3):
+            playing = Run(made, tmp_path, **limit)
+            assert not (await playing.play()).complete
+            spent.append(playing.budget.spent.total)
+    assert spent == [1_500, 3_000, 3_000]
+    assert len(there.requests) == 2
+
+
 @dataclass(frozen=True)
 class ByBytes:
     """Counts every byte as a token, more than any of our estimators."""

@@ -76,18 +76,29 @@ class RateLimiter:
     ) -> None:
         self.concurrency = ConcurrencyLimiter(max_concurrency)
         self.has_answered = False
-        self._requests = AsyncLimiter(requests_per_minute) if requests_per_minute else None
-        self._tokens = AsyncLimiter(tokens_per_minute) if tokens_per_minute else None
+        rates = {"requests": requests_per_minute, "tokens": tokens_per_minute}
+        self._limiters = {
+            name: AsyncLimiter(max(rate, 1), 60 * max(1, 1 / rate))
+            for name, rate in rates.items()
+            if rate
+        }
+        self._waiting = dict.fromkeys(rates, 0.0)
 
-    async def wait(self, tokens: int) -> None:
-        """Wait until a request of `tokens` tokens fits the rates.
+    async def wait(self, tokens: int, budget: "Budget") -> None:
+        """Wait until a request of `tokens` tokens fits the rates; note long waits in `budget`.
 
         A request larger than a minute's tokens waits until the whole minute is free.
         """
-        if self._requests is not None:
-            await self._requests.acquire()
-        if self._tokens is not None:
-            await self._tokens.acquire(min(tokens, self._tokens.max_rate))
+        for name, limiter in self._limiters.items():
+            amount = min(tokens, limiter.max_rate) if name == "tokens" else 1
+            self._waiting[name] += amount
+            periods = 0 if limiter.has_capacity(amount) else self._waiting[name] / limiter.max_rate
+            try:
+                wait_s = periods * limiter.time_period
+                with budget.waiting(wait_s, f"for limits.{name}_per_minute"):
+                    await limiter.acquire(amount)
+            finally:
+                self._waiting[name] -= amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,8 @@ class Budget:
         refused_tokens: The tokens that would have been used with a request that was not made, at
             most; 0 if no request was refused for its tokens.
         refused_usd: The same in US dollars.
+        on_unsaved: Called with the tokens and the cost of each failed attempt at a request that was
+            given up, as no transcript will have them.
     """
 
     max_usd: float | None = None
@@ -127,6 +140,7 @@ class Budget:
     first_request: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused_tokens: int = 0
     refused_usd: float = 0.0
+    on_unsaved: Callable[[Usage, float], None] = lambda _usage, _usd: None
     _reserved_usd: float = 0.0
     _reserved_tokens: int = 0
 
@@ -203,6 +217,16 @@ class Budget:
         """Note that a request waits, if it waits for long."""
         if seconds > LONG_WAIT_S:
             self.waits[request] = Wait(time.monotonic() + seconds, reason)
+
+    @contextmanager
+    def waiting(self, seconds: float, reason: str) -> Iterator[None]:
+        """Note that a request waits for about this long, until the end of the context."""
+        request = object()
+        self.note_wait(request, seconds, reason)
+        try:
+            yield
+        finally:
+            self.waits.pop(request, None)
 
 
 @dataclass(slots=True)

@@ -80,6 +80,11 @@ class RequestPolicy:
         )
         try:
             reply: Reply = await retrying(self._attempt, counted, send, failed)
+        except BaseException:
+            for usage in failed:
+                used = self.usage(counted, Reply("", usage=usage))
+                self.budget.on_unsaved(used, self.cost(used))
+            raise
         finally:
             self.budget.waits.pop(retrying, None)
         usage = reply.usage.with_discarded(failed) if failed else reply.usage
@@ -116,7 +121,7 @@ class RequestPolicy:
     async def _send(self, counted: int, send: SendRequest, failed: list[Usage]) -> Reply:
         """Send the request once the rate limits and the budget allow it, and charge for it."""
         concurrency = self.rate_limiter.concurrency
-        await self.rate_limiter.wait(self.prompt_bound.upper_bound(counted))
+        await self.rate_limiter.wait(self.prompt_bound.upper_bound(counted), self.budget)
         async with concurrency.slot():
             prompt = self.prompt_bound.upper_bound(counted)
             most = Usage(prompt, completion=self.max_completion_tokens)
@@ -211,12 +216,8 @@ class RetryingModel:
         pause_s: float = getattr(self.model, "pause_s", 0.0)
         if not pause_s:
             return await self.model.complete(messages)
-        budget, request = self.policy.budget, object()
-        budget.note_wait(request, pause_s, "as the endpoint's rate limit is used up")
-        try:
+        with self.policy.budget.waiting(pause_s, "as the endpoint's rate limit is used up"):
             return await self.model.complete(messages)
-        finally:
-            budget.waits.pop(request, None)
 
     async def aclose(self) -> None:
         """Close the model's connections."""

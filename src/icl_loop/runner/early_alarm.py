@@ -30,9 +30,6 @@ class EarlyAlarm:
             self._say(with_advice(problem, turn.reply, settings.answer_format).text)
             if problem.is_error:
                 self.unusable.append(session.arm)
-        self._check_cache(session, turn)
-
-    def _check_cache(self, session: Session, turn: Turn) -> None:
         used = turn.reply.usage
         missed = self._caches[session.arm].add(
             session.file_name,

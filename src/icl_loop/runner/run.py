@@ -2,16 +2,18 @@
 
 import asyncio
 import errno
+import json
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort, reason_of
+from icl_loop.core.messages import Usage
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
 from icl_loop.models.limits import Budget
@@ -29,6 +31,8 @@ from icl_loop.transcripts.writer import begin, is_begun
 
 DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
+UNSAVED_NAME = ".unsaved_usage"
+"""Tokens and cost of failed attempts that no transcript has, as lines of JSON."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """Errors of file systems that have no locks, such as some mounts of NFS, Lustre and FUSE."""
 
@@ -204,6 +208,7 @@ class Run:
                     yoked = self.experiment.donor_of(session) is not None
                     check_resumable(self.path(session), session.header(), donor=not yoked)
                     self._charge_saved(session, pool)
+                self._charge_unsaved()
                 self.on_ready()
                 async with asyncio.TaskGroup() as group:
                     tasks = [
@@ -231,6 +236,21 @@ class Run:
                 policy.charge(each.counted or 0, each.reply)
             else:
                 self.budget.add(each.reply.usage, cost(each.reply.usage))
+
+    def _charge_unsaved(self) -> None:
+        """Charge the budget, if it is limited, for attempts that no transcript has; note new ones."""
+        path = self.folder / UNSAVED_NAME
+        if self.budget.is_limited and path.exists():
+            for line in path.read_text("utf-8").splitlines():
+                with suppress(ValueError):  # a line was cut when the process was killed
+                    fields = json.loads(line)
+                    self.budget.add(Usage(**fields["usage"]), fields["usd"])
+
+        def save(usage: Usage, usd: float) -> None:
+            with suppress(OSError), path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"usage": asdict(usage), "usd": usd}) + "\n")
+
+        self.budget.on_unsaved = save
 
     async def _play(
         self, session: Session, play: PlaySession, appender: DurableAppender

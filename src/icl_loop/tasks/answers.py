@@ -111,21 +111,22 @@ def final_text(
     return _parser(tuple(labels), form, STATED, tuple(openings)).final_text(text)
 
 
-_SENTENCE = regex(r"(?<=[.!?。])\s*(?=(?:final )?answer\s?:|答え\s?:)")
+_SENTENCE = regex(r"(?:(?<=[.!?。])\s*|(?<=[,;:)\]→>-])\s+)(?=(?:final )?answer\s?:|答え\s?:)")
 _FINAL = regex(
     r"[\W_]*(?:\d[.)]\s*)?(?:(?:so|thus|therefore|hence|したがって|よって|つまり)[,、]?\s*)?"
-    r"(?:(?:the|my|私の|die|la)\s*)?"
+    r"(?:(?:the|my|私の|die|la|a)\s*)?"
     r"(?:(?:final|best|most likely|correct|predicted|最終的な|最终|最終|我的)\s*)?"
     rf"(?:{NOUN}|(?:ans|guess|classification|output|result|conclusion|choice|decision|verdict)\b"
     r"|(?:antwort|respuesta|réponse|risposta|resposta|ответ)\b|정답|답"
     r"|name\s?\([^()]{0,40}\)|回答|答案?|解答|予測|預測|预测|結果|结果|标签|標籤)"
-    rf"""["']?(?P<link>(?P<colon>\s*:)|{IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
+    rf"""["']?(?P<link>(?P<colon>\s*:)|(?!\s+was\b){IS}:?|\s*(?:[=-]+>?|→|⇒))?"""
 )
 _KEY = regex(
     r"[\W_]*(?!not\b|my\b|un|other|previous|earlier|second|alternative)(?:\w{1,20} ){0,2}\w{1,20}:"
 )
 _REASONS = regex(r"\W{0,5}\b(?:because|since|as|due)\b")
-_COLON = regex(r"\s*(?:[:)]| - )")
+_COLON = regex(r"\s*(?:[:)]|\.\s| - )")
+_NOT = regex(r"\bnot\b")
 _REFUSAL = regex(
     r"\bi(?:'m| am)? (?:sorry|unable|not able|cannot|can't|can not|won't|will not|refuse)\b"
     r"|申し訳|お断り|(?:答え|判断|判別|特定|認識)(?:られ|でき)(?:ません|かね)|(?:わか|分か)りません"
@@ -222,13 +223,13 @@ class _Parser:
             return _only(candidates(value, mentions, 0))
         if named := self._clearest(value):
             return named
-        words = value.split()
-        if colon and len(words) < 4 and len(mentions) == 1 and LETTER.search(mentions[0].label):
+        early = len(mentions) == 1 and len(value[: mentions[0].start].split()) < 3  # "Iris setosa"
+        if colon and early and LETTER.search(mentions[0].label):
             return ParsedAnswer(mentions[0].label, "ok")
         none = _no_answer(value)
         if none.outcome != "unreadable":
             return none
-        return ParsedAnswer(None, "out_of_set") if colon and len(words) == 1 else None
+        return ParsedAnswer(None, "out_of_set") if colon and len(value.split()) == 1 else None
 
     def _lone_line(self, lines: Sequence[str]) -> ParsedAnswer | None:
         """Return the label that is all of the first or last line, unless it is among numbers.
@@ -245,13 +246,15 @@ class _Parser:
                 key = _KEY.match(line)
                 keyed = self._alone(line[key.end() :]) if key else set[str]()
                 labels |= self._alone(line) | set(filter(LETTER.search, keyed))
-        return _only(labels or self._leading(first))
+        if not labels and (labels := self._leading(first)):  # unless it begins a list of labels
+            labels = labels.union(*map(self._leading, lines[1:]))
+        return _only(labels)
 
     def _alone(self, text: str) -> set[str]:
-        """Return the one label in `text`, if there is nothing else but articles and the like."""
-        if not SKIPPED.fullmatch(self._labels.pattern.sub(" ", text)):
+        """Return the one label in `text`, if there is nothing else but articles and denied labels."""
+        if not SKIPPED.fullmatch(_NOT.sub("", self._labels.pattern.sub(" ", text))):
             return set()
-        labels = {mention.label for mention in self._labels.find(text)}
+        labels = {mention.label for mention in self._labels.find(text) if not mention.denied}
         return labels if len(labels) == 1 else set()
 
     def _leading(self, line: str) -> set[str]:

@@ -21,9 +21,11 @@ def regex(pattern: str, flags: re.RegexFlag = re.NOFLAG) -> re.Pattern[str]:
 # ---- normalisation -----------------------------------------------------------------------
 
 _STRAIGHT = str.maketrans("“”„‟«»‘’‚‛‐‑‒–−", '"' * 6 + "'" * 4 + "-" * 5)
-_EMPHASIS = re.compile(
+_EMPHASIS = regex(
     r"[`$*]|(?<!\w)_+(?=[^\W_])|(?<=[^\W_])_+(?!\w)|\\(?:text(?:bf)?|math(?:bf|rm)|[()\[\]])"
+    r"|~~[^~\n]{1,80}~~|</?(?:b|i|u|em|strong|code|mark|span|p|h[1-6])>"
 )
+_DIGIT = re.compile(r"(?![0-9])\d")
 # NFKC sorts a run of combining marks in quadratic time, so runs are cut to 30 marks, as in the
 # Stream-Safe Text Format of Unicode Standard Annex 15.
 _MARK = r"(?:[^\w\s\x00-\x7f]|[ﾞﾟ])"
@@ -31,14 +33,21 @@ _LONG_RUN = re.compile(rf"({_MARK}{{30}}){_MARK}+")
 _SEPARATOR = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _SPACE = re.compile(r"(?<=[^\W_])\s+(?=[^\W_])")
 _AROUND = re.compile(r"^[\W_]+|[\W_]+$")
+_NUMBERED = re.compile(r"(?<=[^\W\d_]{2}) ?(?=\d)")
+"""Where "class1" and "class 1" differ."""
+_NEGATING = r"(?:non|not|no|un|anti|in|pre|post|pseudo|ex|semi|counter)"
 ALPHANUMERIC = re.compile(r"[^\W_]")
 LETTER = re.compile(r"[^\W\d_]")
 
 
 def plain(text: str) -> str:
-    """Apply NFKC, straighten quotes and dashes, and remove Markdown and LaTeX emphasis."""
+    """Apply NFKC, straighten quotes and dashes, and remove emphasis in Markdown, LaTeX and HTML.
+
+    Digits of other scripts become ASCII, and text that is struck through is removed.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFKC", _LONG_RUN.sub(r"\1", text)).translate(_STRAIGHT)
+        text = _DIGIT.sub(lambda digit: str(int(digit[0])), text)
     return _EMPHASIS.sub("", text.replace("—", " - ").replace(r"\_", "_"))
 
 
@@ -56,7 +65,7 @@ NOUN = (
     r"|数字|文字|ラベル|番号|答え)"
 )
 IS = r"(?:\s+(?:is|was|must be|should be|would be|ist|lautet|est|es|è|é)\b|\s*(?:は|是|为|為|은|는|:))"
-HEDGE = r"(?:most likely|likely|probably|clearly|definitely|maybe|simply|just)"
+HEDGE = r"(?:most likely|most probably|likely|probably|clearly|definitely|maybe|simply|just)"
 COPULA = r"(?:です|だ|である|でしょう|になります|だ?と(?:思い|思われ|考えられ|判断し)ます)"
 
 SKIPPED = regex(
@@ -90,9 +99,11 @@ _DENIED_AFTER = regex(
 _CLAIM = (
     r"(?:\b(?:it|this|image|picture|array|shape|drawing|digit|answer)(?: (?:shown|depicted|here))?"
     rf"(?:'s|(?: {HEDGE})? (?:is|was|shows|depicts|represents|looks like|must be|appears to be))"
-    r"|\bi(?:'d| would|'ll| will)? (?:say|choose|pick|guess|think|believe|go with|see)"
+    r"|\bi(?:'d| would|'ll| will)? (?:say|choose|pick|guess|think|believe|go with|see|answer)"
+    r"|\blet(?:'s| me) (?:say|choose|pick|guess|go with)"
+    r"|(?:^|[.!?\n]\s{0,2})(?:looks like|appears to be|seems to be|must be)"
     r"|\bi(?:'m| am) (?:guessing|choosing|picking|going (?:with|for))|\bc'est|\b(?:das|es) ist"
-    r"|\b(?:classif\w+|identif\w+|recogni[sz]ed?)(?: (?:it|(?:this|the)(?: \w{1,20})?))? as)"
+    r"|\b(?:classif\w+|identif\w+|recogni[sz]ed?|label(?:l?ed)?|categori[sz]ed?)(?: (?:it|(?:this|the)(?: \w{1,20})?))? as)"
     rf"(?: (?:it|this) is| it's)?(?: {HEDGE})?"
 )
 _CLAIM_OF_WORD = (
@@ -106,9 +117,12 @@ _TAG = rf"(?:{NOUN}|output|result)"
 _MARKED = regex(rf"(?:boxed\s*\{{+|<{_TAG}>|[\"']{_TAG}[\"']:[\s\"'\[]*)\s*$")
 _OPENED = regex(r"""(?:(?<![A-Za-z0-9])["'\[(<{]|[「『【〈《])\s*$""")  # not a subscript: row[3]
 _CLOSED = regex(rf"\s*{_CLOSE}")
-_NAMED = regex(rf"(?:\bbut\s+|{NOUN}(?:{IS}|の)?\s*|{_CLAIM}\s+{_ARTICLE})$")
-_NAMED_WORD = regex(rf"{_CLAIM_OF_WORD}\s+{_ARTICLE}(?:\w{{1,20}}\s+)?$")
-_NAMED_IN_JAPANESE = regex(rf"\s*(?:{COPULA}|に見え|を表|を示|が描かれ|のよう|と読)")
+_NAMED = regex(rf"(?:\bbut\s+(?:an?\s+)?|{NOUN}(?:{IS}:?|の)?\s*|{_CLAIM}\s+{_ARTICLE})$")
+_NAMED_WORD = regex(rf"(?:{_CLAIM_OF_WORD}|{_CLAIM})\s+{_ARTICLE}(?:\w{{1,20}}\s+)?$")
+_NAMED_AFTER = regex(
+    rf"\s*(?:{COPULA}|に見え|を表|を示|が描かれ|のよう|と読)"
+    r"|\s+(?:is|would be) (?:the|my) (?:\w{1,20} )?(?:answer|prediction|choice|guess)\b"
+)
 _OR = regex(
     r"(?:[^\w.!?\n]|\b(?:or|and|a|an|the|it|is|possibly|perhaps|maybe|likely)\b|または|もしくは|あるいは|か|や|と)*"
 )
@@ -118,7 +132,9 @@ _SENTENCE_START = regex(
     r"(?:^\W*(?:the )?(?:digit|number|numeral)?|\b(?:answer|digit)(?: is|:)|答え[は:])[\W_]*$"
 )
 _SENTENCE_END = regex(rf"\s*(?:{COPULA})?\s*(?:[.,;:!?()。、]|$)")
-_NO_ARTICLE = regex(r"\s*(?:[.,;:!?)/]|$|(?:or|and|nor|vs)\b)")
+_NO_ARTICLE = regex(
+    r"\s*(?:[.,;:!?)/=]|- |$|(?:or|and|nor|vs|is|because|since|as|instead|rather)\b)"
+)
 """What may follow the label "a" but not the word."""
 _NOUN_BEFORE = regex(r"\b(?:letter|label|class|option)(?: is|:)?\W*$")
 
@@ -159,7 +175,7 @@ class Mention(NamedTuple):
             return 0
         if self.quoted:
             return 1
-        if _NAMED_IN_JAPANESE.match(self.after) or _NAMED.search(self.before):
+        if _NAMED_AFTER.match(self.after) or _NAMED.search(self.before):
             return 2
         is_word = LETTER.search(self.label) and _NAMED_WORD.search(self.before)
         return 3 if is_word else None
@@ -187,6 +203,7 @@ class Labels:
         self._loose = len(loose) == len(labels)
         self._gap = _SEPARATOR if self._loose else _SPACE
         self._labels: dict[str, str] = {}
+        self._joined = re.compile("(?!)()")
         for name, label in [*zip(labels, labels, strict=True), *aliases]:
             key = self._gap.sub(" ", self.fold(name).strip())
             where = "answers.labels: " * ((name, label) in aliases)
@@ -201,14 +218,20 @@ class Labels:
                     f"{where}{name!r} cannot be told from the label {self._labels[key]!r}"
                 )
         self._names = tuple(self._labels.items())
+        if self._loose:
+            self._allow_variants()
         for word, digit in _DIGIT_WORDS.items():
             if digit in self._labels:
                 self._labels.setdefault(word, self._labels[digit])
         self.pattern = self._compile()
 
     def fold(self, text: str) -> str:
-        """Return the plain form of `text`, without case unless some labels differ only in case."""
-        return plain(text).casefold() if self._loose else plain(text)
+        """Return the plain form of `text`, without case unless some labels differ only in case.
+
+        A word that is joined to a label is parted from it, as in "Iris-setosa".
+        """
+        text = plain(text).casefold() if self._loose else plain(text)
+        return self._joined.sub(r"\1 ", text)
 
     def begun_by(self, text: str) -> set[str]:
         """Return the labels that begin with `text`, or only the one that it names in full."""
@@ -230,6 +253,16 @@ class Labels:
             if name.casefold() not in _COMMON_WORDS or mention.is_no_word:
                 mentions.append(mention)
         return mentions
+
+    def _allow_variants(self) -> None:
+        """Find "Class 1" for the label "class1" and the reverse, and labels joined to another word."""
+        for key, label in self._names:
+            for other in (_NUMBERED.sub(" ", key), _NUMBERED.sub("", key)):
+                self._labels.setdefault(other, label)
+        words = [re.escape(name) for name, _ in self._names if len(name) > 2]
+        if words := [word for word in words if LETTER.search(word)]:
+            before = rf"(?<![\w-])(?!{_NEGATING}[-_])([^\W\d_]{{2,20}})"
+            self._joined = re.compile(rf"{before}[-_](?=(?:{'|'.join(words)})(?![\w-]))")
 
     def _compile(self) -> re.Pattern[str]:
         """Return a pattern for the labels, longest first, that never matches part of a word."""

@@ -14,9 +14,9 @@ from itertools import islice
 from icl_loop.tasks.label_mentions import ALPHANUMERIC, regex
 
 _BRACKET = re.compile(r"[<\[◁]")
-_BRACKET_OR_WORD = re.compile(r"[<\[◁]|[Aa]ssistant|analysis|Here is my ")
+_BRACKET_OR_WORD = re.compile(r"[<\[◁]|[Aa]ssistant|analysis|Here (?:is|are) my ")
 """How every mark begins; the search for brackets alone is ten times as fast."""
-_WORDS = ("ssistant", "analysis", "Here is my ")
+_WORDS = ("ssistant", "analysis", "Here is my ", "Here are my ")
 
 
 def marks(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
@@ -43,13 +43,13 @@ _THOUGHT_MARK = regex(
     r"|◁think▷"  # Kimi
     r"|<\|(?:start_thinking|begin_of_thought|inner_prefix)\|>"  # Command, Sky-T1, Apertus
     r"|<\|channel>(?:thought|analysis)\b"  # Gemma
-    r"|<ctrl94>(?:thought)?|\[unused16\])"  # Gemini, Pangu
+    r"|<(?:ctrl|unused)94>(?:thought)?|\[unused16\])"  # Gemini, MedGemma, Pangu
     rf"|(?P<channel>{_HARMONY}(?:analysis|commentary)\b[^\n]{{0,200}}?<\|message\|>"  # gpt-oss
     r"|<\|think\|>|(?-i:\Aanalysis(?=[A-Z])))"  # Solar; gpt-oss without its special tokens
-    r"|(?P<process>^Here is my thought process:)"  # Granite
+    r"|(?P<process>^Here (?:is my thought process|are my reasoning steps):)"  # Granite, Apriel
     r"|(?P<details><details type=\"?reasoning[^<>\n]{0,80}>)"
     rf"|(?P<end></(?:\w{{1,9}}:)?{_NAME}\s?>|\[/(?:think(?:ing)?|thought|reasoning)\]|◁/think▷"
-    r"|<\|(?:end_thinking|end_of_thought|inner_suffix|/think)\|>|<channel\|>|<ctrl95>|\[unused17\]"
+    r"|<\|(?:end_thinking|end_of_thought|inner_suffix|/think)\|>|<channel\|>|<(?:ctrl|unused)95>|\[unused17\]|\[begin final response\]"
     rf"|{_HARMONY}final\b[^\n]{{0,200}}?<\|message\|>|assistantfinal)"
     r"|(?P<message_end><\|(?:end|call)\|>)|(?P<response>^Here is my response:)"
     r"|(?P<details_end></details>))",
@@ -117,7 +117,7 @@ _INST = r"<<SYS>>|(?:<s>)?\[INST\]"
 _TURN_END = (
     r"(?:<\|(?:im_end|eot|eot_id|eom_id|eos|end|end_of_turn|endofturn|end_of_turn_token|end_response"
     r"|end_of_text|endoftext|end_of_solution|return|call)\|>|<[|｜]end[_▁]of[_▁]sentence[|｜]>"
-    r"|\[\|endofturn\|\]|<end_of_(?:turn|utterance)>|<turn\|>|<eos>|\[/INST\]"
+    r"|\[\|endofturn\|\]|<end_of_(?:turn|utterance)>|<turn\|>|<eos>|\[/INST\]|\[end final response\]"
     r"|</s>(?=\s*(?:$|\n|[<\[])))"
 )
 TURN_MARK = regex(
@@ -126,7 +126,7 @@ TURN_MARK = regex(
 )
 """Where a message ends or begins; in the group `next`, where a message of the user follows."""
 _STRAY = regex(
-    rf"{_UNQUOTED}(?:{_TURN_END}|{_role(_ANY)}|{_INST}|<bos>|</?s>(?=\s*$)|\A<s>|<\|\w{{1,40}}\|>)"
+    rf"{_UNQUOTED}(?:{_TURN_END}|{_role(_ANY)}|{_INST}|<(?:bos|pad)>|</?s>(?=\s*$)|\A<s>|<\|\w{{1,40}}\|>)"
     r"|\Aassistant\s?:|(?<![^\n>])assistant\s?\n"
 )
 _HEAD = (

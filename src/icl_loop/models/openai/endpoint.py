@@ -87,6 +87,11 @@ Get = Callable[[URL], Awaitable[tuple[int, bytes]]]
 """Returns status and body of a GET request; raises NoConnection if there is no response."""
 
 
+def at(base_url: URL, *parts: str) -> URL:
+    """Return an address below `base_url`, with its query, which may hold the version of the API."""
+    return base_url.joinpath(*parts).with_query(base_url.query)
+
+
 async def discover(get: Get, base_url: URL, name: str) -> Endpoint:
     """Ask the endpoint at `base_url` what it is and what it says about the model `name`.
 
@@ -95,7 +100,7 @@ async def discover(get: Get, base_url: URL, name: str) -> Endpoint:
     found = Endpoint(_kind_of_host(base_url), address=str(base_url))
     try:
         async with asyncio.timeout(TIMEOUT_S):
-            entries = _entries(await _json(get, base_url / "models"))
+            entries = _entries(await _json(get, at(base_url, "models")))
             found = _from_list(found, entries, name)
             return await _asked_further(get, base_url, name, found)
     except (NoAnswer, TimeoutError) as error:
@@ -110,11 +115,12 @@ def _from_list(known: Endpoint, entries: list[Mapping[str, Any]], name: str) -> 
     owners = {str(entry.get("owned_by")).lower() for entry in entries}
     kind = next((_OWNERS[owner] for owner in sorted(owners & _OWNERS.keys())), known.kind)
     entry = _entry(entries, name, kind)
+    base = _entry(entries, str(entry.get("parent")), kind)  # of an adapter in vLLM
     return replace(
         known,
         kind=kind,
         models=tuple(str(entry["id"]) for entry in entries),
-        context_window=min(_windows(entry), default=None),
+        context_window=min([*_windows(entry), *_windows(base)], default=None),
     )
 
 

@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 KindName = Literal[
@@ -27,20 +28,19 @@ class Kind:
     name: KindName
     wordings: str
     codes: str = ""
-    _pattern: re.Pattern[str] = field(init=False)
-    _codes: frozenset[str] = field(init=False)
 
-    def __post_init__(self) -> None:
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
         lines = (line.partition("  #")[0].strip() for line in self.wordings.strip().splitlines())
         pattern = "|".join(f"(?:{line})" for line in lines)
         for name, meaning in SHORT.items():
             pattern = pattern.replace(name, meaning)
-        object.__setattr__(self, "_pattern", re.compile(pattern, re.IGNORECASE))
-        object.__setattr__(self, "_codes", frozenset(self.codes.split()))
+        return re.compile(pattern, re.IGNORECASE)
 
     def matches(self, codes: Iterable[str], message: str) -> bool:
         """Return whether an error with these codes and this message is of this kind."""
-        return not self._codes.isdisjoint(codes) or self._pattern.search(message) is not None
+        own = frozenset(self.codes.split())
+        return not own.isdisjoint(codes) or self._pattern.search(message) is not None
 
 
 SHORT = {
@@ -52,7 +52,7 @@ SHORT = {
     "<quota>": r"(?<!allocated )(?<!daily )quota (?:has been |is |was )?(?:exceeded|exhausted|used up)(?! for)"
     r"|exceeded (?:your|the|its) (?!current|daily)(?:\w+ ){0,2}quota",
     "<spending>": r"(?:monthly|hard|billing|spend(?:ing)?) (?:\w+ ){0,2}",
-    "<account>": r"(?:account|organi[sz]ation|subscription|plan|trial|free tier|team|project|workspace)",
+    "<account>": r"(?:account|organi[sz]ation|subscription|plan|trial|free tier|team|project|workspace|consumer)",
     "<loading>": r"(?:load|start|warm|wak|download|pull|initiali[sz])ing",
 }
 
@@ -96,10 +96,12 @@ KINDS: Sequence[Kind] = (
         exceeded your current quota(?!.*(?:retry in|try again in|ai\.google\.dev))  # not so Gemini
         <quota>(?!.*(?:retry in|try again|per.?(?:minute|second|day)))
         quota exceeded .{0,160}\blimit: 0(?![.\d])  # Gemini, where there is no free tier
+        \blimit:? 0, .{0,30}\brequested  # OpenAI, where the account has no access
+        \bkey (?:\w+ )?limit exceeded  # OpenRouter
         insufficient[_ ](?:account )?(?:balance|credit|fund|quota)
         (?:balance|credits?|funds?)(?: \w+){0,4} (?:is|are) (?:too low|insufficient|not enough|negative)
         (?:balance|credits?|funds?)(?: \w+){0,4} (?:is|are) (?:exhausted|depleted)
-        (?:used|spent|exhausted)(?: up)? (?:all|your)(?: \w+){0,3} credits?  # xAI
+        (?:used|spent|exhausted)(?: up)? (?:all|your)(?: \w+){0,3} (?:credits?|allocation)  # xAI, Cloudflare
         (?:not enough|out of|no(?: remaining)?) (?:credits?|balance|funds)|can only afford  # OpenRouter
         free (?:tier|quota|trial)(?: \w+){0,3} (?:is|was|has been) (?:exhausted|used up)  # DashScope
         overdue balance|no resource package|arrearage|account is in good standing  # DashScope
@@ -107,8 +109,8 @@ KINDS: Sequence[Kind] = (
         <account> (?:\S+ )?(?:is|was|has been|has) (?:restricted|overdue|blocked|closed|expired)
         <spending>(?:limit|cap)\b.{0,30}(?:reached|exceeded|hit)
         (?:reached|exceeded|hit) (?:\w+ ){0,4}<spending>(?:limit|cap|credits?|quota)  # Hugging Face
-        budget (?:has been|was|is) exceeded|exceeded (?:\w+ ){0,3}budget  # LiteLLM
-        billing (?:is |has )?(?:not (?:been )?(?:active|enabled|set up)|disabled)
+        budget (?:has been|was|is) exceeded|exceeded (?:\w+ ){0,3}budget|\bover budget  # LiteLLM
+        billing (?:is |has )?(?:not (?:been )?(?:active|enabled|set up)|disabled)|requires billing  # Google
         model service (?:has been )?paused  # Volcano
         余额不足|欠费|账户.{0,6}(?:停用|冻结)|无可用资源包|额度已?(?:用尽|不足|耗尽)
         """,
@@ -126,7 +128,9 @@ KINDS: Sequence[Kind] = (
         rate.?limit|too many requests|throttl|requests? per|tokens? per min|\b[TR]P[MD]\b
         \bper[ -]?(?:second|minute|hour|day)\b|please wait|wait before
         try again (?:later|in|after)\b|retry (?:after|in)\b
+        request limit reached  # Baidu
         concurren(?:cy|t)|overloaded|at capacity|(?:server|model) is (?:too )?busy
+        capacity (?:\w+ )?exceeded  # Cloudflare, Groq
         限流|请求过多|并发|稍后
         """,
         """
@@ -148,7 +152,7 @@ KINDS: Sequence[Kind] = (
         ContextWindowExceeded|context the overflows|context (?:overflow|exceeded|is full)  # LiteLLM, LM Studio
         (?:token limit|maximum prompt size) exceeded
         maximum (?:context|model|sequence|prompt|input|total) length|max_model_len  # OpenAI, vLLM, xAI
-        input token count|model only supports up to  # Gemini, Vertex
+        input token count|model only supports up to|max input (?:characters|tokens)  # Gemini, Vertex, Baidu
         exceeded (?:the )?model token limit  # Moonshot
         range of input length should be  # DashScope
         `inputs`.{0,40}must (?:have less than|be <=)  # TGI, Together
@@ -191,8 +195,8 @@ KINDS: Sequence[Kind] = (
     Kind(
         "model",
         r"""
-        \bmodel\b.{0,120}(?:does not exist|not found|is not a valid model|not supported)
-        (?:no such|unknown|invalid) model|no models loaded
+        \bmodel\b.{0,120}(?:does not exist|not found|not supported)
+        is not a valid model|(?:no such|unknown|invalid) model|no models loaded
         """,
         "model_not_found invalid_model",
     ),

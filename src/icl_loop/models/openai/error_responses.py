@@ -14,8 +14,11 @@ from typing import Any, Literal
 from icl_loop.core.errors import ContextOverflow, ModelError, ModelUnavailable, RequestRefused
 from icl_loop.models.openai.error_kinds import KINDS, STATUS_OF_CODES, KindName
 
-RETRYABLE = frozenset((408, 409, 425, 429))
-"""HTTP statuses below 500 after which a retry may succeed."""
+RETRYABLE = frozenset((408, 409, 424, 425, 429, 498, 499))
+"""HTTP statuses below 500 after which a retry may succeed.
+
+424 is a generation that failed (TGI, Bedrock), 498 a lack of capacity (Groq), 499 a cancellation (Google).
+"""
 _TOO_LARGE = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 _MULTIPLE = HTTPStatus.MULTIPLE_CHOICES
 """The first status that is no success."""
@@ -133,13 +136,13 @@ def _exceeds_limit(message: str) -> bool:
     limit, requested = (
         (int(each.replace(",", "") or 0) for each in told.groups()) if told else (0, 0)
     )
-    return requested > limit
+    return requested > limit > 0
 
 
 def _code_names(code: str) -> Iterator[str]:
-    """Yield a code in lower case, and the last part of one with several parts."""
+    """Yield a code in lower case, and the parts of one with several parts."""
     yield code.casefold()
-    yield re.split(r"[.#:]", code)[-1].casefold()
+    yield from re.split(r"[.#:]", code.casefold())
 
 
 def _embedded_status(codes: Collection[str]) -> int | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,21 +18,17 @@ from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, Reque
 from icl_loop.core.messages import Message, Reply, Usage, fingerprint
 from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
-from icl_loop.models.openai.endpoint import Endpoint, NoConnection, discover
+from icl_loop.models.openai.endpoint import Endpoint, NoConnection, at, discover
 from icl_loop.models.openai.error_responses import Failure
 from icl_loop.models.openai.optional_fields import Chosen, OptionalFields
 from icl_loop.models.openai.request_body import encode_messages, parse_params
-from icl_loop.models.openai.response_parser import (
-    InvalidResponse,
-    parse_completion,
-    parse_model_names,
-)
+from icl_loop.models.openai.response_parser import InvalidResponse, parse_completion
 from icl_loop.tasks.answers import AnswerParser, parse_answer
 
 MAX_PAUSE_S = 600.0
 """Longest pause before a request when the endpoint reports that its rate limit is used up."""
-LIST_TIMEOUT_S = 10.0
-"""How long to wait for the list of models that completes an error message."""
+_NUMBERS = re.compile(r"\S*\d\S*")
+"""Such as the number of a request, which differs between refusals that say the same."""
 
 
 class OpenAIModel:
@@ -90,7 +87,7 @@ class OpenAIModel:
                 the environment names an unusable proxy or unreadable certificates.
         """
         self._name, self._base_url = name, connection.parse_base_url(base_url)
-        self._url = self._path("chat", "completions")
+        self._url = at(self._base_url, "chat", "completions")
         self._key_variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
         secrets = {header: _read_key(each) for header, each in (headers_env or {}).items()}
         self._secrets = tuple(secrets.values())
@@ -153,7 +150,8 @@ class OpenAIModel:
                 said = str(error) if response.ok else content.decode("utf-8", "replace")
                 refusals.append(said)
                 if error.usage or not self.fields.refused(sent, response.status, said):
-                    if said == refusals[0]:  # leaving fields out changed nothing
+                    first_said, last_said = (_NUMBERS.sub("", refusals[i]) for i in (0, -1))
+                    if first_said == last_said:  # leaving fields out changed nothing
                         self.fields.restore(first)
                     raise
 
@@ -215,9 +213,6 @@ class OpenAIModel:
     def _session(self) -> aiohttp.ClientSession:
         """The connections; they belong to the event loop that makes the first request."""
         return connection.open_session(self._proxy, self._timeout_s, self._certificates)
-
-    def _path(self, *parts: str) -> URL:
-        return self._base_url.joinpath(*parts).with_query(self._base_url.query)
 
     async def _reply(self, response: aiohttp.ClientResponse, content: bytes) -> Reply:
         """Return the reply in a response, or raise what its failure means."""
@@ -289,7 +284,8 @@ class OpenAIModel:
                     return f"check the key in {variable}" if variable else "check api_key_env"
                 return "check the keys in headers_env"
             case ("model", _) | (_, 404):
-                suggestion = await self._suggest_model()
+                models = (await self.discover()).models
+                suggestion = f"; {nearest(self._name, models)}" if models else ""
                 return f"check base_url and the model {self._name!r}{suggestion}"
             case _:
                 return f"check the settings of the model {self._name!r}"
@@ -305,20 +301,6 @@ class OpenAIModel:
         moved = str(target).removesuffix("/chat/completions")
         hint = "check base_url" if moved == str(target) else f"set base_url to {moved}"
         return f"{said}: it redirects to {target}, and redirects are not followed ({hint})"
-
-    async def _suggest_model(self) -> str:
-        """Return a hint at the model with the nearest name, or "" if the endpoint lists none."""
-        try:
-            async with self._session.get(
-                self._path("models"),
-                headers=self._headers,
-                timeout=aiohttp.ClientTimeout(LIST_TIMEOUT_S),
-                allow_redirects=False,
-            ) as response:
-                names = parse_model_names(await connection.read_body(response))
-        except (aiohttp.ClientError, OSError, ValueError):
-            return ""
-        return f"; {nearest(self._name, names)}" if names else ""
 
 
 def _read_key(variable: str) -> str:

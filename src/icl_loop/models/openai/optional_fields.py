@@ -60,7 +60,7 @@ _VALUE = re.compile(
 """How a refusal says that the value of a field is wrong, rather than the field."""
 _UNSUPPORTED = re.compile(
     r"unsupported|not? support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed|extra"
-    r"|additional|invalid|not implemented|failed to (?:parse|initiali[sz]e)"
+    r"|additional|invalid|not implemented|failed to (?:parse|initiali[sz]e)|no endpoints? found"
 )
 _UNNAMED = re.compile(
     rf"(?:{_UNSUPPORTED.pattern}).{{0,40}}(?:param|field|argument|propert|extra input)"
@@ -112,7 +112,8 @@ class OptionalFields:
     def checked(self, sent: Chosen, reply: Reply) -> Reply:
         """Return a reply with the fields that limited it; move on from those that were ignored."""
         cap, constraint = sent["cap"].name, sent["constraint"].name
-        if sent["cap"].fields and _exceeds(reply, self._cap):
+        most = (self._cap or 0) * 1.1 + 8  # some servers pass the cap by a little
+        if sent["cap"].fields and reply.usage.completion > most:
             self._move_on(sent, "cap", "ignored")
             cap = None
         judged = constraint and reply.finish == "stop" and reply.text
@@ -288,8 +289,3 @@ def obeys(name: str | None, text: str, labels: Sequence[str], form: str) -> bool
     except (ValueError, RecursionError):
         return False
     return isinstance(answer, dict) and answer.get(_ANSWER_KEY) in labels
-
-
-def _exceeds(reply: Reply, cap: int | None) -> bool:
-    """Return whether a reply is so long that its cap was ignored; some servers pass it by a little."""
-    return cap is not None and reply.usage.completion > cap * 1.1 + 8

@@ -1,4 +1,4 @@
-"""Parses chat completions and lists of models.
+"""Parses chat completions.
 
 Only the text of a reply must be sound: whatever else a response contains is read if it has a known
 shape, and ignored otherwise.
@@ -8,8 +8,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-
-from pydantic import BaseModel
 
 from icl_loop.core.messages import Finish, Reply, Served, Usage, without_surrogates
 from icl_loop.models.openai.label_logprobs import label_logprobs
@@ -107,19 +105,6 @@ def parse_completion(content: bytes, labels: Sequence[str], parse: AnswerParser)
         label_logprobs=label_logprobs(choice.get("logprobs"), text, finish, labels, parse),
         reasoning_text=reasoning or None,
     )
-
-
-class _Model(BaseModel):
-    id: str
-
-
-class _ModelList(BaseModel):
-    data: list[_Model]
-
-
-def parse_model_names(content: bytes) -> list[str]:
-    """Return the names in a list of models; raises ValueError if the body contains no list."""
-    return [model.id for model in _ModelList.model_validate_json(content).data]
 
 
 def _decoded(content: bytes) -> Mapping[str, Any]:

@@ -7,6 +7,11 @@ from icl_loop.core.messages import Usage
 
 LARGEST_COUNT = 2**53
 """Larger counts are ignored as errors: JSON numbers are exact up to here."""
+_PARTS_OF_PROMPT = (
+    ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
+    ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"),  # DeepSeek
+)
+"""Fields whose sum is the prompt, if it is not given as one number."""
 
 
 def parse_usage(body: Mapping[str, Any]) -> Usage:
@@ -16,7 +21,8 @@ def parse_usage(body: Mapping[str, Any]) -> Usage:
     completion. Both are added where the numbers show it.
     """
     usage, timings = _table(body, "usage"), _table(body, "timings")  # timings: llama.cpp
-    prompt = _count(usage, "prompt_tokens", "input_tokens")
+    sums = (sum(_count(usage, name) for name in parts) for parts in _PARTS_OF_PROMPT)
+    prompt = _count(usage, "prompt_tokens") or next(filter(None, sums), 0)
     prompt = prompt or _count(timings, "prompt_n") + _count(timings, "cache_n")
     cached = max(
         _count(_table(usage, "prompt_tokens_details"), "cached_tokens"),
@@ -24,9 +30,7 @@ def parse_usage(body: Mapping[str, Any]) -> Usage:
         _count(usage, "prompt_cache_hit_tokens", "cached_tokens", "cache_read_input_tokens"),
         _count(timings, "cache_n"),
     )
-    if "prompt_tokens" not in usage and "cache_read_input_tokens" in usage:  # Anthropic
-        prompt += cached + _count(usage, "cache_creation_input_tokens")
-    elif cached > prompt:
+    if cached > prompt:
         prompt += cached
     completion = _count(usage, "completion_tokens", "output_tokens")
     completion = max(
