@@ -70,22 +70,21 @@ def split_thoughts(text: str) -> tuple[str, str]:
     said, thoughts = list[str](), list[str]()
     opened, place, last = None, 0, len(text.rstrip())
     for mark in marks(_THOUGHT_MARK, text):
-        kind, piece = mark.lastgroup, text[place : mark.start()]
-        if kind == "end" or (opened and kind == _CLOSES.get(opened)):
-            if opened is None and thoughts and mark.end() == last:
-                said.append(piece)  # a second end, after the answer
-            else:
-                if opened is None:
-                    thoughts += said
-                    said.clear()
-                thoughts.append(piece)
-            opened = None
-        elif kind == "channel" or (kind in _STARTS and not opened):
-            (thoughts if opened else said).append(piece)
-            opened = kind
-        else:
+        kind = mark.lastgroup
+        closes = kind == "end" or (opened is not None and kind == _CLOSES.get(opened))
+        if not closes and kind != "channel" and (opened or kind not in _STARTS):
             continue
-        place = mark.end()
+        piece, place = text[place : mark.start()], mark.end()
+        if not closes:
+            (thoughts if opened else said).append(piece)
+        elif opened is None and thoughts and place == last:
+            said.append(piece)  # a second end, after the answer
+        else:
+            if opened is None:
+                thoughts += said
+                said.clear()
+            thoughts.append(piece)
+        opened = None if closes else kind
     if not place:
         return "", text
     (thoughts if opened else said).append(text[place:])
