@@ -81,6 +81,8 @@ def test_a_page_for_too_large_requests() -> None:
         ("try again in 12 milliseconds", {}, 0.012),
         ({"error": {"message": "x", "details": [{"retryDelay": "34s"}]}}, {}, 34),
         ({"error": "loading", "estimated_time": 20.5}, {}, 20.5),
+        ({"error": {"message": "slow down", "retry_after_seconds": 5}}, {}, 5),
+        ("Too many requests. The limit resets in 12s.", {}, 12),
         ("try again in 9s", {"retry_after": "3"}, 3),
         ("slow down", {"x_ratelimit_reset_tokens": "4s"}, 4),
         (

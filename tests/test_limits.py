@@ -109,7 +109,8 @@ async def test_long_waits_are_shown() -> None:
 async def test_waits_for_own_limits_are_shown(rate: float) -> None:
     """A request that waits for a rate limit of the user's own is shown, with about the time it waits."""
     for name in ("requests", "tokens"):
-        budget, limiter = Budget(), RateLimiter(**{f"{name}_per_minute": rate})
+        limits: dict[str, Any] = {f"{name}_per_minute": rate}
+        budget, limiter = Budget(), RateLimiter(**limits)
         for _ in range(max(1, int(rate))):
             await limiter.wait(1, budget)
         waiting = [asyncio.ensure_future(limiter.wait(1, budget)) for _ in range(9)]

@@ -533,6 +533,11 @@ SCORED: list[tuple[Sequence[str], list[dict[str, Any]], dict[str, float] | None]
     ),
     (
         NUMERALS,
+        [token("~~"), token("5"), token("~~"), token(" <b>"), token("3", "7"), token("</b>")],
+        {"3": -0.1, "7": -2.0},
+    ),
+    (
+        NUMERALS,
         [token('{"answer":'), token(' "'), token("4", "6"), token('"}')],
         {"4": -0.1, "6": -2.0},
     ),

@@ -30,7 +30,9 @@ _MESSAGES = frozenset(
     ("message", "msg", "detail", "details", "error", "errors", "error_message", "error_msg")
 ).union(("status_msg", "reasons", "raw", "body", "title", "metadata", "innererror", "base_resp"))
 """Keys of an error body whose values are messages, or contain further errors."""
-_WAITS = frozenset(("retryDelay", "retry_after", "retryAfter", "estimated_time"))
+_WAITS = frozenset(("retryDelay", "retry_after", "retryAfter", "estimated_time")).union(
+    ("retry_after_seconds", "retryAfterSeconds")
+)
 """Keys of an error body whose values are seconds to wait."""
 _MAX_PARTS = 200
 """Most tables, lists and strings of an error body that are read."""
@@ -258,7 +260,7 @@ def parse_duration(text: str) -> float | None:
 
 
 _WAIT = re.compile(
-    r"(?:try again|retry|wait)(?: (?:in|after|for|about|at least))* "
+    r"(?:try again|retry|wait|resets?)(?: (?:in|after|for|about|at least))* "
     r"((?:\d{1,9}(?:\.\d{1,9})? ?(?:ms|milli\w*|[dhms]|days?|hours?|min\w*|sec\w*)(?![a-z]) ?)+)",
     re.IGNORECASE,
 )

@@ -1,7 +1,6 @@
 """Log probabilities of labels, from those of the tokens of a reply."""
 
 import math
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -53,11 +52,9 @@ def label_logprobs(
             break
     else:
         return None
-    first = bisect_right(
-        range(len(tokens)), start, key=lambda end: len(names.fold("".join(pieces[:end])))
-    )
-    lead = start - len(names.fold("".join(pieces[: first - 1])))
-    found = _walk(tokens[first - 1 :], pieces[first - 1][:lead], answer, names)
+    lengths = ((n, len(names.fold("".join(pieces[:n])))) for n in reversed(range(len(tokens))))
+    first, before = next((n, length) for n, length in lengths if length <= start)
+    found = _walk(tokens[first:], pieces[first][: start - before], answer, names)
     return {label: found[label] for label in labels if label in found} or None
 
 
