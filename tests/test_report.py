@@ -845,7 +845,7 @@ async def test_n_key_finds_notes_and_probes(browser: Playing, notes_and_probes_f
     await tab.keyboard.press("n")
     assert "After this turn: " in await seen.text("#events")
     await tab.click("#events button")
-    assert await tab.evaluate("document.activeElement.parentElement.id") == "after-6-told"
+    assert await tab.evaluate("document.activeElement.parentElement.id") == "after-6"
     await tab.wait_for_selector("#after-6 canvas")  # drawn when its list opens
     assert await tab.locator("#after-6 canvas").count() == 2
     assert HOSTILE[4] in await seen.text("#after-6")

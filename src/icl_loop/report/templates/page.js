@@ -169,7 +169,7 @@
     return [
       ...notes.map((note) => upright(note.after, 90, { stroke: "var(--faint)", "stroke-width": 3 })),
       ...branches.map((branch) => upright(branch.at, -4, { stroke: "var(--arm-text-3)", "stroke-width": 2, "stroke-dasharray": "5 4" })),
-      ...checkpoints.filter((check) => check.verdicts === "told").map((check) => { // a zero-length line with a round cap stays a dot when the drawing is stretched
+      ...checkpoints.filter(isAsTold).map((check) => { // a zero-length line with a round cap stays a dot when the drawing is stretched
         const [x, y] = [across(shownAt(check.after)), 100 - (100 * sum(check.correct)) / check.correct.length];
         return line({ x1: x, x2: x, y1: y, y2: y, stroke: "var(--right)", "stroke-width": 9, "stroke-linecap": "round" });
       }),
@@ -189,8 +189,9 @@
   // ---- events between turns: notes, probe checkpoints and starts of branches ----
 
   const startOf = (branch) => `branch of ${plain(branch.of)} begins here`;
-  const scoreOf = (check) => `${sum(check.correct)} of ${check.correct.length} probes right${check.verdicts === "told" ? "" : ` with verdicts ${check.verdicts}`}`;
-  const idOf = (check) => `after-${check.after}-${check.verdicts}`;
+  const isAsTold = (check) => check.verdicts === "told";
+  const scoreOf = (check) => `${sum(check.correct)} of ${check.correct.length} probes right${isAsTold(check) ? "" : ` with verdicts ${check.verdicts}`}`;
+  const idOf = (check) => `after-${check.after}${isAsTold(check) ? "" : `-${check.verdicts}`}`;
 
   // Explains the marks and offers to step through the events.
   function describeEvents() {
