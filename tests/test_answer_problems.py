@@ -119,7 +119,7 @@ SETTINGS = [
 
 
 def command(base_url: str, folder: Path, *more: object) -> list[object]:
-    """Return a command that plays two arms of the quick start with an endpoint."""
+    """Return a command that plays the quick start with an endpoint."""
     settings = [*SETTINGS, f"model.base_url={base_url}"]
     sets = [word for each in settings for word in ("--set", each)]
     return ["run", "experiments/quickstart.toml", "--out", folder, "--turns", 12, *sets, *more]
@@ -145,11 +145,11 @@ def test_unreadable_run(
     resumable = done.stderr.splitlines()[-1]
     if stop:
         assert arms
-        assert turns.height < 4 * 2 * 12
+        assert turns.height < 5 * 2 * 12
         assert resumable.startswith("stopped short; saved turns are kept.")
         assert "--stop-unreadable" not in resumable
     else:
-        assert turns.height == 4 * 2 * 12
+        assert turns.height == 5 * 2 * 12
     found = json.loads(icl_loop("analyze", "--json", tmp_path).stdout)["problems"]
     assert [(each["arm"], each["kind"], each["total"]) for each in found] == [
         (arm, "unreadable", turns.filter(arm=arm).height) for arm in arms
@@ -171,11 +171,11 @@ def test_remedy_for_ignored_choice(tmp_path: Path, icl_loop: Command) -> None:
     """If the answers are limited to the labels already, that is not advised again."""
     with serving([ESSAY]) as endpoint:
         icl_loop(
-            *command(endpoint.base_url, tmp_path, "--streams", 1),
+            *command(endpoint.base_url, tmp_path, "--streams", 2),
             *("--set", "model.answer_format=choice", "--set", "model.api_key_env=HOME"),
         )
     found = answer_problems(frame([tmp_path]), [tmp_path])
-    assert len(found) == 4
+    assert len(found) == 5
     assert all(each.remedy.startswith("The endpoint ignores") for each in found)
 
 
@@ -194,8 +194,8 @@ def test_constant_answers_of_all_sessions(tmp_path: Path, icl_loop: Command) -> 
     done = icl_loop(*run, *options)
     assert done.returncode == 0
     found = answer_problems(frame([tmp_path]), [tmp_path])
-    assert [each.kind for each in found] == ["one_label"] * 4
-    assert done.stderr.count("note: arm") == 4
+    assert [each.kind for each in found] == ["one_label"] * 5
+    assert done.stderr.count("note: arm") == 5
 
 
 def missed(watch: CacheWatch, turns: Iterable[tuple[int, int, int]]) -> list[CacheProblem]:

@@ -74,7 +74,7 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
     run = icl_loop("run", QUICKSTART, "--out", tmp_path, *small)
     assert run.returncode == 0, run.stderr
     assert "the budget has no effect" in run.stderr
-    assert all(word in run.stdout for word in ("early", "late", "stateless", "8 sessions"))
+    assert all(word in run.stdout for word in ("early", "late", "stateless", "10 sessions"))
     folder = tmp_path / "quickstart"
     assert str(folder) in run.stdout
     assert "turns" in run.stderr
@@ -82,11 +82,11 @@ def test_run_then_everything_else(icl_loop: Command, tmp_path: Path) -> None:
 
     verified = icl_loop("replay", "--verify", folder)
     assert verified.returncode == 0
-    assert verified.stdout.count("12 turns replay") == 8
+    assert verified.stdout.count("12 turns replay") == 10
 
     report = json.loads(icl_loop("analyze", "--json", folder).stdout)
     arms = {arm["arm"]: arm for arm in report["arms"]}
-    assert arms.keys() == {"label", "feedback", "none", "stateless"}
+    assert arms.keys() == {"label", "feedback", "yoked", "none", "stateless"}
     assert all(arm["sessions"] == 2 and arm["turns"] == 24 for arm in arms.values())
 
     file = tmp_path / "curve.svg"
@@ -103,7 +103,7 @@ def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
     assert report["primary"]["arms"] == ["label", "stateless"]
     assert (report["primary"]["k"], len(report["ladder"])) == (6, 4)
     assert report["primary"]["verdict"] in ("learned", "equivalent", "no evidence")
-    assert len(report["secondary"]) == 2
+    assert len(report["secondary"]) == 3
     done = icl_loop(*arguments)
     assert done.returncode == 0
     assert done.stdout.endswith(report["sentence"] + "\n")
@@ -132,7 +132,7 @@ def test_what_if_compares_policies(icl_loop: Command, tmp_path: Path) -> None:
     policies = ["--policy", "last(3)", "--policy", "only_correct | block"]
     done = icl_loop("what-if", SAMPLE, *policies, "-o", tmp_path / "what-if.svg")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("last(n=3)") == done.stdout.count("only_correct | block") == 4
+    assert done.stdout.count("last(n=3)") == done.stdout.count("only_correct | block") == 5
     assert (tmp_path / "what-if.svg").stat().st_size > 10_000
     report = json.loads(icl_loop("what-if", SAMPLE / "label-0.jsonl", *policies, "--json").stdout)
     played, last, _ = report["policy_summaries"]
@@ -218,7 +218,7 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
         ["'grid' is for a picture", "is a table", "use one of table"],
     ),
     "a missing transcript": (["replay", "nothing.jsonl"], ["nothing.jsonl"]),
-    "many transcripts": (["replay", SAMPLE], ["8 sessions", "--session: feedback-0, "]),
+    "many transcripts": (["replay", SAMPLE], ["10 sessions", "--session: feedback-0, "]),
     "an unknown session": (["replay", SAMPLE, "--session", "lable-0"], ["'lable-0'", "'label-0'"]),
     "steps without a terminal": (["replay", SAMPLE / "label-0.jsonl", "--step"], ["--step"]),
     "a turn too late": (["replay", SAMPLE / "label-0.jsonl", "--from", 99], ["99", "24"]),
@@ -305,7 +305,7 @@ def test_bad_input_is_one_clear_error(
 
 def test_other_settings_in_a_folder_are_bad_input(icl_loop: Command, tmp_path: Path) -> None:
     """`run` into a folder with other settings exits with 2 and names the key and both values."""
-    small = ["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3]
+    small = ["run", QUICKSTART, "--out", tmp_path, "--streams", 2, "--turns", 3]
     assert icl_loop(*small).returncode == 0
     done = icl_loop(*small, "--set", "task.size=14")
     assert done.returncode == 2
@@ -317,7 +317,7 @@ def test_an_endpoint_that_refuses_stops_short(icl_loop: Command, tmp_path: Path)
     """A run that an endpoint rejects exits with 1 and prints the reasons and how to resume."""
     with serving([error(404, "no such model")]) as endpoint:
         done = icl_loop(
-            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, "--turns", 3],
+            *["run", QUICKSTART, "--out", tmp_path, "--streams", 2, "--turns", 3],
             *["--set", "model.name=tiny", "--set", f"model.base_url={endpoint.base_url}"],
         )
     assert done.returncode == 1
@@ -331,7 +331,7 @@ def test_a_run_over_budget_names_a_command_that_resumes_it(
     """A run stopped by its budget prints the same command with a budget for further turns."""
     with serving([completion("Answer: 1")]) as endpoint:
         done = icl_loop(
-            *["run", QUICKSTART, "--out", tmp_path, "--streams", 1, *budget],
+            *["run", QUICKSTART, "--out", tmp_path, "--streams", 2, *budget],
             *["--set", "model.name=tiny", "--set", f"model.base_url={endpoint.base_url}"],
         )
         assert done.returncode == 1

@@ -54,7 +54,7 @@ COMMANDS: tuple[tuple[list[object], str], ...] = (
     (["analyze", SAMPLE], "Primary contrast"),
     (["what-if", SAMPLE / "label-0.jsonl", "--policy", "last(3)"], "as played"),
     (["plan", QUICKSTART, "--no-advice", *SMALL], "Context and accuracy"),
-    (["run", QUICKSTART, *SMALL], "8 sessions"),
+    (["run", QUICKSTART, *SMALL], "10 sessions"),
     (["sample", "--help"], "csv:FILE, . | csv:FILE, \u2026"),
 )
 
@@ -122,7 +122,7 @@ def test_a_run_plays_with_few_open_files(tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stderr
     assert "only 5 sessions are played" in done.stderr
-    assert len(list(tmp_path.rglob("*.jsonl"))) == 40
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 50
 
 
 def test_standard_streams_may_be_closed_or_full(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_standard_streams_may_be_closed_or_full(tmp_path: Path) -> None:
     program = shlex.join([sys.executable, "-c", "from icl_loop.cli import main; main()"])
     run = f"{program} run {QUICKSTART} {shlex.join(SMALL)} --out {tmp_path} >&- 2>&- <&-"
     assert subprocess.run(["/bin/sh", "-c", run], check=False).returncode == 0
-    assert len(list(tmp_path.rglob("*.jsonl"))) == 8
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 10
     full = ["/bin/sh", "-c", f"{program} sample digits >/dev/full"]
     done = subprocess.run(full, capture_output=True, text=True, check=False)
     assert done.returncode == 1
