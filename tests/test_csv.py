@@ -217,7 +217,7 @@ WRONG: Mapping[str, tuple[str | bytes, str]] = {
     "a name of two lines": ('"a\nb",label\n1,a\n', r"name of column 1 .*'a\\nb'"),
     "a missing value": ("x,label\n1,a\n,b\n", "line 3, column 'x': the value is missing"),
     "a word": ("x,label\n1,a\nred,b\n", "line 3, column 'x': 'red' is not a number"),
-    "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is not a number"),
+    "nan": ("x,label\n1,a\nnan,b\n", "line 3, column 'x': 'nan' is not a number; fill it in"),
     "an underscore": ("x,label\n1,a\n1_0,b\n", "line 3, column 'x': '1_0' is not a number"),
     "another script": ("x,label\n1,a\n٣,b\n", "line 3, column 'x': '٣' is not a number"),
     "a number too large": ("x,label\n1e999,a\n", "line 2, column 'x': '1e999' is larger than"),

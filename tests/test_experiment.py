@@ -120,7 +120,7 @@ WRONG = {
     ),
     'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),
 }
-PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation|instance|Value error|\bNone\b")
+PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation error|instance|Value error|\bNone\b")
 """Words of pydantic's own messages, which users should not see."""
 
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -302,7 +303,9 @@ def test_sets_that_are_missing(hub: Path, monkeypatch: pytest.MonkeyPatch, name:
     monkeypatch.delenv("ICL_LOOP_DATA", raising=False)
     full = f"{name}:{HUB_DATASETS[name].splits[0]}"
     assert modality_of(full) == "text"
-    with pytest.raises(DatasetError, match=r"reach .* put the files of .* into a folder") as caught:
+    with pytest.raises(
+        DatasetError, match=r"be reached; .* put the files of .* into a folder"
+    ) as caught:
         open_dataset(full)
     assert str(caught.value).isprintable()
     assert hub.exists()
@@ -334,3 +337,10 @@ def test_nothing_to_read(hub: Path) -> None:
         open_dataset(f"hf:{empty}:train")
     with pytest.raises(DatasetError, match="there is no column of texts or numbers"):
         open_dataset(f"hf:{nested}:train")
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the optional library, the error says how to install it."""
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DatasetError, match=r"needs the library datasets; .*icl-loop\[hf\]"):
+        open_dataset("hf:some/set:train")

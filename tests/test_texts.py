@@ -115,7 +115,9 @@ def test_an_encoding_that_does_not_fit(tmp_path: Path) -> None:
     """A named encoding of another modality is an error, and so is a data set that is not there."""
     with pytest.raises(InputError, match="use one of text"):
         experiment(task={"dataset": sheet(tmp_path), "encoding": "grid"}).check()
-    with pytest.raises(InputError, match="dataset: unknown data set 'irs': did you mean 'iris'"):
+    with pytest.raises(
+        InputError, match="dataset = 'irs': unknown data set 'irs': did you mean 'iris'"
+    ):
         experiment(task={"dataset": "irs"})
 
 

@@ -98,7 +98,7 @@ class TaskSettings(_Table):
         """Set the encoding of tables and texts, for which there is only one."""
         dataset = table.get("dataset") if isinstance(table, dict) else None
         if isinstance(table, dict) and isinstance(dataset, str) and "encoding" not in table:
-            with translated_errors("dataset: "):
+            with translated_errors(f"dataset = {dataset!r}: "):
                 modality = modality_of(dataset)
             if modality != "picture":
                 return {**table, "encoding": encodings_for(modality)[0]}

@@ -39,6 +39,8 @@ _NAMED_BY = ("{}_text", "{}_name", "{}_names")
 _INDEX_NAMES = ("", "Unnamed: 0", "__index_level_0__")
 """Names under which pandas writes its index."""
 _ID_NAMES = ("id", "idx", "index", "uid", "guid")
+_MISSING = {"na", "n/a", "nan", "null", "none", "-", "?"}
+"""What programs write for a missing number."""
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _GROUPED = re.compile(r"[-+]?[0-9]{1,3}(,[0-9]{3})+")
 _T = TypeVar("_T")
@@ -263,6 +265,15 @@ def _as_number(cell: object, decimals: str) -> float | None:
     return float(text) if decimals and _NUMBER.fullmatch(text) else None
 
 
+def _remedy(text: str, name: str) -> str:
+    """Return what to do about a text in a column of numbers."""
+    if text.strip("#").lower() in _MISSING:
+        return "fill it in or remove the row"
+    if "," in text and _as_number(text.replace(".", ""), ".,") is not None:
+        return "write numbers with a decimal point"
+    return f"if the column is the text to classify, add ?text={name}"
+
+
 def _number(cell: object, name: str, decimals: str) -> float:
     if cell is None or not str(cell).strip():
         raise ValueError("the value is missing; fill it in or remove the row")
@@ -271,13 +282,7 @@ def _number(cell: object, name: str, decimals: str) -> float:
         raise ValueError(f"{short_repr(text)} may have a decimal comma or group thousands")
     number = _as_number(cell, decimals)
     if number is None or np.isnan(number):
-        has_comma = "," in text and _as_number(text.replace(".", ""), ",") is not None
-        hint = (
-            "write numbers with a decimal point"
-            if has_comma
-            else f"if the column is the text to classify, add ?text={name}"
-        )
-        raise ValueError(f"{short_repr(text)} is not a number; {hint}")
+        raise ValueError(f"{short_repr(text)} is not a number; {_remedy(text, name)}")
     if abs(number) > LARGEST:
         raise ValueError(f"{short_repr(text)} is larger than {LARGEST:g}")
     return number

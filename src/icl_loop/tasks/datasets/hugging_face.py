@@ -104,7 +104,7 @@ def load(source: str) -> LoadedColumns:
                 revision=options.pop("revision", None) if not is_local else None,
             )
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-            raise ValueError(f"{first_line(error)}{_advice(error)}") from None
+            raise ValueError(_message(error)) from None
         kinds = datasets.Value, datasets.ClassLabel
         names = [each for each, kind in found.features.items() if isinstance(kind, kinds)]
         if not names:
@@ -122,13 +122,16 @@ def load(source: str) -> LoadedColumns:
         )
 
 
-def _advice(error: Exception) -> str:
-    """Return what to do about an error of `datasets`."""
-    message = str(error).lower()
+def _message(error: Exception) -> str:
+    """Return what is wrong, and what to do about it, in an error of `datasets`."""
     if isinstance(error, ConnectionError):
-        return "; check the network, or name a local folder, as in hf:FOLDER:train"
-    if "script" in message:
-        return "; try ?revision=refs/convert/parquet, the Hub's own conversion to data files"
-    if "config name is missing" in message or "builderconfig" in message:
-        return "; name a configuration, as in ?config=NAME"
-    return ""
+        return (
+            "the Hugging Face Hub cannot be reached; check the network, or name a local folder, as in"
+            " hf:FOLDER:train"
+        )
+    message, advice = first_line(error), ""
+    if "script" in message.lower():
+        advice = "; try ?revision=refs/convert/parquet, the Hub's own conversion to data files"
+    elif "config name is missing" in message.lower() or "builderconfig" in message.lower():
+        advice = "; name a configuration, as in ?config=NAME"
+    return message + advice
