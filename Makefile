@@ -40,6 +40,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix
 
 bench: $(READY)
+	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/loop.py
 	$(BIN)/python benchmarks/hostile.py
 	$(BIN)/python benchmarks/turns.py

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import icl_loop
+from icl_loop.cli.lazy_commands import COMMANDS, load_command
 
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
@@ -33,8 +34,8 @@ HEIGHT = {layer: height for height, layer in enumerate(reversed(LAYERS))}
 
 
 def source_files() -> list[Path]:
-    """Return all source files except `icl_loop/__init__.py`."""
-    return sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+    """Return all source files except those of the package itself."""
+    return sorted(path for path in ROOT.rglob("*.py") if not path.match("icl_loop/__*__.py"))
 
 
 def layer_of(path: Path) -> str:
@@ -71,10 +72,43 @@ def test_layers_are_complete() -> None:
     assert {layer_of(path) for path in source_files()} == HEIGHT.keys()
 
 
-def test_lazy_imports() -> None:
-    """The package and its command line import neither Ray, textual nor openai."""
-    code = (
-        "import sys, icl_loop, icl_loop.plots, icl_loop.cli, icl_loop.runner.engines.ray\n"
-        "sys.exit(bool({'openai', 'ray', 'textual'} & set(sys.modules)))"
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that a new Python process has loaded after running `code`."""
+    shown = f"{code}\nimport sys\nprint('\\n'.join(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True, check=True)
+    return set(run.stdout.split())
+
+
+def test_starting_loads_little() -> None:
+    """The package and the command line load no library that is slow to import, until it is used."""
+    slow = {"altair", "numpy", "openai", "polars", "pydantic", "ray", "scipy", "sklearn", "textual"}
+    loaded = loaded_by("import icl_loop, icl_loop.cli")
+    assert not slow & loaded
+    assert len(loaded) < 350
+
+
+def test_commands_load_optional_libraries_when_used() -> None:
+    """No command's module loads Ray, textual or openai."""
+    commands = "\n".join(f"load_command({name!r})" for name in COMMANDS)
+    loaded = loaded_by(
+        f"import icl_loop.runner.engines.ray\nfrom icl_loop.cli.lazy_commands import load_command\n{commands}"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert not {"openai", "ray", "textual"} & loaded
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_summaries(name: str) -> None:
+    """The summary in the list of commands is the first sentence of the command's own help."""
+    assert (load_command(name).help or "").partition("\n")[0] == COMMANDS[name]
+
+
+@pytest.mark.parametrize("name", icl_loop.__all__)
+def test_public_names(name: str) -> None:
+    """Every public name can be imported from the package."""
+    assert getattr(icl_loop, name).__module__.startswith("icl_loop.")
+
+
+def test_unknown_public_name() -> None:
+    """A name that the package does not have raises AttributeError."""
+    with pytest.raises(AttributeError, match="no attribute 'runn'"):
+        icl_loop.runn  # noqa: B018

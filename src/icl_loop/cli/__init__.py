@@ -2,23 +2,11 @@
 
 import errno
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from icl_loop.cli.analyze import analyze
-from icl_loop.cli.branch import branch
-from icl_loop.cli.export import export
-from icl_loop.cli.plan import plan
-from icl_loop.cli.plot import plot
-from icl_loop.cli.replay import replay
-from icl_loop.cli.report import report
-from icl_loop.cli.rescore import rescore
-from icl_loop.cli.run import run
-from icl_loop.cli.sample import sample
-from icl_loop.cli.serve import serve
-from icl_loop.cli.try_endpoint import try_endpoint
-from icl_loop.cli.what_if import what_if
+from icl_loop.cli.lazy_commands import SETTINGS, LazyCommands, print_version
 from icl_loop.core.errors import OUT_OF_FILES, IclLoopError, InputError, reason_of
 from icl_loop.runner.scheduler import allow_open_files
 from icl_loop.terminal.console import (
@@ -31,17 +19,25 @@ from icl_loop.terminal.console import (
 )
 
 app = typer.Typer(
+    cls=LazyCommands,
     help="Test whether a language model learns within one conversation from being told whether its"
     " answers are right.\n\nExit codes: 0 done, 1 stopped short (saved turns are kept), 2 bad input.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_show_locals=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
 )
-_ALL = (run, plan, replay, branch, rescore, analyze, what_if, plot, report, export, sample, serve)
-app.command("try")(try_endpoint)  # `try` is a keyword
-for command in _ALL:
-    app.command()(command)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=print_version, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that precede a command."""
 
 
 _OPEN_FILES = 24

@@ -2,13 +2,14 @@
 
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from icl_loop.analysis import Contrast, Estimate
+if TYPE_CHECKING:  # slow to load, and the command line formats text before it needs them
+    from icl_loop.analysis import Contrast, Estimate
 
 UNKNOWN = "–"
 RECENT = 20
@@ -88,7 +89,7 @@ def whole_percent(share: float | None) -> str:
     return number(share, ".0%").removesuffix("%")
 
 
-def percent(estimate: Estimate) -> str:
+def percent(estimate: "Estimate") -> str:
     """Return a mean and half the width of its interval, in percent."""
     if estimate.mean is None or estimate.interval is None:
         return number(estimate.mean, ".1%").removesuffix("%")
@@ -96,7 +97,7 @@ def percent(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f} ±{100 * (high - low) / 2:.1f}"
 
 
-def decimals(estimate: Estimate) -> str:
+def decimals(estimate: "Estimate") -> str:
     """Return a mean and half the width of its interval, with two decimals."""
     if estimate.mean is None or estimate.interval is None:
         return number(estimate.mean, ".2f")
@@ -109,7 +110,7 @@ def points(difference: float | None) -> str:
     return number(difference, "+z.1%").removesuffix("%")
 
 
-def interval_points(contrast: Contrast) -> str:
+def interval_points(contrast: "Contrast") -> str:
     """Return the interval of a contrast in percentage points."""
     return " to ".join(map(points, contrast.interval)) if contrast.interval else UNKNOWN
 
