@@ -11,6 +11,7 @@ import icl_loop
 
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 COMMANDS = {
+    "init": "Write an experiment file with every setting, its meaning and its default as comments.",
     "try": "Play a few turns of each arm, show them whole, and report what the endpoint can do.",
     "plan": "Estimate tokens, cost, time and statistical power, without calling a model.",
     "run": "Play an experiment, or resume it: complete sessions are skipped.",

@@ -69,7 +69,9 @@ VariableName = Annotated[
 class _Table(BaseModel):
     """A table of settings, in which unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
 
 
 class TaskSettings(_Table):
