@@ -10,15 +10,26 @@ from pydantic.fields import FieldInfo
 
 from icl_loop.experiment.settings import (
     AnalysisSettings,
+    AnswerSettings,
+    ContextSettings,
     ExperimentFile,
+    FeedbackSettings,
     LimitSettings,
+    ModelSettings,
     PriceSettings,
+    ProbeSettings,
     Settings,
+    TaskSettings,
 )
 
 TABLES: Mapping[str, type[BaseModel]] = {
     "": ExperimentFile,
-    **{name: field.annotation for name, field in Settings.model_fields.items() if field.annotation},
+    "task": TaskSettings,
+    "model": ModelSettings,
+    "context": ContextSettings,
+    "feedback": FeedbackSettings,
+    "probes": ProbeSettings,
+    "answers": AnswerSettings,
     "analysis": AnalysisSettings,
     "limits": LimitSettings,
     "price": PriceSettings,
