@@ -1,11 +1,14 @@
 """Tests of the shipped experiments and the shipped transcripts."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from icl_loop.core.errors import InputError
 from icl_loop.experiment import Donor, Session, load
+from icl_loop.experiment.shipped import shipped
 from icl_loop.loop import play
 from icl_loop.models import is_built_in, open_model
 from icl_loop.replay.verification import verify
@@ -40,6 +43,28 @@ def with_any_donor(session: Session) -> Session:
     return replace(
         session, donor=Donor(identity, (session.inputs.prompts.told.correct,) * session.turns)
     )
+
+
+def test_experiments_by_name() -> None:
+    """Every shipped experiment is in the wheel and can be loaded by its name; a file comes first."""
+    build = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    included = build["targets"]["wheel"]["force-include"]
+    assert included == {
+        f"experiments/{path.name}": f"icl_loop/experiments/{path.name}" for path in EXPERIMENTS
+    }
+    assert [shipped()[path.stem] for path in EXPERIMENTS] == EXPERIMENTS
+    assert load("quickstart") == load(ROOT / "experiments" / "quickstart.toml")
+
+
+def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file called like a shipped experiment is read; an unknown name gets the nearest one."""
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").write_text('name = "mine"')
+    assert load("quickstart").name == "mine"
+    with pytest.raises(InputError, match="did you mean 'novel'"):
+        load("novell")
+    with pytest.raises(InputError, match="cannot read"):
+        load("novel.toml")
 
 
 def test_every_experiment_is_documented() -> None:

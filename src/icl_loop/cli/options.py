@@ -17,7 +17,9 @@ Transcripts = Annotated[list[Path], Argument(help="Transcripts, or folders of tr
 TranscriptsOrExports = Annotated[
     list[Path], Argument(help="Transcripts, Parquet exports of them, or folders of either.")
 ]
-ExperimentFile = Annotated[Path, Argument(help="TOML file of the experiment.")]
+ExperimentFile = Annotated[
+    Path, Argument(help="TOML file, or the name of a shipped experiment: quickstart.")
+]
 Overrides = Annotated[
     list[str] | None,
     Option(

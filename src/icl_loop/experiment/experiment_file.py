@@ -9,16 +9,20 @@ from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
+from icl_loop.experiment.shipped import experiment_path
 from icl_loop.experiment.validation import validated
 from icl_loop.tasks.feedback import DONOR_KINDS
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     """Return the experiment in the TOML file at `path`, with overrides applied as by `override`.
+
+    `path` can also be the name of a shipped experiment, such as `quickstart`.
 
     Raises:
         InputError: The file or an override is invalid; the message names file, key and value.
     """
+    path = experiment_path(path)
     try:
         table = parse_toml(path.read_bytes(), str(path))
     except OSError as error:
