@@ -25,10 +25,14 @@ from scipy.special import expit, logit
 
 from icl_loop.analysis import Conclusion, Contrast, conclude
 from icl_loop.analysis.contrasts import STOP_AT, e_process
+from icl_loop.analysis.significance import ALPHA
 
 ARMS, STREAMS, TURNS, CLASSES = ("feedback", "yoked"), 8, 200, 10
 SEED = 20230315
 MOST_STREAMS = 20
+SECONDARIES = 7
+COVERED = (6, 8, 12, 20)
+"""Numbers of streams for which coverage is measured."""
 PROCESSES, PART = 2, 250
 
 Floats = NDArray[np.float64]
@@ -150,9 +154,10 @@ def true_effect(ends: tuple[float, float], deviation: float) -> float:
 # ---- studies -----------------------------------------------------------------------------
 
 
-def frame_without_answers(streams: int) -> pl.DataFrame:
+def frame_without_answers(arms: int, streams: int) -> pl.DataFrame:
     """Return the frame of a study without the column `correct`."""
-    sessions = [(f"{arm}-{stream}", arm, stream) for arm in ARMS for stream in range(streams)]
+    names = [*ARMS, *(f"other-{number}" for number in range(arms - len(ARMS)))]
+    sessions = [(f"{arm}-{stream}", arm, stream) for arm in names for stream in range(streams)]
     return (
         pl.DataFrame(sessions, schema=["path", "arm", "stream"], orient="row")
         .join(pl.DataFrame({"turn": range(TURNS)}), how="cross", maintain_order="left_right")
@@ -168,7 +173,7 @@ def frame_without_answers(streams: int) -> pl.DataFrame:
 
 def conclusions(answers: Answers) -> Iterator[Conclusion]:
     """Yield the conclusion about each study."""
-    study = frame_without_answers(answers.shape[2])
+    study = frame_without_answers(*answers.shape[1:3])
     for right in answers:
         turns = study.with_columns(correct=pl.Series(right.reshape(-1)))
         yield conclude(turns, ("feedback", "yoked"))
@@ -186,15 +191,22 @@ def false_positives(name: str, studies: int, part: int, streams: int = STREAMS) 
     return {
         "learned": float(np.mean([each.verdict == "learned" for each in found])),
         "significant": float(np.mean([_primary(each).significant for each in found])),
+        "disagreeing": float(np.mean([_disagrees(_primary(each)) for each in found])),
     }
 
 
+def _disagrees(contrast: Contrast) -> bool:
+    """Return whether p and the interval say different things about a zero effect."""
+    low, high = contrast.interval or (-1.0, 1.0)
+    return contrast.significant == (low <= 0 <= high)
+
+
 def effects(
-    ends: tuple[float, float], deviation: float, studies: int, part: int
+    ends: tuple[float, float], deviation: float, studies: int, part: int, streams: int = STREAMS
 ) -> dict[str, float]:
     """Return coverage, power and mean detectable difference if one arm rises higher."""
-    rng = generator(f"{ends}{deviation}", part)
-    found = list(conclusions(learning(rng, (studies, 2, STREAMS), ends, deviation)))
+    rng = generator(f"{ends}{deviation}{streams}", part)
+    found = list(conclusions(learning(rng, (studies, 2, streams), ends, deviation)))
     true = true_effect(ends, deviation)
     intervals = np.array([_primary(each).interval for each in found])
     covered = (intervals[:, 0] <= true) & (true <= intervals[:, 1])
@@ -202,7 +214,21 @@ def effects(
         "coverage": float(covered.mean()),
         "learned": float(np.mean([each.verdict == "learned" for each in found])),
         "detectable": float(np.mean([_primary(each).mde or 0 for each in found])),
+        "disagreeing": float(np.mean([_disagrees(_primary(each)) for each in found])),
     }
+
+
+def several_contrasts(studies: int, part: int, effect: float = 0.0) -> dict[str, float]:
+    """Return how often any and all of seven adjusted p are below 0.05; the first arm is better by `effect`."""
+    chances = np.array([0.30 + effect, *[0.30] * SECONDARIES, 0.30])[:, None, None]
+    rng = generator(f"several {effect}", part)
+    shape = (studies, 2 + SECONDARIES, STREAMS)
+    paths = drift(rng, shape, 0.25)
+    found = []
+    for each in conclusions(draw(rng, shape, expit(logit(chances) + paths))):
+        ps = [one.p_adjusted for one in each.secondary]
+        found.append([p is not None and p < ALPHA for p in ps])
+    return {"any": float(np.any(found, axis=1).mean()), "all": float(np.all(found, axis=1).mean())}
 
 
 def false_equivalence(studies: int, part: int) -> dict[str, float]:
@@ -271,8 +297,13 @@ def jobs() -> dict[str, Job]:
     return {
         **{name: partial(false_positives, name) for name in NULLS},
         TWENTY: partial(false_positives, "drifting, arms apart", streams=20),
-        MILD: partial(effects, (0.40, 0.25), 0.25),
+        **{
+            f"{MILD}, {streams} streams": partial(effects, (0.40, 0.25), 0.25, streams=streams)
+            for streams in COVERED
+        },
         WIDE: partial(effects, (0.40, 0.25), 1.0),
+        "all null": several_contrasts,
+        "25 points": partial(several_contrasts, effect=0.25),
         "margin": false_equivalence,
         "e-process": false_stops,
         "early stopping": false_positives_with_stopping,
@@ -305,10 +336,25 @@ def null_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str,
 def other_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str, Rate]:
     """Return coverage, power and the error rates of equivalence and early stopping."""
     stopped = measured["early stopping"]["learned"]
+    eight = f"{MILD}, {STREAMS} streams"
+    disagreeing = [each["disagreeing"] for each in measured.values() if "disagreeing" in each]
     return {
-        f"{MILD}: 95 % interval covers": Rate(measured[MILD]["coverage"], studies, 0.93, 0.97),
-        f"{WIDE}: 95 % interval covers": Rate(measured[WIDE]["coverage"], studies, 0.93, 0.97),
-        f'{MILD}: "learned"': Rate(measured[MILD]["learned"], studies, 0.80, 1),
+        **{
+            f"{name}: 95 % interval covers": Rate(each["coverage"], studies, 0.93, most)
+            for name, each in measured.items()
+            if "coverage" in each
+            for most in [0.985 if name.endswith(" 6 streams") else 0.97]
+        },
+        "p < 0.05 and an interval with 0, or the reverse": Rate(
+            float(np.mean(disagreeing)), studies * len(disagreeing), 0, 0
+        ),
+        f"{SECONDARIES} secondary contrasts, all null: any adjusted p < 0.05": Rate(
+            measured["all null"]["any"], studies, 0, 0.06
+        ),
+        f"{SECONDARIES} secondary contrasts, each of 25 points: all adjusted p < 0.05": Rate(
+            measured["25 points"]["all"], studies, 0.80, 1
+        ),
+        f'{eight}: "learned"': Rate(measured[eight]["learned"], studies, 0.80, 1),
         '25 % against 20 %: "equivalent"': Rate(measured["margin"]["equivalent"], studies),
         f"null models: e-process reaches {STOP_AT:.0f} within {MOST_STREAMS} streams": Rate(
             measured["e-process"]["stopped"], 2 * studies, 0, 0.05
@@ -334,7 +380,8 @@ def main() -> int:
     print("\n| study | measured | accepted |\n| --- | --- | --- |")
     for name, rate in others.items():
         print(f"| {name} | {rate} | {100 * rate.low:.0f} to {100 * rate.high:.0f} |")
-    detectable, true = measured[MILD]["detectable"], true_effect((0.40, 0.25), 0.25)
+    detectable = measured[f"{MILD}, {STREAMS} streams"]["detectable"]
+    true = true_effect((0.40, 0.25), 0.25)
     print(f"\nmean detectable difference {100 * detectable:.1f} points, true {100 * true:.1f}")
     print(f"{studies} studies per row in {time.perf_counter() - start:.0f} s")
     return 0 if all(rate.passes for rate in (*chain(*nulls.values()), *others.values())) else 1
