@@ -167,6 +167,10 @@ def frame_without_answers(arms: int, streams: int) -> pl.DataFrame:
             sample=pl.format("{}/{}", "stream", "turn"),
             label=(pl.col("turn") % CLASSES).cast(pl.String),
             told_length=pl.lit(10, pl.Int64),
+            prompt=pl.lit(0, pl.Int64),
+            counted=pl.lit(0, pl.Int64),
+            exposure=pl.lit(0, pl.Int64),
+            finish_reason=pl.lit(None, pl.String),
         )
     )
 
