@@ -15,7 +15,7 @@ def feasibility(found: Detectability, *, fits: int, chance: float) -> str:
     if found.detectable is None:
         return (
             f"This design cannot show learning: with {found.streams} streams the smallest attainable p is"
-            f" {least_p(found.streams):.4f}, so no contrast can be significant;"
+            f" {least_p(found.streams):.3g}, so no contrast can be significant;"
             f" {FEWEST_FOR_SIGNIFICANCE} streams are needed."
         )
     if found.same_task:

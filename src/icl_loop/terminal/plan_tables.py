@@ -76,7 +76,7 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
         yield _joint_power(plan.joint)
     if plan.least_p is not None and len(plan.arms) > 1:
         yield (
-            f"The smallest p that {plan.streams} streams can give is {plan.least_p:.2g}, for any number"
+            f"The smallest p that {plan.streams} streams can give is {plan.least_p:.3g}, for any number"
             " of contrasts."
         )
     yield plan.verdict
@@ -104,7 +104,7 @@ def _detectability(found: Detectability) -> Iterator[str]:
 
 def _joint_power(joint: JointPower) -> str:
     said = (
-        f"All {len(joint.contrasts)} contrasts that the verdict needs are significant at once with"
+        f"The {len(joint.contrasts)} contrasts that the verdict needs are all significant at once with"
         f" {joint.power:.0%} power"
     )
     if joint.effect is not None:
