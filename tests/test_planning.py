@@ -238,8 +238,10 @@ def test_infeasible_design() -> None:
     """A design with too few samples in context is called infeasible, with advice."""
     small = {"task": {"encoding": "article", "size": 8}, "model": {"context_window": 7_000}}
     few, made = (
-        planned(experiment(turns=50, streams=streams, arms=LADDER, **small), advised=streams == 5)
-        for streams in (6, 5)
+        planned(
+            experiment(turns=turns, streams=streams, arms=LADDER, **small), advised=streams == 5
+        )
+        for turns, streams in ((30, 6), (50, 5))
     )
     assert few.can_show is made.can_show is False
     assert "cannot show learning" in few.verdict
