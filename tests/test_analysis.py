@@ -30,7 +30,7 @@ from icl_loop.analysis import (
     summarise,
     warnings,
 )
-from icl_loop.analysis.curves import summary_fields
+from icl_loop.analysis.curves import share_interval, summary_fields
 from icl_loop.analysis.side_requests import note_usage
 from icl_loop.context.window import to_spans
 from icl_loop.core.errors import InputError, TranscriptError
@@ -45,7 +45,7 @@ from icl_loop.transcripts.schema import EndStatus, line_fields
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
     *("turn", "sample", "label", "answer", "outcome", "correct"),
-    *("told_length", "exposure"),
+    *("told_right", "told_label", "told_after", "told_length", "exposure"),
     *("latency_s", "counted", "prefix"),
     *("prompt", "cached", "completion", "reasoning"),
     *("discarded_prompt", "discarded_completion", "finish_reason"),
@@ -165,6 +165,9 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             each.answer,
             each.outcome,
             each.feedback.correct,
+            each.feedback.correct,
+            each.label if saved.header.arm == "label" or each.feedback.correct else None,
+            each.index,
             len(each.feedback.told),
             sum(last - first + 1 for first, last in each.kept),
             each.reply.latency_s,
@@ -375,9 +378,9 @@ def test_distinct_streams_are_one_run(tmp_path: Path) -> None:
 # ---- estimates and summaries -------------------------------------------------------------
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=30))
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=30))
 def test_estimate_matches_scipy(values: list[float]) -> None:
-    """The interval of a mean is scipy's t interval."""
+    """The interval of an unbounded mean is scipy's t interval."""
     found = Estimate.of(np.array(values))
     assert found.mean == pytest.approx(np.mean(values))
     assert found.interval is not None
@@ -387,6 +390,62 @@ def test_estimate_matches_scipy(values: list[float]) -> None:
         assert found.interval == pytest.approx(wanted)
     else:
         assert found.interval == pytest.approx((values[0], values[0]))
+
+
+SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
+
+
+@given(SHARES, st.integers(1, 200))
+def test_shares_stay_within_bounds(values: list[float], turns: int) -> None:
+    """The interval of shares lies within 0 to 1 around the mean; below three sessions there is none.
+
+    Right and wrong are alike: the interval of 1 - share is the mirrored one.
+    """
+    found = Estimate.of_shares(np.array(values), turns * len(values))
+    assert found.mean == pytest.approx(np.mean(values))
+    assert (found.interval is None) == (len(values) < 3)
+    if found.interval is None or found.mean is None:
+        return
+    low, high = found.interval
+    assert 0 <= low <= found.mean <= high <= 1
+    assert low < high
+    other = Estimate.of_shares(1 - np.array(values), turns * len(values)).interval
+    assert other == pytest.approx((1 - high, 1 - low))
+
+
+@given(st.integers(3, 20), st.integers(1, 200), st.data())
+def test_shares_of_independent_turns(count: int, turns: int, data: st.DataObject) -> None:
+    """If sessions agree more than independent turns would, the interval is that of the turns.
+
+    Its ends then satisfy (end - m)^2 = t^2 end (1 - end) / n (Wilson 1927).
+    """
+    right = data.draw(st.integers(0, turns))
+    low, high = Estimate.of_shares(np.full(count, right / turns), count * turns).interval or (0, 0)
+    quantile = stats.t.ppf(0.975, count - 1)
+    share, trials = right / turns, count * turns
+    for end in (low, high):
+        assert (end - share) ** 2 == pytest.approx(
+            quantile**2 * end * (1 - end) / trials, abs=1e-12
+        )
+
+
+@pytest.mark.parametrize("sessions", [3, 4, 6, 8, 12, 20])
+@pytest.mark.parametrize("spread", [0, 0.02])
+@pytest.mark.parametrize("accuracy", [0.01, 0.03, 0.1, 0.5, 0.9, 0.99])
+def test_intervals_of_shares_cover(accuracy: float, spread: float, sessions: int) -> None:
+    """Intervals cover the true accuracy in at least 93 % of studies, also close to 0 and 1.
+
+    Accuracy differs between sessions as a beta distribution; its `spread` is the correlation of two
+    turns of a session.
+    """
+    rng = np.random.default_rng([int(1000 * accuracy), int(1000 * spread), sessions])
+    size, turns = (4_000, sessions), 20
+    each = np.full(size, accuracy)
+    if spread:
+        each = rng.beta(*(share * (1 / spread - 1) for share in (accuracy, 1 - accuracy)), size)
+    played = rng.binomial(turns, each) / turns
+    low, high = share_interval(played.mean(1), played.std(1, ddof=1), sessions, sessions * turns)
+    assert ((low <= accuracy) & (accuracy <= high)).mean() > 0.93 - 0.008  # two standard errors
 
 
 def mean_of_means(sessions: Sequence[Sequence[bool]]) -> float | None:
@@ -454,9 +513,12 @@ def test_arm_order() -> None:
     assert curves["turn"].to_list() == [1.5, 2.5] * 3
 
 
-def test_single_session() -> None:
-    """A single session has no interval and a warning."""
-    turns = framed(session([True, False, True]))
+def test_few_sessions() -> None:
+    """One or two sessions have no interval; a single one has a warning."""
+    both = [session([True, False, right], stream=k) for k, right in enumerate((True, False))]
+    [summary] = summarise(framed(*both))
+    assert [summary.early.interval, summary.late.interval, summary.accuracy.interval] == [None] * 3
+    turns = framed(both[0])
     [summary] = summarise(turns)
     assert [summary.early.interval, summary.late.interval, summary.accuracy.interval] == [None] * 3
     assert warnings([summary]) == ["arm 'a' has one session: descriptive only"]
@@ -499,7 +561,7 @@ def test_summary_json(sessions: list[list[bool]], planned: int) -> None:
     fields = summary_fields(summary)
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert (fields["late"] is None) == (summary.late.sessions == 0)
-    assert (fields["late_ci"] is None) == (summary.late.sessions < 2)
+    assert (fields["late_ci"] is None) == (summary.late.sessions < 3)
     assert [each["first"] for each in fields["windows"]] == [b.first for b in summary.windows]
 
 
@@ -547,16 +609,15 @@ def test_session_curves(
 
 @given(sessions=SESSIONS, window=st.integers(1, 30))
 def test_arm_curves(sessions: dict[tuple[str, int], list[bool]], window: int) -> None:
-    """An arm's curve is the mean and clipped t interval over its sessions."""
+    """An arm's curve is the mean over its sessions with the interval of shares."""
     single = session_curves(of_series(sessions), window)
     curves = arm_curves(single)
     assert curves.height == single.select("arm", "turn").n_unique()
     for arm, turn, accuracy, low, high, count in curves.drop("experiment").iter_rows():
         values = single.filter(arm=arm, turn=turn)["accuracy"].to_numpy()
-        wanted = Estimate.of(values)
+        wanted = Estimate.of_shares(values, int(single.filter(arm=arm, turn=turn)["window"].sum()))
         assert (accuracy, count) == (pytest.approx(wanted.mean), len(values))
-        interval = wanted.interval and tuple(np.clip(wanted.interval, 0, 1))
-        assert (low, high) == ((None, None) if interval is None else pytest.approx(interval))
+        assert (low, high) == (wanted.interval or (None, None))
 
 
 def test_short_sessions_keep_window() -> None:
@@ -607,7 +668,7 @@ async def test_probe_accuracy(tmp_path: Path) -> None:
             np.mean([p.correct for p in read(path).probes if p.after_turn == each.after_turn])
             for path in result.paths
         ]
-        assert each.accuracy == Estimate.of(np.array(shares))
+        assert each.accuracy == Estimate.of_shares(np.array(shares), 30)
         assert (each.right, each.asked) == (round(10 * sum(shares)), 30)
     assert frame(result.paths).height == 3 * 20
     (without,) = summarise(

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from builders import experiment
 from command_line import Command
-from icl_loop.analysis import frame, nearest_pictures, notes, probes, sessions
+from icl_loop.analysis import frame, nearest_turns, notes, probes, sessions
 from icl_loop.analysis.side_requests import side_requests
 from icl_loop.analysis.spending import spending
 from icl_loop.core.errors import TranscriptError
@@ -42,7 +42,7 @@ def _same(first: list[Path], second: list[Path]) -> None:
     assert_frame_equal(probes(first), probes(second))
     assert_frame_equal(notes(first), notes(second))
     assert_frame_equal(side_requests(first).sort(order), side_requests(second).sort(order))
-    assert nearest_pictures(first) == nearest_pictures(second)
+    assert nearest_turns(first) == nearest_turns(second)
     assert spending(frame(first), paths=first) == spending(frame(second), paths=second)
 
 

@@ -18,7 +18,10 @@ from endpoint import Response, completion, serving
 from icl_loop.analysis import conclude_each, frame, sessions
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.graded_learning import (
+    BINS,
     MOST_BITS,
+    Grade,
+    calibration,
     grade,
     graded_arms,
     graded_contrasts,
@@ -72,7 +75,10 @@ def test_uniform_probabilities_lose_log2_of_the_labels(
 ) -> None:
     """Equal probabilities of k labels lose log2(k) bits, whatever their total."""
     labels = [f"label {place}" for place in range(count)]
-    loss, brier = grade(labels[right % count], labels, dict.fromkeys(labels, level)) or (0, 0)
+    found = grade(labels[right % count], labels, dict.fromkeys(labels, level))
+    assert found is not None
+    loss, brier, confidence, is_hit = found
+    assert (confidence, is_hit) == (pytest.approx(1 / count), True)
     assert loss == pytest.approx(math.log2(count))
     assert brier == pytest.approx(1 - 1 / count)
 
@@ -81,8 +87,8 @@ def test_certain_answers() -> None:
     """Certainty of the right label loses 0 bits; of a wrong one the maximum, and a Brier score of 2."""
     certain = {"3": 0.0}
     for logprobs in (certain, {**dict.fromkeys(LABELS, -9999.0), **certain}):
-        assert grade("3", LABELS, logprobs) == (0.0, 0.0)
-        assert grade("4", LABELS, logprobs) == (MOST_BITS, 2.0)
+        assert grade("3", LABELS, logprobs) == (0.0, 0.0, 1.0, True)
+        assert grade("4", LABELS, logprobs) == (MOST_BITS, 2.0, 1.0, False)
 
 
 @given(LOGPROBS, st.sampled_from(LABELS), st.permutations(LABELS))
@@ -98,9 +104,11 @@ def test_label_names_do_not_matter(
 @given(LOGPROBS, st.sampled_from(LABELS))
 def test_grades_are_bounded(logprobs: dict[str, float], right: str) -> None:
     """Log loss is within 0 and its maximum, the Brier score within 0 and 2."""
-    loss, brier = grade(right, LABELS, logprobs) or (0, 0)
-    assert 0 <= loss <= MOST_BITS
-    assert 0 <= brier <= 2 + 1e-9
+    found = grade(right, LABELS, logprobs)
+    if found is not None:  # all of them underflow
+        assert 0 <= found.log_loss <= MOST_BITS
+        assert 0 <= found.brier <= 2 + 1e-9
+        assert 0.1 - 1e-9 <= found.confidence <= 1
 
 
 @pytest.mark.parametrize(
@@ -116,8 +124,9 @@ def test_unlisted_labels_get_an_upper_bound(
 ) -> None:
     """An unlisted label has the smallest listed probability, or what is left of 1 if less."""
     logs = {label: math.log(each) for label, each in logprobs.items()}
-    loss, _ = grade(right, ["a", "b", "c", "d"], logs) or (0, 0)
-    assert loss == pytest.approx(-math.log2(share))
+    found = grade(right, ["a", "b", "c", "d"], logs)
+    assert found is not None
+    assert found.log_loss == pytest.approx(-math.log2(share))
 
 
 def test_labels_without_probabilities_are_not_graded() -> None:
@@ -130,7 +139,7 @@ def test_learning_shows_before_accuracy(tmp_path: Path) -> None:
     folder = scored(tmp_path / "scored", lambda turn: sharper(turn) if turn["turn"] % 7 else None)
     turns = frame([folder])
     graded = graded_frame(folder)
-    assert graded.drop("log_loss", "brier").equals(turns)
+    assert graded.drop(Grade._fields).equals(turns)
     for arm in graded_arms(graded):
         early, late = arm.log_loss_early, arm.log_loss_late
         assert early.mean is not None
@@ -145,6 +154,32 @@ def test_learning_shows_before_accuracy(tmp_path: Path) -> None:
         assert late.sessions == played["path"].n_unique()
 
 
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans())))
+def test_calibration_error(turns: list[tuple[float, bool]]) -> None:
+    """The calibration error is the mean distance of confidence and accuracy in bins of equal width."""
+    schema = {"confidence": pl.Float64, "is_hit": pl.Boolean}
+    found = calibration(pl.DataFrame(turns, schema=schema, orient="row"))
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for confidence, is_hit in turns:
+        bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, is_hit))
+    apart = [len(each) * abs(np.subtract(*np.mean(each, axis=0))) for each in bins.values()]
+    assert found.error == (pytest.approx(sum(apart) / len(turns)) if turns else None)
+    assert [each.turns for each in found.bins] == [len(bins[place]) for place in sorted(bins)]
+    assert all(each.low <= each.confidence + 1e-9 for each in found.bins)
+    assert all(each.confidence <= each.high + 1e-9 for each in found.bins)
+
+
+def test_calibrated_probabilities() -> None:
+    """If labels occur as often as their probabilities say, the error is close to 0; if not, it is not."""
+    rng = np.random.default_rng(1)
+    confidence = rng.uniform(size=20_000)
+    hits = rng.uniform(size=confidence.size) < confidence
+    honest = pl.DataFrame({"confidence": confidence, "is_hit": hits})
+    assert (calibration(honest).error or 0) < 0.02
+    boastful = honest.with_columns(confidence=pl.col("confidence").sqrt())
+    assert (calibration(boastful).error or 0) == pytest.approx(2 / 3 - 1 / 2, abs=0.02)
+
+
 def test_contrast_is_that_of_late_means(tmp_path: Path) -> None:
     """The contrast is that of the mean log losses of late turns, with the tests used for accuracy."""
     folder = scored(
@@ -155,7 +190,8 @@ def test_contrast_is_that_of_late_means(tmp_path: Path) -> None:
         log_loss=pl.col("log_loss") - 0.25 * (pl.col("arm") == "label") * (pl.col("stream") + 1)
     )
     conclusions = conclude_each(turns, ("label", "none"), sessions([folder]))
-    (found,) = graded_contrasts(shifted, conclusions)
+    found, *others = graded_contrasts(shifted, conclusions)
+    assert {each.contrast.arms for each in others} <= {each.arms for each in conclusions[0].needed}
     streams = sorted(
         set(turns.filter(arm="label")["stream"]) & set(turns.filter(arm="none")["stream"])
     )
@@ -195,6 +231,11 @@ def test_exports_have_the_same_grades(tmp_path: Path, icl_loop: Command) -> None
     for place, name in ((folder, "a.svg"), (made, "b.svg")):
         done = icl_loop("plot", place, "--figure", "log-loss", "-o", tmp_path / name)
         assert done.returncode == 0, done.stderr
+    for figure in ("brier", "calibration"):
+        done = icl_loop("plot", folder, "--figure", figure, "-o", tmp_path / f"{figure}.svg")
+        assert done.returncode == 0, done.stderr
+    assert "uniform guess" in (tmp_path / "brier.svg").read_text()
+    assert "how often it is right" in (tmp_path / "calibration.svg").read_text()
     assert "uniform guess" in (tmp_path / "a.svg").read_text()
     assert len((tmp_path / "a.svg").read_text()) == len((tmp_path / "b.svg").read_text())
 
@@ -205,7 +246,8 @@ def test_report_has_a_section(tmp_path: Path) -> None:
     for place, has_section in ((folder, True), (SAMPLE, False)):
         text = page(frame([place]), paths=[place])
         assert ('<section id="graded"' in text) is has_section
-        assert ('id="figure-log-loss"' in text) is has_section
+        for name in ("log-loss", "calibration"):
+            assert (f'id="figure-{name}"' in text) is has_section
 
 
 def test_transcripts_without_log_probabilities(icl_loop: Command, tmp_path: Path) -> None:
@@ -246,3 +288,17 @@ async def test_replies_of_an_endpoint_are_graded(
     assert all(each["log_loss_late"] == pytest.approx(math.log2(10)) for each in said["arms"])
     assert said["contrasts"][0]["bits"] == pytest.approx(0)
     assert "Brier" in icl_loop("analyze", tmp_path).stdout
+
+
+async def test_simulated_probabilities_are_graded(tmp_path: Path) -> None:
+    """The scores of a model of known accuracy are those that its probabilities imply."""
+    chosen = {"name": "simulated/scheduled-accuracy", "answer_format": "logprobs"}
+    chosen |= {"params": {"start": 0.3, "end": 0.3}}
+    made = experiment(turns=200, streams=3, model=chosen)
+    await Run(made, tmp_path).play()
+    graded = graded_frame(tmp_path)
+    (arm,) = graded_arms(graded)
+    for estimate in (arm.log_loss_early, arm.log_loss_late):
+        assert estimate.mean == pytest.approx(-math.log2(0.3))
+    assert graded["brier"].to_numpy() == pytest.approx(0.7**2 + 9 * (0.7 / 9) ** 2)
+    assert arm.calibration_late.error == pytest.approx(0.7)  # its best guess is always right

@@ -13,15 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import experiment, without_checksum
-from icl_loop.analysis import confusion, frame, measure, nearest_pictures
-from icl_loop.analysis.image_neighbours import nearest_shown
+from icl_loop.analysis import conclude_each, confusion, frame, measure, nearest_turns, sessions
 from icl_loop.analysis.metrics import (
     equivalent_examples,
-    feedback_use,
     learning_efficiency,
     metrics_fields,
 )
+from icl_loop.analysis.neighbours import nearest_shown
+from icl_loop.analysis.told import Recorded, with_verdicts
+from icl_loop.analysis.use_of_feedback import exploration, feedback_use, feedback_use_contrasts
 from icl_loop.runner.run import Run
+from icl_loop.tasks.prompts import open_prompt_set
 
 Answer = tuple[str, str | None]
 """Label and answer."""
@@ -30,8 +32,19 @@ ANSWERS = st.lists(
 )
 
 
-def answered(*sessions: Sequence[Answer], planned: int = 100, exposed: bool = True) -> pl.DataFrame:
-    """Return a frame of one arm with these answers, one sequence per session."""
+def answered(
+    *sessions: Sequence[Answer],
+    planned: int = 100,
+    exposed: bool = True,
+    told: Sequence[bool | None] | None = None,
+    delay: int = 0,
+) -> pl.DataFrame:
+    """Return a frame of one arm with these answers, one sequence per session.
+
+    `told` says which answers are called right or wrong; by default it is the truth.
+    """
+    schema = {"answer": pl.String, "told_right": pl.Boolean, "told_label": pl.String}
+    schema |= {"told_after": pl.Int64}
     rows = [
         {
             "path": f"a-{stream}",
@@ -43,6 +56,10 @@ def answered(*sessions: Sequence[Answer], planned: int = 100, exposed: bool = Tr
             "label": label,
             "answer": answer,
             "correct": label == answer,
+            "chance": 1 / 3,
+            "told_right": right,
+            "told_label": answer if right else None,
+            "told_after": None if right is None else turn + delay,
             "exposure": turn if exposed else 0,
             "latency_s": 0.5 + turn,
             "prompt": 10,
@@ -52,8 +69,9 @@ def answered(*sessions: Sequence[Answer], planned: int = 100, exposed: bool = Tr
         }
         for stream, session in enumerate(sessions)
         for turn, (label, answer) in enumerate(session)
+        for right in [label == answer if told is None else told[turn]]
     ]
-    return pl.DataFrame(rows, schema_overrides={"answer": pl.String})
+    return pl.DataFrame(rows, schema_overrides=schema)
 
 
 @given(ANSWERS)
@@ -103,30 +121,77 @@ def test_collapse() -> None:
 # ---- use of feedback ---------------------------------------------------------------------
 
 
-def use(session: Sequence[Answer], nearest: Sequence[int | None] | None = None) -> float | None:
+def use(
+    session: Sequence[Answer],
+    nearest: Sequence[int | None] | None = None,
+    told: Sequence[bool | None] | None = None,
+    delay: int = 0,
+) -> float | None:
     """Return the feedback use of one session."""
     pointed = None if nearest is None else {"a-0": nearest}
-    [value] = feedback_use(answered(session), pointed)["feedback_use"]
+    [value] = feedback_use(answered(session, told=told, delay=delay), pointed)["feedback_use"]
     return None if value is None else float(value)
 
 
-@given(ANSWERS, st.data())
-def test_feedback_use(session: list[Answer], data: st.DataObject) -> None:
-    """Feedback use is P(repeated | right) - P(repeated | wrong)."""
+TOLD = st.lists(
+    st.tuples(
+        st.sampled_from("abc"), st.none() | st.sampled_from("abc"), st.none() | st.booleans()
+    ),
+    min_size=1,
+)
+"""Label, answer, and whether the answer was called right or wrong, if anything was said."""
+
+
+@given(TOLD, st.integers(0, 3), st.data())
+def test_feedback_use(
+    session: list[tuple[str, str | None, bool | None]], delay: int, data: st.DataObject
+) -> None:
+    """Feedback use is P(repeated | called right) - P(repeated | called wrong), whatever the truth.
+
+    A verdict counts from the turn after it was told; the opposite verdicts have the opposite use.
+    """
+    answers, told = [each[:2] for each in session], [each[2] for each in session]
     nearest = [
         data.draw(st.none() | st.integers(0, turn - 1)) if turn else None
         for turn in range(len(session))
     ]
     repeats: dict[bool, list[bool]] = {True: [], False: []}
-    for (_, answer), past in zip(session, nearest, strict=True):
-        if past is not None and session[past][1] is not None:
-            label, said = session[past]
-            repeats[label == said].append(answer == said)
-    found = use(session, nearest)
+    for turn, ((_, answer), past) in enumerate(zip(answers, nearest, strict=True)):
+        if past is not None and past + delay < turn and answers[past][1] is not None:
+            right = told[past]
+            if right is not None:
+                repeats[right].append(answer == answers[past][1])
+    found = use(answers, nearest, told, delay)
+    opposite = [None if right is None else not right for right in told]
+    other = use(answers, nearest, opposite, delay)
     if repeats[True] and repeats[False]:
         assert found == pytest.approx(np.mean(repeats[True]) - np.mean(repeats[False]))
+        assert other == pytest.approx(-found)
     else:
-        assert found is None
+        assert found is other is None
+
+
+@given(TOLD, st.integers(0, 3))
+def test_exploration(session: list[tuple[str, str | None, bool | None]], delay: int) -> None:
+    """Exploration is measured by class, from what had been told before each turn."""
+    answers, told = [each[:2] for each in session], [each[2] for each in session]
+    refuted, greedy = [], []
+    for turn, (label, answer) in enumerate(answers):
+        past = [(*answers[at], told[at]) for at in range(max(0, turn - delay))]
+        judged = [(said, right) for name, said, right in past if name == label and said is not None]
+        judged = [(said, right) for said, right in judged if right is not None]
+        if judged and not judged[-1][1]:
+            refuted.append(answer == judged[-1][0])
+        if known := [said for said, right in judged if right]:
+            greedy.append(answer == known[-1])
+    classes = {label for label, _ in answers}
+    tried = [len({said for name, said in answers if name == each and said}) for each in classes]
+    [found] = exploration(answered(answers, told=told, delay=delay)).to_dicts()
+    assert found["labels_tried"] == pytest.approx(np.mean(tried) / 3)
+    for name, repeats in (("refuted_repeats", refuted), ("greedy_share", greedy)):
+        assert found[name] == (pytest.approx(np.mean(repeats)) if repeats else None)
+    [alone] = exploration(answered(answers, told=told, exposed=False)).to_dicts()
+    assert alone["refuted_repeats"] is alone["greedy_share"] is None
 
 
 def test_feedback_use_of_win_stay_lose_shift() -> None:
@@ -215,21 +280,35 @@ async def test_measure_run(tmp_path: Path) -> None:
     assert bare.feedback_use.mean is None
 
 
-@pytest.mark.parametrize("written", ["grid", "article"])
+@pytest.mark.parametrize("written", ["grid", "article", "table", "text"])
 async def test_feedback_use_of_nearest_neighbour(tmp_path: Path, written: str) -> None:
-    """A nearest neighbour told the labels has a feedback use of 1."""
+    """A nearest neighbour has a feedback use of 1 if it is told the labels, for samples of any kind.
+
+    Without feedback there is none; flipped labels are repeated as they were told.
+    """
     arms = [
         {"name": "label", "feedback": {"kind": "label"}},
         {"name": "none", "feedback": {"kind": "none"}},
     ]
-    made = experiment(arms=arms, turns=60, task={"encoding": written})
+    task: dict[str, str] = {"encoding": written}
+    if written == "text":
+        rows = [
+            f"{word} {place},{word[0]}" for place in range(90) for word in ("ant", "bee", "cow")
+        ]
+        (tmp_path / "texts.csv").write_text("text,label\n" + "\n".join(rows))
+        task["dataset"] = f"csv:{tmp_path / 'texts.csv'}"
+    elif written == "table":
+        task["dataset"] = "iris"
+    made = experiment(arms=arms, turns=60, task=task)
     result = await Run(made, tmp_path).play()
-    nearest = nearest_pictures(result.paths)
+    nearest = nearest_turns(result.paths)
     assert nearest.keys() == {str(path) for path in result.paths}
     label, none = measure(frame(result.paths), nearest)
-    assert label.feedback_use.mean == 1  # ties of distance are rare enough at this size
-    assert none.feedback_use.mean is not None
-    assert none.feedback_use.mean < 0.5
+    assert label.feedback_use.mean is not None
+    if written in ("grid", "article"):
+        assert label.feedback_use.mean == 1  # ties of distance are rare enough at this size
+    assert label.feedback_use.mean > 0.8  # rows are scaled by the session rather than the request
+    assert none.feedback_use.mean is None
 
 
 @pytest.mark.parametrize("change", [("Image:", "Look:"), ('"encoding":"grid"', '"encoding":"oil"')])
@@ -240,6 +319,86 @@ async def test_undecodable_questions(tmp_path: Path, change: tuple[str, str]) ->
     text = without_checksum(path.read_text())
     assert change[0] in text
     path.write_text(text.replace(*change))
-    assert nearest_pictures([path]) == {}
+    assert nearest_turns([path]) == {}
     [found] = measure(frame([path]), {})
     assert found.feedback_use.mean is None
+
+
+async def test_what_was_told(tmp_path: Path) -> None:
+    """The frame knows what the model was told about each answer, whatever the kind of feedback."""
+    kinds: dict[str, dict[str, object]] = {
+        "plain": {},
+        "flipped": {"kind": "flipped"},
+        "label": {"kind": "label"},
+        "none": {"kind": "none"},
+        "late": {"delay": 3},
+        "positive": {"only": "positive"},
+        "shown": {"kind": "demonstrations"},
+        "yoked": {"kind": "yoked", "donor": "plain"},
+        "noisy": {"noise": 0.5},
+    }
+    arms = [{"name": name, "feedback": kind} for name, kind in kinds.items()]
+    made = experiment(
+        arms=arms, turns=30, streams=2, model={"name": "simulated/win-stay-lose-shift"}
+    )
+    turns = frame((await Run(made, tmp_path).play()).paths)
+
+    def column(arm: str, name: str, stream: int = 0) -> list[object]:
+        return turns.filter(arm=arm, stream=stream)[name].to_list()
+
+    correct = column("plain", "correct")
+    assert column("plain", "told_right") == correct
+    assert column("flipped", "told_right") == [not each for each in column("flipped", "correct")]
+    assert column("label", "told_right") == column("label", "correct")
+    assert column("label", "told_label") == column("label", "label")
+    assert column("none", "told_right") == column("none", "told_label") == [None] * 30
+    assert column("late", "told_right") == [*column("late", "correct")[:27], None, None, None]
+    assert column("late", "told_after") == [*range(3, 30), None, None, None]
+    assert column("positive", "told_right") == [
+        each or None for each in column("positive", "correct")
+    ]
+    assert column("shown", "told_right") == [None] * 30
+    assert column("shown", "told_label") == column("shown", "label")
+    assert column("yoked", "told_right") == column("plain", "told_right", 1)
+    assert column("noisy", "told_right") not in (column("noisy", "correct"), correct)
+    for arm in ("plain", "flipped", "yoked", "noisy"):
+        answers = zip(column(arm, "answer"), column(arm, "told_right"), strict=True)
+        assert column(arm, "told_label") == [answer if right else None for answer, right in answers]
+    # It repeats what is called right and changes what is called wrong, even if that is not the truth.
+    for (arm,), part in turns.filter(pl.col("arm").is_in(["plain", "flipped", "noisy"])).group_by(
+        "arm"
+    ):
+        assert set(feedback_use(part)["feedback_use"]) == {1.0}, arm
+
+
+async def test_contrasts_of_feedback_use(tmp_path: Path) -> None:
+    """Use of feedback is compared stream by stream with the arms that are told right and wrong, too."""
+    arms = [
+        {"name": "label", "feedback": {"kind": "label"}},
+        {"name": "none", "feedback": {"kind": "none"}},
+        {"name": "yoked", "feedback": {"kind": "yoked", "donor": "plain"}},
+        {"name": "plain"},
+    ]
+    made = experiment(arms=arms, turns=60, streams=3, analysis={"primary": ["plain", "yoked"]})
+    turns = frame((await Run(made, tmp_path).play()).paths)
+    nearest = nearest_turns([tmp_path])
+    conclusions = conclude_each(turns, None, sessions([tmp_path]))
+    used = feedback_use(turns, nearest)
+    [(name, contrast)] = feedback_use_contrasts(turns, nearest, conclusions)
+    assert (name, contrast.arms, contrast.k) == ("small", ("plain", "yoked"), 3)
+    plain, yoked = (used.filter(arm=arm).sort("stream")["feedback_use"] for arm in contrast.arms)
+    assert contrast.differences == pytest.approx((plain - yoked).to_list())
+    assert feedback_use_contrasts(turns, {}, conclusions) == []
+
+
+def test_words_of_an_own_prompt_set(tmp_path: Path) -> None:
+    """Feedback is understood in the session's own prompt set before any other."""
+    own = tmp_path / "own.toml"
+    plain = open_prompt_set("plain").told
+    lines = [f"correct = {json.dumps(plain.incorrect)}", f"incorrect = {json.dumps(plain.correct)}"]
+    own.write_text("\n".join(['extend = "plain"', "[told]", *lines]))
+    turns = pl.DataFrame(
+        {"path": ["a", "b"], "turn": [0, 0], "label": ["1", "1"], "answer": ["1", "2"]}
+    ).with_columns(told=pl.lit(plain.correct))
+    known = {"a": Recorded(str(own), "correctness")}
+    assert with_verdicts(turns, known)["told_right"].to_list() == [False, True]

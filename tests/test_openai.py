@@ -20,6 +20,7 @@ from icl_loop.models.openai import OpenAIModel, encode_messages
 from icl_loop.models.openai.response_parser import InvalidResponse, parse_completion
 from icl_loop.models.replay import ReplayModel
 from icl_loop.tasks.answers import parse_answer
+from icl_loop.tasks.labels import ABSTRACT_NAMES
 
 NUMERALS = tuple("0123456789")
 
@@ -507,6 +508,10 @@ def token(text: str, *others: str, logprob: float = -0.1) -> dict[str, Any]:
     return {"token": text, "logprob": logprob, "top_logprobs": listed}
 
 
+BOTH = math.log(math.exp(-1) + math.exp(-2))
+RARE = [{"token": " ", "logprob": -6.0}]
+NEAR = {"3": -0.1, "5": -0.1}
+NOWHERE = "http://127.0.0.1:9/v1"
 CARDS = ("card_arrival", "card_lost", "top-up")
 SCORED: list[tuple[Sequence[str], list[dict[str, Any]], dict[str, float] | None]] = [
     (
@@ -541,17 +546,19 @@ SCORED: list[tuple[Sequence[str], list[dict[str, Any]], dict[str, float] | None]
         [token('{"answer":'), token(' "'), token("4", "6"), token('"}')],
         {"4": -0.1, "6": -2.0},
     ),
-    (NUMERALS, [token("Answer:"), token(" 3", " three")], {"3": -0.1}),
+    (NUMERALS, [token("Answer:"), token(" 3", " three", "5", logprob=-1)], {"3": BOTH, "5": -2.0}),
+    (NUMERALS, [token(" 3", " ", logprob=-1)], None),
+    (NUMERALS, [{**token("3", "5"), "top_logprobs": [*RARE, *token("5")["top_logprobs"]]}], NEAR),
     (NUMERALS, [token("Answer:"), token(" 3 or"), token(" 5", " 7")], None),
     (
         CARDS,
         [token("Answer:"), token(" card", " top", " the"), token("_arr", "_lost"), token("ival")],
         {"card_arrival": -0.2, "card_lost": -2.1, "top-up": -2.0},
     ),
-    (CARDS, [token("Answer:"), token(" Top", " card"), token(" up")], {"top-up": -0.1}),
-    (("C", "C++"), [token("C", "D"), token("++", ".")], {"C": -2.1, "C++": -0.2}),
-    (NUMERALS, [token("3", "5", logprob=-math.inf)], {"5": -2.0}),
-    (NUMERALS, [token("3", "5", logprob=math.nan)], {"5": -2.0}),
+    (CARDS, [token("Answer:"), token(" Top", " card"), token(" up")], None),
+    (("C", "C++"), [token("C", "D"), token("++", ".")], None),
+    (NUMERALS, [token("3", "5", logprob=-math.inf)], None),
+    (NUMERALS, [token("3", "5", logprob=math.nan)], None),
 ]
 
 
@@ -559,10 +566,39 @@ SCORED: list[tuple[Sequence[str], list[dict[str, Any]], dict[str, float] | None]
 def test_label_logprobs_are_those_of_the_answer(
     labels: Sequence[str], tokens: list[dict[str, Any]], expected: dict[str, float] | None
 ) -> None:
-    """A label has the log probability of the token that decides for it where the answer stands."""
+    """A label has the log probability of the tokens that decide for it where the answer stands.
+
+    There is none at all if another token is likely enough and leaves the label open.
+    """
     text = "".join(each["token"] for each in tokens)
     reply = parsed(completion(text, logprobs={"content": tokens}), labels)
     assert reply.label_logprobs == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    ("labels", "named"),
+    [
+        (["card_arrival", "top-up", "card_lost"], ["card_arrival", "card_lost"]),
+        (["C++", "Rust", "C"], ["C", "C++"]),
+        (["Rainbow", "sun", "rain"], ["rain", "Rainbow"]),
+        (["9", "10", "11"], ["10", "11"]),
+    ],
+)
+def test_labels_that_share_a_first_token(labels: list[str], named: list[str]) -> None:
+    """Labels whose probabilities cannot be told apart are refused before any request, with a remedy."""
+    with pytest.raises(InputError) as caught:
+        OpenAIModel("tiny", base_url=NOWHERE, answer_format="logprobs", labels=labels)
+    assert all(repr(label) in str(caught.value) for label in named)
+    assert "abstract" in str(caught.value)
+    OpenAIModel("tiny", base_url=NOWHERE, answer_format="choice", labels=labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [NUMERALS, ABSTRACT_NAMES, "ABC", ["World", "Sports", "Sci/Tech"]]
+)
+def test_labels_that_begin_differently(labels: Sequence[str]) -> None:
+    """Digits, letters, all abstract names and labels of different words can be scored."""
+    OpenAIModel("tiny", base_url=NOWHERE, answer_format="logprobs", labels=labels)
 
 
 def test_reasoning_tokens_are_not_the_answer() -> None:

@@ -250,7 +250,10 @@ SHARE = st.floats(0, 1)
 ESTIMATES = st.one_of(
     st.just(Estimate(None, None, 0)),
     st.builds(lambda mean: Estimate(mean, None, 1), SHARE),
-    st.builds(lambda mean, half: Estimate(mean, (mean - half, mean + half), 8), SHARE, SHARE),
+    st.builds(
+        lambda low, mean, high: Estimate(mean, (min(low, mean), max(mean, high)), 8),
+        *(SHARE, SHARE, SHARE),
+    ),
 )
 
 
@@ -288,7 +291,7 @@ def percent(estimate: Estimate) -> list[str]:
     if estimate.interval is None:
         return [mean]
     low, high = estimate.interval
-    return [mean, f"±{100 * (high - low) / 2:.1f}"]
+    return [mean, f"{100 * low:.0f}–{100 * high:.0f}"]
 
 
 @given(summaries())

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import http.client
 import json
+import math
 import signal
 import socket
 import ssl
@@ -755,6 +756,34 @@ async def test_a_served_session_equals_a_local_one() -> None:
         assert 0 < other.reply.usage.prompt <= log.longest_prompt
     assert (log.total, log.statuses) == (12, {200: 12})
     assert through[-1].reply.usage.cached > 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simulated/chance",
+        "simulated/constant",
+        "simulated/label-counter",
+        "simulated/win-stay-lose-shift",
+        "reference/nearest",
+        "reference/propagation",
+        "reference/ridge",
+    ],
+)
+async def test_label_logprobs_of_a_session(name: str) -> None:
+    """A served model returns the log probabilities of the labels that it has without a server."""
+    local = await played(session(8), open_model(name, seed=7, answer_format="logprobs"))
+    app = build_app({name: open_model(name, seed=7)}, settings=ServerSettings())
+    with serving(app) as url:
+        labels = [str(digit) for digit in range(10)]
+        model = OpenAIModel(name, base_url=url, answer_format="logprobs", labels=labels)
+        async with aclosing(model):
+            through = await played(session(8), model)
+    for one, other in zip(local, through, strict=True):
+        known = one.reply.label_logprobs
+        assert known is not None
+        assert math.fsum(map(math.exp, known.values())) == pytest.approx(1)
+        assert other.reply.label_logprobs == pytest.approx(known)
 
 
 # ---- listening ----------------------------------------------------------------------------

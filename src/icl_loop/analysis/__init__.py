@@ -10,9 +10,9 @@ from icl_loop.analysis.curves import (
     warnings,
 )
 from icl_loop.analysis.frame import frame, tabulate
-from icl_loop.analysis.image_neighbours import nearest_pictures
 from icl_loop.analysis.inference import Conclusion, conclude, conclude_each
 from icl_loop.analysis.metrics import ArmMetrics, confusion, measure
+from icl_loop.analysis.neighbours import nearest_turns
 from icl_loop.analysis.session_settings import sessions
 from icl_loop.analysis.side_requests import (
     Checkpoint,
@@ -41,7 +41,7 @@ __all__ = [
     "counterfactual_contrast",
     "frame",
     "measure",
-    "nearest_pictures",
+    "nearest_turns",
     "notes",
     "probes",
     "sentence",

@@ -193,7 +193,7 @@ def _comparison(
 ) -> ArmBaseline:
     late = turns.filter(LATE)
     accuracy = late["correct"].mean()
-    reference = Estimate.of(_by_session(late, pl.col("baseline").mean()))
+    reference = Estimate.of_shares(_by_session(late, pl.col("baseline").mean()), late.height)
     more_right = pl.col("baseline").cast(pl.Float64) - pl.col("correct")
     curve = arm_curves(session_curves(turns.with_columns(correct="baseline"), 20))
     efficiency = equivalent = None

@@ -1,7 +1,8 @@
 """Learning curves: windowed accuracy against turn, averaged over sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,9 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from icl_loop.core.errors import InputError
 
+Floats = NDArray[np.float64]
+
 EDGES = (0, 20, 50, 100, 200, 300, 500, 1_000, 2_000, 5_000, 10_000)
 """Start turns (from 0) of the windows in the accuracy table; the last window is open-ended."""
 LEVEL = 0.95
+FEWEST_SESSIONS = 3
+"""An interval needs at least this many sessions: with two it would cover nearly everything."""
 EARLY = pl.col("turn") < (pl.col("turns") // 10).clip(1, 20)
 """Selects the first min(20, T / 10) of T planned turns, but at least one."""
 LATE = pl.col("turn") >= pl.col("turns") // 2
@@ -23,11 +28,11 @@ LATE = pl.col("turn") >= pl.col("turns") // 2
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over sessions with its t interval.
+    """A mean over sessions with its 95 % interval.
 
     Attributes:
         mean: Mean of the session means, or None without sessions.
-        interval: 95 % t interval over sessions, or None with fewer than two.
+        interval: 95 % interval over sessions, or None with fewer than `FEWEST_SESSIONS`.
         sessions: Number of sessions with turns in the window.
     """
 
@@ -36,26 +41,74 @@ class Estimate:
     sessions: int
 
     @classmethod
-    def of(cls, values: NDArray[np.float64]) -> "Estimate":
-        """Return the estimate from one value per session, shape (sessions,).
+    def of(cls, values: Floats) -> "Estimate":
+        """Return the estimate from one unbounded value per session, shape (sessions,).
 
         The interval is mean ± t(0.975, K - 1) * s / sqrt(K) (Student 1908).
         """
+        return cls._of(values, _t_interval)
+
+    @classmethod
+    def of_shares(cls, values: Floats, trials: int) -> "Estimate":
+        """Return the estimate from one share per session, such as its accuracy; see `share_interval`.
+
+        Args:
+            values: Shares from 0 to 1, shape (sessions,).
+            trials: Number of turns, or of probes, in all sessions together.
+        """
+        return cls._of(values, partial(share_interval, trials=trials))
+
+    @classmethod
+    def _of(cls, values: Floats, interval: Callable[..., tuple[Floats, Floats]]) -> "Estimate":
         count = values.size
-        if not count:
-            return cls(None, None, 0)
-        mean = float(values.mean())
-        if count < 2:
-            return cls(mean, None, count)
-        half = float(_half_widths(values.std(ddof=1), count))
-        return cls(mean, (mean - half, mean + half), count)
+        if count < FEWEST_SESSIONS:
+            return cls(float(values.mean()) if count else None, None, count)
+        low, high = interval(values.mean(), values.std(ddof=1), count)
+        return cls(float(values.mean()), (float(low), float(high)), count)
 
 
-def _half_widths(deviations: ArrayLike, counts: ArrayLike) -> NDArray[np.float64]:
-    """Return the half-widths of t intervals; NaN where the count is 1."""
-    number = np.asarray(counts, dtype=np.float64)
-    quantiles: NDArray[np.float64] = scipy.special.stdtrit(number - 1, (1 + LEVEL) / 2)
-    return quantiles * np.asarray(deviations, dtype=np.float64) / np.sqrt(number)
+def share_interval(
+    means: ArrayLike, deviations: ArrayLike, counts: ArrayLike, trials: ArrayLike
+) -> tuple[Floats, Floats]:
+    """Return 95 % intervals for means of shares over sessions, always within 0 to 1.
+
+    It is Wilson's interval (1927) with the quantile t(0.975, K - 1) and the effective number of trials
+    n = m (1 - m) / (s^2 / K), the number of independent trials that would vary as much as the
+    session means do (Kish 1965; compared with other intervals for clustered samples by Dean and
+    Pagano 2015 and by Franco et al. 2019). At most the real number of trials counts (Korn and
+    Graubard 1998), also where all sessions agree.
+
+    Args:
+        means: Mean m of the shares of K sessions.
+        deviations: Their standard deviation s, with K - 1 in the denominator.
+        counts: Number K of sessions.
+        trials: Number of turns in these sessions.
+    """
+    mean, count = np.asarray(means, np.float64), np.asarray(counts, np.float64)
+    error = np.square(np.asarray(deviations, np.float64)) / count
+    spread = mean * (1 - mean)
+    most = np.broadcast_to(np.asarray(trials, np.float64), error.shape)
+    effective = np.divide(spread, error, out=most.copy(), where=error * most > spread)
+    squared = np.square(_quantiles(count)) / effective
+    centre = (mean + squared / 2) / (1 + squared)
+    half = np.sqrt(squared * (spread + squared / 4)) / (1 + squared)
+    # Rounding must not put the mean outside its interval.
+    return np.clip(centre - half, 0, mean), np.clip(centre + half, mean, 1)
+
+
+def _t_interval(
+    means: ArrayLike, deviations: ArrayLike, counts: ArrayLike
+) -> tuple[Floats, Floats]:
+    """Return 95 % t intervals."""
+    mean, number = np.asarray(means, np.float64), np.asarray(counts, np.float64)
+    half = _quantiles(number) * np.asarray(deviations, np.float64) / np.sqrt(number)
+    return mean - half, mean + half
+
+
+def _quantiles(counts: Floats) -> Floats:
+    """Return t(0.975, K - 1)."""
+    quantiles: Floats = scipy.special.stdtrit(counts - 1, (1 + LEVEL) / 2)
+    return quantiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +188,7 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
 
 def _accuracy(turns: pl.DataFrame) -> Estimate:
     per_session = turns.group_by("path", maintain_order=True).agg(pl.col("correct").mean())
-    return Estimate.of(per_session["correct"].to_numpy())
+    return Estimate.of_shares(per_session["correct"].to_numpy(), turns.height)
 
 
 def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
@@ -168,20 +221,18 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
     )
 
 
-def arm_curves(
-    sessions: pl.DataFrame, value: str = "accuracy", most: float | None = 1
-) -> pl.DataFrame:
-    """Return windowed accuracy, or another value, averaged over sessions, with 95 % t intervals.
+def arm_curves(sessions: pl.DataFrame, value: str = "accuracy") -> pl.DataFrame:
+    """Return windowed accuracy, or another value, averaged over sessions, with 95 % intervals.
 
     Args:
         sessions: The result of `session_curves`, or a frame with `value` in place of accuracy.
-        value: The column that is averaged.
-        most: The largest possible value, or None.
+        value: The column that is averaged. The interval of accuracy is that of `share_interval`; any
+            other value has a t interval, without its part below 0.
 
     Returns:
         Columns `experiment`, `arm`, `turn`, `value`, `low`, `high`, `sessions`, ordered by arm
-        (as in `sessions`) and turn. The interval is clipped to 0..`most`, and null where only one
-        session has the window.
+        (as in `sessions`) and turn. The interval is null where fewer than `FEWEST_SESSIONS` sessions
+        have the window.
     """
     curves = (
         sessions.group_by("experiment", "arm", "turn", maintain_order=True)
@@ -189,15 +240,21 @@ def arm_curves(
             pl.col(value).mean(),
             deviation=pl.col(value).std(),
             sessions=pl.len().cast(pl.Int64),
+            trials=pl.col("window").sum(),
         )
         .with_row_index()
         .sort(pl.col("index").min().over("experiment", "arm"), "turn")
     )
-    half = pl.Series("half", _half_widths(curves["deviation"], curves["sessions"]))
-    return curves.with_columns(half.fill_nan(None)).select(
+    over_sessions = [curves[name].to_numpy() for name in (value, "deviation", "sessions")]
+    if value == "accuracy":
+        low, high = share_interval(*over_sessions, curves["trials"].to_numpy())
+    else:
+        low, high = _t_interval(*over_sessions)
+    known = pl.when(pl.col("sessions") >= FEWEST_SESSIONS)
+    return curves.with_columns(low=low, high=high).select(
         *("experiment", "arm", "turn", value),
-        low=(pl.col(value) - pl.col("half")).clip(0, most),
-        high=(pl.col(value) + pl.col("half")).clip(0, most),
+        low=known.then(pl.col("low").clip(0)),
+        high=known.then("high"),
         sessions="sessions",
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from icl_loop.analysis import told
 from icl_loop.analysis.transcript_lines import (
     SCORED_FIELDS,
     SESSION_FIELDS,
@@ -30,6 +31,7 @@ _TURN = (
     *USAGE,
     "finish_reason",
 )
+_COLUMNS = (*_SESSION, *SCORED_FIELDS, *told.COLUMNS, *_TURN[len(SCORED_FIELDS) :])
 _SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String})}
 
 
@@ -38,7 +40,8 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
 
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
     (whether all were played), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
-    `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
+    `told_right`, `told_label` and `told_after` (what the model was told about the answer, see
+    `analysis.told`), `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
     previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
     `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply), `finish_reason`
@@ -58,9 +61,7 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
         others = f" and neither do {len(files) - 1} other files" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
     sessions = separate_runs(each_once(pl.concat([part for part, _ in parts])))
-    return turns.join(sessions, on="path", how="left", maintain_order="left").select(
-        *_SESSION, *_TURN
-    )
+    return turns.join(sessions, on="path", how="left", maintain_order="left").select(_COLUMNS)
 
 
 def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -70,7 +71,13 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
     turns = lines.filter(type="turn").with_columns(
         told_length=told_length(), finish_reason=pl.col("served").struct.field("finish_reason")
     )
-    return sessions_of(lines), turns.unnest("usage").select("path", *_TURN)
+    heard = turns.unnest("usage").select("path", *_TURN, "told")
+    return sessions_of(lines), told.with_verdicts(heard, dict(map(_recorded, files)))
+
+
+def _recorded(file: Path) -> tuple[str, told.Recorded]:
+    with file.open("rb") as lines:
+        return str(file), told.recorded(lines.readline())
 
 
 def told_length() -> pl.Expr:
@@ -98,8 +105,8 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises:
         TranscriptError: A table is missing or damaged; names it.
     """
-    sessions = read_table(export, "sessions", (*_SESSION, "played"))
-    turns = read_table(export, "turns", ("path", *_TURN))
+    sessions = read_table(export, "sessions", (*_SESSION, "played", "header"))
+    turns = read_table(export, "turns", ("path", *_TURN, "told"))
     place = table_path(export, "sessions")
     if sessions["path"].is_duplicated().any():
         raise TranscriptError(f"{place} is damaged: it holds a session twice")
@@ -115,7 +122,9 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     )
     for name, turn in turns.filter(~is_sound).select("path", "turn").head(1).iter_rows():
         raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")
-    return sessions.select(_SESSION), turns
+    headers = sessions.select("path", "header").iter_rows()
+    known = {path: told.recorded(header) for path, header in headers}
+    return sessions.select(_SESSION), told.with_verdicts(turns, known)
 
 
 def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
@@ -156,7 +165,8 @@ def tabulate(
         chance: Accuracy of guessing.
         experiment: Name of the experiment.
     """
-    schema = {name: (TABLES["sessions"] | TABLES["turns"])[name] for name in (*_SESSION, *_TURN)}
+    names = (*_TURN, "told")
+    schema = {name: (TABLES["sessions"] | TABLES["turns"])[name] for name in (*_SESSION, *names)}
     rows = []
     for (arm, stream), turns in played.items():
         session = (f"{arm}-{stream}", experiment, arm, stream, len(turns), chance, True)
@@ -167,5 +177,6 @@ def tabulate(
             }
             reason = turn.reply.served and turn.reply.served.finish_reason
             values = fields | asdict(turn.reply.usage) | {"finish_reason": reason}
-            rows.append((*session, *(values[name] for name in _TURN)))
-    return pl.DataFrame(rows, schema=schema, orient="row")
+            rows.append((*session, *(values[name] for name in names)))
+    heard = told.with_verdicts(pl.DataFrame(rows, schema=schema, orient="row"), {})
+    return heard.select(_COLUMNS)

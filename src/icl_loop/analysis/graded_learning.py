@@ -1,7 +1,8 @@
 """Graded learning: how much probability the model gave to the right label.
 
 Log loss and Brier score move before accuracy does: a model can come to give the right label more
-probability while it still answers another one.
+probability while it still answers another one. Calibration tells whether its probabilities are as good
+as they claim to be.
 """
 
 import json
@@ -9,7 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import polars as pl
 
@@ -25,7 +26,58 @@ from icl_loop.transcripts.schema import LINE, TurnLine
 MOST_BITS = 20.0
 """The log loss of a turn is at most this, so that no single turn decides a mean."""
 _KEY = "label_logprobs"
-_SCHEMA = {"path": pl.String, "turn": pl.Int64, "log_loss": pl.Float64, "brier": pl.Float64}
+_SCHEMA = {
+    "path": pl.String,
+    "turn": pl.Int64,
+    "log_loss": pl.Float64,
+    "brier": pl.Float64,
+    "confidence": pl.Float64,
+    "is_hit": pl.Boolean,
+}
+BINS = 10
+"""Bins of equal width into which confidence is divided."""
+
+
+class Grade(NamedTuple):
+    """How good the probabilities of one turn are.
+
+    Attributes:
+        log_loss: Bits of surprise at the right label, at most `MOST_BITS`.
+        brier: Sum over labels of the squared distance to certainty of the right label.
+        confidence: The probability of the most probable label.
+        is_hit: Whether that label is the right one.
+    """
+
+    log_loss: float
+    brier: float
+    confidence: float
+    is_hit: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """The turns whose confidence lies between `low` and `high`: its mean, and the share of hits."""
+
+    low: float
+    high: float
+    turns: int
+    confidence: float
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How well confidence agrees with accuracy, over the turns of all sessions of an arm.
+
+    Attributes:
+        error: Expected calibration error: the mean over turns of the distance between confidence and
+            accuracy of their bin (Naeini et al. 2015; Guo et al. 2017), or None without turns. It is
+            above 0 for a calibrated model, too, by about sqrt(bins / turns) / 2 at most.
+        bins: The bins that have turns.
+    """
+
+    error: float | None
+    bins: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +94,8 @@ class GradedArm:
         log_loss_late: Log loss over the late turns.
         brier_early: Brier score over the early turns.
         brier_late: Brier score over the late turns.
+        calibration_early: Calibration over the early turns.
+        calibration_late: Calibration over the late turns.
     """
 
     experiment: str
@@ -53,11 +107,13 @@ class GradedArm:
     log_loss_late: Estimate
     brier_early: Estimate
     brier_late: Estimate
+    calibration_early: Calibration
+    calibration_late: Calibration
 
 
 @dataclass(frozen=True, slots=True)
 class GradedContrast:
-    """The difference in late log loss (in bits) of an experiment's primary contrast.
+    """The difference in late log loss (in bits) of a contrast that the verdict rests on.
 
     A negative difference means that the first arm gave the right label more probability.
     """
@@ -66,10 +122,8 @@ class GradedContrast:
     contrast: Contrast
 
 
-def grade(
-    label: str, labels: Sequence[str], logprobs: Mapping[str, float]
-) -> tuple[float, float] | None:
-    """Return log loss in bits and Brier score of one turn, or None if no label has a probability.
+def grade(label: str, labels: Sequence[str], logprobs: Mapping[str, float]) -> Grade | None:
+    """Return the grade of one turn, or None if no label has a probability.
 
     The probabilities are rescaled so that those of all labels add up to 1. A label that is not listed
     gets the smallest probability listed, or what the listed labels leave of 1 if that is
@@ -88,11 +142,13 @@ def grade(
     total = math.fsum(shares.values())
     shares = {each: share / total for each, share in shares.items()}
     loss = -math.log2(max(shares[label], 2**-MOST_BITS)) + 0.0  # no -0.0
-    return loss, math.fsum((share - (each == label)) ** 2 for each, share in shares.items())
+    brier = math.fsum((share - (each == label)) ** 2 for each, share in shares.items())
+    confidence = max(shares.values())
+    return Grade(loss, brier, confidence, shares[label] == confidence)
 
 
 def graded_turns(turns: pl.DataFrame, paths: Iterable[Path]) -> pl.DataFrame | None:
-    """Return a frame of turns with the columns `log_loss` and `brier`, null where not reported.
+    """Return a frame of turns with the columns of a `Grade`, null where not reported.
 
     Args:
         turns: The result of `frame`.
@@ -112,8 +168,8 @@ def graded_turns(turns: pl.DataFrame, paths: Iterable[Path]) -> pl.DataFrame | N
     return joined if joined["log_loss"].count() else None
 
 
-def _graded(source: Path) -> Iterator[tuple[str, int, float, float]]:
-    """Yield path, turn, log loss and Brier score of the turns with log probabilities."""
+def _graded(source: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield path, turn and grade of the turns with log probabilities."""
     found = _exported(source) if is_exported(source) else _saved(source)
     for path, turn, label, labels, logprobs in found:
         if grades := grade(label, labels, logprobs):
@@ -157,6 +213,8 @@ def graded_arms(graded: pl.DataFrame) -> list[GradedArm]:
             log_loss_late=_estimate(part.filter(LATE), "log_loss"),
             brier_early=_estimate(part.filter(EARLY), "brier"),
             brier_late=_estimate(part.filter(LATE), "brier"),
+            calibration_early=calibration(part.filter(EARLY)),
+            calibration_late=calibration(part.filter(LATE)),
         )
         for (experiment, arm), part in graded.group_by("experiment", "arm", maintain_order=True)
         if part["log_loss"].count()
@@ -168,10 +226,28 @@ def _estimate(turns: pl.DataFrame, name: str) -> Estimate:
     return Estimate.of(means[name].to_numpy())
 
 
+def calibration(graded: pl.DataFrame) -> Calibration:
+    """Return the calibration over the graded turns of a frame."""
+    place = (pl.col("confidence") * BINS).floor().clip(0, BINS - 1).cast(pl.Int64)
+    found = (
+        graded.drop_nulls("confidence")
+        .group_by(place=place)
+        .agg(pl.len(), pl.col("confidence").mean(), accuracy=pl.col("is_hit").mean())
+        .sort("place")
+    )
+    bins = tuple(
+        ReliabilityBin(place / BINS, (place + 1) / BINS, turns, confidence, accuracy)
+        for place, turns, confidence, accuracy in found.iter_rows()
+    )
+    total = sum(each.turns for each in bins)
+    apart = math.fsum(each.turns * abs(each.accuracy - each.confidence) for each in bins)
+    return Calibration(apart / total if total else None, bins)
+
+
 def graded_contrasts(
     graded: pl.DataFrame, conclusions: Iterable[Conclusion]
 ) -> list[GradedContrast]:
-    """Return the difference in late log loss for each primary contrast with common streams.
+    """Return the difference in late log loss for each contrast that a verdict rests on.
 
     As for accuracy, the unit is the stream and sessions must have played all late turns.
     """
@@ -185,13 +261,12 @@ def graded_contrasts(
     )
     found = []
     for each in conclusions:
-        if each.primary is None:
-            continue
-        arms = each.primary.arms
-        parts = [late.filter(experiment=each.experiment, arm=arm) for arm in arms]
-        first, second = (dict(part.select("stream", "log_loss").iter_rows()) for part in parts)
-        contrast = Contrast.of(arms, first, second, largest=math.inf)
-        found += [GradedContrast(each.experiment, contrast)] if contrast.k else []
+        pairs = {one.arms: None for one in (each.primary, *each.needed) if one is not None}
+        for arms in pairs:
+            parts = [late.filter(experiment=each.experiment, arm=arm) for arm in arms]
+            first, second = (dict(part.select("stream", "log_loss").iter_rows()) for part in parts)
+            contrast = Contrast.of(arms, first, second, largest=math.inf)
+            found += [GradedContrast(each.experiment, contrast)] if contrast.k else []
     return found
 
 
@@ -207,37 +282,38 @@ def graded_sentence(each: GradedContrast) -> str:
     return f"{said}, {contrast.k} streams, {test} (negative: {contrast.arms[0]} is better)"
 
 
-def loss_curves(graded: pl.DataFrame, window: int) -> pl.DataFrame:
-    """Return the mean log loss of every session in windows of turns.
+def loss_curves(graded: pl.DataFrame, window: int, score: str = "log_loss") -> pl.DataFrame:
+    """Return the mean log loss, or another score, of every session in windows of turns.
 
     Args:
         graded: The result of `graded_turns`.
         window: Number of turns in a window, at least 1. If all sessions of an arm are shorter, its
             window is the length of its longest session.
+        score: The column that is averaged: "log_loss" or "brier".
 
     Returns:
-        Columns `experiment`, `arm`, `path`, `turn` (the middle of the window, counted from 1),
-        `log_loss` (the mean over its turns with log probabilities) and `window` (its number of turns).
+        Columns `experiment`, `arm`, `path`, `turn` (the middle of the window, counted from 1), the
+        score (the mean over its turns with log probabilities) and `window` (its number of turns).
         Windows without any are left out.
     """
     if window < 1:
         raise InputError(f"window must be at least 1, got {window}")
     return pl.concat(
-        _session_curves(part, min(window, 1 + int(part["turn"].max())))  # type: ignore[arg-type]  # integers
+        _session_curves(part, min(window, 1 + int(part["turn"].max())), score)  # type: ignore[arg-type]  # integers
         for _, part in graded.group_by("experiment", "arm", maintain_order=True)
     )
 
 
-def _session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
-    mean = pl.col("log_loss").rolling_mean(window, min_samples=1).over("path", order_by="turn")
+def _session_curves(turns: pl.DataFrame, window: int, score: str) -> pl.DataFrame:
+    mean = pl.col(score).rolling_mean(window, min_samples=1).over("path", order_by="turn")
     return (
-        turns.with_columns(log_loss=mean)
+        turns.with_columns(mean)
         .filter(pl.col("turn") + 1 >= window)
-        .drop_nulls("log_loss")
+        .drop_nulls(score)
         .select(
             *("experiment", "arm", "path"),
             pl.col("turn") + 1 - (window - 1) / 2,
-            "log_loss",
+            score,
             window=pl.lit(window),
         )
     )
@@ -251,7 +327,9 @@ def graded_fields(arms: Sequence[GradedArm], contrasts: Sequence[GradedContrast]
 def _arm_fields(arm: GradedArm) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, value in asdict(arm).items():
-        if isinstance(value, dict):
+        if name.startswith("calibration"):
+            fields[name] = value
+        elif isinstance(value, dict):
             fields |= {name: value["mean"], f"{name}_ci": value["interval"]}
         else:
             fields[name] = value

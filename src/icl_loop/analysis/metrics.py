@@ -1,6 +1,5 @@
-"""Metrics beyond accuracy: balance, collapse, use of feedback, tokens and latency."""
+"""Metrics beyond accuracy: balance, collapse, use of feedback, exploration, tokens and latency."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +8,16 @@ import polars as pl
 from numpy.typing import ArrayLike
 
 from icl_loop.analysis.curves import EARLY, LATE, Estimate
+from icl_loop.analysis.use_of_feedback import (
+    EXPLORATION,
+    SESSION,
+    Nearest,
+    exploration,
+    feedback_use,
+)
 
-Nearest = Mapping[str, Sequence[int | None]]
-"""By session path: for each turn, the shown past turn with the nearest image, or None."""
 _TOKENS = ("prompt", "cached", "completion", "reasoning")
-_SESSION = ("experiment", "arm", "path")
+_LEARNED = ("feedback_use", *EXPLORATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class ArmMetrics:
         exposure: Number of past turns shown, averaged over a session's turns.
         feedback_use: How much more likely an answer is repeated after "right" than after "wrong"; see
             `feedback_use`.
+        labels_tried: Share of the labels that a session gave as answers to samples of one class; see
+            `exploration`.
+        refuted_repeats: How often it gives an answer again that was called wrong; see `exploration`.
+        greedy_share: How often it gives the label that it was told is right; see `exploration`.
         tokens: Total tokens: `prompt`, `cached` (part of it), `completion`, `reasoning` (part of it).
         latency_s: Median latency of a reply in seconds.
     """
@@ -46,6 +54,9 @@ class ArmMetrics:
     wrong: Estimate
     exposure: Estimate
     feedback_use: Estimate
+    labels_tried: Estimate
+    refuted_repeats: Estimate
+    greedy_share: Estimate
     tokens: dict[str, int]
     latency_s: float
 
@@ -60,21 +71,23 @@ def measure(turns: pl.DataFrame, nearest: Nearest | None = None) -> list[ArmMetr
 
     Args:
         turns: The result of `frame`.
-        nearest: The result of `nearest_pictures`; see `feedback_use`.
+        nearest: The result of `nearest_turns`; see `feedback_use`.
     """
-    used = feedback_use(turns, nearest)
-    numbered = turns.drop("sample", "told_length", strict=False).with_columns(
+    learned = feedback_use(turns, nearest).join(
+        exploration(turns), on=SESSION, how="left", maintain_order="left"
+    )
+    numbered = turns.drop("sample", "told_length", "told_label", strict=False).with_columns(
         pl.col("path", "answer")
         .cast(pl.Categorical)
         .to_physical()  # integers compare faster than strings
     )
     return [
-        _metrics(part, used.filter(experiment=experiment, arm=arm))
+        _metrics(part, learned.filter(experiment=experiment, arm=arm))
         for (experiment, arm), part in numbered.group_by("experiment", "arm", maintain_order=True)
     ]
 
 
-def _metrics(turns: pl.DataFrame, used: pl.DataFrame) -> ArmMetrics:
+def _metrics(turns: pl.DataFrame, learned: pl.DataFrame) -> ArmMetrics:
     recall = turns.group_by("label").agg(pl.col("correct").mean()).sort("label")
     sessions = turns.group_by("path", maintain_order=True).agg(
         wrong=(~pl.col("correct")).sum(), exposure=pl.col("exposure").mean()
@@ -90,7 +103,7 @@ def _metrics(turns: pl.DataFrame, used: pl.DataFrame) -> ArmMetrics:
         top_share_late=_estimate(late["top"]),
         wrong=_estimate(sessions["wrong"]),
         exposure=_estimate(sessions["exposure"]),
-        feedback_use=_estimate(used["feedback_use"]),
+        **{name: _estimate(learned[name]) for name in _LEARNED},
         tokens={name: int(turns[name].sum()) for name in _TOKENS},
         latency_s=float(np.median(turns["latency_s"].to_numpy())),
     )
@@ -128,48 +141,6 @@ def confusion(turns: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def feedback_use(turns: pl.DataFrame, nearest: Nearest | None = None) -> pl.DataFrame:
-    """Return how much more likely a session repeats a past answer that was right than a wrong one.
-
-    This is P(same answer | past turn right) - P(same answer | past turn wrong), where the past turn is
-    the shown one with the nearest image. Turns that show none and past turns without an answer are
-    excluded.
-
-    Args:
-        turns: The result of `frame`.
-        nearest: The result of `nearest_pictures`; sessions missing from it get null. None uses
-            the previous turn instead of the nearest, which measures staying and shifting only.
-
-    Returns:
-        Columns `experiment`, `arm`, `path`, `feedback_use`; null if no past turn was right, or none
-        was wrong.
-    """
-    pointed = turns.with_columns(past=_past_turns(turns, nearest)).drop_nulls("past")
-    past = turns.select(
-        "path", past="turn", past_answer="answer", past_correct="correct"
-    ).drop_nulls("past_answer")
-    pairs = pointed.join(past, on=["path", "past"], how="inner", maintain_order="left")
-    same = (pl.col("answer") == pl.col("past_answer")).fill_null(value=False)
-    use = pairs.group_by("path").agg(
-        feedback_use=same.filter("past_correct").mean()
-        - same.filter(~pl.col("past_correct")).mean()
-    )
-    every = turns.select(_SESSION).unique(maintain_order=True)
-    return every.join(use, on="path", how="left", maintain_order="left")
-
-
-def _past_turns(turns: pl.DataFrame, nearest: Nearest | None) -> pl.Series | pl.Expr:
-    if nearest is None:
-        return pl.when(pl.col("exposure") > 0).then(pl.col("turn") - 1)
-    if not nearest:
-        return pl.lit(None, pl.Int64)
-    found = [
-        nearest[path][turn] if turn < len(nearest.get(path, ())) else None
-        for path, turn in turns.select("path", "turn").iter_rows()
-    ]
-    return pl.Series("past", found, dtype=pl.Int64)
-
-
 def learning_efficiency(accuracy: float, stateless: float, reference: float) -> float | None:
     """Return (accuracy - stateless) / (reference - stateless), all of them late accuracies.
 
@@ -205,7 +176,7 @@ def metrics_fields(metrics: ArmMetrics) -> dict[str, Any]:
     """Return metrics as JSON; undefined values are null."""
     estimates = (
         *("entropy_early", "entropy_late", "top_share_early", "top_share_late"),
-        *("wrong", "exposure", "feedback_use"),
+        *("wrong", "exposure", *_LEARNED),
     )
     return {
         "balanced_accuracy": metrics.balanced_accuracy,

@@ -131,8 +131,8 @@ def checkpoints(probed: pl.DataFrame) -> list[Checkpoint]:
     )
     found = []
     for place, part in per_session.group_by(arm, maintain_order=True):
-        accuracy = Estimate.of(part["share"].to_numpy())
         counts = part.select(pl.col("asked", "right").sum()).row(0, named=True)
+        accuracy = Estimate.of_shares(part["share"].to_numpy(), counts["asked"])
         found.append(Checkpoint(**dict(zip(arm, place, strict=True)), accuracy=accuracy, **counts))
     return found
 

@@ -9,6 +9,7 @@ from icl_loop.analysis import (
     checkpoints,
     conclude_each,
     frame,
+    measure,
     probes,
     sessions,
     summarise,
@@ -28,12 +29,13 @@ from icl_loop.analysis.json_output import conclusions_fields, effect_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
+from icl_loop.analysis.use_of_feedback import feedback_use_contrasts, feedback_use_fields
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment import PriceSettings
 from icl_loop.terminal.console import print_json
-from icl_loop.terminal.results_tables import arm_metrics, print_results
+from icl_loop.terminal.results_tables import neighbours, print_results
 
 
 def analyze(
@@ -69,6 +71,7 @@ def analyze(
         return
     summaries, probed = summarise(turns), probes(paths)
     asked, effects = checkpoints(probed), verdict_effects(probed)
+    nearest = neighbours(turns, paths)
     arms = [
         {
             **summary_fields(summary),
@@ -88,7 +91,7 @@ def analyze(
         }
         for summary, measured, usage, baseline in zip(
             summaries,
-            arm_metrics(turns, paths),
+            measure(turns, nearest),
             spending(turns, rates, paths),
             baselines or repeat(None, len(summaries)),
             strict=True,
@@ -105,6 +108,10 @@ def analyze(
             "problems": [each.fields() for each in problems(turns, paths)],
             "arms": arms,
             **concluded,
+            "feedback_use": [
+                feedback_use_fields(*each)
+                for each in feedback_use_contrasts(turns, nearest, conclusions)
+            ],
             "graded": scored,
             "warnings": all_warnings,
         }

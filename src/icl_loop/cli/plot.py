@@ -12,7 +12,17 @@ from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
 
-Figure = Literal["curves", "contrasts", "tokens", "confusion", "outcomes", "log-loss", "probes"]
+Figure = Literal[
+    "curves",
+    "contrasts",
+    "tokens",
+    "confusion",
+    "outcomes",
+    "log-loss",
+    "brier",
+    "calibration",
+    "probes",
+]
 
 
 def plot(
@@ -50,14 +60,17 @@ def plot(
         if not checks:
             raise InputError("there are no probes; they are asked after the turns in probes.at")
         chart = plots.probe_chart(turns, checks)
-    elif figure == "log-loss":
+    elif figure in ("log-loss", "brier", "calibration"):
         graded = graded_turns(turns, paths)
         if graded is None:
             raise InputError(
                 "there are no log probabilities of labels; they are requested with"
                 ' model.answer_format = "choice" or "logprobs"'
             )
-        chart = plots.log_loss_chart(graded, window)
+        if figure == "calibration":
+            chart = plots.calibration_chart(graded)
+        else:
+            chart = plots.score_chart(graded, window, score=figure.replace("-", "_"))
     else:
         chart = {
             "tokens": plots.token_chart,

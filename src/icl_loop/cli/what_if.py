@@ -101,6 +101,6 @@ def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
         gap=0,
         caption="*: as played. turns: until the window is full. tokens: per request. prefix: share that"
         " a prompt cache could serve. shown: past turns per request. classes, told: classes among"
-        f" them, and classes whose label was told. baseline: late accuracy of {learner} in %, ± half"
-        " the 95% t interval.\n",
+        f" them, and classes whose label was told. baseline: late accuracy of {learner} in %, with"
+        " its 95% interval.\n",
     )

@@ -10,6 +10,8 @@ from icl_loop.models.chat import (
     CallableModel,
     ChatModel,
     Closable,
+    ProbabilisticModel,
+    ScoredModel,
     ScriptedModel,
     SharedModel,
 )
@@ -25,7 +27,9 @@ __all__ = [
     "CallableModel",
     "ChatModel",
     "Closable",
+    "ProbabilisticModel",
     "ReplayModel",
+    "ScoredModel",
     "ScriptedModel",
     "SharedModel",
     "check_params",
@@ -102,7 +106,8 @@ def open_model(
         seed: Seed of a built-in model.
         prompts: The prompt set that a built-in model parses; any shipped set if None.
         encoding: The encoding that a built-in model parses; any if None.
-        endpoint: Keyword arguments of `OpenAIModel`; a built-in model takes only `params`.
+        endpoint: Keyword arguments of `OpenAIModel`; a built-in model takes only `params`, and the
+            `answer_format` "logprobs" if it knows the probabilities of its answers.
 
     Raises:
         InputError: There is no such built-in model, it has no such parameter, or the API key is
@@ -111,7 +116,9 @@ def open_model(
     if is_built_in(name, endpoint.get("base_url")):
         params = endpoint.get("params") or {}
         check_params(name, params)
-        return BUILT_IN[name](seed, ConversationParser(prompts, encoding), **params)
+        model = BUILT_IN[name](seed, ConversationParser(prompts, encoding), **params)
+        is_scored = endpoint.get("answer_format") == "logprobs"
+        return ScoredModel(model) if is_scored and isinstance(model, ProbabilisticModel) else model
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
     return OpenAIModel(name, **endpoint)

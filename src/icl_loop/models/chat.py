@@ -1,7 +1,8 @@
 """The interface of models: messages in, a reply out."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from icl_loop.core.errors import RequestRefused
@@ -53,6 +54,30 @@ class SharedModel(Protocol):
         `name` identifies the session, and `slot` the part of a llama.cpp server that it has alone.
         """
         ...
+
+
+@runtime_checkable
+class ProbabilisticModel(ChatModel, Protocol):
+    """A model that knows the probability of each answer."""
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return the probability of each label as the answer to `messages`; those left out have none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredModel:
+    """A model whose replies have the log probabilities of the labels, if they name one."""
+
+    model: ProbabilisticModel
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply of the model with the natural log probability of each label."""
+        reply = await self.model.complete(messages)
+        known = self.model.label_probabilities(messages).items()
+        logprobs = {label: math.log(share) for label, share in known if share > 0}
+        is_answer = any(label in reply.text for label in logprobs)
+        return replace(reply, label_logprobs=logprobs) if is_answer else reply
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,11 @@ from icl_loop.plots.theme import GREY, HEIGHT, PAPER, WIDTH, Look, finished, pan
 
 MAX_THIN_LINES = 20
 """Maximum number of single sessions drawn per arm, evenly chosen."""
-FEWEST_FOR_BAND = 3
-"""A band needs at least three sessions: with two it covers the whole plot."""
 MAX_WITH_THIN = 5
 """With more arms, single sessions are not drawn, because they would hide each other."""
 PANEL = 240
 """Height of a panel in pixels."""
-_LEGEND = "lines: means over sessions; bands: 95 % t intervals"
+_LEGEND = "lines: means over sessions; bands: 95 % intervals"
 _TOOLTIP = [
     alt.Tooltip("name:N", title="arm"),
     alt.Tooltip("turn:Q"),
@@ -56,7 +54,7 @@ def curve_chart(
 ) -> alt.LayerChart:
     """Return a chart of windowed accuracy against turn.
 
-    Each arm has a line, a band (95 % t interval over sessions) and thin lines for single sessions.
+    Each arm has a line, a band (95 % interval over sessions) and thin lines for single sessions.
     Chance is a dashed line, the baseline a dotted line in the colour of its arm. Arm names stand at
     the right and never overlap.
 
@@ -128,8 +126,8 @@ def _layers(
     thin = base.properties(data=_single_sessions(sessions, look)).mark_line(
         strokeWidth=0.6, strokeOpacity=0.25
     )
-    wide = arms.filter(pl.col("sessions") >= FEWEST_FOR_BAND)
-    band = base.properties(data=thinned(wide, look.points, "name")).mark_area(
+    wide = thinned(arms.drop_nulls("low"), look.points, "name")
+    band = base.properties(data=wide).mark_area(
         fillOpacity=0.16 if len(names) <= MAX_WITH_THIN else 0.1
     )
     layers = [thin.encode(detail="path:N")] if len(names) <= MAX_WITH_THIN else []

@@ -38,7 +38,7 @@ def probe_chart(
     """Return a chart of probe accuracy against checkpoint, with one line per arm and verdicts.
 
     Lines of an arm have its colour; those with other verdicts than told are dashed.
-    Bars are 95 % t intervals over sessions; chance is a dashed line.
+    Bars are 95 % intervals over sessions; chance is a dashed line.
 
     Args:
         turns: A frame of turns of all arms, which determines their colours.
@@ -93,8 +93,8 @@ def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
             "suffix": each.line.removeprefix(each.arm),
             "turn": each.after_turn,
             "value": each.accuracy.mean,
-            "low": each.accuracy.interval and max(0.0, each.accuracy.interval[0]),
-            "high": each.accuracy.interval and min(1.0, each.accuracy.interval[1]),
+            "low": each.accuracy.interval and each.accuracy.interval[0],
+            "high": each.accuracy.interval and each.accuracy.interval[1],
             "interval": "{:.1%} to {:.1%}".format(*each.accuracy.interval)
             if each.accuracy.interval
             else "none",

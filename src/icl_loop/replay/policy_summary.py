@@ -161,6 +161,7 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
 
     late = [each.right[each.header.turns // 2 :] for each in sessions]
     accuracies = np.array([right.mean() for right in late if right.size], np.float64)
+    judged = sum(right.size for right in late)
     return PolicySummary(
         experiment=first.header.experiment,
         arm=first.header.arm,
@@ -176,7 +177,7 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         told_classes=mean(lambda each: _distinct(each.told)),
         shown_by_class=_by_class(sessions, lambda each: each.shown),
         told_by_class=_by_class(sessions, lambda each: each.told),
-        baseline_late=Estimate.of(accuracies),
+        baseline_late=Estimate.of_shares(accuracies, judged),
     )
 
 

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from icl_loop.analysis import (
     checkpoints,
     conclude_each,
     measure,
-    nearest_pictures,
+    nearest_turns,
     notes,
     probes,
     sentence,
@@ -40,10 +41,15 @@ from icl_loop.analysis.graded_learning import (
 from icl_loop.analysis.session_settings import table_in
 from icl_loop.analysis.side_requests import note_usage
 from icl_loop.analysis.spending import spending
+from icl_loop.analysis.use_of_feedback import (
+    Nearest,
+    feedback_use_contrasts,
+    feedback_use_sentence,
+)
 from icl_loop.plots.answer_charts import CLASSES, MOST_LABELS, outcome_chart
 from icl_loop.plots.contrasts import contrast_chart
 from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart
-from icl_loop.plots.log_loss import log_loss_chart
+from icl_loop.plots.graded_learning import calibration_chart, score_chart
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import PAGE
 from icl_loop.plots.token_usage import exposure_chart, knows_tokens, reports_tokens, token_panels
@@ -66,8 +72,8 @@ from icl_loop.transcripts.loading import SavedSession, saved_sessions
 
 WINDOWS = (5, 10, 20, 50, 100)
 """Window sizes in turns that the reader can choose from."""
-MOST_PICTURES = 50_000
-"""Maximum number of turns for which nearest images are computed."""
+MOST_COMPARED = 50_000
+"""Maximum number of turns for which nearest samples are computed."""
 NO_BASELINE = BaselineResult(LEARNER, None)
 _FILTERS = {
     "printable": printable,
@@ -116,6 +122,7 @@ def page(
     models = {str(table_in(header.settings, "model").get("name")) for header in headers.values()}
     summaries = summarise(turns)
     graded = graded_turns(turns, paths)
+    nearest = nearest_turns(paths) if turns.height <= MOST_COMPARED else {}
     figures = _figures(turns, conclusions, baseline, checks, graded)
     return _render(
         experiments=experiments,
@@ -123,7 +130,10 @@ def page(
         models=sorted(models),
         conclusions=conclusions,
         problems=problems(turns, paths),
-        arms=_arms(turns, summaries, known, baseline, paths),
+        arms=_arms(turns, summaries, known, baseline, paths, nearest),
+        feedback_sentences=starmap(
+            feedback_use_sentence, feedback_use_contrasts(turns, nearest, conclusions)
+        ),
         warnings=warnings(summaries),
         windows=_windows(turns),
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
@@ -157,6 +167,7 @@ def _arms(
     known: pl.DataFrame,
     baseline: BaselineResult,
     paths: Sequence[Path],
+    nearest: Nearest,
 ) -> list[dict[str, Any]]:
     """Return the results of each arm."""
     compared = (
@@ -165,7 +176,7 @@ def _arms(
         else []
     )
     baselines = {(each.experiment, each.arm): each for each in compared}
-    metrics = measure(turns, nearest_pictures(paths) if turns.height <= MOST_PICTURES else {})
+    metrics = measure(turns, nearest)
     return [
         {
             "summary": summary,
@@ -205,7 +216,8 @@ def _figures(
     if checks:
         charts["probes"] = probe_chart(turns, checks, PAGE)
     if graded is not None:
-        charts["log-loss"] = log_loss_chart(graded, min(20, max(turns["turn"]) + 1), PAGE)
+        charts["log-loss"] = score_chart(graded, min(20, max(turns["turn"]) + 1), PAGE)
+        charts["calibration"] = calibration_chart(graded, PAGE)
     curves = {str(size): curve_chart(turns, size, baseline.turns, PAGE) for size in _windows(turns)}
     return {
         "curves": {size: chart.to_dict() for size, chart in curves.items()},

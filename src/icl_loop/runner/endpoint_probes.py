@@ -6,7 +6,13 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from icl_loop.core.errors import BudgetSpent, ContextOverflow, ModelUnavailable, RequestRefused
+from icl_loop.core.errors import (
+    BudgetSpent,
+    ContextOverflow,
+    InputError,
+    ModelUnavailable,
+    RequestRefused,
+)
 from icl_loop.core.messages import Message, Reply, system, user
 from icl_loop.models.chat import CAP_FIELDS
 from icl_loop.models.openai import OpenAIModel
@@ -242,6 +248,8 @@ class EndpointProbes:
                 refused = model.fields.dropped.get("logprobs")
         except RequestRefused as refusal:
             return Finding(name, "no", f"refused: {refusal}")
+        except InputError as error:
+            return Finding(name, "no", str(error))
         if reply.label_logprobs:
             return Finding(name, "yes", "a test reply has those of the labels")
         if refused:

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from icl_loop.core.errors import ContextOverflow, IclLoopError, ModelUnavailable, nearest
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, truncate
-from icl_loop.models import ChatModel
+from icl_loop.models import ChatModel, ProbabilisticModel, ScoredModel
 from icl_loop.server.completion import Completion, apply_schema, label_tokens
 from icl_loop.server.faults import INVALID_BODIES, draw, draw_fault, fault_response
 from icl_loop.server.prefix_cache import PrefixCache
@@ -128,7 +128,10 @@ class _Api:
 
     async def _complete(self, number: int, chat: ChatRequest, prompt_tokens: int) -> Completion:
         cached = self._cache.cached_tokens(chat.model, chat.messages)
-        reply = await _ask(self._models[chat.model], chat.messages)
+        model = self._models[chat.model]
+        if chat.logprobs and isinstance(model, ProbabilisticModel):
+            model = ScoredModel(model)
+        reply = await _ask(model, chat.messages)
         text, is_refusal = apply_schema(reply, chat.choice)
         finish = reply.finish
         if chat.cap is not None and self._count(text) > chat.cap:

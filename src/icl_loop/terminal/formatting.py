@@ -90,11 +90,11 @@ def whole_percent(share: float | None) -> str:
 
 
 def percent(estimate: "Estimate") -> str:
-    """Return a mean and half the width of its interval, in percent."""
-    if estimate.mean is None or estimate.interval is None:
-        return number(estimate.mean, ".1%").removesuffix("%")
-    low, high = estimate.interval
-    return f"{100 * estimate.mean:.1f} ±{100 * (high - low) / 2:.1f}"
+    """Return a mean and the ends of its interval, in percent, such as 6.2 2–17."""
+    mean = number(estimate.mean, ".1%").removesuffix("%")
+    if estimate.interval is None:
+        return mean
+    return f"{mean} " + "–".join(map(whole_percent, estimate.interval))
 
 
 def decimals(estimate: "Estimate") -> str:

@@ -28,6 +28,11 @@ from icl_loop.analysis.graded_learning import (
 )
 from icl_loop.analysis.inference import NullQuestion, Secondary
 from icl_loop.analysis.spending import Spending, spending
+from icl_loop.analysis.use_of_feedback import (
+    Nearest,
+    feedback_use_contrasts,
+    feedback_use_sentence,
+)
 from icl_loop.models.limits import Cost
 from icl_loop.runner.run import StoppedSession
 from icl_loop.terminal.console import out, print_text
@@ -48,7 +53,7 @@ from icl_loop.terminal.formatting import (
 )
 
 MAX_NEIGHBOUR_TURNS = 50_000
-"""Turns up to which nearest pictures are computed, which takes about 10 s."""
+"""Turns up to which nearest samples are computed, which takes about 10 s."""
 ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
 """Answers to the questions about simpler explanations."""
 
@@ -68,7 +73,7 @@ def print_results(
     summaries = analysis.summarise(turns)
     _print_problems(turns, paths)
     out.print(accuracy_table(summaries))
-    out.print(_answers_table(arm_metrics(turns, paths)))
+    _print_answers(turns, paths, conclusions)
     out.print(_usage_table(spending(turns, price, paths)))
     _print_probes(paths)
     if baselines:
@@ -99,23 +104,32 @@ def _print_probes(paths: Sequence[Path]) -> None:
         out.print(_effects_table(effects))
 
 
-def arm_metrics(turns: pl.DataFrame, paths: Sequence[Path]) -> list[ArmMetrics]:
-    """Return the metrics of every arm, without nearest pictures if there are too many turns."""
-    many = turns.height > MAX_NEIGHBOUR_TURNS
-    return analysis.measure(turns, {} if many else analysis.nearest_pictures(paths))
+def _print_answers(
+    turns: pl.DataFrame, paths: Sequence[Path], conclusions: Sequence[Conclusion]
+) -> None:
+    nearest = neighbours(turns, paths)
+    out.print(_answers_table(analysis.measure(turns, nearest)))
+    for experiment, contrast in feedback_use_contrasts(turns, nearest, conclusions):
+        print_text(feedback_use_sentence(experiment, contrast))
+
+
+def neighbours(turns: pl.DataFrame, paths: Sequence[Path]) -> Nearest:
+    """Return the nearest shown turn of each turn; none if there are too many turns."""
+    return {} if turns.height > MAX_NEIGHBOUR_TURNS else analysis.nearest_turns(paths)
 
 
 def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
     """Return the table of accuracy: early, late, over all turns, and in windows of turns.
 
-    In a narrow terminal the intervals go below their means.
+    In a narrow terminal the intervals go below their means. With fewer than three sessions there
+    are none.
     """
     ends: dict[int, int] = {}
     for window in (window for row in summaries for window in row.windows):
         ends[window.first] = max(window.last, ends.get(window.first, 0))
     windows = {f"{first}-{last}": _window(first) for first, last in sorted(ends.items())}
     return table_of(
-        "Accuracy in % (± half the 95% t interval over sessions)",
+        "Accuracy in % (mean, 95% interval over sessions)",
         summaries,
         {"arm": arm_name(summaries)},
         {
@@ -147,9 +161,16 @@ def _answers_table(metrics: Sequence[ArmMetrics]) -> Table:
             "entropy, late": lambda row: number(row.entropy_late.mean, "z.2f"),
             "most common, late": lambda row: whole_percent(row.top_share_late.mean),
             "feedback use": lambda row: number(row.feedback_use.mean, "+z.2f"),
+            "tried": lambda row: whole_percent(row.labels_tried.mean),
+            "refuted": lambda row: whole_percent(row.refuted_repeats.mean),
+            "greedy": lambda row: whole_percent(row.greedy_share.mean),
             "turns shown": lambda row: number(row.exposure.mean, "z.1f"),
             "s per reply": lambda row: f"{row.latency_s:.2f}",
         },
+        caption="feedback use: P(answer repeated | called right) - P(repeated | called wrong), for the most"
+        " similar sample shown. tried: labels answered to samples of a class. refuted: answers to a"
+        " class that repeat the last one if that was called wrong. greedy: answers that give the label"
+        " last told for the class.\n",
     )
 
 
@@ -297,9 +318,9 @@ def _pair(contrast: Contrast) -> str:
 
 
 def graded_table(arms: Sequence[GradedArm]) -> Table:
-    """Return the table of log loss and Brier score: early and late."""
+    """Return the table of log loss, Brier score and calibration error: early and late."""
     return table_of(
-        "Log loss in bits and Brier score of the labels (lower is better)",
+        "Log loss in bits, Brier score and calibration error of the labels (lower is better)",
         arms,
         {"arm": arm_name(arms)},
         {
@@ -309,6 +330,8 @@ def graded_table(arms: Sequence[GradedArm]) -> Table:
             "loss late": lambda row: decimals(row.log_loss_late),
             "Brier early": lambda row: decimals(row.brier_early),
             "Brier late": lambda row: decimals(row.brier_late),
+            "error early": lambda row: number(row.calibration_early.error, ".2f"),
+            "error late": lambda row: number(row.calibration_late.error, ".2f"),
         },
         gap=0,
     )

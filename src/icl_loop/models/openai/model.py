@@ -20,6 +20,7 @@ from icl_loop.models.chat import AnswerFormat
 from icl_loop.models.openai import connection, error_responses
 from icl_loop.models.openai.endpoint import Endpoint, NoConnection, at, discover
 from icl_loop.models.openai.error_responses import Failure
+from icl_loop.models.openai.label_logprobs import check_labels
 from icl_loop.models.openai.optional_fields import Chosen, OptionalFields
 from icl_loop.models.openai.request_body import encode_messages, parse_params
 from icl_loop.models.openai.response_parser import InvalidResponse, parse_completion
@@ -83,7 +84,8 @@ class OpenAIModel:
                 again, but at most 10 seconds.
 
         Raises:
-            InputError: A key is missing, `params` sets a reserved field, an address is invalid, or
+            InputError: Two labels cannot be told apart by their first token although log
+                probabilities are requested, a key is missing, `params` sets a reserved field, an address is invalid, or
                 the environment names an unusable proxy or unreadable certificates.
         """
         self._name, self._base_url = name, connection.parse_base_url(base_url)
@@ -105,6 +107,8 @@ class OpenAIModel:
         }
         self._labels, form = tuple(labels), form or "Answer: {label}"
         self._parse = parse or partial(parse_answer, labels=self._labels, form=form)
+        if answer_format == "logprobs":
+            check_labels(self._labels)
         self._params, kind = parse_params(params or {}), (endpoint or Endpoint()).kind
         self.fields = OptionalFields(
             answer_format, self._labels, form, kind=kind, cap=cap, params=self._params

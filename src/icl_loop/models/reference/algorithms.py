@@ -117,6 +117,10 @@ class LabelPropagation(ScoringLearner):
         final: Values = beliefs[-1]
         return final
 
+    def shares(self, scores: Values) -> Values:
+        """Return the beliefs, which are probabilities already."""
+        return scores
+
 
 def _neighbour_weights(distances: Values) -> Values:
     """Return the weight of each sample's neighbours, shape (samples, samples); rows sum to one."""

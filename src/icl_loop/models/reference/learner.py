@@ -2,10 +2,11 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import scipy  # loads its submodules on first use
 from numpy.typing import NDArray
 
 from icl_loop.core.messages import Message, Reply
@@ -41,6 +42,12 @@ class Learner(ABC):
         conversation = self.parser.parse(messages)
         label = self.choose(conversation, request_key(messages))
         return Reply(conversation.prompts.reply(label))
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return certainty of the chosen label, or none if the request asks for notes."""
+        if self.parser.parse_notes_request(messages) is not None:
+            return {}
+        return {self.choose(self.parser.parse(messages), request_key(messages)): 1.0}
 
     @abstractmethod
     def choose(self, conversation: Conversation, key: str) -> str:
@@ -85,11 +92,28 @@ class ScoringLearner(Learner):
 
     distances: DistanceCache = field(default_factory=DistanceCache, init=False)
 
-    def choose(self, conversation: Conversation, key: str) -> str:
-        """Return a label with the highest score."""
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return the softmax of the scores, in units of their standard deviation."""
+        if self.parser.parse_notes_request(messages) is not None:
+            return {}
+        conversation = self.parser.parse(messages)
+        shares = self.shares(self._scores(conversation))
+        return dict(zip(conversation.labels, shares.tolist(), strict=True))
+
+    def shares(self, scores: Values) -> Values:
+        """Return a probability for each label from its score."""
+        deviation = float(scores.std()) or 1.0
+        shares: Values = scipy.special.softmax(scores / deviation)
+        return shares
+
+    def _scores(self, conversation: Conversation) -> Values:
         asked, examples = conversation.asked.features, conversation.examples
         samples = np.array([each.sample.features for each in examples], dtype=np.float32)
-        scores = self.scores(samples.reshape(-1, asked.size), _possible(conversation), asked)
+        return self.scores(samples.reshape(-1, asked.size), _possible(conversation), asked)
+
+    def choose(self, conversation: Conversation, key: str) -> str:
+        """Return a label with the highest score."""
+        scores = self._scores(conversation)
         order = keyed_order(len(scores), self.seed, "score ties", key)
         return conversation.labels[int(order[np.argmax(scores.round(6)[order])])]
 

@@ -2,12 +2,16 @@
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from icl_loop.core.errors import InputError, RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply
 from icl_loop.models.simulated.simulated_model import SimulatedModel, check_number, check_text
+
+
+def _equal(labels: Sequence[str]) -> Mapping[str, float]:
+    return dict.fromkeys(labels, 1 / len(labels))
 
 
 class Chance(SimulatedModel):
@@ -17,6 +21,10 @@ class Chance(SimulatedModel):
         """Return the final line with a random label."""
         prompts, system = self.parser.system(messages)
         return Reply(prompts.reply(self.choice(system.labels, "chance", messages)))
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return the same probability for every label."""
+        return _equal(self.parser.system(messages)[1].labels)
 
 
 @dataclass(eq=False)
@@ -36,13 +44,16 @@ class Constant(SimulatedModel):
         Raises:
             RequestRefused: The session does not have this label.
         """
-        prompts, system = self.parser.system(messages)
-        label = system.labels[0] if self.label is None else self.label
-        if label not in system.labels:
-            raise RequestRefused(
-                f"the session has no label {label!r}: {nearest(label, system.labels)}"
-            )
-        return Reply(prompts.reply(label))
+        (label,) = self.label_probabilities(messages)
+        return Reply(self.parser.system(messages)[0].reply(label))
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return certainty of the label; see `complete`."""
+        labels = self.parser.system(messages)[1].labels
+        label = labels[0] if self.label is None else self.label
+        if label not in labels:
+            raise RequestRefused(f"the session has no label {label!r}: {nearest(label, labels)}")
+        return {label: 1.0}
 
 
 class WinStayLoseShift(SimulatedModel):
@@ -53,13 +64,17 @@ class WinStayLoseShift(SimulatedModel):
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with the last label or another one."""
+        prompts, options = self.parser.system(messages)[0], [*self.label_probabilities(messages)]
+        return Reply(prompts.reply(self.choice(options, "shift", messages)))
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return certainty of the last answer, or the same probability for all others."""
         conversation = self.parser.parse(messages)
-        labels, reply = conversation.labels, conversation.prompts.reply
         last = conversation.examples[-1] if conversation.examples else None
         if last and last.answer and last.feedback.correct:
-            return Reply(reply(last.answer))
-        others = [label for label in labels if last is None or label != last.answer]
-        return Reply(reply(self.choice(others or labels, "shift", messages)))
+            return {last.answer: 1.0}
+        others = [each for each in conversation.labels if last is None or each != last.answer]
+        return _equal(others or conversation.labels)
 
 
 @dataclass(eq=False)
@@ -79,12 +94,16 @@ class LabelCounter(SimulatedModel):
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the final line with one of the preferred labels."""
+        prompts, tied = self.parser.system(messages)[0], [*self.label_probabilities(messages)]
+        return Reply(prompts.reply(self.choice(tied, "count", messages)))
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return the same probability for each of the preferred labels."""
         conversation = self.parser.parse(messages)
         counts = Counter(example.known_label for example in conversation.examples)
         best = min if self.prefer == "rarest" else max
         wanted = best(counts[label] for label in conversation.labels)
-        tied = [label for label in conversation.labels if counts[label] == wanted]
-        return Reply(conversation.prompts.reply(self.choice(tied, "count", messages)))
+        return _equal([label for label in conversation.labels if counts[label] == wanted])
 
 
 @dataclass(eq=False)

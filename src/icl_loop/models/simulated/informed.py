@@ -47,6 +47,10 @@ class Oracle(SimulatedModel):
         prompts, _ = self.parser.system(messages)
         return Reply(prompts.reply(self.truth(messages)))
 
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return certainty of the right label."""
+        return {self.truth(messages): 1.0}
+
     def truth(self, messages: Sequence[Message]) -> str:
         """Return the right label of the sample asked about; see `complete`."""
         conversation = self.parser.parse(messages)
@@ -122,6 +126,14 @@ class ScheduledAccuracy(Oracle):
             others = [each for each in system.labels if each != label]
             label = self.choice(others or system.labels, "wrong label", messages)
         return Reply(f"Turn {turn}, drift {drift:.4f}.\n{prompts.reply(label)}")
+
+    def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
+        """Return the scheduled probability of the right label; the others share the rest equally."""
+        truth, labels = self.truth(messages), self.parser.system(messages)[1].labels
+        share = self._accuracy(*self._next_state(messages))
+        others = [each for each in labels if each != truth]
+        rest = dict.fromkeys(others, (1 - share) / max(len(others), 1))
+        return {truth: share if others else 1.0, **rest}
 
     def _next_state(self, messages: Sequence[Message]) -> tuple[int, float]:
         """Return the turn and drift that follow the newest ones shown."""

@@ -1,0 +1,118 @@
+"""What the model was told about each answer, parsed from the saved feedback.
+
+Analysis of what feedback does must condition on these words: flipped, noisy and yoked feedback differ
+from the truth.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from icl_loop.core.errors import InputError
+from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
+
+NOTHING_TOLD = ParsedFeedback(None, None)
+COLUMNS = {"told_right": pl.Boolean, "told_label": pl.String, "told_after": pl.Int64}
+_SCHEMA = {
+    "prompts": pl.String,
+    "told": pl.String,
+    "told_right": pl.Boolean,
+    "revealed": pl.String,
+    "ago": pl.Int64,
+}
+
+
+class Recorded(NamedTuple):
+    """What is recorded about the feedback of a session: the prompt set and the kind, if known."""
+
+    prompts: str | None = None
+    kind: str | None = None
+
+
+def with_verdicts(turns: pl.DataFrame, known: Mapping[str, Recorded]) -> pl.DataFrame:
+    """Return a frame of turns with what the model was told about each answer.
+
+    Args:
+        turns: Columns `path`, `turn`, `label`, `answer`, `told`, in order.
+        known: What is recorded about the sessions, by path; others have shipped prompts.
+
+    Returns:
+        The frame with three more columns: `told_right`, whether the answer was called right (true) or
+        wrong (false); `told_label`, the label that was revealed, or the answer if it was called right;
+        and `told_after`, the turn whose feedback said so, which is a later one if feedback is
+        delayed. They are null for answers that nothing was said about. Demonstrations show the right
+        label instead of the answer, so nothing is said about the answer.
+    """
+    sessions = pl.DataFrame(
+        [(path, each.prompts, each.kind == "demonstrations") for path, each in known.items()],
+        schema={"path": pl.String, "prompts": pl.String, "shows_labels": pl.Boolean},
+        orient="row",
+    )
+    named = turns.join(sessions, on="path", how="left", maintain_order="left")
+    phrases = named.select("prompts", "told").unique()
+    meanings = [
+        (name, told, each.correct, each.label, each.ago)
+        for name, told in phrases.iter_rows()
+        for each in [_meaning(name, told)]
+    ]
+    parsed = pl.DataFrame(meanings, schema=_SCHEMA, orient="row")
+    heard = named.join(
+        parsed, on=("prompts", "told"), how="left", nulls_equal=True, maintain_order="left"
+    ).with_columns(told_after=pl.when(pl.col("told_right").is_not_null()).then("turn"))
+    if parsed["ago"].max():
+        heard = _by_judged_turn(heard)
+    confirmed, shown = pl.when("told_right").then("answer"), pl.when("shows_labels").then("label")
+    return heard.with_columns(
+        told_right=pl.when(pl.col("shows_labels").fill_null(value=False).not_()).then("told_right"),
+        told_label=pl.coalesce(shown, "revealed", confirmed),
+    ).drop("prompts", "shows_labels", "revealed", "ago")
+
+
+def _by_judged_turn(heard: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with each verdict moved to the turn that it is about."""
+    verdicts = (
+        heard.drop_nulls("told_right")
+        .select("path", "told_right", "revealed", "told_after", turn=pl.col("turn") - pl.col("ago"))
+        .unique(("path", "turn"), keep="last", maintain_order=True)
+    )
+    return heard.drop("told_right", "revealed", "told_after").join(
+        verdicts, on=("path", "turn"), how="left", maintain_order="left"
+    )
+
+
+def recorded(header: str | bytes) -> Recorded:
+    """Return what a session line says about feedback; nothing if it is damaged."""
+    try:
+        fields = json.loads(header)
+    except ValueError:  # whoever needs more of the line reports it
+        return Recorded()
+    return Recorded(_text(fields, "task", "prompts"), _text(fields, "feedback", "kind"))
+
+
+def _text(fields: Any, table: str, key: str) -> str | None:  # noqa: ANN401  any JSON
+    """Return the text at a key of a table of settings, or None."""
+    for name in ("settings", table, key):
+        fields = fields.get(name) if isinstance(fields, dict) else None
+    return fields if isinstance(fields, str) else None
+
+
+def _meaning(prompts: str | None, told: str) -> ParsedFeedback:
+    """Return what a session was told: in its own prompt set, or else in a shipped one."""
+    names = [prompts] if prompts is not None else []
+    for name in (*names, *shipped()):
+        found = _prompt_set(name)
+        if found and (meaning := found.parse_feedback(told)):
+            return meaning
+    return NOTHING_TOLD
+
+
+@lru_cache(maxsize=16)
+def _prompt_set(name: str) -> PromptSet | None:
+    """Return a prompt set, or None if its file is not on this machine or has changed its form."""
+    try:
+        return open_prompt_set(name)
+    except InputError:
+        return None
