@@ -16,12 +16,11 @@ from builders import experiment
 from command_line import Command
 from endpoint import Response, completion, serving
 from icl_loop.analysis import conclude_each, frame, sessions
+from icl_loop.analysis.calibration import BINS, calibration
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.graded_learning import (
-    BINS,
     MOST_BITS,
     Grade,
-    calibration,
     grade,
     graded_arms,
     graded_contrasts,

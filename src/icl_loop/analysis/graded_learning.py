@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
+from icl_loop.analysis.calibration import Calibration, calibration
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.curves import EARLY, LATE, Estimate
 from icl_loop.analysis.inference import Conclusion
@@ -34,8 +35,6 @@ _SCHEMA = {
     "confidence": pl.Float64,
     "is_hit": pl.Boolean,
 }
-BINS = 10
-"""Bins of equal width into which confidence is divided."""
 
 
 class Grade(NamedTuple):
@@ -52,32 +51,6 @@ class Grade(NamedTuple):
     brier: float
     confidence: float
     is_hit: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ReliabilityBin:
-    """The turns whose confidence lies between `low` and `high`: its mean, and the share of hits."""
-
-    low: float
-    high: float
-    turns: int
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How well confidence agrees with accuracy, over the turns of all sessions of an arm.
-
-    Attributes:
-        error: Expected calibration error: the mean over turns of the distance between confidence and
-            accuracy of their bin (Naeini et al. 2015; Guo et al. 2017), or None without turns. It is
-            above 0 for a calibrated model, too, by about sqrt(bins / turns) / 2 at most.
-        bins: The bins that have turns.
-    """
-
-    error: float | None
-    bins: tuple[ReliabilityBin, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,24 +197,6 @@ def graded_arms(graded: pl.DataFrame) -> list[GradedArm]:
 def _estimate(turns: pl.DataFrame, name: str) -> Estimate:
     means = turns.group_by("path", maintain_order=True).agg(pl.col(name).mean()).drop_nulls()
     return Estimate.of(means[name].to_numpy())
-
-
-def calibration(graded: pl.DataFrame) -> Calibration:
-    """Return the calibration over the graded turns of a frame."""
-    place = (pl.col("confidence") * BINS).floor().clip(0, BINS - 1).cast(pl.Int64)
-    found = (
-        graded.drop_nulls("confidence")
-        .group_by(place=place)
-        .agg(pl.len(), pl.col("confidence").mean(), accuracy=pl.col("is_hit").mean())
-        .sort("place")
-    )
-    bins = tuple(
-        ReliabilityBin(place / BINS, (place + 1) / BINS, turns, confidence, accuracy)
-        for place, turns, confidence, accuracy in found.iter_rows()
-    )
-    total = sum(each.turns for each in bins)
-    apart = math.fsum(each.turns * abs(each.accuracy - each.confidence) for each in bins)
-    return Calibration(apart / total if total else None, bins)
 
 
 def graded_contrasts(

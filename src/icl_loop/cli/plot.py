@@ -1,7 +1,8 @@
 """`icl-loop plot`: draw charts."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -11,6 +12,11 @@ from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_error, print_text
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from icl_loop import plots
 
 Figure = Literal[
     "curves",
@@ -61,16 +67,7 @@ def plot(
             raise InputError("there are no probes; they are asked after the turns in probes.at")
         chart = plots.probe_chart(turns, checks)
     elif figure in ("log-loss", "brier", "calibration"):
-        graded = graded_turns(turns, paths)
-        if graded is None:
-            raise InputError(
-                "there are no log probabilities of labels; they are requested with"
-                ' model.answer_format = "choice" or "logprobs"'
-            )
-        if figure == "calibration":
-            chart = plots.calibration_chart(graded)
-        else:
-            chart = plots.score_chart(graded, window, score=figure.replace("-", "_"))
+        chart = _graded_chart(turns, paths, figure, window)
     else:
         chart = {
             "tokens": plots.token_chart,
@@ -79,3 +76,19 @@ def plot(
         }[figure](turns)
     plots.save(chart, file)
     print_text(f"plot: {file}")
+
+
+def _graded_chart(
+    turns: "pl.DataFrame", paths: Sequence[Path], figure: Figure, window: int
+) -> "plots.AnyChart":
+    from icl_loop import plots  # noqa: PLC0415  as above
+
+    graded = graded_turns(turns, paths)
+    if graded is None:
+        raise InputError(
+            "there are no log probabilities of labels; they are requested with"
+            ' model.answer_format = "choice" or "logprobs"'
+        )
+    if figure == "calibration":
+        return plots.calibration_chart(graded)
+    return plots.score_chart(graded, window, score=figure.replace("-", "_"))

@@ -4,8 +4,9 @@ import altair as alt
 import polars as pl
 
 from icl_loop.analysis import arm_curves
+from icl_loop.analysis.calibration import calibration
 from icl_loop.analysis.curves import LATE
-from icl_loop.analysis.graded_learning import calibration, loss_curves
+from icl_loop.analysis.graded_learning import loss_curves
 from icl_loop.core.errors import InputError
 from icl_loop.plots.line_charts import (
     arm_colour,
