@@ -442,7 +442,8 @@ def test_intervals_of_shares_cover(accuracy: float, spread: float, sessions: int
     size, turns = (4_000, sessions), 20
     each = np.full(size, accuracy)
     if spread:
-        each = rng.beta(*(share * (1 / spread - 1) for share in (accuracy, 1 - accuracy)), size)
+        total = 1 / spread - 1
+        each = rng.beta(accuracy * total, (1 - accuracy) * total, size)
     played = rng.binomial(turns, each) / turns
     low, high = share_interval(played.mean(1), played.std(1, ddof=1), sessions, sessions * turns)
     assert ((low <= accuracy) & (accuracy <= high)).mean() > 0.93 - 0.008  # two standard errors

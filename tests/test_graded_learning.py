@@ -77,7 +77,8 @@ def test_uniform_probabilities_lose_log2_of_the_labels(
     found = grade(labels[right % count], labels, dict.fromkeys(labels, level))
     assert found is not None
     loss, brier, confidence, is_hit = found
-    assert (confidence, is_hit) == (pytest.approx(1 / count), True)
+    assert confidence == pytest.approx(1 / count)
+    assert is_hit
     assert loss == pytest.approx(math.log2(count))
     assert brier == pytest.approx(1 - 1 / count)
 
@@ -291,8 +292,11 @@ async def test_replies_of_an_endpoint_are_graded(
 
 async def test_simulated_probabilities_are_graded(tmp_path: Path) -> None:
     """The scores of a model of known accuracy are those that its probabilities imply."""
-    chosen = {"name": "simulated/scheduled-accuracy", "answer_format": "logprobs"}
-    chosen |= {"params": {"start": 0.3, "end": 0.3}}
+    chosen = {
+        "name": "simulated/scheduled-accuracy",
+        "answer_format": "logprobs",
+        "params": {"start": 0.3, "end": 0.3},
+    }
     made = experiment(turns=200, streams=3, model=chosen)
     await Run(made, tmp_path).play()
     graded = graded_frame(tmp_path)

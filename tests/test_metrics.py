@@ -165,8 +165,8 @@ def test_feedback_use(
     opposite = [None if right is None else not right for right in told]
     other = use(answers, nearest, opposite, delay)
     if repeats[True] and repeats[False]:
-        assert found == pytest.approx(np.mean(repeats[True]) - np.mean(repeats[False]))
-        assert other == pytest.approx(-found)
+        expected = np.mean(repeats[True]) - np.mean(repeats[False])
+        assert (found, other) == (pytest.approx(expected), pytest.approx(-expected))
     else:
         assert found is other is None
 

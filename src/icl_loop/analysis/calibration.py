@@ -40,7 +40,7 @@ def calibration(graded: pl.DataFrame) -> Calibration:
     place = (pl.col("confidence") * BINS).floor().clip(0, BINS - 1).cast(pl.Int64)
     found = (
         graded.drop_nulls("confidence")
-        .group_by(place=place)
+        .group_by(place=place, maintain_order=True)
         .agg(pl.len(), pl.col("confidence").mean(), accuracy=pl.col("is_hit").mean())
         .sort("place")
     )

@@ -245,11 +245,14 @@ def arm_curves(sessions: pl.DataFrame, value: str = "accuracy") -> pl.DataFrame:
         .with_row_index()
         .sort(pl.col("index").min().over("experiment", "arm"), "turn")
     )
-    over_sessions = [curves[name].to_numpy() for name in (value, "deviation", "sessions")]
-    if value == "accuracy":
-        low, high = share_interval(*over_sessions, curves["trials"].to_numpy())
-    else:
-        low, high = _t_interval(*over_sessions)
+    means, deviations, counts, trials = (
+        curves[name].to_numpy() for name in (value, "deviation", "sessions", "trials")
+    )
+    low, high = (
+        share_interval(means, deviations, counts, trials)
+        if value == "accuracy"
+        else _t_interval(means, deviations, counts)
+    )
     known = pl.when(pl.col("sessions") >= FEWEST_SESSIONS)
     return curves.with_columns(low=low, high=high).select(
         *("experiment", "arm", "turn", value),

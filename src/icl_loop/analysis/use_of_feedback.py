@@ -146,10 +146,11 @@ def feedback_use_contrasts(
         streams.setdefault((experiment, arm), {})[stream] = value
     found = []
     for each in conclusions:
-        pairs = {one.arms: None for one in (each.primary, *each.needed) if one is not None}
+        rests_on = (each.primary, *each.needed)
+        pairs = {contrast.arms: None for contrast in rests_on if contrast is not None}
         for first, second in pairs:
-            values = (streams.get((each.experiment, arm), {}) for arm in (first, second))
-            contrast = Contrast.of((first, second), *values, largest=2.0)
+            one, other = (streams.get((each.experiment, arm), {}) for arm in (first, second))
+            contrast = Contrast.of((first, second), one, other, largest=2.0)
             found += [(each.experiment, contrast)] if contrast.k else []
     return found
 
