@@ -166,7 +166,8 @@ def test_feedback_use(
     other = use(answers, nearest, opposite, delay)
     if repeats[True] and repeats[False]:
         expected = np.mean(repeats[True]) - np.mean(repeats[False])
-        assert (found, other) == (pytest.approx(expected), pytest.approx(-expected))
+        assert found == pytest.approx(expected)
+        assert other == pytest.approx(-expected)
     else:
         assert found is other is None
 
