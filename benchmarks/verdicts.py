@@ -1,7 +1,7 @@
 """Measure how often the verdict is wrong, with simulated studies.
 
 A study has two arms and 8 streams of 200 turns and is judged by `conclude`. In the null studies both arms
-follow the same model, so "learned" is always wrong. Exits with 1 if a rate is outside its accepted range.
+follow the same model, so "improved" is always wrong; a further control could only prevent it. Exits with 1 if a rate is outside its accepted range.
 Takes about two minutes on two cores.
 
     python benchmarks/verdicts.py [--studies N]
@@ -26,8 +26,9 @@ from scipy.special import expit, logit
 from icl_loop.analysis import Conclusion, Contrast, conclude
 from icl_loop.analysis.contrasts import STOP_AT, e_process
 from icl_loop.analysis.significance import ALPHA
+from icl_loop.transcripts.columns import SESSION_SETTINGS
 
-ARMS, STREAMS, TURNS, CLASSES = ("feedback", "yoked"), 8, 200, 10
+ARMS, STREAMS, TURNS, CLASSES = ("feedback", "none"), 8, 200, 10
 SEED = 20230315
 MOST_STREAMS = 20
 SECONDARIES = 7
@@ -171,16 +172,38 @@ def frame_without_answers(arms: int, streams: int) -> pl.DataFrame:
             counted=pl.lit(0, pl.Int64),
             exposure=pl.lit(0, pl.Int64),
             finish_reason=pl.lit(None, pl.String),
+            status=pl.lit("complete"),
+            chance=pl.lit(1 / CLASSES),
+            outcome=pl.lit("ok"),
         )
     )
+
+
+def settings_of(arms: Sequence[str]) -> pl.DataFrame:
+    """Return the recorded settings of the arms: all but `none` get feedback on their answers."""
+    rows = [
+        {
+            "experiment": "study",
+            "arm": arm,
+            "feedback": "none" if arm == "none" else "correctness",
+            "setup": "{}",
+            "primary": list(ARMS),
+            "stopped_early": False,
+        }
+        for arm in arms
+    ]
+    return pl.DataFrame(rows, schema=SESSION_SETTINGS)
 
 
 def conclusions(answers: Answers) -> Iterator[Conclusion]:
     """Yield the conclusion about each study."""
     study = frame_without_answers(*answers.shape[1:3])
+    known = settings_of(study["arm"].unique(maintain_order=True).to_list())
     for right in answers:
         turns = study.with_columns(correct=pl.Series(right.reshape(-1)))
-        yield conclude(turns, ("feedback", "yoked"))
+        wrong = ((pl.col("turn") + 1) % CLASSES).cast(pl.String)
+        answer = pl.when("correct").then("label").otherwise(wrong)
+        yield conclude(turns.with_columns(answer=answer), sessions=known)
 
 
 def generator(name: str, part: int) -> np.random.Generator:
@@ -189,11 +212,11 @@ def generator(name: str, part: int) -> np.random.Generator:
 
 
 def false_positives(name: str, studies: int, part: int, streams: int = STREAMS) -> dict[str, float]:
-    """Return how often a null model is said to have learned, and how often p < 0.05."""
+    """Return how often a null model is said to have improved, and how often p < 0.05."""
     answers = NULLS[name](generator(f"{name}{streams}", part), (studies, 2, streams))
     found = list(conclusions(answers))
     return {
-        "learned": float(np.mean([each.verdict == "learned" for each in found])),
+        "improved": float(np.mean([each.verdict == "improved" for each in found])),
         "significant": float(np.mean([_primary(each).significant for each in found])),
         "disagreeing": float(np.mean([_disagrees(_primary(each)) for each in found])),
     }
@@ -216,7 +239,7 @@ def effects(
     covered = (intervals[:, 0] <= true) & (true <= intervals[:, 1])
     return {
         "coverage": float(covered.mean()),
-        "learned": float(np.mean([each.verdict == "learned" for each in found])),
+        "improved": float(np.mean([each.verdict == "improved" for each in found])),
         "detectable": float(np.mean([_primary(each).mde or 0 for each in found])),
         "disagreeing": float(np.mean([_disagrees(_primary(each)) for each in found])),
     }
@@ -256,11 +279,11 @@ def false_stops(studies: int, part: int) -> dict[str, float]:
 
 
 def false_positives_with_stopping(studies: int, part: int) -> dict[str, float]:
-    """Return how often a null model stops early or is said to have learned after 20 streams."""
+    """Return how often a null model stops early or is said to have improved after 20 streams."""
     name = "drifting, arms apart"
     answers = NULLS[name](generator(f"early {name}", part), (studies, 2, MOST_STREAMS))
     found = [_primary(each) for each in conclusions(answers)]
-    return {"learned": float(np.mean([each.e_value >= STOP_AT or each.above for each in found]))}
+    return {"improved": float(np.mean([each.e_value >= STOP_AT or each.above for each in found]))}
 
 
 def _primary(conclusion: Conclusion) -> Contrast:
@@ -330,16 +353,16 @@ def _mean(parts: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def null_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str, list[Rate]]:
-    """Return the false-positive rates of every null model: "learned", and p < 0.05."""
+    """Return the false-positive rates of every null model: "improved", and p < 0.05."""
     return {
-        name: [Rate(measured[name][key], studies) for key in ("learned", "significant")]
+        name: [Rate(measured[name][key], studies) for key in ("improved", "significant")]
         for name in (*NULLS, TWENTY)
     }
 
 
 def other_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str, Rate]:
     """Return coverage, power and the error rates of equivalence and early stopping."""
-    stopped = measured["early stopping"]["learned"]
+    stopped = measured["early stopping"]["improved"]
     eight = f"{MILD}, {STREAMS} streams"
     disagreeing = [each["disagreeing"] for each in measured.values() if "disagreeing" in each]
     return {
@@ -358,12 +381,12 @@ def other_rates(measured: dict[str, dict[str, float]], studies: int) -> dict[str
         f"{SECONDARIES} secondary contrasts, each of 25 points: all adjusted p < 0.05": Rate(
             measured["25 points"]["all"], studies, 0.80, 1
         ),
-        f'{eight}: "learned"': Rate(measured[eight]["learned"], studies, 0.80, 1),
+        f'{eight}: "improved"': Rate(measured[eight]["improved"], studies, 0.80, 1),
         '25 % against 20 %: "equivalent"': Rate(measured["margin"]["equivalent"], studies),
         f"null models: e-process reaches {STOP_AT:.0f} within {MOST_STREAMS} streams": Rate(
             measured["e-process"]["stopped"], 2 * studies, 0, 0.05
         ),
-        f'drifting, up to {MOST_STREAMS} streams with early stopping: "learned"': Rate(
+        f'drifting, up to {MOST_STREAMS} streams with early stopping: "improved"': Rate(
             stopped, studies
         ),
     }
@@ -378,9 +401,9 @@ def main() -> int:
     measured = simulate(studies)
     nulls, others = null_rates(measured, studies), other_rates(measured, studies)
     print("% of studies ± standard error\n")
-    print('| null model | "learned" | p < 0.05 |\n| --- | --- | --- |')
-    for name, (learned, significant) in nulls.items():
-        print(f"| {name} | {learned} | {significant} |")
+    print('| null model | "improved" | p < 0.05 |\n| --- | --- | --- |')
+    for name, (improved, significant) in nulls.items():
+        print(f"| {name} | {improved} | {significant} |")
     print("\n| study | measured | accepted |\n| --- | --- | --- |")
     for name, rate in others.items():
         print(f"| {name} | {rate} | {100 * rate.low:.0f} to {100 * rate.high:.0f} |")

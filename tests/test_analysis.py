@@ -43,7 +43,7 @@ from icl_loop.transcripts.header import DatasetIdentity
 from icl_loop.transcripts.schema import EndStatus, line_fields
 
 COLUMNS = [
-    *("path", "experiment", "arm", "stream", "turns", "chance", "complete"),
+    *("path", "experiment", "arm", "stream", "turns", "chance", "complete", "status"),
     *("turn", "sample", "label", "answer", "outcome", "correct"),
     *("told_right", "told_label", "told_after", "told_length", "exposure"),
     *("latency_s", "counted", "prefix"),
@@ -159,6 +159,7 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             saved.header.turns,
             1 / len(saved.header.labels),
             saved.end is not None,
+            saved.end and saved.end.status,
             each.index,
             each.sample,
             each.label,

@@ -102,12 +102,12 @@ def test_analyze_concludes(icl_loop: Command, tmp_path: Path) -> None:
     report = json.loads(icl_loop(*arguments, "--json").stdout)
     assert report["primary"]["arms"] == ["label", "stateless"]
     assert (report["primary"]["k"], len(report["ladder"])) == (6, 4)
-    assert report["primary"]["verdict"] in ("learned", "equivalent", "no evidence")
+    assert report["primary"]["verdict"] in ("improved", "learned", "invalid", "no evidence")
     assert len(report["secondary"]) == 3
     done = icl_loop(*arguments)
     assert done.returncode == 0
     assert done.stdout.endswith(report["sentence"] + "\n")
-    headings = ("Primary contrast", "Secondary contrasts", "Simpler explanations", "Answers")
+    headings = ("Primary contrast", "Exploratory contrasts", "Simpler explanations", "Answers")
     assert all(heading in done.stdout for heading in headings)
     assert all(f"note: {warning}" in done.stdout for warning in report["warnings"])
 

@@ -1,13 +1,10 @@
-"""Tests of contrasts, verdicts and warnings."""
+"""Tests of contrasts, warnings about them, and session settings."""
 
 import itertools
 import json
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,12 +15,10 @@ from scipy import stats
 
 from builders import experiment
 from icl_loop.analysis import (
-    Conclusion,
     Contrast,
     conclude,
     conclude_each,
     frame,
-    sentence,
     sessions,
 )
 from icl_loop.analysis.contrasts import adjusted, e_process
@@ -36,11 +31,10 @@ from icl_loop.analysis.significance import (
     deciding_test,
     least_p,
 )
-from icl_loop.core.errors import InputError, TranscriptError
+from icl_loop.core.errors import TranscriptError
 from icl_loop.runner.run import Run
-from icl_loop.terminal.results_tables import conclusion_tables
 from icl_loop.transcripts.columns import SESSION_SETTINGS
-from terminal_text import shown
+from studies import FULL, HIGH, LOW, played, settings_of
 
 ACCURACIES = st.integers(0, 20).map(lambda right: right / 20)
 DIFFERENCES = st.integers(-20, 20).map(lambda more: more / 20)
@@ -59,80 +53,6 @@ def contrast(differences: Sequence[float], margin: float = 0.05) -> Contrast:
         dict.fromkeys(range(len(differences)), 0.0),
         margin,
     )
-
-
-def played(late: Mapping[str, Sequence[float]], turns: int = 40, **changes: Any) -> pl.DataFrame:  # noqa: ANN401  any column
-    """Return turns of arms with these late accuracies, one per stream."""
-    half = turns // 2
-    rows = [
-        {
-            "path": f"{arm}-{stream}",
-            "experiment": "small",
-            "arm": arm,
-            "stream": stream,
-            "turns": turns,
-            "turn": turn,
-            "sample": f"none/{turn}-{stream}",
-            "label": str(turn % 10),
-            "correct": turn - half < round(accuracy * half) and turn >= half,
-            "told_length": 10,
-            "prompt": 0,
-            "counted": 0,
-            "exposure": 0,
-            "finish_reason": None,
-        }
-        for arm, accuracies in late.items()
-        for stream, accuracy in enumerate(accuracies)
-        for turn in range(turns)
-    ]
-    return pl.DataFrame(rows).with_columns(**changes)
-
-
-def settings_of(
-    roles: Mapping[str, Mapping[str, object]],
-    primary: Sequence[str] | None = None,
-    margin: float | None = None,
-) -> pl.DataFrame:
-    """Return the recorded settings of one session per arm."""
-    rows = [
-        {
-            "path": f"{arm}-0",
-            "experiment": "small",
-            "arm": arm,
-            "stream": 0,
-            "labels": "native",
-            "policy": "block",
-            "context": "block",
-            "feedback": "correctness",
-            "setup": "{}",
-            "primary": primary,
-            "margin": margin,
-            "stopped_early": False,
-            **role,
-        }
-        for arm, role in roles.items()
-    ]
-    return pl.DataFrame(rows, schema=SESSION_SETTINGS)
-
-
-FULL: dict[str, dict[str, object]] = {
-    "feedback": {},
-    "yoked": {"feedback": "yoked", "donor": "feedback"},
-    "none": {"feedback": "none"},
-    "stateless": {"policy": "stateless", "context": "stateless"},
-    "abstract": {"labels": "abstract", "setup": "abstract"},
-    "abstract-stateless": {"labels": "abstract", "setup": "abstract", "policy": "last(n=0)"},
-}
-HIGH = [0.6, 0.65, 0.7, 0.6, 0.75, 0.7, 0.65, 0.7]
-LOW = [0.2, 0.15, 0.2, 0.25, 0.2, 0.3, 0.2, 0.15]
-
-
-def concluded(
-    late: Mapping[str, Sequence[float]], primary: tuple[str, str] = ("feedback", "yoked")
-) -> Conclusion:
-    """Return the conclusion about arms with these late accuracies; their names determine their roles."""
-    roles = {arm: FULL[arm] for arm in late}
-    return conclude(played(late), sessions=settings_of(roles, primary))
 
 
 # ---- one contrast ------------------------------------------------------------------------
@@ -403,216 +323,10 @@ def test_e_process_formula() -> None:
     assert e_process([]).shape == (0,)
 
 
-# ---- the verdict -------------------------------------------------------------------------
-
-
-def test_learned_beats_every_control() -> None:
-    """The verdict "learned" requires that the first arm beats every control."""
-    good = concluded({"feedback": HIGH, "yoked": LOW, "none": LOW})
-    assert good.verdict == "learned"
-    assert [each.arms for each in good.needed] == [("feedback", "none")]
-    assert sentence(good).startswith("Learned: 'feedback' is 46.2 points above 'yoked'")
-    bad = concluded({"feedback": HIGH, "yoked": LOW, "none": HIGH})
-    assert bad.verdict == "no evidence"
-    assert "not shown to be above 'none'" in sentence(bad)
-    turned = concluded({"feedback": HIGH, "none": LOW, "yoked": HIGH}, ("feedback", "none"))
-    assert turned.verdict == "no evidence"
-    assert "not shown to be above 'yoked'" in sentence(turned)
-    half = {"feedback": HIGH, "none": LOW, "yoked": HIGH, "stateless": LOW}
-    both = concluded(half, ("feedback", "stateless"))
-    assert [each.arms[1] for each in both.needed] == ["none", "yoked"]
-    assert both.verdict == "no evidence"
-    assert "not shown to be above 'none'" not in sentence(both)
-
-
-def test_unmatched_controls() -> None:
-    """An arm with other samples, another policy or another donor is not a control."""
-    for change in ({"setup": "other"}, {"context": "other"}, {"donor": "label"}):
-        other = {**FULL["yoked"], **change}
-        roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
-        turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})
-        found = conclude(turns, sessions=settings_of(roles, ("feedback", "none")))
-        assert (found.verdict, found.needed) == ("learned", ())
-        assert any("no matching 'yoked'" in warning for warning in found.warnings)
-
-
-def test_significantly_worse() -> None:
-    """A significantly worse arm gives "no evidence", and the sentence says so."""
-    found = concluded({"feedback": LOW, "yoked": HIGH})
-    assert found.verdict == "no evidence"
-    assert "worse, not better" in sentence(found)
-
-
-def test_equivalent() -> None:
-    """Arms shown to differ by less than the margin are equivalent; a narrower margin may not suffice."""
-    near = [each + 0.05 * (-1) ** stream * (stream < 4) for stream, each in enumerate(LOW)]
-    found = concluded({"feedback": near, "yoked": LOW})
-    assert found.verdict == "equivalent"
-    assert "smaller than 5.0 points" in sentence(found)
-    strict = settings_of(
-        {arm: FULL[arm] for arm in ("feedback", "yoked")}, ("feedback", "yoked"), 0.01
-    )
-    narrow = conclude(played({"feedback": near, "yoked": LOW}), sessions=strict)
-    assert narrow.verdict == "no evidence"
-    assert "80 % power" in sentence(narrow)
-
-
-def test_five_streams() -> None:
-    """Five streams cannot be significant; the sentence says so and how many are needed."""
-    found = concluded({"feedback": HIGH[:5], "yoked": LOW[:5]})
-    assert found.primary is not None
-    assert (found.primary.p, found.verdict) == (2 / 2**5, "no evidence")
-    assert "0.0625" in sentence(found)
-    assert "6 streams" in sentence(found)
-    assert concluded({"feedback": HIGH[:6], "yoked": LOW[:6]}).verdict == "learned"
-
-
-def test_stopped_early() -> None:
-    """After early stopping the e-process decides instead of p."""
-    roles = {arm: {**FULL[arm], "stopped_early": True} for arm in ("feedback", "yoked", "none")}
-    recorded = settings_of(roles, ("feedback", "yoked"))
-
-    def stopped(**late: Sequence[float]) -> Conclusion:
-        return conclude(played(late), sessions=recorded)
-
-    five = stopped(feedback=HIGH[:5], yoked=LOW[:5])
-    assert five.primary is not None
-    assert not five.primary.significant
-    assert five.verdict == "learned"
-    assert five.primary.e_value == pytest.approx(28.8, abs=0.1)
-    assert "stopped at an e-value of 28.8" in sentence(five)
-    assert any("rests on e-values" in each for each in five.warnings)
-    control = stopped(feedback=HIGH[:5], yoked=LOW[:5], none=HIGH[:5])
-    assert control.verdict == "no evidence"
-    assert "above 'none' (+0.0 points, an e-value of 1.0)" in sentence(control)
-    mixed = [0.0, *(each + 0.3 for each in LOW[1:])]
-    near = stopped(feedback=mixed, yoked=LOW)
-    assert near.primary is not None
-    assert near.primary.above
-    assert near.verdict == "no evidence"
-    assert "needs 20" in sentence(near)
-
-
 @given(values(0, 4))
 def test_e_value_of_four_streams(differences: list[float]) -> None:
     """Four streams cannot reach an e-value of 20."""
     assert contrast(differences).e_value < 20
-
-
-def test_no_negative_zero() -> None:
-    """Differences that round to zero are printed without a minus sign."""
-    small = contrast([-1e-4, 1e-4, -2e-4, -1e-4, 1e-12 - 1e-11])
-    found = replace(concluded({"feedback": HIGH[:5], "yoked": HIGH[:5]}), primary=small)
-    text = sentence(found) + "".join(map(shown, conclusion_tables(found)))
-    assert not re.search(r"-0(\.0+)?(?![.\d])", text)
-    assert "-0.0" not in json.dumps(small.differences[-1])
-
-
-@pytest.mark.parametrize("count", [1, 2, 4])
-def test_descriptive_only(count: int) -> None:
-    """Fewer than five streams are descriptive only, however large the difference."""
-    found = concluded({"feedback": [1.0] * count, "yoked": [0.0] * count})
-    assert found.primary is not None
-    assert (found.primary.p, found.verdict) == (None, "descriptive only")
-    assert sentence(found).startswith("Descriptive only: 'feedback' is 100.0 points above 'yoked'")
-    assert "at least 6 streams" in sentence(found)
-
-
-def test_incomplete_streams() -> None:
-    """Streams that are incomplete in one arm are excluded and reported."""
-    turns = played({"feedback": HIGH, "yoked": LOW})
-    cut = turns.filter(~((pl.col("path") == "yoked-3") & (pl.col("turn") >= 35)))
-    found = conclude(cut, ("feedback", "yoked"))
-    assert found.primary is not None
-    assert found.primary.streams == (0, 1, 2, 4, 5, 6, 7)
-    assert any("1 of 8 streams" in warning for warning in found.warnings)
-    nothing = conclude(turns.filter(pl.col("turn") < 35), ("feedback", "yoked"))
-    assert nothing.verdict == "descriptive only"
-    assert "no stream is complete" in sentence(nothing)
-
-
-def test_ladder() -> None:
-    """Every question of the ladder is answered if its arms were played, and otherwise not tested."""
-    low = [0.0, 0.05, 0.0, 0.05, 0.0, 0.05, 0.0, 0.05]
-    full = dict.fromkeys(FULL, low) | {"feedback": HIGH, "abstract": HIGH}
-    found = concluded(full)
-    assert [rung.holds for rung in found.ladder] == [True] * 4
-    arms = [rung.contrast and rung.contrast.arms for rung in found.ladder]
-    assert arms == [
-        ("feedback", "stateless"),
-        ("feedback", "yoked"),
-        ("feedback", "the most frequent label"),
-        ("abstract", "abstract-stateless"),
-    ]
-    flat = concluded(dict.fromkeys(FULL, low))
-    assert [rung.holds for rung in flat.ladder] == [False] * 4
-    two = concluded({"feedback": HIGH, "yoked": low})
-    assert [rung.holds for rung in two.ladder] == [None, True, True, None]
-    bare = conclude(played(full))
-    assert [rung.holds for rung in bare.ladder] == [None] * 4
-
-
-def test_most_frequent_label() -> None:
-    """Always giving the most frequent label does not pass the label-frequency question."""
-    turns = played({"feedback": HIGH, "yoked": LOW}, label=pl.lit("7")).with_columns(correct=True)
-    found = conclude(turns, ("feedback", "yoked"))
-    assert [rung.holds for rung in found.ladder][2] is False
-
-
-def test_secondary_contrasts() -> None:
-    """Secondary contrasts compare the first arm with all others, and renamed-label arms with their twins."""
-    found = concluded(dict.fromkeys(FULL, LOW))
-    assert [each.contrast.arms for each in found.secondary] == [
-        ("feedback", "none"),
-        ("feedback", "stateless"),
-        ("feedback", "abstract"),
-        ("feedback", "abstract-stateless"),
-        ("abstract", "abstract-stateless"),
-    ]
-    assert [each.p_adjusted for each in found.secondary] == adjusted(
-        [each.contrast for each in found.secondary]
-    )
-
-
-def test_recorded_primary() -> None:
-    """The recorded contrast is used; any other is reported as chosen afterwards."""
-    turns = played({"feedback": HIGH, "yoked": LOW, "none": LOW})
-    recorded = settings_of(
-        {arm: FULL[arm] for arm in ("feedback", "yoked", "none")}, ("feedback", "yoked")
-    )
-    found = conclude(turns, sessions=recorded)
-    assert found.primary is not None
-    assert found.primary.arms == ("feedback", "yoked")
-    assert found.recorded
-    assert not any("after the turns" in warning for warning in found.warnings)
-    other = conclude(turns, ("feedback", "none"), recorded)
-    assert not other.recorded
-    assert any("after the turns were played" in warning for warning in other.warnings)
-    assert sentence(other).endswith("This contrast was chosen after the fact.")
-    none = conclude(turns)
-    assert (none.primary, none.verdict) == (None, None)
-    assert any("no primary contrast was recorded" in warning for warning in none.warnings)
-
-
-def test_primary_arm_without_turns() -> None:
-    """There is no verdict while an arm of the primary contrast has no turns."""
-    recorded = settings_of({"feedback": {}}, ("feedback", "yoked"))
-    found = conclude(played({"feedback": HIGH}), sessions=recorded)
-    assert found.verdict is None
-    assert any("'yoked' of the primary contrast has no turns" in each for each in found.warnings)
-
-
-def test_invalid_primary() -> None:
-    """An unknown arm, an arm compared with itself and mixed experiments are errors."""
-    turns = played({"feedback": HIGH, "yoked": LOW})
-    with pytest.raises(InputError, match=r"no arm 'yokd'.*did you mean 'yoked'"):
-        conclude(turns, ("feedback", "yokd"))
-    with pytest.raises(InputError, match="'yoked' twice"):
-        conclude(turns, ("yoked", "yoked"))
-    several = pl.concat([turns, turns.with_columns(experiment=pl.lit("other"))])
-    with pytest.raises(InputError, match="got 2"):
-        conclude(several)
-    assert [each.experiment for each in conclude_each(several)] == ["small", "other"]
 
 
 # ---- warnings ----------------------------------------------------------------------------
@@ -683,7 +397,16 @@ def test_conclusion_json(
     fields = conclusions_fields([found])
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
     assert fields.keys() == {
-        *("experiment", "primary", "needed", "secondary", "ladder", "sentence", "warnings"),
+        *(
+            "experiment",
+            "model",
+            "primary",
+            "needed",
+            "secondary",
+            "ladder",
+            "sentence",
+            "warnings",
+        ),
     }
     assert (fields["primary"] is None) == (primary is None)
 
@@ -693,7 +416,7 @@ def test_several_experiments_as_json() -> None:
     one = played({"feedback": HIGH, "yoked": LOW})
     found = conclude_each(pl.concat([one, one.with_columns(experiment=pl.lit("other"))]))
     fields = conclusions_fields(found)
-    assert [each["experiment"] for each in fields["experiments"]] == ["small", "other"]
+    assert [each["experiment"] for each in fields["conclusions"]] == ["small", "other"]
     assert all(each.startswith(("small: ", "other: ")) for each in fields["warnings"])
 
 
@@ -737,7 +460,7 @@ async def test_sessions(tmp_path: Path) -> None:
     assert (by_arm["feedback"]["seed"], by_arm["feedback"]["dataset"]) == (7, "digits")
     assert by_arm["feedback"]["donor"] is None
     found = conclude(frame(result.paths), ("feedback", "bare"), rows)
-    assert found.ladder[0].contrast is not None
+    assert found.ladder[0].contrasts
     assert not rows["stopped_early"].any()
     (result.folder / EARLY_STOP_NAME).write_text("{}")
     assert sessions(result.paths)["stopped_early"].all()
@@ -764,80 +487,3 @@ def test_invalid_session(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(TranscriptError, match=r"a-0\.jsonl"):
             sessions([path])
-
-
-# ---- from experiment to verdict ----------------------------------------------------------
-
-LADDER = [
-    {"name": "feedback", "feedback": {"kind": "label"}},
-    {"name": "none", "feedback": {"kind": "none"}},
-    {"name": "stateless", "feedback": {"kind": "label"}, "context": {"policy": "stateless"}},
-    {"name": "abstract", "feedback": {"kind": "label"}, "task": {"labels": "abstract"}},
-    {
-        "name": "bare",
-        "feedback": {"kind": "label"},
-        "task": {"labels": "abstract"},
-        "context": {"policy": "stateless"},
-    },
-]
-
-
-@pytest.mark.parametrize(
-    ("model", "learns"),
-    [
-        ("reference/nearest", True),
-        ("simulated/chance", False),
-        ("simulated/label-counter", False),
-        ("simulated/bad-format", False),
-    ],
-)
-async def test_verdict_on_built_in_models(tmp_path: Path, model: str, *, learns: bool) -> None:
-    """In a full run, a learner is said to learn and other models are not."""
-    made = experiment(
-        turns=30,
-        streams=6,
-        arms=LADDER,
-        model={"name": model},
-        analysis={"primary": ["feedback", "none"]},
-    )
-    result = await Run(made, tmp_path).play()
-    found = conclude(frame(result.paths), sessions=sessions(result.paths))
-    assert found.recorded
-    assert (found.verdict == "learned") == learns
-    assert [rung.holds for rung in found.ladder][1] is None
-    if learns:
-        assert [rung.holds for rung in found.ladder] == [True, None, True, True]
-
-
-# ---- requirements for "learned" ----------------------------------------------------------
-
-
-def test_uncontrolled_contrasts() -> None:
-    """A control that beats another arm does not show learning from feedback."""
-    for first, second in (("none", "stateless"), ("yoked", "feedback"), ("feedback", "stateless")):
-        found = concluded({first: HIGH, second: LOW}, (first, second))
-        assert found.primary is not None
-        assert found.primary.above
-        assert found.verdict == "no evidence"
-        assert "does not show learning" in sentence(found)
-
-
-def test_mixed_sessions() -> None:
-    """An arm whose sessions differ in settings or planned turns is an error."""
-    roles = settings_of({"feedback": {}, "yoked": FULL["yoked"]}, ("feedback", "yoked"))
-    other = roles.with_columns(feedback=pl.lit("label"), path=pl.col("path") + "b")
-    turns = played({"feedback": HIGH, "yoked": LOW})
-    with pytest.raises(TranscriptError, match=r"arm 'feedback' differ .*\(feedback\)"):
-        conclude(turns, sessions=pl.concat([roles, other.filter(arm="feedback")]))
-    of_stream_0 = pl.when(pl.col("stream") == 0)
-    longer = turns.with_columns(turns=of_stream_0.then(999).otherwise(pl.col("turns")))
-    with pytest.raises(TranscriptError, match=r"planned with .* turns"):
-        conclude(longer, sessions=roles)
-
-
-def test_streams_added_later() -> None:
-    """Streams added after the plan give a warning."""
-    roles = settings_of({"feedback": {}, "yoked": FULL["yoked"]}, ("feedback", "yoked"))
-    both = pl.concat([roles.with_columns(planned_streams=pl.lit(n, pl.Int64)) for n in (6, 8)])
-    found = conclude(played({"feedback": HIGH, "yoked": LOW}), sessions=both)
-    assert any("6 streams were planned" in note for note in found.warnings)

@@ -12,6 +12,7 @@ from icl_loop.analysis.curves import (
 from icl_loop.analysis.frame import frame, tabulate
 from icl_loop.analysis.inference import Conclusion, conclude, conclude_each
 from icl_loop.analysis.metrics import ArmMetrics, confusion, measure
+from icl_loop.analysis.model_differences import ModelDifference, model_differences
 from icl_loop.analysis.neighbours import nearest_turns
 from icl_loop.analysis.session_settings import sessions
 from icl_loop.analysis.side_requests import (
@@ -23,7 +24,7 @@ from icl_loop.analysis.side_requests import (
     probes,
     verdict_effects,
 )
-from icl_loop.analysis.verdict_sentences import sentence
+from icl_loop.analysis.verdict_sentences import difference_sentence, sentence
 
 __all__ = [
     "ArmMetrics",
@@ -32,6 +33,7 @@ __all__ = [
     "Conclusion",
     "Contrast",
     "Estimate",
+    "ModelDifference",
     "VerdictEffect",
     "arm_curves",
     "checkpoints",
@@ -39,8 +41,10 @@ __all__ = [
     "conclude_each",
     "confusion",
     "counterfactual_contrast",
+    "difference_sentence",
     "frame",
     "measure",
+    "model_differences",
     "nearest_turns",
     "notes",
     "probes",

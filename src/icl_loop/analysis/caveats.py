@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import polars as pl
 
 from icl_loop.analysis.arm_roles import Pair, Roles
-from icl_loop.analysis.contrasts import FEWEST_STREAMS, Contrast
+from icl_loop.analysis.contrasts import Contrast
 from icl_loop.context.calibration import Calibration
 
 CUT_SHARE = 0.75
@@ -55,7 +55,10 @@ def caveats(
 
 def _repeated_orders(turns: pl.DataFrame) -> Iterator[str]:
     """Yield arms in which two sessions share the same samples in the same order."""
-    orders = turns.group_by("arm", "path", maintain_order=True).agg("sample")
+    sessions = turns.group_by("arm", "path", maintain_order=True)
+    orders = sessions.agg("sample", pl.col("stream").first()).unique(
+        ("arm", "stream"), keep="first", maintain_order=True
+    )  # the sessions of one stream share its order
     shortest = pl.col("sample").list.len().min().over("arm")
     heads = orders.filter(shortest >= _SHORTEST_ORDER).with_columns(
         head=pl.col("sample").list.head(shortest).list.join("\n")
@@ -146,12 +149,7 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
     if contrast.k < shared:
         yield (
             f"{shared - contrast.k} of {shared} streams are excluded from the contrast because they"
-            " are not complete in both arms"
-        )
-    if contrast.k >= FEWEST_STREAMS and len(set(contrast.differences)) == 1:
-        yield (
-            "the difference is the same in every stream: its interval has zero width and says nothing"
-            " about other streams"
+            " are unfinished in one of the arms"
         )
     yield from _different_samples(pair, contrast)
     if not any(map(roles.is_stateless, contrast.arms)):  # a stateless arm never sees its feedback

@@ -24,7 +24,7 @@ from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.schema import line_fields
 
 _THREADS = 2  # one parses while the other reads and verifies
-_SESSION = ("path", "experiment", "arm", "stream", "turns", "chance", "complete")
+_SESSION = ("path", "experiment", "arm", "stream", "turns", "chance", "complete", "status")
 _TURN = (
     *SCORED_FIELDS,
     *("told_length", "exposure", "latency_s", "counted", "prefix"),
@@ -39,7 +39,8 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the turns of the transcripts or exports at `paths`, one row each, in order.
 
     Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
-    (whether all were played), `turn`, `sample`, `label`, `answer`, `outcome`, `correct`,
+    (whether all were played), `status` (why the session ended; null if it has not), `turn`,
+    `sample`, `label`, `answer`, `outcome`, `correct`,
     `told_right`, `told_label` and `told_after` (what the model was told about the answer, see
     `analysis.told`), `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
@@ -87,13 +88,14 @@ def told_length() -> pl.Expr:
 
 def sessions_of(lines: pl.DataFrame) -> pl.DataFrame:
     """Return the sessions among the lines that `checked_lines` returns, in order."""
-    complete = lines.filter(type="end", status="complete").select("path", complete=True)
+    ends = lines.filter(type="end").select("path", "status")
     return (
         lines.filter(type="session")
         .select("path", *SESSION_FIELDS)
-        .join(complete, on="path", how="left", maintain_order="left")
+        .join(ends, on="path", how="left", maintain_order="left")
         .with_columns(
-            pl.col("complete").fill_null(value=False), chance=1 / pl.col("labels").list.len()
+            complete=pl.col("status").eq_missing("complete"),
+            chance=1 / pl.col("labels").list.len(),
         )
         .select(_SESSION)
     )
@@ -169,7 +171,7 @@ def tabulate(
     schema = {name: (TABLES["sessions"] | TABLES["turns"])[name] for name in (*_SESSION, *names)}
     rows = []
     for (arm, stream), turns in played.items():
-        session = (f"{arm}-{stream}", experiment, arm, stream, len(turns), chance, True)
+        session = (f"{arm}-{stream}", experiment, arm, stream, len(turns), chance, True, "complete")
         for turn in turns:
             fields = line_fields(turn) | {
                 "told_length": len(turn.feedback.told),

@@ -5,22 +5,28 @@ from typing import Any
 
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.inference import Conclusion, NullQuestion
+from icl_loop.analysis.model_differences import ModelDifference, model_differences
 from icl_loop.analysis.side_requests import VerdictEffect
-from icl_loop.analysis.verdict_sentences import sentence
+from icl_loop.analysis.verdict_sentences import difference_sentence, sentence
 
 
 def conclusion_fields(conclusion: Conclusion) -> dict[str, Any]:
     """Return a conclusion as JSON.
 
-    Keys: `experiment`, `primary` (null without a primary contrast), `needed`, `secondary`, `ladder`,
-    `sentence` and `warnings`.
+    Keys: `experiment`, `model` (null with a single one), `primary` (null without a primary contrast),
+    `needed`, `secondary`, `ladder`, `sentence` and `warnings`.
     """
     return {
         "experiment": conclusion.experiment,
+        "model": conclusion.model,
         "primary": _primary(conclusion),
         "needed": [contrast_fields(each) for each in conclusion.needed],
         "secondary": [
-            {**contrast_fields(each.contrast), "p_adjusted": each.p_adjusted}
+            {
+                **contrast_fields(each.contrast),
+                "p_adjusted": each.p_adjusted,
+                "exploratory": each.exploratory,
+            }
             for each in conclusion.secondary
         ],
         "ladder": [_question(each) for each in conclusion.ladder],
@@ -54,14 +60,17 @@ def effect_fields(effect: VerdictEffect) -> dict[str, Any]:
 
 
 def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
-    contrast = conclusion.primary
+    contrast, gate = conclusion.primary, conclusion.failed_gate
     if contrast is None:
         return None
     return {
         **contrast_fields(contrast),
         "verdict": conclusion.verdict,
         "recorded": conclusion.recorded,
-        "controlled": conclusion.controlled,
+        "controls": sorted(conclusion.controls),
+        "tests_learning": conclusion.tests_learning,
+        "failed_gate": gate and {"reason": gate.reason, "arm": gate.arm, "reply": conclusion.reply},
+        "late_turns": conclusion.late and list(conclusion.late),
         "margin": contrast.margin,
         "streams": list(contrast.streams),
         "differences": list(contrast.differences),
@@ -71,19 +80,37 @@ def _primary(conclusion: Conclusion) -> dict[str, Any] | None:
 
 
 def _question(asked: NullQuestion) -> dict[str, Any]:
-    fields = contrast_fields(asked.contrast) if asked.contrast else {}
-    contrast = {key: fields.get(key) for key in ("arms", "theta", "ci", "p")}
-    return {"question": asked.question, **contrast, "holds": asked.holds}
+    contrasts = [
+        {key: contrast_fields(each)[key] for key in ("arms", "theta", "ci", "p")}
+        for each in asked.contrasts
+    ]
+    return {"question": asked.question, "contrasts": contrasts, "holds": asked.holds}
+
+
+def _difference(found: ModelDifference) -> dict[str, Any]:
+    fields = contrast_fields(found.contrast)
+    return {
+        "experiment": found.experiment,
+        "models": fields.pop("arms"),
+        "effects": list(map(list, found.effects)),
+        **fields,
+        "p_adjusted": found.p_adjusted,
+        "verdict": found.verdict,
+        "sentence": difference_sentence(found),
+        "streams": list(found.contrast.streams),
+        "differences": list(found.contrast.differences),
+    }
 
 
 def conclusions_fields(conclusions: Sequence[Conclusion]) -> dict[str, Any]:
-    """Return the conclusions of all experiments as JSON.
+    """Return the conclusions about all experiments and models as JSON.
 
-    One experiment gives its own keys. Several give `experiments`, a list of them, and all their
-    `warnings`, each prefixed with its experiment.
+    One gives its own keys. Several give `conclusions`, a list of them, `model_differences`, and all their
+    `warnings`, each prefixed with its experiment and model.
     """
     tables = [conclusion_fields(each) for each in conclusions]
     if len(tables) == 1:
         return tables[0]
-    said = [f"{each['experiment']}: {text}" for each in tables for text in each["warnings"]]
-    return {"experiments": tables, "warnings": said}
+    warnings = [f"{each.title}: {text}" for each in conclusions for text in each.warnings]
+    differences = [_difference(each) for each in model_differences(conclusions)]
+    return {"conclusions": tables, "model_differences": differences, "warnings": warnings}

@@ -29,9 +29,10 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
 
     Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (of the source if
     the session was rescored), `model`, `model_settings` (JSON), `dataset`, `labels` (the kind of label
-    names), `policy`, `context` (all its settings, JSON), `feedback` (its kind), `donor` (the arm whose
-    feedback is repeated), `donor_stream`, `donor_id`, `setup` (all settings but context, feedback and
-    probes, JSON), `primary` (the two arms of the primary contrast), `margin` (of equivalence),
+    names), `policy`, `context` (all its settings, JSON), `feedback` (its kind), `feedback_settings`
+    (all but the donor, JSON), `donor` (the arm whose feedback is repeated), `donor_stream`, `donor_id`,
+    `setup` (all settings but context, feedback and probes, JSON), `primary` (the two arms of the
+    primary contrast), `secondary` (those of the secondary ones, JSON), `margin` (of equivalence),
     `planned_streams`, `stopped_early` (because the evidence sufficed), `first_own_turn` (the first
     turn that was requested for this session: that at which a branch left its parent, otherwise 0;
     null if the session was rescored). Settings that are not recorded are null.
@@ -74,11 +75,13 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "policy": _text(context, "policy"),
         "context": json.dumps(context, sort_keys=True),
         "feedback": _text(feedback, "kind"),
+        "feedback_settings": json.dumps({**feedback, "donor": None}, sort_keys=True),
         "donor": _text(feedback, "donor"),
         "donor_stream": donor.stream if donor else None,
         "donor_id": donor.id if donor else None,
         "setup": json.dumps(setup, sort_keys=True),
         "primary": list(analysis.primary) if analysis.primary else None,
+        "secondary": json.dumps(analysis.secondary),
         "margin": analysis.margin if 0 < analysis.margin < LARGEST else None,
         "planned_streams": analysis.streams,
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),

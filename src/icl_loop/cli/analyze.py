@@ -97,7 +97,7 @@ def analyze(
             strict=True,
         )
     ]
-    conclusions = conclude_each(turns, pair, sessions(paths))
+    conclusions = conclude_each(turns, pair, sessions(paths), probed, paths)
     concluded, graded = conclusions_fields(conclusions), graded_turns(turns, paths)
     scored = None
     if graded is not None:

@@ -60,7 +60,9 @@ def plot(
         draw = plots.compared_chart if compare else plots.curve_chart
         chart = draw(turns, window, baseline.turns, learner=baseline.learner)
     elif figure == "contrasts":
-        chart = plots.contrast_charts(conclude_each(turns, None, sessions(paths)))
+        chart = plots.contrast_charts(
+            conclude_each(turns, None, sessions(paths), probes(paths), paths)
+        )
     elif figure == "probes":
         checks = checkpoints(probes(paths))
         if not checks:

@@ -23,7 +23,7 @@ class Experiment:
         streams: Sessions per arm.
         seed: Seed of everything random.
         arms: Settings by name of the arm, in the order of the file.
-        analysis: The primary contrast and its margin.
+        analysis: The contrasts and their margin.
         limits: Rate limits and time-outs of endpoints.
         price: Prices that replace the list prices.
         branches: The sessions, if they are branches of saved ones.
@@ -47,6 +47,7 @@ class Experiment:
         primary = self.analysis.primary
         analysis = AnalysisIdentity(
             primary=(primary[0], primary[1]) if primary else None,
+            secondary=tuple((first, second) for first, second in self.analysis.secondary),
             margin=self.analysis.margin,
             streams=self.streams,
         )

@@ -51,7 +51,10 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
     arms = {name: _with_donor(file, arms, name, where) for name in arms}
-    _check_primary(file, arms, where)
+    if file.analysis.primary is not None:
+        _check_contrast(file.analysis.primary, arms, f"{where}, analysis.primary")
+    for number, pair in enumerate(file.analysis.secondary):
+        _check_contrast(pair, arms, f"{where}, analysis.secondary[{number}]")
     return Experiment(
         name=file.name,
         turns=file.turns,
@@ -107,11 +110,11 @@ def _arm_name(table: Mapping[str, Any], place: str) -> str:
     return validated(ArmName, table["name"], f"{place}.name")
 
 
-def _check_primary(file: ExperimentFile, arms: Mapping[str, Settings], where: str) -> None:
-    place, primary = f"{where}, analysis.primary", file.analysis.primary or []
-    if len(primary) != len(set(primary)):
+def _check_contrast(pair: Sequence[str], arms: Mapping[str, Settings], place: str) -> None:
+    """Raise InputError unless a contrast is between two arms of the experiment."""
+    if len(set(pair)) < len(pair):
         raise InputError(f"{place}: a contrast needs two different arms")
-    for arm in primary:
+    for arm in pair:
         if arm not in arms:
             raise InputError(f"{place}: there is no arm {arm!r}: {nearest(arm, arms)}")
 

@@ -355,6 +355,9 @@ class AnalysisSettings(_Table):
 
     primary: Annotated[list[str], Field(min_length=2, max_length=2)] | None = None
     """The two arms of the primary contrast; the first is expected to be better."""
+    secondary: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
+    """Pairs of arms of the secondary contrasts; if omitted, the first arm of the primary contrast
+    against all others, and arms with renamed labels against their own `none`."""
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Largest difference in late accuracy that counts as equivalence."""
     effect: float | None = Field(default=None, gt=0, le=1)

@@ -30,11 +30,11 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
     """
     primary = conclusion.primary
     if primary is None or not primary.k:
-        raise InputError(f"{conclusion.experiment} has no primary contrast to draw")
+        raise InputError(f"{conclusion.title} has no primary contrast to draw")
     contrasts = [primary, *(each.contrast for each in conclusion.secondary if each.contrast.k)]
     layers = [*_background(primary.margin, look), *_rows(contrasts, look)]
     title = alt.TitleParams(
-        text=f"Contrasts: {conclusion.experiment}",
+        text=f"Contrasts: {conclusion.title}",
         subtitle=[
             f"late accuracy, {primary.k} streams; filled: the primary contrast",
             "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",

@@ -20,7 +20,9 @@ from icl_loop.analysis import (
     Conclusion,
     checkpoints,
     conclude_each,
+    difference_sentence,
     measure,
+    model_differences,
     nearest_turns,
     notes,
     probes,
@@ -84,6 +86,7 @@ _FILTERS = {
     "interval": interval,
     "p_value": p_value,
     "sentence": sentence,
+    "difference_sentence": difference_sentence,
 }
 
 
@@ -113,8 +116,8 @@ def page(
     headers = {path: saved[path].header() for path in played}
     has_turns = pl.col("path").is_in(played.implode())
     known = sessions(paths).filter(has_turns)
-    conclusions = conclude_each(turns, primary, known)
     probed = probes(paths).filter(has_turns)
+    conclusions = conclude_each(turns, primary, known, probed, paths)
     checks = checkpoints(probed)
     streams = _streams(turns, saved, baseline)
     browser, left_out = select_streams(streams, most_turns, most_bytes)
@@ -129,6 +132,7 @@ def page(
         several=len(experiments) > 1,
         models=sorted(models),
         conclusions=conclusions,
+        differences=model_differences(conclusions),
         problems=problems(turns, paths),
         arms=_arms(turns, summaries, known, baseline, paths, nearest),
         feedback_sentences=starmap(

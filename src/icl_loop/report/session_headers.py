@@ -30,7 +30,11 @@ def experiment_file(headers: Sequence[Header]) -> str:
     for arm, settings in arms.items():
         own = {key: value for key, value in settings.items() if key not in shared}
         lines += ["", "[[arms]]", *_lines({"name": arm, **own})]
-    analysis = {"primary": first.analysis.primary, "margin": first.analysis.margin}
+    analysis = {
+        "primary": first.analysis.primary,
+        "secondary": first.analysis.secondary or None,
+        "margin": first.analysis.margin,
+    }
     return "\n".join([*lines, "", "[analysis]", *_lines(analysis), ""])
 
 

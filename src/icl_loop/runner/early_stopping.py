@@ -5,10 +5,9 @@ from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from icl_loop.analysis import conclude, frame
+from icl_loop.analysis import conclude_each, frame, probes
 from icl_loop.analysis import sessions as sessions_of
-from icl_loop.analysis.contrasts import STOP_AT
-from icl_loop.analysis.inference import verdict
+from icl_loop.analysis.inference import Conclusion
 from icl_loop.analysis.session_settings import EARLY_STOP_NAME
 from icl_loop.core.errors import StoppedShort, reason_of
 from icl_loop.experiment import Experiment, Session
@@ -51,20 +50,22 @@ class EarlyStopping:
     def complete(self, session: Session) -> bool:
         """Record that a session is complete; return whether the run can stop now.
 
-        The whole verdict must hold, including its controls, not only the primary contrast.
+        Every model's primary contrast and all the controls that its verdict needs must be shown by
+        e-values.
         """
         self._complete.add(session.file_name)
         streams = self._leading(self._complete)
         if self.result is not None or not streams:
             return False
         paths = sorted(self._folder / name for stream in streams for name in stream)
-        conclusion = conclude(frame(paths), sessions=sessions_of(paths))
-        primary = conclusion.primary
-        if primary is None or primary.e_value < STOP_AT:
+        found = conclude_each(frame(paths), None, sessions_of(paths), probes(paths))
+        judged = [each for each in found if each.primary is not None]
+        if not judged or not all(map(_is_settled, judged)):
             return False
-        if verdict(primary, conclusion.needed, stopped_early=True) != "learned":
-            return False
-        self.result = EarlyStop(primary.arms, primary.differences, conclusion.evidence)
+        recorded = next((each for each in judged if each.recorded), judged[0])
+        if recorded.primary is not None:
+            primary = recorded.primary
+            self.result = EarlyStop(primary.arms, primary.differences, recorded.evidence)
         return True
 
     def save(self) -> EarlyStop | None:
@@ -84,3 +85,9 @@ class EarlyStopping:
     def _leading(self, names: set[str]) -> list[set[str]]:
         """Return the leading streams whose sessions are all in `names`."""
         return list(takewhile(names.issuperset, self._streams))
+
+
+def _is_settled(found: Conclusion) -> bool:
+    """Return whether everything that the verdict needs is shown by e-values."""
+    contrasts = (found.primary, *found.needed) if found.primary else ()
+    return found.failed_gate is None and all(each.shown(stopped_early=True) for each in contrasts)

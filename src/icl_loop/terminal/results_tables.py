@@ -1,6 +1,6 @@
 """The results that are printed after a run and by `analyze`."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -14,7 +14,6 @@ from icl_loop.analysis import (
     ArmSummary,
     Checkpoint,
     Conclusion,
-    Contrast,
     VerdictEffect,
 )
 from icl_loop.analysis.answer_problems import problems
@@ -26,7 +25,6 @@ from icl_loop.analysis.graded_learning import (
     graded_sentence,
     graded_turns,
 )
-from icl_loop.analysis.inference import NullQuestion, Secondary
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.analysis.use_of_feedback import (
     Nearest,
@@ -35,10 +33,10 @@ from icl_loop.analysis.use_of_feedback import (
 )
 from icl_loop.models.limits import Cost
 from icl_loop.runner.run import StoppedSession
+from icl_loop.terminal.conclusion_tables import conclusion_tables, difference_tables
 from icl_loop.terminal.console import out, print_text
 from icl_loop.terminal.formatting import (
     UNKNOWN,
-    YES_NO,
     arm_name,
     decimals,
     dollars,
@@ -54,8 +52,6 @@ from icl_loop.terminal.formatting import (
 
 MAX_NEIGHBOUR_TURNS = 50_000
 """Turns up to which nearest samples are computed, which takes about 10 s."""
-ANSWERS = {True: "yes", False: "not shown", None: "not tested"}
-"""Answers to the questions about simpler explanations."""
 
 
 def print_results(
@@ -69,13 +65,14 @@ def print_results(
 
     `primary` and `price` replace the recorded contrast and the model's list price.
     """
-    conclusions = analysis.conclude_each(turns, primary, analysis.sessions(paths))
+    probed = analysis.probes(paths)
+    conclusions = analysis.conclude_each(turns, primary, analysis.sessions(paths), probed, paths)
     summaries = analysis.summarise(turns)
     _print_problems(turns, paths)
     out.print(accuracy_table(summaries))
     _print_answers(turns, paths, conclusions)
     out.print(_usage_table(spending(turns, price, paths)))
-    _print_probes(paths)
+    _print_probes(probed)
     if baselines:
         out.print(_baseline_table(baselines))
     if (graded := graded_turns(turns, paths)) is not None:
@@ -86,9 +83,14 @@ def print_results(
         print_text(f"note: {warning}")
     for conclusion in conclusions:
         if len(conclusions) > 1:
-            out.rule(printable(conclusion.experiment), align="left")
-        for part in conclusion_tables(conclusion):
-            out.print(part, soft_wrap=isinstance(part, Text))
+            out.rule(printable(conclusion.title), align="left")
+        _print_parts(conclusion_tables(conclusion))
+    _print_parts(difference_tables(analysis.model_differences(conclusions)))
+
+
+def _print_parts(parts: Iterable[RenderableType]) -> None:
+    for part in parts:
+        out.print(part, soft_wrap=isinstance(part, Text))
 
 
 def _print_problems(turns: pl.DataFrame, paths: Sequence[Path]) -> None:
@@ -96,8 +98,7 @@ def _print_problems(turns: pl.DataFrame, paths: Sequence[Path]) -> None:
         print_text(f"note: {problem.text}", style="yellow")
 
 
-def _print_probes(paths: Sequence[Path]) -> None:
-    probed = analysis.probes(paths)
+def _print_probes(probed: pl.DataFrame) -> None:
     if asked := analysis.checkpoints(probed):
         out.print(probes_table(asked))
     if effects := analysis.verdict_effects(probed):
@@ -261,60 +262,6 @@ def stops_table(stops: Iterable[StoppedSession]) -> Table:
         },
         {},
     )
-
-
-def conclusion_tables(conclusion: Conclusion) -> Iterator[RenderableType]:
-    """Yield the tables of contrasts and simpler explanations, the warnings, and the verdict."""
-    if conclusion.primary is not None:
-        yield _contrasts_table("Primary contrast", [Secondary(conclusion.primary, None)])
-    if conclusion.secondary:
-        yield _contrasts_table("Secondary contrasts", conclusion.secondary)
-    if conclusion.primary is not None:
-        yield _questions_table(conclusion.ladder)
-    for warning in conclusion.warnings:
-        yield Text(printable(f"note: {warning}"))
-    yield Text(printable(analysis.sentence(conclusion)), "bold")
-
-
-def _contrasts_table(title: str, rows: Sequence[Secondary]) -> Table:
-    columns: dict[str, Callable[[Secondary], str]] = {
-        "streams": lambda row: str(row.contrast.k),
-        "diff.": lambda row: points(row.contrast.theta),
-        "95% interval": lambda row: interval_points(row.contrast),
-        "p": lambda row: p_value(row.contrast.p),
-    }
-    if any(row.p_adjusted is not None for row in rows):
-        columns["adjusted p"] = lambda row: p_value(row.p_adjusted)
-    columns |= {
-        "detectable": lambda row: points(row.contrast.mde).removeprefix("+"),
-        "equal": lambda row: YES_NO[row.contrast.equivalent],
-    }
-    title = f"{title} (difference in late accuracy, in points, over streams)"
-    return table_of(title, rows, {"arms": lambda row: _pair(row.contrast)}, columns, gap=0)
-
-
-def _questions_table(questions: Sequence[NullQuestion]) -> Table:
-    def tested(cell: Callable[[Contrast], str]) -> Callable[[NullQuestion], str]:
-        return lambda asked: cell(asked.contrast) if asked.contrast else ""
-
-    return table_of(
-        "Simpler explanations",
-        questions,
-        {
-            "question": lambda asked: asked.question,
-            "answer": lambda asked: ANSWERS[asked.holds],
-            "arms": tested(_pair),
-        },
-        {
-            "difference": tested(lambda contrast: points(contrast.theta)),
-            "95% interval": tested(interval_points),
-            "p": tested(lambda contrast: p_value(contrast.p)),
-        },
-    )
-
-
-def _pair(contrast: Contrast) -> str:
-    return " – ".join(contrast.arms)
 
 
 def graded_table(arms: Sequence[GradedArm]) -> Table:

@@ -27,6 +27,7 @@ class AnalysisIdentity(Line):
     """The analysis that was registered before the first request."""
 
     primary: tuple[str, str] | None = None
+    secondary: tuple[tuple[str, str], ...] = ()
     margin: float = 0.05
     streams: Int64 | None = None
 
@@ -84,7 +85,10 @@ class Header(Line):
     dataset: Annotated[DatasetIdentity, Doc("`name`, `sha256` and `size` of the data set")]
     analysis: Annotated[
         AnalysisIdentity,
-        Doc("registered beforehand: `primary` contrast, `margin` of equivalence, `streams`"),
+        Doc(
+            "registered beforehand: `primary` and `secondary` contrasts, `margin` of equivalence,"
+            " `streams`"
+        ),
     ] = AnalysisIdentity()
     donor: Annotated[
         DonorIdentity | None, Doc("the session whose feedback is repeated, in a yoked session")
