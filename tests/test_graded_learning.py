@@ -105,7 +105,7 @@ def test_label_names_do_not_matter(
 def test_grades_are_bounded(logprobs: dict[str, float], right: str) -> None:
     """Log loss is within 0 and its maximum, the Brier score within 0 and 2."""
     found = grade(right, LABELS, logprobs)
-    if found is not None:  # all of them underflow
+    if found is not None:  # too little is known
         assert 0 <= found.log_loss <= MOST_BITS
         assert 0 <= found.brier <= 2 + 1e-9
         assert 0.1 - 1e-9 <= found.confidence <= 1
@@ -129,9 +129,17 @@ def test_unlisted_labels_get_an_upper_bound(
     assert found.log_loss == pytest.approx(-math.log2(share))
 
 
-def test_labels_without_probabilities_are_not_graded() -> None:
-    """Probabilities of none of the labels give no grade."""
-    assert grade("3", LABELS, {"yes": -0.1}) is None
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"yes": -0.1},  # none of the labels
+        {"3": -15.4},  # forced by a constraint: the others may be as improbable
+        {"3": math.log(0.04), "4": math.log(0.02)},
+    ],
+)
+def test_what_is_not_known_is_not_graded(logprobs: dict[str, float]) -> None:
+    """There is no grade if the labels that are not listed could have as much as those that are."""
+    assert all(grade(right, LABELS, logprobs) is None for right in LABELS)
 
 
 def test_learning_shows_before_accuracy(tmp_path: Path) -> None:

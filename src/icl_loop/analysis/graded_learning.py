@@ -96,11 +96,13 @@ class GradedContrast:
 
 
 def grade(label: str, labels: Sequence[str], logprobs: Mapping[str, float]) -> Grade | None:
-    """Return the grade of one turn, or None if no label has a probability.
+    """Return the grade of one turn, or None if too little is known about the probabilities.
 
     The probabilities are rescaled so that those of all labels add up to 1. A label that is not listed
     gets the smallest probability listed, or what the listed labels leave of 1 if that is
-    less. This is an upper bound on its probability.
+    less. This is an upper bound on its probability. If the labels that are not listed could have as
+    much together as those that are, nothing is known: a model that is forced to answer with a label it
+    would not have given lists only that one.
 
     Args:
         label: The correct label.
@@ -111,6 +113,8 @@ def grade(label: str, labels: Sequence[str], logprobs: Mapping[str, float]) -> G
     if not any(listed.values()):
         return None
     unlisted = max(0.0, min(*listed.values(), 1 - math.fsum(listed.values())))
+    if unlisted and unlisted * (len(labels) - len(listed)) >= math.fsum(listed.values()):
+        return None
     shares = {each: listed.get(each, unlisted) for each in labels}
     total = math.fsum(shares.values())
     shares = {each: share / total for each, share in shares.items()}
