@@ -76,9 +76,8 @@ def test_uniform_probabilities_lose_log2_of_the_labels(
     labels = [f"label {place}" for place in range(count)]
     found = grade(labels[right % count], labels, dict.fromkeys(labels, level))
     assert found is not None
-    loss, brier, confidence, is_hit = found
-    assert confidence == pytest.approx(1 / count)
-    assert is_hit
+    loss, brier, confidence, hit = found
+    assert (confidence, hit) == pytest.approx((1 / count, 1 / count))
     assert loss == pytest.approx(math.log2(count))
     assert brier == pytest.approx(1 - 1 / count)
 
@@ -87,8 +86,8 @@ def test_certain_answers() -> None:
     """Certainty of the right label loses 0 bits; of a wrong one the maximum, and a Brier score of 2."""
     certain = {"3": 0.0}
     for logprobs in (certain, {**dict.fromkeys(LABELS, -9999.0), **certain}):
-        assert grade("3", LABELS, logprobs) == (0.0, 0.0, 1.0, True)
-        assert grade("4", LABELS, logprobs) == (MOST_BITS, 2.0, 1.0, False)
+        assert grade("3", LABELS, logprobs) == (0.0, 0.0, 1.0, 1)
+        assert grade("4", LABELS, logprobs) == (MOST_BITS, 2.0, 1.0, 0)
 
 
 @given(LOGPROBS, st.sampled_from(LABELS), st.permutations(LABELS))
@@ -162,14 +161,14 @@ def test_learning_shows_before_accuracy(tmp_path: Path) -> None:
         assert late.sessions == played["path"].n_unique()
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.booleans())))
-def test_calibration_error(turns: list[tuple[float, bool]]) -> None:
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1))))
+def test_calibration_error(turns: list[tuple[float, float]]) -> None:
     """The calibration error is the mean distance of confidence and accuracy in bins of equal width."""
-    schema = {"confidence": pl.Float64, "is_hit": pl.Boolean}
+    schema = {"confidence": pl.Float64, "hit": pl.Float64}
     found = calibration(pl.DataFrame(turns, schema=schema, orient="row"))
-    bins: dict[int, list[tuple[float, bool]]] = {}
-    for confidence, is_hit in turns:
-        bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, is_hit))
+    bins: dict[int, list[tuple[float, float]]] = {}
+    for confidence, hit in turns:
+        bins.setdefault(min(int(confidence * BINS), BINS - 1), []).append((confidence, hit))
     apart = [len(each) * abs(np.subtract(*np.mean(each, axis=0))) for each in bins.values()]
     assert found.error == (pytest.approx(sum(apart) / len(turns)) if turns else None)
     assert [each.turns for each in found.bins] == [len(bins[place]) for place in sorted(bins)]
@@ -182,7 +181,7 @@ def test_calibrated_probabilities() -> None:
     rng = np.random.default_rng(1)
     confidence = rng.uniform(size=20_000)
     hits = rng.uniform(size=confidence.size) < confidence
-    honest = pl.DataFrame({"confidence": confidence, "is_hit": hits})
+    honest = pl.DataFrame({"confidence": confidence, "hit": hits})
     assert (calibration(honest).error or 0) < 0.02
     boastful = honest.with_columns(confidence=pl.col("confidence").sqrt())
     assert (calibration(boastful).error or 0) == pytest.approx(2 / 3 - 1 / 2, abs=0.02)

@@ -41,7 +41,7 @@ def calibration(graded: pl.DataFrame) -> Calibration:
     found = (
         graded.drop_nulls("confidence")
         .group_by(place=place, maintain_order=True)
-        .agg(pl.len(), pl.col("confidence").mean(), accuracy=pl.col("is_hit").mean())
+        .agg(pl.len(), pl.col("confidence").mean(), accuracy=pl.col("hit").mean())
         .sort("place")
     )
     bins = tuple(

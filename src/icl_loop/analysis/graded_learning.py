@@ -26,6 +26,8 @@ from icl_loop.transcripts.schema import LINE, TurnLine
 
 MOST_BITS = 20.0
 """The log loss of a turn is at most this, so that no single turn decides a mean."""
+_TIE = 1e-9
+"""Probabilities that differ relatively by less than this are equal but for rounding."""
 _KEY = "label_logprobs"
 _SCHEMA = {
     "path": pl.String,
@@ -33,7 +35,7 @@ _SCHEMA = {
     "log_loss": pl.Float64,
     "brier": pl.Float64,
     "confidence": pl.Float64,
-    "is_hit": pl.Boolean,
+    "hit": pl.Float64,
 }
 
 
@@ -44,13 +46,14 @@ class Grade(NamedTuple):
         log_loss: Bits of surprise at the right label, at most `MOST_BITS`.
         brier: Sum over labels of the squared distance to certainty of the right label.
         confidence: The probability of the most probable label.
-        is_hit: Whether that label is the right one.
+        hit: 1 if that label is the right one, 0 if not; if several are most probable, the chance that
+            one of them drawn at random is.
     """
 
     log_loss: float
     brier: float
     confidence: float
-    is_hit: bool
+    hit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ def grade(label: str, labels: Sequence[str], logprobs: Mapping[str, float]) -> G
     loss = -math.log2(max(shares[label], 2**-MOST_BITS)) + 0.0  # no -0.0
     brier = math.fsum((share - (each == label)) ** 2 for each, share in shares.items())
     confidence = max(shares.values())
-    return Grade(loss, brier, confidence, shares[label] == confidence)
+    best = [each for each, share in shares.items() if share >= (1 - _TIE) * confidence]
+    return Grade(loss, brier, confidence, (label in best) / len(best))
 
 
 def graded_turns(turns: pl.DataFrame, paths: Iterable[Path]) -> pl.DataFrame | None:
@@ -238,7 +242,7 @@ def graded_sentence(each: GradedContrast) -> str:
     if contrast.interval:
         said += " [{:+.2f}, {:+.2f}]".format(*contrast.interval)
     test = "not tested" if contrast.p is None else f"{contrast.test} p = {contrast.p:.4f}"
-    return f"{said}, {contrast.k} streams, {test} (negative: {contrast.arms[0]} is better)"
+    return f"{said}, {contrast.k} stream{'s' * (contrast.k > 1)}, {test} (negative: {contrast.arms[0]} is better)"
 
 
 def loss_curves(graded: pl.DataFrame, window: int, score: str = "log_loss") -> pl.DataFrame:

@@ -161,7 +161,7 @@ def feedback_use_sentence(experiment: str, contrast: Contrast) -> str:
     if contrast.interval:
         said += " [{:+.2f}, {:+.2f}]".format(*contrast.interval)
     test = "not tested" if contrast.p is None else f"{contrast.test} p = {contrast.p:.4f}"
-    return f"{said}, {contrast.k} streams, {test}"
+    return f"{said}, {contrast.k} stream{'s' * (contrast.k > 1)}, {test}"
 
 
 def feedback_use_fields(experiment: str, contrast: Contrast) -> dict[str, Any]:
