@@ -1,11 +1,13 @@
 """Tests of the shipped experiments and the shipped transcripts."""
 
+import tarfile
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from icl_loop.analysis import conclude_each, frame, sentence, sessions
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Donor, Session, load
 from icl_loop.experiment.shipped import shipped
@@ -78,3 +80,14 @@ async def test_the_saved_run_replays(path: Path) -> None:
     """Every shipped transcript can be replayed."""
     transcript = read(path)
     assert await verify(transcript) == transcript.header.turns
+
+
+@pytest.mark.parametrize("name", ["words", "iris"])
+def test_published_results(name: str, tmp_path: Path) -> None:
+    """The verdict on the page of results is that of the published transcripts."""
+    with tarfile.open(ROOT / "transcripts" / "smollm2.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    folder = tmp_path / f"smollm2-{name}"
+    [conclusion] = conclude_each(frame([folder]), None, sessions([folder]))
+    text = (ROOT / "docs" / "results.md").read_text().replace("\n> ", " ")
+    assert sentence(conclusion) in text
