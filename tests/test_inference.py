@@ -384,9 +384,10 @@ def test_header_warnings() -> None:
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.tuples(ACCURACIES, ACCURACIES, ACCURACIES), min_size=1, max_size=14),
+    st.lists(st.tuples(ACCURACIES, ACCURACIES, ACCURACIES), min_size=1, max_size=20),
     st.sampled_from([None, ("feedback", "yoked"), ("yoked", "none")]),
 )
+@example(triples=[(0.5, 0.1, place / 20) for place in range(18)], primary=("feedback", "none"))
 def test_conclusion_json(
     triples: list[tuple[float, float, float]], primary: tuple[str, str] | None
 ) -> None:

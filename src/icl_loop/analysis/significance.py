@@ -6,7 +6,7 @@ It asks whether the mean difference over streams is zero: by the exact sign-flip
 
 from dataclasses import dataclass
 from functools import lru_cache
-from math import ceil
+from math import ceil, sqrt
 
 import numpy as np
 import scipy  # loads its submodules on first use
@@ -91,7 +91,7 @@ class TTest:
     @classmethod
     def of(cls, values: Floats) -> "TTest":
         """Return the test on these differences, at least two."""
-        return cls(mean_of(values), deviation_of(values) / np.sqrt(values.size), values.size)
+        return cls(mean_of(values), deviation_of(values) / sqrt(values.size), values.size)
 
     @property
     def name(self) -> str:
