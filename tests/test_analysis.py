@@ -529,13 +529,13 @@ def test_few_sessions() -> None:
 
 
 def test_warnings() -> None:
-    """Fewer than five sessions and unfinished sessions give warnings."""
+    """Fewer than five sessions and unfinished ones give warnings; a full context window ends a session."""
     whole = [session([True, False], stream=k) for k in range(5)]
     assert warnings(summarise(framed(*whole))) == []
     assert warnings(summarise(framed(*whole[:4]))) == ["arm 'a' has 4 sessions: too few for a test"]
     cut = session([True], stream=5, turns=2)
     full = transcript(header(stream=6), turn(0), end("context_full", 1))
-    assert warnings(summarise(framed(*whole, cut, full))) == ["arm 'a': 2 of 7 sessions unfinished"]
+    assert warnings(summarise(framed(*whole, cut, full))) == ["arm 'a': 1 of 7 sessions unfinished"]
     other = session([True], experiment="other")
     assert warnings(summarise(framed(*whole, other))) == [
         "arm 'a' of 'other' has one session: descriptive only"

@@ -128,7 +128,7 @@ class ArmSummary:
         experiment: Name of the experiment.
         arm: Name of the arm.
         sessions: Number of sessions.
-        complete: Number of sessions that played all planned turns.
+        complete: Number of sessions that played all planned turns, or filled their context window.
         turns: Total number of turns.
         chance: Accuracy of guessing.
         accuracy: Accuracy over all turns.
@@ -154,8 +154,9 @@ class ArmSummary:
 def summarise(turns: pl.DataFrame) -> list[ArmSummary]:
     """Return a summary of every arm in a frame of turns, in order of appearance."""
     numbered = turns.select(
-        *("experiment", "arm", "turns", "chance", "complete", "turn", "outcome", "correct"),
+        *("experiment", "arm", "turns", "chance", "turn", "outcome", "correct"),
         pl.col("path").cast(pl.Categorical).to_physical(),  # integers group faster than strings
+        ended=pl.col("complete") | pl.col("status").eq_missing("context_full"),
     )
     return [
         _summary(str(experiment), str(arm), part)
@@ -170,7 +171,7 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
         experiment=experiment,
         arm=arm,
         sessions=turns["path"].n_unique(),
-        complete=turns.filter("complete")["path"].n_unique(),
+        complete=turns.filter("ended")["path"].n_unique(),
         turns=turns.height,
         chance=float(turns["chance"][0]),
         accuracy=_accuracy(turns),
