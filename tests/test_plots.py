@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from icl_loop.analysis import conclude_each, frame
+from icl_loop.analysis.arm_roles import by_model
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.plots import (
     AnyChart,
@@ -30,6 +31,7 @@ from icl_loop.plots import (
     token_panels,
 )
 from icl_loop.plots.theme import COLOURS, HEIGHT, PAPER, TEXT_COLOURS, WIDTH
+from studies import settings_of
 
 HOSTILE = "</script><script>alert(1)</script><!--"
 LOADED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "object": "data"}
@@ -366,6 +368,32 @@ def test_compared_runs_share_scales(tmp_path: Path) -> None:
     assert len(scales) == 1
     save(chart, tmp_path / "c.svg")
     assert {"one", "two", "a"} <= texts(tmp_path / "c.svg").keys()
+
+
+def test_models_have_their_own_panels() -> None:
+    """Each model has a panel, in which arms in the same place have the same colour."""
+    arms = {"a_feedback": LEARNER, "a_none": LEARNER, "b_feedback": LEARNER, "b_none": LEARNER}
+    known = settings_of(
+        {
+            arm: {"setup": f'{{"model": {{"name": "{arm[0]}"}}}}', "experiment": "one"}
+            for arm in arms
+        }
+    )
+    turns = frame_of(arms, experiment="one")
+    separate = by_model(turns, known)
+    assert separate["experiment"].unique().sort().to_list() == ["one / a", "one / b"]
+    panels = compared_chart(separate, 5).to_dict()["concat"]
+    colours = [
+        {
+            json.dumps(layer["encoding"]["color"]["scale"]["range"])
+            for layer in panel["layer"]
+            if (layer["encoding"].get("color") or {}).get("scale")
+        }
+        for panel in panels
+    ]
+    assert len(panels) == 2
+    assert colours[0] == colours[1]
+    assert by_model(turns, known.filter(pl.col("arm").str.starts_with("a"))).equals(turns)
 
 
 def test_svg_embeds_its_font(tmp_path: Path) -> None:

@@ -227,6 +227,35 @@ class Roles:
         )
 
 
+def by_model(turns: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
+    """Return the turns with the model added to the name of each experiment that has several.
+
+    Args:
+        turns: The result of `frame`.
+        sessions: The result of `analysis.sessions`.
+    """
+    played = turns.select("experiment", "arm").unique(maintain_order=True)
+    rows = [
+        (experiment, arm, f"{experiment} / {model}")
+        for experiment, arms in played.group_by("experiment", maintain_order=True)
+        .agg("arm")
+        .iter_rows()
+        if len(models := Roles.of(experiment, arms, sessions).models()) > 1
+        for model, own in models.items()
+        for arm in own
+    ]
+    titles = pl.DataFrame(
+        rows, schema=dict.fromkeys(("experiment", "arm", "title"), pl.String), orient="row"
+    )
+    if titles.is_empty():
+        return turns
+    return (
+        turns.join(titles, on=("experiment", "arm"), how="left", maintain_order="left")
+        .with_columns(experiment=pl.coalesce("title", "experiment"))
+        .drop("title")
+    )
+
+
 def _model_names(models: Iterable[str]) -> list[str]:
     """Return a name for each model, given its settings as JSON."""
     tables: list[dict[str, Any]] = [flat(json.loads(each) or {}) for each in models]

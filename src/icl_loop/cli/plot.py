@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option
 
 from icl_loop.analysis import checkpoints, conclude_each, frame, probes, sessions
+from icl_loop.analysis.arm_roles import by_model
 from icl_loop.analysis.graded_learning import graded_turns
 from icl_loop.cli import options
 from icl_loop.cli.baseline import chart_baseline
@@ -39,7 +40,8 @@ def plot(
     figure: Annotated[Figure, Option(help="Chart to draw.")] = "curves",
     window: options.Window = 20,
     compare: Annotated[
-        bool, Option("--compare", help="Draw each run in its own panel, on the same scale.")
+        bool,
+        Option("--compare", help="Draw each run in its own panel, as each of several models is."),
     ] = False,
     learner: options.ChartBaseline = None,
     no_baseline: options.NoBaseline = False,
@@ -52,12 +54,15 @@ def plot(
     if compare and figure != "curves":
         raise InputError(f"--compare works with --figure curves only, not {figure}")
     turns = frame(paths)
+    experiments = turns["experiment"].n_unique()
     chart: plots.AnyChart
     if figure == "curves":
         baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
         if baseline.note and not no_baseline:
             print_error(baseline.note)
-        draw = plots.compared_chart if compare else plots.curve_chart
+        turns = by_model(turns, sessions(paths))
+        several_models = turns["experiment"].n_unique() > experiments
+        draw = plots.compared_chart if compare or several_models else plots.curve_chart
         chart = draw(turns, window, baseline.turns, learner=baseline.learner)
     elif figure == "contrasts":
         chart = plots.contrast_charts(

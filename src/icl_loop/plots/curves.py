@@ -78,24 +78,23 @@ def curve_chart(
 def compared_chart(
     turns: pl.DataFrame, window: int = 20, baseline: pl.DataFrame | None = None, learner: str = ""
 ) -> alt.ConcatChart:
-    """Return the learning curves of several experiments (or runs of one), each in its own panel.
+    """Return the learning curves of several experiments, runs or models, each in its own panel.
 
-    All panels share one scale, and arms of the same name share a colour.
+    All panels share one scale. Arms of the same name share a colour; if no name occurs twice, arms in
+    the same place do.
 
     Raises:
         InputError: There are no turns, or `window` is below 1.
     """
     turns = _named(turns).with_columns(name="arm")
     names = turns["name"].unique(maintain_order=True).to_list()
-    charts = [
-        finished(
-            alt.LayerChart(layer=_layers(part, window, baseline, PAPER, names, PANEL)),
-            PAPER,
-            alt.TitleParams(str(name), anchor="start", fontSize=12, limit=PANEL),
-            PANEL,
-        )
-        for (name,), part in turns.group_by("experiment", maintain_order=True)
-    ]
+    recurring = len(names) < turns.select("experiment", "name").n_unique()
+    charts = []
+    for (title,), part in turns.group_by("experiment", maintain_order=True):
+        own = names if recurring else part["name"].unique(maintain_order=True).to_list()
+        drawn = alt.LayerChart(layer=_layers(part, window, baseline, PAPER, own, PANEL))
+        heading = alt.TitleParams(str(title), anchor="start", fontSize=12, limit=PANEL)
+        charts.append(finished(drawn, PAPER, heading, PANEL))
     legend = [f"{_LEGEND}; dashed: chance"]
     legend += [_baseline_legend(learner)] if baseline is not None else []
     return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=legend)
