@@ -2,7 +2,7 @@
 
 A study has two arms and 8 streams of 200 turns and is judged by `conclude`. In the null studies both arms
 follow the same model, so "improved" is always wrong; a further control could only prevent it. Exits with 1 if a rate is outside its accepted range.
-Takes about two minutes on two cores.
+Takes a few minutes on two cores.
 
     python benchmarks/verdicts.py [--studies N]
 """
