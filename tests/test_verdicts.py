@@ -20,6 +20,7 @@ from icl_loop.analysis import (
     difference_sentence,
     frame,
     model_differences,
+    probes,
     sentence,
     sessions,
 )
@@ -610,3 +611,40 @@ def test_models_of_the_same_name() -> None:
         "m (params.temperature = 0)",
         "m (params.temperature = 1)",
     ]
+
+
+# ---- recorded beforehand -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("learns", [True, False])
+async def test_probes_are_a_content_control(tmp_path: Path, *, learns: bool) -> None:
+    """Probes with flipped verdicts stand for the yoked arm, and a model that ignores them has not learned."""
+    arms = [{"name": "label"}, {"name": "none", "feedback": {"kind": "none"}}]
+    made = experiment(
+        turns=24,
+        streams=6,
+        feedback={"kind": "label"},
+        arms=arms,
+        model={"name": "reference/nearest" if learns else "simulated/chance"},
+        probes={"at": [24], "count": 20, "verdicts": ["told", "flipped"]},
+        analysis={"primary": ["label", "none"]},
+    )
+    result = await Run(made, tmp_path).play()
+    known = sessions(result.paths)
+    found = conclude(frame(result.paths), None, known, probes(result.paths))
+    assert sorted(found.controls) == ["none", "probes"]
+    assert len(found.needed) == 1
+    assert (found.verdict == "learned") == learns
+    assert found.ladder[1].holds is learns
+    without = conclude(frame(result.paths), None, known)
+    assert (without.verdict == "improved") == learns
+
+
+def test_secondary_contrasts_of_an_experiment() -> None:
+    """Secondary contrasts are recorded in every session; one with an unknown arm is an error."""
+    arms = [{"name": "a"}, {"name": "b"}, {"name": "c"}]
+    made = experiment(arms=arms, analysis={"primary": ["a", "b"], "secondary": [["b", "c"]]})
+    assert {each.header().analysis.secondary for each in made.sessions()} == {(("b", "c"),)}
+    for pair, said in ((["b", "d"], "no arm 'd'"), (["b", "b"], "two different arms")):
+        with pytest.raises(InputError, match=rf"analysis\.secondary\[0\].*{said}"):
+            experiment(arms=arms, analysis={"secondary": [pair]})
