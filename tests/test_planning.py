@@ -401,7 +401,7 @@ def test_duration() -> None:
 @given(lengths=st.lists(st.integers(0, 100), min_size=1), places=st.integers(1, 10))
 def test_makespan_bounds(lengths: list[int], places: int) -> None:
     """A makespan is at least the longest job and an even share, and at most Graham's bound."""
-    jobs = {("a", number): Job(length) for number, length in enumerate(lengths)}
+    jobs = {("a", number, 0): Job(length) for number, length in enumerate(lengths)}
     span, even = makespan(jobs, places), sum(lengths) / places
     assert max(*lengths, even) <= span <= even + max(lengths)
     assert makespan(jobs, 1) == sum(lengths)
@@ -409,7 +409,7 @@ def test_makespan_bounds(lengths: list[int], places: int) -> None:
 
 def test_makespan_with_donors() -> None:
     """A yoked session starts after its donor and occupies no slot before."""
-    jobs = {("y", 0): Job(3, ("d", 0)), ("d", 0): Job(5), ("n", 0): Job(4)}
+    jobs = {("y", 0, 0): Job(3, ("d", 0, 0)), ("d", 0, 0): Job(5), ("n", 0, 0): Job(4)}
     assert makespan(jobs, 1) == 12
     assert makespan(jobs, 2) == makespan(jobs, 9) == 8
 

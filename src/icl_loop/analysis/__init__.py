@@ -24,6 +24,7 @@ from icl_loop.analysis.side_requests import (
     probes,
     verdict_effects,
 )
+from icl_loop.analysis.variance_components import VarianceComponents, variance_components
 from icl_loop.analysis.verdict_sentences import difference_sentence, sentence
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Contrast",
     "Estimate",
     "ModelDifference",
+    "VarianceComponents",
     "VerdictEffect",
     "arm_curves",
     "checkpoints",
@@ -53,6 +55,7 @@ __all__ = [
     "sessions",
     "summarise",
     "tabulate",
+    "variance_components",
     "verdict_effects",
     "warnings",
 ]

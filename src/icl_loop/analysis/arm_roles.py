@@ -290,8 +290,11 @@ def _refuse_mixed(columns: pl.DataFrame) -> None:
 def _mismatches(sessions: pl.DataFrame) -> Iterator[tuple[str, str]]:
     """Yield arms whose donor does not match, with the reason."""
     told = sessions.filter(pl.col("donor_stream").is_not_null())
-    saved = sessions.select(donor="arm", donor_stream="stream", saved_id="id")
-    for row in told.join(saved, on=["donor", "donor_stream"], how="left").iter_rows(named=True):
+    place = ["donor", "donor_stream", "donor_repeat"]
+    saved = sessions.select(
+        donor="arm", donor_stream="stream", donor_repeat="repeat", saved_id="id"
+    )
+    for row in told.join(saved, on=place, how="left").iter_rows(named=True):
         if row["donor_stream"] == row["stream"]:
             yield row["arm"], f"in stream {row['stream']} the donor played the same stream"
         elif row["saved_id"] not in (None, row["donor_id"]):

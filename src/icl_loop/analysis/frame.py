@@ -24,7 +24,10 @@ from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.schema import line_fields
 
 _THREADS = 2  # one parses while the other reads and verifies
-_SESSION = ("path", "experiment", "arm", "stream", "turns", "chance", "complete", "status")
+_SESSION = (
+    *("path", "experiment", "arm", "stream", "repeat"),
+    *("turns", "chance", "complete", "status"),
+)
 _TURN = (
     *SCORED_FIELDS,
     *("told_length", "exposure", "latency_s", "counted", "prefix"),
@@ -38,7 +41,7 @@ _SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String})}
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the turns of the transcripts or exports at `paths`, one row each, in order.
 
-    Columns: `path`, `experiment`, `arm`, `stream`, `turns` (planned), `chance`, `complete`
+    Columns: `path`, `experiment`, `arm`, `stream`, `repeat`, `turns` (planned), `chance`, `complete`
     (whether all were played), `status` (why the session ended; null if it has not), `turn`,
     `sample`, `label`, `answer`, `outcome`, `correct`,
     `told_right`, `told_label` and `told_after` (what the model was told about the answer, see
@@ -143,7 +146,7 @@ def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
 
 def separate_runs(sessions: pl.DataFrame) -> pl.DataFrame:
     """Return the sessions with experiments that were played several times named by their folders."""
-    played_twice = sessions.select("experiment", "arm", "stream").is_duplicated()
+    played_twice = sessions.select("experiment", "arm", "stream", "repeat").is_duplicated()
     recurring = sessions.filter(played_twice)["experiment"].unique()
     if recurring.is_empty():
         return sessions
@@ -171,7 +174,8 @@ def tabulate(
     schema = {name: (TABLES["sessions"] | TABLES["turns"])[name] for name in (*_SESSION, *names)}
     rows = []
     for (arm, stream), turns in played.items():
-        session = (f"{arm}-{stream}", experiment, arm, stream, len(turns), chance, True, "complete")
+        place = (f"{arm}-{stream}", experiment, arm, stream, 0)
+        session = (*place, len(turns), chance, True, "complete")
         for turn in turns:
             fields = line_fields(turn) | {
                 "told_length": len(turn.feedback.told),

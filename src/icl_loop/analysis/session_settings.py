@@ -27,11 +27,11 @@ _ACCOUNT = frozenset({"base_url", "api_key_env", "organization", "headers", "hea
 def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the settings of the transcripts or exports at `paths`, one row per session.
 
-    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `seed`, `id` (of the source if
-    the session was rescored), `model`, `model_settings` (JSON), `dataset`, `labels` (the kind of label
+    Columns: `path`, `experiment` (named as in `frame`), `arm`, `stream`, `repeat`, `seed`, `id` (of the
+    source if the session was rescored), `model`, `model_settings` (JSON), `dataset`, `labels` (the kind of label
     names), `policy`, `context` (all its settings, JSON), `feedback` (its kind), `feedback_settings`
-    (all but the donor, JSON), `donor` (the arm whose feedback is repeated), `donor_stream`, `donor_id`,
-    `setup` (all settings but context, feedback and probes, JSON), `primary` (the two arms of the
+    (all but the donor, JSON), `donor` (the arm whose feedback is repeated), `donor_stream`, `donor_repeat`,
+    `donor_id`, `setup` (all settings but context, feedback and probes, JSON), `primary` (the two arms of the
     primary contrast), `secondary` (those of the secondary ones, JSON), `margin` (of equivalence),
     `planned_streams`, `stopped_early` (because the evidence sufficed), `first_own_turn` (the first
     turn that was requested for this session: that at which a branch left its parent, otherwise 0;
@@ -66,6 +66,7 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "experiment": header.experiment,
         "arm": header.arm,
         "stream": header.stream,
+        "repeat": header.repeat,
         "seed": header.seed,
         "id": header.source.id if header.source else header.id,
         "model": _text(model, "name"),
@@ -78,6 +79,7 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "feedback_settings": json.dumps({**feedback, "donor": None}, sort_keys=True),
         "donor": _text(feedback, "donor"),
         "donor_stream": donor.stream if donor else None,
+        "donor_repeat": donor.repeat if donor else None,
         "donor_id": donor.id if donor else None,
         "setup": json.dumps(setup, sort_keys=True),
         "primary": list(analysis.primary) if analysis.primary else None,

@@ -18,7 +18,7 @@ from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""
-SESSION_FIELDS = ("experiment", "arm", "stream", "turns", "labels")
+SESSION_FIELDS = ("experiment", "arm", "stream", "repeat", "turns", "labels")
 SCORED_FIELDS = ("turn", "sample", "label", "answer", "outcome", "correct")
 _TURN_FIELDS = (*SCORED_FIELDS, "told", "kept", "latency_s", "counted", "prefix", "usage")
 _SCHEMA: Schema = {
@@ -96,7 +96,7 @@ def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
         return None
     discarded = (name for name in USAGE if name.startswith("discarded"))
     whole = pl.col("usage").struct.with_fields(*(pl.field(each).fill_null(0) for each in discarded))
-    return lines.with_columns(whole)
+    return lines.with_columns(whole, pl.col("repeat").fill_null(0))
 
 
 def _exposures(kept: pl.Series) -> pl.DataFrame:

@@ -13,6 +13,7 @@ from icl_loop.analysis import (
     probes,
     sessions,
     summarise,
+    variance_components,
     verdict_effects,
     warnings,
 )
@@ -72,12 +73,16 @@ def analyze(
     summaries, probed = summarise(turns), probes(paths)
     asked, effects = checkpoints(probed), verdict_effects(probed)
     nearest = neighbours(turns, paths)
+    variances = {(each.experiment, each.arm): each for each in variance_components(turns)}
     arms = [
         {
             **summary_fields(summary),
             "metrics": metrics_fields(measured),
             "spending": usage.fields(),
             "baseline": baseline and baseline.fields(),
+            "variance": variance.fields()
+            if (variance := variances.get((summary.experiment, summary.arm)))
+            else None,
             "probes": [
                 checkpoint_fields(each)
                 for each in asked

@@ -26,8 +26,9 @@ Overrides = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a setting (task.encoding=grid); repeatable."
     ),
 ]
-Streams = Annotated[int | None, Option(help="Sessions per arm.")]
+Streams = Annotated[int | None, Option(help="Streams that each arm plays.")]
 Turns = Annotated[int | None, Option(help="Turns per session.")]
+Repeats = Annotated[int | None, Option(help="Times that each arm plays each stream.")]
 NewParent = Annotated[
     Path | None,
     Option("--out", help="Parent folder of the new transcripts; default: that of PATHS."),
@@ -74,10 +75,14 @@ AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
 def load_experiment(
-    file: Path, overrides: list[str] | None, streams: int | None, turns: int | None
+    file: Path,
+    overrides: list[str] | None,
+    streams: int | None,
+    turns: int | None,
+    repeats: int | None = None,
 ) -> Experiment:
-    """Return the experiment of a file with the overrides of `--set`, `--streams` and `--turns`."""
-    counts = {"streams": streams, "turns": turns}
+    """Return the experiment of a file with the overrides of `--set`, `--streams` and the like."""
+    counts = {"streams": streams, "turns": turns, "repeats": repeats}
     given = [
         f"{key}={validated(TypeAdapter(Count), value, f'--{key}')}"
         for key, value in counts.items()

@@ -20,6 +20,7 @@ def plan(
     overrides: options.Overrides = None,
     streams: options.Streams = None,
     turns: options.Turns = None,
+    repeats: options.Repeats = None,
     latency: Annotated[float, Option(min=0, help="Assumed seconds per request.")] = 1.0,
     concurrency: options.Concurrency = DEFAULT_CONCURRENCY,
     reply_tokens: Annotated[
@@ -32,7 +33,7 @@ def plan(
 ) -> None:
     """Estimate tokens, cost, time and statistical power, without calling a model."""
     loaded, remarks = asyncio.run(
-        discovery.planned(options.load_experiment(experiment, overrides, streams, turns))
+        discovery.planned(options.load_experiment(experiment, overrides, streams, turns, repeats))
     )
     for remark in remarks:
         print_text(f"note: {remark}", err)

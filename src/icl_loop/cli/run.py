@@ -35,6 +35,7 @@ def run(
     overrides: options.Overrides = None,
     streams: options.Streams = None,
     turns: options.Turns = None,
+    repeats: options.Repeats = None,
     concurrency: options.DefaultConcurrency = None,
     max_usd: options.MaxUsd = None,
     max_tokens: options.MaxTokens = None,
@@ -62,7 +63,7 @@ def run(
     """Play an experiment, or resume it: complete sessions are skipped."""
     play_and_report(
         Run(
-            options.load_experiment(experiment, overrides, streams, turns),
+            options.load_experiment(experiment, overrides, streams, turns, repeats),
             out_dir,
             concurrency,
             engine=_engine(engine, ray_address, ray_wait),

@@ -136,7 +136,7 @@ def _print(trial: EndpointTrial, reported: list[_Reported], measured: MeasuredPl
         out.print(findings_table(each.title, each.findings))
         print_suggestions(each.suggested)
     if measured is not None:
-        print_measured(measured, trial.experiment.turns, trial.experiment.streams)
+        print_measured(measured, trial.experiment)
     if (spent := trial.budget.spent).total:
         usd = f" (${trial.budget.usd:.4f})" if trial.budget.usd else ""
         print_text(

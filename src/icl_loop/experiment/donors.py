@@ -28,7 +28,10 @@ def find_donor(header: Header, path: Path) -> Donor | None:
     recorded = header.donor
     if recorded is None:
         return None
-    name, home = Session.name_of(recorded.arm, recorded.stream), header.root.experiment
+    name, home = (
+        Session.name_of(recorded.arm, recorded.stream, recorded.repeat),
+        header.root.experiment,
+    )
     if header.source is not None and header.branch is None:
         home = header.source.experiment
     places = [path.parent / name, path.resolve().parent.parent / home / name]

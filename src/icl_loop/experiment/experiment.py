@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from icl_loop.context.policies import compares_images, notes_policy
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import user
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, token_counter
 from icl_loop.core.validation_messages import shown_value
-from icl_loop.experiment.sessions import Session
+from icl_loop.experiment.sessions import Place, Session
 from icl_loop.experiment.settings import AnalysisSettings, LimitSettings, PriceSettings, Settings
 from icl_loop.transcripts.header import AnalysisIdentity
 
@@ -20,13 +21,14 @@ class Experiment:
     Attributes:
         name: Names the folder of the transcripts.
         turns: Turns per session.
-        streams: Sessions per arm.
+        streams: Streams that each arm plays.
         seed: Seed of everything random.
         arms: Settings by name of the arm, in the order of the file.
         analysis: The contrasts and their margin.
         limits: Rate limits and time-outs of endpoints.
         price: Prices that replace the list prices.
         branches: The sessions, if they are branches of saved ones.
+        repeats: Times that each arm plays each stream.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Experiment:
     limits: LimitSettings
     price: PriceSettings | None
     branches: tuple[Session, ...] = ()
+    repeats: int = 1
 
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions stream by stream, so that arms can be compared early in a run."""
@@ -51,23 +54,32 @@ class Experiment:
             margin=self.analysis.margin,
             streams=self.streams,
         )
-        for stream in range(self.streams):
+        for stream, repeat in product(range(self.streams), range(self.repeats)):
             for arm, settings in self.arms.items():
-                yield Session(self.name, arm, stream, self.turns, self.seed, settings, analysis)
+                yield Session(
+                    self.name,
+                    arm,
+                    stream,
+                    self.turns,
+                    self.seed,
+                    settings,
+                    analysis,
+                    repeat=repeat,
+                )
 
-    def donor_of(self, session: Session) -> tuple[str, int] | None:
-        """Return arm and stream of the donor that a session still needs, None if it needs none.
+    def donor_of(self, session: Session) -> Place | None:
+        """Return the place of the donor that a session still needs, None if it needs none.
 
-        The donor plays the next stream; the donor of the last stream plays the first.
+        The donor plays the next stream, and that of the last stream the first; both are the same repeat.
         """
         arm = session.settings.feedback.donor
         if arm is None or session.donor is not None:
             return None
-        return arm, (session.stream + 1) % self.streams
+        return arm, (session.stream + 1) % self.streams, session.repeat
 
     def count(self) -> int:
         """Return the number of sessions."""
-        return len(self.branches) or self.streams * len(self.arms)
+        return len(self.branches) or self.streams * self.repeats * len(self.arms)
 
     def check(self, on_session: Callable[[], None] = lambda: None) -> None:
         """Open the data sets, downloading them if necessary, and check that every session can start.
@@ -78,9 +90,10 @@ class Experiment:
             InputError: A data set is too small, a window too short, or settings do not go together.
         """
         for session in self.sessions():
-            _check_model(session)
-            _check_window(session)
-            _check_policy(session)
+            if not session.repeat:  # the others have the same samples and settings
+                _check_model(session)
+                _check_window(session)
+                _check_policy(session)
             on_session()
         _check_verdicts(self.sessions())
 

@@ -64,6 +64,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         analysis=file.analysis,
         limits=file.limits,
         price=file.price,
+        repeats=file.repeats,
     )
 
 

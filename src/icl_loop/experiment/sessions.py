@@ -1,6 +1,6 @@
 """Sessions: one stream played under one arm."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
@@ -11,7 +11,7 @@ from icl_loop.context.policy import Policy
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
-from icl_loop.core.records import Event, Sample, Verdicts
+from icl_loop.core.records import Event, Sample, Verdicts, keyed_index
 from icl_loop.core.tokens import token_counter
 from icl_loop.experiment.settings import LimitSettings, Settings
 from icl_loop.experiment.validation import validated
@@ -33,6 +33,10 @@ from icl_loop.transcripts.header import (
 
 if TYPE_CHECKING:  # the HTTP client loads slowly
     from icl_loop.models.openai.endpoint import Endpoint
+
+
+Place = tuple[str, int, int]
+"""Arm, stream and repeat of a session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,11 @@ class Donor:
         header, told = transcript.header, tuple(turn.feedback.told for turn in transcript.turns)
         digest = sha256("\0".join(told).encode()).hexdigest()
         identity = DonorIdentity(
-            arm=header.arm, stream=header.stream, id=header.id, told_sha256=digest
+            arm=header.arm,
+            stream=header.stream,
+            repeat=header.repeat,
+            id=header.id,
+            told_sha256=digest,
         )
         return cls(identity, told)
 
@@ -89,6 +97,7 @@ class Session:
         analysis: The primary contrast, to be recorded before the first request.
         donor: The feedback to tell, if the session is yoked and its donor has ended.
         branch: The shared turns, if the session is a branch.
+        repeat: Number of the repeat of the stream, from 0; repeats differ in the model's sampling alone.
     """
 
     experiment: str
@@ -100,6 +109,7 @@ class Session:
     analysis: AnalysisIdentity = field(default_factory=AnalysisIdentity)
     donor: Donor | None = None
     branch: Branch | None = None
+    repeat: int = 0
 
     @classmethod
     def of(
@@ -126,6 +136,7 @@ class Session:
             header.analysis,
             donor,
             branch,
+            header.repeat,
         )
 
     def check_dataset(self, recorded: DatasetIdentity) -> None:
@@ -142,6 +153,7 @@ class Session:
             experiment=self.experiment,
             arm=self.arm,
             stream=self.stream,
+            repeat=self.repeat,
             seed=self.seed,
             turns=self.turns,
             settings=self.settings.recorded(),
@@ -161,25 +173,48 @@ class Session:
         return {**own, "inputs": self.inputs}
 
     @staticmethod
-    def name_of(arm: str, stream: int) -> str:
+    def name_of(arm: str, stream: int, repeat: int = 0) -> str:
         """Return the file name of the transcript of a session."""
-        return f"{arm}-{stream}.jsonl"
+        return f"{arm}-{stream}{f'-r{repeat}' if repeat else ''}.jsonl"
+
+    @property
+    def place(self) -> Place:
+        """Its arm, stream and repeat."""
+        return self.arm, self.stream, self.repeat
 
     @property
     def file_name(self) -> str:
         """The file name of its transcript."""
-        return self.name_of(self.arm, self.stream)
+        return self.name_of(*self.place)
 
     @property
     def cache_name(self) -> str:
         """A name for the prompt cache that an endpoint keeps for the session."""
-        key = self.experiment, self.arm, self.stream, self.seed
+        key = (
+            self.experiment,
+            self.arm,
+            self.stream,
+            self.seed,
+            *([self.repeat] * (self.repeat > 0)),
+        )
         return sha256(ascii(key).encode()).hexdigest()[:32]
 
     @property
     def shared_events(self) -> tuple[Event, ...]:
         """The turns and notes that a branch shares with its parent."""
         return self.branch.events if self.branch else ()
+
+    @property
+    def model_seed(self) -> int:
+        """The seed of a built-in model: that of the experiment, or one of the repeat's own."""
+        if not self.repeat:
+            return self.seed
+        return keyed_index(2**63, self.seed, "repeat", self.repeat)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The model's parameters; a seed of requests is higher by one in each repeat."""
+        return _with_seed(self.settings.model.params, self.repeat)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -264,7 +299,7 @@ class Session:
         return partial(
             open_model,
             model.name,
-            seed=self.seed,
+            seed=self.model_seed,
             prompts=prompts,
             encoding=self.settings.task.encoding,
             labels=self.task.labels,
@@ -272,5 +307,16 @@ class Session:
             cap=self.settings.context.reserve or None,
             endpoint=endpoint,
             timeout_s=timeout_s,
-            **model.model_dump(exclude={"name", "context_window"}),
+            **model.model_dump(exclude={"name", "context_window", "params"}),
+            params=self.params,
         )
+
+
+def _with_seed(params: Mapping[str, Any], repeat: int) -> dict[str, Any]:
+    """Return request fields with `repeat` added to their seed, which may be in `extra_body`."""
+    fields = dict(params)
+    if type(fields.get("seed")) is int:
+        fields["seed"] += repeat
+    if isinstance(fields.get("extra_body"), dict):
+        fields["extra_body"] = _with_seed(fields["extra_body"], repeat)
+    return fields

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     model_validator,
@@ -20,9 +19,11 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
+from icl_loop.experiment.feedback_settings import FeedbackSettings
 from icl_loop.experiment.validation import (
     SENSITIVE_HEADERS,
     SENSITIVE_PARAMS,
+    STRICT,
     checked_by,
     matching,
     one_of,
@@ -36,7 +37,6 @@ from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 from icl_loop.tasks.datasets import Draw, modality_of
 from icl_loop.tasks.encodings import ENCODINGS, encodings_for
-from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 from icl_loop.tasks.labels import LABEL_MAPS
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
 from icl_loop.tasks.task import Replies
@@ -47,6 +47,7 @@ WINDOW = 32_768
 """Context window in tokens if none is set or if the model is built in."""
 MAX_COUNT = 1_000_000
 """Most turns and most streams; a larger number is a typing error."""
+MAX_REPEATS = 1_000
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 FileName = Annotated[
     str,
@@ -67,11 +68,9 @@ VariableName = Annotated[
 
 
 class _Table(BaseModel):
-    """A table of settings, in which unknown keys are errors."""
+    """A table of settings."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
+    model_config = STRICT
 
 
 class TaskSettings(_Table):
@@ -190,48 +189,6 @@ class ContextSettings(_Table):
     """How past replies are shown: full, or answer for their last line only."""
     keep_reasoning: bool = False
     """Show the model its past reasoning too; otherwise only what it says after thinking."""
-
-
-class FeedbackSettings(_Table):
-    """`[feedback]`: what the model is told after each answer."""
-
-    kind: Annotated[str, one_of(FEEDBACK_KINDS)] = "correctness"
-    """Kind of feedback: correctness, label, none, flipped, yoked or demonstrations."""
-    donor: str | None = None
-    """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
-    donor_kind: Annotated[str, one_of(DONOR_KINDS)] = "correctness"
-    """Kind of the donor's feedback; a yoked arm takes it, delay and only from its donor."""
-    noise: float = Field(default=0.0, ge=0, le=1)
-    """Probability of telling the opposite of the score."""
-    delay: int = Field(default=0, ge=0)
-    """Turns by which feedback is late."""
-    only: Annotated[Only, one_of(get_args(Only))] = "both"
-    """Which feedback is told: both, positive or negative."""
-
-    @model_validator(mode="after")
-    def _check_combination(self) -> Self:
-        if (self.kind == YOKED) != (self.donor is not None):
-            raise ValueError(
-                "donor is required for a yoked arm: the name of an arm with feedback to tell"
-                if self.donor is None
-                else f"donor = {self.donor!r} is not allowed for kind = {self.kind!r}, only for yoked"
-            )
-        if self.kind != YOKED and "donor_kind" in self.model_fields_set:
-            raise ValueError(f"donor_kind is not allowed for kind = {self.kind!r}, only for yoked")
-        with translated_errors():
-            self.policy()
-        return self
-
-    def like_donor(self, donor: "FeedbackSettings") -> Self:
-        """Return the settings of a yoked arm with the form of its donor's feedback."""
-        form = {"donor_kind": donor.kind, "delay": donor.delay, "only": donor.only}
-        return self.model_copy(update=form)
-
-    def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
-        """Return the feedback policy of a session, given what its donor was told."""
-        return FeedbackPolicy(
-            self.kind, self.noise, self.delay, self.only, donor_told, self.donor_kind
-        )
 
 
 class ProbeSettings(_Table):
@@ -372,7 +329,9 @@ class ExperimentFile(_Table):
     turns: Count = 200
     """Turns per session."""
     streams: Count = 8
-    """Streams, and so sessions per arm."""
+    """Streams, each of which every arm plays."""
+    repeats: Annotated[int, Field(ge=1, le=MAX_REPEATS)] = 1
+    """Times that each arm plays each stream; repeats differ in the model's sampling alone."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of everything random."""
     task: dict[str, Any] = {}

@@ -6,7 +6,14 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+)
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import Verdicts
@@ -15,6 +22,8 @@ from icl_loop.core.web_addresses import check_web_address
 
 T = TypeVar("T")
 
+STRICT = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+"""The configuration of tables of settings, in which unknown keys are errors."""
 MAY_HOLD_SECRETS = frozenset({"base_url", "api_key_env", "headers", "headers_env", "params"})
 """Keys whose invalid values are not shown, because people put API keys there by mistake."""
 SENSITIVE_HEADERS = "key|token|auth|secret|cookie|password|signature"

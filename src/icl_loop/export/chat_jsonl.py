@@ -52,6 +52,7 @@ def _metadata(transcript: Transcript) -> dict[str, str]:
         "experiment": header.experiment,
         "arm": header.arm,
         "stream": header.stream,
+        "repeat": header.repeat,
         "seed": header.seed,
         "model": table_in(settings, "model").get("name", ""),
         "dataset": header.dataset.name,

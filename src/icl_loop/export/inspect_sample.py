@@ -97,6 +97,7 @@ def sample(transcript: Transcript, file: Path, *, epoch: int) -> EvalSample:
         metadata={
             "arm": header.arm,
             "stream": header.stream,
+            "repeat": header.repeat,
             "id": header.id,
             "transcript": file.name,
             "status": status,

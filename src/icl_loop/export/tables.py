@@ -32,7 +32,7 @@ _DEFAULTS = {
     for name, field in model.model_fields.items()
     if field.default not in (None, PydanticUndefined)
 }
-_SESSION = ("path", "id", "experiment", "arm", "stream", "seed", "model", "dataset")
+_SESSION = ("path", "id", "experiment", "arm", "stream", "repeat", "seed", "model", "dataset")
 """Columns of the session that each row of the other tables repeats."""
 _PLAYED = ("path", "turns", "chance", "complete", "status")
 """Further columns of the session that each turn repeats."""

@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 
 from icl_loop.core.messages import Usage
 from icl_loop.experiment import Experiment, LimitSettings, Settings
+from icl_loop.experiment.sessions import Place
 from icl_loop.models.prices import cost_of
 from icl_loop.planning.trial_sessions import Trial
-
-Place = tuple[str, int]
-"""Arm and stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ class CostEstimate:
 def estimate(experiment: Experiment, settings: Settings, trials: Sequence[Trial]) -> CostEstimate:
     """Return usage and cost of all sessions of an arm, scaled up from its trials."""
     usages = [usage for trial in trials for usage in trial.usages]
-    scale = experiment.streams / len(trials)
+    scale = experiment.streams * experiment.repeats / len(trials)
     cost = cost_of(settings.model.name, settings.model.base_url, experiment.price)
     return CostEstimate(
         requests=round(scale * len(usages)),
@@ -82,15 +80,15 @@ def duration_s(
     models = {arm: settings.model for arm, settings in experiment.arms.items()}
     asked = {arm: trials for arm, trials in played.items() if not models[arm].is_built_in}
     jobs = {
-        (arm, stream): Job(
-            latency_s * len(trials[stream % len(trials)].usages),
-            (experiment.arms[arm].feedback.donor or "", (stream + 1) % experiment.streams),
+        session.place: Job(
+            latency_s * len(trials[session.stream % len(trials)].usages),
+            experiment.donor_of(session),
         )
-        for stream in range(experiment.streams)
-        for arm, trials in asked.items()
+        for session in experiment.sessions()
+        if (trials := asked.get(session.arm))
     }
     usages = [usage for trials in asked.values() for trial in trials for usage in trial.usages]
-    scale = experiment.streams / max(map(len, played.values()))
+    scale = experiment.streams * experiment.repeats / max(map(len, played.values()))
     return max(makespan(jobs, concurrency), scale * _rate_limited_s(experiment.limits, usages))
 
 

@@ -107,7 +107,8 @@ class Plan:
     Attributes:
         experiment: Name of the experiment.
         turns: Number of turns in a session.
-        streams: Number of sessions per arm.
+        streams: Number of streams.
+        repeats: Number of times that each arm plays each stream.
         tried: Number of trial streams, from which counts are scaled up.
         latency_s: Assumed duration of a request in seconds.
         concurrency: Number of concurrent sessions.
@@ -128,6 +129,7 @@ class Plan:
     experiment: str
     turns: int
     streams: int
+    repeats: int
     tried: int
     latency_s: float
     concurrency: int
@@ -206,6 +208,7 @@ async def plan(
         experiment=experiment.name,
         turns=experiment.turns,
         streams=experiment.streams,
+        repeats=experiment.repeats,
         tried=tried,
         latency_s=latency_s,
         concurrency=concurrency,
@@ -254,7 +257,7 @@ async def _arm_plan(
     return ArmPlan(
         arm=arm,
         model=settings.model.name,
-        sessions=experiment.streams,
+        sessions=experiment.streams * experiment.repeats,
         cost=estimate(experiment, settings, own),
         seconds=seconds,
         context_use=ContextUse(

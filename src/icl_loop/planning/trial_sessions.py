@@ -96,8 +96,9 @@ class Trials:
         session = session_of(experiment, arm, stream, settings)
         place = experiment.donor_of(session)
         if place is not None:
-            told = (await self._trial(experiment, *place, name, counted=counted)).told
-            identity = DonorIdentity(arm=place[0], stream=place[1], id="trial", told_sha256="")
+            donor, other, _ = place
+            told = (await self._trial(experiment, donor, other, name, counted=counted)).told
+            identity = DonorIdentity(arm=donor, stream=other, id="trial", told_sha256="")
             session = replace(session, donor=Donor(identity, told))
         key = (session.settings.model_dump_json(), session.turns, stream, session.donor)
         known = self._cache.get(key)

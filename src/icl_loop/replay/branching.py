@@ -144,6 +144,7 @@ def _branch(
         analysis=AnalysisIdentity(margin=header.analysis.margin),
         donor=find_donor(header, parent.path) if settings.feedback.donor else None,
         branch=Branch(identity, shared, events),
+        repeat=header.repeat,
     )
 
 

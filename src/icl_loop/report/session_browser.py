@@ -109,7 +109,7 @@ def _entry(session: NamedSession) -> dict[str, Any]:
     header, end = session.transcript.header, session.transcript.end
     return {
         "experiment": printable(session.experiment),
-        "arm": printable(header.arm),
+        "arm": printable(header.arm) + (f", repeat {header.repeat}" if header.repeat else ""),
         "stream": header.stream,
         "turns": len(session.transcript.turns),
         "planned": header.turns,

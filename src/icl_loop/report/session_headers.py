@@ -24,7 +24,14 @@ def experiment_file(headers: Sequence[Header]) -> str:
     items = [{(key, _toml(value)) for key, value in arm.items()} for arm in arms.values()]
     shared = {key for key, _ in set.intersection(*items)}
     streams = max(1 + max(header.stream for header in headers), first.analysis.streams or 0)
-    top = {"name": first.experiment, "turns": first.turns, "streams": streams, "seed": first.seed}
+    top: dict[str, Any] = {
+        "name": first.experiment,
+        "turns": first.turns,
+        "streams": streams,
+        "seed": first.seed,
+    }
+    if repeats := max(header.repeat for header in headers):
+        top["repeats"] = 1 + repeats
     common = {key: value for key, value in arms[first.arm].items() if key in shared}
     lines = [*_lines(top | common)]
     for arm, settings in arms.items():

@@ -35,7 +35,11 @@ class EarlyStopping:
         """Watch the sessions of `experiment`, whose transcripts are in `folder`."""
         self._folder = folder
         self._streams = [
-            {Session.name_of(arm, stream) for arm in experiment.arms}
+            {
+                Session.name_of(arm, stream, repeat)
+                for arm in experiment.arms
+                for repeat in range(experiment.repeats)
+            }
             for stream in range(experiment.streams)
         ]
         self._ended: set[str] = set()

@@ -110,7 +110,8 @@ def model_key(session: Session) -> str:
     """Return a key that is equal for sessions that share a model."""
     task, model = session.settings.task, session.settings.model
     parsed = f"{task.prompts} {task.encoding}" if model.is_built_in else ""
-    return f"{model.model_dump_json()} {parsed} {session.task.labels}"
+    seed = session.model_seed if model.is_built_in else session.params
+    return f"{model.model_dump_json()} {parsed} {session.task.labels} {seed}"
 
 
 def count_nothing(_: Sequence[Message]) -> int:

@@ -16,6 +16,7 @@ from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, Stopped
 from icl_loop.core.messages import Usage
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
+from icl_loop.experiment.sessions import Place
 from icl_loop.models.limits import Budget
 from icl_loop.runner.discovery import Endpoints, ask_endpoints, slots, with_windows
 from icl_loop.runner.early_stopping import EarlyStop, EarlyStopping
@@ -103,7 +104,7 @@ class Run:
     budget: Budget = field(init=False)
     remarks: list[str] = field(default_factory=list, init=False)
     _stopping: asyncio.Event = field(default_factory=asyncio.Event, init=False)
-    _ended: dict[tuple[str, int], asyncio.Event] = field(default_factory=dict, init=False)
+    _ended: dict[Place, asyncio.Event] = field(default_factory=dict, init=False)
     _scheduler: Scheduler = field(init=False)
     _early: EarlyStopping | None = field(init=False)
     _endpoints: Endpoints | None = field(default=None, init=False)
@@ -197,7 +198,7 @@ class Run:
         if not self._checked:
             self.check()
         sessions = list(self.experiment.sessions())
-        self._ended = {(each.arm, each.stream): asyncio.Event() for each in sessions}
+        self._ended = {each.place: asyncio.Event() for each in sessions}
         concurrency = self.concurrency or DEFAULT_CONCURRENCY
         pool = ModelPool(
             self.experiment, self.budget, concurrency, self.open_model, self._endpoints or {}
@@ -274,7 +275,7 @@ class Run:
             if not (isinstance(reason, DonorUnfinished) and self.stopping):
                 return StoppedSession(session, reason)
         finally:
-            self._ended[session.arm, session.stream].set()
+            self._ended[session.place].set()
             if self._early:
                 self._scheduler.admit(self._early.end(session))
         return None

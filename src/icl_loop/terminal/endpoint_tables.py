@@ -9,6 +9,7 @@ from rich.table import Table
 
 from icl_loop.core.messages import Image, Message
 from icl_loop.core.records import Turn
+from icl_loop.experiment import Experiment
 from icl_loop.planning.endpoint_settings import Suggestion
 from icl_loop.planning.measured_usage import MeasuredPlan
 from icl_loop.runner.trial import Finding, TriedArm
@@ -130,14 +131,15 @@ def print_suggestions(suggested: Sequence[Suggestion]) -> None:
             print_text(each.line if table else f"# {each.line}")
 
 
-def print_measured(plan: MeasuredPlan, turns: int, streams: int) -> None:
+def print_measured(plan: MeasuredPlan, experiment: Experiment) -> None:
     """Print what a run would cost by measured usage."""
     out.print()
     out.print(_cost_table(plan))
     measured = sum(each.requests for each in plan.arms)
     print_text(
-        f"Extrapolated from {measured} requests to {plan.cost.requests:,} ({streams} sessions of"
-        f" {turns} turns per arm): prompts grow as `plan` expects, times the measured tokens per counted"
+        f"Extrapolated from {measured} requests to {plan.cost.requests:,}"
+        f" ({experiment.count() // len(experiment.arms)} sessions of {experiment.turns} turns per"
+        " arm): prompts grow as `plan` expects, times the measured tokens per counted"
         " token; replies are as long as the measured ones."
     )
     if plan.seconds_alone:

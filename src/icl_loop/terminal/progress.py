@@ -118,7 +118,8 @@ class RunProgress(ProgressDisplay):
         accuracy = TextColumn("accuracy {task.fields[accuracy]:>6}")
         self._budget = budget  # the base class asks for the status
         super().__init__(console, accuracy, TimeRemainingColumn(compact=True))
-        total, recent = experiment.turns * experiment.streams, RECENT * experiment.streams
+        sessions = experiment.count() // len(experiment.arms)
+        total, recent = experiment.turns * sessions, RECENT * sessions
         self._arms = {
             arm: (
                 self.add_task(printable(arm), total=total, accuracy=UNKNOWN),

@@ -1,5 +1,6 @@
 """The results that are printed after a run and by `analyze`."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from icl_loop.analysis import (
     ArmSummary,
     Checkpoint,
     Conclusion,
+    VarianceComponents,
     VerdictEffect,
 )
 from icl_loop.analysis.answer_problems import problems
@@ -69,7 +71,7 @@ def print_results(
     conclusions = analysis.conclude_each(turns, primary, analysis.sessions(paths), probed, paths)
     summaries = analysis.summarise(turns)
     _print_problems(turns, paths)
-    out.print(accuracy_table(summaries))
+    _print_accuracy(turns, summaries)
     _print_answers(turns, paths, conclusions)
     out.print(_usage_table(spending(turns, price, paths)))
     _print_probes(probed)
@@ -91,6 +93,13 @@ def print_results(
 def _print_parts(parts: Iterable[RenderableType]) -> None:
     for part in parts:
         out.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _print_accuracy(turns: pl.DataFrame, summaries: Sequence[ArmSummary]) -> None:
+    """Print the accuracy of each arm, and how it varies if streams were repeated."""
+    out.print(accuracy_table(summaries))
+    if variances := analysis.variance_components(turns):
+        out.print(_variance_table(variances))
 
 
 def _print_problems(turns: pl.DataFrame, paths: Sequence[Path]) -> None:
@@ -143,6 +152,25 @@ def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
         },
         gap=0,
     )
+
+
+def _variance_table(rows: Sequence[VarianceComponents]) -> Table:
+    """Return the table of the standard deviations of late accuracy."""
+    return table_of(
+        "Standard deviation of late accuracy, in points (one-way analysis of variance)",
+        rows,
+        {"arm": arm_name(rows)},
+        {
+            "streams": lambda row: str(row.streams),
+            "sessions": lambda row: str(row.sessions),
+            "between streams": lambda row: _deviation(row.between_streams),
+            "between repeats": lambda row: _deviation(row.between_repeats),
+        },
+    )
+
+
+def _deviation(variance: float | None) -> str:
+    return UNKNOWN if variance is None else f"{100 * math.sqrt(variance):.1f}"
 
 
 def _window(first: int) -> Callable[[ArmSummary], str]:
@@ -257,7 +285,7 @@ def stops_table(stops: Iterable[StoppedSession]) -> Table:
         "Stopped sessions",
         list(stops),
         {
-            "session": lambda row: f"{row.session.arm}-{row.session.stream}",
+            "session": lambda row: row.session.file_name.removesuffix(".jsonl"),
             "reason": lambda row: str(row.reason),
         },
         {},

@@ -56,7 +56,8 @@ class SessionView:
         model = header.settings.get("model")
         name = model.get("name") if isinstance(model, dict) else None
         text = (
-            f"{header.experiment} / {header.arm}, stream {header.stream}: {name or '?'},"
+            f"{header.experiment} / {header.arm}, stream {header.stream}"
+            f"{f', repeat {header.repeat}' if header.repeat else ''}: {name or '?'},"
             f" {header.dataset.name}, {len(self.turns)} of {header.turns} turns,"
             f" {end.status if end else 'unfinished'}"
         )

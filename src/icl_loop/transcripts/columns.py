@@ -76,6 +76,7 @@ SESSION_SETTINGS: Schema = {
     "experiment": pl.String,
     "arm": pl.String,
     "stream": pl.Int64,
+    "repeat": pl.Int64,
     "seed": pl.Int64,
     "id": pl.String,
     "model": pl.String,
@@ -88,6 +89,7 @@ SESSION_SETTINGS: Schema = {
     "feedback_settings": pl.String,
     "donor": pl.String,
     "donor_stream": pl.Int64,
+    "donor_repeat": pl.Int64,
     "donor_id": pl.String,
     "setup": pl.String,
     "primary": pl.List(pl.String),
@@ -114,7 +116,7 @@ OPTIONAL = frozenset(
     {
         *("served_model", *(each.name for each in fields(Served)[1:])),
         *("status", "ended", "model", "labels", "policy"),
-        *("feedback", "donor", "donor_stream", "donor_id", "primary", "margin"),
+        *("feedback", "donor", "donor_stream", "donor_repeat", "donor_id", "primary", "margin"),
         *("planned_streams", "first_own_turn"),
     }.union(
         name

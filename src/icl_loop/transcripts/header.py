@@ -39,6 +39,7 @@ class DonorIdentity(Line):
     stream: Int64
     id: str
     told_sha256: str
+    repeat: Int64 = 0
 
 
 class BranchIdentity(Line):
@@ -77,6 +78,9 @@ class Header(Line):
     experiment: Annotated[str, Doc("name of the experiment")]
     arm: Annotated[str, Doc("name of the arm")]
     stream: Annotated[Int64, Doc("number of the stream, from 0")]
+    repeat: Annotated[
+        Int64, Field(ge=0), Doc("number of the repeat of the stream; left out if 0", since=2)
+    ] = 0
     seed: Annotated[Int64, Doc("seed of the experiment")]
     turns: Annotated[Int64, Doc("turns planned")]
     settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
@@ -104,7 +108,11 @@ class Header(Line):
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the line."""
-        return self.model_dump(mode="json")
+        fields = self.model_dump(mode="json")
+        for table in (fields, fields["donor"] or {}):
+            if not table.get("repeat"):
+                table.pop("repeat", None)
+        return fields
 
     def born(self) -> Self:
         """Return the header with its id and the current time filled in."""

@@ -1,0 +1,52 @@
+"""The settings of feedback, and how a yoked arm takes them from its donor."""
+
+from typing import Annotated, Self, get_args
+
+from pydantic import BaseModel, Field, model_validator
+
+from icl_loop.experiment.validation import STRICT, one_of, translated_errors
+from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
+
+
+class FeedbackSettings(BaseModel):
+    """`[feedback]`: what the model is told after each answer."""
+
+    model_config = STRICT
+
+    kind: Annotated[str, one_of(FEEDBACK_KINDS)] = "correctness"
+    """Kind of feedback: correctness, label, none, flipped, yoked or demonstrations."""
+    donor: str | None = None
+    """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
+    donor_kind: Annotated[str, one_of(DONOR_KINDS)] = "correctness"
+    """Kind of the donor's feedback; a yoked arm takes it, delay and only from its donor."""
+    noise: float = Field(default=0.0, ge=0, le=1)
+    """Probability of telling the opposite of the score."""
+    delay: int = Field(default=0, ge=0)
+    """Turns by which feedback is late."""
+    only: Annotated[Only, one_of(get_args(Only))] = "both"
+    """Which feedback is told: both, positive or negative."""
+
+    @model_validator(mode="after")
+    def _check_combination(self) -> Self:
+        if (self.kind == YOKED) != (self.donor is not None):
+            raise ValueError(
+                "donor is required for a yoked arm: the name of an arm with feedback to tell"
+                if self.donor is None
+                else f"donor = {self.donor!r} is not allowed for kind = {self.kind!r}, only for yoked"
+            )
+        if self.kind != YOKED and "donor_kind" in self.model_fields_set:
+            raise ValueError(f"donor_kind is not allowed for kind = {self.kind!r}, only for yoked")
+        with translated_errors():
+            self.policy()
+        return self
+
+    def like_donor(self, donor: "FeedbackSettings") -> Self:
+        """Return the settings of a yoked arm with the form of its donor's feedback."""
+        form = {"donor_kind": donor.kind, "delay": donor.delay, "only": donor.only}
+        return self.model_copy(update=form)
+
+    def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
+        """Return the feedback policy of a session, given what its donor was told."""
+        return FeedbackPolicy(
+            self.kind, self.noise, self.delay, self.only, donor_told, self.donor_kind
+        )
