@@ -54,6 +54,8 @@ def settings_of(
             "experiment": "small",
             "arm": arm,
             "stream": 0,
+            "repeat": 0,
+            "donor_repeat": 0,
             "labels": "native",
             "policy": "block",
             "context": "block",

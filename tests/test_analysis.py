@@ -43,7 +43,8 @@ from icl_loop.transcripts.header import DatasetIdentity
 from icl_loop.transcripts.schema import EndStatus, line_fields
 
 COLUMNS = [
-    *("path", "experiment", "arm", "stream", "turns", "chance", "complete", "status"),
+    *("path", "experiment", "arm", "stream", "repeat"),
+    *("turns", "chance", "complete", "status"),
     *("turn", "sample", "label", "answer", "outcome", "correct"),
     *("told_right", "told_label", "told_after", "told_length", "exposure"),
     *("latency_s", "counted", "prefix"),

@@ -343,7 +343,7 @@ async def test_a_yoked_session_needs_a_finished_donor(tmp_path: Path) -> None:
         ({"arms": [YOKED, {"name": "feedback", "feedback": {"kind": "none"}}, {"name": "f"}]}, "kind = 'none' is not told about its own answers; choose one of f"),
         ({"arms": [YOKED, {"name": "feedback", "feedback": YOKED["feedback"]}]}, "kind = 'yoked' is not told"),
         ({"arms": [{**YOKED, "feedback": {**YOKED["feedback"], "delay": 1}}, {"name": "feedback"}]}, "feedback.delay = 1: a yoked arm takes it from its donor 'feedback', where it is 0"),
-        ({"arms": [{**YOKED, "feedback": {**YOKED["feedback"], "noise": 0.5}}, {"name": "feedback"}]}, "not 'yoked'"),
+        ({"arms": [{**YOKED, "feedback": {**YOKED["feedback"], "noise": 0.5}}, {"name": "feedback"}]}, "feedback.noise = 0.5: a yoked arm takes it"),
         ({"feedback": {"donor_kind": "label"}}, "donor_kind is not allowed for kind = 'correctness'"),
         ({"arms": [YOKED, {"name": "feedback", "task": {"prompts": "plain-ja"}}]}, "another prompt set, 'plain-ja'"),
         ({"arms": [YOKED, {"name": "feedback"}], "streams": 1}, "set streams to 2 or more"),

@@ -14,6 +14,7 @@ from builders import experiment, session
 from icl_loop.context.policy_parser import POLICIES, context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Session, Settings, load, parse, settings
+from icl_loop.experiment.settings import ArmName
 
 
 def write(folder: Path, text: str) -> Path:
@@ -119,6 +120,32 @@ WRONG = {
         "when a run starts",
     ),
     'name = "e"\n[model]\napi_key_env = "sk-1"': ("model.api_key_env", "environment variable"),
+    'name = "e"\n[sweep]\n"task.promts" = ["plain"]': (
+        "sweep.task.promts",
+        "did you mean 'task.prompts'",
+    ),
+    'name = "e"\n[sweep]\nparams.temperature = [0, 1]': (
+        "sweep.params.temperature",
+        "did you mean 'model.params.temperature'",
+    ),
+    'name = "e"\n[sweep]\nturns = [3, 4]': ("sweep.turns", "all arms share turns"),
+    'name = "e"\n[sweep]\n"task.prompts" = "plain"': ("sweep.task.prompts = 'plain'", "a list"),
+    'name = "e"\n[sweep]\n"task.size" = [8, 8]': ("sweep.task.size = [8, 8]", "a value twice"),
+    'name = "e"\n[sweep]\n"task.size" = []': ("sweep.task.size = []", "must be a list"),
+    'name = "e"\n[sweep]\n"task.encoding" = ["grid", "gird"]': (
+        "arm 'feedback_encoding=gird', task.encoding = 'gird'",
+        "did you mean 'grid'",
+    ),
+    'name = "e"\nsweep = 3': ("sweep = 3", "must be a table"),
+    f'name = "e"\n[sweep]\n"task.size" = {[*range(1, 101)]}\n"model.params.n" = {[*range(11)]}': (
+        "sweep",
+        "1,100 arms; at most 1,000",
+    ),
+    'name = "e"\n[sweep]\n"task.size" = [8, 9]\n[[arms]]\nname = "f"\n[[arms]]\nname = "y"\ntask.size = 8\n'
+    'feedback = {kind = "yoked", donor = "f"}': (
+        "arm 'y', feedback.donor = 'f': this arm sets task.size itself",
+        "which of the 2 arms",
+    ),
 }
 PYDANTIC_WORDS = re.compile(r"Input|should|valid |validation error|instance|Value error|\bNone\b")
 """Words of pydantic's own messages, which users should not see."""
@@ -245,8 +272,9 @@ def test_session_ids_are_unique() -> None:
 
 def test_every_setting_is_documented() -> None:
     """Every key of every settings table is followed by a docstring, except for keys of tables."""
-    tree = ast.parse(Path(settings.__file__).read_text())
-    tables = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    files = Path(settings.__file__).parent.glob("*settings.py")
+    trees = [ast.parse(each.read_text()) for each in files]
+    tables = [node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)]
     names = {table.name for table in tables}
     for table in tables:
         for node, following in pairwise([*table.body, ast.Pass()]):
@@ -257,3 +285,89 @@ def test_every_setting_is_documented() -> None:
             key = ast.unparse(node.target)
             is_table = table.name == "ExperimentFile" and key in Settings.model_fields
             assert isinstance(following, ast.Expr) or is_table, f"{table.name}.{key}"
+
+
+# ---- sweeps ----------------------------------------------------------------------------------
+
+SWEEP = {
+    "model.name": ["simulated/chance", "simulated/constant"],
+    "task": {"prompts": ["plain", "plain-ja"]},
+    "context.policy": ["all", "last(3)"],
+}
+CROSSED_ARMS = [
+    {"name": "feedback"},
+    {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
+    {"name": "stateless", "context": {"policy": "stateless"}},
+]
+
+
+def test_a_sweep_is_the_product_written_out() -> None:
+    """Every arm is played with every combination of the values, but for those of keys that it sets itself."""
+    made = experiment(arms=CROSSED_ARMS, sweep=SWEEP)
+    found = {
+        (
+            name.partition("_")[0],
+            each.model.name,
+            each.task.prompts,
+            each.context.policy,
+        )
+        for name, each in made.arms.items()
+    }
+    policies = {"feedback": ["all", "last(n=3)"], "stateless": ["stateless"]}
+    assert found == {
+        (arm, model, prompts, policy)
+        for arm in ("feedback", "yoked", "stateless")
+        for model in SWEEP["model.name"]
+        for prompts in ("plain", "plain-ja")
+        for policy in policies.get(arm, policies["feedback"])
+    }
+    assert len(found) == len(made.arms) == 20
+    for name, each in made.arms.items():
+        alone = experiment(
+            arms=[{"name": "feedback", "feedback": {}}],
+            model={"name": each.model.name},
+            task={"prompts": each.task.prompts},
+            context={"policy": each.context.policy},
+        ).arms["feedback"]
+        assert each.model_copy(update={"feedback": alone.feedback}) == alone, name
+
+
+def test_donors_and_contrasts_stay_in_their_cell() -> None:
+    """Donors differ from their yoked arms in feedback alone, and so do the arms of every contrast."""
+    made = experiment(arms=CROSSED_ARMS, sweep=SWEEP, analysis={"primary": ["feedback", "yoked"]})
+    for name, each in made.arms.items():
+        if donor := each.feedback.donor:
+            other = made.arms[donor]
+            assert other.model_copy(update={"feedback": each.feedback}) == each
+            assert name.removeprefix("yoked") == donor.removeprefix("feedback")
+    pairs = [made.analysis.primary, *made.analysis.secondary]
+    names = list(made.arms)
+    assert pairs == [[names[at], names[at + 8]] for at in range(4)]  # those of the first model
+    assert {made.arms[arm].model.name for pair in pairs for arm in pair or ()} == {
+        "simulated/chance"
+    }
+
+
+def test_a_sweep_of_tables() -> None:
+    """Settings that belong together, such as a model and its address, are swept as one table."""
+    servers = [{"name": name, "base_url": f"http://{name}/v1"} for name in ("one", "two")]
+    made = experiment(arms=CROSSED_ARMS, model={"name": "zero"}, sweep={"model": servers})
+    found = [(each.model.name, each.model.base_url) for each in made.arms.values()]
+    assert found == [("one", "http://one/v1"), ("two", "http://two/v1")] * 3
+    assert list(made.arms)[:2] == ["feedback_model=one", "feedback_model=two"]
+
+
+VALUES = st.text(min_size=1) | st.integers() | st.floats(allow_nan=False) | st.booleans()
+
+
+@given(st.lists(VALUES, min_size=1, max_size=5, unique_by=lambda each: (str(each), each == 1)))
+def test_names_of_swept_arms(values: list[object]) -> None:
+    """Whatever the values, swept arms have different names that are short and usable as file names."""
+    with suppress(InputError):  # 1 and true are equal, and listed twice
+        made = experiment(
+            model={"name": "m"}, sweep={"model.params.top": values, "task.size": [8, 9]}
+        )
+        assert len(made.arms) == 2 * len(values)
+        for name in made.arms:
+            assert ArmName.validate_python(name) == name
+            assert len(name) < 80

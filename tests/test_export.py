@@ -507,14 +507,14 @@ def test_inspect_makes_data_frames(tmp_path: Path) -> None:
         check=True,
     )
     rows, columns = json.loads(done.stdout.splitlines()[-1])
-    assert rows == [4, 8, 6 * 75 + 2 * 51]
+    assert rows == [5, 10, 8 * 75 + 2 * 51]
     assert {"score_late", "score_accuracy", "metadata_arm"} <= set(columns)
 
 
 def test_several_arms_need_several_logs(tmp_path: Path) -> None:
     """Several arms cannot be written to one log; nothing is written."""
     pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
-    with pytest.raises(InputError, match="there are 4: feedback, label, none, stateless"):
+    with pytest.raises(InputError, match="there are 5: feedback, label, none, stateless, yoked"):
         export([SAMPLE], "inspect", tmp_path / "out.eval")
     assert list(tmp_path.iterdir()) == []
 
@@ -537,7 +537,7 @@ def test_unfinished_and_torn_transcripts_are_mentioned(icl_loop: Command, tmp_pa
     arguments = ["export", SAMPLE, cut, "--to", "csv", "-o", tmp_path / "out.csv"]
     done = icl_loop(*arguments)
     assert done.returncode == 0
-    assert "unfinished sessions: 1 of 9 sessions" in done.stderr
+    assert "unfinished sessions: 1 of 11 sessions" in done.stderr
     assert "torn last line" in done.stderr
     assert done.stdout.splitlines()[-1] == f"written: {tmp_path / 'out.csv'}"
     again = icl_loop(*arguments)

@@ -97,7 +97,7 @@ def test_a_yoked_repeat_has_the_donor_of_its_own_repeat(saved: Path) -> None:
 
 
 def test_repeats_in_frames_and_exports(saved: Path, tmp_path: Path) -> None:
-    """Frames and exports hold the number of the repeat, by which donors are found."""
+    """Frames and exports hold the number of the repeat; contrasts count streams."""
     turns = frame([saved])
     counts = turns.group_by("arm", "stream", "repeat").len()
     assert counts.height == 12
@@ -105,6 +105,8 @@ def test_repeats_in_frames_and_exports(saved: Path, tmp_path: Path) -> None:
     export([saved], "parquet", tmp_path / "x.parquet")
     assert frame([tmp_path / "x.parquet"]).drop("path").equals(turns.drop("path"))
     concluded = conclude(turns, ("feedback", "yoked"), sessions([saved]))
+    assert concluded.primary is not None
+    assert concluded.primary.k == 2
     assert not any("donor" in each for each in concluded.warnings)
 
 

@@ -9,8 +9,9 @@ from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.messages import user
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, token_counter
 from icl_loop.core.validation_messages import shown_value
+from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.sessions import Place, Session
-from icl_loop.experiment.settings import AnalysisSettings, LimitSettings, PriceSettings, Settings
+from icl_loop.experiment.settings import AnalysisSettings, Settings
 from icl_loop.transcripts.header import AnalysisIdentity
 
 

@@ -10,6 +10,7 @@ from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
 from icl_loop.experiment.shipped import experiment_path
+from icl_loop.experiment.sweep import Sweep, merged
 from icl_loop.experiment.validation import validated
 from icl_loop.tasks.feedback import DONOR_KINDS
 
@@ -38,30 +39,29 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
     """
     file = validated(ExperimentFile, table, where, tables=Settings)
     shared = {key: table.get(key, {}) for key in Settings.model_fields}
+    _check_names(file, where)
+    sweep = Sweep.of(file, where)
     arms: dict[str, Settings] = {}
-    for number, arm_table in enumerate(file.arms):
-        place = f"{where}, arms[{number}]"
-        name = _arm_name(arm_table, place)
-        if name in arms:
-            raise InputError(f"{place}.name: there is another arm named {name!r}")
+    for arm_table in sweep.arms:
+        name = validated(ArmName, arm_table["name"], f"{where}, sweep: arm")
         own = {key: value for key, value in arm_table.items() if key != "name"}
-        settings = validated(Settings, _merge(shared, own), f"{where}, arm {name!r}")
+        settings = validated(Settings, merged(shared, own), f"{where}, arm {name!r}")
         settings.check_turns(file.turns, f"{where}, arm {name!r}")
         arms[name] = settings.without_auto()
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
     arms = {name: _with_donor(file, arms, name, where) for name in arms}
     if file.analysis.primary is not None:
-        _check_contrast(file.analysis.primary, arms, f"{where}, analysis.primary")
+        _check_contrast(sweep.contrast(file.analysis.primary), arms, f"{where}, analysis.primary")
     for number, pair in enumerate(file.analysis.secondary):
-        _check_contrast(pair, arms, f"{where}, analysis.secondary[{number}]")
+        _check_contrast(sweep.contrast(pair), arms, f"{where}, analysis.secondary[{number}]")
     return Experiment(
         name=file.name,
         turns=file.turns,
         streams=file.streams,
         seed=file.seed,
         arms=arms,
-        analysis=file.analysis,
+        analysis=sweep.contrasts(file.analysis),
         limits=file.limits,
         price=file.price,
         repeats=file.repeats,
@@ -88,27 +88,24 @@ def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
             value = text.strip()
         for part in reversed(parts):
             value = {part: value}
-        result = _merge(result, value)
+        result = merged(result, value)
     return result
 
 
-def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, new in top.items():
-        old = merged.get(key)
-        is_table = isinstance(old, Mapping) and isinstance(new, Mapping)
-        merged[key] = _merge(old or {}, new) if is_table else new
-    return merged
-
-
-def _arm_name(table: Mapping[str, Any], place: str) -> str:
-    """Return the name of an arm, whose table must not contain keys of the whole experiment."""
-    if "name" not in table:
-        raise InputError(f"{place}.name: this key is missing")
-    for key in table:
-        if key in ExperimentFile.model_fields and key not in {"name", *Settings.model_fields}:
-            raise InputError(f"{place}.{key}: all arms share this key; set it at the top level")
-    return validated(ArmName, table["name"], f"{place}.name")
+def _check_names(file: ExperimentFile, where: str) -> None:
+    """Raise InputError if an arm has no name of its own or contains keys of the whole experiment."""
+    names = set[str]()
+    for number, table in enumerate(file.arms):
+        place = f"{where}, arms[{number}]"
+        if "name" not in table:
+            raise InputError(f"{place}.name: this key is missing")
+        for key in table:
+            if key in ExperimentFile.model_fields and key not in {"name", *Settings.model_fields}:
+                raise InputError(f"{place}.{key}: all arms share this key; set it at the top level")
+        name = validated(ArmName, table["name"], f"{place}.name")
+        if name in names:
+            raise InputError(f"{place}.name: there is another arm named {name!r}")
+        names.add(name)
 
 
 def _check_contrast(pair: Sequence[str], arms: Mapping[str, Settings], place: str) -> None:
@@ -148,12 +145,8 @@ def _with_donor(
         raise InputError(
             f"{place}: a donor is a session of another stream; set streams to 2 or more"
         )
-    feedback = settings.feedback.like_donor(arms[donor].feedback)
-    for key in settings.feedback.model_fields_set:
-        own, taken = getattr(settings.feedback, key), getattr(feedback, key)
-        if own != taken:
-            raise InputError(
-                f"{where}, arm {arm!r}, feedback.{key} = {own!r}: a yoked arm takes it from its donor"
-                f" {donor!r}, where it is {taken!r}; leave it out"
-            )
+    try:
+        feedback = settings.feedback.like_donor(arms[donor].feedback)
+    except InputError as error:
+        raise InputError(f"{where}, arm {arm!r}, {error}") from None
     return settings.model_copy(update={"feedback": feedback})

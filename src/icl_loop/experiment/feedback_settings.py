@@ -4,6 +4,7 @@ from typing import Annotated, Self, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
+from icl_loop.core.errors import InputError
 from icl_loop.experiment.validation import STRICT, one_of, translated_errors
 from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
 
@@ -18,7 +19,7 @@ class FeedbackSettings(BaseModel):
     donor: str | None = None
     """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
     donor_kind: Annotated[str, one_of(DONOR_KINDS)] = "correctness"
-    """Kind of the donor's feedback; a yoked arm takes it, delay and only from its donor."""
+    """Kind of the donor's feedback; a yoked arm takes it, noise, delay and only from its donor."""
     noise: float = Field(default=0.0, ge=0, le=1)
     """Probability of telling the opposite of the score."""
     delay: int = Field(default=0, ge=0)
@@ -41,9 +42,22 @@ class FeedbackSettings(BaseModel):
         return self
 
     def like_donor(self, donor: "FeedbackSettings") -> Self:
-        """Return the settings of a yoked arm with the form of its donor's feedback."""
+        """Return the settings of a yoked arm with the form of its donor's feedback.
+
+        Without its noise, which the words of the donor have already.
+
+        Raises:
+            InputError: They state another form.
+        """
         form = {"donor_kind": donor.kind, "delay": donor.delay, "only": donor.only}
-        return self.model_copy(update=form)
+        for key, taken in {**form, "noise": donor.noise}.items():
+            own = getattr(self, key)
+            if key in self.model_fields_set and own != taken:
+                raise InputError(
+                    f"feedback.{key} = {own!r}: a yoked arm takes it from its donor {self.donor!r},"
+                    f" where it is {taken!r}; leave it out"
+                )
+        return self.model_copy(update={**form, "noise": 0.0})
 
     def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
         """Return the feedback policy of a session, given what its donor was told."""

@@ -8,15 +8,14 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from icl_loop.experiment.feedback_settings import FeedbackSettings
+from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.settings import (
     AnalysisSettings,
     AnswerSettings,
     ContextSettings,
     ExperimentFile,
-    FeedbackSettings,
-    LimitSettings,
     ModelSettings,
-    PriceSettings,
     ProbeSettings,
     Settings,
     TaskSettings,
@@ -39,7 +38,9 @@ EXAMPLES: Mapping[str, str] = {
     "name": '"digits-by-verdict"',
     "turns": "300",
     "streams": "12",
+    "repeats": "3",
     "seed": "20261126",
+    "sweep": '{ "model.params.temperature" = [0, 1] }',
     "task.dataset": '"csv:flowers.csv"',
     "task.encoding": '"sparse"',
     "task.labels": '"abstract"',

@@ -13,7 +13,8 @@ from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import Event, Sample, Verdicts, keyed_index
 from icl_loop.core.tokens import token_counter
-from icl_loop.experiment.settings import LimitSettings, Settings
+from icl_loop.experiment.run_settings import LimitSettings
+from icl_loop.experiment.settings import Settings
 from icl_loop.experiment.validation import validated
 from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset

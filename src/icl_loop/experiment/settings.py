@@ -16,10 +16,10 @@ from pydantic import (
 
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import Usage
 from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
 from icl_loop.experiment.feedback_settings import FeedbackSettings
+from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.validation import (
     SENSITIVE_HEADERS,
     SENSITIVE_PARAMS,
@@ -57,7 +57,16 @@ FileName = Annotated[
         " starting with a letter or digit",
     ),
 ]
-ArmName = TypeAdapter(FileName)
+ArmName = TypeAdapter(
+    Annotated[
+        str,
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}",
+            "must be usable as a file name: at most 100 letters, digits, dots, underscores, hyphens and"
+            " equals signs, starting with a letter or digit",
+        ),
+    ]
+)
 VariableName = Annotated[
     str,
     matching(
@@ -276,37 +285,6 @@ class Settings(_Table):
                 raise InputError(f"{where}, probes.at = {after}: the session has {turns} turns")
 
 
-class LimitSettings(_Table):
-    """`[limits]`: how fast and how patiently endpoints are called; not recorded in transcripts."""
-
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    """Most requests per minute to each endpoint; unlimited if omitted."""
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    """Most prompt tokens per minute to each endpoint; unlimited if omitted."""
-    timeout_s: float = Field(default=600.0, gt=0)
-    """Seconds to wait for a reply."""
-    allowance_s: float = Field(default=600.0, gt=0)
-    """Seconds for all attempts at one request together."""
-
-
-class PriceSettings(_Table):
-    """`[price]`: prices of the model in US dollars, in place of list prices."""
-
-    input: float = Field(ge=0)
-    """Dollars per million prompt tokens."""
-    output: float = Field(ge=0)
-    """Dollars per million completion tokens."""
-    cached: float | None = Field(default=None, ge=0)
-    """Dollars per million prompt tokens served from the provider's cache; `input` if omitted."""
-
-    def __call__(self, usage: Usage) -> float:
-        """Return the cost of these tokens in US dollars."""
-        cached = self.input if self.cached is None else self.cached
-        fresh = usage.prompt - usage.cached + usage.discarded_prompt
-        completion = usage.completion + usage.discarded_completion
-        return (fresh * self.input + usage.cached * cached + completion * self.output) / 1e6
-
-
 class AnalysisSettings(_Table):
     """`[analysis]`: what the experiment is to show, stated before it is run."""
 
@@ -342,6 +320,9 @@ class ExperimentFile(_Table):
     answers: dict[str, Any] = {}
     arms: list[dict[str, Any]] = [{"name": "feedback"}]
     """The arms: each has a name and overrides any of the tables above."""
+    sweep: dict[str, Any] = {}
+    """Lists of values by key, such as `"model.params.temperature" = [0, 1]`, with which all arms are
+    crossed; an arm that sets a key itself is not crossed with it."""
     analysis: AnalysisSettings = AnalysisSettings()
     limits: LimitSettings = LimitSettings()
     price: PriceSettings | None = None

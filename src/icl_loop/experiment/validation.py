@@ -78,13 +78,13 @@ def _suggestion(kind: object, path: Sequence[str], tables: object) -> str:
     key = path[-1]
     if key in _RENAMED:
         return f"it is now {_RENAMED[key]!r}"
-    for table in _keys(tables):
-        if key in _keys(tables, [table]):
+    for table in keys(tables):
+        if key in keys(tables, [table]):
             return f"did you mean '{table}.{key}'?"
-    return nearest(key, _keys(kind, path[:-1]))
+    return nearest(key, keys(kind, path[:-1]))
 
 
-def _keys(kind: object, path: Sequence[str] = ()) -> list[str]:
+def keys(kind: object, path: Sequence[str] = ()) -> list[str]:
     """Return the keys of the table at `path` below a settings class."""
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:

@@ -10,6 +10,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, FeedbackSettings
 from icl_loop.planning.detectability import detectability
 from icl_loop.planning.trial_sessions import Trials
+from icl_loop.tasks.feedback import YOKED
 
 ENCODINGS_TRIED = ("grid", "sparse")
 """Compact encodings: one that keeps grey levels, and the shortest."""
@@ -110,10 +111,9 @@ def _changes(experiment: Experiment, arms: tuple[str, str], *, limited: bool) ->
 def _revealed(experiment: Experiment, arms: tuple[str, str]) -> _Change:
     """Return the change of the first arm's feedback, and so of arms yoked to it, to the right label."""
     first, told = arms[0], FeedbackSettings(kind="label")
+    yoked = FeedbackSettings(kind=YOKED, donor=first, donor_kind="label")
     settings = {
-        arm: each.model_copy(update={"feedback": each.feedback.like_donor(told)})
-        if each.feedback.donor == first
-        else each
+        arm: each.model_copy(update={"feedback": yoked}) if each.feedback.donor == first else each
         for arm, each in experiment.arms.items()
     }
     settings[first] = settings[first].model_copy(update={"feedback": told})

@@ -74,10 +74,10 @@ class FeedbackPolicy:
                 f"unknown donor_kind {self.donor_kind!r}: {nearest(self.donor_kind, DONOR_KINDS)}"
             )
         changed = self.noise or self.delay or self.only != "both"
-        kind = self.kind if self.noise else self.announced_kind
-        if changed and kind not in ("correctness", "flipped"):
+        if changed and self.announced_kind not in ("correctness", "flipped"):
             raise InputError(
-                f"noise, delay and only apply to the kinds correctness and flipped, not {kind!r}"
+                "noise, delay and only apply to the kinds correctness and flipped, not"
+                f" {self.announced_kind!r}"
             )
         if not 0 <= self.noise <= 1:
             raise InputError(f"noise must be between 0 and 1, got {self.noise}")
