@@ -157,6 +157,7 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             saved.header.experiment,
             saved.header.arm,
             saved.header.stream,
+            saved.header.repeat,
             saved.header.turns,
             1 / len(saved.header.labels),
             saved.end is not None,
