@@ -148,18 +148,62 @@ def test_a_pipe_gets_plain_lines(turns: tuple[Turn, Turn], run: Run, streams: in
     assert last.endswith(f"; recent accuracy: one {one}, other {other}")
 
 
-def test_lines_appear_while_every_turn_waits() -> None:
-    """Without a terminal, there is a line every few seconds even if no turn ends."""
+class Fast(RunProgress):
+    """Progress that prints a line at once when something changes."""
 
-    class Fast(RunProgress):
-        INTERVAL_S = 0.01
+    INTERVAL_S, POLL_S = 0.0, 0.01
 
+
+def wait_for(text: str, file: StringIO) -> None:
+    """Wait until a text has been printed."""
+    until = time.monotonic() + 10
+    while text not in file.getvalue() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert text in file.getvalue()
+
+
+def test_a_line_appears_only_when_something_changes(turns: tuple[Turn, Turn]) -> None:
+    """Without a terminal, a change prints one line, and no time without a change prints any."""
+    plan = experiment(arms=ARMS)
     console, file = console_of(terminal=False)
-    with Fast(experiment(arms=ARMS), console, Budget()):
-        until = time.monotonic() + 10
-        while file.getvalue().count(" turns;") < 3 and time.monotonic() < until:
-            time.sleep(0.01)
-    assert file.getvalue().count("0 of 48 turns") >= 3
+    with Fast(plan, console, Budget()) as progress:
+        for count, one in enumerate(plan.sessions(), start=1):
+            time.sleep(0.05)
+            progress.turn(one, turns[0])
+            wait_for(f"{count} of ", file)
+    counts = [line.split()[0] for line in file.getvalue().splitlines()]
+    assert counts == [*map(str, range(plan.count() + 1)), counts[-1]]
+
+
+def test_lines_keep_their_distance(turns: tuple[Turn, Turn]) -> None:
+    """Changes within the interval print no line of their own."""
+
+    class Slow(Fast):
+        INTERVAL_S = 60.0
+
+    plan = experiment(arms=ARMS)
+    console, file = console_of(terminal=False)
+    with Slow(plan, console, Budget()) as progress:
+        for one in plan.sessions():
+            progress.turn(one, turns[0])
+            time.sleep(0.03)
+    assert len(file.getvalue().splitlines()) == 2
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_silent_endpoint_is_reported(turns: tuple[Turn, Turn], *, terminal: bool) -> None:
+    """After some time without a reply the progress says for how long, until the next reply."""
+
+    class Impatient(Fast):
+        QUIET_S = 1
+
+    plan = experiment(arms=ARMS)
+    console, file = console_of(terminal=terminal)
+    with Impatient(plan, console, Budget(in_flight=1)) as progress:
+        assert "no reply" not in progress.status()
+        wait_for("no reply for 1 s; tokens", file)
+        progress.turn(next(plan.sessions()), turns[0])
+        assert "no reply" not in progress.status()
 
 
 @settings(max_examples=15)

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from threading import Event, Thread
 
 from rich.console import Console, RenderableType
@@ -17,20 +17,23 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
-from icl_loop.models.limits import Budget
+from icl_loop.models.limits import Budget, Wait
 from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
 
 
 class ProgressDisplay(Progress, ABC):
-    """Shows live bars on a terminal, and a line every few seconds elsewhere.
+    """Shows live bars on a terminal, and elsewhere a line when something changes, at most every 30 s.
 
     With a delay, work that ends before it shows nothing, and the bars vanish at the end.
     """
 
-    INTERVAL_S = 5.0
+    INTERVAL_S = 30.0
+    """Least seconds between two lines."""
+    POLL_S = 1.0
 
     def __init__(self, console: Console, *columns: ProgressColumn, delay_s: float = 0.0) -> None:
         super().__init__(
@@ -44,6 +47,8 @@ class ProgressDisplay(Progress, ABC):
             disable=not console.is_terminal,
         )
         self._delay_s = delay_s
+        self._printed: Hashable = None
+        self._printed_at = 0.0
         self._over = Event()
         self._thread = Thread(target=self._report, name="progress", daemon=True)
 
@@ -75,17 +80,24 @@ class ProgressDisplay(Progress, ABC):
     def line(self) -> str:
         """Return the progress in one line."""
 
+    def state(self) -> Hashable:
+        """Return what a new line is printed for when it changes."""
+        return tuple(task.completed for task in self.tasks)
+
     def _report(self) -> None:
         if self._delay_s and not self._over.wait(self._delay_s):
             self._show()
-        while not self._over.wait(self.INTERVAL_S):
-            self._print_line()
+        while not self._over.wait(self.POLL_S):
+            due = time.monotonic() - self._printed_at >= self.INTERVAL_S
+            if self.disable and self.state() != self._printed and due:
+                self._print_line()
 
     def _show(self) -> None:
         super().start()
         self._print_line()
 
     def _print_line(self) -> None:
+        self._printed, self._printed_at = self.state(), time.monotonic()
         if self.disable:
             print_text(self.line(), self.console)
 
@@ -114,9 +126,14 @@ class WorkProgress(ProgressDisplay):
 class RunProgress(ProgressDisplay):
     """The progress of a run: turns and recent accuracy of each arm, tokens, money, requests."""
 
+    QUIET_S = 60
+    """Seconds without a reply after which the progress says so."""
+
     def __init__(self, experiment: Experiment, console: Console, budget: Budget) -> None:
         accuracy = TextColumn("accuracy {task.fields[accuracy]:>6}")
         self._budget = budget  # the base class asks for the status
+        self._replies: tuple[float, Usage] = (-1, budget.spent)
+        self._replied_at = 0.0
         super().__init__(console, accuracy, TimeRemainingColumn(compact=True))
         sessions = experiment.count() // len(experiment.arms)
         total, recent = experiment.turns * sessions, RECENT * sessions
@@ -134,27 +151,49 @@ class RunProgress(ProgressDisplay):
         recent.append(turn.feedback.correct)
         self.update(task, advance=1, accuracy=f"{sum(recent) / len(recent):.1%}")
 
+    def state(self) -> Hashable:
+        """Return the turns, tokens and retries, and what is waited for."""
+        waits = frozenset(wait.reason for wait in self._waits())
+        retries = self._budget.retries.total()
+        return super().state(), self._budget.spent, retries, waits, self._no_reply()
+
     def status(self) -> str:
         """Return waits, tokens, money, requests in flight and retries; nothing if there were none."""
         spent, retries, in_flight = self._budget.spent, self._budget.retries, self._budget.in_flight
+        waiting = self._waiting() or self._no_reply()
         if not (spent.prompt or spent.completion or in_flight or retries):
-            return ""
+            return waiting.removesuffix("; ")
         usd = f"; ${self._budget.usd:.4f}" if self._budget.usd else ""
         most_common = (f", {count} of them: {reason}" for reason, count in retries.most_common(1))
         return printable(
-            f"{self._waiting()}tokens: {spent.prompt:,} in ({spent.cached:,} cached), {spent.completion:,} out{usd};"
+            f"{waiting}tokens: {spent.prompt:,} in ({spent.cached:,} cached),"
+            f" {spent.completion:,} out{usd};"
             f" {in_flight} requests in flight; {retries.total()} retries{''.join(most_common)}"
         )
 
     def _waiting(self) -> str:
         """Return how long requests still wait at most, and why; "" if none waits."""
-        now = time.monotonic()
-        waits = [wait for wait in list(self._budget.waits.values()) if wait.until > now]
-        if not waits:
+        if not (waits := self._waits()):
             return ""
         longest = max(waits, key=lambda wait: wait.until)
         count = f" ({len(waits)} requests)" if len(waits) > 1 else ""
-        return f"waiting {duration(longest.until - now)}{count} {longest.reason[:200]}; "
+        return (
+            f"waiting {duration(longest.until - time.monotonic())}{count} {longest.reason[:200]}; "
+        )
+
+    def _waits(self) -> list[Wait]:
+        now = time.monotonic()
+        return [wait for wait in list(self._budget.waits.values()) if wait.until > now]
+
+    def _no_reply(self) -> str:
+        """Return for how many whole minutes there has been no reply; "" if for less than one."""
+        done, now = sum(task.completed for task in self.tasks), time.monotonic()
+        if self._replies != (done, self._budget.spent):
+            self._replies, self._replied_at = (done, self._budget.spent), now
+        quiet_s = int((now - self._replied_at) // self.QUIET_S) * self.QUIET_S
+        if not quiet_s or self.finished:
+            return ""
+        return f"no reply for {f'{quiet_s} s' if quiet_s < 120 else duration(quiet_s)}; "
 
     def line(self) -> str:
         """Return turns, time left, the recent accuracy of each arm, and the status."""
