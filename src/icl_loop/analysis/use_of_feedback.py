@@ -77,47 +77,46 @@ def exploration(turns: pl.DataFrame) -> pl.DataFrame:
         - `greedy_share`: P(answer is the label last told for the class | one was told), where a label is
           told by calling an answer right, or by revealing it. Null if none was told.
     """
+    # Millions of turns fit into less memory if strings are categories and turns short integers.
+    slim = turns.select(
+        "told_right",
+        "chance",
+        pl.col("path", "label", "answer", "told_label").cast(pl.Categorical),
+        pl.col("turn", "told_after").cast(pl.Int32),
+        is_shown=pl.col("exposure") > 0,
+    )
     tried = (
-        turns.group_by("path", "label")
+        slim.group_by("path", "label")
         .agg(
             pl.col("answer").drop_nulls().n_unique(), labels=(1 / pl.col("chance").first()).round()
         )
         .group_by("path")
         .agg(labels_tried=pl.col("answer").sum() / pl.col("labels").sum())
     )
-    shown = turns.filter(pl.col("exposure") > 0).select("path", "label", "turn", "answer")
-    refuted = _last_before(shown, turns.drop_nulls(["told_right", "answer"]))
-    told = _last_before(shown, turns.drop_nulls("told_label"))
-    repeats = (
-        refuted.filter(~pl.col("told_right"))
-        .group_by("path")
-        .agg(refuted_repeats=_same("past_answer").mean())
-    )
-    greedy = told.group_by("path").agg(greedy_share=_same("told_label").mean())
+    judged = slim.drop_nulls(["told_right", "answer"])
+    refuted = _last_before(slim, judged, "answer", "told_right").filter(~pl.col("told_right"))
+    repeats = refuted.group_by("path").agg(refuted_repeats=_same("past").mean())
+    known = _last_before(slim, slim.drop_nulls("told_label"), "told_label")
+    greedy = known.group_by("path").agg(greedy_share=_same("past").mean())
     sessions = turns.select(SESSION).unique(maintain_order=True)
     for measured in (tried, repeats, greedy):
-        sessions = sessions.join(measured, on="path", how="left", maintain_order="left")
+        named = measured.with_columns(pl.col("path").cast(pl.String))
+        sessions = sessions.join(named, on="path", how="left", maintain_order="left")
     return sessions
 
 
-def _last_before(turns: pl.DataFrame, judged: pl.DataFrame) -> pl.DataFrame:
-    """Join each turn with the last answer to a sample of its class that was judged before it."""
-    past = judged.select(
-        *("path", "label", "told_right", "told_label"),
-        past_answer="answer",
-        known=pl.col("told_after") + 1,  # the first turn that can know it
-    )
-    return (
-        turns.sort("turn")
-        .join_asof(
-            past.sort("known"),
-            left_on="turn",
-            right_on="known",
-            by=["path", "label"],
-            check_sortedness=False,
-        )
-        .drop_nulls("known")
-    )
+def _last_before(turns: pl.DataFrame, judged: pl.DataFrame, label: str, *more: str) -> pl.DataFrame:
+    """Join `label` of the last answer to a sample of the class that was judged before, as `past`.
+
+    Turns without any, and those that show no past turn, are left out.
+    """
+    by = ["path", "label"]
+    first = pl.col("told_after") + 1  # the first turn that can know it
+    past = judged.select(*by, *more, past=label, known=first).sort("known")
+    asked = turns.filter("is_shown").select(*by, "turn", "answer").sort("turn")
+    return asked.join_asof(
+        past, left_on="turn", right_on="known", by=by, check_sortedness=False
+    ).drop_nulls("known")
 
 
 def _same(past: str) -> pl.Expr:
