@@ -232,6 +232,10 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
     "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
     "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),
     "an unknown format": (["plot", SAMPLE, "-o", "x.gif"], ["x.gif", ".png"]),
+    "an unknown arm to plot": (
+        ["plot", SAMPLE, "--arms", "none,fedback"],
+        ["--arms", "'feedback'"],
+    ),
     "an unknown command": (["rum", QUICKSTART], ["rum"]),
     "two transcripts": (
         ["replay", SAMPLE / "label-0.jsonl", SAMPLE / "label-1.jsonl"],

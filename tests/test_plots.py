@@ -30,7 +30,8 @@ from icl_loop.plots import (
     token_chart,
     token_panels,
 )
-from icl_loop.plots.theme import COLOURS, HEIGHT, PAPER, TEXT_COLOURS, WIDTH
+from icl_loop.plots.line_charts import fitting_window
+from icl_loop.plots.theme import COLOURS, HEIGHT, PAPER, TEXT_COLOURS, WIDTH, Look
 from studies import settings_of
 
 HOSTILE = "</script><script>alert(1)</script><!--"
@@ -123,7 +124,7 @@ def test_svg_contains_title_axes_and_names(tmp_path: Path) -> None:
     save(curve_chart(frame_of({"a <&> b": LEARNER, "フィ": LEARNER}), 5), tmp_path / "c.svg")
     assert texts(tmp_path / "c.svg").keys() >= {
         *("a <&> b", "フィ", "chance", "turn", "accuracy in windows of 5 turns"),
-        *("Learning curve: small", "6 sessions of 30 turns", "0", "30", "0%", "100%"),
+        *("Learning curves: small", "6 sessions of 30 turns", "0", "30", "0%", "100%"),
     }
 
 
@@ -256,6 +257,81 @@ def test_experiments_are_named(tmp_path: Path) -> None:
     assert "9 sessions of 30 or 60 turns" in drawn
     rows = [row for rows in curve_chart(turns).to_dict()["datasets"].values() for row in rows]
     assert {row["value"] for row in rows if row.get("name") == "chance"} == {0.1, 0.5}
+
+
+def marks(chart: AnyChart, kind: str) -> list[dict[str, Any]]:
+    """Return the layers of a kind of mark, as Vega-Lite."""
+    layers: list[dict[str, Any]] = chart.to_dict()["layer"]
+    return [layer for layer in layers if layer["mark"]["type"] == kind]
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=4))
+def test_the_default_window_fits_short_sessions(lengths: list[int]) -> None:
+    """By default a window is 20 turns, but at most a fifth of the longest session."""
+    turns = frame_of({"a": [[True] * length for length in lengths]}, planned=60)
+    window = fitting_window(turns)
+    assert 1 <= window <= 20
+    assert window <= max(1, max(lengths) / 5)
+    assert curve_chart(turns).to_dict() == curve_chart(turns, window).to_dict()
+
+
+def test_the_axis_covers_turns_beyond_the_plan() -> None:
+    """A session that played more turns than planned is drawn inside the axis."""
+    turns = frame_of({"a": [[True] * 40]}, planned=20)
+    [line, *_] = marks(curve_chart(turns), "line")
+    assert line["encoding"]["x"]["scale"]["domain"] == [0, 40]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_equal_curves_stay_visible(count: int) -> None:
+    """Lines of arms with equal curves are drawn in pieces, so that each is visible somewhere."""
+    equal = {f"arm {k}": [[t % 3 > 0 for t in range(30)]] for k in range(count)}
+    drawn = marks(curve_chart(frame_of(equal | {"other": [[False] * 30]})), "line")[-1]
+    *strokes, other = drawn["encoding"]["strokeDash"]["scale"]["range"]
+    assert strokes[0] == other == []
+    period = sum(strokes[1])
+    pixels = [0] * period  # the arm on top at each pixel of a period
+    for place, (dash, gap) in enumerate(strokes[1:], start=1):
+        assert dash + gap == period
+        pixels[:dash] = [place] * dash
+    assert {pixels.count(place) for place in range(count)} == {period // count}
+
+
+def test_an_arm_called_chance_is_told_from_the_chance_line(tmp_path: Path) -> None:
+    """The chance line is grey and has another name than an arm called `chance`."""
+    chart = curve_chart(frame_of({"chance": LEARNER}))
+    labels = chart.layer[-1].data
+    assert isinstance(labels, pl.DataFrame)
+    assert set(labels.select("name", "colour").iter_rows()) == {
+        ("chance", TEXT_COLOURS[0]),
+        ("chance level", PAPER.faint),
+    }
+    save(chart, tmp_path / "c.svg")
+    assert {"chance", "chance level"} <= texts(tmp_path / "c.svg").keys()
+
+
+def test_pdf_is_one_page_with_text(tmp_path: Path) -> None:
+    """A .pdf has one page and embeds its fonts."""
+    save(curve_chart(frame_of({"a": LEARNER})), tmp_path / "c.pdf")
+    written = (tmp_path / "c.pdf").read_bytes()
+    assert written.startswith(b"%PDF-")
+    assert len(re.findall(rb"/Type\s*/Page\b", written)) == 1
+    assert b"/FontFile" in written
+
+
+@pytest.mark.parametrize("draw", [curve_chart, compared_chart, token_chart, confusion_chart])
+def test_every_figure_obeys_its_look(played: pl.DataFrame, draw: Callable[..., AnyChart]) -> None:
+    """A look sets title and size of each figure, and can leave the caption out."""
+    look = Look(title="Mine", width=321, height=123, captions=False)
+    for spec, captioned in (
+        (draw(played).to_dict(), True),
+        (draw(played, look=look).to_dict(), False),
+    ):
+        assert spec["title"]["anchor"] == "start"
+        assert ("subtitle" in spec["title"]) == captioned
+        assert (spec["title"]["text"] == "Mine") != captioned
+        sizes = {(each["width"], each["height"]) for each in spec.get("concat", [spec])}
+        assert (sizes == {(321, 123)}) != captioned
 
 
 def thin_lines(turns: pl.DataFrame, window: int) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ import polars as pl
 
 from icl_loop.analysis import confusion
 from icl_loop.core.errors import InputError
-from icl_loop.plots.line_charts import named
-from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
+from icl_loop.plots.line_charts import heading, named
+from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panel_title, panels
 
 MOST_LABELS = 26
 """With more labels, cells are too small."""
@@ -68,7 +68,8 @@ def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
         for arm in arms
         for half, part in halves(arm).items()
     ]
-    return panels(maps, "Answers by label, as a share of the label's turns", columns=4, pixels=170)
+    title = heading("Answers by label", turns, look, "colour: share of the label's turns")
+    return panels(maps, title, look, columns=4)
 
 
 def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
@@ -86,8 +87,7 @@ def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> al
             ),
         )
     )
-    title = alt.TitleParams(name, anchor="start", fontSize=11, limit=170)
-    return finished(alt.LayerChart(layer=[cells]), look, title, 170)
+    return finished(alt.LayerChart(layer=[cells]), look, panel_title(name, 170), 170, 170)
 
 
 def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
@@ -137,5 +137,5 @@ def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
             ],
         )
     )
-    title = alt.TitleParams("Outcomes", anchor="start")
+    title = heading("Outcomes", turns, look)
     return finished(alt.LayerChart(layer=[bars]), look, title, 30 * len(names) + 10)

@@ -7,10 +7,23 @@ import polars as pl
 
 from icl_loop.analysis import Conclusion, Contrast
 from icl_loop.core.errors import InputError
-from icl_loop.plots.theme import PAPER, WIDTH, AnyChart, Look, finished, panels
+from icl_loop.plots.theme import (
+    PAPER,
+    WIDTH,
+    AnyChart,
+    Look,
+    finished,
+    panel_title,
+    panels,
+    printable,
+)
 
 _ROW_HEIGHT = 44
 """Height of a row in pixels."""
+_CAPTION = (
+    "filled: the primary contrast",
+    "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",
+)
 _TOOLTIP = [
     alt.Tooltip("arms:N"),
     alt.Tooltip("text:N", title="difference, points"),
@@ -28,24 +41,21 @@ def contrast_chart(conclusion: Conclusion, look: Look = PAPER) -> alt.LayerChart
     Raises:
         InputError: There is no primary contrast, or it has no streams.
     """
+    streams = conclusion.primary.k if conclusion.primary else 0
+    caption = (f"late accuracy in {streams} streams", *_CAPTION)
+    return _chart(conclusion, look, look.heading(f"Contrasts: {conclusion.title}", caption))
+
+
+def _chart(conclusion: Conclusion, look: Look, title: alt.TitleParams) -> alt.LayerChart:
     primary = conclusion.primary
     if primary is None or not primary.k:
         raise InputError(f"{conclusion.title} has no primary contrast to draw")
     contrasts = [primary, *(each.contrast for each in conclusion.secondary if each.contrast.k)]
     layers = [*_background(primary.margin, look), *_rows(contrasts, look)]
-    title = alt.TitleParams(
-        text=f"Contrasts: {conclusion.title}",
-        subtitle=[
-            f"late accuracy, {primary.k} streams; filled: the primary contrast",
-            "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",
-        ],
-        anchor="start",
-        subtitleColor=look.faint,
-    )
     return finished(alt.LayerChart(layer=layers), look, title, _ROW_HEIGHT * len(contrasts) + 12)
 
 
-def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
+def contrast_charts(conclusions: Sequence[Conclusion], look: Look = PAPER) -> AnyChart:
     """Return the contrasts of every experiment with a primary contrast.
 
     Raises:
@@ -53,9 +63,9 @@ def contrast_charts(conclusions: Sequence[Conclusion]) -> AnyChart:
     """
     drawn = [each for each in conclusions if each.primary is not None and each.primary.k]
     if len(drawn) > 1:
-        charts = [contrast_chart(each) for each in drawn]
-        return panels(charts, "Contrasts", columns=1, pixels=WIDTH)
-    return contrast_chart(drawn[0] if drawn else conclusions[0])
+        charts = [_chart(each, look, panel_title(each.title, WIDTH)) for each in drawn]
+        return panels(charts, look.heading("Contrasts", _CAPTION), look, columns=1)
+    return contrast_chart(drawn[0] if drawn else conclusions[0], look)
 
 
 def _background(margin: float, look: Look) -> list[alt.Chart]:
@@ -106,8 +116,7 @@ def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
 
 def _name(contrast: Contrast) -> str:
     """Return both arms, with unprintable characters replaced."""
-    name = " - ".join(contrast.arms)
-    return "".join(mark if mark.isprintable() else "\ufffd" for mark in name)
+    return printable(" - ".join(contrast.arms))
 
 
 def _row(contrast: Contrast, primary: Contrast) -> dict[str, object]:

@@ -8,18 +8,21 @@ import polars as pl
 from icl_loop.analysis import arm_curves, session_curves
 from icl_loop.core.errors import InputError
 from icl_loop.plots.line_charts import (
+    LEGEND,
     arm_colour,
     arm_dashes,
     chance_levels,
     chance_rule,
     end_labels,
+    fitting_window,
+    heading,
     line_ends,
     named,
     share_axis,
     thinned,
     turn_axis,
 )
-from icl_loop.plots.theme import GREY, HEIGHT, PAPER, WIDTH, Look, finished, panels
+from icl_loop.plots.theme import HEIGHT, PAPER, Look, finished, panel_title, panels
 
 MAX_THIN_LINES = 20
 """Maximum number of single sessions drawn per arm, evenly chosen."""
@@ -27,7 +30,6 @@ MAX_WITH_THIN = 5
 """With more arms, single sessions are not drawn, because they would hide each other."""
 PANEL = 240
 """Height of a panel in pixels."""
-_LEGEND = "lines: means over sessions; bands: 95 % intervals"
 _TOOLTIP = [
     alt.Tooltip("name:N", title="arm"),
     alt.Tooltip("turn:Q"),
@@ -47,7 +49,7 @@ _NEAREST_TOOLTIP = (
 
 def curve_chart(
     turns: pl.DataFrame,
-    window: int = 20,
+    window: int | None = None,
     baseline: pl.DataFrame | None = None,
     look: Look = PAPER,
     learner: str = "",
@@ -60,7 +62,7 @@ def curve_chart(
 
     Args:
         turns: A frame of turns.
-        window: Number of turns in a window.
+        window: Number of turns in a window; by default that of `fitting_window`.
         baseline: The result of `baselines` for the same transcripts.
         look: Colours, size and interactivity.
         learner: Name of the baseline's reference learner.
@@ -70,13 +72,21 @@ def curve_chart(
     """
     turns = _named(turns)
     names = turns["name"].unique(maintain_order=True).to_list()
-    layers = _layers(turns, window, baseline, look, names)
-    title = _title(turns, learner if baseline is not None else "")
+    layers = _layers(turns, window or fitting_window(turns), baseline, look, names)
+    most = max(turns.group_by("name").agg(pl.col("path").n_unique())["path"])
+    some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
+    thin = f"; thin lines: {some}" if len(names) <= MAX_WITH_THIN else ""
+    dotted = [_baseline_legend(learner)] if baseline is not None and learner else []
+    title = heading("Learning curves", turns, look, LEGEND + thin, *dotted)
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
 def compared_chart(
-    turns: pl.DataFrame, window: int = 20, baseline: pl.DataFrame | None = None, learner: str = ""
+    turns: pl.DataFrame,
+    window: int | None = None,
+    baseline: pl.DataFrame | None = None,
+    look: Look = PAPER,
+    learner: str = "",
 ) -> alt.ConcatChart:
     """Return the learning curves of several experiments, runs or models, each in its own panel.
 
@@ -88,16 +98,16 @@ def compared_chart(
     """
     turns = _named(turns).with_columns(name="arm")
     names = turns["name"].unique(maintain_order=True).to_list()
+    size = window or fitting_window(turns)
     recurring = len(names) < turns.select("experiment", "name").n_unique()
     charts = []
-    for (title,), part in turns.group_by("experiment", maintain_order=True):
+    for (name,), part in turns.group_by("experiment", maintain_order=True):
         own = names if recurring else part["name"].unique(maintain_order=True).to_list()
-        drawn = alt.LayerChart(layer=_layers(part, window, baseline, PAPER, own, PANEL))
-        heading = alt.TitleParams(str(title), anchor="start", fontSize=12, limit=PANEL)
-        charts.append(finished(drawn, PAPER, heading, PANEL))
-    legend = [f"{_LEGEND}; dashed: chance"]
-    legend += [_baseline_legend(learner)] if baseline is not None else []
-    return panels(charts, "Learning curves", pixels=PANEL + 60, subtitle=legend)
+        drawn = alt.LayerChart(layer=_layers(part, size, baseline, look, own, PANEL))
+        charts.append(finished(drawn, look, panel_title(str(name), PANEL), PANEL, PANEL + 60))
+    dotted = [_baseline_legend(learner)] if baseline is not None else []
+    title = heading("Learning curves", turns, look, f"{LEGEND}; dashed: chance", *dotted)
+    return panels(charts, title, look)
 
 
 def _named(turns: pl.DataFrame) -> pl.DataFrame:
@@ -118,7 +128,7 @@ def _layers(
     sessions = _with_names(session_curves(turns, window), turns)
     arms = _with_names(arm_curves(sessions), turns)
     base = alt.Chart(thinned(arms, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"]), 8 if height == HEIGHT else 5),
+        x=turn_axis(turns, 8 if height == HEIGHT else 5),
         y=share_axis("accuracy:Q", _accuracy_title(sessions)),
         color=arm_colour(names, look),
     )
@@ -134,9 +144,11 @@ def _layers(
     if baseline is not None:
         points = thinned(_baseline_curves(turns, window, baseline), look.points, "name")
         layers.append(base.properties(data=points).mark_line(strokeWidth=1.3, strokeDash=[1, 2]))
-    line = base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names), tooltip=_TOOLTIP)
+    line = base.mark_line(strokeWidth=2.5).encode(
+        strokeDash=arm_dashes(names, arms, "accuracy"), tooltip=_TOOLTIP
+    )
     single = base.properties(data=arms.filter(pl.len().over("name") == 1))
-    ends = pl.concat([chance_levels(turns), line_ends(arms, "accuracy")])
+    ends, levels = line_ends(arms, "accuracy"), chance_levels(turns)
     return [
         *layers,
         line,
@@ -144,7 +156,7 @@ def _layers(
         single.mark_circle(size=60, opacity=1).encode(tooltip=_TOOLTIP),
         chance_rule(turns, look),
         *([_pointer_layer(base)] if look.interactive else []),
-        *end_labels(ends, names, look, height=height),
+        *end_labels(ends, names, look, levels, height=look.height or height),
     ]
 
 
@@ -195,26 +207,6 @@ def _pointer_layer(base: alt.Chart) -> alt.Chart:
 def _accuracy_title(sessions: pl.DataFrame) -> str:
     sizes = sorted(sessions["window"].unique())
     return f"accuracy in windows of {' or '.join(map(str, sizes))} turn{'s' * (sizes != [1])}"
-
-
-def _title(turns: pl.DataFrame, learner: str) -> alt.TitleParams:
-    experiments = turns["experiment"].unique(maintain_order=True)
-    sessions = turns["path"].n_unique()
-    planned = " or ".join(map(str, sorted(turns["turns"].unique())))
-    most = max(turns.group_by("name").agg(pl.col("path").n_unique())["path"])
-    some = "single sessions" if most <= MAX_THIN_LINES else "some of the sessions"
-    thin = f"; thin lines: {some}" if turns["name"].n_unique() <= MAX_WITH_THIN else ""
-    return alt.TitleParams(
-        text=f"Learning curve{'s' * (len(experiments) > 1)}: {', '.join(experiments)}",
-        subtitle=[
-            f"{sessions} session{'s' * (sessions > 1)} of {planned} turns",
-            _LEGEND + thin,
-            *([_baseline_legend(learner)] if learner else []),
-        ],
-        anchor="start",
-        limit=WIDTH,
-        subtitleColor=GREY,
-    )
 
 
 def _baseline_legend(learner: str) -> str:

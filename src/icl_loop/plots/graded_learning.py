@@ -9,9 +9,13 @@ from icl_loop.analysis.curves import LATE
 from icl_loop.analysis.graded_learning import loss_curves
 from icl_loop.core.errors import InputError
 from icl_loop.plots.line_charts import (
+    LEGEND,
     arm_colour,
     arm_dashes,
     end_labels,
+    fitting_window,
+    heading,
+    level_name,
     line_ends,
     named,
     share_axis,
@@ -24,7 +28,7 @@ SCORES = {"log_loss": "Log loss in bits", "brier": "Brier score"}
 
 
 def score_chart(
-    graded: pl.DataFrame, window: int = 20, look: Look = PAPER, score: str = "log_loss"
+    graded: pl.DataFrame, window: int | None = None, look: Look = PAPER, score: str = "log_loss"
 ) -> alt.LayerChart:
     """Return a chart of a mean score in windows of turns, with one line per arm.
 
@@ -32,13 +36,13 @@ def score_chart(
 
     Args:
         graded: The result of `graded_turns`.
-        window: Number of turns in a window, at least 1.
+        window: Number of turns in a window, at least 1; by default that of `fitting_window`.
         look: Colours, size and interactivity.
         score: One of `SCORES`.
     """
     graded = named(graded)
     names = graded["name"].unique(maintain_order=True).to_list()
-    sessions = loss_curves(graded, window, score)
+    sessions = loss_curves(graded, window or fitting_window(graded), score)
     arms = arm_curves(sessions, score).join(
         graded.select("experiment", "arm", "name").unique(),
         on=("experiment", "arm"),
@@ -46,14 +50,14 @@ def score_chart(
     )
     chance = pl.col("chance").unique(maintain_order=True)
     guess = graded.select(
-        name=pl.lit("uniform guess"),
+        name=pl.lit(level_name("uniform guess", names)),
         turn=pl.col("turns").max().cast(pl.Float64),
         value=-chance.log(2) if score == "log_loss" else 1 - chance,
     )
     top = 1.15 * max(*arms[score], *guess["value"], 0.1)
     sizes = " or ".join(map(str, sorted(sessions["window"].unique())))
     base = alt.Chart(thinned(arms, look.points, "name")).encode(
-        x=turn_axis(max(graded["turns"])),
+        x=turn_axis(graded),
         y=alt.Y(
             f"{score}:Q",
             title=f"{SCORES[score]}, in windows of {sizes} turn{'s' * (sizes != '1')}",
@@ -72,12 +76,14 @@ def score_chart(
     rule = alt.Chart(guess).mark_rule(strokeDash=[6, 4], color=look.faint)
     layers = [
         base.properties(data=wide).mark_area(fillOpacity=0.16).encode(y="low:Q", y2="high:Q"),
-        base.mark_line(strokeWidth=2.5).encode(strokeDash=arm_dashes(names), tooltip=tooltip),
+        base.mark_line(strokeWidth=2.5).encode(
+            strokeDash=arm_dashes(names, arms, score), tooltip=tooltip
+        ),
         single.mark_circle(size=60, opacity=1).encode(tooltip=tooltip),
         rule.encode(y="value:Q"),
-        *end_labels(pl.concat([guess, line_ends(arms, score)]), names, look, top),
+        *end_labels(line_ends(arms, score), names, look, guess, top),
     ]
-    title = alt.TitleParams(f"{SCORES[score]} of the labels' probabilities", anchor="start")
+    title = heading(f"{SCORES[score]} of the labels' probabilities", graded, look, LEGEND)
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
@@ -119,9 +125,10 @@ def calibration_chart(graded: pl.DataFrame, look: Look = PAPER) -> alt.LayerChar
     diagonal = alt.Chart(pl.DataFrame({"turn": [0.0, 1.0], "value": [0.0, 1.0]}))
     layers = [
         diagonal.mark_line(strokeDash=[6, 4], color=look.faint).encode(x="turn:Q", y="value:Q"),
-        base.mark_line(strokeWidth=2).encode(strokeDash=arm_dashes(names)),
+        base.mark_line(strokeWidth=2).encode(strokeDash=arm_dashes(names, points, "value")),
         base.mark_circle(opacity=1).encode(size=alt.Size("turns:Q", legend=None)),
         *end_labels(line_ends(points), names, look),
     ]
-    title = alt.TitleParams("Calibration of the labels' probabilities, late turns", anchor="start")
+    caption = "late turns; larger dots: more turns; dashed: calibrated"
+    title = heading("Calibration of the labels' probabilities", graded, look, caption)
     return finished(alt.LayerChart(layer=layers), look, title)

@@ -9,8 +9,10 @@ import polars as pl
 from icl_loop.analysis import Checkpoint
 from icl_loop.plots.line_charts import (
     arm_colour,
+    chance_levels,
     chance_rule,
     end_labels,
+    heading,
     line_ends,
     named,
     share_axis,
@@ -45,7 +47,8 @@ def probe_chart(
         checks: The result of `checkpoints`, not empty.
         look: Colours, size and interactivity.
     """
-    arms = named(turns)["name"].unique(maintain_order=True).to_list()
+    turns = named(turns)
+    arms = turns["name"].unique(maintain_order=True).to_list()
     points = _points(turns, checks)
     lines = points.select("name", "arm", "verdicts").unique(maintain_order=True)
     names = [*arms, *lines.filter(pl.col("verdicts") != "told")["name"]]
@@ -55,7 +58,7 @@ def probe_chart(
     shifted = points.with_columns(
         after="turn", turn=pl.col("turn") + pl.col("name").replace_strict(shifts)
     )
-    x = turn_axis(longest).title("turns played before")
+    x = turn_axis(turns).title("turns played before")
     base = alt.Chart(shifted).encode(
         x=x.scale(domain=[-edge, longest + edge], nice=False),
         y=share_axis("value:Q", "accuracy on probes"),
@@ -69,9 +72,11 @@ def probe_chart(
         base.mark_rule(strokeWidth=1.2, opacity=0.6).encode(y="low:Q", y2="high:Q"),
         base.mark_line(strokeWidth=2).encode(strokeDash=_dashes(lines, arms)),
         base.mark_circle(size=70, opacity=1),
-        *end_labels(ends, places, look),
+        *end_labels(ends, places, look, chance_levels(turns)),
     ]
-    title = alt.TitleParams("Accuracy on probes", anchor="start")
+    title = heading(
+        "Accuracy on probes", turns, look, "dots: means over sessions; bars: 95 % intervals"
+    )
     return finished(alt.LayerChart(layer=layers), look, title)
 
 

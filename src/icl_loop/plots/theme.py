@@ -15,7 +15,7 @@ DASHES: tuple[list[int], ...] = ([], [7, 3], [2, 2], [7, 2, 2, 2])
 """Dash patterns: the first for the first round of colours, the second for the second, and so on."""
 GREY = "#555555"
 WIDTH, HEIGHT = 640, 380
-"""Size of the plotting area in pixels."""
+"""Default size of the plotting area in pixels."""
 _AXES = 56
 """Height of axis and legend in pixels, added where a chart is fitted to its container."""
 AnyChart = alt.LayerChart | alt.ConcatChart | alt.VConcatChart
@@ -32,7 +32,11 @@ class Look:
         ink: Colour of text, axes and marks that belong to no arm.
         faint: Colour of background marks.
         paper: Background colour.
-        width: Width in pixels, or "container" to fill the available width.
+        width: Width of the plotting area (of each panel, if there are several) in pixels, or "container"
+            to fill the available width; None for the default of the chart.
+        height: Height of the plotting area or of each panel in pixels; None for the default of the chart.
+        title: Title in place of that of the chart, if not empty.
+        captions: Whether the lines below the title are drawn.
         interactive: Whether the chart reacts to the pointer.
         points: Approximate number of points for all lines of one kind.
     """
@@ -42,7 +46,10 @@ class Look:
     ink: str = "#111111"
     faint: str = GREY
     paper: str = "#FFFFFF"
-    width: int | str = WIDTH
+    width: int | str | None = None
+    height: int | None = None
+    title: str = ""
+    captions: bool = True
     interactive: bool = False
     points: int = 4_000
 
@@ -53,6 +60,17 @@ class Look:
     def text_colour(self, place: int) -> str:
         """Return the text colour of the arm at `place`."""
         return self.text_colours[place % len(self.text_colours)]
+
+    def heading(self, title: str, caption: Sequence[str] = ()) -> alt.TitleParams:
+        """Return the title of a figure, with `caption` in lines below it."""
+        lines = [printable(line) for line in caption] if self.captions else []
+        return alt.TitleParams(
+            printable(self.title or title),
+            subtitle=lines or alt.Undefined,
+            anchor="start",
+            limit=max(WIDTH, self.width if isinstance(self.width, int) else 0),
+            offset=14,
+        )
 
     def config(self) -> dict[str, Any]:
         """Return the Vega-Lite configuration."""
@@ -81,6 +99,7 @@ class Look:
                 "fontWeight": "normal",
                 "fontSize": 15,
                 "subtitleFontSize": 12,
+                "subtitlePadding": 5,
             },
             "aria": not self.interactive,
         }
@@ -106,37 +125,47 @@ def dashes(place: int) -> list[int]:
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
+def printable(text: str) -> str:
+    """Return `text` with U+FFFD in place of unprintable characters, which XML does not allow."""
+    return "".join(mark if mark.isprintable() else "\ufffd" for mark in text)
+
+
+def panel_title(name: str, width: int) -> alt.TitleParams:
+    """Return the title of one of several panels, `width` pixels wide."""
+    return alt.TitleParams(printable(name), anchor="start", fontSize=12, limit=width)
+
+
 def finished(
-    chart: alt.LayerChart, look: Look, title: alt.TitleParams, height: int = HEIGHT
+    chart: alt.LayerChart,
+    look: Look,
+    title: alt.TitleParams,
+    height: int = HEIGHT,
+    width: int = WIDTH,
 ) -> alt.LayerChart:
-    """Return a chart with size and colours; in files, also with a title."""
+    """Return a chart with size and colours; in files, also with a title.
+
+    `height` and `width` are those of a look that has none.
+    """
     if look.interactive:
         fit = alt.AutoSizeParams(type="fit", contains="padding", resize=True)
         drawn = chart.properties(width=look.width, height=height + _AXES, autosize=fit)
     else:
-        drawn = chart.properties(width=look.width, height=height, title=title)
+        size = {"width": look.width or width, "height": look.height or height}
+        drawn = chart.properties(**size, title=title)
     coloured: alt.LayerChart = drawn.configure(**look.config())
     return coloured
 
 
 def panels(
-    charts: Sequence[alt.LayerChart],
-    title: str,
-    *,
-    columns: int = 2,
-    pixels: int = 300,
-    subtitle: Sequence[str] = (),
+    charts: Sequence[alt.LayerChart], title: alt.TitleParams, look: Look, *, columns: int = 2
 ) -> alt.ConcatChart:
-    """Return charts side by side for files, each `pixels` wide."""
-    bare = [chart.properties(width=pixels) for chart in charts]
+    """Return charts side by side for files."""
+    bare = [chart.copy(deep=False) for chart in charts]
     for chart in bare:
         chart.config = alt.Undefined  # Vega-Lite allows a configuration only at the top level
-    heading = alt.TitleParams(
-        title, subtitle=list(subtitle), anchor="start", subtitleColor=GREY, offset=14
-    )
     combined: alt.ConcatChart = (
         alt.ConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
-        .properties(title=heading)
-        .configure(**PAPER.config())
+        .properties(title=title)
+        .configure(**look.config())
     )
     return combined

@@ -8,12 +8,13 @@ from icl_loop.plots.line_charts import (
     arm_colour,
     arm_dashes,
     end_labels,
+    heading,
     line_ends,
     named,
     thinned,
     turn_axis,
 )
-from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panels
+from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panel_title, panels
 
 PANEL = 160
 """Height of an arm's panel in pixels."""
@@ -27,10 +28,10 @@ def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
     shown = shown.sort(pl.col("name").cast(pl.Enum(names)), "turn")
     top = max(1.0, *shown["value"])
     base = alt.Chart(thinned(shown, look.points, "name")).encode(
-        x=turn_axis(max(turns["turns"])),
+        x=turn_axis(turns),
         y=alt.Y("value:Q", title="past turns shown", scale=alt.Scale(domain=[0, top], nice=False)),
         color=arm_colour(names, look),
-        strokeDash=arm_dashes(names),
+        strokeDash=arm_dashes(names, shown, "value"),
         tooltip=[
             alt.Tooltip("name:N", title="arm"),
             alt.Tooltip("turn:Q"),
@@ -38,8 +39,9 @@ def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
             alt.Tooltip("sessions:Q"),
         ],
     )
-    layers = [base.mark_line(strokeWidth=2), *end_labels(line_ends(shown), names, look, top)]
-    title = alt.TitleParams("Past turns in the window", anchor="start")
+    ends = end_labels(line_ends(shown), names, look, top=top)
+    layers = [base.mark_line(strokeWidth=2), *ends]
+    title = heading("Past turns in the window", turns, look, "lines: means over sessions")
     return finished(alt.LayerChart(layer=layers), look, title)
 
 
@@ -72,14 +74,14 @@ def token_panels(turns: pl.DataFrame, look: Look = PAPER) -> dict[str, alt.Layer
         .with_columns(uncached=pl.col("prompt") - pl.col("cached"))
         .sort("turn")
     )
-    top, longest = max(used["prompt"]), max(turns["turns"])
+    top, x = max(used["prompt"]), turn_axis(turns, 5)
     return {
-        name: _panel(used.filter(name=name), name, longest, top, look)
+        name: _panel(used.filter(name=name), name, x, top, look)
         for name in turns["name"].unique(maintain_order=True)
     }
 
 
-def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) -> alt.LayerChart:
+def _panel(used: pl.DataFrame, name: str, x: alt.X, top: float, look: Look) -> alt.LayerChart:
     few = thinned(used, look.points // 4, "name")
     parts = few.unpivot(on=["cached", "uncached"], index="turn", variable_name="tokens")
     parts = parts.with_columns(order=(pl.col("tokens") == "uncached").cast(pl.Int64))
@@ -88,7 +90,7 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
         alt.Chart(parts)
         .mark_area(opacity=0.9)
         .encode(
-            x=turn_axis(longest, 5),
+            x=x,
             y=alt.Y(
                 "value:Q",
                 stack="zero",
@@ -109,15 +111,14 @@ def _panel(used: pl.DataFrame, name: str, longest: int, top: float, look: Look) 
             ],
         )
     )
-    title = alt.TitleParams(name, anchor="start", fontSize=12, color=look.ink, limit=260)
-    return finished(alt.LayerChart(layer=[areas]), look, title, PANEL)
+    return finished(alt.LayerChart(layer=[areas]), look, panel_title(name, 260), PANEL, 300)
 
 
-def token_chart(turns: pl.DataFrame) -> AnyChart:
+def token_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
     """Return the prompt tokens of each arm or, if unknown, the past turns shown."""
     if not knows_tokens(turns):
-        return exposure_chart(turns)
+        return exposure_chart(turns, look)
     estimated = ", estimated; cached: what a prompt cache could serve"
-    title = "Prompt tokens per turn, means over sessions"
-    title += "" if reports_tokens(turns) else estimated
-    return panels(list(token_panels(turns).values()), title)
+    caption = "means over sessions" + ("" if reports_tokens(turns) else estimated)
+    title = heading("Prompt tokens per turn", turns, look, caption)
+    return panels(list(token_panels(turns, look).values()), title, look)

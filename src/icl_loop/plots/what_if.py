@@ -5,7 +5,7 @@ import polars as pl
 
 from icl_loop.core.errors import InputError
 from icl_loop.plots.line_charts import thinned
-from icl_loop.plots.theme import COLOURS, FONT, GREY
+from icl_loop.plots.theme import COLOURS, GREY, PAPER, panel_title
 
 _WIDTH, _HEIGHT = 250, 150
 _MAX_POINTS = 4_000
@@ -41,25 +41,21 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
     names = lines["name"].unique(maintain_order=True).to_list()
     rows = [
         alt.hconcat(*(_panel(part, measure, names) for measure in _PANELS)).properties(
-            title=alt.TitleParams(text=f"{experiment} / {arm}", anchor="start", fontSize=12)
+            title=panel_title(f"{experiment} / {arm}", 4 * _WIDTH)
         )
         for (experiment, arm), part in lines.group_by("experiment", "arm", maintain_order=True)
     ]
-    title = alt.TitleParams(
-        text="What other context policies would have shown",
-        subtitle=[
+    title = PAPER.heading(
+        "What other context policies would have shown",
+        [
             "replies and feedback as played; cacheable: what a prompt cache could serve",
             f"shares in windows of {window} turns; baseline: {learner}; dashed: chance",
         ],
-        anchor="start",
-        offset=14,
     )
     chart: alt.VConcatChart = (
         alt.vconcat(*rows)
         .properties(title=title)
-        .configure(font=FONT)
-        .configure_view(stroke=None)
-        .configure_axis(grid=True, gridOpacity=0.4)
+        .configure(**PAPER.config())
         .configure_legend(labelLimit=0)
     )
     return chart
@@ -96,7 +92,7 @@ def _panel(lines: pl.DataFrame, measure: str, names: list[str]) -> alt.LayerChar
     is_share = form == "%"
     turn = pl.col("middle") if is_share else pl.col("turn") + 1
     drawn = lines.filter("whole") if is_share else lines
-    planned = alt.Scale(domain=[0, lines["turns"][0]])
+    planned = alt.Scale(domain=[0, max(lines["turns"])])
     heights = alt.Scale(domain=[0, 1]) if is_share else alt.Scale(zero=True)
     line = (
         alt.Chart(drawn.select("name", turn=turn, value=measure))
