@@ -237,7 +237,13 @@ async def test_names_stay_text(tmp_path: Path) -> None:
     assert "x" not in elements.addresses
 
 
-UNLIKE: Any = {"id": True, "created": True, "icl_loop": True, "analysis": {"streams": True}}
+UNLIKE: Any = {
+    "id": True,
+    "donor": True,
+    "created": True,
+    "icl_loop": True,
+    "analysis": {"streams": True},
+}
 
 
 def test_settings_recreate_the_experiment() -> None:
@@ -258,7 +264,7 @@ async def test_page_shows_the_baseline() -> None:
     some = BaselineResult(LEARNER, await baselines(paths), "Only some have one.")
     text = page(turns, baseline=some)
     found = [value for name, value in blobs(text).items() if name.startswith("session-")]
-    assert [len(each["baseline"] or ()) for each in found] == [25, 0, 0, 0] * 2
+    assert [len(each["baseline"] or ()) for each in found] == [25, 0, 0, 0, 0] * 2
     assert "Only some have one." in text
 
 
@@ -292,7 +298,7 @@ def test_page_limits_turns() -> None:
     """A page on too many turns keeps evenly chosen streams and says so."""
     text = page(frame([SAMPLE]), most_turns=100)
     assert "contains 1 of 2 streams" in text
-    assert sum(name.startswith("session-") for name in blobs(text)) == 4
+    assert sum(name.startswith("session-") for name in blobs(text)) == 5
 
 
 def streams(read_ones: list[int], lengths: Sequence[int]) -> list[Stream]:
