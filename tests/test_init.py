@@ -27,6 +27,7 @@ NEEDED = {
     "task.dataset": ["task.encoding=table"],
     "task.prompts": None,  # names a file
     "model.params": ["model.name=gpt-4o-mini"],
+    "sweep": ["model.name=gpt-4o-mini"],
     "feedback.donor": ["feedback.kind=yoked"],
     "feedback.donor_kind": None,  # taken from the donor
     "price.input": ["price.output=1"],
