@@ -371,3 +371,50 @@ def test_names_of_swept_arms(values: list[object]) -> None:
         for name in made.arms:
             assert ArmName.validate_python(name) == name
             assert len(name) < 80
+
+
+ARMS = """
+    name = "e"
+    [[arms]]
+    name = "a"
+    feedback.kind = "label"
+    [[arms]]
+    name = "b.2"
+    feedback.kind = "none"
+    [[arms]]
+    name = "c"
+    """
+
+
+def test_an_override_reaches_every_arm_or_is_reported(tmp_path: Path) -> None:
+    """An override changes the arms that do not set its key; the others are named."""
+    notes: list[str] = []
+    arms = load(write(tmp_path, ARMS), ["feedback.kind=flipped"], notes.append).arms
+    assert [arm.feedback.kind for arm in arms.values()] == ["label", "none", "flipped"]
+    (note,) = notes
+    assert "'a', 'b.2'" in note
+    assert "arms.a.feedback.kind=" in note
+
+
+def test_an_override_that_no_arm_takes_is_refused(tmp_path: Path) -> None:
+    """If every arm sets a key, overriding it for all of them is an error, whatever the value."""
+    text = ARMS.replace('name = "c"', 'name = "c"\nfeedback.kind = "flipped"')
+    for value in ("correctness", "nonsense"):
+        with pytest.raises(InputError, match=r"every arm sets feedback\.kind itself"):
+            load(write(tmp_path, text), [f"feedback.kind={value}"])
+
+
+@pytest.mark.parametrize("name", ["a", "b.2", "c"])
+def test_an_override_of_one_arm(tmp_path: Path, name: str) -> None:
+    """`arms.NAME.KEY` changes this arm only, and silently; a wrong name or value is an error."""
+    notes: list[str] = []
+    path = write(tmp_path, ARMS)
+    before, after = load(path).arms, load(path, [f"arms.{name}.feedback.delay=0"]).arms
+    assert before == after
+    changed = load(path, [f"arms.{name}.feedback.kind=flipped"], notes.append).arms
+    assert {each for each in before if changed[each] != before[each]} == {name}
+    assert not notes
+    with pytest.raises(InputError, match="there is no arm 'd'"):
+        load(path, ["arms.d.feedback.kind=none"])
+    with pytest.raises(InputError, match="nonsense"):
+        load(path, [f"arms.{name}.feedback.kind=nonsense"])

@@ -12,6 +12,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, load
 from icl_loop.experiment.settings import Count
 from icl_loop.experiment.validation import validated
+from icl_loop.terminal.console import err, print_text
 
 Transcripts = Annotated[list[Path], Argument(help="Transcripts, or folders of transcripts.")]
 TranscriptsOrExports = Annotated[
@@ -23,7 +24,10 @@ ExperimentFile = Annotated[
 Overrides = Annotated[
     list[str] | None,
     Option(
-        "--set", metavar="KEY=VALUE", help="Override a setting (task.encoding=grid); repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a setting (task.encoding=grid, or arms.NAME.feedback.kind=none for one arm);"
+        " repeatable.",
     ),
 ]
 Streams = Annotated[int | None, Option(help="Streams that each arm plays.")]
@@ -88,7 +92,7 @@ def load_experiment(
         for key, value in counts.items()
         if value is not None
     ]
-    return load(file, [*(overrides or []), *given])
+    return load(file, [*(overrides or []), *given], lambda text: print_text(f"note: {text}", err))
 
 
 def relative_to_here(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """Read an experiment from a TOML file or a dictionary, and override settings."""
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,59 @@ from icl_loop.experiment.validation import validated
 from icl_loop.tasks.feedback import DONOR_KINDS
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+def load(
+    path: Path | str,
+    overrides: Sequence[str] = (),
+    on_note: Callable[[str], object] = lambda _: None,
+) -> Experiment:
     """Return the experiment in the TOML file at `path`, with overrides applied as by `override`.
 
-    `path` can also be the name of a shipped experiment, such as `quickstart`.
+    Args:
+        path: The file, or the name of a shipped experiment, such as `quickstart`.
+        overrides: `KEY=VALUE` each.
+        on_note: Gets a sentence for every override that some arms do not take.
 
     Raises:
-        InputError: The file or an override is invalid; the message names file, key and value.
+        InputError: The file or an override is invalid, or no arm takes an override; the message names
+            file, key and value.
     """
     path = experiment_path(path)
     try:
         table = parse_toml(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
+    for note in _untaken(table, overrides):
+        on_note(note)
     return parse(override(table, overrides), str(path))
+
+
+def _untaken(table: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:
+    """Yield a sentence for every override of a key that some arms set themselves.
+
+    Raises:
+        InputError: All arms set it.
+    """
+    arms = [arm for arm in table.get("arms", ()) if isinstance(arm, Mapping) and "name" in arm]
+    for each in overrides:
+        parts, value = _parsed(each)
+        own = {arm["name"]: _value_at(arm, parts) for arm in arms if parts[0] != "name"}
+        kept = [name for name, found in own.items() if found is not None and found != value]
+        if not kept:
+            continue
+        key, names = ".".join(parts), ", ".join(map(repr, kept))
+        hint = f"--set arms.{kept[0]}.{key}=..."
+        if len(kept) == len(arms):
+            raise InputError(
+                f"--set {each}: every arm sets {key} itself; set it for an arm with {hint}"
+            )
+        yield f"--set {each} does not change {names}, which set {key} themselves; {hint} does"
+
+
+def _value_at(table: object, path: Sequence[str]) -> object:
+    """Return the value at a path of keys, or None if there is none."""
+    for key in path:
+        table = table.get(key) if isinstance(table, Mapping) else None
+    return table
 
 
 def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
@@ -72,24 +111,49 @@ def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, An
     """Return `table` with `KEY=VALUE` overrides applied, in order.
 
     Keys are dotted, values are TOML; a value that is not valid TOML is taken as a string.
+    `arms.NAME.KEY` is a key of one arm.
 
     Raises:
-        InputError: An override is not of this form.
+        InputError: An override is not of this form, or there is no such arm.
     """
     result = dict(table)
     for each in overrides:
-        key, separator, text = each.partition("=")
-        parts = [part.strip() for part in key.split(".")]
-        if not separator or not all(parts):
-            raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {each!r}")
-        try:
-            value: Any = tomllib.loads(f"value = {text}")["value"]
-        except (tomllib.TOMLDecodeError, RecursionError):
-            value = text.strip()
-        for part in reversed(parts):
-            value = {part: value}
-        result = merged(result, value)
+        parts, value = _parsed(each)
+        if parts[0] == "arms" and isinstance(result.get("arms"), list) and len(parts) > 1:
+            result["arms"] = _with_arm(result["arms"], parts[1:], value, each)
+        else:
+            result = merged(result, _nested(parts, value))
     return result
+
+
+def _parsed(text: str) -> tuple[list[str], object]:
+    """Return the parts of the key and the value of an override."""
+    key, separator, given = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not separator or not all(parts):
+        raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {text!r}")
+    try:
+        return parts, tomllib.loads(f"value = {given}")["value"]
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return parts, given.strip()
+
+
+def _nested(parts: Sequence[str], value: object) -> dict[str, Any]:
+    """Return tables in which a value is at this path of keys."""
+    for part in reversed(parts[1:]):
+        value = {part: value}
+    return {parts[0]: value}
+
+
+def _with_arm(arms: Sequence[Any], parts: Sequence[str], value: object, override: str) -> list[Any]:
+    """Return the tables of arms with a value set in one, whose name may contain dots."""
+    names = [arm["name"] for arm in arms if isinstance(arm, Mapping) and "name" in arm]
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        if name in names:
+            tail = _nested(parts[end:], value)
+            return [merged(arm, tail) if arm.get("name") == name else arm for arm in arms]
+    raise InputError(f"--set {override}: there is no arm {parts[0]!r}; {nearest(parts[0], names)}")
 
 
 def _check_names(file: ExperimentFile, where: str) -> None:
