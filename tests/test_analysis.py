@@ -44,12 +44,12 @@ from icl_loop.transcripts.schema import EndStatus, line_fields
 
 COLUMNS = [
     *("path", "experiment", "arm", "stream", "repeat"),
-    *("turns", "chance", "complete", "status"),
+    *("turns", "chance", "complete", "status", "model"),
     *("turn", "sample", "label", "answer", "outcome", "correct"),
     *("told_right", "told_label", "told_after", "told_length", "exposure"),
     *("latency_s", "counted", "prefix"),
     *("prompt", "cached", "completion", "reasoning"),
-    *("discarded_prompt", "discarded_completion", "finish_reason"),
+    *("discarded_prompt", "discarded_completion", "finish_reason", "served_model"),
 ]
 SERIES = st.lists(st.booleans(), min_size=1, max_size=40)
 
@@ -162,6 +162,7 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             1 / len(saved.header.labels),
             saved.end is not None,
             saved.end and saved.end.status,
+            "simulated/chance" if saved.header.arm == "guess" else "reference/nearest",
             each.index,
             each.sample,
             each.label,
@@ -182,6 +183,7 @@ async def test_frame_matches_transcripts(tmp_path: Path) -> None:
             each.reply.usage.reasoning,
             0,
             0,
+            None,
             None,
         )
         for path in result.paths

@@ -54,7 +54,13 @@ def frame_of(
     columns = ["experiment", "arm", "path", "stream", "turn", "correct"]
     turns = pl.DataFrame(rows, schema=columns, orient="row")
     planned = planned or max(len(series) for sessions in arms.values() for series in sessions)
-    return turns.with_columns(turns=pl.lit(planned), chance=pl.lit(chance), exposure=1)
+    return turns.with_columns(
+        turns=pl.lit(planned),
+        chance=pl.lit(chance),
+        exposure=1,
+        model=pl.lit("m-1"),
+        served_model=pl.lit("m-1-x"),
+    )
 
 
 def texts(svg: Path) -> dict[str, tuple[float, float]]:
@@ -124,7 +130,14 @@ def test_svg_contains_title_axes_and_names(tmp_path: Path) -> None:
     save(curve_chart(frame_of({"a <&> b": LEARNER, "フィ": LEARNER}), 5), tmp_path / "c.svg")
     assert texts(tmp_path / "c.svg").keys() >= {
         *("a <&> b", "フィ", "chance", "turn", "accuracy in windows of 5 turns"),
-        *("Learning curves: small", "6 sessions of 30 turns", "0", "30", "0%", "100%"),
+        *(
+            "Learning curves: small",
+            "6 sessions of 30 turns; model: m-1 (served as m-1-x)",
+            "0",
+            "30",
+            "0%",
+            "100%",
+        ),
     }
 
 
@@ -254,7 +267,7 @@ def test_experiments_are_named(tmp_path: Path) -> None:
     save(curve_chart(turns), tmp_path / "c.svg")
     drawn = texts(tmp_path / "c.svg")
     assert drawn.keys() >= {"one / a", "two / a", "two / b", "Learning curves: one, two"}
-    assert "9 sessions of 30 or 60 turns" in drawn
+    assert "9 sessions of 30 or 60 turns; model: m-1 (served as m-1-x)" in drawn
     rows = [row for rows in curve_chart(turns).to_dict()["datasets"].values() for row in rows]
     assert {row["value"] for row in rows if row.get("name") == "chance"} == {0.1, 0.5}
 

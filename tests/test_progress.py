@@ -363,6 +363,16 @@ def test_a_narrow_table_loses_no_number(rows: list[ArmSummary]) -> None:
             assert set(percent(estimate)) <= set(text.split())
 
 
+def test_the_table_names_the_model() -> None:
+    """One model is named in the title of the table; several have a column."""
+    none = Estimate(None, None, 0)
+    row = ArmSummary("small", "a", 1, 1, 1, 0.1, none, none, none, (), {}, "m-1")
+    assert "Accuracy of m-1 in %" in shown(accuracy_table([row, replace(row, arm="b")]))
+    several = shown(accuracy_table([row, replace(row, arm="b", model="m-2")]))
+    first, second = (line.split()[:2] for line in several.strip().splitlines()[-2:])
+    assert (first, second) == (["a", "m-1"], ["b", "m-2"])
+
+
 def test_probes_of_each_experiment_have_a_row() -> None:
     """Arms of the same name in two experiments have rows and checkpoints of their own."""
     asked = [

@@ -136,6 +136,7 @@ class ArmSummary:
         late: Accuracy over the second half of the T planned turns.
         windows: Accuracy in consecutive windows of turns.
         outcomes: Number of turns by outcome.
+        model: Name of the model, or of several; None if unknown.
     """
 
     experiment: str
@@ -149,12 +150,13 @@ class ArmSummary:
     late: Estimate
     windows: tuple[WindowAccuracy, ...]
     outcomes: dict[str, int]
+    model: str | None = None
 
 
 def summarise(turns: pl.DataFrame) -> list[ArmSummary]:
     """Return a summary of every arm in a frame of turns, in order of appearance."""
     numbered = turns.select(
-        *("experiment", "arm", "turns", "chance", "turn", "outcome", "correct"),
+        *("experiment", "arm", "turns", "chance", "turn", "outcome", "correct", "model"),
         pl.col("path").cast(pl.Categorical).to_physical(),  # integers group faster than strings
         ended=pl.col("complete") | pl.col("status").eq_missing("context_full"),
     )
@@ -184,6 +186,7 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
             for start, stop in pairwise(edges)
         ),
         outcomes=dict(turns.group_by("outcome", maintain_order=True).len().iter_rows()),
+        model=", ".join(turns["model"].drop_nulls().unique(maintain_order=True)) or None,
     )
 
 
@@ -268,6 +271,7 @@ def summary_fields(summary: ArmSummary) -> dict[str, Any]:
     return {
         "experiment": summary.experiment,
         "arm": summary.arm,
+        "model": summary.model,
         "sessions": summary.sessions,
         "complete": summary.complete,
         "turns": summary.turns,
@@ -290,6 +294,16 @@ def summary_fields(summary: ArmSummary) -> dict[str, Any]:
 
 def _estimate_fields(name: str, estimate: Estimate) -> dict[str, Any]:
     return {name: estimate.mean, f"{name}_ci": estimate.interval and list(estimate.interval)}
+
+
+def models_played(turns: pl.DataFrame) -> list[str]:
+    """Return the models in a frame of turns, each with the other names that its endpoint gave it."""
+    other = pl.col("served_model").filter(pl.col("served_model") != pl.col("model")).unique().sort()
+    named = turns.drop_nulls("model").group_by("model", maintain_order=True).agg(other)
+    return [
+        f"{model} (served as {', '.join(names)})" if names else model
+        for model, names in named.iter_rows()
+    ]
 
 
 def warnings(summaries: Sequence[ArmSummary]) -> list[str]:

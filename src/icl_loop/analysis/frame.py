@@ -18,6 +18,7 @@ from icl_loop.analysis.transcript_lines import (
     is_scored_right,
 )
 from icl_loop.core.errors import TranscriptError
+from icl_loop.core.messages import Served
 from icl_loop.core.records import Turn
 from icl_loop.transcripts.columns import TABLES, USAGE, Schema, is_exported, read_table, table_path
 from icl_loop.transcripts.files import sources
@@ -26,30 +27,30 @@ from icl_loop.transcripts.schema import line_fields
 _THREADS = 2  # one parses while the other reads and verifies
 _SESSION = (
     *("path", "experiment", "arm", "stream", "repeat"),
-    *("turns", "chance", "complete", "status"),
+    *("turns", "chance", "complete", "status", "model"),
 )
 _TURN = (
     *SCORED_FIELDS,
     *("told_length", "exposure", "latency_s", "counted", "prefix"),
     *USAGE,
-    "finish_reason",
+    *("finish_reason", "served_model"),
 )
 _COLUMNS = (*_SESSION, *SCORED_FIELDS, *told.COLUMNS, *_TURN[len(SCORED_FIELDS) :])
-_SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String})}
+_SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String, "model": pl.String})}
 
 
 def frame(paths: Iterable[Path]) -> pl.DataFrame:
     """Return the turns of the transcripts or exports at `paths`, one row each, in order.
 
     Columns: `path`, `experiment`, `arm`, `stream`, `repeat`, `turns` (planned), `chance`, `complete`
-    (whether all were played), `status` (why the session ended; null if it has not), `turn`,
+    (whether all were played), `status` (why the session ended; null if it has not), `model`, `turn`,
     `sample`, `label`, `answer`, `outcome`, `correct`,
     `told_right`, `told_label` and `told_after` (what the model was told about the answer, see
     `analysis.told`), `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
     previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
     `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply), `finish_reason`
-    (the endpoint's, if its meaning is not known). A torn last line
+    (the endpoint's, if its meaning is not known), `served_model` (as the endpoint named it). A torn last line
     and sessions without turns are left out. If several folders hold the same sessions of an
     experiment, they are separate runs: the folder becomes part of the name in `experiment`.
 
@@ -73,7 +74,9 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
         return _exported(files[0])
     lines = checked_lines(files, _SERVED)
     turns = lines.filter(type="turn").with_columns(
-        told_length=told_length(), finish_reason=pl.col("served").struct.field("finish_reason")
+        told_length=told_length(),
+        finish_reason=pl.col("served").struct.field("finish_reason"),
+        served_model=pl.col("served").struct.field("model"),
     )
     heard = turns.unnest("usage").select("path", *_TURN, "told")
     return sessions_of(lines), told.with_verdicts(heard, dict(map(_recorded, files)))
@@ -94,11 +97,12 @@ def sessions_of(lines: pl.DataFrame) -> pl.DataFrame:
     ends = lines.filter(type="end").select("path", "status")
     return (
         lines.filter(type="session")
-        .select("path", *SESSION_FIELDS)
+        .select("path", *SESSION_FIELDS, "settings")
         .join(ends, on="path", how="left", maintain_order="left")
         .with_columns(
             complete=pl.col("status").eq_missing("complete"),
             chance=1 / pl.col("labels").list.len(),
+            model=pl.col("settings").struct.field("model").struct.field("name"),
         )
         .select(_SESSION)
     )
@@ -175,14 +179,15 @@ def tabulate(
     rows = []
     for (arm, stream), turns in played.items():
         place = (f"{arm}-{stream}", experiment, arm, stream, 0)
-        session = (*place, len(turns), chance, True, "complete")
+        session = (*place, len(turns), chance, True, "complete", None)
         for turn in turns:
             fields = line_fields(turn) | {
                 "told_length": len(turn.feedback.told),
                 "exposure": sum(last - first + 1 for first, last in turn.kept),
             }
-            reason = turn.reply.served and turn.reply.served.finish_reason
-            values = fields | asdict(turn.reply.usage) | {"finish_reason": reason}
+            served = turn.reply.served or Served()
+            fields |= {"finish_reason": served.finish_reason, "served_model": served.model}
+            values = fields | asdict(turn.reply.usage)
             rows.append((*session, *(values[name] for name in names)))
     heard = told.with_verdicts(pl.DataFrame(rows, schema=schema, orient="row"), {})
     return heard.select(_COLUMNS)

@@ -24,6 +24,7 @@ _TURN_FIELDS = (*SCORED_FIELDS, "told", "kept", "latency_s", "counted", "prefix"
 _SCHEMA: Schema = {
     **{name: json_column(Header, name) for name in ("type", "format", "version", *SESSION_FIELDS)},
     **{name: json_column(TurnLine, name) for name in _TURN_FIELDS},
+    "settings": pl.Struct({"model": pl.Struct({"name": pl.String})}),
     "status": json_column(End, "status"),
 }
 _REQUIRED = tuple(name for name in _TURN_FIELDS if name not in OPTIONAL)

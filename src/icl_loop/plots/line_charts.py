@@ -10,6 +10,7 @@ import polars as pl
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
+from icl_loop.analysis.curves import models_played
 from icl_loop.plots.theme import HEIGHT, Look, dashes
 
 LEGEND = "lines: means over sessions; bands: 95 % intervals"
@@ -58,7 +59,9 @@ def heading(what: str, turns: pl.DataFrame, look: Look, *legend: str) -> alt.Tit
     sessions = turns["path"].n_unique()
     planned = " or ".join(map(str, sorted(turns["turns"].unique())))
     played = f"{sessions} session{'s' * (sessions > 1)} of {planned} turns"
-    return look.heading(f"{what}: {experiments}", [played, *legend])
+    models = models_played(turns)
+    by = [f"model{'s' * (len(models) > 1)}: {', '.join(models)}"] if models else []
+    return look.heading(f"{what}: {experiments}", ["; ".join([played, *by]), *legend])
 
 
 def turn_axis(turns: pl.DataFrame, ticks: int = 8) -> alt.X:

@@ -23,6 +23,7 @@ from icl_loop.analysis import (
     difference_sentence,
     measure,
     model_differences,
+    models_played,
     nearest_turns,
     notes,
     probes,
@@ -40,7 +41,6 @@ from icl_loop.analysis.graded_learning import (
     graded_sentence,
     graded_turns,
 )
-from icl_loop.analysis.session_settings import table_in
 from icl_loop.analysis.side_requests import note_usage
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import (
@@ -122,7 +122,6 @@ def page(
     streams = _streams(turns, saved, baseline)
     browser, left_out = select_streams(streams, most_turns, most_bytes)
     experiments = turns["experiment"].unique(maintain_order=True).to_list()
-    models = {str(table_in(header.settings, "model").get("name")) for header in headers.values()}
     summaries = summarise(turns)
     graded = graded_turns(turns, paths)
     nearest = nearest_turns(paths) if turns.height <= MOST_COMPARED else {}
@@ -130,7 +129,7 @@ def page(
     return _render(
         experiments=experiments,
         several=len(experiments) > 1,
-        models=sorted(models),
+        models=models_played(turns) or ["the model"],
         conclusions=conclusions,
         differences=model_differences(conclusions),
         problems=problems(turns, paths),

@@ -98,6 +98,9 @@ def _print_parts(parts: Iterable[RenderableType]) -> None:
 def _print_accuracy(turns: pl.DataFrame, summaries: Sequence[ArmSummary]) -> None:
     """Print the accuracy of each arm, and how it varies if streams were repeated."""
     out.print(accuracy_table(summaries))
+    for model in analysis.models_played(turns):
+        if "(served as" in model:
+            print_text(f"note: model {model}")
     if variances := analysis.variance_components(turns):
         out.print(_variance_table(variances))
 
@@ -131,17 +134,23 @@ def neighbours(turns: pl.DataFrame, paths: Sequence[Path]) -> Nearest:
 def accuracy_table(summaries: Sequence[ArmSummary]) -> Table:
     """Return the table of accuracy: early, late, over all turns, and in windows of turns.
 
-    In a narrow terminal the intervals go below their means. With fewer than three sessions there
+    The model is in the title; several models have a column. In a narrow terminal the intervals go below
+    their means. With fewer than three sessions there
     are none.
     """
     ends: dict[int, int] = {}
     for window in (window for row in summaries for window in row.windows):
         ends[window.first] = max(window.last, ends.get(window.first, 0))
     windows = {f"{first}-{last}": _window(first) for first, last in sorted(ends.items())}
+    models = {row.model or UNKNOWN for row in summaries}
+    by = f" of {printable(models.pop())}" if len(models) == 1 and summaries[0].model else ""
+    model: dict[str, Callable[[ArmSummary], str]] = (
+        {} if len(models) < 2 else {"model": lambda row: row.model or UNKNOWN}
+    )
     return table_of(
-        "Accuracy in % (mean, 95% interval over sessions)",
+        f"Accuracy{by} in % (mean, 95% interval over sessions)",
         summaries,
-        {"arm": arm_name(summaries)},
+        {"arm": arm_name(summaries), **model},
         {
             "sessions": lambda row: str(row.sessions),
             "early": lambda row: percent(row.early),
