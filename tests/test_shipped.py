@@ -82,7 +82,7 @@ async def test_the_saved_run_replays(path: Path) -> None:
     assert await verify(transcript) == transcript.header.turns
 
 
-@pytest.mark.parametrize("name", ["words", "iris"])
+@pytest.mark.parametrize("name", ["words", "iris", "digits"])
 def test_published_results(name: str, tmp_path: Path) -> None:
     """The verdict on the page of results is that of the published transcripts."""
     with tarfile.open(ROOT / "transcripts" / "smollm2.tar.xz") as archive:
