@@ -47,7 +47,7 @@ def test_links(page: str, link: str) -> None:
 
 
 async def test_tabulate(tmp_path: Path) -> None:
-    """Turns in memory and saved turns give the same frame, except for path and latency."""
+    """Turns in memory and saved turns give the same frame, except for path, model and latency."""
     chosen = session(8, model="simulated/chance")
     table = tabulate({("feedback", 0): await played(chosen)}, chance=0.1, experiment="small")
 
@@ -56,5 +56,5 @@ async def test_tabulate(tmp_path: Path) -> None:
     )
     saved = frame((await Run(made, tmp_path).play()).paths)
     assert table.columns == saved.columns
-    drop = ("path", "latency_s")
+    drop = ("path", "model", "latency_s")
     assert table.drop(drop).rows() == saved.drop(drop).rows()
