@@ -55,7 +55,7 @@ COMMANDS: tuple[tuple[list[object], str], ...] = (
     (["what-if", SAMPLE / "label-0.jsonl", "--policy", "last(3)"], "as played"),
     (["plan", QUICKSTART, "--no-advice", *SMALL], "Context and accuracy"),
     (["run", QUICKSTART, *SMALL], "10 sessions"),
-    (["sample", "--help"], "csv:FILE, . | csv:FILE, \u2026"),
+    (["sample", "--help"], "NAME:SPLIT, . | NAME:SPLIT, \u2026"),
 )
 
 
