@@ -41,11 +41,16 @@ def session(policy: str, turns: int) -> Session:
     return next(experiment.sessions())
 
 
+async def answer(_: object) -> str:
+    """Answer at once."""
+    return "Answer: 3"
+
+
 async def milliseconds(policy: str, shown: int) -> float:
     """Return the processor time per turn once about `shown` turns are shown."""
     turns = shown + shown // 5 + MEASURED
     chosen, start = session(policy.format(shown), turns), 0.0
-    model = CallableModel(lambda _: "Answer: 3")
+    model = CallableModel(answer)
     async for turn in play(chosen.task, model, chosen.policy, chosen.window):
         if turn.index == turns - MEASURED - 1:
             start = time.process_time()

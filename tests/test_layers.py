@@ -13,6 +13,7 @@ from icl_loop.cli.lazy_commands import COMMANDS, load_command
 ROOT = Path(icl_loop.__file__).parent
 LAYERS = (
     "cli",
+    "api",
     "report",
     "terminal",
     "replay",

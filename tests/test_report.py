@@ -28,7 +28,6 @@ from builders import experiment, without_checksum
 from command_line import Command
 from icl_loop.analysis import frame
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, baselines
-from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.messages import Reply
 from icl_loop.experiment import Experiment, parse
 from icl_loop.export import export
@@ -40,6 +39,7 @@ from icl_loop.report.page_budget import Stream, select_streams, spread
 from icl_loop.report.session_browser import NamedSession, packed, probe_questions
 from icl_loop.report.session_headers import experiment_file, lineage, place_of
 from icl_loop.runner.run import Run
+from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.transcripts import Header, TranscriptWriter, read, read_header
 from icl_loop.transcripts.header import BranchIdentity
 

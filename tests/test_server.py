@@ -533,9 +533,12 @@ def refusing(_: Sequence[Message]) -> str:
     raise RequestRefused("this is not a question")
 
 
-def broken(_: Sequence[Message]) -> str:
-    """Fail as a model with a bug."""
-    raise ZeroDivisionError
+class Broken:
+    """A model with a bug."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:  # noqa: ARG002  as in the protocol
+        """Fail."""
+        raise ZeroDivisionError
 
 
 async def test_model_errors() -> None:
@@ -556,7 +559,7 @@ async def test_model_errors() -> None:
 def test_unexpected_exception(caplog: pytest.LogCaptureFixture) -> None:
     """An unexpected exception is a 500 in OpenAI's format; it is counted, and its traceback logged."""
     log = RequestLog()
-    with served(CallableModel(broken), log) as url, Connection(url) as connection:
+    with served(Broken(), log) as url, Connection(url) as connection:
         status, _, body = connection.send()
     assert (status, error_of(body)["message"]) == (500, "the server failed: ZeroDivisionError")
     assert log.statuses == {500: 1}

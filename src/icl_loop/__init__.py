@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from icl_loop.analysis import frame, tabulate
+    from icl_loop.api import SavedRun, Verdict, load_run, run, run_async
     from icl_loop.context.policy import ContextPolicy
     from icl_loop.context.policy_parser import context_policy
     from icl_loop.context.window import Window
@@ -32,18 +33,23 @@ __all__ = [
     "Message",
     "Reply",
     "Run",
+    "SavedRun",
     "Session",
     "StoppedShort",
     "Turn",
+    "Verdict",
     "Window",
     "context_policy",
     "frame",
     "load",
+    "load_run",
     "open_dataset",
     "open_model",
     "parse",
     "play",
     "read",
+    "run",
+    "run_async",
     "tabulate",
     "verify",
 ]
@@ -58,18 +64,23 @@ _MODULES = {
     "Message": "icl_loop.core.messages",
     "Reply": "icl_loop.core.messages",
     "Run": "icl_loop.runner.run",
+    "SavedRun": "icl_loop.api",
     "Session": "icl_loop.experiment",
     "StoppedShort": "icl_loop.core.errors",
     "Turn": "icl_loop.core.records",
+    "Verdict": "icl_loop.api",
     "Window": "icl_loop.context.window",
     "context_policy": "icl_loop.context.policy_parser",
     "frame": "icl_loop.analysis",
     "load": "icl_loop.experiment",
+    "load_run": "icl_loop.api",
     "open_dataset": "icl_loop.tasks.datasets",
     "open_model": "icl_loop.models",
     "parse": "icl_loop.experiment",
     "play": "icl_loop.loop",
     "read": "icl_loop.transcripts",
+    "run": "icl_loop.api",
+    "run_async": "icl_loop.api",
     "tabulate": "icl_loop.analysis",
     "verify": "icl_loop.replay.verification",
 }

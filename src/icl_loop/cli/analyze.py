@@ -32,9 +32,9 @@ from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import feedback_use_contrasts, feedback_use_fields
 from icl_loop.cli import options
-from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError, StoppedShort
 from icl_loop.experiment import PriceSettings
+from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.terminal.console import print_json
 from icl_loop.terminal.results_tables import neighbours, print_results
 

@@ -7,11 +7,11 @@ from pydantic import TypeAdapter
 from typer import Argument, Option
 
 from icl_loop.analysis.baseline import LEARNER
-from icl_loop.cli.baseline import MAX_TURNS
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Experiment, load
 from icl_loop.experiment.settings import Count
 from icl_loop.experiment.validation import validated
+from icl_loop.terminal.chart_baseline import MAX_TURNS
 from icl_loop.terminal.console import err, print_text
 
 Transcripts = Annotated[list[Path], Argument(help="Transcripts, or folders of transcripts.")]

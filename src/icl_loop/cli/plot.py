@@ -10,8 +10,8 @@ from icl_loop.analysis import checkpoints, conclude_each, frame, probes, session
 from icl_loop.analysis.arm_roles import by_model
 from icl_loop.analysis.graded_learning import graded_turns
 from icl_loop.cli import options
-from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.terminal.console import print_error, print_text
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typer import Option
 
 from icl_loop.analysis import frame
 from icl_loop.cli import options
-from icl_loop.cli.baseline import chart_baseline
 from icl_loop.core.errors import StoppedShort, reason_of
+from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.terminal.console import print_error, print_text, this_command
 
 

@@ -31,14 +31,33 @@ def load(
         InputError: The file or an override is invalid, or no arm takes an override; the message names
             file, key and value.
     """
+    table, where = read_table(path)
+    return parse_with(overrides, table, where, on_note)
+
+
+def read_table(path: Path | str) -> tuple[dict[str, Any], str]:
+    """Return the table in the TOML file at `path`, or of a shipped experiment, and the file's name.
+
+    Raises:
+        InputError: There is no such file or name, or the file is not TOML.
+    """
     path = experiment_path(path)
     try:
-        table = parse_toml(path.read_bytes(), str(path))
+        return parse_toml(path.read_bytes(), str(path)), str(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
+
+
+def parse_with(
+    overrides: Sequence[str],
+    table: Mapping[str, Any],
+    where: str = "experiment",
+    on_note: Callable[[str], object] = lambda _: None,
+) -> Experiment:
+    """Return the experiment described by a table, with overrides; see `load`."""
     for note in _untaken(table, overrides):
         on_note(note)
-    return parse(override(table, overrides), str(path))
+    return parse(override(table, overrides), where)
 
 
 def _untaken(table: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str]:

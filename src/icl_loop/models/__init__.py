@@ -1,13 +1,13 @@
 """Models: anything that replies to a conversation, real, simulated, scripted or saved."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.models.callable_model import CallableModel, ModelFunction
 from icl_loop.models.chat import (
     AnswerFormat,
-    CallableModel,
     ChatModel,
     Closable,
     ProbabilisticModel,
@@ -21,12 +21,17 @@ from icl_loop.models.replay import ReplayModel
 from icl_loop.models.simulated import heuristics, informed
 from icl_loop.tasks.prompts import PromptSet
 
+if TYPE_CHECKING:  # the HTTP client loads slowly
+    from icl_loop.models.openai.endpoint import Endpoint
+
 __all__ = [
     "BUILT_IN",
     "AnswerFormat",
     "CallableModel",
     "ChatModel",
     "Closable",
+    "EndpointOptions",
+    "ModelFunction",
     "ProbabilisticModel",
     "ReplayModel",
     "ScoredModel",
@@ -89,13 +94,33 @@ def check_params(name: str, params: Iterable[str]) -> None:
             raise InputError(f"{name} has no parameter {key!r}: {hint}")
 
 
+class EndpointOptions(TypedDict, total=False):
+    """How a model at an endpoint is called; see `OpenAIModel`."""
+
+    api_key_env: str | None
+    organization: str | None
+    headers: Mapping[str, str]
+    headers_env: Mapping[str, str]
+    merge_roles: bool
+    system_role: bool
+    cache_control: bool
+    labels: Sequence[str]
+    form: str | None
+    cap: int | None
+    endpoint: "Endpoint | None"
+    timeout_s: float
+
+
 def open_model(
     name: str,
     *,
     seed: int = 0,
     prompts: PromptSet | None = None,
     encoding: str | None = None,
-    **endpoint: Any,  # noqa: ANN401  the keyword arguments of OpenAIModel, typed there
+    base_url: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    answer_format: AnswerFormat = "text",
+    **options: Unpack[EndpointOptions],
 ) -> ChatModel:
     """Return the model called `name`.
 
@@ -106,19 +131,24 @@ def open_model(
         seed: Seed of a built-in model.
         prompts: The prompt set that a built-in model parses; any shipped set if None.
         encoding: The encoding that a built-in model parses; any if None.
-        endpoint: Keyword arguments of `OpenAIModel`; a built-in model takes only `params`, and the
-            `answer_format` "logprobs" if it knows the probabilities of its answers.
+        base_url: Address of the endpoint; see `OpenAIModel`.
+        params: Parameters of a built-in model, or fields added to every request.
+        answer_format: What is requested of an endpoint. Of a built-in model, "logprobs" has an
+            effect if it knows the probabilities of its answers.
+        options: Further arguments of `OpenAIModel`; a built-in model ignores them.
 
     Raises:
         InputError: There is no such built-in model, it has no such parameter, or the API key is
             not in the environment.
     """
-    if is_built_in(name, endpoint.get("base_url")):
-        params = endpoint.get("params") or {}
-        check_params(name, params)
-        model = BUILT_IN[name](seed, ConversationParser(prompts, encoding), **params)
-        is_scored = endpoint.get("answer_format") == "logprobs"
+    if is_built_in(name, base_url):
+        own = params or {}
+        check_params(name, own)
+        model = BUILT_IN[name](seed, ConversationParser(prompts, encoding), **own)
+        is_scored = answer_format == "logprobs"
         return ScoredModel(model) if is_scored and isinstance(model, ProbabilisticModel) else model
     from icl_loop.models.openai import OpenAIModel  # noqa: PLC0415  only real models need the client
 
-    return OpenAIModel(name, **endpoint)
+    return OpenAIModel(
+        name, base_url=base_url, params=params, answer_format=answer_format, **options
+    )

@@ -1,7 +1,7 @@
 """The interface of models: messages in, a reply out."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -78,17 +78,6 @@ class ScoredModel:
         logprobs = {label: math.log(share) for label, share in known if share > 0}
         is_answer = any(label in reply.text for label in logprobs)
         return replace(reply, label_logprobs=logprobs) if is_answer else reply
-
-
-@dataclass(frozen=True, slots=True)
-class CallableModel:
-    """A model made from a function that returns the text of the reply."""
-
-    function: Callable[[Sequence[Message]], str]
-
-    async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the text that the function returns."""
-        return Reply(self.function(messages))
 
 
 class ScriptedModel:

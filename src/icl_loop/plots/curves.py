@@ -7,6 +7,7 @@ import polars as pl
 
 from icl_loop.analysis import arm_curves, session_curves
 from icl_loop.core.errors import InputError
+from icl_loop.plots.inline import InlineConcatChart, InlineLayerChart
 from icl_loop.plots.line_charts import (
     LEGEND,
     arm_colour,
@@ -53,7 +54,7 @@ def curve_chart(
     baseline: pl.DataFrame | None = None,
     look: Look = PAPER,
     learner: str = "",
-) -> alt.LayerChart:
+) -> InlineLayerChart:
     """Return a chart of windowed accuracy against turn.
 
     Each arm has a line, a band (95 % interval over sessions) and thin lines for single sessions.
@@ -78,7 +79,7 @@ def curve_chart(
     thin = f"; thin lines: {some}" if len(names) <= MAX_WITH_THIN else ""
     dotted = [_baseline_legend(learner)] if baseline is not None and learner else []
     title = heading("Learning curves", turns, look, LEGEND + thin, *dotted)
-    return finished(alt.LayerChart(layer=layers), look, title)
+    return finished(InlineLayerChart(layer=layers), look, title)
 
 
 def compared_chart(
@@ -87,7 +88,7 @@ def compared_chart(
     baseline: pl.DataFrame | None = None,
     look: Look = PAPER,
     learner: str = "",
-) -> alt.ConcatChart:
+) -> InlineConcatChart:
     """Return the learning curves of several experiments, runs or models, each in its own panel.
 
     All panels share one scale. Arms of the same name share a colour; if no name occurs twice, arms in

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import altair as alt
+
+from icl_loop.plots.inline import InlineConcatChart
 
 # Okabe and Ito (2008), "Color universal design": distinguishable with any colour vision. Their
 # yellow is omitted because it is too pale for lines on white.
@@ -18,6 +20,7 @@ WIDTH, HEIGHT = 640, 380
 """Default size of the plotting area in pixels."""
 _AXES = 56
 """Height of axis and legend in pixels, added where a chart is fitted to its container."""
+LayerChart = TypeVar("LayerChart", bound=alt.LayerChart)
 AnyChart = alt.LayerChart | alt.ConcatChart | alt.VConcatChart
 FONT = "DejaVu Sans, Liberation Sans, Helvetica, Arial, sans-serif"
 
@@ -136,12 +139,12 @@ def panel_title(name: str, width: int) -> alt.TitleParams:
 
 
 def finished(
-    chart: alt.LayerChart,
+    chart: LayerChart,
     look: Look,
     title: alt.TitleParams,
     height: int = HEIGHT,
     width: int = WIDTH,
-) -> alt.LayerChart:
+) -> LayerChart:
     """Return a chart with size and colours; in files, also with a title.
 
     `height` and `width` are those of a look that has none.
@@ -152,19 +155,19 @@ def finished(
     else:
         size = {"width": look.width or width, "height": look.height or height}
         drawn = chart.properties(**size, title=title)
-    coloured: alt.LayerChart = drawn.configure(**look.config())
+    coloured: LayerChart = drawn.configure(**look.config())
     return coloured
 
 
 def panels(
     charts: Sequence[alt.LayerChart], title: alt.TitleParams, look: Look, *, columns: int = 2
-) -> alt.ConcatChart:
+) -> InlineConcatChart:
     """Return charts side by side for files."""
     bare = [chart.copy(deep=False) for chart in charts]
     for chart in bare:
         chart.config = alt.Undefined  # Vega-Lite allows a configuration only at the top level
-    combined: alt.ConcatChart = (
-        alt.ConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
+    combined: InlineConcatChart = (
+        InlineConcatChart(concat=bare, columns=min(columns, len(bare)), spacing=24)
         .properties(title=title)
         .configure(**look.config())
     )
