@@ -58,7 +58,7 @@ EXAMPLES: Mapping[str, str] = {
     "model.answer_format": '"choice"',
     "context.policy": '"only_correct | last(50)"',
     "context.reserve": "64",
-    "context.counter": '"cl100k_base"',
+    "context.counter": '"estimate:cl100k_base"',
     "context.replies": '"answer"',
     "feedback.kind": '"label"',
     "feedback.donor": '"feedback"',
