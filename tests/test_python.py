@@ -222,10 +222,10 @@ def test_replies_must_be_text(form: Callable[[object], Any], tmp_path: Path) -> 
 
 
 SCRIPT = """
-import signal, sys, time, icl_loop
+import os, signal, sys, time, icl_loop
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of shells ignore it
 def slow(messages):
-    print("asked", flush=True)
+    os.write(1, b"asked\\n")
     time.sleep(0.05)
     return "Answer: 3"
 try:
