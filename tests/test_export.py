@@ -6,10 +6,10 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import polars as pl
 import pytest
@@ -19,14 +19,15 @@ from polars.testing import assert_frame_equal
 
 from builders import experiment, without_checksum
 from command_line import Command
+from drawn_transcripts import PNG, save, several, transcripts
 from icl_loop.analysis import frame, probes, sessions, summarise, told
 from icl_loop.analysis.baseline import request_of
 from icl_loop.analysis.curves import LATE
 from icl_loop.context.history import build_request
 from icl_loop.context.window import from_spans
 from icl_loop.core.errors import InputError, TranscriptError
-from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, merged, system, user
-from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
+from icl_loop.core.messages import Image, Message, Text, merged, system, user
+from icl_loop.core.records import Turn
 from icl_loop.export import export
 from icl_loop.export.conversation import conversation, note_request, shown_note
 from icl_loop.export.source_file import SourceFile
@@ -34,21 +35,14 @@ from icl_loop.export.tables import batches
 from icl_loop.models import open_model
 from icl_loop.runner.run import Run
 from icl_loop.server import ServerSettings, build_app, serving
-from icl_loop.transcripts import End, Header, Transcript, read
-from icl_loop.transcripts.checksum import with_checksum
+from icl_loop.transcripts import Header, Transcript, read
 from icl_loop.transcripts.columns import TABLES, table_path
 from icl_loop.transcripts.files import find
-from icl_loop.transcripts.header import DatasetIdentity
 from icl_loop.transcripts.loading import saved_sessions
-from icl_loop.transcripts.schema import EndStatus, line_fields
+from icl_loop.transcripts.schema import line_fields
 
 SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample"
 CANARY = "sk-canary-5f3759df"
-LABELS = ("3", "cat", "き")
-PNG = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-)
-TIME = "2026-01-02T03:04:05.678+00:00"
 
 
 @pytest.fixture(autouse=True)
@@ -56,147 +50,6 @@ def event_loops_do_not_nest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep Inspect from patching the event loops of this process, which other tests share."""
     if importlib.util.find_spec("nest_asyncio2") is not None:
         monkeypatch.setattr("nest_asyncio2.apply", lambda *_, **__: None)
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-counts = st.integers(0, 2**40)
-usages = st.builds(
-    lambda prompt, cached, completion, reasoning: Usage(
-        prompt + cached, cached, completion, reasoning
-    ),
-    *[counts] * 4,
-)
-replies = st.builds(
-    Reply,
-    text=texts,
-    usage=usages,
-    finish=st.sampled_from(["stop", "length", "content_filter", "unknown"]),
-    served=st.none() | st.builds(Served, st.none() | texts, st.none() | texts),
-    label_logprobs=st.none() | st.dictionaries(texts, st.floats(-100, 0)),
-    reasoning_text=st.none() | texts,
-    attempts=st.integers(1, 9),
-    latency_s=st.floats(0, 1e4),
-    at=st.just(TIME),
-)
-answers = st.none() | st.sampled_from(LABELS)
-questions = st.builds(user, texts) | st.builds(
-    lambda text: Message("user", (*([Text(text)] if text else []), Image(PNG))), texts
-)
-
-
-@st.composite
-def turns_of(draw: st.DrawFn) -> tuple[Turn, ...]:
-    """Draw the turns of a session, which show any turns before them."""
-    return tuple(draw(_turn(index)) for index in range(draw(st.integers(0, 4))))
-
-
-def _turn(index: int) -> st.SearchStrategy[Turn]:
-    def made(label: str, answer: str | None, told: str, kept: Sequence[Span], **more: Any) -> Turn:  # noqa: ANN401  fields of a turn
-        feedback = Feedback(answer == label, told)
-        outcome: Outcome = "unreadable" if answer is None else "ok"
-        return Turn(
-            index, label=label, answer=answer, outcome=outcome, feedback=feedback,
-            kept=tuple(kept), **more,
-        )  # fmt: skip
-
-    spans = [] if not index else [[(0, index - 1)], [(index - 1, index - 1)], [(0, 0)]]
-    return st.builds(
-        made,
-        label=st.sampled_from(LABELS),
-        answer=answers,
-        told=texts,
-        kept=st.sampled_from([[], *spans]),
-        sample=texts,
-        question=questions,
-        request=texts,
-        reply=replies,
-        overflows=st.integers(0, 3),
-        calibration=st.floats(0.5, 2),
-        echo=st.none() | texts,
-        counted=st.none() | counts,
-        prefix=st.none() | counts,
-    )
-
-
-@st.composite
-def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
-    """Draw a session: any texts, perhaps with probes, perhaps without an end."""
-    turns = draw(turns_of())
-    after = [
-        Probe(
-            len(turns),
-            "p",
-            label,
-            answer,
-            "ok",
-            answer == label,
-            draw(st.sampled_from(get_args(Verdicts))),
-            kept=(),
-            request="",
-            reply=draw(replies),
-        )
-        for label, answer in draw(st.lists(st.tuples(st.sampled_from(LABELS), answers), max_size=2))
-    ]
-    notes = [
-        Note(
-            after,
-            draw(texts),
-            kept=((0, after - 1),),
-            request="",
-            reply=draw(replies),
-            overflows=1,
-            counted=draw(counts),
-        )
-        for after in range(1, len(turns))
-        if draw(st.booleans())
-    ]
-    header = Header(
-        experiment=draw(texts),
-        arm=draw(st.sampled_from(["label", "none"])),
-        stream=stream,
-        seed=draw(st.integers(0, 9)),
-        turns=draw(st.integers(1, 5)),
-        settings={
-            "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
-            "probes": {"at": [len(turns)]},
-            "task": {"prompts": "plain"},
-            "context": {"policy": "notes(every=1, tokens=60)"},
-        },
-        labels=list(LABELS),
-        system=draw(texts),
-        dataset=DatasetIdentity(name=draw(texts), sha256="", size=3),
-    ).born()
-    status = draw(st.none() | st.sampled_from(get_args(EndStatus)))
-    end = None if status is None else End(status=status, turns=len(turns), at=TIME)
-    return Transcript(Path(), header, turns, end, 0, tuple(after), tuple(notes))
-
-
-@st.composite
-def several(draw: st.DrawFn) -> list[Transcript]:
-    """Draw a few sessions of one experiment."""
-    drawn = [draw(transcripts(stream)) for stream in range(draw(st.integers(1, 3)))]
-    shared = {"experiment": drawn[0].header.experiment}
-    return [replace(each, header=each.header.model_copy(update=shared)) for each in drawn]
-
-
-def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
-    """Write sessions to a folder as the recorder writes them; the first may end torn."""
-    folder.mkdir()
-    for number, each in enumerate(drawn):
-        lines: list[Mapping[str, Any]] = [each.header.model_dump(mode="json")]
-        lines += [line_fields(event) for event in each.events]
-        lines += [line_fields(probe) for probe in each.probes]
-        lines += [each.end.model_dump(mode="json")] if each.end else []
-        data = b"".join(map(_line, lines))
-        (folder / f"{number}.jsonl").write_bytes(data + (torn if not number else "").encode())
-    return folder
-
-
-def _line(fields: Mapping[str, Any]) -> bytes:
-    return (
-        with_checksum(json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode())
-        + b"\n"
-    )
 
 
 def loaded(path: Path) -> dict[str, pl.DataFrame]:
@@ -413,7 +266,7 @@ def _any(usages: Mapping[str, Any]) -> Any:  # noqa: ANN401  a class of an extra
 
 def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a class of an extra
     """Assert that a sample holds the messages, requests and scores of a session."""
-    turns, opening = saved.turns, system(saved.header.system)
+    turns, opening = saved.turns, system(saved.header.system or "")
     assert [_said(message) for message in sample.messages] == [
         (message.role, message.text, message.has_image) for message in conversation(saved)
     ]
@@ -550,15 +403,27 @@ def test_unfinished_and_torn_transcripts_are_mentioned(icl_loop: Command, tmp_pa
     assert icl_loop(*arguments, "--force").returncode == 0
 
 
+@pytest.mark.parametrize("name", ["x.parquet", "x.csv"])
+def test_the_ending_names_the_format(icl_loop: Command, tmp_path: Path, name: str) -> None:
+    """Without --to, an export has the format of the ending of its file."""
+    assert icl_loop("export", SAMPLE / "label-0.jsonl", "-o", tmp_path / name).returncode == 0
+    read_table = pl.read_parquet if name == "x.parquet" else pl.read_csv
+    assert read_table(tmp_path / name).height == len(read(SAMPLE / "label-0.jsonl").turns)
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         (["--to", "parqet"], "did you mean 'parquet'?"),
         (["--to", "csv", "--merge"], "needs a format with messages: openai-jsonl"),
         (["--to", "csv", "-o", "nowhere/x.csv"], "there is no folder nowhere"),
+        (["--to", "parquet", "-o", "x.csv"], "--to parquet does not fit -o x.csv"),
+        (["--to", "inspect", "-o", "x.jsonl"], "choose --to openai-jsonl, or -o x.inspect"),
+        (["-o", "x.txt"], "name the format with --to parquet or csv"),
+        ([], "name the format with --to"),
         (["--to", "openai-jsonl", "-o", "FOLDER/x.jsonl"], "mistaken for a transcript"),
         (
-            ["--to", "csv", "-o", "FOLDER/label-0.jsonl", "--force"],
+            ["--to", "openai-jsonl", "-o", "FOLDER/label-0.jsonl", "--force"],
             "is one of the transcripts to export",
         ),
     ],

@@ -61,7 +61,7 @@ def test_a_transcript_reads_back_as_its_session(saved: Path) -> None:
 def test_lines_have_the_fields_of_the_schema(saved: Path) -> None:
     """Every line has the fields of its model, in order, and a checksum; empty later ones are left out."""
     header, *turns, end = [json.loads(line) for line in saved.read_text().splitlines()]
-    names = [name for name in field_names(Header) if name != "repeat"]
+    names = [name for name in field_names(Header) if name not in ("repeat", "imported")]
     assert [*header] == [*names, CHECKSUM_KEY]
     assert [*end] == [*field_names(End), CHECKSUM_KEY]
     for turn in turns:
@@ -188,7 +188,7 @@ async def test_verification_needs_the_same_data(saved: Path, tmp_path: Path) -> 
     """Verification fails if the data set is not the one that was played."""
     path = tmp_path / "session.jsonl"
     sha256 = read(saved).header.dataset.sha256
-    path.write_text(without_checksum(saved.read_text()).replace(sha256, "0" * 64))
+    path.write_text(without_checksum(saved.read_text()).replace(str(sha256), "0" * 64))
     with pytest.raises(InputError, match="SHA-256"):
         await verify(read(path))
 

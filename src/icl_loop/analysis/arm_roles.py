@@ -71,6 +71,7 @@ class Roles:
         secondary: The recorded secondary contrasts.
         planned: Planned numbers of streams, ascending; more than one if streams were added later.
         mismatches: Why a donor does not match, by arm.
+        imported: The files that sessions were imported from.
     """
 
     arms: Mapping[str, Role] = field(default_factory=dict)
@@ -81,6 +82,7 @@ class Roles:
     secondary: tuple[Pair, ...] = ()
     planned: tuple[int, ...] = ()
     mismatches: Mapping[str, str] = field(default_factory=dict)
+    imported: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, experiment: str, arms: Sequence[str], sessions: pl.DataFrame | None) -> "Roles":
@@ -106,6 +108,7 @@ class Roles:
             secondary=tuple(map(tuple, json.loads(named["secondary"] or "[]"))),
             planned=tuple(planned),
             mismatches=dict(_mismatches(mine)),
+            imported=tuple(mine["imported"].drop_nulls().unique().sort()),
         )
 
     def is_stateless(self, arm: str) -> bool:

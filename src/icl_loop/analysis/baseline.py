@@ -40,7 +40,13 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
         RequestRefused: The learner cannot read the samples, such as images.
     """
     check_learner(learner)
-    seed, right = transcript.header.seed, []
+    seed, right = transcript.header.seed or 0, []
+    imported = transcript.header.imported
+    if imported and not all(turn.request for turn in transcript.turns):
+        raise InputError(
+            f"{transcript.path} was imported from {imported.file}, which does not say what the model"
+            " was shown"
+        )
     models: dict[tuple[str | None, str | None], ChatModel] = {}
     for turn in transcript.turns:
         header = transcript.header.at(turn.index)
@@ -74,7 +80,7 @@ _opened = lru_cache(16)(open_prompt_set)
 def request_of(transcript: Transcript, turn: Turn) -> tuple[Message, ...]:
     """Return the messages that the model received."""
     header = transcript.header.at(turn.index)
-    frame, opening = system(header.system), _opening(transcript, header, turn)
+    frame, opening = system(header.system or ""), _opening(transcript, header, turn)
     return build_request(frame, transcript.turns, from_spans(turn.kept), turn.question, opening)
 
 

@@ -33,6 +33,11 @@ def caveats(
         named: The contrast requested by the user, or None if the recorded one was used.
         contrast: The resulting contrast, if any.
     """
+    if roles.imported:
+        yield (
+            f"these sessions were imported from {', '.join(roles.imported)}; they cannot be verified, and"
+            " what the file does not say is left blank"
+        )
     yield from _repeated_orders(turns)
     yield from _missing_streams(turns)
     yield from _cut_prompts(turns)
@@ -56,7 +61,7 @@ def caveats(
 def _repeated_orders(turns: pl.DataFrame) -> Iterator[str]:
     """Yield arms in which two sessions share the same samples in the same order."""
     sessions = turns.group_by("arm", "path", maintain_order=True)
-    orders = sessions.agg("sample", pl.col("stream").first()).unique(
+    orders = sessions.agg(pl.col("sample").drop_nulls(), pl.col("stream").first()).unique(
         ("arm", "stream"), keep="first", maintain_order=True
     )  # the sessions of one stream share its order
     shortest = pl.col("sample").list.len().min().over("arm")

@@ -35,6 +35,8 @@ _TURN = (
     *USAGE,
     *("finish_reason", "served_model"),
 )
+_KNOWN = ("sample", "told", "told_length", "exposure", "latency_s", *USAGE)
+"""Columns without nulls in sessions that were not imported."""
 _COLUMNS = (*_SESSION, *SCORED_FIELDS, *told.COLUMNS, *_TURN[len(SCORED_FIELDS) :])
 _SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String, "model": pl.String})}
 
@@ -114,7 +116,7 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
     Raises:
         TranscriptError: A table is missing or damaged; names it.
     """
-    sessions = read_table(export, "sessions", (*_SESSION, "played", "header"))
+    sessions = read_table(export, "sessions", (*_SESSION, "played", "header", "imported"))
     turns = read_table(export, "turns", ("path", *_TURN, "told"))
     place = table_path(export, "sessions")
     if sessions["path"].is_duplicated().any():
@@ -124,10 +126,12 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         raise TranscriptError(f"{export} does not hold the turns of the sessions in {place}")
     counts = runs["played"].to_numpy()
     numbers = np.arange(turns.height) - np.repeat(counts.cumsum() - counts, counts)
+    imported = sessions.drop_nulls("imported")["path"].to_list()
     is_sound = (
         (pl.col("turn") == pl.Series(numbers))
         & (pl.col("correct") == is_scored_right())
-        & pl.col("exposure").is_between(0, pl.col("turn"))
+        & pl.col("exposure").is_between(0, pl.col("turn")).fill_null(value=True)
+        & (pl.all_horizontal(pl.col(_KNOWN).is_not_null()) | pl.col("path").is_in(imported))
     )
     for name, turn in turns.filter(~is_sound).select("path", "turn").head(1).iter_rows():
         raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")

@@ -1,7 +1,7 @@
 """Metrics beyond accuracy: balance, collapse, use of feedback, exploration, tokens and latency."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -41,7 +41,7 @@ class ArmMetrics:
         refuted_repeats: How often it gives an answer again that was called wrong; see `exploration`.
         greedy_share: How often it gives the label that it was told is right; see `exploration`.
         tokens: Total tokens: `prompt`, `cached` (part of it), `completion`, `reasoning` (part of it).
-        latency_s: Median latency of a reply in seconds.
+        latency_s: Median latency of a reply in seconds; None if no latency is known.
     """
 
     experiment: str
@@ -58,7 +58,7 @@ class ArmMetrics:
     refuted_repeats: Estimate
     greedy_share: Estimate
     tokens: dict[str, int]
-    latency_s: float
+    latency_s: float | None
 
     @property
     def balanced_accuracy(self) -> float:
@@ -105,7 +105,7 @@ def _metrics(turns: pl.DataFrame, learned: pl.DataFrame) -> ArmMetrics:
         exposure=_estimate(sessions["exposure"]),
         **{name: _estimate(learned[name]) for name in _LEARNED},
         tokens={name: int(turns[name].sum()) for name in _TOKENS},
-        latency_s=float(np.median(turns["latency_s"].to_numpy())),
+        latency_s=cast("float | None", turns["latency_s"].median()),
     )
 
 

@@ -59,7 +59,7 @@ def _exported(path: Path) -> Iterator[Session]:
 
 def _shown(turn: Fields) -> list[int]:
     """Return the past turns in the ranges [first, last] that a request showed."""
-    return [past for first, last in turn["kept"] for past in range(first, last + 1)]
+    return [past for first, last in turn["kept"] or () for past in range(first, last + 1)]
 
 
 def _features(settings: Fields, turns: Sequence[Fields]) -> NDArray[np.float64] | None:

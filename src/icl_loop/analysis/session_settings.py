@@ -35,7 +35,8 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     primary contrast), `secondary` (those of the secondary ones, JSON), `margin` (of equivalence),
     `planned_streams`, `stopped_early` (because the evidence sufficed), `first_own_turn` (the first
     turn that was requested for this session: that at which a branch left its parent, otherwise 0;
-    null if the session was rescored). Settings that are not recorded are null.
+    null if the session was rescored), `imported` (the file that it was imported from).
+    Settings that are not recorded are null.
 
     Raises:
         TranscriptError: A file does not begin with a session line, or a session is named twice.
@@ -88,6 +89,7 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "planned_streams": analysis.streams,
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
         "first_own_turn": None if header.source else header.branch.at if header.branch else 0,
+        "imported": header.imported and header.imported.file,
     }
 
 

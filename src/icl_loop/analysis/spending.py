@@ -112,8 +112,8 @@ def spending(
 
 
 def _own_requests(asked: pl.DataFrame, turn: str, since: pl.DataFrame) -> pl.DataFrame:
-    """Return the requests that the sessions made themselves."""
-    known = asked.join(since, on="path", maintain_order="left")
+    """Return the requests that the sessions made themselves, if their tokens are known."""
+    known = asked.join(since, on="path", maintain_order="left").drop_nulls("prompt")
     return known.filter(pl.col(turn) >= pl.col("first_own_turn")).select(_COLUMNS)
 
 

@@ -99,8 +99,15 @@ def _text(fields: Any, table: str, key: str) -> str | None:  # noqa: ANN401  any
     return fields if isinstance(fields, str) else None
 
 
-def _meaning(prompts: str | None, told: str) -> ParsedFeedback:
+def is_feedback(prompts: str | None, text: str) -> bool:
+    """Return whether a text is feedback, in the words of this or a shipped prompt set."""
+    return _meaning(prompts, text) is not NOTHING_TOLD
+
+
+def _meaning(prompts: str | None, told: str | None) -> ParsedFeedback:
     """Return what a session was told: in its own prompt set, or else in a shipped one."""
+    if told is None:
+        return NOTHING_TOLD
     names = [prompts] if prompts is not None else []
     for name in (*names, *shipped()):
         found = _prompt_set(name)

@@ -14,7 +14,7 @@ from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.columns import OPTIONAL, USAGE, Schema, is_exported, json_column
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import complete_lines, read
-from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, End, TurnLine
+from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, UNKNOWN, End, TurnLine
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""
@@ -26,8 +26,10 @@ _SCHEMA: Schema = {
     **{name: json_column(TurnLine, name) for name in _TURN_FIELDS},
     "settings": pl.Struct({"model": pl.Struct({"name": pl.String})}),
     "status": json_column(End, "status"),
+    "imported": json_column(Header, "imported"),
 }
 _REQUIRED = tuple(name for name in _TURN_FIELDS if name not in OPTIONAL)
+_UNKNOWN = tuple(name for name in _TURN_FIELDS if name in UNKNOWN)
 _SPANS = TypeAdapter(list[tuple[int, int]])
 _MAX_TURN = 2**31
 
@@ -97,7 +99,8 @@ def _parse(data: bytes, schema: Schema) -> pl.DataFrame | None:
         return None
     discarded = (name for name in USAGE if name.startswith("discarded"))
     whole = pl.col("usage").struct.with_fields(*(pl.field(each).fill_null(0) for each in discarded))
-    return lines.with_columns(whole, pl.col("repeat").fill_null(0))
+    usage = pl.when(pl.col("usage").is_not_null()).then(whole)
+    return lines.with_columns(usage.alias("usage"), pl.col("repeat").fill_null(0))
 
 
 def _exposures(kept: pl.Series) -> pl.DataFrame:
@@ -150,10 +153,13 @@ def _is_header() -> pl.Expr:
 
 
 def _is_sound_turn() -> pl.Expr:
+    usage = (pl.col("usage").struct.field(name).is_not_null() for name in USAGE)
+    imported = pl.col("imported").first().over("path").is_not_null()
     return pl.all_horizontal(
         pl.col(_REQUIRED).is_not_null(),
-        *(pl.col("usage").struct.field(name).is_not_null() for name in USAGE),
-        pl.col("latest") < pl.col("turn"),
+        imported | pl.all_horizontal(pl.col(_UNKNOWN).is_not_null()),
+        pl.col("usage").is_null() | pl.all_horizontal(usage),
+        pl.col("kept").is_null() | (pl.col("latest") < pl.col("turn")),
         pl.col("correct") == is_scored_right(),
         pl.col("turn") == (pl.col("type") == "turn").cum_sum().over("path") - 1,
     )

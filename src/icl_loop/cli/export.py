@@ -14,8 +14,13 @@ from icl_loop.transcripts.files import find
 def export(
     paths: Transcripts,
     to: Annotated[
-        str, Option("--to", metavar="FORMAT", help="parquet, csv, openai-jsonl or inspect.")
-    ],
+        str | None,
+        Option(
+            "--to",
+            metavar="FORMAT",
+            help="parquet, csv, openai-jsonl or inspect. Default: that of the ending of --output.",
+        ),
+    ] = None,
     place: Annotated[
         Path | None,
         Option(
@@ -30,7 +35,7 @@ def export(
     """Export saved sessions as Parquet, CSV, OpenAI chat JSONL or Inspect logs."""
     from icl_loop import export as exports  # noqa: PLC0415  only this command needs the formats
 
-    exports.check_format(to)
+    to = exports.format_of(place, to)
     with WorkProgress(err, "exporting", "sessions", len(find(paths))) as progress:
         done = exports.export(paths, to, place, force=force, merge=merge, on_sessions=progress.add)
     for note in done.notes():

@@ -23,11 +23,12 @@ COMMANDS = {
     "rescore": "Parse and score saved replies by other rules, without calling a model.",
     "what-if": "Show what other context policies would have sent, without calling a model.",
     "export": "Export saved sessions as Parquet, CSV, OpenAI chat JSONL or Inspect logs.",
+    "import": "Import Inspect logs, chat JSONL and tables of turns as transcripts to analyze.",
     "sample": "Print a sample as a model sees it.",
     "serve": "Serve a built-in model as an OpenAI-compatible endpoint, to test without an API key.",
 }
 """The summary of each command, in the order of use: the first line of its function's docstring."""
-_MODULES = {"try": "try_endpoint"}  # `try` is a keyword
+_MODULES = {"try": "try_endpoint", "import": "import_logs"}  # both are keywords
 
 
 def load_command(name: str) -> TyperCommand:

@@ -92,7 +92,8 @@ class Exchange:
 
     Attributes:
         kept: The past turns that the request showed, as runs (first, last).
-        request: Fingerprint of the request.
+        request: Fingerprint of the request; empty if the request, and with it `kept`, is not known,
+            as in imported sessions.
         overflows: How many longer requests the model rejected before it answered this one.
         limit: The most tokens of later requests, counted locally, if longer ones were rejected.
         counted: Tokens of the request, counted locally.

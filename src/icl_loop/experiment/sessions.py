@@ -132,7 +132,7 @@ class Session:
             header.arm,
             header.stream,
             header.turns,
-            header.seed,
+            header.seed or 0,  # null in imported sessions alone, which are not played again
             validated(Settings, (header.source or header).settings, where),
             header.analysis,
             donor,

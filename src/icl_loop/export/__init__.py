@@ -54,9 +54,34 @@ def check_format(name: str) -> None:
         raise InputError(f"unknown format {name!r}: {nearest(name, FORMATS)}")
 
 
+def format_of(place: Path | None, to: str | None) -> str:
+    """Return the format of an export: `to`, else that of the ending of `place`.
+
+    Raises:
+        InputError: Neither names a format, or they name different ones.
+    """
+    if to is not None:
+        check_format(to)
+    endings = {**{end: name for name, end in FORMATS.items()}, ".jsonl": "openai-jsonl"}
+    endings |= dict.fromkeys((".eval", ".json"), "inspect")
+    ends = None if place is None else endings.get(place.suffix.lower())
+    if to is None and ends is None:
+        where = "" if place is None else f": {place} does not end in that of a format"
+        raise InputError(
+            f"name the format with --to {' or '.join(FORMATS)}, or a file with its ending, such as"
+            f" -o x.parquet{where}"
+        )
+    if to is not None and ends is not None and to != ends:
+        raise InputError(
+            f"--to {to} does not fit -o {place}, whose ending is that of {ends}: choose --to {ends}, or"
+            f" -o {place and place.with_suffix(FORMATS[to])}"
+        )
+    return to or ends or ""
+
+
 def export(
     paths: Iterable[Path],
-    to: str,
+    to: str | None = None,
     place: Path | None = None,
     *,
     force: bool = False,
@@ -70,7 +95,7 @@ def export(
 
     Args:
         paths: Transcripts, or folders that contain them.
-        to: Name of the format, one of `FORMATS`.
+        to: Name of the format, one of `FORMATS`; by default, that of the ending of `place`.
         place: The file, or the folder for Inspect; by default, named after the first path.
         force: Overwrite existing files.
         merge: Merge neighbouring messages of one role, as the requests did.
@@ -80,7 +105,7 @@ def export(
         InputError: An argument is wrong, or `place` exists; nothing was written.
         StoppedShort: `place` cannot be written.
     """
-    check_format(to)
+    to = format_of(place, to)
     if merge and to != "openai-jsonl":
         raise InputError(f"--merge needs a format with messages: openai-jsonl, not {to}")
     named = list(paths)

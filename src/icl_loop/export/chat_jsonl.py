@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from icl_loop.analysis.session_settings import table_in
+from icl_loop.core.records import Turn
 from icl_loop.export.conversation import conversation
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.models.openai import encode_messages
@@ -29,9 +30,23 @@ def write(
             )
             if any(event.reply.reasoning_text for event in transcript.events):
                 said = _with_reasoning(said, transcript)
-            metadata = json.dumps(_metadata(transcript), ensure_ascii=False).encode()
-            out.write(b'{"messages":[%b],"metadata":%b}\n' % (said, metadata))
+            out.write(b'{"messages":[%b],%b\n' % (said, _rest(transcript)))
             on_sessions(1)
+
+
+def _rest(transcript: Transcript) -> bytes:
+    """Return the fields of a line after its messages, without the brace at its beginning.
+
+    `targets` has the correct label of each reply, null for that of a note.
+    """
+    fields = {
+        "metadata": _metadata(transcript),
+        "labels": transcript.header.labels,
+        "targets": [
+            event.label if isinstance(event, Turn) else None for event in transcript.events
+        ],
+    }
+    return json.dumps(fields, ensure_ascii=False)[1:].encode()
 
 
 def _with_reasoning(said: bytes, transcript: Transcript) -> bytes:
@@ -56,6 +71,7 @@ def _metadata(transcript: Transcript) -> dict[str, str]:
         "seed": header.seed,
         "model": table_in(settings, "model").get("name", ""),
         "dataset": header.dataset.name,
+        "prompts": table_in(settings, "task").get("prompts", ""),
         "policy": table_in(settings, "context").get("policy", ""),
         "feedback": table_in(settings, "feedback").get("kind", ""),
         "turns": len(transcript.turns),
@@ -64,4 +80,6 @@ def _metadata(transcript: Transcript) -> dict[str, str]:
         "status": transcript.end.status if transcript.end else "unfinished",
         "created": header.created,
     }
-    return {key: str(value)[:_VALUE_LENGTH] for key, value in values.items()}
+    return {
+        key: "" if value is None else str(value)[:_VALUE_LENGTH] for key, value in values.items()
+    }

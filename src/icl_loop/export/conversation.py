@@ -16,7 +16,8 @@ from icl_loop.transcripts import Transcript
 
 def conversation(transcript: Transcript) -> list[Message]:
     """Return all messages in the order in which they were sent; replies are verbatim."""
-    messages = [system(transcript.header.system)]
+    opening = transcript.header.system
+    messages = [] if opening is None else [system(opening)]
     for event in transcript.events:
         if isinstance(event, Turn):
             told = user(event.feedback.told)

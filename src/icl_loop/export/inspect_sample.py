@@ -50,7 +50,7 @@ _CHAT_MESSAGES = {
     "user": ChatMessageUser,
     "assistant": ChatMessageAssistant,
 }
-_STOP_REASONS = {
+STOP_REASONS = {
     "stop": "stop",
     "length": "max_tokens",
     "content_filter": "content_filter",
@@ -129,7 +129,7 @@ def _messages(
 
     The pool holds the system message, three messages per turn, then those about notes.
     """
-    opening = _chat(system(transcript.header.system), f"{uuid}-system")
+    opening = _chat(system(transcript.header.system or ""), f"{uuid}-system")
     conversation, pool, calls = [opening], [opening], list[_Call]()
     turns = [_turn_messages(turn, f"{uuid}-{turn.index}") for turn in transcript.turns]
     for question, _, shown, told in turns:
@@ -251,7 +251,7 @@ def _key(event: Event) -> str:
 
 def _output(call: _Call, model: str) -> ModelOutput:
     reply = call.event.reply
-    stop_reason = _STOP_REASONS[reply.finish]
+    stop_reason = STOP_REASONS[reply.finish]
     return ModelOutput(
         model=(reply.served and reply.served.model) or model,
         choices=[ChatCompletionChoice(message=call.reply, stop_reason=stop_reason)],

@@ -174,7 +174,7 @@ def _baseline_curves(turns: pl.DataFrame, window: int, baseline: pl.DataFrame) -
 
 def _stateless_levels(turns: pl.DataFrame, base: alt.Chart) -> list[alt.Chart]:
     """Draw the overall accuracy of arms without history as a level line."""
-    stateless = turns.filter(pl.col("exposure").sum().over("experiment", "arm") == 0)
+    stateless = turns.filter(pl.col("exposure").eq_missing(0).all().over("experiment", "arm"))
     levels = stateless.group_by("name").agg(accuracy=pl.col("correct").mean())
     rule = alt.Chart(levels).mark_rule(strokeDash=[2, 5], strokeWidth=1.2)
     return [rule.encode(y="accuracy:Q", color=base.encoding.color)] if levels.height else []

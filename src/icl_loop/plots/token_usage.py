@@ -21,8 +21,14 @@ PANEL = 160
 
 
 def exposure_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
-    """Return a chart of the number of past turns shown, a mean over sessions per arm."""
-    turns = named(turns)
+    """Return a chart of the number of past turns shown, a mean over sessions per arm.
+
+    Raises:
+        InputError: They are not known, because the sessions were imported.
+    """
+    if not turns["exposure"].count():
+        raise InputError("these sessions were imported, and the past turns shown are not known")
+    turns = named(turns.drop_nulls("exposure"))
     names = turns["name"].unique(maintain_order=True).to_list()
     shown = turns.group_by("name", "turn").agg(value=pl.col("exposure").mean(), sessions=pl.len())
     shown = shown.sort(pl.col("name").cast(pl.Enum(names)), "turn")

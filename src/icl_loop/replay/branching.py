@@ -85,7 +85,7 @@ def branches(
 def _parent(path: Path, at: int) -> Transcript:
     """Return the transcript at `path`, which must have at least `at` turns."""
     parent = read(path)
-    parent.header.check_version(path)
+    parent.header.check_replayable(path)
     if parent.header.source is not None:
         raise InputError(
             f"{path} is rescored; branch off its source instead, in"
@@ -139,7 +139,7 @@ def _branch(
         arm=validated(ArmName, arm or f"{header.arm}-at{at}{digest}", "--arm"),
         stream=header.stream,
         turns=length,
-        seed=header.seed,
+        seed=header.seed or 0,
         settings=settings,
         analysis=AnalysisIdentity(margin=header.analysis.margin),
         donor=find_donor(header, parent.path) if settings.feedback.donor else None,

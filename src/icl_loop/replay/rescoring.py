@@ -68,7 +68,7 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
         StoppedShort: The new transcript cannot be written.
     """
     source, lines = read(path), whole_lines(path)
-    source.header.check_version(path)
+    source.header.check_replayable(path)
     if source.header.source is not None:
         raise InputError(
             f"{path} is already rescored; rescore its source instead, in"

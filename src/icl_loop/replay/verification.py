@@ -106,7 +106,7 @@ async def verify(transcript: Transcript) -> int:
         ReplayMismatch: Something differs; names the first turn and field.
         InputError: The settings are not valid here, or the data or the donor differ.
     """
-    transcript.header.check_version(transcript.path)
+    transcript.header.check_replayable(transcript.path)
     for header, segment in _segments(transcript):
         await _replay(transcript, header, segment)
     end, played = transcript.end, len(transcript.turns)
@@ -122,7 +122,7 @@ async def examine(path: Path) -> Finding:
         TranscriptError: The first line is not the header of a transcript.
     """
     header, transcript, difference = read_header(path), None, None
-    header.check_version(path)
+    header.check_replayable(path)
     try:
         transcript = read(path)
         _check_digests(transcript)
@@ -251,7 +251,7 @@ def examine_all(
         many = sum(header.turns for header in headers.values()) >= _PARALLEL_FROM
         jobs = min(os.cpu_count() or 1, 4) if many else 1
 
-    def stream(path: Path) -> tuple[str, int, int]:
+    def stream(path: Path) -> tuple[str | None, int | None, int]:
         return headers[path].dataset.name, headers[path].seed, headers[path].stream
 
     findings: dict[Path, Finding] = {}

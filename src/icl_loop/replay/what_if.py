@@ -83,12 +83,12 @@ def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History
         settings.feedback.delay,
         settings.answers.as_rule(),
     )
-    key = (header.seed, header.stream)
-    return History(session.window, system(header.system), parser, key, events)
+    key = (session.seed, header.stream)
+    return History(session.window, system(header.system or ""), parser, key, events)
 
 
 def _session(transcript: Transcript) -> Session:
-    transcript.header.check_version(transcript.path)
+    transcript.header.check_replayable(transcript.path)
     return Session.of(transcript.header, where=f"{transcript.path}: recorded settings")
 
 

@@ -212,7 +212,9 @@ def _figures(
         for place, each in enumerate(conclusions)
         if each.primary is not None and each.primary.k
     }
-    charts |= {"exposure": exposure_chart(turns, PAGE), "outcomes": outcome_chart(turns, PAGE)}
+    if turns["exposure"].count():
+        charts["exposure"] = exposure_chart(turns, PAGE)
+    charts["outcomes"] = outcome_chart(turns, PAGE)
     if knows_tokens(turns):
         panels = token_panels(turns, PAGE).values()
         charts |= {f"tokens-{place}": each for place, each in enumerate(panels)}

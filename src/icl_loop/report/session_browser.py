@@ -123,7 +123,7 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
     parts = lineage(session.transcript.header)
     decoders = [recorded_question_decoder(header.settings) for _, header in parts]
     return {
-        "systems": [pool.text(header.system) for _, header in parts],
+        "systems": [pool.text(header.system or "") for _, header in parts],
         "labels": list(dict.fromkeys(name for _, header in parts[::-1] for name in header.labels)),
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],
@@ -132,7 +132,7 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         "image": [
             pool.image(turn.question, decoders[place_of(parts, turn.index)]) for turn in turns
         ],
-        "kept": [turn.kept for turn in turns],
+        "kept": [turn.kept if turn.request else None for turn in turns],
         "reply": [pool.text(turn.reply.text) for turn in turns],
         "reasoning": [pool.text_or_none(turn.reply.reasoning_text) for turn in turns],
         "echo": [pool.text_or_none(turn.echo) for turn in turns],
@@ -165,7 +165,7 @@ def _branches(parts: Lineage) -> Iterator[dict[str, Any]]:
 def _note(note: Note, pool: _Pool) -> dict[str, Any]:
     return {
         "after": note.after_turn,
-        "kept": note.kept,
+        "kept": note.kept if note.request else None,
         "text": pool.text(note.text),
         "reply": None if note.reply.text.strip() == note.text else pool.text(note.reply.text),
         "usage": _usage(note),

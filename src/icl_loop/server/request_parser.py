@@ -39,7 +39,8 @@ class Choice(NamedTuple):
     values: tuple[str, ...]
 
 
-def _parse_message(message: object) -> Message:
+def parse_message(message: object) -> Message:
+    """Return a message in OpenAI's chat format; raise ValueError if it is wrong."""
     match message:
         case {"role": str(role), "content": str(text)} if role in _ROLES:
             return _message(_ROLES[role], (Text(text),))
@@ -97,7 +98,7 @@ class ChatRequest(BaseModel, strict=True):
     """
 
     model: str = ""
-    messages: list[Annotated[Message, PlainValidator(_parse_message)]] = Field(min_length=1)
+    messages: list[Annotated[Message, PlainValidator(parse_message)]] = Field(min_length=1)
     n: Literal[1] | None = None
     stream: bool | None = None
     include_usage: bool | None = Field(

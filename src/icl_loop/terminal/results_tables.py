@@ -73,7 +73,9 @@ def print_results(
     _print_problems(turns, paths)
     _print_accuracy(turns, summaries)
     _print_answers(turns, paths, conclusions)
-    out.print(_usage_table(spending(turns, price, paths)))
+    spent = spending(turns, price, paths)
+    if any(arm.requests for arm in spent):
+        out.print(_usage_table(spent))
     _print_probes(probed)
     if baselines:
         out.print(_baseline_table(baselines))
@@ -203,7 +205,7 @@ def _answers_table(metrics: Sequence[ArmMetrics]) -> Table:
             "refuted": lambda row: whole_percent(row.refuted_repeats.mean),
             "greedy": lambda row: whole_percent(row.greedy_share.mean),
             "turns shown": lambda row: number(row.exposure.mean, "z.1f"),
-            "s per reply": lambda row: f"{row.latency_s:.2f}",
+            "s per reply": lambda row: number(row.latency_s, ".2f"),
         },
         caption="feedback use: P(answer repeated | called right) - P(repeated | called wrong), for the most"
         " similar sample shown. tried: labels answered to samples of a class. refuted: answers to a"

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from icl_loop.context.window import from_spans
 from icl_loop.core.messages import Image
+from icl_loop.core.records import Turn
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import recorded_question_decoder
 from icl_loop.terminal.formatting import RECENT, printable
@@ -58,7 +59,7 @@ class SessionView:
         text = (
             f"{header.experiment} / {header.arm}, stream {header.stream}"
             f"{f', repeat {header.repeat}' if header.repeat else ''}: {name or '?'},"
-            f" {header.dataset.name}, {len(self.turns)} of {header.turns} turns,"
+            f" {header.dataset.name or '?'}, {len(self.turns)} of {header.turns} turns,"
             f" {end.status if end else 'unfinished'}"
         )
         return Text(printable(text), "bold", no_wrap=True, overflow="ellipsis")
@@ -82,7 +83,7 @@ class SessionView:
             Text(f"  told: {_one_line(turn.feedback.told)}", "dim"),
             *window,
             Text(
-                f"  {_turns(len(from_spans(turn.kept)))} shown; {sum(recent)} of the last"
+                f"  {_shown(turn)}; {sum(recent)} of the last"
                 f" {len(recent)} right ({sum(recent) / len(recent):.0%})",
                 "dim",
             ),
@@ -126,7 +127,8 @@ class SessionView:
         """Return which past turns a request contained, and its tokens."""
         turn = self.turns[index]
         spans = (f"{first}-{last}" if first < last else f"{first}" for first, last in turn.kept)
-        parts = [": ".join(filter(None, [_turns(len(from_spans(turn.kept))), " ".join(spans)]))]
+        count = _turns(len(from_spans(turn.kept))) if turn.request else "not known"
+        parts = [": ".join(filter(None, [count, " ".join(spans)]))]
         if turn.counted is not None:
             shared = f"{turn.prefix or 0:,} of them shared with the last request"
             parts.append(f"{turn.counted:,} tokens, {shared}")
@@ -226,6 +228,12 @@ def draw(pixels: Pixels, *, colour: bool) -> Text:
 def _grey(brightness: float) -> str:
     level = round(255 * brightness)
     return f"rgb({level},{level},{level})"
+
+
+def _shown(turn: Turn) -> str:
+    """Return how many past turns a request showed."""
+    count = _turns(len(from_spans(turn.kept)))
+    return f"{count} shown" if turn.request else "past turns shown are not known"
 
 
 def _turns(count: int) -> str:

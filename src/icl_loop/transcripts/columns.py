@@ -98,6 +98,7 @@ SESSION_SETTINGS: Schema = {
     "planned_streams": pl.Int64,
     "stopped_early": pl.Boolean,
     "first_own_turn": pl.Int64,
+    "imported": pl.String,
 }
 """The columns that `analysis.sessions` returns."""
 TABLES: Mapping[str, dict[str, Column]] = {
@@ -117,7 +118,8 @@ OPTIONAL = frozenset(
         *("served_model", *(each.name for each in fields(Served)[1:])),
         *("status", "ended", "model", "labels", "policy"),
         *("feedback", "donor", "donor_stream", "donor_repeat", "donor_id", "primary", "margin"),
-        *("planned_streams", "first_own_turn"),
+        *("planned_streams", "first_own_turn", "seed", "dataset", "exposure", "told_length"),
+        *("imported", *USAGE),
     }.union(
         name
         for model in LINES.values()
@@ -126,8 +128,8 @@ OPTIONAL = frozenset(
     )
 )
 """The columns in which values may be missing."""
-_ADDED: Mapping[str, str] = {"verdicts": "told"}
-"""Columns that earlier exports do not have, and the value of all their rows."""
+_ADDED: Mapping[str, str | None] = {"verdicts": "told", "imported": None}
+"""Columns of texts that earlier exports do not have, and the value of all their rows."""
 
 
 def table_path(export: Path, table: str) -> Path:
@@ -169,7 +171,7 @@ def read_table(
     try:
         scan = pl.scan_parquet(file, glob=False, low_memory=True)
         absent = [name for name in _ADDED if name in schema and name not in scan.collect_schema()]
-        scan = scan.with_columns(pl.lit(_ADDED[name]).alias(name) for name in absent)
+        scan = scan.with_columns(pl.lit(_ADDED[name], pl.String).alias(name) for name in absent)
         _check_columns(file, table, scan.collect_schema(), schema)
         found = scan.select(*schema).slice(*rows).collect()
     except (OSError, PolarsError, PanicException) as error:

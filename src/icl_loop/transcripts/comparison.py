@@ -44,7 +44,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
     if not has_whole_line(path):
         return
     saved = read_header(path)
-    saved.check_version(path)
+    saved.check_replayable(path)
     if saved.source is not None:
         raise SettingsMismatch(
             f"{path} holds rescored replies of {saved.source.experiment} and cannot be resumed;"

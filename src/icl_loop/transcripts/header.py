@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
@@ -16,11 +16,11 @@ VERSION = metadata.version("icl-loop")
 
 
 class DatasetIdentity(Line):
-    """The data set that the samples came from."""
+    """The data set that the samples came from; what is not known of an import is null."""
 
-    name: str
-    sha256: str
-    size: Int64
+    name: str | None = None
+    sha256: str | None = None
+    size: Int64 | None = None
 
 
 class AnalysisIdentity(Line):
@@ -66,6 +66,15 @@ class SourceIdentity(Line):
     icl_loop: str
 
 
+class ImportIdentity(Line):
+    """The file of another program that a session was imported from."""
+
+    format: Literal["inspect", "openai-jsonl", "table"]
+    file: str
+    sha256: Annotated[str, Doc("digest of the file")]
+    session: Annotated[str, Doc("the session's name in the file")]
+
+
 class Header(Line):
     """The first line: what the session is, and all its settings."""
 
@@ -81,11 +90,11 @@ class Header(Line):
     repeat: Annotated[
         Int64, Field(ge=0), Doc("number of the repeat of the stream; left out if 0", since=2)
     ] = 0
-    seed: Annotated[Int64, Doc("seed of the experiment")]
-    turns: Annotated[Int64, Doc("turns planned")]
+    seed: Annotated[Int64 | None, Doc("seed of the experiment; null if unknown in an import")]
+    turns: Annotated[Int64, Doc("turns planned, or played if an import does not say")]
     settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
     labels: Annotated[list[str], Doc("the labels, as the model is shown them")]
-    system: Annotated[str, Doc("the system message")]
+    system: Annotated[str | None, Doc("the system message; null if unknown in an import")]
     dataset: Annotated[DatasetIdentity, Doc("`name`, `sha256` and `size` of the data set")]
     analysis: Annotated[
         AnalysisIdentity,
@@ -103,20 +112,38 @@ class Header(Line):
     source: Annotated[
         SourceIdentity | None, Doc("the transcript that was rescored, in a rescored session")
     ] = None
+    imported: Annotated[
+        ImportIdentity | None,
+        Doc(
+            "`format`, `file`, its `sha256`, and the name of the `session` in it; left out unless the"
+            " session was imported",
+            since=2,
+        ),
+    ] = None
     created: Annotated[str, Doc("when the session began: ISO 8601, UTC")] = ""
     icl_loop: Annotated[str, Doc("version of the program")] = Field(default_factory=lambda: VERSION)
 
+    @model_validator(mode="after")
+    def _is_known(self) -> Self:
+        """Allow unknown values in imported sessions alone."""
+        values = {"seed": self.seed, "system": self.system, "dataset": self.dataset.sha256}
+        unknown = [name for name, value in values.items() if value is None]
+        if unknown and self.imported is None:
+            raise ValueError(f"{unknown[0]} must be known unless the session was imported")
+        return self
+
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the line."""
-        fields = self.model_dump(mode="json")
+        """Return the fields of the line; `imported` is left out unless the session was imported."""
+        fields = self.model_dump(mode="json", exclude=None if self.imported else {"imported"})
         for table in (fields, fields["donor"] or {}):
             if not table.get("repeat"):
                 table.pop("repeat", None)
         return fields
 
     def born(self) -> Self:
-        """Return the header with its id and the current time filled in."""
-        return self.model_copy(update={"id": identity(self.fields()), "created": now()})
+        """Return the header with its id and, unless it was imported, the current time filled in."""
+        created = now() if self.imported is None else self.created
+        return self.model_copy(update={"id": identity(self.fields()), "created": created})
 
     @property
     def parent(self) -> "Header | None":
@@ -135,8 +162,14 @@ class Header(Line):
         """The header of the session at the root of the tree of branches."""
         return self.at(-1)
 
-    def check_version(self, where: object) -> None:
-        """Raise TranscriptError unless the session has the current version of the format."""
+    def check_replayable(self, where: object) -> None:
+        """Raise TranscriptError if the session was imported or has an old version of the format."""
+        if self.imported is not None:
+            raise TranscriptError(
+                f"{where} was imported from {self.imported.file}: it can be analysed, plotted,"
+                " reported and exported, but not resumed, verified, branched or rescored, and not used"
+                " by what-if, because its requests were not made by this program"
+            )
         if self.version != FORMAT_VERSION:
             raise TranscriptError(
                 f"{where} has version {self.version} of the transcript format: it can be analysed,"

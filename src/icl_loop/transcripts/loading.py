@@ -83,10 +83,10 @@ class ExportedSession:
 
     def read(self) -> Transcript:
         """Return the session, with 0 `sound_bytes`; raise TranscriptError if it is damaged."""
-        path, entries = self.row["path"], list[Entry]()
+        path, entries, header = self.row["path"], list[Entry](), self.header()
         try:
             for table in LINES:
-                entries += self._entries(table)
+                entries += self._entries(table, imported=header.imported is not None)
             entries.sort(key=lambda entry: (turns_before(entry), isinstance(entry, Turn)))
             played = 0
             for entry in entries:
@@ -98,9 +98,9 @@ class ExportedSession:
         except (ValueError, TypeError) as error:
             reason = first_problem(error) if isinstance(error, ValidationError) else str(error)
             raise TranscriptError(f"{self.export} is damaged: {path}, {reason}") from None
-        return Transcript.of(Path(path), self.header(), entries, end)
+        return Transcript.of(Path(path), header, entries, end)
 
-    def _entries(self, table: str) -> Iterator[Entry]:
+    def _entries(self, table: str, *, imported: bool) -> Iterator[Entry]:
         """Yield the turns, probes or notes."""
         first, count = self.row[f"first_{table}"], self.row[_COUNTS[table]]
         if not count:
@@ -114,7 +114,7 @@ class ExportedSession:
             )
         for row in rows.iter_rows(named=True):
             fields = {"type": table.removesuffix("s"), **_line_fields(row)}
-            yield entry_of(model.model_validate(fields, strict=False))
+            yield entry_of(model.model_validate(fields, strict=False), imported=imported)
 
 
 _SERVED = [each.name for each in fields(Served)[1:]]
@@ -125,7 +125,7 @@ def _line_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     picture, logprobs = row.get("picture"), row["label_logprobs"]
     return {
         **row,
-        "usage": {name: row[name] for name in USAGE},
+        "usage": None if row["prompt"] is None else {name: row[name] for name in USAGE},
         "served": Served(row["served_model"], *(row[name] for name in _SERVED))
         if row["served"]
         else None,

@@ -78,8 +78,8 @@ def read(path: Path) -> Transcript:
         if isinstance(parsed, End):
             end = parsed
             continue
-        entry = entry_of(parsed)
         try:
+            entry = entry_of(parsed, imported=header.imported is not None)
             check_place(entry, played)
         except ValueError as error:
             raise TranscriptError(f"{path}, line {number}: {error}") from None

@@ -44,9 +44,9 @@ class Line(BaseModel):
 class ExchangeLine(Line):
     """The fields that turns, notes and probes share: a request and the model's reply."""
 
-    kept: Annotated[tuple[Span, ...], Doc("past turns that the request showed, as runs")]
-    request: Annotated[str, Doc("fingerprint of the request")]
-    reply: Annotated[str, Doc("the model's reply, verbatim")]
+    kept: Annotated[tuple[Span, ...] | None, Doc("past turns that the request showed, as runs")]
+    request: Annotated[str | None, Doc("fingerprint of the request")]
+    reply: Annotated[str | None, Doc("the model's reply, verbatim")]
     finish: Annotated[Finish, Doc("why the model stopped")] = "stop"
     overflows: Annotated[Int64, Doc("longer requests that the model rejected first")] = 0
     limit: Annotated[
@@ -57,7 +57,7 @@ class ExchangeLine(Line):
         Int64 | None, Doc("how many of these it shares with the start of the previous request")
     ] = None
     usage: Annotated[
-        Usage,
+        Usage | None,
         Doc(
             "tokens as the endpoint counted them: `prompt`, `cached`, `completion`, `reasoning`;"
             " `discarded_prompt` and `discarded_completion` of attempts without a usable reply"
@@ -76,9 +76,9 @@ class ExchangeLine(Line):
     label_logprobs: Annotated[
         dict[str, float] | None, Doc("natural-log probability of each label, if reported")
     ]
-    latency_s: Annotated[float, Doc("seconds from the first attempt to the reply")]
-    attempts: Annotated[Int64, Doc("requests sent until one was answered")]
-    at: Annotated[str, Doc("when the reply arrived: ISO 8601, UTC")]
+    latency_s: Annotated[float | None, Doc("seconds from the first attempt to the reply")]
+    attempts: Annotated[Int64 | None, Doc("requests sent until one was answered")]
+    at: Annotated[str | None, Doc("when the reply arrived: ISO 8601, UTC")]
 
 
 class TurnLine(ExchangeLine):
@@ -86,16 +86,16 @@ class TurnLine(ExchangeLine):
 
     type: Literal["turn"]
     turn: Annotated[Int64, Doc("position in the session, from 0")]
-    sample: Annotated[str, Doc("id of the sample")]
+    sample: Annotated[str | None, Doc("id of the sample")]
     label: Annotated[str, Doc("the correct label, as the model was shown it")]
-    question: Annotated[str, Doc("text of the message that asked about the sample")]
+    question: Annotated[str | None, Doc("text of the message that asked about the sample")]
     picture: Annotated[
         Base64Bytes | None, Doc("the image of that message: a PNG file in base64")
     ] = None
     answer: Annotated[str | None, Doc("the label parsed from the reply, if any")]
     outcome: Annotated[Outcome, Doc("how parsing went")]
     correct: Annotated[bool, Doc("whether the answer is the label")]
-    told: Annotated[str, Doc("the feedback that the model was shown")]
+    told: Annotated[str | None, Doc("the feedback that the model was shown")]
     echo: Annotated[str | None, Doc("the reply as later requests show it, if not verbatim")] = None
     calibration: Annotated[
         float, Doc("tokens reported per token counted locally, estimated from the turns before")
@@ -131,7 +131,7 @@ class End(Line):
     type: Literal["end"] = "end"
     status: Annotated[EndStatus, Doc("why the session ended")]
     turns: Annotated[Int64, Doc("turns played")]
-    at: Annotated[str, Doc("when it ended: ISO 8601, UTC")]
+    at: Annotated[str | None, Doc("when it ended: ISO 8601, UTC")]
 
 
 LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
@@ -140,6 +140,19 @@ LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
 """Any line but the first."""
 _OMITTED: Mapping[str, object] = {"reasoning_text": None, "verdicts": "told"}
 """Fields that are left out if they have these values, as earlier versions had none of them."""
+UNKNOWN: Mapping[str, Any] = {
+    "kept": (),
+    "request": "",
+    "reply": "",
+    "sample": "",
+    "question": "",
+    "told": "",
+    "usage": Usage(),
+    "attempts": 1,
+    "latency_s": None,
+    "at": None,
+}
+"""Fields that are null in imported sessions if they are not known, and their values in memory."""
 _OF_REPLY = tuple(each.name for each in fields(Reply) if each.name != "text")
 
 
@@ -187,9 +200,17 @@ def _served(served: Served) -> dict[str, str | None]:
     return first | {name: value for name, value in asdict(served).items() if value is not None}
 
 
-def entry_of(line: TurnLine | NoteLine | ProbeLine) -> Entry:
-    """Return the turn, note or probe that a line holds."""
+def entry_of(line: TurnLine | NoteLine | ProbeLine, *, imported: bool = False) -> Entry:
+    """Return the turn, note or probe that a line holds.
+
+    Raises:
+        ValueError: A value is missing, and the session was not `imported`.
+    """
     values = {name: value for name, value in line if name != "type"}
+    for name in [name for name in UNKNOWN if name in values and values[name] is None]:
+        if not imported:
+            raise ValueError(f"{name} is null, although the session was not imported")
+        values[name] = UNKNOWN[name]
     reply = Reply(values.pop("reply"), **{name: values.pop(name) for name in _OF_REPLY})
     if isinstance(line, NoteLine):
         return Note(reply=reply, **values)

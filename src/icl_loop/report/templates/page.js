@@ -287,7 +287,7 @@
     const ago = turn - note.after;
     const before = ago > 0 ? `${ago} turn${ago > 1 ? "s" : ""} before this one` : "just before this one";
     const when = ago < 0 ? "after this turn, so no request has shown them yet" : before;
-    const shown = note.kept.length ? `turns ${plain(rangesOf(note.kept))}` : "no turns";
+    const shown = note.kept === null ? "unknown turns" : note.kept.length ? `turns ${plain(rangesOf(note.kept))}` : "no turns";
     const cost = costOf(note.usage, note.seconds, note.counted).join("; ");
     const empty = state.pool.texts[note.text].trim() ? "" : " The notes are empty, so requests do not show them.";
     return `Written after ${note.after} turn${note.after === 1 ? "" : "s"}, ${when}, in a request that showed ${shown}; ${cost}.${empty}`;
@@ -345,13 +345,14 @@
     return ranges.length > 120 ? `${ranges.slice(0, 120)}\u2026` : ranges;
   };
 
-  function showContext(kept, now) {
+  function showContext(known, now) {
+    const kept = known ?? [];
     const turns = kept.flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, step) => first + step));
     const right = sum(turns.map((turn) => state.session.correct[turn]));
     const cut = turns.length > MOST_THUMBNAILS ? ` Only the latest ${MOST_THUMBNAILS} are drawn.` : "";
     at("context-facts").textContent = turns.length
       ? `${turns.length} (${rangesOf(kept)}): ${right} right, ${turns.length - right} wrong.${cut}`
-      : "None.";
+      : known === null ? "Not known." : "None.";
     const drawn = turns.slice(-MOST_THUMBNAILS);
     updateStrip(withBranchMarks(drawn, drawn.map(thumbnail), now));
   }

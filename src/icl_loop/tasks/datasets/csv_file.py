@@ -54,6 +54,12 @@ def load(source: str) -> LoadedColumns:
     return contents, classes, labels, f"{origin}; {charset}, separated by {_SEPARATORS[separator]}"
 
 
+def csv_columns(path: Path) -> Columns:
+    """Return all columns of a CSV file, as texts; raise ValueError if it cannot be parsed."""
+    columns, _ = _columns(_decoded(read_bytes(path, "csv"), None)[0])
+    return columns
+
+
 def _decoded(data: bytes, charset: str | None) -> tuple[str, str]:
     """Return the text of a file and its charset."""
     marks = (name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark))

@@ -26,18 +26,23 @@ def load_parquet(source: str) -> LoadedColumns:
     Raises:
         DatasetError: The file cannot be read; the message names file, row, column and value.
     """
-    import polars as pl  # noqa: PLC0415  loads slowly
-
     path, _, query = source.partition("?")
     with translated(path):
         options = options_of(query, COLUMN_OPTIONS)
-        data = read_bytes(Path(path), "parquet")
-        try:
-            frame = pl.read_parquet(io.BytesIO(data))
-            metadata = pl.read_parquet_metadata(io.BytesIO(data))
-        except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-            raise ValueError(f"this is not a valid Parquet file: {first_line(error)}") from None
-        return of_rows(frame.columns, frame.rows(), options, _class_names(metadata))
+        return samples(parquet_columns(Path(path)), options)
+
+
+def parquet_columns(path: Path) -> Columns:
+    """Return all columns of a Parquet file; raise ValueError if it cannot be read."""
+    import polars as pl  # noqa: PLC0415  loads slowly
+
+    data = read_bytes(path, "parquet")
+    try:
+        frame = pl.read_parquet(io.BytesIO(data))
+        metadata = pl.read_parquet_metadata(io.BytesIO(data))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(f"this is not a valid Parquet file: {first_line(error)}") from None
+    return _of_rows(frame.columns, frame.rows(), _class_names(metadata))
 
 
 def load_jsonl(source: str) -> LoadedColumns:
@@ -69,8 +74,14 @@ def of_rows(
     Raises:
         ValueError: A column or cell is wrong; rows are counted from 1.
     """
+    return samples(_of_rows(names, rows, class_names or {}), options)
+
+
+def _of_rows(
+    names: Sequence[str], rows: Sequence[Sequence[Any]], class_names: Mapping[str, Sequence[str]]
+) -> Columns:
     check_size(len(rows), len(names))
-    return samples(Columns(names, rows, lambda at: f"row {at + 1}", class_names or {}), options)
+    return Columns(names, rows, lambda at: f"row {at + 1}", class_names)
 
 
 def check_size(rows: int, columns: int) -> None:
