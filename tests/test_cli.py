@@ -14,7 +14,7 @@ from PIL import Image
 from typer import Exit
 
 from builders import without_checksum
-from command_line import Command
+from command_line import Command, Done
 from endpoint import completion, error, serving
 from icl_loop.analysis import frame
 from icl_loop.cli.options import check_writable
@@ -355,15 +355,38 @@ def test_the_command_is_repeated_with_other_budgets(monkeypatch: pytest.MonkeyPa
     assert again == "icl-loop run 'a b.toml' --max-usd=2.00 --max-tokens 30 --turns 10"
 
 
-def test_an_unusable_folder_stops_a_run_before_its_progress(
-    icl_loop: Command, tmp_path: Path
-) -> None:
-    """A folder that cannot be made is the only thing that a run prints."""
-    (tmp_path / "file").touch()
-    done = icl_loop("run", QUICKSTART, "--out", tmp_path / "file", "--turns", 2)
-    assert done.returncode == 1
-    assert done.stderr.startswith("stopped: cannot write to ")
+def only_error(done: Done) -> str:
+    """Return the error in the only line that a command printed."""
+    assert done.returncode == 2
     assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.mark.parametrize("below", ["", "deep/er"])
+def test_an_unusable_folder_is_rejected_before_anything_else(
+    icl_loop: Command, tmp_path: Path, below: str
+) -> None:
+    """A folder that cannot be made is the only thing that a run prints, before it asks an endpoint."""
+    file = tmp_path / "file"
+    file.touch()
+    nowhere = ["--set", "model.name=m", "--set", "model.base_url=http://127.0.0.1:9/v1"]
+    done = icl_loop("run", QUICKSTART, "--out", file / below, *nowhere)
+    assert only_error(done) == f"--out {file / below}: {file} is not a folder"
+
+
+def test_errors_of_a_run_name_file_and_key(
+    icl_loop: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A missing data set or API key is reported with file and key, before any progress."""
+    monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    for given, place in (
+        (["task.dataset=csv:none.csv"], "arm '[^']+', task.dataset = 'csv:none.csv': none.csv "),
+        (["model.name=m", "model.api_key_env=NO_SUCH_KEY"], "model.api_key_env: .* NO_SUCH_KEY "),
+    ):
+        changes = [word for each in given for word in ("--set", each)]
+        error = only_error(icl_loop("run", QUICKSTART, "--out", tmp_path, *changes))
+        assert re.match(f"{re.escape(str(QUICKSTART))}, {place}", error)
 
 
 @pytest.mark.parametrize(

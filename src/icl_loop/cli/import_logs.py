@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from icl_loop.cli.options import relative_to_here
+from icl_loop.cli.options import check_parent_folder, relative_to_here
 from icl_loop.core.errors import InputError
 from icl_loop.terminal.console import print_text
 
@@ -45,6 +45,7 @@ def import_logs(
         raise InputError(
             f"--labels takes two or more different labels, such as cat,dog, not {labels!r}"
         )
+    check_parent_folder(out_dir)
     imported = import_files(files, out_dir, name=name, labels=chosen)
     turns = sum(each.turns for each in imported)
     folders = sorted({each.path.parent for each in imported})

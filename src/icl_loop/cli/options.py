@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -107,6 +108,15 @@ def check_writable(file: Path) -> None:
         raise InputError(f"{file} cannot be written: it is a folder")
     if not file.parent.is_dir():
         raise InputError(f"{file} cannot be written: there is no folder {file.parent}")
+
+
+def check_parent_folder(folder: Path) -> None:
+    """Raise InputError if a folder given with `--out` can have no folder of transcripts in it."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        raise InputError(f"--out {folder}: {existing} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--out {folder}: the folder {existing} does not allow new files")
 
 
 def pair_of_arms(text: str | None) -> tuple[str, str] | None:

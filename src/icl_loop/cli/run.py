@@ -94,6 +94,7 @@ def play_and_report(run: Run, *, stop_unreadable: bool = False) -> None:
     Problems of the first answers of an arm are printed at once, and with `stop_unreadable` they end
     the run if the replies are unusable.
     """
+    options.check_parent_folder(run.out)
     built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
     if not built_in:
         asyncio.run(run.ask_endpoints())

@@ -1,11 +1,12 @@
 """An experiment: several arms that play the same streams."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 
 from icl_loop.context.policies import compares_images, notes_policy
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import DatasetError, InputError, nearest
 from icl_loop.core.messages import user
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, token_counter
 from icl_loop.core.validation_messages import shown_value
@@ -29,6 +30,7 @@ class Experiment:
         limits: Rate limits and time-outs of endpoints.
         price: Prices that replace the list prices.
         branches: The sessions, if they are branches of saved ones.
+        source: The file or table it was read from, which errors name.
         repeats: Times that each arm plays each stream.
     """
 
@@ -41,6 +43,7 @@ class Experiment:
     limits: LimitSettings
     price: PriceSettings | None
     branches: tuple[Session, ...] = ()
+    source: str | None = None
     repeats: int = 1
 
     def sessions(self) -> Iterator[Session]:
@@ -90,13 +93,25 @@ class Experiment:
         Raises:
             InputError: A data set is too small, a window too short, or settings do not go together.
         """
-        for session in self.sessions():
-            if not session.repeat:  # the others have the same samples and settings
-                _check_model(session)
-                _check_window(session)
-                _check_policy(session)
-            on_session()
-        _check_verdicts(self.sessions())
+        with self.named_in_errors():
+            for session in self.sessions():
+                if not session.repeat:  # the others have the same samples and settings
+                    _check_dataset(session)
+                    _check_model(session)
+                    _check_window(session)
+                    _check_policy(session)
+                on_session()
+            _check_verdicts(self.sessions())
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Let the message of an InputError begin with the source of the experiment."""
+        try:
+            yield
+        except InputError as error:
+            if self.source is None:
+                raise
+            raise type(error)(f"{self.source}, {error}") from None
 
 
 def _check_verdicts(sessions: Iterable[Session]) -> None:
@@ -108,6 +123,15 @@ def _check_verdicts(sessions: Iterable[Session]) -> None:
             " request shows a verdict that could be changed; leave it out, or give the arm feedback"
             " that judges the answers and a context.policy that shows past turns"
         )
+
+
+def _check_dataset(session: Session) -> None:
+    """Raise DatasetError, which names arm and key, if the data set does not load or is too small."""
+    try:
+        _ = session.inputs
+    except DatasetError as error:
+        name = shown_value(session.settings.task.dataset)
+        raise DatasetError(f"arm {session.arm!r}, task.dataset = {name}: {error}") from None
 
 
 def _check_model(session: Session) -> None:

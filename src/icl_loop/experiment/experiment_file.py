@@ -123,6 +123,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         limits=file.limits,
         price=file.price,
         repeats=file.repeats,
+        source=where,
     )
 
 

@@ -32,7 +32,8 @@ async def ask_endpoints(experiment: Experiment) -> Endpoints:
     """
     models = {endpoint_key(each.model): each.model for each in _settings(experiment)}
     asked = {key: model for key, model in models.items() if not model.is_built_in}
-    found = await asyncio.gather(*map(_ask, asked.values()))
+    with experiment.named_in_errors():
+        found = await asyncio.gather(*map(_ask, asked.values()))
     return dict(zip(asked, found, strict=True))
 
 
@@ -50,9 +51,11 @@ def with_windows(experiment: Experiment, endpoints: Endpoints) -> Experiment:
         InputError: A window is larger than the endpoint's, or `auto` and cannot be found out.
         StoppedShort: It is `auto`, and the endpoint cannot be reached.
     """
-    return _with_settings(
-        experiment, lambda arm, settings: settings.with_window(_window(arm, settings, endpoints))
-    )
+    with experiment.named_in_errors():
+        return _with_settings(
+            experiment,
+            lambda arm, settings: settings.with_window(_window(arm, settings, endpoints)),
+        )
 
 
 def _window(arm: str, settings: Settings, endpoints: Endpoints) -> int:

@@ -91,10 +91,13 @@ class OpenAIModel:
         self._name, self._base_url = name, connection.parse_base_url(base_url)
         self._url = at(self._base_url, "chat", "completions")
         self._key_variable = api_key_env or ("OPENAI_API_KEY" if base_url is None else None)
-        secrets = {header: _read_key(each) for header, each in (headers_env or {}).items()}
+        secrets = {
+            header: _read_key(each, f"model.headers_env.{header}")
+            for header, each in (headers_env or {}).items()
+        }
         self._secrets = tuple(secrets.values())
         if self._key_variable:
-            key = _read_key(self._key_variable)
+            key = _read_key(self._key_variable, "model.api_key_env")
             secrets["Authorization"] = f"Bearer {key}"
             self._secrets += (key,)
         self._headers = {
@@ -307,12 +310,15 @@ class OpenAIModel:
         return f"{said}: it redirects to {target}, and redirects are not followed ({hint})"
 
 
-def _read_key(variable: str) -> str:
+def _read_key(variable: str, setting: str) -> str:
+    """Return the key in an environment variable; an error names the setting that chooses it."""
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise InputError(f"the environment variable {variable} is not set or empty")
+        raise InputError(f"{setting}: the environment variable {variable} is not set or empty")
     if not key.isascii() or not key.isprintable():
-        raise InputError(f"the environment variable {variable} does not contain a valid API key")
+        raise InputError(
+            f"{setting}: the environment variable {variable} does not contain a valid API key"
+        )
     return key
 
 

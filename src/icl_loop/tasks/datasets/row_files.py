@@ -142,7 +142,8 @@ def _objects(data: bytes) -> list[dict[str, Any]]:
 def _parsed(text: str, place: str) -> Any:  # noqa: ANN401  any JSON value
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{place}this is not valid JSON ({first_line(error)}); write one object per line"
-        ) from None
+    except json.JSONDecodeError as error:
+        reason = f"after {error.pos} characters"
+    except (ValueError, RecursionError):
+        reason = "a number is too long, or it is nested too deeply"
+    raise ValueError(f"{place}this is not valid JSON ({reason}); write one object per line")

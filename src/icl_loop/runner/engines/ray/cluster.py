@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, reason_of
 
 OWN_CLUSTER = "local"
 """Ray's address of a new cluster on this machine."""
@@ -104,7 +104,8 @@ def _check(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
     except (OSError, OverflowError) as error:
-        raise InputError(f"no Ray cluster at {address}: {error}") from None
+        reason = reason_of(error) if isinstance(error, OSError) else "there is no such port"
+        raise InputError(f"no Ray cluster at {address}: {reason}") from None
 
 
 def last_line(error: Exception) -> str:
