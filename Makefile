@@ -1,7 +1,8 @@
 # make demo   play the quick-start experiment, draw its curve, write its report; no key, no network
 # make test   run the tests
 # make full   install what the optional extras need too, so that no test is skipped
-# make check  formatting, lint, types
+# make check  formatting, lint, types, and the links of the documentation
+# make site   write the documentation as a website to site/
 # make bench  measure; see benchmarks/
 # make real   play a small language model on this machine; see experiments/smollm2/README.md
 # make sample play the sessions in transcripts/sample again, after a change of prompts or format
@@ -16,7 +17,7 @@ DEMO := transcripts/quickstart
 
 FULL := dev,inspect,ray,hf,browser
 
-.PHONY: demo test full check format bench real sample docs clean
+.PHONY: demo test full check site format bench real sample docs clean
 
 demo: $(READY)
 	$(BIN)/icl-loop run experiments/quickstart.toml
@@ -34,6 +35,10 @@ check: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	$(MAKE) --no-print-directory site
+
+site: $(READY)
+	$(BIN)/properdocs build --strict --quiet
 
 format: $(READY)
 	$(BIN)/ruff format
@@ -76,4 +81,4 @@ $(READY): pyproject.toml constraints.txt
 	@touch $(READY)
 
 clean:
-	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) site .mypy_cache .ruff_cache .pytest_cache .hypothesis
