@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,10 +20,16 @@ import polars as pl
 import pytest
 
 import icl_loop as icl
+from command_line import Command
 from icl_loop.analysis import conclude, probes, sentence, sessions
+from icl_loop.context.policy import Function
+from icl_loop.context.window import from_spans
 from icl_loop.core.errors import SettingsMismatch
 from icl_loop.models import CallableModel
+from icl_loop.models.callable_model import function_digest
+from icl_loop.replay.verification import examine_all
 from icl_loop.transcripts import read_header
+from icl_loop.transcripts.checksum import without_checksum
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -173,6 +180,115 @@ def test_public_arguments_are_typed(name: str) -> None:
         assert Any not in hints.values()
 
 
+# ---- context policies -------------------------------------------------------------------------
+
+
+def every_third(past: icl.Past) -> Sequence[int]:
+    """Show every third turn."""
+    return [turn for turn in past.candidates if turn % 3 == 0]
+
+
+def test_a_policy_of_ones_own(tmp_path: Path) -> None:
+    """A function chooses the past turns; its run is saved, resumed and verified like any other."""
+    run = PLAY(policy=every_third, turns=9, out=tmp_path / "whole")
+    for path in run.paths:
+        turns = icl.read(path).turns
+        assert [from_spans(turn.kept) for turn in turns] == [
+            [*range(0, turn.index, 3)] for turn in turns
+        ]
+    cut = tmp_path / "cut" / "small"
+    cut.mkdir(parents=True)
+    for path in run.paths:
+        lines = path.read_bytes().splitlines(keepends=True)
+        (cut / path.name).write_bytes(b"".join(lines[:5]))
+    assert answered(PLAY(policy=every_third, turns=9, out=tmp_path / "cut")).equals(answered(run))
+    assert all(finding.difference is None for finding in examine_all(run.paths))
+    with pytest.raises(SettingsMismatch, match=r"settings\.context\.policy"):
+        PLAY(policy=lambda past: past.candidates[:1], turns=9, out=tmp_path / "whole")
+
+
+def test_a_changed_choice_does_not_verify(tmp_path: Path) -> None:
+    """A transcript whose shown turns were changed does not verify, though their choice is not saved."""
+    path = PLAY(policy=every_third, out=tmp_path).paths[0]
+    lines = [without_checksum(line) for line in path.read_bytes().splitlines(keepends=True)]
+    (tmp_path / "changed.jsonl").write_bytes(b"".join(lines).replace(b"[[0,0],[3,3]]", b"[[3,3]]"))
+    (finding,) = examine_all([tmp_path / "changed.jsonl"])
+    assert finding.difference is not None
+    assert (finding.difference.turn, finding.difference.field) == (4, "request")
+
+
+def test_too_many_turns_are_cut_to_fit(tmp_path: Path) -> None:
+    """Of more turns than fit the context window, the last ones in the function's order are shown."""
+    run = PLAY(
+        policy=lambda past: past.candidates[::-1],
+        settings={"model.context_window": 1_100, "context.reserve": 10},
+        out=tmp_path,
+    )
+    shown = [from_spans(turn.kept) for turn in icl.read(run.paths[0]).turns]
+    assert shown[:2] == [[], [0]]
+    assert shown[-1] == [*range(len(shown[-1]))[::-1]]
+    assert 0 < len(shown[-1]) < 5
+
+
+def test_where_policies_can_be_given(tmp_path: Path) -> None:
+    """Functions and policies are given to `run`, to one arm, to a sweep, and in chains."""
+    table = {key: value for key, value in SMALL.items() if key not in ("arms", "analysis")}
+    arms = [{"name": "all"}, {"name": "mine", "context": {"policy": every_third}}]
+    forms: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "text": (table, {"policy": "last(2)"}),
+        "policy": (table, {"policy": icl.context_policy("last(2)")}),
+        "chain": (table, {"policy": icl.context_policy("only_correct") | every_third}),
+        "setting": (table, {"settings": {"context": {"policy": every_third}}}),
+        "arm": ({**table, "arms": arms}, {}),
+        "sweep": ({**table, "sweep": {"context.policy": ["last(2)", every_third]}}, {}),
+    }
+    found = {
+        name: sorted(set(icl.run(given, out=tmp_path / name, **options).sessions["policy"]))
+        for name, (given, options) in forms.items()
+    }
+    own = str(Function("every_third", function_digest(every_third)))
+    assert found == {
+        "text": ["last(n=2)"],
+        "policy": ["last(n=2)"],
+        "chain": [f"only_correct | {own}"],
+        "setting": [own],
+        "arm": ["block", own],
+        "sweep": [own, "last(n=2)"],
+    }
+
+
+def _divides_by_zero(_: icl.Past) -> Sequence[int]:
+    raise ZeroDivisionError("by zero")
+
+
+WRONG_POLICIES: dict[str, tuple[Any, str]] = {
+    "raises": (_divides_by_zero, "_divides_by_zero raised ZeroDivisionError: by zero"),
+    "none": (lambda _: None, "must return indices of turns, but returned None"),
+    "texts": (lambda past: map(str, past.candidates), "must return indices of turns"),
+    "unknown": (lambda past: [*past.candidates, 99], "returned turn 99, which is not among"),
+    "twice": (lambda past: [*past.candidates] * 2, "returned turn 0 more than once"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_POLICIES)
+def test_wrong_policies(case: str, tmp_path: Path) -> None:
+    """What is wrong with a policy of one's own is said, with its name, session and turn."""
+    policy, message = WRONG_POLICIES[case]
+    with pytest.raises(icl.StoppedShort, match=message) as caught:
+        PLAY(policy=policy, out=tmp_path)
+    assert re.search(r"\(arm 'label', stream 0, turn [01]\)", str(caught.value))
+    assert policy.__qualname__ in str(caught.value)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError) == (case == "raises")
+
+
+def test_functions_in_files_are_not_played(tmp_path: Path, icl_loop: Command) -> None:
+    """A context policy that is a Python function cannot be played from a file, and it says so."""
+    path = PLAY(policy=every_third, out=tmp_path).paths[0]
+    branched = icl_loop("branch", path, "--at", 2, "--out", tmp_path / "branches")
+    assert branched.returncode == 2
+    assert "a Python function can be played from Python only" in branched.stderr
+
+
 # ---- errors of functions ----------------------------------------------------------------------
 
 
@@ -200,6 +316,21 @@ def test_errors_of_a_function(error: Exception, tmp_path: Path) -> None:
     broken.clear()
     whole = PLAY(model=fails, out=tmp_path / "whole")
     assert answered(PLAY(model=fails, out=tmp_path / "cut")).equals(answered(whole))
+
+
+def test_unavailable_models_are_asked_again(tmp_path: Path) -> None:
+    """A function that raises ModelUnavailable is called again for the same turn."""
+    calls: list[int] = []
+
+    def busy(messages: Sequence[icl.Message]) -> str:
+        calls.append(len(messages))
+        if len(calls) == 3:
+            raise icl.ModelUnavailable("busy", retry_after_s=0.01)
+        return parrot(messages)
+
+    table = {"name": "busy", "turns": 4, "streams": 1}
+    assert icl.run(table, model=busy, out=tmp_path).turns.height == 4
+    assert calls == [2, 5, 8, 8, 11]
 
 
 def _returning(value: object) -> Any:  # noqa: ANN401  a function with a wrong type
@@ -290,7 +421,7 @@ def test_digests_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
         return answer
 
     def digest(function: Any) -> str:  # noqa: ANN401  any kind of function
-        return CallableModel(function).digest()
+        return function_digest(function)
 
     model, state = _model("3"), counting([])
     stateful = digest(state)
@@ -307,9 +438,9 @@ def test_digests_of_functions(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_digests_are_the_same_in_every_process() -> None:
     """The digest of a function does not depend on the process."""
     code = (
-        "from icl_loop import CallableModel\n"
+        "from icl_loop.models.callable_model import function_digest\n"
         "def f(m, *, n=2):\n    return 'a' if m in {'x', 'y', 'z', 'w'} else (lambda: 'b')()\n"
-        "print(CallableModel(f).digest())"
+        "print(function_digest(f))"
     )
     found = {
         subprocess.run(
@@ -379,6 +510,9 @@ WRONG: dict[str, tuple[Any, dict[str, Any], str]] = {
     "model": (SMALL, {"model": "simulated/chanse"}, "did you mean 'simulated/chance'"),
     "no model": (SMALL, {"model": 3}, "model must be .*, not a value of type int"),
     "class": (SMALL, {"model": NeedsAName}, "NeedsAName is a class; pass an instance"),
+    "policy": (SMALL, {"policy": "lst(3)"}, "did you mean 'last'"),
+    "policy class": (SMALL, {"policy": NeedsAName}, "NeedsAName is a class"),
+    "array": ({**SMALL, "streams": np.zeros(2)}, {}, "streams = .*must be a whole number"),
     "no argument": (SMALL, {"model": lambda: "3"}, "<lambda>.* must accept one argument"),
     "two": (SMALL, {"model": lambda _a, _b: "3"}, "<lambda>.* must accept one argument"),
     "own model": (OWN_MODEL, {"model": parrot}, "arm 'a'.*model=parrot would replace"),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from icl_loop.analysis import frame, tabulate
     from icl_loop.api import SavedRun, Verdict, load_run, run, run_async
+    from icl_loop.context.history import Past
     from icl_loop.context.policy import ContextPolicy
     from icl_loop.context.policy_parser import context_policy
     from icl_loop.context.window import Window
-    from icl_loop.core.errors import IclLoopError, InputError, StoppedShort
+    from icl_loop.core.errors import IclLoopError, InputError, ModelUnavailable, StoppedShort
     from icl_loop.core.messages import Message, Reply
     from icl_loop.core.records import Turn
     from icl_loop.experiment import Experiment, Session, load, parse
@@ -31,6 +32,8 @@ __all__ = [
     "IclLoopError",
     "InputError",
     "Message",
+    "ModelUnavailable",
+    "Past",
     "Reply",
     "Run",
     "SavedRun",
@@ -62,6 +65,8 @@ _MODULES = {
     "IclLoopError": "icl_loop.core.errors",
     "InputError": "icl_loop.core.errors",
     "Message": "icl_loop.core.messages",
+    "ModelUnavailable": "icl_loop.core.errors",
+    "Past": "icl_loop.context.history",
     "Reply": "icl_loop.core.messages",
     "Run": "icl_loop.runner.run",
     "SavedRun": "icl_loop.api",

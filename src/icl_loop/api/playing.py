@@ -1,40 +1,34 @@
 """Play an experiment from Python."""
 
 import asyncio
-import json
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from contextvars import copy_context
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from icl_loop.api.arguments import Model, experiment_of
 from icl_loop.api.saved_run import SavedRun
-from icl_loop.core.errors import InputError, StoppedShort
+from icl_loop.context.policy import ContextPolicy
+from icl_loop.core.errors import StoppedShort
 from icl_loop.core.records import Turn
-from icl_loop.experiment import Experiment, Session
+from icl_loop.experiment import Session
 from icl_loop.experiment.donors import DonorUnfinished
-from icl_loop.experiment.experiment_file import parse_with, read_table
-from icl_loop.experiment.settings import WINDOW
-from icl_loop.models import CallableModel, ChatModel, ModelFunction
 from icl_loop.runner.early_alarm import EarlyAlarm
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.terminal.console import err, print_text
 from icl_loop.terminal.progress import RunProgress
-
-Model = str | ModelFunction | ChatModel
-"""The name of a model, a function, or an object with a method `complete`."""
 
 
 def run(
     experiment: str | Path | Mapping[str, Any],
     *,
     model: Model | None = None,
+    policy: str | ContextPolicy | None = None,
     streams: int | None = None,
     turns: int | None = None,
     name: str | None = None,
@@ -57,6 +51,9 @@ def run(
             the text of the reply. It may be asynchronous; otherwise it is called in threads, from
             several sessions at the same time unless `concurrency` is 1. It replaces the whole model
             table of the experiment. An object with a method `complete` is allowed too.
+        policy: Context policy, such as `"last(50)"`, or a function that takes a `Past` and returns
+            the indices of the past turns to show. In place of it, settings and dicts may hold such
+            functions at `context.policy`, also those of one arm.
         streams: Sessions per arm.
         turns: Turns per session.
         name: Name of the experiment.
@@ -73,12 +70,13 @@ def run(
         StoppedShort: Sessions stopped, for example because the function raised an exception, which is
             then the cause. The message names the session and the turn. What is saved is kept.
     """
-    playing = _prepared(
-        experiment,
-        model,
-        {"name": name, "streams": streams, "turns": turns, **(settings or {})},
+    own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
+    made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
+    playing = Run(
+        made,
         Path(out),
-        concurrency=concurrency,
+        concurrency,
+        open_model=None if opened is None else (lambda _: opened),
         max_usd=max_usd,
         max_tokens=max_tokens,
         stop_early=stop_early,
@@ -90,6 +88,7 @@ async def run_async(
     experiment: str | Path | Mapping[str, Any],
     *,
     model: Model | None = None,
+    policy: str | ContextPolicy | None = None,
     streams: int | None = None,
     turns: int | None = None,
     name: str | None = None,
@@ -102,146 +101,18 @@ async def run_async(
     progress: bool | None = None,
 ) -> SavedRun:
     """Play an experiment in the running event loop; see `run`."""
-    playing = _prepared(
-        experiment,
-        model,
-        {"name": name, "streams": streams, "turns": turns, **(settings or {})},
+    own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
+    made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
+    playing = Run(
+        made,
         Path(out),
-        concurrency=concurrency,
+        concurrency,
+        open_model=None if opened is None else (lambda _: opened),
         max_usd=max_usd,
         max_tokens=max_tokens,
         stop_early=stop_early,
     )
     return await _play(playing, progress=progress)
-
-
-def _prepared(
-    experiment: str | Path | Mapping[str, Any],
-    model: Model | None,
-    settings: Mapping[str, Any],
-    out: Path,
-    *,
-    concurrency: int | None,
-    max_usd: float | None,
-    max_tokens: int | None,
-    stop_early: bool,
-) -> Run:
-    """Return the run of an experiment; see `run`."""
-    if isinstance(experiment, str | Path):
-        table, where = read_table(experiment)
-    elif isinstance(experiment, Mapping):
-        table, where = _plain_table(experiment, "experiment"), "experiment"
-    else:
-        raise InputError(
-            "experiment must be the name of a shipped experiment, a path or a dict, not"
-            f" {_kind(experiment)}"
-        )
-    changes = _plain_table(settings, "settings")
-    opened = None
-    if isinstance(model, str):
-        changes["model.name"] = model
-    elif model is not None:
-        opened = _callable_model(model)
-        table = _with_name(table, opened)
-    made = parse_with([*_assignments(changes)], table, where, _warn)
-    if opened is not None:
-        made = _with_digest(made, opened, where)
-    open_model = None if opened is None else (lambda _: opened)
-    return Run(
-        made,
-        out,
-        concurrency,
-        open_model=open_model,
-        max_usd=max_usd,
-        max_tokens=max_tokens,
-        stop_early=stop_early,
-    )
-
-
-def _warn(note: str) -> None:
-    warnings.warn(note.replace("--set ", ""), stacklevel=5)  # the place that called `run`
-
-
-def _callable_model(model: ModelFunction | ChatModel) -> CallableModel:
-    if isinstance(model, CallableModel):
-        return model
-    complete = getattr(model, "complete", None)
-    if callable(complete) and not isinstance(model, type):
-        return CallableModel(complete)
-    if not callable(model):
-        raise InputError(f"model must be the name of a model or a function, not {_kind(model)}")
-    return CallableModel(model)
-
-
-def _with_name(table: Mapping[str, Any], model: CallableModel) -> dict[str, Any]:
-    """Return the table of an experiment that `model` plays in place of the model in the table."""
-    before = table.get("model", {})
-    window = before.get("context_window") if isinstance(before, Mapping) else None
-    return {**table, "model": {"name": model.name, "context_window": window or WINDOW}}
-
-
-def _with_digest(experiment: Experiment, model: CallableModel, where: str) -> Experiment:
-    """Return the experiment with the digest of the code of `model` among the model's parameters.
-
-    Raises:
-        InputError: An arm or the sweep sets a model, which `model` would replace.
-    """
-    arms = {}
-    for arm, settings in experiment.arms.items():
-        own = settings.model
-        if own.name != model.name or own.params:
-            raise InputError(
-                f"{where}, arm {arm!r}: it has a model of its own, which model={model.name} would"
-                " replace; leave it out"
-            )
-        known = own.model_copy(update={"params": {"code": model.digest()}})
-        arms[arm] = settings.model_copy(update={"model": known})
-    return replace(experiment, arms=arms)
-
-
-def _plain_table(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return a table as TOML would hold it: lists for tuples, Python's numbers for numpy's.
-
-    Keys whose value is None are left out.
-
-    Raises:
-        InputError: A key or a value can be in no experiment file; names it.
-    """
-    table = {}
-    for key, value in given.items():
-        if not isinstance(key, str):
-            raise InputError(f"{where}: the key {key!r} must be a string")
-        if value is not None:
-            table[key] = _plain(value, f"{where}, {key}")
-    return table
-
-
-def _plain(value: object, where: str) -> Any:  # noqa: ANN401  any value of an experiment file
-    if isinstance(value, Mapping):
-        return _plain_table(value, where)
-    if isinstance(value, list | tuple | range):
-        return [_plain(each, where) for each in value]
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, str | int | float):
-        return value
-    if callable(item := getattr(value, "item", None)):  # a number of numpy
-        return item()
-    hint = "; pass a function as model=" if callable(value) else ""
-    raise InputError(f"{where}: {_kind(value)} is not allowed{hint}")
-
-
-def _assignments(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield the settings in a table as `override` takes them."""
-    for key, value in table.items():
-        if isinstance(value, dict) and value:
-            yield from _assignments(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}"
-
-
-def _kind(value: object) -> str:
-    return f"a value of type {type(value).__qualname__}"
 
 
 async def _play(playing: Run, *, progress: bool | None) -> SavedRun:

@@ -6,15 +6,19 @@ that is called with a `Past` and returns indices of turns. Policies combine from
 samples nor correct labels.
 """
 
+import operator
 import re
 from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 from icl_loop.context.history import History, Past
 from icl_loop.context.window import Shown
-from icl_loop.core.errors import ContextFull, InputError
+from icl_loop.core.errors import ContextFull, IclLoopError, InputError, StoppedShort
 from icl_loop.core.messages import Message
+from icl_loop.core.validation_messages import shown_value
 
 
 class ContextPolicy(Protocol):
@@ -135,6 +139,78 @@ class Chain(Policy):
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.policies))
+
+
+@dataclass(frozen=True)
+class Function(Policy):
+    """The turns that a Python function chooses; if too many, those at the end that fit.
+
+    Attributes:
+        name: Name of the function.
+        code: Digest of its code.
+        function: The function; None if the policy comes from a file, which cannot hold it.
+    """
+
+    name: str
+    code: str
+    function: ContextPolicy | None = None
+
+    def __post_init__(self) -> None:
+        """Accept any name."""
+
+    def choose(self, past: Past) -> Shown:
+        """Return the turns that the function returns.
+
+        Raises:
+            InputError: The function is not known.
+            StoppedShort: It raised an exception, which is the cause, or did not return past turns.
+        """
+        if self.function is None:
+            raise InputError(f"{self.name} is a Python function, which is not saved")
+        try:
+            chosen = self.function(past)
+        except IclLoopError:
+            raise
+        except Exception as error:
+            detail = f": {error}" if str(error) else ""
+            raise StoppedShort(
+                f"the context policy {self.name} raised {type(error).__name__}{detail}"
+            ) from error
+        try:
+            turns = [operator.index(turn) for turn in chosen]
+        except TypeError:
+            raise StoppedShort(
+                f"the context policy {self.name} must return indices of turns, but returned"
+                f" {shown_value(chosen)}"
+            ) from None
+        known = set(past.candidates)
+        for turn, times in Counter(turns).items():
+            if times > 1 or turn not in known:
+                fault = " more than once" if times > 1 else ", which is not among past.candidates"
+                raise StoppedShort(f"the context policy {self.name} returned turn {turn}{fault}")
+        return turns
+
+    def __str__(self) -> str:
+        return f"function({self.name!r}, {self.code!r})"
+
+
+def with_functions(policy: Policy, functions: Mapping[str, ContextPolicy]) -> Policy:
+    """Return a policy with the functions that are known by the texts of their policies."""
+    if isinstance(policy, Function):
+        return replace(policy, function=functions.get(str(policy)))
+    if isinstance(policy, Chain):
+        known = (
+            with_functions(each, functions) if isinstance(each, Policy) else each
+            for each in policy.policies
+        )
+        return Chain(tuple(known))
+    return policy
+
+
+def unknown_functions(policy: ContextPolicy) -> list[str]:
+    """Return the texts of the policies in a chain whose functions are not known."""
+    functions = (part for part in parts(policy) if isinstance(part, Function))
+    return [str(part) for part in functions if part.function is None]
 
 
 def _choose(policy: ContextPolicy, past: Past) -> Shown:

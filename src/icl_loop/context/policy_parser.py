@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from icl_loop.context import policies
-from icl_loop.context.policy import Policy, name_of
+from icl_loop.context.policy import Function, Policy, name_of
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.validation_messages import shown_value
 
@@ -41,6 +41,11 @@ def _build(node: ast.expr) -> Policy:
             return _build(left) | _build(right)
         case ast.Name(id=name):
             return _call(name, ast.Call(node, [], []))
+        case ast.Call(
+            func=ast.Name(id="function"),
+            args=[ast.Constant(str() as name), ast.Constant(str() as code)],
+        ):
+            return Function(name, code)  # as transcripts record it
         case ast.Call(func=ast.Name(id=name)):
             return _call(name, node)
     raise ValueError("neither a policy nor a chain")

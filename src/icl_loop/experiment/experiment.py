@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from icl_loop.context.policies import compares_images, notes_policy
+from icl_loop.context.policy import ContextPolicy, unknown_functions
 from icl_loop.core.errors import DatasetError, InputError, nearest
 from icl_loop.core.messages import user
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages, token_counter
@@ -32,6 +33,7 @@ class Experiment:
         branches: The sessions, if they are branches of saved ones.
         source: The file or table it was read from, which errors name.
         repeats: Times that each arm plays each stream.
+        functions: Context policies that are Python functions, by their texts in the settings.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Experiment:
     branches: tuple[Session, ...] = ()
     source: str | None = None
     repeats: int = 1
+    functions: Mapping[str, ContextPolicy] = field(default_factory=dict)
 
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions stream by stream, so that arms can be compared early in a run."""
@@ -69,6 +72,7 @@ class Experiment:
                     settings,
                     analysis,
                     repeat=repeat,
+                    functions=self.functions,
                 )
 
     def donor_of(self, session: Session) -> Place | None:
@@ -171,6 +175,10 @@ def _check_policy(session: Session) -> None:
     """Raise InputError if the session cannot play under its context policy."""
     policy, task = session.policy, session.task
     place = f"arm {session.arm!r}, context.policy = {policy}"
+    if unknown_functions(policy):
+        raise InputError(
+            f"{place}: a Python function can be played from Python only; pass it to icl_loop.run"
+        )
     if compares_images(policy) and task.encoding.modality != "picture":
         raise InputError(
             f"{place}: nearest compares images, but the encoding shows a {task.encoding.modality}"

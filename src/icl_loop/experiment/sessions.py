@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from icl_loop.context.policies import shows_no_turns
-from icl_loop.context.policy import Policy
+from icl_loop.context.policy import ContextPolicy, Policy, with_functions
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
@@ -99,6 +99,7 @@ class Session:
         donor: The feedback to tell, if the session is yoked and its donor has ended.
         branch: The shared turns, if the session is a branch.
         repeat: Number of the repeat of the stream, from 0; repeats differ in the model's sampling alone.
+        functions: Context policies that are Python functions, by their texts in the settings.
     """
 
     experiment: str
@@ -111,6 +112,7 @@ class Session:
     donor: Donor | None = None
     branch: Branch | None = None
     repeat: int = 0
+    functions: Mapping[str, ContextPolicy] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -273,7 +275,7 @@ class Session:
     @cached_property
     def policy(self) -> Policy:
         """The context policy."""
-        return context_policy(self.settings.context.policy)
+        return with_functions(context_policy(self.settings.context.policy), self.functions)
 
     @cached_property
     def window(self) -> Window:

@@ -51,10 +51,7 @@ class CallableModel:
     @property
     def name(self) -> str:
         """The qualified name of the function."""
-        function = self.function
-        while isinstance(function, partial):
-            function = function.func
-        return str(getattr(function, "__qualname__", type(function).__qualname__))
+        return function_name(self.function)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return what the function returns.
@@ -82,13 +79,22 @@ class CallableModel:
             return answer
         raise ModelError(f"{self.name} must return text, but returned {_kind(answer)}")
 
-    def digest(self) -> str:
-        """Return a short digest of the function's code, by which a changed function is noticed.
 
-        It covers bound arguments, default values, strings and functions of its module that the
-        function uses, and simple values it closes over. It does not cover other modules or the state of objects.
-        """
-        return hashlib.sha256("\n".join(_described(self.function, set())).encode()).hexdigest()[:12]
+def function_name(function: object) -> str:
+    """Return the qualified name of a function, or of the class of another object that can be called."""
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def function_digest(function: object) -> str:
+    """Return a short digest of a function's code, by which a changed function is noticed.
+
+    It covers bound arguments, default values, strings and functions of its module that the
+    function uses, and simple values it closes over. It does not cover other modules or the state of
+    objects.
+    """
+    return hashlib.sha256("\n".join(_described(function, set())).encode()).hexdigest()[:12]
 
 
 def _kind(value: object) -> str:

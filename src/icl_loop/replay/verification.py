@@ -10,13 +10,15 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
+from icl_loop.context.policy import unknown_functions
+from icl_loop.context.window import Shown, from_spans
 from icl_loop.core.errors import (
     ChecksumMismatch,
     ContextFull,
@@ -188,6 +190,9 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
     saved = [entry for entry in entries if turns_before(entry) in segment]
     saved.sort(key=lambda entry: (turns_before(entry), isinstance(entry, Turn)))  # as played
     session = _session(header, transcript, begun)
+    shown: list[Shown] = []
+    if own := unknown_functions(session.policy):  # show what was shown, as they cannot be called
+        session = replace(session, functions=dict.fromkeys(own, lambda _: shown[0]))
     playing = play_session(session, begun, ReplayModel(saved))
     for _ in begun:
         await anext(playing)
@@ -196,6 +201,7 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
         answers = transcript.header.settings.get("answers", {})
         rule = AnswerSettings.model_validate(answers).as_rule()
     for entry in saved:
+        shown[:] = [from_spans(entry.kept)]
         played = await _next_entry(playing, entry)
         if rule is not None and not isinstance(played, Note):
             played = score_again(played, header, rule)
