@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icl_loop.context.history import History
-from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.policy import ContextPolicy, choose_turns, continued_turn
 from icl_loop.context.window import Shown, Window, to_spans
 from icl_loop.core.errors import ContextFull, RequestRefused
 from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
@@ -105,20 +105,18 @@ def check_policy(
     It shows past turns only, each once, within the budget, and the request fits the window less the
     reserve. It chooses the same turns every time, whether the history was built at once or turn by
     turn, and if samples, labels and scores are removed. The counted tokens of a request are correct,
-    and `prefix` is the part that the request shares with the previous one.
+    and `prefix` is the part that the request shares with the one that it continues.
     """
     history, blind = (History.for_task(task, window) for _ in range(2))
     so_far: list[Event] = []
     shown_before_each: list[Shown] = []
-    before: Sequence[Message] = ()
+    requests: list[Sequence[Message]] = []
     for event in played:
         if isinstance(event, Note):
             history.add(event)
             blind.add(event)
             so_far.append(event)
-            before = (
-                task.system,
-            )  # the next request shows only this part of the request for a note
+            requests = [(task.system,)] * len(requests)  # all that is shared across a note
             continue
         try:
             shown = choose_turns(policy, history, event.question)
@@ -131,8 +129,10 @@ def check_policy(
         assert all(0 <= each < event.index for each in shown)
         assert history.tokens.of_turns(shown) <= history.tokens.available(event.question)
         request = history.request(shown, event.question)
-        _check_tokens(request, before, history, shown)
-        before = request
+        last = continued_turn(policy, history, event.question)
+        before = requests[last] if last >= 0 else [task.system] * bool(requests)
+        _check_tokens(request, before, history, shown, last)
+        requests.append(request)
         shown_before_each.append(shown)
         turn = replace(event, kept=to_spans(shown))
         history.add(turn)
@@ -152,13 +152,17 @@ def _check_tokens(
     before: Sequence[Message],
     history: History,
     shown: Shown,
+    last: int,
 ) -> None:
-    """Check the counted tokens of a request and of the prefix that it shares with `before`."""
+    """Check the counted tokens of a request and of the prefix that it shares with `before`.
+
+    That is the request of turn `last`.
+    """
     window = history.tokens.window
     sent = merged(request) if window.merged else request
     tokens = count_messages(window.counter, sent) + REQUEST_TOKENS
     counted = history.tokens.of_request(shown, request[-1])
-    prefix = history.prefix_tokens(shown)
+    prefix = history.prefix_tokens(shown, last)
     assert tokens <= counted <= window.tokens - window.reserve
     assert 0 <= prefix < counted
     if not window.merged:

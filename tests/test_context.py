@@ -13,13 +13,14 @@ from builders import experiment, play_on, played, session
 from contracts import check_policy
 from icl_loop.context.history import History, Past, build_request
 from icl_loop.context.message_parser import MessageParser
+from icl_loop.context.policy import continued_turn
 from icl_loop.context.policy_parser import POLICIES, context_policy
 from icl_loop.context.window import Window, from_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Message, Reply, fingerprint
 from icl_loop.core.records import Event, Feedback, Note, Turn
 from icl_loop.experiment import Session
-from icl_loop.loop import play_events
+from icl_loop.loop import ask_probes, play_events
 from icl_loop.models import CallableModel, ChatModel, ReplayModel, ScriptedModel
 
 SINGLE = [
@@ -34,6 +35,8 @@ SINGLE = [
     "only_correct",
     "only_incorrect",
     "stochastic(0.4)",
+    "redrawn(0.4)",
+    "parallel(3, 0.4)",
     "reservoir(5)",
     "reservoir(None)",
     "per_class(2)",
@@ -51,6 +54,14 @@ CHAINED = [
     "last(8) | only_correct",
     "only_correct | nearest(3)",
     "stochastic(0.5) | per_class(1)",
+    "only_correct | redrawn(0.5)",
+    "redrawn(0.5) | redrawn(0.7) | nearest(3)",
+    "per_class(3) | redrawn(0.5) | first",
+    "parallel(2, 0.5) | block",
+    "only_correct | parallel(3, 0.7) | first(4)",
+    "stochastic(0.6) | parallel(2, 0.7) | reservoir(4)",
+    "notes(7, 60) | parallel(2, 0.5)",
+    "redrawn(0.5) | notes(6, 60)",
     "only_correct | notes(6, 60)",
     "notes(7, 60) | last(3)",
 ]
@@ -154,6 +165,96 @@ async def test_a_turn_is_drawn_once() -> None:
     assert shown[-1] != (await shown_by("stochastic(0.5)", "w" * 40, stream=1))[-1]
     assert await shown_by("stochastic(1)", "www") == [[], [0], [0, 1]]
     assert await shown_by("stochastic(0)", "www") == [[]] * 3
+
+
+def interval(p: float, count: int) -> tuple[float, float]:
+    """Return where a share of `count` draws with probability `p` lies, to 4.5 standard deviations."""
+    apart = 4.5 * (p * (1 - p) / count) ** 0.5
+    return p - apart, p + apart
+
+
+@settings(max_examples=8)
+@given(st.sampled_from([0.1, 0.3, 0.5, 0.8]), st.integers(0, 2**32))
+async def test_redrawn_turns_are_drawn_for_every_request(p: float, seed: int) -> None:
+    """`redrawn` shows each turn with probability p, and each request draws independently."""
+    (chosen,) = experiment(
+        turns=60, streams=1, seed=seed, context={"policy": f"redrawn({p})"}
+    ).sessions()
+    turns = await played(chosen, CallableModel(lambda _: "Answer: 1"))
+    shown = [set(from_spans(turn.kept)) for turn in turns]
+    pairs = sum(range(60))
+    low, high = interval(p, pairs)
+    assert low < sum(map(len, shown)) / pairs < high
+    low, high = interval(p * p, pairs - 59)
+    both = sum(len(before & after) for before, after in pairwise(shown))
+    assert low < both / (pairs - 59) < high
+    assert len({frozenset(each) for each in shown[30:]}) == 30
+
+
+async def test_a_random_part_is_shown_if_not_all_drawn_turns_fit() -> None:
+    """If the turns that `redrawn` draws do not fit, older and newer ones are equally likely shown."""
+    chosen = session(
+        100, policy="redrawn(0.9)", model={"name": "simulated/chance", "context_window": 4_000}
+    )
+    shown = [list(from_spans(turn.kept)) for turn in (await played(chosen))[50:]]
+    assert all(len(each) < 20 and each == sorted(each) for each in shown)
+    old = sum(2 * index < turn for turn, each in enumerate(shown, start=50) for index in each)
+    low, high = interval(0.5, sum(map(len, shown)))
+    assert low < old / sum(map(len, shown)) < high
+
+
+async def test_probes_draw_for_themselves() -> None:
+    """Probes of one checkpoint see different draws of `redrawn` and different parallel contexts."""
+    for policy in ("redrawn(0.5)", "parallel(8, 0.5)"):
+        (chosen,) = experiment(
+            turns=20, streams=1, context={"policy": policy}, probes={"at": [20], "count": 8}
+        ).sessions()
+        history = History.for_task(chosen.task, chosen.window)
+        async for _ in play_events(chosen.task, chosen.open_model(), chosen.policy, history):
+            pass
+        probes = ask_probes(chosen.task, chosen.open_model(), chosen.policy, history)
+        assert len({each.kept async for each in probes}) >= 3
+
+
+async def test_each_request_shows_one_parallel_context() -> None:
+    """`parallel` shows one of k contexts, each picked equally often; a turn stays in its contexts."""
+    shown = await shown_by("parallel(4, 0.5)", "w" * 200)
+    chosen = session(200, policy="parallel(4, 0.5)")
+    history, policy = History.for_task(chosen.task), chosen.policy
+    contexts: list[list[int]] = []
+    for turn in await played(chosen, CallableModel(lambda _: "Answer: 1")):
+        last = continued_turn(policy, history, turn.question)
+        mine = next((each for each in contexts if each[-1] == last), [])
+        if not mine:
+            contexts.append(mine)
+        mine.append(turn.index)
+        history.add(turn)
+    assert len(contexts) == 4
+    low, high = interval(0.25, 200)
+    assert all(low < len(mine) / 200 < high for mine in contexts)
+    for mine in contexts:
+        for before, after in pairwise(mine):
+            assert set(shown[before]) == {index for index in shown[after] if index < before}
+    low, high = interval(0.5, 190)
+    finals = [set(shown[mine[-1]]) for mine in contexts]
+    assert all(low < len(final) / 190 < high for final in finals)
+    assert all(30 < len(one & other) < 70 for one in finals for other in finals if one is not other)
+
+
+async def test_parallel_contexts_keep_their_prefix() -> None:
+    """Cut in blocks, each parallel context keeps the prefix that a single one keeps; redrawn has none."""
+    shares = {}
+    for policy in ("block", "parallel(4, 0.5) | block", "redrawn(0.5)"):
+        chosen = session(
+            120, policy=policy, model={"name": "simulated/chance", "context_window": 8_000}
+        )
+        turns = (await played(chosen))[60:]
+        shares[policy] = sum(turn.prefix or 0 for turn in turns) / sum(
+            turn.counted or 0 for turn in turns
+        )
+    block, parallel, redrawn = shares.values()
+    assert block > parallel > 0.8
+    assert redrawn < 0.2
 
 
 async def test_chained_draws_are_independent() -> None:
@@ -324,6 +425,8 @@ async def test_requests_can_be_rebuilt() -> None:
     [
         *("last(-1)", "last(2.5)", "within(True)", "per_class('3')", "notes(0)", "reset(0)"),
         *("stochastic(2)", "block(0.5, 0.9)", "lst(3)", "last(m=3)", "last(3) + all", "all | 3"),
+        *("redrawn(None)", "redrawn(-1)", "parallel(0)", "parallel(2.5)", "parallel(3, 2)"),
+        *("redrawn | block", "parallel | parallel(2)"),
         *("x" * 40_000, f"last({'m' * 40_000}=3)", f"last('{'m' * 40_000}')", "(" * 40_000),
     ],
 )

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from icl_loop.context.fork import Fork, spare_tokens
 from icl_loop.context.history import History
 from icl_loop.context.policies import notes_policy
-from icl_loop.context.policy import ContextPolicy
+from icl_loop.context.policy import ContextPolicy, continued_turn
 from icl_loop.context.window import Shown, Window, from_spans, to_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, fingerprint
@@ -163,6 +163,7 @@ async def _ask(
         before: The turns that the previous request of the fork showed.
     """
     limit, overflows = fork.history.tokens.limit, 0
+    last = continued_turn(policy, fork.history, question)
     while True:
         if kept is None or overflows:
             kept = fork.choose(policy, question, limit)
@@ -182,7 +183,7 @@ async def _ask(
                 overflows=overflows,
                 limit=limit if overflows else None,
                 counted=counted,
-                prefix=fork.prefix(kept, before),
+                prefix=fork.prefix(kept, last, before),
             )
 
 

@@ -62,13 +62,14 @@ class Fork:
             return self.history.tokens.of_request(shown, question)
         return self.history.tokens.of_request((), question) + self._tokens(self.turns(shown))
 
-    def prefix(self, shown: Shown, before: Shown) -> int:
-        """Return the tokens that a request shares with the start of the previous one.
+    def prefix(self, shown: Shown, last: int, before: Shown) -> int:
+        """Return the tokens that a request shares with the start of the one that it continues.
 
-        For verdicts that were not told, that is the previous probe of the fork, which showed `before`.
+        That is the request of turn `last`; for verdicts that were not told, it is the previous probe
+        of the fork, which showed `before`.
         """
         if self.verdicts == "told":
-            return self.history.prefix_tokens(shown)
+            return self.history.prefix_tokens(shown, last)
         pairs = zip(self.turns(before), self.turns(shown), strict=False)
         common = [turn for _, turn in takewhile(lambda pair: pair[0] == pair[1], pairs)]
         return self.history.tokens.system + self.history.tokens.note + self._tokens(common)

@@ -28,7 +28,6 @@ class History:
     Attributes:
         key: Seed and stream, for policies that draw at random.
         tokens: Token counts of the turns, and what they leave of the window.
-        last_shown: The turns that the request of the last turn showed.
         times_shown: How many requests showed each turn.
     """
 
@@ -44,7 +43,6 @@ class History:
         self.turns: list[Turn] = []
         self.notes: list[Note] = []
         self.tokens = TokenBudget(window, count_message(window.counter, system))
-        self.last_shown: Shown = ()
         self.times_shown: Counter[int] = Counter()
         self._feedback: list[ParsedFeedback] = []
         self._images = np.empty((0, 0), dtype=np.float32)
@@ -65,9 +63,9 @@ class History:
         if event.overflows:
             self.tokens.limit = event.counted if event.limit is None else event.limit
         if isinstance(event, Turn):
-            self.last_shown = from_spans(event.kept)
-            self.times_shown.update(self.last_shown)
-            self.tokens.add(event, self.last_shown)
+            shown = from_spans(event.kept)
+            self.times_shown.update(shown)
+            self.tokens.add(event, shown)
             self.turns.append(event)
         else:
             self.notes.append(event)
@@ -116,17 +114,26 @@ class History:
         """Return the request that shows these turns and asks `question`."""
         return build_request(self.system, self.turns, shown, question, self.note_messages)
 
-    def prefix_tokens(self, shown: Shown) -> int:
-        """Return the tokens that a request showing `shown` shares with the start of the last one."""
+    def shown_by(self, turn: int) -> Shown:
+        """Return the turns that the request of a turn showed; none if `turn` is -1."""
+        return from_spans(self.turns[turn].kept) if turn >= 0 else ()
+
+    def prefix_tokens(self, shown: Shown, last: int | None = None) -> int:
+        """Return the tokens that a request showing `shown` shares with the start of an earlier one.
+
+        That is the request of turn `last`, of the newest one if None; -1 if none is comparable.
+        """
+        last = len(self.turns) - 1 if last is None else last
         if not self.turns:
             return 0
-        if self.notes and self.notes[-1].after_turn == len(self.turns):
-            return self.tokens.system  # the last request was for a note, which this one shows
-        pairs = zip(self.last_shown, shown, strict=False)
+        if last < 0 or (self.notes and self.notes[-1].after_turn > last):
+            return self.tokens.system  # this request shows a note that the earlier one did not
+        before = self.shown_by(last)
+        pairs = zip(before, shown, strict=False)
         common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         tokens = self.tokens.system + self.tokens.note + self.tokens.of_turns(shown[:common])
-        if common == len(self.last_shown) < len(shown) and shown[common] == len(self.turns) - 1:
-            tokens += self.tokens.of_message(self.turns[-1].question)
+        if common == len(before) < len(shown) and shown[common] == last:
+            tokens += self.tokens.of_message(self.turns[last].question)
         return tokens
 
 
@@ -150,6 +157,7 @@ class Past:
         candidates: The turns to choose from: all, or those that the policies before chose.
         budget: Tokens that the chosen turns may take.
         draws: How many policies before drew turns at random.
+        continued: The turn whose request this one continues, -1 if none; the newest turn if None.
     """
 
     history: History
@@ -157,6 +165,17 @@ class Past:
     budget: int
     question: Message
     draws: int = 0
+    continued: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The turn whose request this one continues, -1 if none."""
+        return len(self.history.turns) - 1 if self.continued is None else self.continued
+
+    @property
+    def last_shown(self) -> Shown:
+        """The turns that the request of that turn showed."""
+        return self.history.shown_by(self.last)
 
     @property
     def feedback(self) -> dict[int, ParsedFeedback]:
@@ -172,3 +191,13 @@ class Past:
         """Return the newest candidates that take at most `tokens` tokens together."""
         fitting = self.history.tokens.first_fitting(reversed(self.candidates), tokens)
         return self.candidates[len(self.candidates) - len(fitting) :]
+
+    def with_stable_prefix(self, chosen: Shown) -> Shown:
+        """Return the chosen turns in an order that shares a long prefix with the continued request.
+
+        Its turns stay in place up to the first one that is no longer chosen; the others follow in the
+        order of `chosen`.
+        """
+        prefix = list(takewhile(set(chosen).__contains__, self.last_shown))
+        rest = set(chosen).difference(prefix)
+        return prefix + [index for index in chosen if index in rest]

@@ -1,13 +1,12 @@
-"""The context policies of `icl_loop`."""
+"""The context policies of `icl_loop` that draw nothing at random."""
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from itertools import takewhile
 from typing import ClassVar
 
 import numpy as np
 
-from icl_loop.context.history import DRAWN_FROM, History, Past
+from icl_loop.context.history import History, Past
 from icl_loop.context.policy import ContextPolicy, Policy, parts
 from icl_loop.context.window import Shown
 from icl_loop.core.errors import ContextFull, InputError
@@ -100,6 +99,7 @@ class Block(Policy):
         low: The share of the budget that the turns may take after a cut.
     """
 
+    continues: ClassVar[bool] = True
     comes_last: ClassVar[bool] = True
     high: float = 1.0
     low: float = 0.5
@@ -122,11 +122,11 @@ class Block(Policy):
 
         If the last request showed no turn at all, the cut was made before the last turn.
         """
-        if past.history.last_shown:
-            return past.history.last_shown[0]
+        if shown := past.last_shown:
+            return shown[0]
         if self._fits(past, past.candidates):
             return 0
-        return len(past.history.turns) - 1 - past.history.parser.delay
+        return past.last - past.history.parser.delay
 
     def _fits(self, past: Past, shown: Shown) -> bool:
         return past.history.tokens.of_turns(shown) <= self.high * past.budget
@@ -148,46 +148,6 @@ class OnlyIncorrect(Policy):
     def choose(self, past: Past) -> Shown:
         """Return the candidates with negative feedback."""
         return [index for index, told in past.feedback.items() if told.correct is False]
-
-
-@dataclass(frozen=True)
-class Stochastic(Policy):
-    """Each turn with probability `p`, drawn once for the whole session.
-
-    If several are chained, each draws independently.
-    """
-
-    draws: ClassVar[bool] = True
-    p: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise InputError(f"stochastic: p must be a probability, got p={self.p!r}")
-
-    def choose(self, past: Past) -> Shown:
-        """Return the candidates that are drawn."""
-        purpose = ("stochastic", past.draws) if past.draws else ("stochastic",)
-        numbers = past.history.draws(*purpose)
-        return [index for index in past.candidates if numbers[index] < self.p * DRAWN_FROM]
-
-
-@dataclass(frozen=True)
-class Reservoir(Policy):
-    """A uniform random sample of `n` of all turns so far; as many as fit if None.
-
-    Each turn draws a number, and those with the lowest numbers are shown (bottom-k sampling; Cohen
-    and Kaplan 2007), the lowest first, because these will be shown longest.
-    """
-
-    comes_last: ClassVar[bool] = True
-    n: int | None = 50
-
-    def choose(self, past: Past) -> Shown:
-        """Return the candidates with the lowest numbers that fit."""
-        numbers = past.history.draws("reservoir")
-        lowest = sorted(past.candidates, key=numbers.__getitem__)[: self.n]
-        fitting = past.history.tokens.first_fitting(lowest, past.budget)
-        return _with_stable_prefix(fitting, past.history.last_shown)
 
 
 @dataclass(frozen=True)
@@ -231,7 +191,7 @@ class Nearest(Policy):
         nearest = newest_first[np.argsort(distances, kind="stable")[: self.n]].tolist()
         fitting = history.tokens.first_fitting(nearest, past.budget)
         fitting.sort(key=lambda index: (-history.times_shown[index], index))
-        return _with_stable_prefix(fitting, history.last_shown)
+        return past.with_stable_prefix(fitting)
 
 
 @dataclass(frozen=True)
@@ -281,14 +241,3 @@ def compares_images(policy: ContextPolicy) -> bool:
 def notes_policy(policy: ContextPolicy) -> Notes | None:
     """Return the policy in a chain that takes notes, if there is one."""
     return next((part for part in parts(policy) if isinstance(part, Notes)), None)
-
-
-def _with_stable_prefix(chosen: Shown, last_shown: Shown) -> Shown:
-    """Return the chosen turns in an order that shares a long prefix with the last request.
-
-    The turns of the last request stay in place up to the first one that is no longer chosen; the
-    others follow in the order of `chosen`.
-    """
-    prefix = list(takewhile(set(chosen).__contains__, last_shown))
-    rest = set(chosen).difference(prefix)
-    return prefix + [index for index in chosen if index in rest]

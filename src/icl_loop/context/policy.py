@@ -58,6 +58,15 @@ def choose_turns(
     return policy(Past(history, range(len(history.turns)), budget, question))
 
 
+def continued_turn(policy: ContextPolicy, history: History, question: Message) -> int:
+    """Return the turn whose request the next one continues, -1 if there is none."""
+    past = Past(history, (), 0, question)
+    for part in parts(policy):
+        if isinstance(part, Policy):
+            past = replace(past, continued=part.continued(past))
+    return past.last
+
+
 class Policy(ABC):
     """A policy that combines with `|` and prints as it is written in an experiment file.
 
@@ -65,16 +74,22 @@ class Policy(ABC):
 
     Attributes:
         lowest: The lowest value of an argument.
+        continues: Whether it keeps the first turn that the last request showed.
         comes_last: Whether no policy may follow it, because it orders the turns or depends on the
             turns shown before.
         takes_notes: Whether it has the model write notes.
         draws: Whether it draws turns at random.
+        draws_anew: Whether it draws them anew for each request.
+        is_parallel: Whether it keeps several contexts.
     """
 
     lowest: ClassVar[int] = 0
+    continues: ClassVar[bool] = False
     comes_last: ClassVar[bool] = False
     takes_notes: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    draws_anew: ClassVar[bool] = False
+    is_parallel: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -87,6 +102,10 @@ class Policy(ABC):
     @abstractmethod
     def choose(self, past: Past) -> Shown:
         """Return some of the candidates, whether or not they fit."""
+
+    def continued(self, past: Past) -> int:
+        """Return the turn whose request this one continues, -1 if none: the newest one."""
+        return past.last
 
     def __call__(self, past: Past) -> Shown:
         """Return the newest of the chosen turns that fit; see `ContextPolicy`."""
@@ -120,8 +139,16 @@ class Chain(Policy):
                 raise InputError(
                     f"{policy} must be the last policy of a chain, but {self.policies[-1]} follows"
                 )
-        if sum(isinstance(each, Policy) and each.takes_notes for each in self.policies) > 1:
+        own = [each for each in self.policies if isinstance(each, Policy)]
+        if sum(each.takes_notes for each in own) > 1:
             raise InputError(f"{self}: only one policy of a chain can take notes")
+        if sum(each.is_parallel for each in own) > 1:
+            raise InputError(f"{self}: only one policy of a chain can keep several contexts")
+        if own and own[-1].continues and any(each.draws_anew for each in own):
+            raise InputError(
+                f"{self}: {name_of(type(own[-1]))} continues the last request, but redrawn draws turns"
+                " anew for each request; leave it out, or use stochastic"
+            )
 
     def choose(self, past: Past) -> Shown:
         """Return the turns that the last policy chooses."""
@@ -134,7 +161,8 @@ class Chain(Policy):
     def _before_last(self, past: Past) -> Past:
         for policy in self.policies[:-1]:
             draws = past.draws + (isinstance(policy, Policy) and policy.draws)
-            past = replace(past, candidates=_choose(policy, past), draws=draws)
+            last = policy.continued(past) if isinstance(policy, Policy) else past.continued
+            past = replace(past, candidates=_choose(policy, past), draws=draws, continued=last)
         return past
 
     def __str__(self) -> str:

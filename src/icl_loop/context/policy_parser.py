@@ -5,15 +5,17 @@ import inspect
 from collections.abc import Mapping
 from contextlib import suppress
 
-from icl_loop.context import policies
+from icl_loop.context import policies, random_policies
 from icl_loop.context.policy import Function, Policy, name_of
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.validation_messages import shown_value
 
 _CLASSES = (
     *(policies.All, policies.Stateless, policies.Last, policies.Within, policies.Block),
-    *(policies.First, policies.OnlyCorrect, policies.OnlyIncorrect, policies.Stochastic),
-    *(policies.Reservoir, policies.PerClass, policies.Nearest, policies.Notes, policies.Reset),
+    *(policies.First, policies.OnlyCorrect, policies.OnlyIncorrect),
+    *(random_policies.Stochastic, random_policies.Redrawn, random_policies.Parallel),
+    *(random_policies.Reservoir, policies.PerClass, policies.Nearest),
+    *(policies.Notes, policies.Reset),
 )
 POLICIES: Mapping[str, type[Policy]] = {name_of(policy): policy for policy in _CLASSES}
 

@@ -1,5 +1,6 @@
 """A model that counts the tokens that each request would take at an endpoint."""
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -9,12 +10,17 @@ from icl_loop.core.messages import Message, Reply, Usage, merged, without_system
 from icl_loop.core.tokens import CACHE_STEP, REQUEST_TOKENS, TokenCounter, count_messages
 from icl_loop.models.chat import ChatModel
 
+REMEMBERED = 32
+"""How many earlier requests of a session a prompt cache is assumed to hold."""
+_Groups = list[tuple[Message, ...]]
+"""The messages of a request, those that are sent as one in a tuple."""
+
 
 class CountingModel:
     """Answers one session as another model does, and reports tokens as an endpoint would.
 
-    Cached tokens are those of the leading messages that a request shares with the one before,
-    rounded down to a multiple of `CACHE_STEP`.
+    Cached tokens are those of the leading messages that a request shares with one of the
+    `REMEMBERED` requests before, rounded down to a multiple of `CACHE_STEP`.
     """
 
     def __init__(
@@ -39,8 +45,7 @@ class CountingModel:
         self._model, self._counter = model, counter
         self._merges, self._system_role = merges, system_role
         self._reply_tokens = reply_tokens
-        self._sent: list[tuple[Message, ...]] = []
-        self._tokens: list[int] = []
+        self._sent: deque[tuple[_Groups, list[int]]] = deque(maxlen=REMEMBERED)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
         """Return the other model's reply with the token counts of request and reply."""
@@ -51,18 +56,27 @@ class CountingModel:
         if not self._system_role:
             messages = without_system_role(messages)
         by_role = groupby(messages, key=lambda message: message.role)
-        sent: list[tuple[Message, ...]] = [(message,) for message in messages]
+        sent: _Groups = [(message,) for message in messages]
         if self._merges:
             sent = [tuple(group) for _, group in by_role]
-        pairs = zip(self._sent, sent, strict=False)
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-        tokens = self._tokens[:shared]
-        tokens += [_count(self._counter, group) for group in sent[shared:]]
-        cached = sum(tokens[:shared]) // CACHE_STEP * CACHE_STEP
+        known = self._known(sent)
+        tokens = known + [_count(self._counter, group) for group in sent[len(known) :]]
+        cached = sum(known) // CACHE_STEP * CACHE_STEP
         usage = Usage(sum(tokens) + REQUEST_TOKENS, cached, self._counter.count(reply.text))
-        self._sent, self._tokens = sent, tokens
+        self._sent.append((sent, tokens))
         self.usages.append(usage)
         return replace(reply, usage=usage)
+
+    def _known(self, sent: _Groups) -> list[int]:
+        """Return the tokens of the leading messages that an earlier request began with."""
+        best: list[int] = []
+        for before, tokens in reversed(self._sent):
+            pairs = zip(before, sent, strict=False)
+            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+            best = max(best, tokens[:shared], key=len)
+            if shared >= len(before) - 1:  # all of it, but for a question that goes on
+                break
+        return best
 
 
 @lru_cache(8_192)

@@ -19,9 +19,9 @@ class CostEstimate:
     Attributes:
         requests: Number of requests.
         prompt: Prompt tokens.
-        cached: Prompt tokens that a prompt cache would serve: the common prefix with the previous
-            request of the session, in steps of 128 tokens. Some providers do not cache short prompts
-            (OpenAI below 1,024 tokens).
+        cached: Prompt tokens that a prompt cache would serve: the longest common prefix with one of
+            the last 32 requests of the session, in steps of 128 tokens. Some providers do not cache
+            short prompts (OpenAI below 1,024 tokens).
         completion: Completion tokens.
         usd: Cost in US dollars without a prompt cache; None if the price is unknown.
         usd_cached: Cost with a prompt cache.

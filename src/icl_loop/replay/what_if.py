@@ -5,7 +5,7 @@ from dataclasses import replace
 from icl_loop.context.history import History
 from icl_loop.context.message_parser import MessageParser
 from icl_loop.context.policies import compares_images, notes_policy
-from icl_loop.context.policy import ContextPolicy, choose_turns
+from icl_loop.context.policy import ContextPolicy, choose_turns, continued_turn
 from icl_loop.context.token_budget import tokens_of_images
 from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
@@ -43,7 +43,8 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
                 shown = choose_turns(policy, history, event.question, limit)
             except ContextFull:
                 break
-            turns.append(_with_request(event, shown, history))
+            last = continued_turn(policy, history, event.question)
+            turns.append(_with_request(event, shown, history, last))
             _add(history, event, shown)
     is_whole = len(turns) == len(transcript.turns)
     settings = transcript.header.settings
@@ -92,15 +93,15 @@ def _session(transcript: Transcript) -> Session:
     return Session.of(transcript.header, where=f"{transcript.path}: recorded settings")
 
 
-def _with_request(turn: Turn, shown: Shown, history: History) -> Turn:
-    """Return a turn whose request shows the turns `shown`."""
+def _with_request(turn: Turn, shown: Shown, history: History, last: int) -> Turn:
+    """Return a turn whose request shows the turns `shown` and continues that of turn `last`."""
     return replace(
         turn,
         kept=to_spans(shown),
         request=fingerprint(history.request(shown, turn.question)),
         calibration=history.tokens.calibration.value,
         counted=history.tokens.of_request(shown, turn.question),
-        prefix=history.prefix_tokens(shown),
+        prefix=history.prefix_tokens(shown, last),
     )
 
 
