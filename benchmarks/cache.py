@@ -1,8 +1,8 @@
 """What a prompt cache could serve under each context policy, and how much each shows for it.
 
 Sessions of 400 turns with a window of 32,768 tokens, answered by `simulated/chance`. For the turns after
-the window fills up, the table gives the share of prompt tokens that repeat the start of the previous
-request, the mean tokens of past turns relative to `within`, and the number of turns shown.
+the window fills up, the table gives the share of prompt tokens that repeat the start of the
+request that they continue, the mean tokens of past turns relative to `within`, and the number of turns shown.
 
     python benchmarks/cache.py [--marks]
 """
@@ -24,6 +24,10 @@ POLICIES = (
     "first",
     "only_correct | block",
     "stochastic(0.5) | block",
+    "redrawn(0.1)",
+    "redrawn(0.5)",
+    "parallel(8, 0.1)",
+    "parallel(8, 0.5) | block",
     "reservoir(None)",
     "reservoir(15)",
     "per_class(2)",

@@ -20,7 +20,7 @@ from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
 from icl_loop.core.records import Note, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
-from icl_loop.experiment import Session
+from icl_loop.experiment import PriceSettings, Session
 from icl_loop.models import ChatModel, ScriptedModel
 from icl_loop.plots import save, what_if_chart
 from icl_loop.replay.policy_summary import (
@@ -322,6 +322,23 @@ def test_sessions_of_an_arm_are_averaged(several: list[RequestContents]) -> None
         assert row.baseline_late.mean == pytest.approx(np.mean(late))
     assert rows[2].exposure == rows[2].classes == 0
     assert rows[1].exposure == pytest.approx((0 + 1 + 2 + 27 * 3) / TURNS)
+
+
+def test_the_cost_of_each_policy(several: list[RequestContents]) -> None:
+    """Cost is the mean over sessions of all tokens, with the prefix at the price of cached ones."""
+    price = PriceSettings(input=3.0, output=12.0, cached=0.5)
+    assert all(row.usd is row.usd_prefix is None for row in policy_summaries(several))
+    rows = policy_summaries(several, price)
+    for place, row in enumerate(rows):
+        sessions = several[place], several[place + 3]
+        tokens, prefix, replies = [
+            np.mean([getattr(each, of).sum() for each in sessions])
+            for of in ("tokens", "prefix", "completion")
+        ]
+        assert row.usd == pytest.approx((3 * tokens + 12 * replies) / 1e6)
+        assert row.usd_prefix == pytest.approx((3 * tokens - 2.5 * prefix + 12 * replies) / 1e6)
+    text = shown(what_if_table(rows, "reference/nearest"), 120)
+    assert all(f"{row.usd:.2f}" in text for row in rows)
 
 
 def test_summaries_are_json(several: list[RequestContents]) -> None:

@@ -32,8 +32,7 @@ from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import feedback_use_contrasts, feedback_use_fields
 from icl_loop.cli import options
-from icl_loop.core.errors import InputError, StoppedShort
-from icl_loop.experiment import PriceSettings
+from icl_loop.core.errors import StoppedShort
 from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.terminal.console import print_json
 from icl_loop.terminal.results_tables import neighbours, print_results
@@ -50,16 +49,11 @@ def analyze(
             help=f"Compare with a learner that sees exactly what the model saw, such as {LEARNER}.",
         ),
     ] = None,
-    price: Annotated[
-        str | None,
-        Option(
-            metavar="IN,OUT[,CACHED]", help="US dollars per million tokens; default: list price."
-        ),
-    ] = None,
+    price: options.Price = None,
     json: options.AsJson = False,
 ) -> None:
     """Print accuracy, contrasts between arms, simpler explanations, usage, and the verdict."""
-    pair, rates = options.pair_of_arms(primary), _price(price)
+    pair, rates = options.pair_of_arms(primary), options.parse_price(price)
     turns = frame(paths)
     baselines: list[ArmBaseline] = []
     if learner is not None:
@@ -121,16 +115,3 @@ def analyze(
             "warnings": all_warnings,
         }
     )
-
-
-def _price(text: str | None) -> PriceSettings | None:
-    if text is None:
-        return None
-    try:
-        prompt, reply, *cached = map(float, text.split(","))
-        return PriceSettings(input=prompt, output=reply, cached=cached[0] if cached else None)
-    except ValueError:
-        raise InputError(
-            "--price takes US dollars per million tokens, such as 2.5,10 or 2.5,10,0.25, not"
-            f" {text!r}"
-        ) from None

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from icl_loop.analysis.baseline import LEARNER
 from icl_loop.core.errors import InputError
-from icl_loop.experiment import Experiment, load
+from icl_loop.experiment import Experiment, PriceSettings, load
 from icl_loop.experiment.settings import Count
 from icl_loop.experiment.validation import validated
 from icl_loop.terminal.chart_baseline import MAX_TURNS
@@ -76,6 +76,10 @@ ChartBaseline = Annotated[
 ]
 NoBaseline = Annotated[bool, Option("--no-baseline", help="Draw no baseline.")]
 Window = Annotated[int, Option(min=1, help="Turns per window of the chart.")]
+Price = Annotated[
+    str | None,
+    Option(metavar="IN,OUT[,CACHED]", help="US dollars per million tokens; default: list price."),
+]
 AsJson = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -117,6 +121,20 @@ def check_parent_folder(folder: Path) -> None:
         raise InputError(f"--out {folder}: {existing} is not a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--out {folder}: the folder {existing} does not allow new files")
+
+
+def parse_price(text: str | None) -> PriceSettings | None:
+    """Return the price of `--price`, or None if it was not given."""
+    if text is None:
+        return None
+    try:
+        prompt, reply, *cached = map(float, text.split(","))
+        return PriceSettings(input=prompt, output=reply, cached=cached[0] if cached else None)
+    except ValueError:
+        raise InputError(
+            "--price takes US dollars per million tokens, such as 2.5,10 or 2.5,10,0.25, not"
+            f" {text!r}"
+        ) from None
 
 
 def pair_of_arms(text: str | None) -> tuple[str, str] | None:

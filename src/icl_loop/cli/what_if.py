@@ -1,7 +1,7 @@
 """`icl-loop what-if`: show what other context policies would have sent."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from icl_loop.replay.policy_summary import (
 )
 from icl_loop.replay.what_if import as_played, shown_under
 from icl_loop.terminal.console import err, out, print_json, print_text
-from icl_loop.terminal.formatting import arm_name, percent, table_of
+from icl_loop.terminal.formatting import arm_name, dollars, percent, table_of
 from icl_loop.terminal.progress import WorkProgress
 from icl_loop.transcripts.loading import SavedSession, saved_sessions
 
@@ -39,6 +39,7 @@ def what_if(
         str, Option("--baseline", metavar="LEARNER", help="Reference learner for the accuracy.")
     ] = LEARNER,
     window: options.Window = 20,
+    price: options.Price = None,
     json: options.AsJson = False,
 ) -> None:
     """Show what other context policies would have sent, without calling a model.
@@ -51,11 +52,12 @@ def what_if(
     if file is not None:
         plots.check_format(file)
         options.check_writable(file)
+    rates = options.parse_price(price)
     policies = [context_policy(text) for text in policy]
     requests = asyncio.run(_all_requests(saved_sessions(paths).values(), policies, learner))
     if not requests:
         raise InputError("these sessions have no turns yet")
-    rows = policy_summaries(requests)
+    rows = policy_summaries(requests, rates)
     if json:
         print_json({"learner": learner, "policy_summaries": [row.fields() for row in rows]})
     else:
@@ -81,6 +83,11 @@ async def _all_requests(
 
 def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
     """Return the table of requests and baseline accuracy under each context policy."""
+    money: dict[str, Callable[[PolicySummary], str]] = {
+        "$": lambda row: dollars(row.usd),
+        "$ prefix": lambda row: dollars(row.usd_prefix),
+    }
+    is_priced = any(row.usd is not None for row in rows)
     return table_of(
         "Context policies (same replies and feedback)",
         rows,
@@ -93,6 +100,7 @@ def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
             "tokens": lambda row: f"{row.tokens:,.0f}",
             "largest": lambda row: f"{row.largest:,}",
             "prefix": lambda row: f"{row.prefix_share:.0%}",
+            **(money if is_priced else {}),
             "shown": lambda row: f"{row.exposure:.1f}",
             "classes": lambda row: f"{row.classes:.1f}",
             "told": lambda row: f"{row.told_classes:.1f}",
@@ -100,7 +108,10 @@ def what_if_table(rows: Sequence[PolicySummary], learner: str) -> Table:
         },
         gap=0,
         caption="*: as played. turns: until the window is full. tokens: per request. prefix: share that"
-        " a prompt cache could serve. shown: past turns per request. classes, told: classes among"
+        " a prompt cache could serve."
+        + " $: cost of a session, without a cache and with all of the prefix cached."
+        * is_priced
+        + " shown: past turns per request. classes, told: classes among"
         f" them, and classes whose label was told. baseline: late accuracy of {learner} in %, with"
         " its 95% interval.\n",
     )

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,10 @@ from icl_loop.analysis import Estimate
 from icl_loop.analysis.baseline import LEARNER, baseline
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import from_spans
+from icl_loop.core.messages import Usage
+from icl_loop.models import is_built_in
+from icl_loop.models.limits import Cost
+from icl_loop.models.prices import list_price
 from icl_loop.replay.what_if import played_history
 from icl_loop.transcripts import Header, Transcript
 
@@ -31,6 +36,7 @@ class RequestContents:
         prefix: Tokens of each request that a prefix cache can serve, shape (turns,).
         shown: Past turns shown, by their correct label, shape (turns, labels).
         told: Past turns shown whose label had been told, by that label, shape (turns, labels).
+        completion: Tokens of each reply as the endpoint counted them, shape (turns,).
         right: Whether the baseline learner answers correctly, shape (turns,).
     """
 
@@ -39,6 +45,7 @@ class RequestContents:
     played: bool
     tokens: Counts
     prefix: Counts
+    completion: Counts
     shown: Counts
     told: Counts
     right: NDArray[np.bool_]
@@ -70,6 +77,7 @@ async def request_contents(
         played=played,
         tokens=np.array([turn.counted or 0 for turn in turns], np.int64),
         prefix=np.array([turn.prefix or 0 for turn in turns], np.int64),
+        completion=np.array([turn.reply.usage.completion for turn in turns], np.int64),
         shown=np.array(shown, np.int64).reshape(shape),
         told=np.array(told, np.int64).reshape(shape),
         right=np.array(await baseline(transcript, learner), np.bool_),
@@ -113,6 +121,8 @@ class PolicySummary:
         tokens: Tokens of a request, counted locally.
         largest: Tokens of the largest request of all sessions.
         prefix_share: Share of the tokens that a prefix cache can serve.
+        usd: Cost of a session in US dollars without a cache; None if the price is unknown.
+        usd_prefix: Its cost if a cache serves every repeated prefix.
         exposure: Past turns shown in a request.
         classes: Distinct classes among them.
         told_classes: Distinct classes among those whose label had been told.
@@ -130,6 +140,8 @@ class PolicySummary:
     tokens: float
     largest: int
     prefix_share: float
+    usd: float | None
+    usd_prefix: float | None
     exposure: float
     classes: float
     told_classes: float
@@ -144,17 +156,23 @@ class PolicySummary:
         return {**asdict(self), "baseline_late": late.mean, "baseline_late_ci": interval}
 
 
-def policy_summaries(contents: Sequence[RequestContents]) -> list[PolicySummary]:
-    """Return each arm under each policy, in the order of their first sessions."""
+def policy_summaries(
+    contents: Sequence[RequestContents], price: Cost | None = None
+) -> list[PolicySummary]:
+    """Return each arm under each policy, in the order of their first sessions.
+
+    Without `price`, the list price of the arm's model applies.
+    """
     groups: dict[tuple[str, str, bool, str], list[RequestContents]] = {}
     for each in contents:
         key = each.header.experiment, each.header.arm, each.played, each.policy
         groups.setdefault(key, []).append(each)
-    return [_summary(sessions) for sessions in groups.values()]
+    return [_summary(sessions, price) for sessions in groups.values()]
 
 
-def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
+def _summary(sessions: Sequence[RequestContents], price: Cost | None) -> PolicySummary:
     first = sessions[0]
+    cost = price or _list_price(first.header)
 
     def mean(of: Callable[[RequestContents], float]) -> float:
         return float(np.mean([of(each) for each in sessions]))
@@ -172,6 +190,8 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         tokens=mean(lambda each: each.tokens.mean()),
         largest=max(int(each.tokens.max()) for each in sessions),
         prefix_share=mean(lambda each: each.prefix.sum() / each.tokens.sum()),
+        usd=cost and mean(partial(_usd, cost, is_cached=False)),
+        usd_prefix=cost and mean(partial(_usd, cost, is_cached=True)),
         exposure=mean(lambda each: each.exposure.mean()),
         classes=mean(lambda each: _distinct(each.shown)),
         told_classes=mean(lambda each: _distinct(each.told)),
@@ -179,6 +199,20 @@ def _summary(sessions: Sequence[RequestContents]) -> PolicySummary:
         told_by_class=_by_class(sessions, lambda each: each.told),
         baseline_late=Estimate.of_shares(accuracies, judged),
     )
+
+
+def _list_price(header: Header) -> Cost | None:
+    """Return the list price of the model of a session; None if unknown or built in."""
+    model = header.settings.get("model", {})
+    name, base_url = str(model.get("name")), model.get("base_url")
+    return None if is_built_in(name, base_url) else list_price(name, base_url)
+
+
+def _usd(cost: Cost, contents: RequestContents, *, is_cached: bool) -> float:
+    """Return the cost of a session's requests, with or without a cache of every prefix."""
+    columns = contents.tokens, contents.prefix * is_cached, contents.completion
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return sum(cost(Usage(prompt, cached, reply)) for prompt, cached, reply in rows)
 
 
 def _distinct(counts: Counts) -> float:

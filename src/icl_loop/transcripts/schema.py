@@ -54,7 +54,11 @@ class ExchangeLine(Line):
     ] = None
     counted: Annotated[Int64 | None, Doc("tokens of the request, counted locally")] = None
     prefix: Annotated[
-        Int64 | None, Doc("how many of these it shares with the start of the previous request")
+        Int64 | None,
+        Doc(
+            "how many of these it shares with the start of the previous request (with the policy"
+            " `parallel`, of the same context)"
+        ),
     ] = None
     usage: Annotated[
         Usage | None,
