@@ -61,8 +61,9 @@ def play(name: str, params: Mapping[str, object], folder: Path) -> tuple[str, Co
     result = asyncio.run(Run(made, folder).play())
     if not result.complete:
         sys.exit(str(result.stopped[0].reason))
-    concluded = conclude(frame(result.paths), None, sessions(result.paths))
-    flipped = counterfactual_contrast(probes(result.paths), "feedback")
+    probed = probes(result.paths)
+    concluded = conclude(frame(result.paths), None, sessions(result.paths), probed=probed)
+    flipped = counterfactual_contrast(probed, "feedback")
     if concluded.primary is None or flipped is None:
         sys.exit(f"{name}: no contrast")
     return str(concluded.verdict), concluded.primary, flipped

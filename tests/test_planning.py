@@ -298,6 +298,29 @@ def test_controls() -> None:
     assert 0 <= made.joint.power <= 1
 
 
+PROBED = {**LADDER[0], "probes": {"at": [16], "count": 2, "verdicts": ["told", "flipped"]}}
+
+
+@pytest.mark.parametrize(
+    ("arms", "lacking"),
+    [
+        (LADDER, "at most"),
+        ([PROBED, LADDER[1]], "than with flipped verdicts"),
+        ([{**LADDER[0], "context": {"policy": "stateless"}}, LADDER[1]], "cannot be"),
+        ([LADDER[0], {"name": "yoked", "feedback": TOLD["yoked"]}], "cannot be"),
+        ([LADDER[0], LADDER[1], {"name": "yoked", "feedback": TOLD["yoked"]}], ""),
+        ([PROBED, {"name": "label", "feedback": {"kind": "label"}}], ""),
+    ],
+)
+def test_what_controls_leave_open(arms: list[dict[str, Any]], lacking: str) -> None:
+    """The plan finds the controls as the analysis does; probes with flipped verdicts are one."""
+    made = planned(experiment(turns=16, arms=arms), advised=False)
+    assert lacking in made.lacking
+    assert bool(lacking) == bool(made.lacking)
+    assert (made.lacking in plan_sentences(made)) == bool(lacking)
+    assert [each.second for each in made.controls] == [arm["name"] for arm in arms[2:]]
+
+
 def test_joint_power() -> None:
     """The joint power is at most that of each contrast, and a design with too little cannot show learning."""
     arms = [CLEAR[0], {"name": "yoked", "feedback": {"kind": "yoked", "donor": "label"}}, LADDER[1]]

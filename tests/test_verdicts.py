@@ -1,5 +1,6 @@
 """Tests of verdicts: their rules, gates, and several models in one experiment."""
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -203,6 +204,28 @@ def test_format_learner_learns_nothing_new() -> None:
     again = concluded({**late, "abstract-none": none}, ("feedback", "stateless"))
     assert [each.above for each in again.ladder[-1].contrasts] == [True, False]
     assert again.ladder[-1].holds is False
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_played_format_learner_learns_nothing_new(tmp_path: Path, seed: int) -> None:
+    """A model that learns only the form of answers beats its stateless twin, and nothing else."""
+    abstract, none = {"task": {"labels": "abstract"}}, {"feedback": {"kind": "none"}}
+    arms = [
+        {"name": "feedback", "probes": {"at": [60], "verdicts": ["told", "flipped"]}},
+        {"name": "none", **none},
+        {"name": "stateless", "context": {"policy": "stateless"}},
+        {"name": "abstract", **abstract},
+        {"name": "abstract-none", **abstract, **none},
+    ]
+    model, contrast = {"name": "simulated/format-learner"}, {"primary": ["feedback", "none"]}
+    made = experiment(turns=60, streams=8, seed=seed, model=model, arms=arms, analysis=contrast)
+    paths = asyncio.run(Run(made, tmp_path).play()).paths
+    found = conclude(frame(paths), None, sessions(paths), probes(paths))
+    assert found.controls == {"none", "probes"}
+    assert found.verdict not in ("learned", "improved")
+    context, content, frequent, new = found.ladder
+    assert context.holds
+    assert (content.holds, frequent.holds, new.holds) == (False, False, False)
 
 
 def test_zero_shot_reader_needs_its_twin() -> None:

@@ -8,12 +8,17 @@ from typing import Any, Literal
 
 import polars as pl
 
+from icl_loop.analysis.session_settings import arm_columns
 from icl_loop.core.errors import TranscriptError
 from icl_loop.transcripts.comparison import flat
 
 Pair = tuple[str, str]
 Control = Literal["none", "yoked", "probes"]
 """The kinds of controls: two of arms, and probes with flipped verdicts."""
+CONTENT: frozenset[Control] = frozenset({"yoked", "probes"})
+"""The controls that tell the content of feedback from its presence."""
+_ROLE = ("feedback", "donor", "feedback_settings", "labels", "policy", "context", "setup")
+"""The columns of `analysis.sessions` that make a role."""
 NO_CONTEXT = frozenset({"stateless", "last(n=0)", "last(0)"})
 """Context policies that show no past turns."""
 RENAMED = frozenset({"abstract", "deranged"})
@@ -92,10 +97,7 @@ class Roles:
         mine = sessions.filter(experiment=experiment)
         plans = mine.select("primary", "secondary", "margin").unique(maintain_order=True)
         named = plans.row(0, named=True) if plans.height else dict.fromkeys(plans.columns)
-        columns = mine.select(
-            *("arm", "feedback", "donor", "feedback_settings"),
-            *("labels", "policy", "context", "setup"),
-        )
+        columns = mine.select("arm", *_ROLE)
         _refuse_mixed(columns)
         settings = {arm: Role(*rest) for arm, *rest in columns.unique("arm").iter_rows()}
         planned = sorted(mine["planned_streams"].drop_nulls().unique())
@@ -110,6 +112,12 @@ class Roles:
             mismatches=dict(_mismatches(mine)),
             imported=tuple(mine["imported"].drop_nulls().unique().sort()),
         )
+
+    @classmethod
+    def of_settings(cls, arms: Mapping[str, Mapping[str, Any]]) -> "Roles":
+        """Return the roles of arms, given the settings of each as transcripts record them."""
+        columns = {arm: arm_columns(settings) for arm, settings in arms.items()}
+        return cls({arm: Role(*(each[key] for key in _ROLE)) for arm, each in columns.items()})
 
     def is_stateless(self, arm: str) -> bool:
         """Return whether an arm is known to show no past turns."""
@@ -131,6 +139,11 @@ class Roles:
             and (other.setup, other.context) == (role.setup, role.context)
             and other.donor in (None, first)
         )
+
+    def control_kinds(self, first: str, *, flipped: bool) -> frozenset[Control]:
+        """Return the kinds of controls of an arm, whose probes may have had `flipped` verdicts."""
+        probes: set[Control] = {"probes"} if flipped else set()
+        return frozenset(probes.union(map(self.kind, self.controls(first))))
 
     def tests_learning(self, first: str, second: str) -> bool:
         """Return whether a difference between two arms can be about learning from feedback.

@@ -8,7 +8,7 @@ from typing import Literal
 import polars as pl
 
 from icl_loop.analysis.answer_problems import quoted
-from icl_loop.analysis.arm_roles import Control, Pair, Roles
+from icl_loop.analysis.arm_roles import CONTENT, Control, Pair, Roles
 from icl_loop.analysis.caveats import caveats
 from icl_loop.analysis.contrasts import MARGIN, Contrast, adjusted, e_process
 from icl_loop.analysis.late_accuracy import FailedGate, LateAccuracy
@@ -18,8 +18,6 @@ from icl_loop.transcripts.loading import saved_sessions
 Verdict = Literal[
     "learned", "improved", "different", "equivalent", "no evidence", "descriptive only", "invalid"
 ]
-CONTENT: frozenset[Control] = frozenset({"yoked", "probes"})
-"""The controls that tell the content of feedback from its presence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,13 +251,10 @@ def _controls(
 ) -> tuple[tuple[Contrast, ...], frozenset[Control]]:
     """Return the contrasts that the verdict needs beside the primary one, and the kinds of controls."""
     first, second = chosen
-    controls = roles.controls(first)
-    needed = [late.contrast(first, arm) for arm in controls if arm != second]
-    kinds = {roles.kind(arm) for arm in controls}
-    if flipped := late.contrast_of_probes(first):
-        needed.append(flipped)
-        kinds.add("probes")
-    return tuple(needed), frozenset(kinds)
+    needed = [late.contrast(first, arm) for arm in roles.controls(first) if arm != second]
+    flipped = late.contrast_of_probes(first)
+    kinds = roles.control_kinds(first, flipped=flipped is not None)
+    return (*needed, flipped) if flipped else tuple(needed), kinds
 
 
 def _secondary(

@@ -57,11 +57,7 @@ def _saved(files: Iterable[Path]) -> pl.DataFrame:
 
 
 def _row(path: Path, header: Header) -> dict[str, Any]:
-    settings, analysis, donor = header.settings, header.analysis, header.donor
-    model, context = table_in(settings, "model"), table_in(settings, "context")
-    feedback = table_in(settings, "feedback")
-    setup = {key: value for key, value in settings.items() if key not in _COMPARED}
-    setup["model"] = {key: value for key, value in model.items() if key not in _ACCOUNT}
+    analysis, donor = header.analysis, header.donor
     return {
         "path": str(path),
         "experiment": header.experiment,
@@ -70,19 +66,11 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "repeat": header.repeat,
         "seed": header.seed,
         "id": header.source.id if header.source else header.id,
-        "model": _text(model, "name"),
-        "model_settings": json.dumps(model, sort_keys=True),
         "dataset": header.dataset.name,
-        "labels": _text(table_in(settings, "task"), "labels"),
-        "policy": _text(context, "policy"),
-        "context": json.dumps(context, sort_keys=True),
-        "feedback": _text(feedback, "kind"),
-        "feedback_settings": json.dumps({**feedback, "donor": None}, sort_keys=True),
-        "donor": _text(feedback, "donor"),
+        **arm_columns(header.settings),
         "donor_stream": donor.stream if donor else None,
         "donor_repeat": donor.repeat if donor else None,
         "donor_id": donor.id if donor else None,
-        "setup": json.dumps(setup, sort_keys=True),
         "primary": list(analysis.primary) if analysis.primary else None,
         "secondary": json.dumps(analysis.secondary),
         "margin": analysis.margin if 0 < analysis.margin < LARGEST else None,
@@ -90,6 +78,25 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
         "first_own_turn": None if header.source else header.branch.at if header.branch else 0,
         "imported": header.imported and header.imported.file,
+    }
+
+
+def arm_columns(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of `sessions` that depend on the settings of an arm alone."""
+    model, context = table_in(settings, "model"), table_in(settings, "context")
+    feedback = table_in(settings, "feedback")
+    setup = {key: value for key, value in settings.items() if key not in _COMPARED}
+    setup["model"] = {key: value for key, value in model.items() if key not in _ACCOUNT}
+    return {
+        "model": _text(model, "name"),
+        "model_settings": json.dumps(model, sort_keys=True),
+        "labels": _text(table_in(settings, "task"), "labels"),
+        "policy": _text(context, "policy"),
+        "context": json.dumps(context, sort_keys=True),
+        "feedback": _text(feedback, "kind"),
+        "feedback_settings": json.dumps({**feedback, "donor": None}, sort_keys=True),
+        "donor": _text(feedback, "donor"),
+        "setup": json.dumps(setup, sort_keys=True),
     }
 
 

@@ -7,12 +7,12 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from icl_loop.analysis.arm_roles import Control, Roles
 from icl_loop.analysis.power import detectable, deviation_of_difference, joint_power, power
 from icl_loop.analysis.significance import MOST_FOR_SIGN_FLIP, Floats
 from icl_loop.experiment import Experiment
 from icl_loop.models import BUILT_IN
-from icl_loop.planning.trial_sessions import Trial, Trials
-from icl_loop.tasks.feedback import YOKED
+from icl_loop.planning.trial_sessions import Trial, Trials, session_of
 
 REFERENCES = tuple(
     name for name in ("reference/nearest", "reference/propagation") if name in BUILT_IN
@@ -20,8 +20,6 @@ REFERENCES = tuple(
 """Learners that estimate what can be learned from the context."""
 SOUGHT = 0.1
 """The difference of interest if the experiment file names none."""
-CONTROLS = ("none", YOKED)
-"""Feedback kinds that say nothing about the model's own answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +144,23 @@ def contrasts(experiment: Experiment) -> list[tuple[str, str]]:
     """
     match experiment.analysis.primary or list(experiment.arms):
         case [first, second, *_]:
-            controls = [arm for arm in experiment.arms if _is_control(experiment, first, arm)]
+            controls = _roles(experiment).controls(first)
             return [(first, arm) for arm in dict.fromkeys([second, *controls])]
     return []
 
 
-def _is_control(experiment: Experiment, first: str, arm: str) -> bool:
-    mine, other = experiment.arms[first], experiment.arms[arm]
-    alike = mine.model_copy(update={"feedback": other.feedback}) == other
-    tells = [each.feedback.kind not in CONTROLS for each in (mine, other)]
-    return alike and tells == [True, False] and other.feedback.donor in (None, first)
+def control_kinds(experiment: Experiment, first: str, second: str) -> frozenset[Control] | None:
+    """Return the kinds of controls of the first arm, or None if the contrast is not about learning."""
+    roles = _roles(experiment)
+    if not roles.tests_learning(first, second):
+        return None
+    session = session_of(experiment, first, 0, experiment.arms[first])
+    asked = any(session.settings.probes.at)  # before the first turn there are no verdicts
+    return roles.control_kinds(first, flipped=asked and "flipped" in session.verdicts)
+
+
+def _roles(experiment: Experiment) -> Roles:
+    return Roles.of_settings({arm: each.recorded() for arm, each in experiment.arms.items()})
 
 
 async def detectability(

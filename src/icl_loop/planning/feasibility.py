@@ -1,8 +1,10 @@
 """Sentences on whether a design can show learning."""
 
+from icl_loop.analysis.arm_roles import CONTENT
 from icl_loop.analysis.power import POWER
 from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE, least_p
-from icl_loop.planning.detectability import Detectability, JointPower
+from icl_loop.experiment import Experiment
+from icl_loop.planning.detectability import Detectability, JointPower, control_kinds
 
 SINGLE_ARM = (
     "The design has only one arm, so nothing can be compared. Add a control, such as an arm with"
@@ -39,6 +41,29 @@ def joint_feasibility(joint: JointPower) -> str:
         f"This design can miss learning: each of its {len(joint.contrasts)} contrasts can show it, but all"
         f" of them are significant at once with only {joint.power:.0%} power."
     )
+
+
+def lacking_controls(experiment: Experiment, first: str, second: str) -> str:
+    """Return what the controls of a primary contrast leave open, in a sentence; empty if nothing."""
+    kinds = control_kinds(experiment, first, second)
+    if kinds is None:
+        return ""
+    if "none" not in kinds:
+        return (
+            f"The verdict cannot be “learned”: no arm differs from {first!r} in nothing but"
+            " feedback.kind = 'none'."
+        )
+    if not kinds & CONTENT:
+        return (
+            "The verdict can be “improved” at most, because nothing controls for the content of the"
+            " feedback. Add a yoked arm or probes with flipped verdicts."
+        )
+    if "probes" in kinds:
+        return (
+            f"{first!r} must also answer its probes better as told than with flipped verdicts; the power"
+            " for this is not estimated."
+        )
+    return ""
 
 
 def context_full(first: str, turns: int) -> str:

@@ -28,6 +28,7 @@ from icl_loop.planning.feasibility import (
     context_full,
     feasibility,
     joint_feasibility,
+    lacking_controls,
 )
 from icl_loop.planning.trial_sessions import Trial, Trials, session_of, trial_model
 
@@ -119,6 +120,7 @@ class Plan:
         detectability: What the primary contrast can show; None if unknown.
         controls: The same for the other controls that the verdict "learned" needs.
         joint: The power of these contrasts all at once; None if there is one, or if it is unknown.
+        lacking: What the controls leave open, in a sentence; empty if nothing.
         least_p: Smallest attainable p of any contrast, adjusted or not; None if the t test decides.
         can_show: Whether the design can show learning; None if unknown.
         verdict: The same in a sentence.
@@ -140,6 +142,7 @@ class Plan:
     detectability: Detectability | None
     controls: tuple[Detectability, ...]
     joint: JointPower | None
+    lacking: str
     least_p: float | None
     can_show: bool | None
     verdict: str
@@ -196,8 +199,7 @@ async def plan(
         )
         for pair in pairs
     ]
-    several = len(pairs) > 1
-    joint = await joint_detectability(experiment, pairs, tried, trials) if several else None
+    joint = await joint_detectability(experiment, pairs, tried, trials) if pairs[1:] else None
     weak = [each for each in judged if each.can_show is False]
     deciding = next(iter([*weak, *judged]), None)
     can_show, verdict = (deciding.can_show, deciding.verdict) if deciding else (None, SINGLE_ARM)
@@ -219,6 +221,7 @@ async def plan(
         detectability=judged[0].found if judged else None,
         controls=tuple(each.found for each in judged[1:] if each.found is not None),
         joint=joint,
+        lacking=lacking_controls(experiment, *pairs[0]) if pairs else "",
         least_p=least_p(experiment.streams) if experiment.streams <= MOST_FOR_SIGN_FLIP else None,
         can_show=can_show,
         verdict=verdict,

@@ -66,14 +66,7 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
         yield f"The price of model {model!r} is unknown; set it in a [price] table."
     if plan.detectability is not None:
         yield from _detectability(plan.detectability)
-    for control in plan.controls:
-        yield (
-            f"{control.first!r} must also beat {control.second!r} to count as learning: the best"
-            f" reference learner's difference is {_points(control.difference)}, detected with"
-            f" {number(control.reference_power, '.0%')} power."
-        )
-    if plan.joint is not None:
-        yield _joint_power(plan.joint)
+    yield from _controls(plan)
     if plan.least_p is not None and len(plan.arms) > 1:
         yield (
             f"The smallest p that {plan.streams} streams can give is {plan.least_p:.3g}, for any number"
@@ -100,6 +93,19 @@ def _detectability(found: Detectability) -> Iterator[str]:
             f"The expected effect of {_points(found.effect)} is detected with"
             f" {number(found.effect_power, '.0%')} power ({test})."
         )
+
+
+def _controls(plan: Plan) -> Iterator[str]:
+    for control in plan.controls:
+        yield (
+            f"{control.first!r} must also beat {control.second!r} to count as learning: the best"
+            f" reference learner's difference is {_points(control.difference)}, detected with"
+            f" {number(control.reference_power, '.0%')} power."
+        )
+    if plan.joint is not None:
+        yield _joint_power(plan.joint)
+    if plan.lacking:
+        yield plan.lacking
 
 
 def _joint_power(joint: JointPower) -> str:
