@@ -237,11 +237,14 @@ async def test_notes_need_the_model() -> None:
         shown_under(played, context_policy("notes(5) | last"))
 
 
-async def test_nearest_needs_images() -> None:
-    """A policy that compares images is rejected for a session without images."""
-    played = await saved(session(3, dataset="iris", encoding="table"))
-    with pytest.raises(InputError, match="compares images, but the samples are of kind table"):
-        shown_under(played, context_policy("nearest(3)"))
+async def test_nearest_reads_table_rows() -> None:
+    """What-if finds the most similar table rows without the data set, as playing does."""
+    lines = [f"Answer: {turn}" for turn in range(TURNS)]
+    iris: dict[str, Any] = {"dataset": "iris", "encoding": "table"}
+    before = await saved(session(TURNS, policy="last(2)", **iris), ScriptedModel(lines))
+    other = await saved(session(TURNS, policy="nearest(3)", **iris), ScriptedModel(lines))
+    again = shown_under(before, context_policy("nearest(3)"))
+    assert without_times(again) == without_times(other)
 
 
 async def test_invalid_settings_are_rejected() -> None:

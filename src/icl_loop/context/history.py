@@ -5,10 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-import numpy as np
-from numpy.typing import NDArray
-
 from icl_loop.context.message_parser import MessageParser
+from icl_loop.context.similarity import Distances, SampleStore
 from icl_loop.context.token_budget import TokenBudget
 from icl_loop.context.window import Shown, Window, from_spans
 from icl_loop.core.errors import InputError
@@ -45,7 +43,7 @@ class History:
         self.tokens = TokenBudget(window, count_message(window.counter, system))
         self.times_shown: Counter[int] = Counter()
         self._feedback: list[ParsedFeedback] = []
-        self._images = np.empty((0, 0), dtype=np.float32)
+        self._samples = SampleStore()
         self._draws: dict[tuple[str | int, ...], list[int]] = {}
         for event in events:
             self.add(event)
@@ -86,22 +84,25 @@ class History:
             self._feedback.append(self.parser.feedback(self.turns[index], told))
         return self._feedback
 
-    @property
-    def images(self) -> NDArray[np.float32]:
-        """The pixels that each turn's question shows, shape (turns, pixels).
+    def distances(self, question: Message) -> Distances | None:
+        """Return how far the sample of each turn is from that of `question`, shape (turns,).
+
+        None if `question` asks about no sample.
 
         Raises:
-            InputError: A question shows no image.
+            InputError: The question of a turn shows no sample that can be read.
         """
-        for turn in self.turns[len(self._images) :]:
-            image = self.parser.image(turn.question)
-            if image is None:
-                raise InputError(f"nearest compares images, and turn {turn.index} shows none")
-            self._images.resize(
-                (turn.index + 1, image.size), refcheck=False
-            )  # a view is never kept
-            self._images[-1] = image
-        return self._images
+        asked = self.parser.sample(question)
+        if asked is None:
+            return None
+        for turn in self.turns[len(self._samples) :]:
+            sample = self.parser.sample(turn.question)
+            if sample is None:
+                raise InputError(
+                    f"nearest compares samples, but cannot read that of turn {turn.index}"
+                )
+            self._samples.add(sample)
+        return self._samples.distances(asked)
 
     def draws(self, *purpose: str | int) -> Sequence[int]:
         """Return a random number in [0, `DRAWN_FROM`) for each turn, always the same ones."""

@@ -1,16 +1,14 @@
-"""What the messages of a session say: the feedback on each answer, the image in each question."""
+"""What the messages of a session say: the feedback on each answer, the sample in each question."""
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-from numpy.typing import NDArray
-
+from icl_loop.context.similarity import Decoded
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
 from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
 from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
-from icl_loop.tasks.question_decoding import question_decoder
+from icl_loop.tasks.question_decoding import sample_decoder
 from icl_loop.tasks.task import Task
 
 NO_FEEDBACK = ParsedFeedback(correct=None, label=None)
@@ -48,10 +46,9 @@ class MessageParser:
             return replace(parsed, label=answer)
         return parsed
 
-    def image(self, question: Message) -> NDArray[np.float32] | None:
-        """Return the pixels that a question shows, row by row, or None if it shows no image."""
-        pixels = question_decoder(self.prompts, self.encoding)(question)
-        return None if pixels is None else np.ravel(pixels)
+    def sample(self, question: Message) -> Decoded | None:
+        """Return the image, table row or text that a question shows, or None if it asks about none."""
+        return sample_decoder(self.prompts, self.encoding)(question)
 
     @property
     def note_prompts(self) -> NotePrompts:

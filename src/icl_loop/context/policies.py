@@ -170,28 +170,41 @@ class PerClass(Policy):
 
 @dataclass(frozen=True)
 class Nearest(Policy):
-    """The `n` turns whose images are most similar to the one asked about, whatever their labels.
+    """The `n` turns whose samples are most similar to the one asked about, whatever their labels.
 
-    The distance is the Euclidean distance of the pixels. Turns that were shown most often come first,
-    so that requests share a long prefix. If the question shows no image, the newest turns are shown.
+    Images, table rows and texts are compared as `SampleStore.distances` says. As the last policy, it
+    shows first the turns that were shown most often, so that requests share a long prefix. If the
+    request asks about no sample, the newest turns are shown.
     """
 
-    comes_last: ClassVar[bool] = True
+    recalls: ClassVar[bool] = True
     n: int = 20
 
     def choose(self, past: Past) -> Shown:
-        """Return the candidates with the most similar images, as many as fit."""
+        """Return the candidates with the most similar samples, in the order of the candidates."""
+        nearest = set(self._nearest(past))
+        return [index for index in past.candidates if index in nearest]
+
+    def __call__(self, past: Past) -> Shown:
+        """Return the candidates with the most similar samples, as many as fit."""
         history = past.history
-        asked = history.parser.image(past.question)
-        if asked is None or not past.candidates:
+        if history.parser.sample(past.question) is None:
             return Last(self.n)(past)
-        newest_first = np.array(past.candidates)[::-1]
-        differences = history.images - asked
-        distances = np.square(differences, out=differences).sum(axis=1)[newest_first]
-        nearest = newest_first[np.argsort(distances, kind="stable")[: self.n]].tolist()
-        fitting = history.tokens.first_fitting(nearest, past.budget)
+        fitting = history.tokens.first_fitting(self._nearest(past), past.budget)
         fitting.sort(key=lambda index: (-history.times_shown[index], index))
         return past.with_stable_prefix(fitting)
+
+    def _nearest(self, past: Past) -> Shown:
+        """Return the `n` nearest candidates, the nearest first and the newest of equally near ones."""
+        newest_first = np.array(past.candidates, dtype=np.intp)[::-1]
+        if not newest_first.size:
+            return ()
+        distances = past.history.distances(past.question)
+        if distances is None:
+            distances = np.zeros(len(past.history.turns))
+        order = np.argsort(distances[newest_first], kind="stable")
+        nearest: list[int] = newest_first[order[: self.n]].tolist()
+        return nearest
 
 
 @dataclass(frozen=True)
@@ -231,11 +244,6 @@ def shows_no_turns(policy: ContextPolicy) -> bool:
         isinstance(part, Stateless) or (isinstance(part, Last) and not part.n)
         for part in parts(policy)
     )
-
-
-def compares_images(policy: ContextPolicy) -> bool:
-    """Return whether a policy, or one in a chain, compares images."""
-    return any(isinstance(part, Nearest) for part in parts(policy))
 
 
 def notes_policy(policy: ContextPolicy) -> Notes | None:

@@ -79,7 +79,7 @@ class Policy(ABC):
             turns shown before.
         takes_notes: Whether it has the model write notes.
         draws: Whether it draws turns at random.
-        draws_anew: Whether it draws them anew for each request.
+        recalls: Whether it can show a turn that it did not show in the request before.
         is_parallel: Whether it keeps several contexts.
     """
 
@@ -88,7 +88,7 @@ class Policy(ABC):
     comes_last: ClassVar[bool] = False
     takes_notes: ClassVar[bool] = False
     draws: ClassVar[bool] = False
-    draws_anew: ClassVar[bool] = False
+    recalls: ClassVar[bool] = False
     is_parallel: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -144,10 +144,12 @@ class Chain(Policy):
             raise InputError(f"{self}: only one policy of a chain can take notes")
         if sum(each.is_parallel for each in own) > 1:
             raise InputError(f"{self}: only one policy of a chain can keep several contexts")
-        if own and own[-1].continues and any(each.draws_anew for each in own):
+        recalling = next((each for each in own if each.recalls), None)
+        if recalling and own[-1].continues:
             raise InputError(
-                f"{self}: {name_of(type(own[-1]))} continues the last request, but redrawn draws turns"
-                " anew for each request; leave it out, or use stochastic"
+                f"{self}: {name_of(type(own[-1]))} continues the last request, but"
+                f" {name_of(type(recalling))} chooses anew for each request; use within instead of"
+                f" {name_of(type(own[-1]))}"
             )
 
     def choose(self, past: Past) -> Shown:

@@ -41,7 +41,7 @@ class Redrawn(Policy):
     """
 
     draws: ClassVar[bool] = True
-    draws_anew: ClassVar[bool] = True
+    recalls: ClassVar[bool] = True
     p: float = 0.1
 
     def __post_init__(self) -> None:

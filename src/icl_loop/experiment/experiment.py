@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 
-from icl_loop.context.policies import compares_images, notes_policy
+from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy import ContextPolicy, unknown_functions
 from icl_loop.core.errors import DatasetError, InputError, nearest
 from icl_loop.core.messages import user
@@ -178,10 +178,6 @@ def _check_policy(session: Session) -> None:
     if unknown_functions(policy):
         raise InputError(
             f"{place}: a Python function can be played from Python only; pass it to icl_loop.run"
-        )
-    if compares_images(policy) and task.encoding.modality != "picture":
-        raise InputError(
-            f"{place}: nearest compares images, but the encoding shows a {task.encoding.modality}"
         )
     notes = notes_policy(policy)
     if notes is None:

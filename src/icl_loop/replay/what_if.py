@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from icl_loop.context.history import History
 from icl_loop.context.message_parser import MessageParser
-from icl_loop.context.policies import compares_images, notes_policy
+from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy import ContextPolicy, choose_turns, continued_turn
 from icl_loop.context.token_budget import tokens_of_images
 from icl_loop.context.window import Shown, from_spans, to_spans
@@ -12,7 +12,6 @@ from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, fingerprint, system
 from icl_loop.core.records import Event, Turn
 from icl_loop.experiment import Session
-from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts import End, Transcript
 
@@ -25,15 +24,10 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
     counts and rejected requests are taken from the transcript.
 
     Raises:
-        InputError: The policy needs the model or images, or the settings are not valid here.
+        InputError: The policy needs the model, or the settings are not valid here.
     """
     if notes_policy(policy) is not None:
         raise InputError(f"{policy} needs the model, which would have written other notes")
-    modality = get_encoding(_session(transcript).settings.task.encoding).modality
-    if compares_images(policy) and modality != "picture":
-        raise InputError(
-            f"{policy}: nearest compares images, but the samples are of kind {modality}"
-        )
     history, turns, limit = played_history(transcript, ()), list[Turn](), None
     for event in transcript.events:
         if event.overflows:

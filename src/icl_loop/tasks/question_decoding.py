@@ -1,20 +1,34 @@
-"""Recovers the image that a question shows."""
+"""Recovers the sample that a question shows."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from icl_loop.core.errors import EncodingError, InputError
 from icl_loop.core.messages import Message
+from icl_loop.core.records import Measurements
 from icl_loop.tasks.encodings import Pixels, PngEncoding, get_encoding
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
 
 QuestionDecoder = Callable[[Message], Pixels | None]
 """Returns the pixels that a question shows, or None if it shows no image or was edited."""
+SampleDecoder = Callable[[Message], Pixels | Measurements | str | None]
+"""Returns the image, table row or text that a question shows, or None if it was edited."""
+
+
+def question_decoder(prompts: PromptSet, encoding_name: str) -> QuestionDecoder:
+    """Return the decoder for images in questions in this prompt set and encoding.
+
+    Raises:
+        InputError: There is no such encoding, or the prompt set does not describe it.
+    """
+    decode = sample_decoder(prompts, encoding_name)
+    is_picture = get_encoding(encoding_name).modality == "picture"
+    return cast("QuestionDecoder", decode) if is_picture else _no_image
 
 
 @lru_cache(maxsize=16)
-def question_decoder(prompts: PromptSet, encoding_name: str) -> QuestionDecoder:
+def sample_decoder(prompts: PromptSet, encoding_name: str) -> SampleDecoder:
     """Return the decoder for questions in this prompt set and encoding.
 
     Raises:
@@ -22,20 +36,18 @@ def question_decoder(prompts: PromptSet, encoding_name: str) -> QuestionDecoder:
     """
     encoding = get_encoding(encoding_name)
     prompts.section_for(encoding_name)
-    if encoding.modality != "picture":
-        return _no_image
 
-    def decode(question: Message) -> Pixels | None:
+    def decode(question: Message) -> Pixels | Measurements | str | None:
         found = (
             prompts.parse_image_question(question, encoding_name)
             if isinstance(encoding, PngEncoding)
             else prompts.parse_question(question.text, encoding_name)
         )
         try:
-            pixels: Pixels | None = found and encoding.decode(found[1])
+            sample: Pixels | Measurements | str | None = found and encoding.decode(found[1])
         except EncodingError:
             return None
-        return pixels
+        return sample
 
     return decode
 
