@@ -6,7 +6,7 @@
 # make bench  measure; see benchmarks/
 # make real   play a small language model on this machine; see experiments/smollm2/README.md
 # make sample play the sessions in transcripts/sample again, after a change of prompts or format
-# make docs   write the tables in docs/transcripts.md again, after a change of the format
+# make docs   write what is generated in docs/ again: the tables of fields and settings, a picture
 # Each of them creates .venv first if it is not there.
 
 PYTHON ?= python3
@@ -72,6 +72,7 @@ sample: $(READY)
 
 docs: $(READY)
 	$(BIN)/python tests/format_tables.py
+	$(BIN)/python tests/exchange_picture.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

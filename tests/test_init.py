@@ -105,6 +105,20 @@ def test_init_writes_a_file_that_runs(icl_loop: Command, tmp_path: Path) -> None
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize("dataset", ["iris", "wine", "breast_cancer", "digits"])
+def test_init_fits_the_data_set(icl_loop: Command, tmp_path: Path, dataset: str) -> None:
+    """The file can be tried as it is, however few samples the data set has."""
+    assert icl_loop("init", tmp_path / "e.toml", "--dataset", dataset).returncode == 0
+    assert icl_loop("try", tmp_path / "e.toml", "--turns", 1).returncode == 0
+
+
+def test_init_asks_an_endpoint_for_its_window(icl_loop: Command, tmp_path: Path) -> None:
+    """With an address, the context window is the one that the endpoint reports."""
+    endpoint = ("--model", "m", "--base-url", "http://127.0.0.1:1/v1")
+    assert icl_loop("init", tmp_path / "e.toml", *endpoint).returncode == 0
+    assert load(tmp_path / "e.toml").arms["none"].model.context_window == "auto"
+
+
 def test_init_refuses_wrong_choices(icl_loop: Command, tmp_path: Path) -> None:
     """A model or a name that no experiment can have is refused before a file is written."""
     assert icl_loop("init", tmp_path / "a.toml", "--model", "reference/neerest").returncode == 2

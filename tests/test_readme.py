@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from builders import experiment, played, session
+from exchange_picture import PICTURE, exchange_picture
 from icl_loop.analysis import frame, tabulate
 from icl_loop.cli.lazy_commands import COMMANDS
 from icl_loop.runner.run import Run
@@ -31,6 +32,11 @@ def test_commands_exist() -> None:
     shown = set(re.findall(r"icl-loop ([a-z][\w-]*) ", "".join(TEXT.values())))
     assert shown
     assert shown <= COMMANDS.keys()
+
+
+def test_the_picture_of_an_exchange() -> None:
+    """The picture of an exchange is drawn from the published transcript, as `make docs` does."""
+    assert PICTURE.read_text() == exchange_picture()
 
 
 async def test_tabulate(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from icl_loop.experiment import parse
 from icl_loop.experiment.reference import commented_file, file_schema
 from icl_loop.terminal.console import print_json, print_text
 
+TURNS = 100  # enough samples for it are in every shipped data set
+
 
 def init(
     file: Annotated[Path, Argument(help="The file to write.")] = Path("experiment.toml"),
@@ -31,8 +33,10 @@ def init(
     if schema:
         print_json(file_schema())
         return
-    chosen = {"name": file.stem, "task.dataset": dataset, "model.name": model}
-    address = {} if base_url is None else {"model.base_url": base_url}
+    chosen = {"name": file.stem, "turns": TURNS, "task.dataset": dataset, "model.name": model}
+    address = (
+        {} if base_url is None else {"model.base_url": base_url, "model.context_window": "auto"}
+    )
     text = commented_file({**chosen, **address})
     parse(parse_toml(text.encode(), str(file)), str(file))
     try:
