@@ -19,6 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import pytest_asyncio
 from hypothesis import given
@@ -266,6 +267,38 @@ async def test_page_shows_the_baseline() -> None:
     found = [value for name, value in blobs(text).items() if name.startswith("session-")]
     assert [len(each["baseline"] or ()) for each in found] == [25, 0, 0, 0, 0] * 2
     assert "Only some have one." in text
+
+
+@pytest.mark.parametrize("names", [["simulated/chance"], ["simulated/chance", "reference/nearest"]])
+async def test_models_have_panels_and_a_column(tmp_path: Path, names: list[str]) -> None:
+    """Several models have a panel of curves each, as in the plot, and a column; one is in the caption.
+
+    The name that an endpoint gave to a model stands beside it.
+    """
+    arms = [
+        {"name": f"{kind}-{place}", "model": {"name": name}, "feedback": {"kind": kind}}
+        for place, name in enumerate(names)
+        for kind in ("label", "none")
+    ]
+    paths = (await Run(experiment(arms=arms), tmp_path).play()).paths
+    turns = frame(paths)
+    served = pl.when(pl.col("model") == "simulated/chance").then(pl.lit("chance-2026"))
+    text = page(turns.with_columns(served_model=served), paths=paths)
+    curves = [figure["5"] for name, figure in blobs(text).items() if name[:13] == "figure-curves"]
+    assert [named_in(figure) for figure in curves] == [
+        {f"{kind}-{place}" for kind in ("label", "none")} for place in range(len(names))
+    ]
+    assert ('<th scope="col">model</th>' in text) == (len(names) > 1)
+    assert text.count("simulated/chance (served as chance-2026)") == (3 if len(names) == 1 else 2)
+    for name in names if len(names) > 1 else []:
+        assert f"<h3><bdi>small / {name}</bdi></h3>" in text
+        assert f"<td><bdi>{name}</bdi></td>" in text
+
+
+def named_in(figure: dict[str, Any]) -> set[str]:
+    """Return the arms that a chart of curves names."""
+    rows = [row for data in figure["datasets"].values() for row in data]
+    return {row["name"] for row in rows if "name" in row} - {"chance"}
 
 
 ODD: dict[str, dict[str, Any]] = {
@@ -774,10 +807,10 @@ async def test_turn_filter(browser: Playing, written: Path) -> None:
 async def test_window_selection(browser: Playing, written: Path) -> None:
     """Selecting a window size redraws the curves."""
     seen = await visit(browser, written)
-    assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves]")
+    assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves-0]")
     await seen.tab.select_option("#window", "5")
     await seen.tab.wait_for_selector(".chart[data-drawn='5']")
-    assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves]")
+    assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves-0]")
     assert seen.messages == []
     await seen.tab.context.close()
 

@@ -246,6 +246,8 @@ class Roles:
 def by_model(turns: pl.DataFrame, sessions: pl.DataFrame) -> pl.DataFrame:
     """Return the turns with the model added to the name of each experiment that has several.
 
+    If none has, it is `turns` itself.
+
     Args:
         turns: The result of `frame`.
         sessions: The result of `analysis.sessions`.

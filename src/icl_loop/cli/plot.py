@@ -76,16 +76,15 @@ def plot(
         raise InputError(f"--compare works with --figure curves only, not {figure}")
     turns = _only(frame(paths), arms)
     look = plots.Look(width=width, height=height, title=title, captions=not no_caption)
-    experiments = turns["experiment"].n_unique()
     chart: plots.AnyChart
     if figure == "curves":
         baseline = chart_baseline(turns, learner, wanted=not no_baseline, paths=paths)
         if baseline.note and not no_baseline:
             print_error(baseline.note)
-        turns = by_model(turns, sessions(paths))
-        several_models = turns["experiment"].n_unique() > experiments
+        separate = by_model(turns, sessions(paths))
+        several_models = separate is not turns
         draw = plots.compared_chart if compare or several_models else plots.curve_chart
-        chart = draw(turns, window, baseline.turns, look, baseline.learner)
+        chart = draw(separate, window, baseline.turns, look, baseline.learner)
     elif figure == "contrasts":
         chart = plots.contrast_charts(
             conclude_each(turns, None, sessions(paths), probes(paths), paths), look

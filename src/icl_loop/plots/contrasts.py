@@ -1,5 +1,6 @@
 """Chart of contrasts: differences in late accuracy by stream, with mean and interval."""
 
+import textwrap
 from collections.abc import Sequence
 
 import altair as alt
@@ -18,8 +19,10 @@ from icl_loop.plots.theme import (
     printable,
 )
 
-_ROW_HEIGHT = 44
-"""Height of a row in pixels."""
+_ROW_HEIGHT, _LINE_HEIGHT = 44, 13
+"""Height of a row, and of a line of names in it, in pixels."""
+_NAME_WIDTH = 36
+"""Maximum number of characters in a line of names."""
 _CAPTION = (
     "filled: the primary contrast",
     "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",
@@ -52,7 +55,9 @@ def _chart(conclusion: Conclusion, look: Look, title: alt.TitleParams) -> alt.La
         raise InputError(f"{conclusion.title} has no primary contrast to draw")
     contrasts = [primary, *(each.contrast for each in conclusion.secondary if each.contrast.k)]
     layers = [*_background(primary.margin, look), *_rows(contrasts, look)]
-    return finished(alt.LayerChart(layer=layers), look, title, _ROW_HEIGHT * len(contrasts) + 12)
+    breaks = max(_wrapped(each).count("\n") for each in contrasts)
+    row = max(_ROW_HEIGHT, _LINE_HEIGHT * (breaks + 2))
+    return finished(alt.LayerChart(layer=layers), look, title, row * len(contrasts) + 12)
 
 
 def contrast_charts(conclusions: Sequence[Conclusion], look: Look = PAPER) -> AnyChart:
@@ -64,7 +69,9 @@ def contrast_charts(conclusions: Sequence[Conclusion], look: Look = PAPER) -> An
     drawn = [each for each in conclusions if each.primary is not None and each.primary.k]
     if len(drawn) > 1:
         charts = [_chart(each, look, panel_title(each.title, WIDTH)) for each in drawn]
-        return panels(charts, look.heading("Contrasts", _CAPTION), look, columns=1)
+        separate = panels(charts, look.heading("Contrasts", _CAPTION), look, columns=1)
+        combined: AnyChart = separate.resolve_scale(x="shared")
+        return combined
     return contrast_chart(drawn[0] if drawn else conclusions[0], look)
 
 
@@ -74,7 +81,7 @@ def _background(margin: float, look: Look) -> list[alt.Chart]:
     x = alt.X(
         "low:Q",
         title="difference in late accuracy, points",
-        axis=alt.Axis(labelExpr="(datum.value > 0 ? '+' : '') + datum.value"),
+        axis=alt.Axis(labelExpr="(datum.value > 0 ? '+' : '') + datum.value", tickCount=10),
     )
     zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=look.faint)
     return [
@@ -88,13 +95,25 @@ def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
     rows = pl.DataFrame([_row(each, contrasts[0]) for each in contrasts], infer_schema_length=None)
     ticks = pl.DataFrame(
         [
-            {"arms": _name(each), "difference": 100 * value}
+            {"lines": _wrapped(each), "difference": 100 * value}
             for each in contrasts
             for value in each.differences
         ]
     )
-    order, axis = rows["arms"].to_list(), alt.Axis(grid=False, labelLimit=190)
-    y = alt.Y("arms:N", sort=order, title=None, axis=axis)
+    names = rows["lines"].to_list()
+    lines = "split(datum.value, '\\n')"
+    centred = [  # a label of several lines begins at its tick
+        {"test": f"length({lines}) == {breaks + 1}", "value": -breaks * _LINE_HEIGHT / 2}
+        for breaks in range(1, 1 + max(name.count("\n") for name in names))
+    ]
+    axis = alt.Axis(
+        grid=False,
+        labelLimit=240,
+        labelExpr=lines,
+        labelLineHeight=_LINE_HEIGHT,
+        labelOffset={"condition": centred, "value": 0} if centred else alt.Undefined,
+    )
+    y = alt.Y("lines:N", sort=names, title=None, axis=axis)
     base, colour, mean = alt.Chart(rows).encode(y=y), alt.value(look.colour(0)), alt.X("theta:Q")
     layers = [
         alt.Chart(ticks)
@@ -119,11 +138,21 @@ def _name(contrast: Contrast) -> str:
     return printable(" - ".join(contrast.arms))
 
 
+def _wrapped(contrast: Contrast) -> str:
+    """Return both arms in lines that fit beside the chart, broken after `_` or, failing that, anywhere."""
+    if len(_name(contrast)) <= _NAME_WIDTH:
+        return _name(contrast)
+    first, second = (printable(arm).replace("_", "_ ") for arm in contrast.arms)
+    lines = [*textwrap.wrap(first, _NAME_WIDTH), *textwrap.wrap(f"- {second}", _NAME_WIDTH)]
+    return "\n".join(line.replace("_ ", "_") for line in lines)
+
+
 def _row(contrast: Contrast, primary: Contrast) -> dict[str, object]:
     low, high = contrast.interval or (contrast.theta, contrast.theta)
     assert contrast.theta is not None and low is not None and high is not None  # noqa: S101, PT018  a drawn contrast has streams
     return {
         "arms": _name(contrast),
+        "lines": _wrapped(contrast),
         "theta": 100 * contrast.theta,
         "text": f"{100 * contrast.theta:+z.1f}",
         "low": 100 * low,

@@ -91,24 +91,43 @@ def compared_chart(
 ) -> InlineConcatChart:
     """Return the learning curves of several experiments, runs or models, each in its own panel.
 
-    All panels share one scale. Arms of the same name share a colour; if no name occurs twice, arms in
-    the same place do.
+    The panels are those of `curve_panels`.
+
+    Raises:
+        InputError: There are no turns, or `window` is below 1.
+    """
+    charts = curve_panels(turns, window, baseline, look)
+    dotted = [_baseline_legend(learner)] if baseline is not None else []
+    title = heading("Learning curves", turns, look, f"{LEGEND}; dashed: chance", *dotted)
+    return panels(list(charts.values()), title, look)
+
+
+def curve_panels(
+    turns: pl.DataFrame,
+    window: int | None = None,
+    baseline: pl.DataFrame | None = None,
+    look: Look = PAPER,
+) -> dict[str, alt.LayerChart]:
+    """Return the learning curves of each experiment in a frame as a small chart, by its name.
+
+    All share one scale and one window, by default one that fits the shortest experiment. Arms of the
+    same name share a colour; if no name occurs twice, arms in the same place do.
 
     Raises:
         InputError: There are no turns, or `window` is below 1.
     """
     turns = _named(turns).with_columns(name="arm")
     names = turns["name"].unique(maintain_order=True).to_list()
-    size = window or fitting_window(turns)
     recurring = len(names) < turns.select("experiment", "name").n_unique()
-    charts = []
-    for (name,), part in turns.group_by("experiment", maintain_order=True):
-        own = names if recurring else part["name"].unique(maintain_order=True).to_list()
+    parts = turns.partition_by("experiment", maintain_order=True)
+    size, charts = window or min(map(fitting_window, parts)), {}
+    for part in parts:
+        name, own = part["experiment"][0], names
+        if not recurring:
+            own = part["name"].unique(maintain_order=True).to_list()
         drawn = alt.LayerChart(layer=_layers(part, size, baseline, look, own, PANEL))
-        charts.append(finished(drawn, look, panel_title(str(name), PANEL), PANEL, PANEL + 60))
-    dotted = [_baseline_legend(learner)] if baseline is not None else []
-    title = heading("Learning curves", turns, look, f"{LEGEND}; dashed: chance", *dotted)
-    return panels(charts, title, look)
+        charts[name] = finished(drawn, look, panel_title(name, PANEL), PANEL, PANEL + 60)
+    return charts
 
 
 def _named(turns: pl.DataFrame) -> pl.DataFrame:

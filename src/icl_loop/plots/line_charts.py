@@ -55,13 +55,14 @@ def heading(what: str, turns: pl.DataFrame, look: Look, *legend: str) -> alt.Tit
         look: The title in place of this one, if any, and whether there is a caption.
         legend: Lines of the caption that explain the marks.
     """
-    experiments = ", ".join(named(turns)["experiment"].unique(maintain_order=True))
+    experiments = named(turns)["experiment"].unique(maintain_order=True)
+    of = f": {experiments[0]}" if len(experiments) == 1 else ""  # several stand beside the lines
     sessions = turns["path"].n_unique()
     planned = " or ".join(map(str, sorted(turns["turns"].unique())))
     played = f"{sessions} session{'s' * (sessions > 1)} of {planned} turns"
     models = models_played(turns)
     by = [f"model{'s' * (len(models) > 1)}: {', '.join(models)}"] if models else []
-    return look.heading(f"{what}: {experiments}", ["; ".join([played, *by]), *legend])
+    return look.heading(what + of, ["; ".join([played, *by]), *legend])
 
 
 def turn_axis(turns: pl.DataFrame, ticks: int = 8) -> alt.X:

@@ -34,6 +34,7 @@ from icl_loop.analysis import (
     warnings,
 )
 from icl_loop.analysis.answer_problems import problems
+from icl_loop.analysis.arm_roles import by_model
 from icl_loop.analysis.baseline import LEARNER, BaselineResult, compare_with_baseline
 from icl_loop.analysis.graded_learning import (
     graded_arms,
@@ -50,7 +51,7 @@ from icl_loop.analysis.use_of_feedback import (
 )
 from icl_loop.plots.answer_charts import CLASSES, MOST_LABELS, outcome_chart
 from icl_loop.plots.contrasts import contrast_chart
-from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart
+from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart, curve_panels
 from icl_loop.plots.graded_learning import calibration_chart, score_chart
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import PAGE
@@ -125,7 +126,9 @@ def page(
     summaries = summarise(turns)
     graded = graded_turns(turns, paths)
     nearest = nearest_turns(paths) if turns.height <= MOST_COMPARED else {}
-    figures = _figures(turns, conclusions, baseline, checks, graded)
+    separate = by_model(turns, known)
+    panels = [""] if separate is turns else separate["experiment"].unique(maintain_order=True)
+    figures = _figures(turns, conclusions, checks, graded) | _curves(separate, baseline, panels)
     return _render(
         experiments=experiments,
         several=len(experiments) > 1,
@@ -139,7 +142,8 @@ def page(
         ),
         warnings=warnings(summaries),
         windows=_windows(turns),
-        thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN,
+        panels=panels,
+        thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN * len(panels),
         answers=answer_tables(turns),
         most_labels=MOST_LABELS,
         classes=list(CLASSES),
@@ -202,11 +206,10 @@ def _windows(turns: pl.DataFrame) -> list[int]:
 def _figures(
     turns: pl.DataFrame,
     conclusions: Sequence[Conclusion],
-    baseline: BaselineResult,
     checks: Sequence[Checkpoint],
     graded: pl.DataFrame | None,
 ) -> dict[str, Any]:
-    """Return the Vega-Lite specifications of all charts by name; curves by window size."""
+    """Return the Vega-Lite specifications of all charts but the curves, by name."""
     charts = {
         f"contrasts-{place}": contrast_chart(each, PAGE)
         for place, each in enumerate(conclusions)
@@ -223,10 +226,25 @@ def _figures(
     if graded is not None:
         charts["log-loss"] = score_chart(graded, min(20, max(turns["turn"]) + 1), PAGE)
         charts["calibration"] = calibration_chart(graded, PAGE)
-    curves = {str(size): curve_chart(turns, size, baseline.turns, PAGE) for size in _windows(turns)}
+    return {name: chart.to_dict() for name, chart in charts.items()}
+
+
+def _curves(
+    turns: pl.DataFrame, baseline: BaselineResult, panels: Iterable[str]
+) -> dict[str, dict[str, Any]]:
+    """Return the specifications of the learning curves in each panel, by window size.
+
+    The panels are experiments in `turns`; a single one without a name holds all of them.
+    """
+    drawn = {
+        size: curve_panels(turns, size, baseline.turns, PAGE)
+        if all(panels)
+        else {"": curve_chart(turns, size, baseline.turns, PAGE)}
+        for size in _windows(turns)
+    }
     return {
-        "curves": {size: chart.to_dict() for size, chart in curves.items()},
-        **{name: chart.to_dict() for name, chart in charts.items()},
+        f"curves-{place}": {str(size): charts[name].to_dict() for size, charts in drawn.items()}
+        for place, name in enumerate(panels)
     }
 
 

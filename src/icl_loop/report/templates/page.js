@@ -64,14 +64,18 @@
   // On narrow screens, names are shortened to leave room for the lines.
   function shorten(chart, width) {
     if (width >= NARROW || !chart.layer) return chart;
-    const layer = chart.layer.map((each) =>
-      each.mark && each.mark.limit ? { ...each, mark: { ...each.mark, limit: 0.32 * width, dir: "rtl" } } : shorten(each, width));
+    const layer = chart.layer.map((each) => {
+      if (each.mark && each.mark.limit) return { ...each, mark: { ...each.mark, limit: 0.32 * width, dir: "rtl" } };
+      const y = each.encoding && each.encoding.y;
+      if (!y || !y.axis || !y.axis.labelLimit) return shorten(each, width);
+      return { ...each, encoding: { ...each.encoding, y: { ...y, axis: { ...y.axis, labelLimit: 0.5 * width } } } };
+    });
     return { ...chart, layer };
   }
 
   async function draw(place) {
     const name = place.dataset.figure;
-    const select = document.querySelector(`select[data-figure="${name}"]`);
+    const select = place.dataset.select ? at(place.dataset.select) : null;
     const figure = await load(`figure-${name}`);
     await vegaEmbed(place, shorten(select ? figure[select.value] : figure, place.clientWidth), DRAWING);
     place.dataset.drawn = select ? select.value : "yes";
@@ -79,10 +83,9 @@
 
   async function drawAll() {
     for (const place of document.querySelectorAll(".chart")) await draw(place);
-    for (const select of document.querySelectorAll("select[data-figure]")) {
-      const place = document.querySelector(`.chart[data-figure="${select.dataset.figure}"]`);
-      select.addEventListener("change", () => draw(place));
-    }
+    at("window").addEventListener("change", async () => {
+      for (const place of document.querySelectorAll(".chart[data-select=window]")) await draw(place);
+    });
   }
 
   // ---- choosing a session ----
