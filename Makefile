@@ -6,7 +6,7 @@
 # make bench  measure; see benchmarks/
 # make real   play a small language model on this machine; see experiments/smollm2/README.md
 # make sample play the sessions in transcripts/sample again, after a change of prompts or format
-# make docs   write what is generated in docs/ again: the tables of fields and settings, a picture
+# make docs   write what is generated again: tables of fields and settings, a picture, outputs of the notebook
 # Each of them creates .venv first if it is not there.
 
 PYTHON ?= python3
@@ -73,6 +73,7 @@ sample: $(READY)
 docs: $(READY)
 	$(BIN)/python tests/format_tables.py
 	$(BIN)/python tests/exchange_picture.py
+	$(BIN)/python tests/notebook.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

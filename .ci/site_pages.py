@@ -9,7 +9,10 @@ from properdocs.config.defaults import ProperDocsConfig
 from properdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
-PATTERNS = ("*.md", "docs/**/*", "experiments/**/*.md", "experiments/*.toml", "transcripts/*.md")
+PATTERNS = (
+    *("*.md", "docs/**/*", "examples/*.ipynb", "transcripts/*.md"),
+    *("experiments/**/*.md", "experiments/*.toml"),
+)
 
 
 def on_files(files: Files, config: ProperDocsConfig) -> Files:

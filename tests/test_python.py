@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import altair as alt
+import nbformat
 import numpy as np
 import polars as pl
 import pytest
@@ -27,9 +28,11 @@ from icl_loop.context.window import from_spans
 from icl_loop.core.errors import SettingsMismatch
 from icl_loop.models import CallableModel
 from icl_loop.models.callable_model import function_digest
+from icl_loop.plots import save
 from icl_loop.replay.verification import examine_all
 from icl_loop.transcripts import read_header
 from icl_loop.transcripts.checksum import without_checksum
+from notebook import NOTEBOOK, executed
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -259,6 +262,22 @@ def test_where_policies_can_be_given(tmp_path: Path) -> None:
 
 def _divides_by_zero(_: icl.Past) -> Sequence[int]:
     raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize("field", ["label", "sample", "feedback"])
+def test_policies_do_not_see_labels(field: str, tmp_path: Path) -> None:
+    """A policy of one's own can read what was told, but neither labels nor scores."""
+    told = list[bool | None]()
+
+    def peeks(past: icl.Past) -> Sequence[int]:
+        told.extend(each.correct for each in past.feedback.values())
+        replies = [past.history.turns[turn].reply.text for turn in past.candidates]
+        assert all(reply.startswith("Answer: ") for reply in replies)
+        return [turn for turn in past.candidates if getattr(past.history.turns[turn], field)]
+
+    with pytest.raises(icl.StoppedShort, match=rf"cannot read turn\.{field}"):
+        PLAY(policy=peeks, out=tmp_path)
+    assert set(told) - {None}
 
 
 WRONG_POLICIES: dict[str, tuple[Any, str]] = {
@@ -535,6 +554,63 @@ def test_wrong_input(case: str, tmp_path: Path) -> None:
     with pytest.raises(icl.InputError, match=message):
         icl.run(given, out=tmp_path, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- the example notebook and the guide ---------------------------------------------------------
+
+
+@pytest.mark.timeout(300)  # a kernel starts slowly on a busy machine
+def test_the_notebook() -> None:
+    """The example notebook gives the outputs that it holds, and progress while it plays."""
+    held, (run, displayed) = nbformat.read(NOTEBOOK, as_version=4), executed()
+    assert NOTEBOOK.stat().st_size < 400_000
+    for before, after in zip(held.cells, run.cells, strict=True):
+        assert before.source == after.source
+        assert _shown(before) == _shown(after)
+    bars = [html for html in displayed if "<progress" in html]
+    assert bars
+    assert "2,400 turns" in bars[0]
+    assert "/home" not in (text := NOTEBOOK.read_text())
+    assert "site-packages" not in text
+    kinds = [kind for cell in run.cells for each in _shown(cell) for kind in each]
+    assert kinds.count("image/png") == 2
+    assert "stderr" not in kinds
+
+
+def _shown(cell: nbformat.NotebookNode) -> list[dict[str, str]]:
+    """Return what a cell displays, without the bytes of images, which depend on fonts."""
+    return [
+        {kind: "" if kind == "image/png" else text for kind, text in each.data.items()}
+        if "data" in each
+        else {each.name: each.text}
+        for each in cell.get("outputs", ())
+    ]
+
+
+def test_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of the guide to Python run one after another, and write their plots."""
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {"__name__": "guide"}
+    guide = NOTEBOOK.parents[1] / "docs" / "python.md"
+    for example in re.findall(r"```python\n(.*?)```", guide.read_text(), re.DOTALL):
+        exec(compile(example, guide.name, "exec"), names)  # noqa: S102  our own examples
+    assert names["run"].turns.height == len(names["frame"]) == 5 * 6 * 40
+    assert set(names["late"].index) == set(names["run"].turns["arm"])
+    assert set(names["policies"].turns["arm"]) == {"all", "own", "last"}
+    assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "labels.png").read_bytes().startswith(b"\x89PNG")
+    assert names["table"].columns == ["arm", "quickstart", "parrot"]
+    assert names["paired"].height == 5 * 6
+
+
+def test_paths_may_be_text(saved: icl.SavedRun, tmp_path: Path) -> None:
+    """Paths are accepted as text wherever files are read or written."""
+    (path, *_) = saved.paths
+    assert icl.read(str(path)).turns == icl.read(path).turns
+    assert icl.frame(str(path)).equals(icl.frame([str(path)]))
+    assert icl.frame(path).equals(icl.frame([path]))
+    save(saved.curve(5, baseline=False), str(tmp_path / "curve.svg"))
+    assert (tmp_path / "curve.svg").read_text().startswith("<svg")
 
 
 # ---- saved runs -----------------------------------------------------------------------------------

@@ -41,8 +41,8 @@ _COLUMNS = (*_SESSION, *SCORED_FIELDS, *told.COLUMNS, *_TURN[len(SCORED_FIELDS) 
 _SERVED: Schema = {"served": pl.Struct({"finish_reason": pl.String, "model": pl.String})}
 
 
-def frame(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return the turns of the transcripts or exports at `paths`, one row each, in order.
+def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
+    """Return the turns of the transcripts or exports at `paths`, or of one path, one row each, in order.
 
     Columns: `path`, `experiment`, `arm`, `stream`, `repeat`, `turns` (planned), `chance`, `complete`
     (whether all were played), `status` (why the session ended; null if it has not), `model`, `turn`,
@@ -60,7 +60,7 @@ def frame(paths: Iterable[Path]) -> pl.DataFrame:
         TranscriptError: A file is not a transcript, there are no turns, or a session is named twice;
             names file and line.
     """
-    files = sources(paths)
+    files = sources([paths] if isinstance(paths, Path | str) else paths)
     with ThreadPoolExecutor(_THREADS) as threads:
         parts = list(threads.map(_sessions_and_turns, batches_of(files)))
     turns = pl.concat([part for _, part in parts])

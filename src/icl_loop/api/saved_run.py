@@ -35,7 +35,7 @@ def load_run(*paths: str | Path) -> "SavedRun":
     Raises:
         TranscriptError: A path does not exist, or there are no turns.
     """
-    return SavedRun.of(map(Path, paths))
+    return SavedRun.of(paths)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SavedRun:
     paths: tuple[Path, ...]
 
     @classmethod
-    def of(cls, paths: Iterable[Path]) -> Self:
+    def of(cls, paths: Iterable[Path | str]) -> Self:
         """Return the sessions at `paths` and below folders; see `load_run`."""
         found = cls(tuple(sources(paths)))
         _ = found.turns  # raises an error now rather than later

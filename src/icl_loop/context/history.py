@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import cast
 
 from icl_loop.context.message_parser import MessageParser
 from icl_loop.context.similarity import Distances, SampleStore
@@ -18,6 +20,26 @@ from icl_loop.tasks.task import Task
 
 DRAWN_FROM = 2**53
 """A random number of a turn is drawn from this many."""
+
+
+class UnlabelledTurn:
+    """A turn of which a context policy can read only what the messages of the session say."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def __getattr__(self, name: str) -> object:
+        """Return a field of the turn.
+
+        Raises:
+            InputError: The model may not have been told what it says.
+        """
+        if name in ("sample", "label", "feedback"):
+            raise InputError(
+                f"a context policy cannot read turn.{name}, of which the model may not have been told;"
+                " past.feedback says what it was told"
+            )
+        return getattr(self._turn, name)
 
 
 class History:
@@ -44,6 +66,7 @@ class History:
         self.times_shown: Counter[int] = Counter()
         self._feedback: list[ParsedFeedback] = []
         self._samples = SampleStore()
+        self._unlabelled: list[Turn] = []
         self._draws: dict[tuple[str | int, ...], list[int]] = {}
         for event in events:
             self.add(event)
@@ -83,6 +106,15 @@ class History:
             told = self.turns[index + delay].feedback.told
             self._feedback.append(self.parser.feedback(self.turns[index], told))
         return self._feedback
+
+    def without_labels(self) -> "History":
+        """Return this history with turns of which only what the messages say can be read."""
+        _ = self.feedback  # reads what the turns of the copy hide
+        unread = self.turns[len(self._unlabelled) :]
+        self._unlabelled.extend(cast("Turn", UnlabelledTurn(turn)) for turn in unread)
+        history = copy(self)
+        history.turns = self._unlabelled
+        return history
 
     def distances(self, question: Message) -> Distances | None:
         """Return how far the sample of each turn is from that of `question`, shape (turns,).

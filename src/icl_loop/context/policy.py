@@ -181,6 +181,7 @@ class Function(Policy):
         function: The function; None if the policy comes from a file, which cannot hold it.
     """
 
+    recalls: ClassVar[bool] = True
     name: str
     code: str
     function: ContextPolicy | None = None
@@ -192,13 +193,13 @@ class Function(Policy):
         """Return the turns that the function returns.
 
         Raises:
-            InputError: The function is not known.
+            InputError: The function is not known, or reads a label.
             StoppedShort: It raised an exception, which is the cause, or did not return past turns.
         """
         if self.function is None:
             raise InputError(f"{self.name} is a Python function, which is not saved")
         try:
-            chosen = self.function(past)
+            chosen = self.function(replace(past, history=past.history.without_labels()))
         except IclLoopError:
             raise
         except Exception as error:

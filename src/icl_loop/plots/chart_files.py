@@ -16,13 +16,14 @@ _OFFLINE = {"actions": {"export": True, "source": False, "compiled": False, "edi
 """The page's menu offers only export, nothing that contacts another site."""
 
 
-def save(chart: AnyChart, path: Path) -> None:
+def save(chart: AnyChart, path: Path | str) -> None:
     """Write a chart to `path` in the format of its extension.
 
     Raises:
         InputError: The extension is not .png, .svg, .pdf or .html.
         StoppedShort: The file cannot be written.
     """
+    path = Path(path)
     check_format(path)
     try:
         if path.suffix == ".html":

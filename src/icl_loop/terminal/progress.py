@@ -1,10 +1,12 @@
-"""Progress of runs and other long work: live bars on a terminal, plain lines elsewhere."""
+"""Progress of runs and other long work: live bars on a terminal and in notebooks, else plain lines."""
 
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Hashable, Iterator
+from html import escape
 from threading import Event, Thread
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -24,11 +26,15 @@ from icl_loop.models.limits import Budget, Wait
 from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
 
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
+
 
 class ProgressDisplay(Progress, ABC):
     """Shows live bars on a terminal, and elsewhere a line when something changes, at most every 30 s.
 
-    With a delay, work that ends before it shows nothing, and the bars vanish at the end.
+    With a delay, work that ends before it shows nothing, and the bars vanish at the end. In a notebook,
+    bars are drawn every second and vanish at the end.
     """
 
     INTERVAL_S = 30.0
@@ -44,12 +50,13 @@ class ProgressDisplay(Progress, ABC):
             console=console,
             refresh_per_second=4,
             transient=delay_s > 0,
-            disable=not console.is_terminal,
+            disable=console.is_jupyter or not console.is_terminal,
         )
         self._delay_s = delay_s
         self._printed: Hashable = None
         self._printed_at = 0.0
         self._over = Event()
+        self._notebook: DisplayHandle | None = None
         self._thread = Thread(target=self._report, name="progress", daemon=True)
 
     def start(self) -> None:
@@ -63,7 +70,9 @@ class ProgressDisplay(Progress, ABC):
         self._over.set()
         self._thread.join()
         super().stop()
-        if not self._delay_s:
+        if self.console.is_jupyter:
+            self._draw_in_notebook("")
+        elif not self._delay_s:
             self._print_line()
 
     def get_renderables(self) -> Iterator[RenderableType]:
@@ -88,7 +97,8 @@ class ProgressDisplay(Progress, ABC):
         if self._delay_s and not self._over.wait(self._delay_s):
             self._show()
         while not self._over.wait(self.POLL_S):
-            due = time.monotonic() - self._printed_at >= self.INTERVAL_S
+            interval_s = 0 if self.console.is_jupyter else self.INTERVAL_S
+            due = time.monotonic() - self._printed_at >= interval_s
             if self.disable and self.state() != self._printed and due:
                 self._print_line()
 
@@ -98,8 +108,31 @@ class ProgressDisplay(Progress, ABC):
 
     def _print_line(self) -> None:
         self._printed, self._printed_at = self.state(), time.monotonic()
-        if self.disable:
+        if self.console.is_jupyter:
+            self._draw_in_notebook(self._html())
+        elif self.disable:
             print_text(self.line(), self.console)
+
+    def _html(self) -> str:
+        """Return a bar for each task, and the line below them, as HTML."""
+        bars = "".join(
+            f"<tr><td>{escape(task.description)}</td><td><progress max={task.total or 1:g}"
+            f" value={task.completed:g}></progress></td></tr>"
+            for task in self.tasks
+            if task.total is not None
+        )
+        return f"<table>{bars}</table><p>{escape(self.line())}</p>"
+
+    def _draw_in_notebook(self, html: str) -> None:
+        """Draw HTML in place of what was drawn before."""
+        from IPython.display import DisplayHandle  # noqa: PLC0415  only notebooks have it
+
+        content = {"text/html": html, "text/plain": self.line() if html else ""}
+        if self._notebook is None:
+            self._notebook = DisplayHandle()
+            self._notebook.display(content, raw=True)
+        else:
+            self._notebook.update(content, raw=True)
 
 
 class WorkProgress(ProgressDisplay):

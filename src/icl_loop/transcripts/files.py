@@ -34,7 +34,7 @@ def find(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def sources(paths: Iterable[Path]) -> list[Path]:
+def sources(paths: Iterable[Path | str]) -> list[Path]:
     """Return the transcripts and exports among `paths` and below folders, each once, in order.
 
     Exports in a folder that holds transcripts are left out: the transcripts are the record.
@@ -43,7 +43,7 @@ def sources(paths: Iterable[Path]) -> list[Path]:
         TranscriptError: A path does not exist, or there is no transcript.
     """
     found: dict[object, Path] = {}
-    for path in paths:
+    for path in map(Path, paths):
         if not path.exists():
             raise TranscriptError(f"{path} does not exist")
         below = [path]

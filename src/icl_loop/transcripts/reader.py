@@ -60,12 +60,13 @@ class Transcript:
         return tuple(sorted((*self.notes, *self.turns), key=turns_before))
 
 
-def read(path: Path) -> Transcript:
+def read(path: Path | str) -> Transcript:
     """Return the session saved at `path`, without a torn last line.
 
     Raises:
         TranscriptError: The file is not a transcript; names file and line.
     """
+    path = Path(path)
     lines, torn = complete_lines(path)
     verify_checksums(path, lines, torn)
     header = parse(path, 1, lines[0], HEADER)

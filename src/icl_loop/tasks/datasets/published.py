@@ -6,16 +6,19 @@ Addresses and checksums are those of the publishers and of torchvision.
 import logging
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-import pooch
 import requests
 
 from icl_loop.core.errors import DatasetError, reason_of
 from icl_loop.tasks.datasets import idx
 from icl_loop.tasks.datasets.dataset import Loaded
 from icl_loop.tasks.datasets.idx import exists
+
+with warnings.catch_warnings(action="ignore"):  # in notebooks, about widgets for its progress bar
+    import pooch
 
 DATA_VARIABLE = "ICL_LOOP_DATA"
 CACHE_VARIABLE = "ICL_LOOP_CACHE"
