@@ -116,7 +116,7 @@ def check_policy(
             history.add(event)
             blind.add(event)
             so_far.append(event)
-            requests = [(task.system,)] * len(requests)  # all that is shared across a note
+            requests = [task.opening] * len(requests)  # all that is shared across a note
             continue
         try:
             shown = choose_turns(policy, history, event.question)
@@ -130,7 +130,7 @@ def check_policy(
         assert history.tokens.of_turns(shown) <= history.tokens.available(event.question)
         request = history.request(shown, event.question)
         last = continued_turn(policy, history, event.question)
-        before = requests[last] if last >= 0 else [task.system] * bool(requests)
+        before = requests[last] if last >= 0 else task.opening * bool(requests)
         _check_tokens(request, before, history, shown, last)
         requests.append(request)
         shown_before_each.append(shown)

@@ -31,6 +31,7 @@ ARMS = [
     {"name": "feedback", "feedback": {"kind": "correctness"}},
     {"name": "yoked", "feedback": {"kind": "yoked", "donor": "feedback"}},
     {"name": "notes", "context": {"policy": "notes(every=4, tokens=40)"}},
+    {"name": "shown", "context": {"exemplars": 1, "policy": "last(4)"}},
     {"name": "late", "feedback": {"kind": "correctness", "delay": 2}},
 ]
 PROBES = {"at": [0, 6], "count": 2}

@@ -85,14 +85,15 @@ def request_of(transcript: Transcript, turn: Turn) -> tuple[Message, ...]:
 
 
 def _opening(transcript: Transcript, header: Header, turn: Turn) -> tuple[Message, ...]:
-    """Return the message with the model's notes, if any were shown."""
+    """Return the exemplars, and the message with the model's notes, if any were shown."""
+    exemplars = header.exemplar_messages
     if not transcript.notes:
-        return ()
+        return exemplars
     written = [note.text for note in transcript.notes if note.after_turn <= turn.index]
     text, prompts = written[-1] if written else "", _prompts(header)
     if prompts is None or prompts.notes is None or not text.strip():
-        return ()
-    return (user(prompts.notes.show(text)),)
+        return exemplars
+    return (*exemplars, user(prompts.notes.show(text)))
 
 
 async def baselines(paths: Iterable[Path], learner: str = LEARNER) -> pl.DataFrame:

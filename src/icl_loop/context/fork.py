@@ -54,7 +54,7 @@ class Fork:
         if self.verdicts == "told":
             return history.request(shown, question)
         turns = dict(zip(shown, self.turns(shown), strict=True))
-        return build_request(history.system, turns, shown, question, history.note_messages)
+        return build_request(history.system, turns, shown, question, history.standing)
 
     def counted(self, shown: Shown, question: Message) -> int:
         """Return the tokens of that request."""

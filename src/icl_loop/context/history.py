@@ -13,7 +13,7 @@ from icl_loop.context.token_budget import TokenBudget
 from icl_loop.context.window import Shown, Window, from_spans
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
-from icl_loop.core.records import Event, Note, Turn, keyed_index
+from icl_loop.core.records import Event, Exemplar, Note, Turn, keyed_index
 from icl_loop.core.tokens import count_message
 from icl_loop.tasks.prompts import ParsedFeedback
 from icl_loop.tasks.task import Task
@@ -47,6 +47,7 @@ class History:
 
     Attributes:
         key: Seed and stream, for policies that draw at random.
+        exemplars: What requests show before the turns.
         tokens: Token counts of the turns, and what they leave of the window.
         times_shown: How many requests showed each turn.
     """
@@ -58,11 +59,16 @@ class History:
         parser: MessageParser,
         key: tuple[str | int, ...] = (),
         events: Iterable[Event] = (),
+        exemplars: Sequence[Exemplar] = (),
     ) -> None:
-        self.system, self.parser, self.key = system, parser, key
+        self.system, self.parser, self.key, self.exemplars = system, parser, key, exemplars
         self.turns: list[Turn] = []
         self.notes: list[Note] = []
-        self.tokens = TokenBudget(window, count_message(window.counter, system))
+        opening = count_message(window.counter, system) + sum(
+            count_message(window.counter, each.question) + window.count_answered(each)
+            for each in exemplars
+        )
+        self.tokens = TokenBudget(window, opening, len(exemplars))
         self.times_shown: Counter[int] = Counter()
         self._feedback: list[ParsedFeedback] = []
         self._samples = SampleStore()
@@ -77,7 +83,7 @@ class History:
     ) -> "History":
         """Return the history of a session of `task` after the turns and notes in `events`."""
         parser = MessageParser.for_task(task)
-        return cls(window or Window(), task.system, parser, task.key, events)
+        return cls(window or Window(), task.system, parser, task.key, events, task.exemplars)
 
     def add(self, event: Event) -> None:
         """Add the next turn or note."""
@@ -97,6 +103,12 @@ class History:
         """The message that shows the latest note; none if there is no note or it is blank."""
         text = self.notes[-1].text if self.notes else ""
         return (user(self.parser.note_prompts.show(text)),) if text.strip() else ()
+
+    @property
+    def standing(self) -> tuple[Message, ...]:
+        """The messages between the system message and the turns: exemplars, and notes if any."""
+        shown = (message for each in self.exemplars for message in each.messages)
+        return (*shown, *self.note_messages)
 
     @property
     def feedback(self) -> Sequence[ParsedFeedback]:
@@ -145,7 +157,7 @@ class History:
 
     def request(self, shown: Shown, question: Message) -> tuple[Message, ...]:
         """Return the request that shows these turns and asks `question`."""
-        return build_request(self.system, self.turns, shown, question, self.note_messages)
+        return build_request(self.system, self.turns, shown, question, self.standing)
 
     def shown_by(self, turn: int) -> Shown:
         """Return the turns that the request of a turn showed; none if `turn` is -1."""
@@ -175,11 +187,11 @@ def build_request(
     turns: Sequence[Turn] | Mapping[int, Turn],
     shown: Shown,
     question: Message,
-    notes: Sequence[Message] = (),
+    standing: Sequence[Message] = (),
 ) -> tuple[Message, ...]:
-    """Return the messages of a request: system, notes if any, the turns shown, the question."""
+    """Return the messages of a request: system, exemplars and notes, the turns shown, the question."""
     past = [message for index in shown for message in turns[index].messages]
-    return (system, *notes, *past, question)
+    return (system, *standing, *past, question)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,14 @@ class TokenBudget:
     """The tokens of system message, note and turns, and the budget for past turns that follows.
 
     Attributes:
+        system: Tokens of the system message and the exemplars.
+        exemplars: Number of exemplars.
         limit: Most counted tokens of a request since the model rejected a longer one.
     """
 
     window: Window
     system: int
+    exemplars: int = 0
     note: int = 0
     turns: list[int] = field(default_factory=list)
     limit: int | None = None
@@ -44,11 +47,16 @@ class TokenBudget:
         """Return the tokens of these turns."""
         return sum(map(self.turns.__getitem__, shown))
 
+    def of_images(self, turn: Turn, shown: Shown) -> int:
+        """Return how many tokens are counted for the images in the request of a turn."""
+        images = len(shown) + self.exemplars + 1
+        return IMAGE_TOKENS * images if turn.question.has_image else 0
+
     def add(self, turn: Turn, shown: Shown) -> None:
         """Add the next turn, whose request showed `shown`."""
         if turn.reply.usage.prompt:
             counted = self.of_request(shown, turn.question)
-            self.calibration.add(turn.reply.usage.prompt, counted, tokens_of_images(turn, shown))
+            self.calibration.add(turn.reply.usage.prompt, counted, self.of_images(turn, shown))
         self.turns.append(self.of_message(turn.question) + self.window.count_answered(turn))
 
     def first_fitting(self, turns: Iterable[int], tokens: int) -> list[int]:
@@ -60,8 +68,3 @@ class TokenBudget:
                 break
             fitting.append(index)
         return fitting
-
-
-def tokens_of_images(turn: Turn, shown: Shown) -> int:
-    """Return how many tokens are counted for the images in the request of a turn."""
-    return IMAGE_TOKENS * (len(shown) + 1) if turn.question.has_image else 0

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Message, user
-from icl_loop.core.records import Span, Turn
+from icl_loop.core.records import Exemplar, Span, Turn
 from icl_loop.core.tokens import (
     ESTIMATORS,
     REQUEST_TOKENS,
@@ -46,8 +46,8 @@ class Window:
         used = count_messages(self.counter, messages) + REQUEST_TOKENS
         return self.tokens - self.reserve - used
 
-    def count_answered(self, turn: Turn) -> int:
-        """Return the tokens of a turn's reply and feedback."""
+    def count_answered(self, turn: Turn | Exemplar) -> int:
+        """Return the tokens of the reply and feedback of a turn or an exemplar."""
         _, reply, told = turn.messages
         return count_message(self.counter, reply) + self.count_feedback(told.text)
 

@@ -86,6 +86,27 @@ class Feedback:
     told: str
 
 
+@dataclass(frozen=True, slots=True)
+class Exemplar:
+    """A sample with its right answer, which every request shows before the turns; it is never scored.
+
+    Attributes:
+        sample: Id of the sample.
+        label: The correct label, as the model is shown it.
+    """
+
+    sample: str
+    label: str
+    question: Message
+    reply: str
+    told: str
+
+    @property
+    def messages(self) -> tuple[Message, Message, Message]:
+        """Question, reply and feedback."""
+        return self.question, assistant(self.reply), user(self.told)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exchange:
     """A request and the model's reply.

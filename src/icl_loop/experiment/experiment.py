@@ -159,7 +159,7 @@ def _check_window(session: Session) -> None:
     """Raise InputError if the context window is too short for one question."""
     tokens, context = session.settings.model.window, session.settings.context
     reserve, counter = context.reserve, token_counter(context.counter)
-    messages = (session.task.system, session.task.question(0))
+    messages = (*session.task.opening, session.task.question(0))
     needed = count_messages(counter, messages) + REQUEST_TOKENS
     if needed + reserve <= tokens:
         return
@@ -193,7 +193,7 @@ def _check_policy(session: Session) -> None:
             " cannot write notes; use 'text' or 'logprobs'"
         )
     request = user(task.prompts.notes.ask(notes.tokens))
-    room = session.window.left_after(task.system, task.question(0), request) - notes.tokens
+    room = session.window.left_after(*task.opening, task.question(0), request) - notes.tokens
     if room < 0:
         raise InputError(
             f"{place}: model.context_window = {session.window.tokens} is {-room} tokens too short"

@@ -1,6 +1,6 @@
 """Sessions: one stream played under one arm."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
@@ -30,6 +30,7 @@ from icl_loop.transcripts.header import (
     BranchIdentity,
     DatasetIdentity,
     DonorIdentity,
+    ExemplarLine,
 )
 
 if TYPE_CHECKING:  # the HTTP client loads slowly
@@ -50,6 +51,7 @@ class SessionInputs:
     labels: tuple[str, ...]
     samples: list[Sample]
     probes: list[Sample]
+    exemplars: list[Sample]
     prompts: PromptSet
 
 
@@ -165,6 +167,7 @@ class Session:
             dataset=DatasetIdentity(
                 name=self.dataset.name, sha256=self.dataset.sha256, size=len(self.dataset)
             ),
+            exemplars=tuple(map(ExemplarLine.of, self.task.exemplars)),
             analysis=self.analysis,
             donor=self.donor.identity if self.donor else None,
             branch=self.branch.identity if self.branch else None,
@@ -230,15 +233,35 @@ class Session:
         dataset, probes = self.dataset, self.settings.probes
         draw = self.settings.task.draw
         key = self.turns, self.seed, self.stream, draw
-        held_out = dataset.probes(probes.count, *key) if probes.at else []
+        held_out = dataset.probes(probes.count, *key) if probes.at else ()
+        shown_first = self._exemplars(set(held_out))
         # a donor that filled its context window leaves the yoked session fewer turns
         turns = min(self.turns, len(self.donor.told)) if self.donor else self.turns
         return SessionInputs(
             labels=dataset.labels,
             samples=[dataset[index] for index in dataset.stream(turns, *key[1:])],
             probes=[dataset[index] for index in held_out],
+            exemplars=[dataset[index] for index in shown_first],
             prompts=open_prompt_set(self.settings.task.prompts),
         )
+
+    def _exemplars(self, others: Collection[int]) -> Sequence[int]:
+        """Return the samples shown first, a branch's are its parent's; they must not be `others`."""
+        count = self.settings.context.exemplars
+        if not count:
+            return ()
+        turns = self.branch.identity.parent["turns"] if self.branch else self.turns
+        draw = self.settings.task.draw
+        drawn = self.dataset.exemplars(count, turns, self.seed, self.stream, draw)
+        if turns < self.turns:
+            others = {*others, *self.dataset.stream(self.turns, self.seed, self.stream, draw)}
+        if not set(drawn).isdisjoint(others):
+            raise DatasetError(
+                f"{self.dataset.name}: the samples are too few for {self.turns} turns,"
+                f" {count} exemplars of each class and {self.settings.probes.count} probes that all"
+                " differ; use fewer of these or a larger data set"
+            )
+        return drawn
 
     @cached_property
     def task(self) -> Task:
@@ -259,6 +282,7 @@ class Session:
             replies="answer" if is_choice else self.settings.context.replies,
             keep_reasoning=self.settings.context.keep_reasoning,
             probes=inputs.probes,
+            shown_first=inputs.exemplars,
             checkpoints=tuple(self.settings.probes.at),
             verdicts=self.verdicts,
             rule=self.settings.answers.as_rule(),

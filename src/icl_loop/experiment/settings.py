@@ -196,6 +196,8 @@ class ContextSettings(_Table):
     """Token counter: a tiktoken vocabulary, `estimate:` and one, or auto to choose by model."""
     replies: Annotated[Replies, one_of(get_args(Replies))] = "full"
     """How past replies are shown: full, or answer for their last line only."""
+    exemplars: int = Field(default=0, ge=0, le=1_000)
+    """Samples of each class that every request shows with the right answer before the turns."""
     keep_reasoning: bool = False
     """Show the model its past reasoning too; otherwise only what it says after thinking."""
 
@@ -228,7 +230,7 @@ class AnswerSettings(_Table):
 ADDED: Mapping[str, Sequence[str]] = {
     "task": ("draw",),
     "model": ("system_role", "cache_control"),
-    "context": ("keep_reasoning",),
+    "context": ("exemplars", "keep_reasoning"),
     "feedback": ("donor_kind",),
     "probes": ("verdicts",),
 }

@@ -37,14 +37,13 @@ def write(
 def _rest(transcript: Transcript) -> bytes:
     """Return the fields of a line after its messages, without the brace at its beginning.
 
-    `targets` has the correct label of each reply, null for that of a note.
+    `targets` has the correct label of each reply, null for that of a note or an exemplar.
     """
     fields = {
         "metadata": _metadata(transcript),
         "labels": transcript.header.labels,
-        "targets": [
-            event.label if isinstance(event, Turn) else None for event in transcript.events
-        ],
+        "targets": [None] * len(transcript.header.exemplars)
+        + [event.label if isinstance(event, Turn) else None for event in transcript.events],
     }
     return json.dumps(fields, ensure_ascii=False)[1:].encode()
 
@@ -53,6 +52,7 @@ def _with_reasoning(said: bytes, transcript: Transcript) -> bytes:
     """Return encoded messages with the reasoning of each reply as its `reasoning_content`."""
     messages = json.loads(b"[%b]" % said)
     replies = [message for message in messages if message["role"] == "assistant"]
+    del replies[: len(transcript.header.exemplars)]
     for message, event in zip(replies, transcript.events, strict=True):
         if event.reply.reasoning_text:
             message["reasoning_content"] = event.reply.reasoning_text

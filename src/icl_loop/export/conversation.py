@@ -18,6 +18,7 @@ def conversation(transcript: Transcript) -> list[Message]:
     """Return all messages in the order in which they were sent; replies are verbatim."""
     opening = transcript.header.system
     messages = [] if opening is None else [system(opening)]
+    messages += transcript.header.exemplar_messages
     for event in transcript.events:
         if isinstance(event, Turn):
             told = user(event.feedback.told)

@@ -137,9 +137,12 @@ def _messages(
 
     def add(messages: Sequence[Message], key: str) -> Ranges:
         start = len(pool)
-        pool.extend(_chat(message, key) for message in messages)
+        keys = (key, *(f"{key}-{number}" for number in range(1, len(messages))))
+        pool.extend(_chat(message, each) for each, message in zip(keys, messages, strict=False))
         return [(start, len(pool))] if messages else []
 
+    exemplars = add(transcript.header.exemplar_messages, f"{uuid}-exemplar")
+    conversation += [message for start, end in exemplars for message in pool[start:end]]
     notes: Ranges = []
     for event in transcript.events:
         past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
@@ -152,7 +155,7 @@ def _messages(
             asked = add(note_request(transcript), f"{key}-question")
             reply = _reply(event.reply, f"{key}-reply")
             conversation += [*(pool[start] for start, _ in asked), reply]
-        calls.append(_Call(event, [(0, 1), *notes, *past, *asked], reply))
+        calls.append(_Call(event, [(0, 1), *exemplars, *notes, *past, *asked], reply))
         if isinstance(event, Note):
             notes = add(shown_note(transcript, event), f"{uuid}-{_key(event)}")
     return conversation, pool, calls

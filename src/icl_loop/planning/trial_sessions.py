@@ -183,10 +183,10 @@ def _with_built_in_model(settings: Settings, name: str) -> Settings:
 
 def _fits(session: Session, turns: Sequence[Turn]) -> int:
     """Return the number of turns that fit the window next to system prompt and question."""
-    window, frame = session.window, session.task.system
+    window, opening = session.window, session.task.opening
     taken = room = 0
     for number, turn in enumerate(turns):
-        room = window.left_after(frame, turn.question)
+        room = window.left_after(*opening, turn.question)
         if taken > room:
             return number - 1
         taken += count_message(window.counter, turn.question) + window.count_answered(turn)

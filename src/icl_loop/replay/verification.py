@@ -229,7 +229,7 @@ def _session(header: Header, transcript: Transcript, begun: tuple[Event, ...]) -
     session = Session.of(header, find_donor(header, transcript.path), branch)
     session.check_dataset(header.dataset)
     replayed = session.header()
-    for name in ("labels", "system"):
+    for name in ("labels", "system", "exemplars"):
         found, expected = getattr(header, name), getattr(replayed, name)
         if found != expected:
             raise ReplayMismatch(None, name, expected=expected, found=found)

@@ -6,7 +6,6 @@ from icl_loop.context.history import History
 from icl_loop.context.message_parser import MessageParser
 from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy import ContextPolicy, choose_turns, continued_turn
-from icl_loop.context.token_budget import tokens_of_images
 from icl_loop.context.window import Shown, from_spans, to_spans
 from icl_loop.core.errors import ContextFull, InputError
 from icl_loop.core.messages import Usage, fingerprint, system
@@ -79,7 +78,8 @@ def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History
         settings.answers.as_rule(),
     )
     key = (session.seed, header.stream)
-    return History(session.window, system(header.system or ""), parser, key, events)
+    exemplars = [each.exemplar for each in header.exemplars]
+    return History(session.window, system(header.system or ""), parser, key, events, exemplars)
 
 
 def _session(transcript: Transcript) -> Session:
@@ -106,5 +106,5 @@ def _add(history: History, turn: Turn, shown: Shown) -> None:
     silent = replace(turn.reply, usage=Usage())
     history.add(replace(turn, kept=to_spans(shown), reply=silent))
     if reported:
-        images = tokens_of_images(turn, from_spans(turn.kept))
+        images = history.tokens.of_images(turn, from_spans(turn.kept))
         history.tokens.calibration.add(reported, sent, images)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, system
-from icl_loop.core.records import Feedback, Sample, Turn, Verdicts, keyed_index
+from icl_loop.core.records import Exemplar, Feedback, Sample, Turn, Verdicts, keyed_index
 from icl_loop.tasks.answers import (
     STATED,
     AnswerParser,
@@ -36,6 +36,7 @@ class Task:
         label_map: The names under which the model sees the classes.
         key: Seed and stream; they determine the random choices of the session.
         transform: Applied to the pixels before they are encoded.
+        shown_first: Samples that requests show with the right answer before the turns.
         swap: The turn at which the label map changes, and the new map; None for no change.
         keep_reasoning: Whether later requests show the model's reasoning.
         probes: Held-out samples.
@@ -55,6 +56,7 @@ class Task:
     replies: Replies = "full"
     keep_reasoning: bool = False
     probes: Sequence[Sample] = ()
+    shown_first: Sequence[Sample] = ()
     checkpoints: tuple[int, ...] = ()
     verdicts: Sequence[Verdicts] = ("told",)
     rule: AnswerRule = STATED
@@ -86,6 +88,21 @@ class Task:
             self.labels, self.encoding.name, self.size, self.feedback.announcement
         )
         return system(text)
+
+    @cached_property
+    def exemplars(self) -> tuple[Exemplar, ...]:
+        """What requests show between the system message and the turns, the same for any feedback."""
+        return tuple(map(self._exemplar, self.shown_first))
+
+    def _exemplar(self, sample: Sample) -> Exemplar:
+        label, question = self.label_of(sample, 0), self.question_about(sample)
+        reply, told = self.prompts.reply(label), self.prompts.tell("correct", label)
+        return Exemplar(sample.id, label, question, reply, told)
+
+    @property
+    def opening(self) -> tuple[Message, ...]:
+        """The messages with which every request begins: system and exemplars."""
+        return (self.system, *(message for each in self.exemplars for message in each.messages))
 
     def question(self, turn: int) -> Message:
         """Return the question of a turn."""

@@ -1,5 +1,6 @@
 """The first line of a transcript: the session's settings and its origin."""
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -9,8 +10,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, TypeAdapter, field_validator, model_validator
 
 from icl_loop.core.errors import TranscriptError
+from icl_loop.core.messages import Message
+from icl_loop.core.records import Exemplar
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
-from icl_loop.transcripts.schema import FORMAT_VERSION, Doc, Int64, Line, now
+from icl_loop.transcripts.schema import (
+    FORMAT_VERSION,
+    Doc,
+    Int64,
+    Line,
+    now,
+    picture_of,
+    question_of,
+)
 
 VERSION = metadata.version("icl-loop")
 
@@ -66,6 +77,37 @@ class SourceIdentity(Line):
     icl_loop: str
 
 
+class ExemplarLine(Line):
+    """A sample that every request shows with its right answer before the turns."""
+
+    sample: str
+    label: str
+    question: str
+    picture: Annotated[str | None, Doc("the image of the question: a PNG file in base64")] = None
+    reply: str
+    told: str
+
+    @classmethod
+    def of(cls, exemplar: Exemplar) -> Self:
+        """Return the fields of an exemplar."""
+        question = exemplar.question
+        return cls(
+            sample=exemplar.sample,
+            label=exemplar.label,
+            question=question.text,
+            picture=picture_of(question),
+            reply=exemplar.reply,
+            told=exemplar.told,
+        )
+
+    @property
+    def exemplar(self) -> Exemplar:
+        """The exemplar."""
+        image = None if self.picture is None else base64.b64decode(self.picture)
+        question = question_of(self.question, image)
+        return Exemplar(self.sample, self.label, question, self.reply, self.told)
+
+
 class ImportIdentity(Line):
     """The file of another program that a session was imported from."""
 
@@ -95,6 +137,14 @@ class Header(Line):
     settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
     labels: Annotated[list[str], Doc("the labels, as the model is shown them")]
     system: Annotated[str | None, Doc("the system message; null if unknown in an import")]
+    exemplars: Annotated[
+        tuple[ExemplarLine, ...],
+        Doc(
+            "`sample`, `label`, `question`, `picture`, `reply` and `told` of samples that every request"
+            " shows with the right answer before the turns; left out if there are none",
+            since=2,
+        ),
+    ] = ()
     dataset: Annotated[DatasetIdentity, Doc("`name`, `sha256` and `size` of the data set")]
     analysis: Annotated[
         AnalysisIdentity,
@@ -135,10 +185,17 @@ class Header(Line):
     def fields(self) -> dict[str, Any]:
         """Return the fields of the line; `imported` is left out unless the session was imported."""
         fields = self.model_dump(mode="json", exclude=None if self.imported else {"imported"})
+        if not self.exemplars:
+            del fields["exemplars"]
         for table in (fields, fields["donor"] or {}):
             if not table.get("repeat"):
                 table.pop("repeat", None)
         return fields
+
+    @property
+    def exemplar_messages(self) -> tuple[Message, ...]:
+        """The messages of the exemplars."""
+        return tuple(message for each in self.exemplars for message in each.exemplar.messages)
 
     def born(self) -> Self:
         """Return the header with its id and, unless it was imported, the current time filled in."""

@@ -179,11 +179,10 @@ def line_fields(entry: Entry) -> dict[str, Any]:
     values["reply"], values["usage"] = reply.text, _usage(reply.usage)
     values["served"] = reply.served and _served(reply.served)
     if isinstance(entry, Turn):
-        images = [part.png for part in entry.question.parts if isinstance(part, Image)]
         values |= {
             "turn": entry.index,
             "question": entry.question.text,
-            "picture": base64.b64encode(images[0]).decode() if images else None,
+            "picture": picture_of(entry.question),
             "correct": entry.feedback.correct,
             "told": entry.feedback.told,
         }
@@ -222,14 +221,21 @@ def entry_of(line: TurnLine | NoteLine | ProbeLine, *, imported: bool = False) -
         return Probe(reply=reply, **values)
     return Turn(
         index=values.pop("turn"),
-        question=_question(values.pop("question"), values.pop("picture")),
+        question=question_of(values.pop("question"), values.pop("picture")),
         feedback=Feedback(values.pop("correct"), values.pop("told")),
         reply=reply,
         **values,
     )
 
 
-def _question(text: str, image: bytes | None) -> Message:
+def picture_of(question: Message) -> str | None:
+    """Return the image that a question shows, in base64, or None."""
+    images = [part.png for part in question.parts if isinstance(part, Image)]
+    return base64.b64encode(images[0]).decode() if images else None
+
+
+def question_of(text: str, image: bytes | None) -> Message:
+    """Return the question with this text and this image, if any."""
     if image is None:
         return user(text)
     return Message("user", (*([Text(text)] if text else []), Image(image)))

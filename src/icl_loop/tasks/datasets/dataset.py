@@ -159,6 +159,39 @@ class Dataset:
             drawn.append(pile.pop())
         return tuple(drawn)
 
+    def exemplars(
+        self, count: int, turns: int, seed: int, number: int, draw: Draw = "uniform"
+    ) -> tuple[int, ...]:
+        """Return the indices of `count` samples of each class that differ from those of a stream.
+
+        They are taken from three quarters of what the stream could draw, so that neither a longer
+        stream nor the probes need them, and are in an order that is shuffled for the stream.
+
+        Raises:
+            DatasetError: A class has too few samples.
+        """
+        stream = self.stream(turns, seed, number, draw)
+        taken = {_shape_and_bytes(self.contents[i]) for i in stream}
+        chosen: dict[int, list[int]] = {each: [] for each in range(len(self.labels))}
+        for pile in _shuffled_piles(self, seed, number, draw):
+            start = len(pile) * 3 // 4
+            for index in pile[start:] + pile[:start][::-1]:
+                of_class = chosen[self.classes[index]]
+                if len(of_class) == count or _shape_and_bytes(self.contents[index]) in taken:
+                    continue
+                of_class.append(index)
+                taken.add(_shape_and_bytes(self.contents[index]))
+        for each, found in chosen.items():
+            if len(found) < count:
+                raise DatasetError(
+                    f"{self.name}: {count} exemplars of class {self.labels[each]!r} need"
+                    f" {count - len(found)} more samples than stream {number} leaves; use fewer"
+                    " exemplars, fewer turns or a larger data set"
+                )
+        found = [index for each in chosen.values() for index in each]
+        order = keyed_order(len(found), seed, "exemplars", number).tolist()
+        return tuple(found[place] for place in order)
+
     def _pile_name(self, pile: int, draw: Draw) -> str:
         return f" of class {self.labels[pile]!r}" if draw == "uniform" else ""
 
