@@ -1,4 +1,4 @@
-"""The start of a session: right answers shown before the first turn."""
+"""The start of a session: right answers shown before the first turn, and labels that are not listed."""
 
 import json
 from collections.abc import Sequence
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builders import experiment, play_on
 from contracts import check_policy
@@ -16,15 +18,22 @@ from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError, InputError
 from icl_loop.core.messages import Message, Reply, fingerprint
+from icl_loop.core.records import Turn
 from icl_loop.experiment import Session
 from icl_loop.export import export
 from icl_loop.loop import ask_probes
+from icl_loop.models import CallableModel
+from icl_loop.models.conversation_parser import UNKNOWN
 from icl_loop.planning import plan
 from icl_loop.replay.branching import branches
+from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import examine
 from icl_loop.replay.what_if import shown_under
 from icl_loop.runner.run import Run
+from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.datasets import open_dataset
+from icl_loop.tasks.encodings import ENCODINGS
+from icl_loop.tasks.prompts import ParsedSystem, open_prompt_set, shipped
 from icl_loop.transcripts import read
 
 
@@ -203,3 +212,86 @@ def test_sessions_without_exemplars_record_none() -> None:
     header = exemplified(0).header()
     assert "exemplars" not in header.fields()
     assert "exemplars" not in header.settings["context"]
+
+
+# ---- labels that are not announced -------------------------------------------------------
+
+HIDDEN = {"announce_labels": False}
+OPEN = AnswerRule(open=True)
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_hidden_labels_are_not_listed(name: str) -> None:
+    """No encoding's instructions name a label that is not announced, and they can be parsed."""
+    prompts = open_prompt_set(name)
+    for encoding in ENCODINGS:
+        text = prompts.system_text((), encoding, 20, "label")
+        assert prompts.unlisted in text
+        assert prompts.parse_system(text, encoding) == ParsedSystem((), encoding)
+
+
+@given(st.from_regex(r"[a-z][a-z -]{0,20}[a-z]", fullmatch=True))
+def test_any_final_line_is_an_answer_to_hidden_labels(word: str) -> None:
+    """A final line that names a label is this label; one that names none is an answer itself."""
+    labels = ("Zinnia", "Yarrow")
+    for label in labels:
+        for text in (
+            f"Answer: {label}",
+            f"I think\n**Answer: {label.upper()}.**",
+            f"{word}\nanswer: {label}",
+        ):
+            assert parse_answer(text, labels, rule=OPEN) == ParsedAnswer(label, "ok")
+    parsed = parse_answer(f"It is no Zinnia.\nAnswer: {word.title()}.", labels, rule=OPEN)
+    assert parsed == ParsedAnswer(word, "ok") or parsed.answer in labels
+    for text in ("", "Answer: <label>", "I do not know", f"Answer: {'x' * 101}"):
+        assert parse_answer(text, labels, rule=OPEN).answer is None
+
+
+async def test_an_answer_outside_the_set_is_an_answer(tmp_path: Path) -> None:
+    """An answer outside a hidden set is wrong, is told to be, and replays; an announced set has none."""
+    model = CallableModel(lambda _: "Answer: Zebra")
+    for task, expected in ((HIDDEN, ("zebra", "ok")), ({}, (None, "out_of_set"))):
+        made = experiment(streams=1, task=task, model={"name": "zebra"})
+        [path] = (
+            await Run(made, tmp_path / str(len(task)), open_model=lambda _: model).play()
+        ).paths
+        for turn in read(path).turns:
+            assert (turn.answer, turn.outcome) == expected
+            assert not turn.feedback.correct
+            assert turn.feedback.told == "Incorrect."
+        assert (await examine(path)).difference is None
+        again = rescore(path, ["answers.rule=strict"])
+        assert (await examine(again.path)).difference is None
+        assert all(turn.answer == (expected[0] and "zebra") for turn in read(again.path).turns)
+
+
+@pytest.mark.parametrize("learner", ["nearest", "prototype", "ridge", "propagation"])
+@pytest.mark.parametrize("kind", ["label", "correctness"])
+async def test_learners_answer_only_labels_they_were_told(kind: str, learner: str) -> None:
+    """Without a list of labels, learners answer labels that were told, and still learn."""
+    (chosen,) = experiment(
+        turns=80,
+        streams=1,
+        task=HIDDEN,
+        context={"exemplars": int(kind == "correctness")},
+        feedback={"kind": kind},
+        model={"name": f"reference/{learner}"},
+    ).sessions()
+    assert "0, 1" not in chosen.task.system.text
+    told = {each.label for each in chosen.task.exemplars}
+    right = []
+    async for turn in play_on(chosen):
+        assert isinstance(turn, Turn)
+        assert turn.answer in (told or {UNKNOWN})
+        told |= {turn.label} if kind == "label" else set()
+        right.append(turn.feedback.correct)
+    assert sum(right[40:]) > 20
+
+
+@pytest.mark.parametrize(
+    "model", [{"name": "simulated/chance"}, {"name": "m", "answer_format": "choice"}]
+)
+def test_models_that_need_the_labels_are_refused(model: dict[str, str]) -> None:
+    """A model or an answer format that chooses among announced labels does not go with hidden ones."""
+    with pytest.raises(InputError, match="announce_labels = false does not go with"):
+        experiment(task=HIDDEN, model=model)

@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from icl_loop.experiment.answer_settings import AnswerSettings
 from icl_loop.experiment.feedback_settings import FeedbackSettings
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.settings import (
     AnalysisSettings,
-    AnswerSettings,
     ContextSettings,
     ExperimentFile,
     ModelSettings,

@@ -285,7 +285,8 @@ class Session:
             shown_first=inputs.exemplars,
             checkpoints=tuple(self.settings.probes.at),
             verdicts=self.verdicts,
-            rule=self.settings.answers.as_rule(),
+            rule=self.settings.rule,
+            announced=settings.announce_labels,
         )
 
     @property

@@ -18,6 +18,7 @@ from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
+from icl_loop.experiment.answer_settings import AnswerSettings
 from icl_loop.experiment.feedback_settings import FeedbackSettings
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.validation import (
@@ -34,7 +35,7 @@ from icl_loop.experiment.validation import (
     without_secrets,
 )
 from icl_loop.models import AnswerFormat, check_params, is_built_in
-from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
+from icl_loop.tasks.answers import AnswerRule
 from icl_loop.tasks.datasets import Draw, modality_of
 from icl_loop.tasks.encodings import ENCODINGS, encodings_for
 from icl_loop.tasks.labels import LABEL_MAPS
@@ -101,6 +102,8 @@ class TaskSettings(_Table):
     """Turn from which the names of the classes are exchanged; never if omitted."""
     draw: Annotated[Draw, one_of(get_args(Draw))] = "uniform"
     """How often classes are drawn: uniform, or natural for as often as the data set has them."""
+    announce_labels: bool = True
+    """List the labels in the instructions; with false, any word is an answer, right or wrong."""
 
     @model_validator(mode="before")
     @classmethod
@@ -213,22 +216,8 @@ class ProbeSettings(_Table):
     """Verdicts on past answers under which they are asked: told, flipped, shuffled, removed."""
 
 
-class AnswerSettings(_Table):
-    """`[answers]`: how replies are parsed."""
-
-    rule: Annotated[AnswerRuleName, one_of(get_args(AnswerRuleName))] = "stated"
-    """Which label counts: stated as the answer, strict (form of the last line) or last named."""
-    labels: dict[str, list[str]] = {}
-    """Further names accepted for each label."""
-
-    def as_rule(self) -> AnswerRule:
-        """Return the rule by which replies are parsed."""
-        names = tuple((name, label) for label, names in self.labels.items() for name in names)
-        return AnswerRule(self.rule, names)
-
-
 ADDED: Mapping[str, Sequence[str]] = {
-    "task": ("draw",),
+    "task": ("draw", "announce_labels"),
     "model": ("system_role", "cache_control"),
     "context": ("exemplars", "keep_reasoning"),
     "feedback": ("donor_kind",),
@@ -246,6 +235,27 @@ class Settings(_Table):
     feedback: FeedbackSettings = FeedbackSettings()
     probes: ProbeSettings = ProbeSettings()
     answers: AnswerSettings = AnswerSettings()
+
+    @model_validator(mode="after")
+    def _check_hidden_labels(self) -> Self:
+        if self.task.announce_labels:
+            return self
+        if self.model.answer_format in ("choice", "schema"):
+            raise ValueError(
+                "task.announce_labels = false does not go with model.answer_format ="
+                f" {self.model.answer_format!r}, which limits replies to the labels; use 'text'"
+            )
+        if self.model.name.startswith("simulated/"):
+            raise ValueError(
+                f"task.announce_labels = false does not go with the model {self.model.name!r}, which"
+                " chooses among the labels that are announced"
+            )
+        return self
+
+    @property
+    def rule(self) -> AnswerRule:
+        """The rule by which replies are parsed."""
+        return self.answers.as_rule(announced=self.task.announce_labels)
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings as transcripts record them, without unchanged `ADDED` ones."""

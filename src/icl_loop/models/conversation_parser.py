@@ -9,7 +9,7 @@ from icl_loop.context.message_parser import NO_FEEDBACK
 from icl_loop.core.errors import EncodingError, InputError, RequestRefused
 from icl_loop.core.messages import JOIN, Image, Message, Text, system, user
 from icl_loop.models.features import SampleFeatures, sample_features, standardised
-from icl_loop.tasks.answers import parse_answer
+from icl_loop.tasks.answers import AnswerRule, parse_answer
 from icl_loop.tasks.encodings import PngEncoding, get_encoding
 from icl_loop.tasks.prompts import (
     ParsedFeedback,
@@ -43,7 +43,11 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """A parsed request: past turns as examples, oldest first, and the sample to answer now."""
+    """A parsed request: past turns as examples, oldest first, and the sample to answer now.
+
+    Attributes:
+        labels: The labels that are announced, or those that are known from the examples if none are.
+    """
 
     prompts: PromptSet
     labels: tuple[str, ...]
@@ -85,7 +89,8 @@ class ConversationParser:
             raise RequestRefused("the request asks no question")
         *examples, last = reader.standardise(turns)
         system = reader.system
-        return Conversation(reader.prompts, system.labels, system.encoding, examples, last.sample)
+        labels = system.labels or _known_labels(examples)
+        return Conversation(reader.prompts, labels, system.encoding, examples, last.sample)
 
     def parse_notes_request(self, messages: Sequence[Message]) -> Sequence[Example] | None:
         """Return the turns of a request that asks for notes, or None if it asks for none."""
@@ -131,6 +136,7 @@ class _TurnParser:
 
     def __init__(self, prompts: PromptSet, system: ParsedSystem) -> None:
         self.prompts, self.system = prompts, system
+        self._rule = AnswerRule(open=not system.labels)
         try:
             self._encoding = get_encoding(system.encoding)
             parse_answer("", system.labels, form=prompts.answer)
@@ -195,12 +201,22 @@ class _TurnParser:
     def _parse_feedback(self, text: str) -> ParsedFeedback | None:
         """Return the feedback in `text`, or None if it has none or reveals an unknown label."""
         feedback = self.prompts.parse_feedback(text)
-        if feedback and feedback.label is not None and feedback.label not in self.system.labels:
-            return None
-        return feedback
+        label, labels = feedback and feedback.label, self.system.labels
+        return feedback if label is None or label in labels or not labels else None
 
     def _parse_answer(self, text: str) -> str | None:
-        return parse_answer(text, self.system.labels, form=self.prompts.answer).answer
+        labels, form = self.system.labels, self.prompts.answer
+        return parse_answer(text, labels, form=form, rule=self._rule).answer
+
+
+UNKNOWN = "unknown"
+"""What is answered if no label is known."""
+
+
+def _known_labels(examples: Sequence[Example]) -> tuple[str, ...]:
+    """Return the labels that were told, in the order in which they were told first."""
+    known = dict.fromkeys(each.known_label for each in examples)
+    return tuple(label for label in known if label is not None) or (UNKNOWN,)
 
 
 def request_key(messages: Sequence[Message]) -> str:

@@ -10,8 +10,8 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
 from icl_loop.core.records import Feedback, Probe, Turn
 from icl_loop.experiment import Settings
+from icl_loop.experiment.answer_settings import AnswerSettings, recorded_rule
 from icl_loop.experiment.experiment_file import override
-from icl_loop.experiment.settings import AnswerSettings
 from icl_loop.experiment.validation import validated
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
@@ -87,7 +87,8 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
     given = override(source.header.settings, changes)
     answers = validated(Settings, {"answers": given.get("answers", {})}, "--set").answers
     digest = sha256(b"".join(map(without_checksum, lines))).hexdigest()
-    header, rule = _header(source.header, answers, digest), answers.as_rule()
+    header = _header(source.header, answers, digest)
+    rule = recorded_rule(header.settings)
     parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label
     rescored = [_rescored_line(line, header, rule) for line in lines[1:]]
     target = (out or path.resolve().parent.parent) / header.experiment / path.name

@@ -29,9 +29,9 @@ from icl_loop.core.errors import (
 )
 from icl_loop.core.records import Event, Note, Probe, Turn
 from icl_loop.experiment import Session
+from icl_loop.experiment.answer_settings import recorded_rule
 from icl_loop.experiment.donors import DonorNotFound, find_donor
 from icl_loop.experiment.sessions import Branch
-from icl_loop.experiment.settings import AnswerSettings
 from icl_loop.models import ReplayModel
 from icl_loop.replay.rescoring import score_again
 from icl_loop.runner.session import play_session
@@ -198,8 +198,7 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
         await anext(playing)
     rule = None
     if transcript.header.source:
-        answers = transcript.header.settings.get("answers", {})
-        rule = AnswerSettings.model_validate(answers).as_rule()
+        rule = recorded_rule(transcript.header.settings)
     for entry in saved:
         shown[:] = [from_spans(entry.kept)]
         played = await _next_entry(playing, entry)

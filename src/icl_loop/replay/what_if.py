@@ -75,7 +75,7 @@ def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History
         settings.task.encoding,
         tuple(header.labels),
         settings.feedback.delay,
-        settings.answers.as_rule(),
+        settings.rule,
     )
     key = (session.seed, header.stream)
     exemplars = [each.exemplar for each in header.exemplars]

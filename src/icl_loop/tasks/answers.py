@@ -52,10 +52,13 @@ class AnswerRule:
         name: `stated` accepts the forms described above; `strict` accepts only a last line in
             exactly the requested form; `last` takes the last label mentioned anywhere.
         aliases: Other names of labels, as (alias, label).
+        open: Whether a final line with any other value is an answer too, because the labels are not
+            announced.
     """
 
     name: AnswerRuleName = "stated"
     aliases: tuple[tuple[str, str], ...] = ()
+    open: bool = False
 
 
 STATED = AnswerRule()
@@ -133,6 +136,8 @@ _REFUSAL = regex(
 )
 _DECIMALS = re.compile(r"(?<=\d)\.0+(?!\d)")
 _NUMBER = re.compile(r"[\W_]*\d+[\W_]*")
+_VALUE = re.compile(r"\w.{0,99}")
+_AROUND = " .*_`'\"“”"
 
 
 class _Parser:
@@ -142,7 +147,8 @@ class _Parser:
         self, labels: tuple[str, ...], form: str, rule: AnswerRule, openings: tuple[str, ...]
     ) -> None:
         rules = {"stated": self.stated, "strict": self.strict, "last": self.last}
-        self.parse, self._next_turn = rules[rule.name], next_turn(openings)
+        self._closed, self._next_turn = rules[rule.name], next_turn(openings)
+        self.parse = self.open if rule.open else self._closed
         self._labels = Labels(labels, rule.aliases)
         self._exact = {**dict(rule.aliases), **dict(zip(labels, labels, strict=True))}
         line = next((line for line in form.splitlines() if "{label}" in line), "")
@@ -161,6 +167,18 @@ class _Parser:
         text = without_marks(text[-MAX_CHARACTERS:])
         lines = _lines(self._labels.fold(text))
         return bool(self._final_line(lines) or self._lone_line(lines))
+
+    def open(self, text: str) -> ParsedAnswer:
+        """Parse by the rule; if the last line of the requested form names no label, it is the answer.
+
+        Its case and the marks around it do not count.
+        """
+        for line in reversed(text.splitlines()):
+            if match := self._form.fullmatch(self._labels.fold(line).strip()):
+                parsed, value = self._closed(line), match[1].strip(_AROUND)
+                is_value = parsed.answer is None and _VALUE.fullmatch(value)
+                return ParsedAnswer(value, "ok") if is_value else parsed
+        return self._closed(text)
 
     def stated(self, text: str) -> ParsedAnswer:
         """Parse by the rule `stated`."""

@@ -41,6 +41,7 @@ class Task:
         keep_reasoning: Whether later requests show the model's reasoning.
         probes: Held-out samples.
         checkpoints: The numbers of turns after which the probes are asked.
+        announced: Whether the system text lists the labels.
         verdicts: The verdicts on past answers under which each probe is asked.
     """
 
@@ -60,6 +61,7 @@ class Task:
     checkpoints: tuple[int, ...] = ()
     verdicts: Sequence[Verdicts] = ("told",)
     rule: AnswerRule = STATED
+    announced: bool = True
 
     def __post_init__(self) -> None:
         self.parse(Reply(""))  # rejects labels that cannot be told apart
@@ -84,8 +86,9 @@ class Task:
     @cached_property
     def system(self) -> Message:
         """The system message of every request."""
+        labels = self.labels if self.announced else ()
         text = self.prompts.system_text(
-            self.labels, self.encoding.name, self.size, self.feedback.announcement
+            labels, self.encoding.name, self.size, self.feedback.announcement
         )
         return system(text)
 

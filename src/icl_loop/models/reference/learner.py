@@ -129,7 +129,7 @@ def _possible(conversation: Conversation) -> Labels:
         if example.known_label is not None:
             row[:] = False
             row[labels.index(example.known_label)] = True
-        elif example.refuted is not None and len(labels) > 1:
+        elif example.refuted in labels and len(labels) > 1:
             row[labels.index(example.refuted)] = False
     return possible
 

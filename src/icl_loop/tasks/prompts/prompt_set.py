@@ -44,7 +44,7 @@ class ParsedFeedback:
 
 @dataclass(frozen=True, slots=True)
 class ParsedSystem:
-    """The meaning of a system text: the labels, and the name of the encoding."""
+    """The meaning of a system text: the labels, none if they are not listed, and the encoding."""
 
     labels: tuple[str, ...]
     encoding: str
@@ -163,6 +163,7 @@ class PromptSet(_Table):
     answer: LabelTemplate
     placeholder: Sentence
     no_reply: Sentence = "(no reply)"
+    unlisted: Sentence = "(not listed)"
     announced: Announcements
     told: FeedbackPhrases
     image_text: PromptSection | None = None
@@ -214,13 +215,15 @@ class PromptSet(_Table):
     def system_text(self, labels: Sequence[str], encoding: str, size: int, feedback: str) -> str:
         """Return the system text, which announces `feedback`, a field of `Announcements`.
 
+        Without `labels` it says that they are not listed.
+
         Raises:
             InputError: The set does not describe the encoding.
         """
         section = self.section_for(encoding)
         return fill(
             section.system,
-            labels=_LABEL_SEPARATOR.join(labels),
+            labels=_LABEL_SEPARATOR.join(labels) or self.unlisted,
             encoding=fill(section.encodings[encoding], size=str(size)),
             answer=self.reply(self.placeholder),
             feedback=getattr(self.announced, feedback),
@@ -253,7 +256,9 @@ class PromptSet(_Table):
                         feedback=announcement,
                     )
                     if values := match(template, text):
-                        return ParsedSystem(tuple(values["labels"].split(_LABEL_SEPARATOR)), name)
+                        listed = values["labels"]
+                        labels = listed.split(_LABEL_SEPARATOR) if listed != self.unlisted else ()
+                        return ParsedSystem(tuple(labels), name)
         return None
 
     def parse_feedback(self, text: str) -> ParsedFeedback | None:
