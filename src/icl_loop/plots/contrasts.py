@@ -81,7 +81,11 @@ def _background(margin: float, look: Look) -> list[alt.Chart]:
     x = alt.X(
         "low:Q",
         title="difference in late accuracy, points",
-        axis=alt.Axis(labelExpr="(datum.value > 0 ? '+' : '') + datum.value", tickCount=10),
+        axis=alt.Axis(
+            labelExpr="(datum.value > 0 ? '+' : '') + datum.value",
+            tickCount=10,
+            titleAnchor="end",  # on narrow screens it reaches below the names
+        ),
     )
     zero = alt.Chart(pl.DataFrame({"zero": [0.0]})).mark_rule(color=look.faint)
     return [

@@ -68,7 +68,7 @@
       if (each.mark && each.mark.limit) return { ...each, mark: { ...each.mark, limit: 0.32 * width, dir: "rtl" } };
       const y = each.encoding && each.encoding.y;
       if (!y || !y.axis || !y.axis.labelLimit) return shorten(each, width);
-      return { ...each, encoding: { ...each.encoding, y: { ...y, axis: { ...y.axis, labelLimit: 0.5 * width } } } };
+      return { ...each, encoding: { ...each.encoding, y: { ...y, axis: { ...y.axis, labelLimit: 0.55 * width, labelFontSize: 9 } } } };
     });
     return { ...chart, layer };
   }
