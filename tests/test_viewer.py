@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from textual.pilot import Pilot
-from textual.widgets import Input
+from textual.widgets import Input, OptionList
 from textual.widgets._footer import FooterKey
 
 from builders import play_on, played, session
@@ -27,6 +27,7 @@ from icl_loop.core.messages import Reply, Usage, user
 from icl_loop.core.records import Feedback, Note, Probe, Turn
 from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.terminal.formatting import RECENT
+from icl_loop.terminal.session_picker import SessionPicker
 from icl_loop.terminal.session_view import Display, SessionView, draw
 from icl_loop.terminal.viewer import FASTEST, HELP, SLOWEST, Viewer
 from icl_loop.transcripts import End, Header, Transcript
@@ -501,6 +502,22 @@ async def test_help_names_every_key(saved: Transcript) -> None:
         assert not app.query_one("#help").display
 
 
+@pytest.mark.parametrize("rows", [18, 21, 22, 24])
+async def test_a_turn_is_whole_on_a_low_terminal(saved: Transcript, rows: int) -> None:
+    """With 18 rows and more, picture, answer, reply, feedback and accuracy are on the screen at once."""
+    app = viewer(saved, start=5)
+    async with app.run_test(size=(80, rows)) as pilot:
+        await pilot.pause()
+        body = app.query_one("#body").region
+        for name in ("question", "verdict", "reply", "told"):
+            assert body.contains_region(app.query_one(f"#{name}").region)
+        assert app.query_one("#recent").display == (rows < 22)
+        assert app.query_one("#chart").display == (rows >= 22)
+        shown = pane(app, "recent" if rows < 22 else "chart")
+        assert "accuracy in the last 20 turns: " in shown
+        assert "after turn 5; chance 10%" in shown
+
+
 @pytest.mark.parametrize("size", [(1, 1), (20, 5), (40, 12), (200, 60)])
 async def test_the_viewer_fits_any_terminal(saved: Transcript, size: tuple[int, int]) -> None:
     """The viewer works in any size; a low terminal has no chart."""
@@ -522,6 +539,46 @@ async def test_a_hostile_session_is_harmless_in_the_viewer(saved: Transcript) ->
         for name in ("heading", "question", "verdict", "reply", "told", "status"):
             assert is_plain(pane(app, name))
             assert "[bold]x[/nope]" in pane(app, name)
+
+
+# ---- the list of sessions ----------------------------------------------------------------
+
+ROWS = ["label-0  mini", "label-1  large", "none-0  mini", f"none-1  {HOSTILE}"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        ("enter", 0),
+        ("down down enter", 2),
+        ("up enter", 3),
+        ("n o n e down enter", 3),
+        ("M I N I space O enter", 2),
+        ("x x enter escape", None),
+        ("l a backspace backspace down enter", 1),
+        ("escape", None),
+        ("ctrl+c", None),
+    ],
+)
+async def test_a_session_is_chosen(keys: str, chosen: int | None) -> None:
+    """The arrows move, typed words filter in any order and case, Enter chooses, Escape leaves."""
+    app = SessionPicker(ROWS)
+    async with app.run_test(size=(60, 12)) as pilot:
+        await press(pilot, keys)
+    assert app.return_value == chosen
+
+
+async def test_how_sessions_are_listed() -> None:
+    """The chosen row is marked without colour; hostile names are harmless; a click chooses."""
+    app = SessionPicker(ROWS, 1)
+    async with app.run_test(size=(60, 12)) as pilot:
+        await press(pilot, "down down")
+        prompts = [str(each.prompt) for each in app.query_one(OptionList).options]
+        assert [text[:1] for text in prompts] == [" ", " ", " ", ">"]
+        assert all(map(is_plain, prompts))
+        assert "[bold]x[/nope]" in prompts[3]
+        await pilot.click("#sessions", offset=(3, 2))
+    assert app.return_value == 2
 
 
 # ---- a real terminal ---------------------------------------------------------------------
@@ -581,8 +638,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*arguments: object, columns: int = 80, rows: int = 30) -> Iterator[Terminal]:
-    """Run `icl-loop` in a new pseudo-terminal."""
+def terminal(
+    *arguments: object, columns: int = 80, rows: int = 30, **variables: str
+) -> Iterator[Terminal]:
+    """Run `icl-loop` in a new pseudo-terminal, with further environment variables."""
     import pty
     import termios
 
@@ -591,6 +650,7 @@ def terminal(*arguments: object, columns: int = 80, rows: int = 30) -> Iterator[
     environment = {**os.environ, "TERM": "xterm-256color"}
     for name in ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         environment.pop(name, None)
+    environment |= variables
     code = "from icl_loop.cli import main; main()"
     program = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
@@ -648,3 +708,32 @@ def test_a_terminal_is_left_as_it_was(how: str, code: int) -> None:
         assert CURSOR in there.written
         assert "Traceback" not in there.text
         assert there.modes() == before
+
+
+@NEEDS_A_TERMINAL
+def test_a_folder_opens_the_list_of_its_sessions() -> None:
+    """Of several sessions one is chosen, and after it another; then the terminal is as before."""
+    with terminal("replay", SAMPLE, "--step") as there:
+        before = there.modes()
+        there.until("10 sessions")
+        there.press(b"label").press(b"\r").until("turn 0 of 0 to 24 | paused")
+        there.press(b"nn").until("turn 2 of")
+        there.press(b"q").until("10 sessions")
+        there.press(b"\x1b")
+        assert there.ended() == 0
+        assert there.text.endswith("left at turn 2; continue with --from 2\r\n")
+        assert "sample / label, stream 0" in there.text
+        assert there.modes() == before
+
+
+@NEEDS_A_TERMINAL
+@pytest.mark.parametrize("paths", [[SAMPLE], [SAMPLE / "none-0.jsonl", "--step"]])
+def test_no_color(paths: list[object]) -> None:
+    """With NO_COLOR, no control sequence sets a colour but the default one."""
+    with terminal("replay", *paths, NO_COLOR="1") as there:
+        there.until("10 sessions" if len(paths) == 1 else "turn 0 of 0 to 24")
+        there.read(0.2)
+        codes = re.findall(rb"\x1b\[([0-9;]*)m", there.written)
+        assert codes
+        plain = {b"", *(str(code).encode() for code in (*range(30), 39, 49))}
+        assert {part for code in codes for part in code.split(b";")} <= plain

@@ -60,6 +60,7 @@ def replay(
     """Watch a saved session turn by turn, or verify that sessions replay.
 
     On a terminal this opens a viewer; press ? there for its keys.
+    Of several sessions, such as those in a folder, you choose one first.
     Otherwise the turns are printed one after another.
     """
     files = _named(find(paths), session)
@@ -68,20 +69,30 @@ def replay(
         return
     if as_json:
         raise InputError("--json needs --verify")
-    if len(files) > 1:
-        where = f"{paths[0]} contains" if len(paths) == 1 else "the paths contain"
-        how = "name the path of one" if session else "choose one with --session"
-        raise InputError(f"{where} {len(files)} sessions; {how}: {_names(files)}")
-    view = SessionView(read(files[0]), colour=bool(out.color_system) and not out.no_color)
-    if start and start >= len(view.turns):
-        raise InputError(f"--from {start}: the session has turns 0 to {len(view.turns) - 1}")
     display = Display(reply, window, text, errors)
-    if view.turns and out.is_interactive and sys.stdin.isatty() and sys.stdout.isatty():
-        _watch(view, display, start, speed or _SPEED, playing=not step)
+    watched = out.is_interactive and sys.stdin.isatty() and sys.stdout.isatty()
+    if len(files) > 1:
+        if not watched:
+            where = f"{paths[0]} contains" if len(paths) == 1 else "the paths contain"
+            how = "name the path of one" if session else "choose one with --session"
+            raise InputError(f"{where} {len(files)} sessions; {how}: {_names(files)}")
+        _choose_and_watch(files, display, start, speed or _SPEED, playing=not step)
+        return
+    view = _view(files[0], start)
+    if view.turns and watched:
+        _report_left(view, _watch(view, display, start, speed or _SPEED, playing=not step))
     elif step:
         raise InputError("--step needs a terminal")
     else:
         _print(view, display, start, speed or _SPEED * out.is_terminal)
+
+
+def _view(file: Path, start: int) -> SessionView:
+    """Return the view of a transcript that has a turn `start`."""
+    view = SessionView(read(file), colour=bool(out.color_system) and not out.no_color)
+    if start and start >= len(view.turns):
+        raise InputError(f"--from {start}: the session has turns 0 to {len(view.turns) - 1}")
+    return view
 
 
 def _named(files: list[Path], session: str | None) -> list[Path]:
@@ -102,16 +113,59 @@ def _names(files: list[Path]) -> str:
     return ", ".join(names) + (", …" if len(files) > _LISTED else "")
 
 
-def _watch(view: SessionView, display: Display, start: int, speed: float, *, playing: bool) -> None:
-    """Open the viewer; afterwards say where it was left."""
+def _watch(view: SessionView, display: Display, start: int, speed: float, *, playing: bool) -> int:
+    """Open the viewer and return the turn where it was left."""
     from icl_loop.terminal.viewer import Viewer  # noqa: PLC0415  only the viewer needs textual
 
     viewer = Viewer(view, display, start, speed, playing=playing)
     left = viewer.run()
     if viewer.return_code:
         raise Exit(viewer.return_code)
+    return left or 0
+
+
+def _report_left(view: SessionView, left: int) -> None:
+    """Say where the viewer was left."""
     out.print(view.heading())
     out.print(f"left at turn {left}; continue with --from {left}", highlight=False)
+
+
+def _choose_and_watch(
+    files: Sequence[Path], display: Display, start: int, speed: float, *, playing: bool
+) -> None:
+    """Let sessions be chosen from a list and watched, one after another; say where the last was left."""
+    from icl_loop.terminal.session_picker import SessionPicker  # noqa: PLC0415  as above
+
+    rows, last = _rows(files), None
+    picker = SessionPicker(rows)
+    while (chosen := picker.run()) is not None:
+        view = _view(files[chosen], start)
+        last = view, _watch(view, display, start, speed, playing=playing)
+        picker = SessionPicker(rows, chosen)
+    if picker.return_code:
+        raise Exit(picker.return_code)
+    if last:
+        _report_left(*last)
+
+
+def _rows(files: Sequence[Path]) -> list[str]:
+    """Return what is known of each transcript without reading all of it, in columns."""
+    cells = [_cells(file) for file in files]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+
+
+def _cells(file: Path) -> tuple[str, ...]:
+    try:
+        header = read_header(file)
+    except TranscriptError as error:
+        return file.stem, "", "", str(error)
+    model = header.settings.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    return file.stem, header.experiment, str(name or "?"), f"{header.turns} turns planned"
 
 
 def _print(view: SessionView, display: Display, start: int, speed: float) -> None:

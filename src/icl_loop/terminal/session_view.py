@@ -166,9 +166,8 @@ class SessionView:
         """
         columns = [turns for turns in self._columns(width) if turns.start <= last]
         shares = [np.mean(self._recent(min(turns.stop - 1, last))) for turns in columns]
-        chance = 1 / max(1, len(self._transcript.header.labels))
         top = max(0, height - 2)
-        dotted = min(int(chance * (top + 1)), top)
+        dotted = min(int(self._chance * (top + 1)), top)
         levels = [max(1, round(8 * (top + 1) * share)) for share in shares]
         chart = Text()
         for row in range(top, -1, -1):
@@ -178,11 +177,16 @@ class SessionView:
             chart.append(f"{label:>{_AXIS - 1}} ", "dim")
             chart.append(f"{bars:{marks[0]}<{max(1, width - _AXIS)}}\n", "cyan")
         chart.highlight_regex("┈+", "dim")
-        return chart.append(
-            f"{'':{_AXIS}}accuracy in the last {RECENT} turns: {np.mean(self._recent(last)):.0%} after"
-            f" turn {last}; chance {chance:.0%}",
-            "dim",
-        )
+        return chart.append(f"{'':{_AXIS}}{self.recent_accuracy(last)}", "dim")
+
+    def recent_accuracy(self, index: int) -> str:
+        """Return the accuracy in the last turns up to this one, and chance, in words."""
+        recent, chance = np.mean(self._recent(index)), self._chance
+        return f"accuracy in the last {RECENT} turns: {recent:.0%} after turn {index}; chance {chance:.0%}"
+
+    @property
+    def _chance(self) -> float:
+        return 1 / max(1, len(self._transcript.header.labels))
 
     def contains(self, index: int, text: str) -> bool:
         """Return whether the reply, label or answer of a turn contains a text in any case."""

@@ -1,6 +1,7 @@
 """The replay viewer: shows a saved session on the whole terminal, driven by keys and mouse."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -70,17 +71,18 @@ class Viewer(App[int]):
 
     AUTO_FOCUS = None
     ENABLE_COMMAND_PALETTE = False
-    VERTICAL_BREAKPOINTS = [(0, "-low"), (18, "-high")]  # noqa: RUF012  declared so by textual
+    VERTICAL_BREAKPOINTS = [(0, "-low"), (22, "-high")]  # noqa: RUF012  declared so by textual
     CSS = """
-    #heading, #status, #window { height: 1; }
-    .-low #chart { display: none; }
-    #heading, #status, #help { text-wrap: nowrap; text-overflow: ellipsis; }
+    #heading, #recent, #status, #window { height: 1; }
+    .-low #chart, .-high #recent { display: none; }
+    #heading, #recent, #status, #help { text-wrap: nowrap; text-overflow: ellipsis; }
     #body { height: 1fr; }
     #turn, #answer { height: auto; }
     #question, #reply, #told { border: round $primary; padding: 0 1; }
     #question { width: auto; max-width: 60%; }
     #chart { height: 20%; min-height: 6; }
     #status { background: $panel; }
+    #status:nocolor { text-style: reverse; }
     #help, #prompt { display: none; }
     """
     # The application handles every key itself, one by one: keys that follow each other quickly would
@@ -117,7 +119,8 @@ class Viewer(App[int]):
     def __init__(
         self, session: SessionView, display: Display, start: int, speed: float, *, playing: bool
     ) -> None:
-        super().__init__()
+        # without colour, textual draws greys unless colours are those of the terminal
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.index, self.speed, self.playing = start, speed, playing
         self.shown = display
         self._session = session
@@ -137,6 +140,7 @@ class Viewer(App[int]):
         yield Drawing("window", lambda width, _: self._session.window_strip(self.index, width))
         yield Static(id="details")
         yield Drawing("chart", lambda *size: self._session.chart(self.index, *size))
+        yield Static(id="recent")
         yield Static(id="status")
         yield Prompt(id="prompt", compact=True, select_on_focus=False)
         yield Footer(compact=True, show_command_palette=False)
@@ -288,6 +292,7 @@ class Viewer(App[int]):
             "told": session.told(at),
             "notes": Text("\n").join(notes),
             "details": Text(session.window(at)),
+            "recent": Text(session.recent_accuracy(at), "dim"),
             "status": Text(printable(" | ".join(filter(None, status)))),
         }
         for name, content in panes.items():
