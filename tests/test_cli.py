@@ -228,6 +228,8 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
         ["what-if", SAMPLE, "--policy", "last", "--baseline", "nearest"],
         ["'nearest'", "reference/nearest"],
     ),
+    "a report that is no page": (["report", SAMPLE, "-o", "x.pdf"], ["x.pdf", ".html"]),
+    "an arm without a key": (["run", QUICKSTART, "--set", "arms.none=3"], ["arms.none=3", "key"]),
     "no transcript": (["analyze", QUICKSTART], ["quickstart.toml"]),
     "an unknown arm": (["analyze", SAMPLE, "--primary", "feedback,nne"], ["'nne'", "'none'"]),
     "half a contrast": (["analyze", SAMPLE, "--primary", "feedback"], ["--primary", "'feedback'"]),

@@ -412,17 +412,17 @@ def test_idx_cut_anywhere(tmp_path: Path, guilty: str, pack: Any) -> None:  # no
     ("images", "words"),
     [
         (b"", "not an IDX file"),
-        (b"<!DOCTYPE html>", "not an IDX file of unsigned bytes: it starts with b'<!DO'"),
+        (b"<!DOCTYPE html>", "not an IDX file of unsigned bytes: it starts with 3c 21 44 4f"),
         (b"\0\0\x0d\3" + idx_bytes(IMAGES)[4:], "not an IDX file of unsigned bytes"),
         (idx_bytes(LABELS), "has labels, not images"),
         (idx_bytes(IMAGES[0]), "has 2-dimensional data, not images"),
         (idx_bytes(IMAGES[:0]), r"impossible header: sizes \(0, 2, 3\)"),
         (idx_bytes(IMAGES) + b"\0", "should have 18 values, found more than 18"),
         (idx_bytes(IMAGES[:2]), "has 2 images but .* has 3 labels"),
-        (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-8] + bytes(8), "corrupt or truncated: CRC"),
+        (gzip.compress(idx_bytes(IMAGES), mtime=0)[:-8] + bytes(8), "corrupt or truncated"),
         (
             gzip.compress(idx_bytes(IMAGES), mtime=0) + b"tail",
-            "corrupt or truncated: Not a gzipped",
+            "corrupt or truncated",
         ),
         (b"\x1f\x8bnot gzipped at all", "corrupt or truncated"),
         (gzip.compress(b"not an IDX file", mtime=0), "not an IDX file"),
@@ -640,7 +640,7 @@ def test_text_called_png(tmp_path: Path) -> None:
     """A text file named .png is rejected by name."""
     class_folder(tmp_path, "a", SHADES)
     (class_folder(tmp_path, "b") / "note.png").write_text("no picture")
-    with pytest.raises(DatasetError, match=r"b/note.png is not an image that Pillow can read"):
+    with pytest.raises(DatasetError, match=r"b/note.png is not an image of a known format"):
         open_dataset(f"folder:{tmp_path}")
 
 

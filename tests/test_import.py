@@ -284,7 +284,7 @@ ROW = "session,turn,answer,label,told\n"
             "stream," + ROW + "0,a,1,x,x,\n0,b,1,y,y,\n",
             ["line 3", "already has a session of stream 0"],
         ),
-        ("x.parquet", "not Parquet", ["not a valid Parquet file"]),
+        ("x.parquet", "not Parquet", ["not a Parquet file"]),
         ("x.jsonl", "{", ["line 1", "not valid JSON"]),
         ("x.jsonl", "", ["empty"]),
         ("x.jsonl", '{"text": "hi"}', ["line 1", "messages"]),

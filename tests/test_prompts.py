@@ -404,14 +404,17 @@ def test_mistakes_in_a_file(tmp_path: Path, changes: dict[str, Any], complaint: 
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"system = ", "Invalid value"),
+        (b"system = ", "at the end: a value is missing"),
         (b"a = 1\n\xff", "byte 7"),
-        (b"[told]\n[told]", "Cannot declare"),
-        (b"= 3", "Invalid"),
+        (b"[told]\n[told]", "line 2, column 6: this table was declared before"),
+        (b"a = 1\na = 2\n", "line 2, column 6: this key has a value already"),
+        (b"= 3", "line 1, column 1: "),
+        (b"a = 'x\n", "at the end: a quotation mark is missing"),
+        (b"a = " + b"9" * 5_000, "a whole number is too long"),
     ],
 )
 def test_not_toml(tmp_path: Path, data: bytes, why: str) -> None:
-    """A file that is not TOML is one error that names it and says why."""
+    """A file that is not TOML is one error that names file and place, and says why in plain words."""
     path = tmp_path / "my.toml"
     path.write_bytes(data)
     with pytest.raises(

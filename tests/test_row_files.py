@@ -155,9 +155,17 @@ WRONG: Mapping[str, tuple[str, bytes, str]] = {
     "JSON as CSV": ("csv", jsonl(TEXTS), r"has JSON objects; write jsonl:\S+my\.csv"),
     "JSON as Parquet": ("parquet", jsonl(TEXTS), "has JSON objects; write jsonl:"),
     "CSV as JSON": ("jsonl", b"text,label\nhi,a\n", "line 1: this is not valid JSON"),
-    "CSV as Parquet": ("parquet", b"text,label\nhi,a\n", "this is not a valid Parquet file"),
-    "a truncated file": ("parquet", parquet(TEXTS)[:-9], "this is not a valid Parquet file"),
-    "an empty file": ("parquet", b"", "this is not a valid Parquet file"),
+    "CSV as Parquet": (
+        "parquet",
+        b"text,label\nhi,a\n",
+        "this is not a Parquet file, or it is damaged",
+    ),
+    "a truncated file": (
+        "parquet",
+        parquet(TEXTS)[:-9],
+        "this is not a Parquet file, or it is damaged",
+    ),
+    "an empty file": ("parquet", b"", "this is not a Parquet file, or it is damaged"),
     "no lines": ("jsonl", b"\n \n", "there are no rows"),
     "no objects": ("jsonl", b"[]", "there are no rows"),
     "no rows": ("parquet", parquet(TEXTS[:0], FEATURES), "there are no rows"),
@@ -184,7 +192,7 @@ WRONG: Mapping[str, tuple[str, bytes, str]] = {
     "a label that is a list": (
         "jsonl",
         jsonl([{"text": "a", "label": ["x"]}, {"text": "b", "label": ["y"]}]),
-        "row 1, column 'label': .* is not a label",
+        "row 1, column 'label': .*, not a label",
     ),
     "a fractional label": (
         "parquet",

@@ -336,7 +336,7 @@ def test_parameters_are_checked(name: str, params: dict[str, object], reason: st
 
 def test_an_experiment_with_an_unknown_parameter() -> None:
     """The error names the arm, the key and the nearest parameter."""
-    reason = "arm 'feedback', model: params: simulated/refuser .* 'rat': did you mean 'rate'"
+    reason = "arm 'feedback', model.params: simulated/refuser .* 'rat': did you mean 'rate'"
     with pytest.raises(InputError, match=reason):
         experiment(model={"name": "simulated/refuser", "params": {"rat": 0.5}})
 

@@ -7,7 +7,7 @@ from typer import Option
 
 from icl_loop.analysis import frame
 from icl_loop.cli import options
-from icl_loop.core.errors import StoppedShort, reason_of
+from icl_loop.core.errors import InputError, StoppedShort, reason_of
 from icl_loop.terminal.chart_baseline import chart_baseline
 from icl_loop.terminal.console import print_error, print_text, this_command
 
@@ -22,6 +22,8 @@ def report(
     """Write one HTML page with the verdict, the charts and every turn; it works offline."""
     from icl_loop.report import page  # noqa: PLC0415  only this command needs the chart library
 
+    if file.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"{file} must end in .html")
     options.check_writable(file)
     pair = options.pair_of_arms(primary)
     turns = frame(paths)

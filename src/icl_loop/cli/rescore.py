@@ -8,7 +8,12 @@ from typing import Annotated
 from rich.table import Table
 from typer import Option
 
-from icl_loop.cli.options import NewParent, Transcripts, relative_to_here
+from icl_loop.cli.options import (
+    NewParent,
+    Transcripts,
+    check_parent_folder,
+    relative_to_here,
+)
 from icl_loop.replay import rescoring
 from icl_loop.replay.rescoring import Rescored
 from icl_loop.terminal.console import out, print_text
@@ -30,6 +35,8 @@ def rescore(
     Rescored sessions of experiment NAME are saved in NAME-rescored-DIGEST.
     All other commands, such as analyze, can read that folder.
     """
+    if out_dir is not None:
+        check_parent_folder(out_dir)
     rescored = [rescoring.rescore(path, overrides, out_dir) for path in find(paths)]
     out.print(_table(rescored))
     folders = sorted({session.path.parent for session in rescored})

@@ -10,6 +10,23 @@ MAX_BYTES = 2**20
 MAX_KEY_PARTS = 100
 """Most parts of a dotted key: `tomllib` takes time that grows with their square."""
 
+_REASONS = {
+    "Cannot overwrite": "this key has a value already",
+    "Duplicate inline": "this key has a value already",
+    "Cannot declare": "this table was declared before",
+    "Cannot mutate": "this table was declared before",
+    "Invalid value": "a value is missing or wrong; texts need quotation marks",
+    "Illegal character": "this character is not allowed; perhaps a quotation mark is missing",
+    "Unterminated": "a quotation mark is missing",
+    "Unclosed": "a bracket is missing",
+    "Expected ']": "a bracket is missing",
+    'Expected "': "a quotation mark is missing",
+    "Expected newline": "there is more than one value in this line",
+    "Expected '='": "there is no equals sign after the key",
+    "Unescaped": "a backslash must be written twice, or the text put in single quotation marks",
+}
+"""Plain words for the errors of `tomllib`, by their beginning."""
+_PLACE = re.compile(r"\(at (?:(line \d+, column \d+)|end of document)\)")
 _LONG_KEY = re.compile(rb"(?:[\w\"'-]{1,99}[ \t]?\.[ \t]?){%d}" % MAX_KEY_PARTS)
 
 
@@ -28,7 +45,17 @@ def parse_toml(data: bytes, source: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         reason = f"byte {error.start + 1} is not UTF-8"
     except tomllib.TOMLDecodeError as error:
-        reason = str(error)
+        reason = _in_plain_words(str(error))
+    except ValueError:
+        reason = "a whole number is too long"
     except RecursionError:
         reason = "it is nested too deeply"
     raise InputError(f"{source} is not valid TOML: {reason}")
+
+
+def _in_plain_words(message: str) -> str:
+    """Return place and reason of an error of `tomllib`."""
+    place = _PLACE.search(message)
+    where = (place and place[1]) or "at the end"
+    reasons = (reason for start, reason in _REASONS.items() if message.startswith(start))
+    return f"{where}: {next(reasons, 'this is not understood')}"

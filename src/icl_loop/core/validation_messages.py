@@ -65,7 +65,10 @@ def shown_value(value: object) -> str:
     """Return a value as TOML writes it, shortened to 80 characters; "a table" for a table."""
     if isinstance(value, Mapping):
         return "a table"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    try:
+        text = str(value).lower() if isinstance(value, bool) else repr(value)
+    except ValueError:  # Python does not write integers of more than 4,300 digits
+        return "a very long number"
     text = str(value) if text.startswith("datetime.") else text
     return text if len(text) <= _MAX_LENGTH else f"{text[:_MAX_LENGTH]} …"
 

@@ -154,7 +154,7 @@ def _parsed(text: str) -> tuple[list[str], object]:
         raise InputError(f"--set takes KEY=VALUE such as feedback.kind=label, got {text!r}")
     try:
         return parts, tomllib.loads(f"value = {given}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return parts, given.strip()
 
 
@@ -173,6 +173,10 @@ def _with_arm(arms: Sequence[Any], parts: Sequence[str], value: object, override
         if name in names:
             tail = _nested(parts[end:], value)
             return [merged(arm, tail) if arm.get("name") == name else arm for arm in arms]
+    if ".".join(parts) in names:
+        raise InputError(
+            f"--set {override}: name a key of the arm, as in arms.NAME.feedback.kind=label"
+        )
     raise InputError(f"--set {override}: there is no arm {parts[0]!r}; {nearest(parts[0], names)}")
 
 

@@ -197,7 +197,8 @@ def _check(key: str, values: object, place: str) -> None:
     """Raise InputError unless arms can be crossed with these values of a key."""
     if not isinstance(values, list) or not values:
         raise InputError(
-            f"{place}.{key} = {shown_value(values)}: must be a list of values to cross the arms with"
+            f"{place}.{key} = {shown_value(values)}: must be a list of one or more values to cross"
+            " the arms with"
         )
     if any(each in values[:at] for at, each in enumerate(values)):
         raise InputError(f"{place}.{key} = {shown_value(values)}: lists a value twice")

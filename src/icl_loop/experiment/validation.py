@@ -64,6 +64,8 @@ def _first_problem(error: ValidationError, kind: object, tables: object) -> str:
     hidden = is_whole_table or MAY_HOLD_SECRETS.intersection(path)
     value = "" if hidden else f" = {shown_value(first['input'])}"
     hint = next((hint for start, hint in _HINTS.items() if key.startswith(start)), "")
+    if is_whole_table and key:  # such an error begins with a key of the table
+        return f", {key}.{requirement(first)}{hint}"
     return f"{', ' + key if key else ''}{value}: {requirement(first)}{hint}"
 
 

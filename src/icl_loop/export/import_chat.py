@@ -1,6 +1,5 @@
 """Sessions in OpenAI's chat format, one per line: `messages`, `targets`, `labels` and `metadata`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -18,6 +17,7 @@ from icl_loop.export.imported_session import (
     turn_line,
 )
 from icl_loop.server.request_parser import parse_message
+from icl_loop.tasks.datasets.row_files import parsed_json
 from icl_loop.tasks.datasets.source_file import read_bytes
 from icl_loop.tasks.prompts import DEFAULT
 from icl_loop.transcripts.schema import EndStatus
@@ -49,10 +49,7 @@ def sessions_in(path: Path, given: Sequence[str]) -> list[ImportedSession]:
 
 
 def _object(line: bytes, place: str) -> Fields:
-    try:
-        fields = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{place} is not valid JSON: {error}") from None
+    fields = parsed_json(line, f"{place}: ")
     if isinstance(fields, dict) and fields.get("type") == "session":
         raise ValueError("this is a transcript already; name it in analyze, plot or report")
     if not isinstance(fields, dict) or not isinstance(fields.get("messages"), list):

@@ -56,6 +56,6 @@ def _fields(line: bytes, kind: str) -> dict[str, Any]:
     """Return the fields of a line of this type; empty if it is another."""
     try:
         fields = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) and fields.get("type") == kind else {}

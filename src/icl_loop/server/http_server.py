@@ -11,7 +11,7 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, reason_of
 from icl_loop.server.responses import TRANSPORT
 
 KEEP_ALIVE_S = 75
@@ -102,7 +102,8 @@ def _listen(host: str, port: int, *, expose: bool = False) -> socket.socket:
             raise InputError(f"{host} can be reached by other machines; set expose to allow that")
         return socket.create_server(address, family=family, backlog=2048)
     except (OSError, UnicodeError) as error:
-        raise InputError(f"cannot listen on {host}:{port}: {error}") from None
+        reason = reason_of(error) if isinstance(error, OSError) else "this is not a host name"
+        raise InputError(f"cannot listen on {host}:{port}: {reason}") from None
 
 
 def _base_url(listener: socket.socket) -> str:

@@ -27,7 +27,7 @@ _SIMILAR = str.maketrans(
 
 
 def _console(*, stderr: bool) -> Console:
-    console = Console(stderr=stderr)
+    console = Console(stderr=stderr, emoji=False)
     if not console.is_terminal:
         console.width = PIPE_WIDTH
     return console

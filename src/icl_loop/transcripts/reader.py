@@ -111,6 +111,11 @@ def parse(path: Path, number: int, line: bytes, kind: TypeAdapter[L]) -> L:
     except ValidationError as error:
         first = error.errors()[0]
         key = key_path(first["loc"])
+        if number == 1 and first["type"] == "json_invalid":
+            raise TranscriptError(
+                f"{path} is not a transcript: line 1 is not valid JSON; files of other programs become"
+                " transcripts with icl-loop import"
+            ) from None
         value = (
             f"{key} = {shown_value(first['input'])}" if key and first["type"] != "missing" else key
         )

@@ -219,6 +219,8 @@ def _label(cell: object, names: Sequence[str] | None) -> str:
         cell = names[cell]
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
+    if isinstance(cell, list | dict):
+        raise ValueError("the cell is a list or a table, not a label")  # noqa: TRY004  found in a file
     label = "" if cell is None else str(cell).strip()
     if not label:
         raise ValueError("the label is missing; fill it in or remove the row")

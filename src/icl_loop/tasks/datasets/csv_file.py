@@ -112,9 +112,10 @@ def _columns(text: str) -> tuple[Columns, str]:
                 if (len(rows) - 1) * len(rows[0]) > MAX_CELLS:
                     raise ValueError(f"line {line}: more than {MAX_CELLS:,} cells")
             line = reader.line_num + start
-    except csv.Error as error:
+    except csv.Error:
         raise ValueError(
-            f'line {line}: {error}; quote cells as Excel does, "like ""this"""'
+            f"line {line}: a quotation mark is missing, or a cell has more than"
+            f' {csv.field_size_limit():,} characters; quote cells as Excel does, "like ""this"""'
         ) from None
     if not rows:
         raise ValueError("the file is empty")

@@ -99,21 +99,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                     raise Image.DecompressionBombError  # noqa: TRY301  as Pillow does
                 return _to_array(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
-        raise DatasetError(f"{_printable(path)} is not an image that Pillow can read") from None
+        raise DatasetError(f"{_printable(path)} is not an image of a known format") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DatasetError(f"{_printable(path)} has more than {MAX_PIXELS:,} pixels") from None
+    except _UnusableValues as error:
+        raise DatasetError(f"{_printable(path)} cannot be read as an image: {error}") from None
     except _PILLOW_ERRORS as error:
-        problem = str(error) or type(error).__name__
+        problem = "it is damaged or incomplete"
+        if isinstance(error, OSError) and error.errno is not None:
+            problem = reason_of(error)
         raise DatasetError(f"{_printable(path)} cannot be read as an image: {problem}") from None
+
+
+class _UnusableValues(ValueError):
+    """The values of pixels cannot be scaled to 8 bits."""
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode == "F":
-        raise ValueError("its values are floats, for which white is not defined")
+        raise _UnusableValues("its values are floats, for which white is not defined")
     if image.mode.startswith("I"):
         values = np.asarray(image).astype(np.int64)
         if values.min() < 0 or values.max() > 65_535:
-            raise ValueError("its values do not fit into 16 bits")
+            raise _UnusableValues("its values do not fit into 16 bits")
         return (values // 257).astype(np.uint8)
     grey = image.mode in ("1", "L", "LA", "La")
     if image.has_transparency_data:

@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face Hub or in local folders, read by the library `datasets`."""
 
+import logging
 import os
 import re
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 from icl_loop.core.errors import DatasetError
 from icl_loop.tasks.datasets.columns import COLUMN_OPTIONS, LoadedColumns, options_of
 from icl_loop.tasks.datasets.published import DATA_VARIABLE
-from icl_loop.tasks.datasets.row_files import check_size, first_line, of_rows
+from icl_loop.tasks.datasets.row_files import check_size, of_rows
 from icl_loop.tasks.datasets.source_file import translated
 
 _ADDRESS = re.compile(r"(.+):([^:\[\]]+(\[[^]]*\])?)")
@@ -93,6 +94,7 @@ def load(source: str) -> LoadedColumns:
         ) from None
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports every retry
     with translated(f"hf:{address}"):
         options = options_of(query, (*COLUMN_OPTIONS, "config", "revision"))
         is_local = Path(name).is_dir()
@@ -129,7 +131,8 @@ def _message(error: Exception) -> str:
             "the Hugging Face Hub cannot be reached; check the network, or name a local folder, as in"
             " hf:FOLDER:train"
         )
-    message, advice = first_line(error), ""
+    lines, advice = str(error).strip().splitlines(), ""
+    message = lines[0].rstrip(".") if lines else type(error).__name__
     if "script" in message.lower():
         advice = "; try ?revision=refs/convert/parquet, the Hub's own conversion to data files"
     elif "config name is missing" in message.lower() or "builderconfig" in message.lower():

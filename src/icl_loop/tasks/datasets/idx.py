@@ -55,8 +55,8 @@ def load(path: Path, dimensions: int) -> NDArray[np.uint8]:
             return _read(file, dimensions)
     except FileNotFoundError:
         raise DatasetError(f"{path} does not exist") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DatasetError(f"{path} is corrupt or truncated: {error}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise DatasetError(f"{path} is corrupt or truncated") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {reason_of(error)}") from None
     except MemoryError:
@@ -79,7 +79,9 @@ def _open(path: Path) -> IO[bytes]:
 def _read(file: IO[bytes], dimensions: int) -> NDArray[np.uint8]:
     header = file.read(4)
     if len(header) < 4 or header[:3] != b"\0\0\x08":
-        raise ValueError(f"is not an IDX file of unsigned bytes: it starts with {header!r}")
+        raise ValueError(
+            f"is not an IDX file of unsigned bytes: it starts with {header.hex(' ')}, not 00 00 08"
+        )
     if header[3] != dimensions:
         found, wanted = (_CONTENTS.get(n, f"{n}-dimensional data") for n in (header[3], dimensions))
         raise ValueError(f"has {found}, not {wanted}")

@@ -40,8 +40,8 @@ def parquet_columns(path: Path) -> Columns:
     try:
         frame = pl.read_parquet(io.BytesIO(data))
         metadata = pl.read_parquet_metadata(io.BytesIO(data))
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        raise ValueError(f"this is not a valid Parquet file: {first_line(error)}") from None
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        raise ValueError("this is not a Parquet file, or it is damaged") from None
     return _of_rows(frame.columns, frame.rows(), _class_names(metadata))
 
 
@@ -95,12 +95,6 @@ def check_size(rows: int, columns: int) -> None:
         )
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error of a library, without its full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
 def _class_names(metadata: Mapping[str, str]) -> dict[str, list[str]]:
     """Return the names of the classes, by column, in the metadata that `datasets` writes."""
     try:
@@ -125,13 +119,13 @@ def _objects(data: bytes) -> list[dict[str, Any]]:
             " convert the file, as with iconv -f UTF-16 -t UTF-8"
         ) from None
     if text.lstrip().startswith("["):
-        found = _parsed(text, "")
+        found = parsed_json(text, "")
         objects = found if isinstance(found, list) else []
         places = [f"entry {number}" for number in range(1, len(objects) + 1)]
     else:
         lines = [(f"line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
         places = [place for place, _ in lines]
-        objects = [_parsed(line, f"{place}: ") for place, line in lines]
+        objects = [parsed_json(line, f"{place}: ") for place, line in lines]
     for place, each in zip(places, objects, strict=True):
         if not isinstance(each, dict):
             form = '{"text": "hi", "label": "x"}'
@@ -139,11 +133,12 @@ def _objects(data: bytes) -> list[dict[str, Any]]:
     return objects
 
 
-def _parsed(text: str, place: str) -> Any:  # noqa: ANN401  any JSON value
+def parsed_json(text: str | bytes, place: str) -> Any:  # noqa: ANN401  any JSON value
+    """Return a JSON value; raise ValueError, which begins with `place`, if it is wrong."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        reason = f"after {error.pos} characters"
+        reason = f"at character {error.pos + 1}"
     except (ValueError, RecursionError):
         reason = "a number is too long, or it is nested too deeply"
     raise ValueError(f"{place}this is not valid JSON ({reason}); write one object per line")
