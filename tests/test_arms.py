@@ -3,6 +3,7 @@
 import json
 import random
 from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,11 @@ from icl_loop.experiment import Donor, Session
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
+from icl_loop.tasks.answers import parse_answer
 from icl_loop.tasks.encodings import get_encoding, to_pixels
 from icl_loop.tasks.encodings.image_text import PixelEncoding
 from icl_loop.tasks.feedback import FEEDBACK_KINDS, FeedbackPolicy
-from icl_loop.tasks.labels import ABSTRACT_NAMES, abstract, deranged, swapped
+from icl_loop.tasks.labels import ABSTRACT_NAMES, SINGLE_TOKENS, abstract, deranged, swapped
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.tasks.transforms import MAX_PROJECTED_SIZE, permuted, projected
 from icl_loop.transcripts import read
@@ -87,8 +89,38 @@ def vocabulary(request: pytest.FixtureRequest) -> TokenCounter:
 
 def test_abstract_names_are_single_tokens(vocabulary: TokenCounter) -> None:
     """Every name is one token of the vocabulary, with or without a blank before it."""
-    assert len(set(ABSTRACT_NAMES)) == len(ABSTRACT_NAMES) > 50
-    assert {vocabulary.count(blank + name) for name in ABSTRACT_NAMES for blank in ("", " ")} == {1}
+    assert len(set(SINGLE_TOKENS)) == len(SINGLE_TOKENS) > 300
+    assert {vocabulary.count(blank + name) for name in SINGLE_TOKENS for blank in ("", " ")} == {1}
+
+
+@given(number=st.integers(1, 700), key=KEYS)
+def test_any_number_of_labels_has_abstract_names(number: int, key: tuple[int, int]) -> None:
+    """Any number of labels get different names of letters, single tokens as long as there are enough."""
+    names = [*abstract(tuple(f"class {each}" for each in range(number)), key).values()]
+    assert len(set(names)) == number
+    assert all(name.isascii() and name.isalpha() and name.islower() for name in names)
+    assert parse_answer(f"Answer: {names[-1]}", names).answer == names[-1]
+    assert set(names) <= {*SINGLE_TOKENS} or number > len(SINGLE_TOKENS)
+    assert set(names) <= {*ABSTRACT_NAMES} or number > len(ABSTRACT_NAMES)
+
+
+@pytest.mark.parametrize("answer_format", ["text", "choice", "logprobs"])
+def test_log_probabilities_need_single_tokens(answer_format: str, tmp_path: Path) -> None:
+    """Names that take several tokens are refused where log probabilities of labels are asked."""
+    rows = [f"sample {each} of {each % 400},c{each % 400}" for each in range(8_000)]
+    (tmp_path / "many.csv").write_text("\n".join(["text,label", *rows]), "utf-8")
+    made = experiment(
+        turns=4,
+        streams=1,
+        task={"dataset": f"csv:{tmp_path / 'many.csv'}", "labels": "abstract"},
+        model={"name": "m", "answer_format": answer_format},
+    )
+    with (
+        nullcontext()
+        if answer_format == "text"
+        else pytest.raises(InputError, match="302 abstract")
+    ):
+        made.check()
 
 
 @pytest.mark.parametrize("prompts", shipped())

@@ -14,6 +14,7 @@ from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.sessions import Place, Session
 from icl_loop.experiment.settings import AnalysisSettings, Settings
+from icl_loop.tasks.labels import SINGLE_TOKENS
 from icl_loop.transcripts.header import AnalysisIdentity
 
 
@@ -102,6 +103,7 @@ class Experiment:
                 if not session.repeat:  # the others have the same samples and settings
                     _check_dataset(session)
                     _check_model(session)
+                    _check_names(session)
                     _check_window(session)
                     _check_policy(session)
                 on_session()
@@ -152,6 +154,18 @@ def _check_model(session: Session) -> None:
         raise InputError(
             f"{place}.label = {shown_value(label)}: stream {session.stream} has no such label;"
             f" {nearest(str(label), labels)}"
+        )
+
+
+def _check_names(session: Session) -> None:
+    """Raise InputError if log probabilities are asked for names that take several tokens."""
+    settings, number = session.settings, len(session.task.labels)
+    asked = settings.model.answer_format in ("choice", "logprobs")
+    if asked and settings.task.labels == "abstract" and number > len(SINGLE_TOKENS):
+        raise InputError(
+            f"arm {session.arm!r}, model.answer_format = {settings.model.answer_format!r}: only"
+            f" {len(SINGLE_TOKENS)} abstract names are single tokens, and {number} classes need more;"
+            " use model.answer_format = 'text'"
         )
 
 

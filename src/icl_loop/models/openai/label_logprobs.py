@@ -11,7 +11,7 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Finish
 from icl_loop.tasks.answers import AnswerParser
 from icl_loop.tasks.label_mentions import Labels
-from icl_loop.tasks.labels import ABSTRACT_NAMES
+from icl_loop.tasks.labels import SINGLE_TOKENS
 
 _MOST_MENTIONS = 16
 """Only this many of the last mentions of a label can be the answer, to bound the time."""
@@ -19,7 +19,7 @@ MOST_UNDECIDED = 0.01
 """Alternatives that may begin several labels can have at most this probability together."""
 _BEGINNING = re.compile(r"[a-zà-ԯ]+|.", re.DOTALL)
 
-_WHOLE_TOKENS = frozenset(ABSTRACT_NAMES)
+_WHOLE_TOKENS = frozenset(SINGLE_TOKENS)
 
 
 class _Names:
