@@ -53,6 +53,35 @@ def test_sample_of_a_table_and_of_a_text(icl_loop: Command, tmp_path: Path) -> N
     assert icl_loop("sample", f"csv:{file}?text=text&label=label").stdout == "one,\ntwo\n"
 
 
+def test_sample_prints_a_conversation(icl_loop: Command, tmp_path: Path) -> None:
+    """`sample` prints the request after some turns, as an endpoint would be sent it."""
+    whole = icl_loop("sample", "quickstart", "--arm", "label", "--turns", 4).stdout
+    roles = re.findall(r"^\[(\w+)\]$", whole, re.MULTILINE)
+    assert roles == ["system", "user", *["assistant", "user"] * 4]
+    experiment = load("quickstart")
+    task = next(each for each in experiment.sessions() if each.arm == "label").task
+    assert whole.startswith(f"[system]\n{task.system.text}\n\n[user]\n{task.question(0).text}\n")
+    assert whole.endswith(f"{task.question(4).text}\n")
+    assert whole.count("The label is") == 4
+    shorter = icl_loop("sample", "quickstart", "--arm", "label").stdout
+    assert whole.startswith(shorter)
+    file = tmp_path / "conversation.txt"
+    done = icl_loop("sample", "iris", "--turns", 2, "--set", "feedback.kind=label", "-o", file)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert file.read_text().count("The label is") == 2
+
+
+@pytest.mark.parametrize("arm", ["feedback", "yoked", "none", "stateless"])
+def test_conversations_of_arms(icl_loop: Command, arm: str) -> None:
+    """Each arm's conversation shows what the arm is told; no model is asked, whatever its name."""
+    address = "model.base_url=http://127.0.0.1:9/v1"
+    done = icl_loop("sample", "quickstart", "--arm", arm, "--set", "model.name=m", "--set", address)
+    assert done.returncode == 0
+    told = len(re.findall(r"^(Correct|Incorrect)\.$", done.stdout, re.MULTILINE))
+    assert told == {"feedback": 3, "yoked": 3, "none": 0, "stateless": 0}[arm]
+    assert done.stdout.count("[assistant]") == 3 * (arm != "stateless")
+
+
 def test_sample_writes_a_file(icl_loop: Command, tmp_path: Path) -> None:
     """`sample -o` writes the file that a model would see; an unwritable path is bad input."""
     file = tmp_path / "digit.png"
@@ -207,6 +236,11 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
     ),
     "no streams": (["run", QUICKSTART, "--streams", 0], ["streams", "0"]),
     "an unknown data set": (["sample", "digit"], ["'digit'", "'digits'"]),
+    "a conversation of an unknown arm": (
+        ["sample", "quickstart", "--arm", "yokd"],
+        ["'yokd'", "'yoked'"],
+    ),
+    "a sample of an experiment": (["sample", "quickstart", "--index", 1], ["--index", "--set"]),
     "an index too large": (["sample", "digits", "--index", 1797], ["1796", "1797"]),
     "an unknown encoding": (["sample", "digits", "--encoding", "art"], ["'art'"]),
     "an encoding that does not fit": (

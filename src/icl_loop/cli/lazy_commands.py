@@ -24,7 +24,7 @@ COMMANDS = {
     "what-if": "Show what other context policies would have sent, without calling a model.",
     "export": "Export saved sessions as Parquet, CSV, OpenAI chat JSONL or Inspect logs.",
     "import": "Import Inspect logs, chat JSONL and tables of turns as transcripts to analyze.",
-    "sample": "Print a sample as a model sees it.",
+    "sample": "Print a sample, or a whole conversation, as a model sees it.",
     "serve": "Serve a built-in model as an OpenAI-compatible endpoint, to test without an API key.",
 }
 """The summary of each command, in the order of use: the first line of its function's docstring."""

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from icl_loop.context.history import History
 from icl_loop.context.window import from_spans
-from icl_loop.core.errors import ContextFull
-from icl_loop.core.messages import Usage
+from icl_loop.core.errors import ContextFull, InputError, nearest
+from icl_loop.core.messages import Message, Usage
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Donor, Experiment, ModelSettings, Session, Settings
+from icl_loop.experiment.settings import AUTO, WINDOW
 from icl_loop.loop import ask_probes, play_events
 from icl_loop.models import BUILT_IN, ChatModel
 from icl_loop.models.usage_estimate import CountingModel
+from icl_loop.runner.trial import EndpointTrial, as_sent
 from icl_loop.transcripts.header import DonorIdentity
 
 STAND_IN = "reference/nearest"
@@ -156,6 +158,40 @@ class Trials:
         if key not in self._models:
             self._models[key] = session.open_model()
         return self._models[key]
+
+
+async def conversation(
+    experiment: Experiment, arm: str, turns: int
+) -> tuple[Sequence[Message], str]:
+    """Return what an endpoint would be sent after the first turns of an arm, and the model that replied.
+
+    That is the arm's own model if it is built in, and otherwise `STAND_IN`. Nothing is asked.
+
+    Raises:
+        InputError: There is no such arm, or it cannot be played.
+        StoppedShort: The context window is full before.
+    """
+    if arm not in experiment.arms:
+        raise InputError(f"there is no arm {arm!r}; {nearest(arm, experiment.arms)}")
+    needed = {arm, experiment.arms[arm].feedback.donor}
+    arms = {
+        name: _with_built_in_model(settings, trial_model(settings))
+        for name, settings in experiment.arms.items()
+        if name in needed
+    }
+    arms = {
+        name: settings.with_window(WINDOW) if settings.model.context_window == AUTO else settings
+        for name, settings in arms.items()
+    }
+    length = max(experiment.turns, turns + 1)
+    played = replace(experiment, arms=arms, turns=length, streams=2)  # a donor is another stream
+    played.check()
+    trial = EndpointTrial(experiment=played, endpoints={}, turns=turns + 1)
+    await trial.play()
+    tried = trial.arms[arm]
+    if tried.stopped:
+        raise tried.stopped
+    return as_sent(tried.request, experiment.arms[arm].model), tried.model.name
 
 
 def trial_model(settings: Settings) -> str:

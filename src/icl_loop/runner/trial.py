@@ -73,12 +73,14 @@ class TriedArm:
     @property
     def sent(self) -> Sequence[Message]:
         """The last turn's request as the model saw it."""
-        messages: Sequence[Message] = self.request
-        if self.model.is_built_in:
-            return messages
-        if not self.model.system_role:
-            messages = without_system_role(messages)
-        return merged(messages) if self.model.merge_roles else messages
+        return self.request if self.model.is_built_in else as_sent(self.request, self.model)
+
+
+def as_sent(messages: Sequence[Message], model: ModelSettings) -> Sequence[Message]:
+    """Return the messages of a request as an endpoint is sent them."""
+    if not model.system_role:
+        messages = without_system_role(messages)
+    return merged(messages) if model.merge_roles else messages
 
 
 @dataclass(kw_only=True)
