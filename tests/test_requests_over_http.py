@@ -18,6 +18,7 @@ import pytest
 import endpoint
 from builders import experiment, transcripts_of
 from command_line import Command
+from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply
 from icl_loop.core.tokens import ESTIMATORS, TokenCounter
 from icl_loop.models import open_model
@@ -330,3 +331,59 @@ def test_kills(tmp_path: Path, icl_loop: Command) -> None:
         for folder in ("whole", "cut")
     )
     assert whole == cut
+
+
+ANNEALING = {"start": 1.0, "end": 0.2, "turns": 8}
+
+
+async def test_the_temperature_falls_from_turn_to_turn(tmp_path: Path) -> None:
+    """The temperature falls evenly to its end, also through retries, in sessions at once, and resumed."""
+    model = {"name": "m", "annealing": ANNEALING, "params": {"top_p": 0.9}}
+    expected = [round(1.0 - 0.1 * turn, 4) for turn in range(8)] + [0.2] * 4
+    changes = {"arms": [{"name": "a"}], "probes": {"at": [4], "count": 1}}
+    expected.insert(4, expected[4])  # the probe
+    for faulty in (False, True):
+        failed = [endpoint.error(500)] if faulty else []
+        with endpoint.serving(
+            [endpoint.completion("Answer: 3"), *failed, endpoint.completion("Answer: 4")]
+        ) as there:
+            table = {**model, "base_url": there.base_url}
+            result = await play(
+                there.base_url, tmp_path / str(faulty), model=table, streams=1, **changes
+            )
+        assert result.complete
+        sent = [request["temperature"] for request in there.requests]
+        assert sent == expected[:1] + expected[1:2] * faulty + expected[1:]
+        assert all(request["top_p"] == 0.9 for request in there.requests)
+    [path] = result.paths
+    assert await verify(read(path)) == 12
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:8]))
+    with endpoint.serving([endpoint.completion("Answer: 4")]) as there:
+        table = {**model, "base_url": there.base_url}
+        await play(there.base_url, tmp_path / "True", model=table, streams=1, **changes)
+    assert [request["temperature"] for request in there.requests] == expected[7:]
+    with endpoint.serving([endpoint.completion("Answer: 4")]) as there:
+        table = {**model, "base_url": there.base_url}
+        await play(there.base_url, tmp_path / "both", model=table, streams=2, arms=[{"name": "a"}])
+    sent = [request["temperature"] for request in there.requests]
+    assert sorted(sent) == sorted(2 * (expected[:4] + expected[5:]))
+
+
+@pytest.mark.parametrize(
+    ("model", "complaint"),
+    [
+        ({"name": "reference/nearest", "annealing": ANNEALING}, "has no temperature"),
+        ({"annealing": ANNEALING, "params": {"temperature": 1}}, "exclude each other"),
+        (
+            {"annealing": ANNEALING, "params": {"extra_body": {"temperature": 1}}},
+            "exclude each other",
+        ),
+        ({"annealing": {**ANNEALING, "start": 3.0}}, r"annealing.start = 3.0"),
+        ({"annealing": {"start": 1.0}}, "annealing.end: this key is missing"),
+    ],
+)
+def test_temperatures_that_cannot_be_set(model: dict[str, Any], complaint: str) -> None:
+    """A schedule for a model without temperature, beside a constant one, or cut short is refused."""
+    with pytest.raises(InputError, match=complaint):
+        experiment(model={"name": "m", **model}).check()

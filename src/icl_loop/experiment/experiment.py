@@ -143,6 +143,10 @@ def _check_dataset(session: Session) -> None:
 def _check_model(session: Session) -> None:
     """Raise InputError if a built-in model does not take the values of its parameters."""
     model, place = session.settings.model, f"arm {session.arm!r}, model.params"
+    if model.is_built_in and model.annealing is not None:
+        raise InputError(
+            f"arm {session.arm!r}, model.annealing: the built-in model {model.name!r} has no temperature"
+        )
     if not model.params or not model.is_built_in:
         return
     try:

@@ -55,6 +55,7 @@ EXAMPLES: Mapping[str, str] = {
     "model.headers": '{ X-Title = "learning curves" }',
     "model.headers_env": '{ X-Team = "MY_TEAM" }',
     "model.params": "{ temperature = 0.7 }",
+    "model.annealing": "{ start = 1.0, end = 0.0, turns = 100 }",
     "model.answer_format": '"choice"',
     "context.policy": '"only_correct | last(50)"',
     "context.reserve": "64",

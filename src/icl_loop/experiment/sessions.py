@@ -335,7 +335,7 @@ class Session:
             cap=self.settings.context.reserve or None,
             endpoint=endpoint,
             timeout_s=timeout_s,
-            **model.model_dump(exclude={"name", "context_window", "params"}),
+            **model.model_dump(exclude={"name", "context_window", "params", "annealing"}),
             params=self.params,
         )
 

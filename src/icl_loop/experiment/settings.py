@@ -18,6 +18,7 @@ from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
+from icl_loop.experiment.annealing_settings import AnnealingSettings
 from icl_loop.experiment.answer_settings import AnswerSettings
 from icl_loop.experiment.feedback_settings import FeedbackSettings
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
@@ -143,6 +144,9 @@ class ModelSettings(_Table):
     """Additional HTTP headers whose values are taken from these environment variables."""
     params: Annotated[dict[str, Any], without_secrets(SENSITIVE_PARAMS, "api_key_env")] = {}
     """Further fields of the request, such as temperature; or parameters of a built-in model."""
+    annealing: AnnealingSettings | None = None
+    """Temperature that goes evenly from start to end over some turns and then stays, in place of
+    a constant `params.temperature`; only for models at endpoints."""
     merge_roles: bool = True
     """Merge consecutive messages of one role, as many chat templates require."""
     system_role: bool = True
@@ -180,6 +184,10 @@ class ModelSettings(_Table):
     def _check_built_in(self) -> Self:
         with translated_errors("name: "):
             built_in = self.is_built_in
+        extra = self.params.get("extra_body")
+        fields = {*self.params, *(extra if isinstance(extra, dict) else ())}
+        if self.annealing and "temperature" in fields:
+            raise ValueError("annealing and params.temperature exclude each other")
         if built_in:
             with translated_errors("params: "):
                 check_params(self.name, self.params)
@@ -218,7 +226,7 @@ class ProbeSettings(_Table):
 
 ADDED: Mapping[str, Sequence[str]] = {
     "task": ("draw", "announce_labels"),
-    "model": ("system_role", "cache_control"),
+    "model": ("annealing", "system_role", "cache_control"),
     "context": ("exemplars", "keep_reasoning"),
     "feedback": ("donor_kind",),
     "probes": ("verdicts",),

@@ -1,7 +1,8 @@
 """The interface of models: messages in, a reply out."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
@@ -54,6 +55,31 @@ class SharedModel(Protocol):
         `name` identifies the session, and `slot` the part of a llama.cpp server that it has alone.
         """
         ...
+
+
+TURN_FIELDS: ContextVar[Mapping[str, float]] = ContextVar("TURN_FIELDS", default={})  # noqa: B039  never changed
+"""Request fields of the present turn. Models that wrap others to retry or limit requests need not
+know of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnealedModel:
+    """A model at an endpoint whose temperature is another one in each turn.
+
+    Attributes:
+        temperature: Returns the temperature of the present turn.
+    """
+
+    model: ChatModel
+    temperature: Callable[[], float]
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Return the reply of the model at this temperature."""
+        before = TURN_FIELDS.set({"temperature": self.temperature()})
+        try:
+            return await self.model.complete(messages)
+        finally:
+            TURN_FIELDS.reset(before)
 
 
 @runtime_checkable

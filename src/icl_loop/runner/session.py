@@ -10,6 +10,7 @@ from icl_loop.core.records import Event, Probe, Turn
 from icl_loop.experiment import Session
 from icl_loop.loop import ask_probes, play_events
 from icl_loop.models import ChatModel, ReplayModel
+from icl_loop.models.chat import AnnealedModel
 from icl_loop.transcripts import TranscriptWriter
 
 Entry = Event | Probe
@@ -72,6 +73,8 @@ async def play_session(
         ReplayMismatch: A saved turn differs from the one derived now.
     """
     history = History.for_task(session.task, session.window)
+    if annealing := session.settings.model.annealing:
+        model = AnnealedModel(model, lambda: annealing.temperature(len(history.turns)))
     events = [entry for entry in saved if not isinstance(entry, Probe)]
     replay = ReplayModel(events[len(session.shared_events) :], then=model)
     for event in session.shared_events:

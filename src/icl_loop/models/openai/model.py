@@ -16,7 +16,7 @@ from yarl import URL
 
 from icl_loop.core.errors import InputError, ModelError, ModelUnavailable, RequestRefused, nearest
 from icl_loop.core.messages import Message, Reply, Usage, fingerprint
-from icl_loop.models.chat import AnswerFormat
+from icl_loop.models.chat import TURN_FIELDS, AnswerFormat
 from icl_loop.models.openai import connection, error_responses
 from icl_loop.models.openai.endpoint import Endpoint, NoConnection, at, discover
 from icl_loop.models.openai.error_responses import Failure
@@ -204,7 +204,9 @@ class OpenAIModel:
             encoded = json.dumps({**fields, **self._params}, ensure_ascii=False)
             self._start = chosen, encoded[:-1].encode()
         name = chosen["cache"].name or ""
-        return self._start[1] + (b',"%b":%b' % (name.encode(), own[name]) if name in own else b"")
+        more = {key: json.dumps(value).encode() for key, value in TURN_FIELDS.get().items()}
+        more |= {name: own[name]} if name in own else {}
+        return self._start[1] + b"".join(b',"%b":%b' % (key.encode(), more[key]) for key in more)
 
     @property
     def pause_s(self) -> float:
