@@ -80,6 +80,25 @@ def test_an_unchanged_branch_equals_its_parent(
     assert asyncio.run(replays(result.paths))
 
 
+def test_branches_keep_contrasts_and_say_what_changed(tmp_path: Path) -> None:
+    """Arms of branches are named by what changed; recorded contrasts are between the branches."""
+    analysis = {"primary": ["feedback", "none"], "secondary": [["feedback", "late"]]}
+    made = experiment(arms=ARMS, analysis=analysis)
+    folder = asyncio.run(run(made, tmp_path)).folder
+    paths = [path for path in sorted(folder.glob("*.jsonl")) if "late" not in path.name]
+    branch = branches(paths, 5, ["context.policy=last(3)"], turns=14)
+    names = [f"{arm}-at5_policy=last-3_turns=14" for arm in ("feedback", "none")]
+    assert {*names} < {*branch.arms}
+    for session in branch.sessions():
+        assert session.header().analysis.primary == tuple(names)
+        assert session.header().analysis.secondary == ()
+    [alone] = branches(paths[:1], 5, ["context.policy=last(3)"]).arms
+    assert alone == "feedback-at5_policy=last-3"
+    many = [f"context.{key}" for key in ("policy=all", "replies=answer", "reserve=999")]
+    [named] = branches(paths[:1], 5, [*many, "task.prompts=plain-ja"]).arms
+    assert len(named) < 100
+
+
 async def test_a_branch_copies_shared_lines(parents: Path, tmp_path: Path) -> None:
     """A branch copies its parent's lines byte for byte and then plays its own settings."""
     before = transcripts_of(parents)
@@ -171,7 +190,7 @@ async def test_an_interrupted_branch_resumes(parents: Path, tmp_path: Path) -> N
         assert transcripts_of(part.parent) == transcripts_of(path.parent)
     arm = read_header(path).arm
     other = branches([parents / "none-0.jsonl"], 5, ["feedback.kind=flipped"], arm=arm)
-    with pytest.raises(SettingsMismatch, match=r"settings\.feedback\.kind"):
+    with pytest.raises(SettingsMismatch, match=r"feedback\.kind"):
         await run(other, tmp_path / "whole")
 
 

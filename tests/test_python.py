@@ -206,7 +206,7 @@ def test_a_policy_of_ones_own(tmp_path: Path) -> None:
         (cut / path.name).write_bytes(b"".join(lines[:5]))
     assert answered(PLAY(policy=every_third, turns=9, out=tmp_path / "cut")).equals(answered(run))
     assert all(finding.difference is None for finding in examine_all(run.paths))
-    with pytest.raises(SettingsMismatch, match=r"settings\.context\.policy"):
+    with pytest.raises(SettingsMismatch, match=r"context\.policy"):
         PLAY(policy=lambda past: past.candidates[:1], turns=9, out=tmp_path / "whole")
 
 
@@ -412,7 +412,7 @@ def test_a_changed_function_is_not_resumed(tmp_path: Path) -> None:
     """A run is resumed by a function with the same code, and refused if the code has changed."""
     before = PLAY(model=_model("Answer: 3"), out=tmp_path)
     assert PLAY(model=_model("Answer: 3"), out=tmp_path) == before
-    with pytest.raises(SettingsMismatch, match=r"settings\.model\.params\.code"):
+    with pytest.raises(SettingsMismatch, match=r"model\.params\.code"):
         PLAY(model=_model("Answer: 4"), out=tmp_path)
     other = PLAY(model=_model("Answer: 4"), out=tmp_path, name="other")
     assert set(other.turns["answer"]) == {"4"}

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from icl_loop.experiment import Experiment, Session
 from icl_loop.models import ChatModel
 from icl_loop.models.limits import Budget
 from icl_loop.models.simulated.heuristics import Chance
+from icl_loop.replay.branching import branches
 from icl_loop.runner.model_pool import ModelPool
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.transcripts import read
@@ -67,9 +69,44 @@ async def test_changed_settings_are_rejected(tmp_path: Path) -> None:
     """If the settings of any saved session differ, the run is rejected before it writes anything."""
     await run(experiment(), tmp_path)
     before = transcripts_of(tmp_path / "small")
-    with pytest.raises(SettingsMismatch, match=r"settings\.task\.encoding"):
+    with pytest.raises(SettingsMismatch, match=r"task\.encoding"):
         await run(experiment(streams=3, task={"encoding": "ascii"}), tmp_path)
     assert transcripts_of(tmp_path / "small") == before
+
+
+class NoModel:
+    """Answers no request."""
+
+    async def complete(self, messages: Sequence[Message]) -> Reply:
+        """Refuse a request."""
+        raise RequestRefused(f"there is no such model for {len(messages)} messages")
+
+
+async def test_a_failed_start_does_not_bind(tmp_path: Path) -> None:
+    """Sessions without a turn are begun anew with changed settings, also those of yoked arms."""
+    arms = [*ARMS, {"name": "yoked", "feedback": {"kind": "yoked", "donor": "label"}}]
+    mistaken = experiment(arms=arms, model={"name": "simulated/chance"})
+    failed = Run(mistaken, tmp_path, open_model=lambda _: NoModel())
+    assert not (await failed.play()).complete
+    assert any((tmp_path / "small").glob("*.jsonl"))
+    assert (await run(experiment(arms=arms), tmp_path)).complete
+    played = transcripts_of(tmp_path / "small")
+    await run(experiment(arms=arms), tmp_path / "other")
+    assert played == transcripts_of(tmp_path / "other" / "small")
+
+
+async def test_more_turns_name_the_command_that_plays_them(tmp_path: Path) -> None:
+    """A finished run with more turns is rejected with the command that continues its sessions."""
+    await run(experiment(), tmp_path)
+    saved = tmp_path / "small"
+    with pytest.raises(SettingsMismatch) as caught:
+        await run(experiment(turns=15), tmp_path)
+    found = re.search(r"icl-loop branch (.+) --at (\d+) --turns (\d+)", str(caught.value))
+    assert found is not None
+    path, at, turns = found.groups()
+    assert Path(path) == saved
+    longer = branches(sorted(saved.glob("*.jsonl")), int(at), turns=int(turns))
+    assert {session.turns for session in longer.sessions()} == {15}
 
 
 async def test_streams_can_be_added_to_a_run(tmp_path: Path) -> None:

@@ -129,10 +129,10 @@ async def test_resuming_a_complete_session_writes_nothing(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "key"),
     [
-        (session(6, policy="all"), "settings.context.policy"),
-        (session(6, feedback="none"), "settings.feedback.kind"),
+        (session(6, policy="all"), "context.policy"),
+        (session(6, feedback="none"), "feedback.kind"),
         (session(7), "turns"),
-        (session(6, encoding="ascii"), "settings.task.encoding"),
+        (session(6, encoding="ascii"), "task.encoding"),
     ],
 )
 def test_other_settings_are_not_resumed(saved: Path, other: Session, key: str) -> None:

@@ -174,7 +174,7 @@ def _overlap(one: Table, other: Table) -> bool:
 
 
 def _factors(sweep: Table, place: str) -> list[Factor]:
-    values = dict(_flat(sweep))
+    values = dict(flat(sweep))
     for key, each in values.items():
         _check(key, each, place)
     last = [_last_part(key) for key in values]
@@ -184,11 +184,11 @@ def _factors(sweep: Table, place: str) -> list[Factor]:
     ]
 
 
-def _flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(table: Table, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the dotted keys of nested tables and their values."""
     for key, value in table.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
 
@@ -217,6 +217,11 @@ def _check(key: str, values: object, place: str) -> None:
 def _last_part(key: str) -> str:
     *tables, last = key.split(".")
     return tables[-1] if last == "name" and tables else last
+
+
+def setting_name(key: str, value: object) -> str:
+    """Return a setting in characters that names of arms may have, such as `policy=last-3`."""
+    return f"{_last_part(key)}={_short(value)}"
 
 
 def _names(setting: str, values: Sequence[Any]) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from icl_loop.experiment.donors import find_donor
 from icl_loop.experiment.experiment_file import override
 from icl_loop.experiment.sessions import Branch
 from icl_loop.experiment.settings import AnalysisSettings, ArmName
+from icl_loop.experiment.sweep import flat, setting_name
 from icl_loop.experiment.validation import validated
 from icl_loop.models import is_built_in
 from icl_loop.tasks.feedback import YOKED
@@ -29,6 +31,9 @@ _STREAM_KEYS = ("turns", "streams", "seed", "stream", "task.dataset")
 _BRANCH_KEYS = ("model", "context", "feedback", "probes", "answers", "task.prompts", "task.labels")
 """Keys and tables that a branch may override."""
 
+_LONGEST = 60
+"""Most characters of the changes in the name of an arm."""
+
 
 def branches(
     paths: Iterable[Path],
@@ -42,7 +47,8 @@ def branches(
     """Return an experiment that branches off the transcripts at `paths`.
 
     The experiment is named like the parents' with `-branches`. Each arm is named like its parent's
-    with the turn and, if anything changed, a digest of the changes: `none-at50-1a2b3c`.
+    with the turn and what was changed: `none-at50_kind=label`. A contrast that was recorded between
+    arms of the parents is recorded between the arms of their branches.
 
     Args:
         paths: The parents, sessions of one experiment.
@@ -63,6 +69,7 @@ def branches(
         raise InputError(f"--turns {turns} leaves no turn to play after --at {at}; make it more")
     parents = [_parent(path, at) for path in paths]
     sessions = [_branch(each, at, overrides, model, arm, turns) for each in parents]
+    sessions = _contrasts(sessions, parents)
     names = {session.experiment for session in sessions}
     if len(names) > 1:
         raise InputError(
@@ -120,12 +127,9 @@ def _branch(
     place = " and ".join(given) or f"{parent.path}: recorded settings"
     settings = _settings(_with_model(header.settings, model), changes, place)
     settings.check_turns(length, place if turns is None else f"--turns {turns}")
-    digest = ""
-    before = _recorded_again(header)
-    if settings.recorded() != before or length != header.turns:
-        new_length = None if length == header.turns else length
-        changed = json.dumps([settings.recorded(), before, new_length], sort_keys=True)
-        digest = f"-{sha256(changed.encode()).hexdigest()[:6]}"
+    name = f"{header.arm}-at{at}"
+    if settings.recorded() != _recorded_again(header) or length != header.turns:
+        name += _named(changes, model, None if length == header.turns else length)
     lines = whole_lines(parent.path)
     shared = shared_lines(lines, at)
     identity = BranchIdentity(
@@ -136,16 +140,43 @@ def _branch(
     events = tuple(event for event in parent.events if turns_before(event) < at)
     return Session(
         experiment=f"{header.root.experiment}-branches",
-        arm=validated(ArmName, arm or f"{header.arm}-at{at}{digest}", "--arm"),
+        arm=validated(ArmName, arm or name, "--arm"),
         stream=header.stream,
         turns=length,
         seed=header.seed or 0,
         settings=settings,
-        analysis=AnalysisIdentity(margin=header.analysis.margin),
         donor=find_donor(header, parent.path) if settings.feedback.donor else None,
         branch=Branch(identity, shared, events),
         repeat=header.repeat,
     )
+
+
+def _named(changes: Sequence[str], model: str | None, turns: int | None) -> str:
+    """Return what a branch changes, for the name of its arm; a digest if that is long."""
+    changed = dict(flat(override({}, changes)))
+    changed |= {} if model is None else {"model.name": model}
+    changed |= {} if turns is None else {"turns": turns}
+    name = "".join(f"_{setting_name(key, value)}" for key, value in changed.items())
+    return name if len(name) <= _LONGEST else f"-{sha256(name.encode()).hexdigest()[:6]}"
+
+
+def _contrasts(sessions: Sequence[Session], parents: Sequence[Transcript]) -> list[Session]:
+    """Return the sessions with the contrasts of their parents between the arms of the branches."""
+    arms: dict[str, set[str]] = {}
+    for session, parent in zip(sessions, parents, strict=True):
+        arms.setdefault(parent.header.arm, set()).add(session.arm)
+    branch = {arm: names.pop() for arm, names in arms.items() if len(names) == 1}
+
+    def renamed(pair: tuple[str, str] | None) -> tuple[str, str] | None:
+        return (branch[pair[0]], branch[pair[1]]) if pair and branch.keys() >= {*pair} else None
+
+    analysis = parents[0].header.analysis
+    kept = AnalysisIdentity(
+        primary=renamed(analysis.primary),
+        secondary=tuple(filter(None, map(renamed, analysis.secondary))),
+        margin=analysis.margin,
+    )
+    return [replace(session, analysis=kept) for session in sessions]
 
 
 def _recorded_again(header: Header) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from icl_loop.runner.session import OnTurn, PlaySession, save_session
 from icl_loop.transcripts import TranscriptWriter, read, read_header
 from icl_loop.transcripts.comparison import check_resumable
 from icl_loop.transcripts.durable_append import DurableAppender
-from icl_loop.transcripts.reader import has_whole_line
+from icl_loop.transcripts.reader import has_entry, has_whole_line
 from icl_loop.transcripts.writer import begin, is_begun
 
 DEFAULT_CONCURRENCY = 32
@@ -285,7 +285,7 @@ class Run:
         key, path = self.experiment.donor_of(session), self.path(session)
         if key is None:
             return session
-        if has_whole_line(path) and (recorded := find_donor(read_header(path), path)):
+        if has_entry(path) and (recorded := find_donor(read_header(path), path)):
             return replace(session, donor=recorded)
         await self._ended[key].wait()
         donor = read_donor(self.folder / Session.name_of(*key), session.turns)

@@ -1,14 +1,16 @@
 """Comparing a session with its saved transcript."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import ReplayMismatch, SettingsMismatch
 from icl_loop.core.records import Event, Probe
+from icl_loop.core.validation_messages import shown_value
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.reader import has_whole_line, read_header
+from icl_loop.transcripts.reader import has_entry, has_whole_line, read_header
 from icl_loop.transcripts.schema import line_fields, turns_before
 
 TIME_FIELDS = frozenset({"created", "at", "latency_s", "attempts", CHECKSUM_KEY})
@@ -29,8 +31,11 @@ def compare(saved: Event | Probe, played: Event | Probe) -> None:
             )
 
 
-def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
-    """Check that the session of `header` may be written to `path`: a new file, or its transcript.
+def check_resumable(path: Path, header: Header, *, donor: bool = True) -> bool:
+    """Return whether the transcript at `path` is resumed by the session of `header`.
+
+    It is begun anew if there is none, or if it has other settings and no turn, note or probe, as after a
+    typing error in the name of the model.
 
     Args:
         path: The file.
@@ -42,7 +47,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
         TranscriptError: The file is not a transcript of the current version.
     """
     if not has_whole_line(path):
-        return
+        return False
     saved = read_header(path)
     saved.check_replayable(path)
     if saved.source is not None:
@@ -59,10 +64,26 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> None:
         if {} in (before.get(key), now.get(key)):
             continue  # the keys of the table that is not empty differ
         if before.get(key) != now.get(key):
-            raise SettingsMismatch(
-                f"{path} was played with {key} = {before.get(key)!r}, which is now"
-                f" {now.get(key)!r}; set it back to resume, or choose another name or --out"
-            )
+            if not has_entry(path):
+                return False
+            raise SettingsMismatch(_difference(path, key, before.get(key), now.get(key)))
+    return True
+
+
+def _difference(path: Path, key: str, before: object, now: object) -> str:
+    """Return what differs in a saved session, and what to do."""
+    name = key.removeprefix("settings.")
+    saved, given = ("unset" if each is None else shown_value(each) for each in (before, now))
+    advice = "set it back to resume"
+    if name == "turns" and isinstance(before, int) and isinstance(now, int) and before < now:
+        advice = (
+            "to play more turns, continue the saved sessions with"
+            f" icl-loop branch {shlex.quote(str(path.parent))} --at {before} --turns {now}"
+        )
+    return (
+        f"{path} was played with {name} = {saved}, which is now {given}; {advice}, or choose another"
+        " name or --out"
+    )
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -156,6 +156,15 @@ def has_whole_line(path: Path) -> bool:
     return path.exists() and _first_line(path).endswith(b"\n")
 
 
+def has_entry(path: Path) -> bool:
+    """Return whether there is a transcript at `path` with a complete turn, note or probe."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        _, second = file.readline(), file.readline()
+    return second.endswith(b"\n") and not second.startswith(b'{"type":"end"')
+
+
 def _first_line(path: Path) -> bytes:
     try:
         with path.open("rb") as file:

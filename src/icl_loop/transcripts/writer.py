@@ -23,7 +23,7 @@ class TranscriptWriter:
     """Appends the entries of a session to its transcript.
 
     An existing transcript is resumed: a torn last line is cut off, and entries that are already saved
-    are compared instead of written again.
+    are compared instead of written again. One with other settings and no entries is begun anew.
 
     Attributes:
         saved: The turns that the file held when it was opened; `events` and `probes` likewise.
@@ -40,8 +40,8 @@ class TranscriptWriter:
             TranscriptError: The file is not a transcript of the current version.
             StoppedShort: It cannot be written.
         """
-        check_resumable(path, header)
-        saved = read(path) if has_whole_line(path) else Transcript.of(path, header, (), None)
+        is_resumed = check_resumable(path, header)
+        saved = read(path) if is_resumed else Transcript.of(path, header, (), None)
         self.path, self._appender = path, appender
         self.saved, self.events, self.probes = saved.turns, saved.events, saved.probes
         self.end = saved.end
