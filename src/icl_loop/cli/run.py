@@ -6,10 +6,12 @@ import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from rich.console import Console
 from typer import Exit, Option
 
 from icl_loop.analysis import frame
@@ -22,8 +24,9 @@ from icl_loop.runner.early_alarm import EarlyAlarm
 from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import Run, RunResult
-from icl_loop.terminal.console import STOPPED_SHORT, err, print_text, this_command
+from icl_loop.terminal.console import STOPPED_SHORT, err, print_json, print_text, this_command
 from icl_loop.terminal.progress import RunProgress, WorkProgress
+from icl_loop.terminal.results_json import results_fields
 from icl_loop.terminal.results_tables import print_results, stops_table
 
 
@@ -59,6 +62,8 @@ def run(
         float | None,
         Option(metavar="SECONDS", min=0, help=f"Time to wait for a worker; default: {WAIT_S:.0f}."),
     ] = None,
+    json: options.AsJson = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Show no progress.")] = False,
 ) -> None:
     """Play an experiment, or resume it: complete sessions are skipped."""
     play_and_report(
@@ -72,6 +77,8 @@ def run(
             stop_early=stop_early,
         ),
         stop_unreadable=stop_unreadable,
+        json=json,
+        quiet=quiet,
     )
 
 
@@ -88,8 +95,12 @@ def _engine(name: str, ray_address: str | None, ray_wait: float | None) -> Engin
     return local
 
 
-def play_and_report(run: Run, *, stop_unreadable: bool = False) -> None:
+def play_and_report(
+    run: Run, *, stop_unreadable: bool = False, json: bool = False, quiet: bool = False
+) -> None:
     """Check a run and play it with progress, print the results, and exit with 1 if it stopped.
+
+    With `json`, the results are JSON; with `quiet`, there is no progress.
 
     Problems of the first answers of an arm are printed at once, and with `stop_unreadable` they end
     the run if the replies are unusable.
@@ -98,13 +109,14 @@ def play_and_report(run: Run, *, stop_unreadable: bool = False) -> None:
     built_in = all(settings.model.is_built_in for settings in run.experiment.arms.values())
     if not built_in:
         asyncio.run(run.ask_endpoints())
-    with WorkProgress(err, "checking", "sessions", run.experiment.count()) as checking:
+    shown_on = Console(stderr=True, quiet=True) if quiet else err
+    with WorkProgress(shown_on, "checking", "sessions", run.experiment.count()) as checking:
         run.check(checking.add)
     for remark in run.remarks:
         print_text(f"note: {remark}", err)
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
-    progress = RunProgress(run.experiment, err, run.budget)
+    progress = RunProgress(run.experiment, shown_on, run.budget)
     alarm = EarlyAlarm(run.experiment, lambda text: print_text(f"note: {text}", err, "yellow"))
 
     def on_turn(session: Session, turn: Turn) -> None:
@@ -120,7 +132,7 @@ def play_and_report(run: Run, *, stop_unreadable: bool = False) -> None:
     if result and result.complete and run.budget.passed:
         print_text(f"note: {run.budget.passed}", err)
     unusable = alarm.unusable if stop_unreadable else ()
-    report_result(run.folder, result, _raised(run.budget), unusable)
+    report_result(run.folder, result, _raised(run.budget), unusable, json=json)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -171,12 +183,18 @@ def report_result(
     result: RunResult | None,
     raised: Mapping[str, str] | None = None,
     unusable: Sequence[str] = (),
+    *,
+    json: bool = False,
 ) -> None:
-    """Print the results of a run; exit with 1 if it stopped short.
+    """Print the results of a run, as JSON if asked; exit with 1 if it stopped short.
 
     `raised` are the options with which it can be resumed, `unusable` the arms whose replies ended it.
     """
-    if result is None:
+    if json:
+        print_json(_result_fields(folder, result))
+        if result and result.complete:
+            return
+    elif result is None:
         print_text(f"transcripts: {folder}")
     else:
         _print_result(result)
@@ -194,6 +212,24 @@ def report_result(
     command = this_command(raised, without="--stop-unreadable" if unusable else None)
     print_text(f"stopped short; saved turns are kept. Resume {how}: {command}", err)
     raise Exit(STOPPED_SHORT)
+
+
+def _result_fields(folder: Path, result: RunResult | None) -> dict[str, Any]:
+    """Return the outcome of a run, and its results as `analyze --json` has them, as JSON."""
+    results: dict[str, Any] = {}
+    with suppress(TranscriptError):  # raised if nothing was answered yet
+        results = results_fields(frame(result.paths), result.paths) if result else {}
+    stopped = [
+        {"session": each.session.file_name.removesuffix(".jsonl"), "reason": str(each.reason)}
+        for each in (result.stopped if result else ())
+    ]
+    return {
+        "transcripts": str(folder),
+        "complete": result is not None and result.complete,
+        "stopped": stopped,
+        "early_stop": asdict(result.early_stop) if result and result.early_stop else None,
+        "results": results or None,
+    }
 
 
 def _print_result(result: RunResult) -> None:
