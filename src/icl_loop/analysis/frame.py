@@ -68,6 +68,7 @@ def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
         others = f" and neither do {len(files) - 1} other files" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
     sessions = separate_runs(each_once(pl.concat([part for part, _ in parts])))
+    sessions = sessions.with_columns(pl.col("model").cast(pl.Categorical))
     return turns.join(sessions, on="path", how="left", maintain_order="left").select(_COLUMNS)
 
 
@@ -78,7 +79,7 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
     turns = lines.filter(type="turn").with_columns(
         told_length=told_length(),
         finish_reason=pl.col("served").struct.field("finish_reason"),
-        served_model=pl.col("served").struct.field("model"),
+        served_model=pl.col("served").struct.field("model").cast(pl.Categorical),
     )
     heard = turns.unnest("usage").select("path", *_TURN, "told")
     return sessions_of(lines), told.with_verdicts(heard, dict(map(_recorded, files)))
@@ -137,7 +138,8 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")
     headers = sessions.select("path", "header").iter_rows()
     known = {path: told.recorded(header) for path, header in headers}
-    return sessions.select(_SESSION), told.with_verdicts(turns, known)
+    few = turns.with_columns(pl.col("served_model").cast(pl.Categorical))
+    return sessions.select(_SESSION), told.with_verdicts(few, known)
 
 
 def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
@@ -193,5 +195,7 @@ def tabulate(
             fields |= {"finish_reason": served.finish_reason, "served_model": served.model}
             values = fields | asdict(turn.reply.usage)
             rows.append((*session, *(values[name] for name in names)))
-    heard = told.with_verdicts(pl.DataFrame(rows, schema=schema, orient="row"), {})
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    table = table.with_columns(pl.col("model", "served_model").cast(pl.Categorical))
+    heard = told.with_verdicts(table, {})
     return heard.select(_COLUMNS)
