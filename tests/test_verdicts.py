@@ -578,6 +578,9 @@ def test_differences_between_models() -> None:
     assert difference_sentence(difference) in " ".join(
         "".join(map(shown, difference_tables([difference]))).split()
     )
+    [same] = model_differences(of_models(a_feedback=HIGH, a_none=LOW, b_feedback=HIGH, b_none=LOW))
+    assert (same.verdict, same.contrast.equivalent) == ("invalid", True)
+    assert "yes" not in "".join(map(shown, difference_tables([same]))).split()
     three = of_models(**late, c_feedback=HIGH_TOO, c_none=LOW[::-1])
     assert len(model_differences(three)) == 3
     assert [each.p_adjusted for each in model_differences(three)] == adjusted(

@@ -52,9 +52,10 @@ def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
     previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
     `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply), `finish_reason`
-    (the endpoint's, if its meaning is not known), `served_model` (as the endpoint named it). A torn last line
-    and sessions without turns are left out. If several folders hold the same sessions of an
-    experiment, they are separate runs: the folder becomes part of the name in `experiment`.
+    (the endpoint's, if its meaning is not known), `served_model` (as the endpoint named it). `model` and
+    `served_model` are categories, the other texts strings. A torn last line and sessions without turns are
+    left out. If several folders hold the same sessions of an experiment, they are separate runs: the
+    folder becomes part of the name in `experiment`.
 
     Raises:
         TranscriptError: A file is not a transcript, there are no turns, or a session is named twice;

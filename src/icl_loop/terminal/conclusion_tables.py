@@ -1,6 +1,7 @@
 """Tables of contrasts and simpler explanations, with the verdict."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
@@ -51,7 +52,15 @@ def difference_tables(differences: Sequence[ModelDifference]) -> Iterator[Render
     for experiment, found in groupby(differences, attrgetter("experiment")):
         rows = list(found)
         yield Rule(printable(f"{experiment} / between models"), align="left")
-        contrasts = [Secondary(each.contrast, each.p_adjusted) for each in rows]
+        contrasts = [
+            Secondary(
+                replace(each.contrast, equivalent=None)
+                if each.verdict == "invalid"
+                else each.contrast,
+                each.p_adjusted,
+            )
+            for each in rows
+        ]
         what = "difference between their primary contrasts"
         yield _contrasts_table("Models", contrasts, what, of="models")
         for each in rows:
