@@ -467,9 +467,13 @@ async def test_a_session_with_notes_resumes() -> None:
         assert len(model.requests) == len(whole) - cut
 
 
-async def test_play_continues_a_history() -> None:
+@pytest.mark.parametrize(
+    "policy",
+    ["notes(3, 20) | last(2)", "redrawn(0.5)", "parallel(2, 0.7) | block", "nearest(2)"],
+)
+async def test_play_continues_a_history(policy: str) -> None:
     """A session continued from some of its turns equals the uninterrupted one."""
-    chosen = session(9, policy="notes(3, 20) | last(2)")
+    chosen = session(9, policy=policy)
     model = CallableModel(lambda messages: f"Answer: {len(messages) % 10}")
     whole = [event async for event in play_on(chosen, model)]
     for cut in range(len(whole) + 1):
