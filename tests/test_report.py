@@ -556,7 +556,7 @@ def test_tables_of_notes_probes_and_branches(notes_and_probes_page: str) -> None
     assert re.search(
         r"notes_and_probes / noted [0-9.]+ \([0-2] of 2\) [0-9.]+ \([0-2] of 2\)", text
     )
-    assert re.search(r"is a branch of notes_and_probes / noted from turn 4 on", text)
+    assert re.search(r"is a branch of notes_and_probes / noted from turn 5 on", text)
 
 
 def test_export_makes_the_same_page(
@@ -704,14 +704,32 @@ async def test_arrow_keys_work_where_sessions_are_visible(browser: Playing, writ
     """Arrow keys step while the sessions are visible; letter keys only work inside the browser."""
     seen = await visit(browser, written)
     await seen.tab.keyboard.press("ArrowRight")
-    assert (await seen.text("#result")).startswith("turn 0:")
+    assert (await seen.text("#result")).startswith("turn 1 of ")
     await seen.tab.locator("#browser").scroll_into_view_if_needed()
     for key in ("ArrowRight", "e"):
         await seen.tab.keyboard.press(key)
-    assert (await seen.text("#result")).startswith("turn 1:")
+    assert (await seen.text("#result")).startswith("turn 2 of ")
     await seen.tab.click("nav >> text=Sessions")
     await seen.tab.keyboard.press("ArrowRight")
-    assert (await seen.text("#result")).startswith("turn 2:")
+    assert (await seen.text("#result")).startswith("turn 3 of ")
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("width", [400, 1280])
+async def test_tables_say_that_they_scroll(browser: Playing, written: Path, width: int) -> None:
+    """A table that is wider than the screen says so below its caption; on paper none does."""
+    seen = await visit(browser, written, viewport={"width": width, "height": 900})
+    said = "each => getComputedStyle(each.querySelector('caption'), '::after').content !== 'none'"
+    tables, wide = seen.tab.locator("section > .wide"), list[bool]()
+    for table in await tables.all():
+        await table.scroll_into_view_if_needed()  # it is laid out when it comes near
+        await seen.tab.wait_for_timeout(50)
+        wide.append(await table.evaluate("each => each.scrollWidth > each.clientWidth + 1"))
+        assert await table.evaluate(said) == wide[-1]
+    assert any(wide) == (width == 400)
+    await seen.tab.emulate_media(media="print")
+    assert not any([await table.evaluate(said) for table in await tables.all()])
     await seen.tab.context.close()
 
 
@@ -743,15 +761,15 @@ async def test_keyboard_navigation(browser: Playing, written: Path) -> None:
     saved = read(SAMPLE / "label-0.jsonl").turns
     wrong = [turn.index for turn in saved if not turn.feedback.correct]
     await tab.keyboard.press("End")
-    assert (await seen.text("#result")).startswith(f"turn {len(saved) - 1}:")
+    assert (await seen.text("#result")).startswith(f"turn {len(saved)} of ")
     await tab.keyboard.press("ArrowLeft")
-    assert (await seen.text("#result")).startswith(f"turn {len(saved) - 2}:")
+    assert (await seen.text("#result")).startswith(f"turn {len(saved) - 1} of ")
     assert await seen.text("#reply") == saved[-2].reply.text
     await tab.keyboard.press("Home")
     await tab.keyboard.press("ArrowRight")
     await tab.keyboard.press("e")
     after = next(turn for turn in wrong if turn > 1)
-    assert (await seen.text("#result")).startswith(f"turn {after}:")
+    assert (await seen.text("#result")).startswith(f"turn {after + 1} of ")
     assert "wrong" in await seen.text("#result")
     assert seen.messages == []
     await tab.context.close()
@@ -799,7 +817,7 @@ async def test_turn_filter(browser: Playing, written: Path) -> None:
     await seen.tab.select_option("#filter", label=f"label {label}")
     await seen.tab.click("#first") if await seen.tab.is_enabled("#first") else None
     first = next(turn.index for turn in saved if turn.label == label)
-    assert (await seen.text("#result")).startswith(f"turn {first}:")
+    assert (await seen.text("#result")).startswith(f"turn {first + 1} of ")
     await seen.tab.context.close()
 
 
@@ -871,7 +889,7 @@ async def test_n_key_finds_notes_and_probes(browser: Playing, notes_and_probes_f
     assert await tab.is_hidden("#note")
     elements = await tab.evaluate(COUNTED)
     await tab.keyboard.press("n")
-    assert (await seen.text("#result")).startswith("turn 3:")
+    assert (await seen.text("#result")).startswith("turn 4 of ")
     assert await seen.text("#events") == "Before this turn the model rewrote its notes. "
     shown = await seen.text("#note-text")
     assert shown.startswith(HOSTILE[0])
@@ -889,7 +907,7 @@ async def test_n_key_finds_notes_and_probes(browser: Playing, notes_and_probes_f
     assert await tab.locator("#after-6 canvas").count() == 2
     assert HOSTILE[4] in await seen.text("#after-6")
     await tab.keyboard.press("N")
-    assert (await seen.text("#result")).startswith("turn 3:")
+    assert (await seen.text("#result")).startswith("turn 4 of ")
     assert (await tab.title(), await tab.evaluate(COUNTED)) == (title, elements)
     assert (seen.messages, seen.elsewhere) == ([], [])
     await tab.context.close()
@@ -910,7 +928,7 @@ async def test_branch_start_is_marked(
     await tab.focus("#turn")
     for _ in range(2):
         await tab.keyboard.press("n")
-    assert (await seen.text("#result")).startswith("turn 4:")
+    assert (await seen.text("#result")).startswith("turn 5 of ")
     assert 'feedback.kind = "label", was "correctness"' in await seen.text("#events")
     await tab.keyboard.press("ArrowRight")
     strip = "[...document.getElementById('context').children].map((each) => each.className === 'branch-mark')"

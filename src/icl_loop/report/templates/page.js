@@ -96,6 +96,7 @@
 
   const armOf = (entry) => (several ? `${entry.experiment} / ${entry.arm}` : entry.arm);
   const chosen = () => index.find((each) => armOf(each) === at("arm").value && String(each.stream) === at("stream").value);
+  const numberOf = (turn) => turn + 1; // people count turns from 1, as the tables do
   const lastTurn = () => state.session.correct.length - 1;
 
   function setOptions(select, texts) {
@@ -331,7 +332,7 @@
   function newThumbnail(turn) {
     const { session, pool } = state;
     const className = VERDICT[session.correct[turn]];
-    const title = `turn ${turn}: ${resultText(session, turn)}${className}`;
+    const title = `turn ${numberOf(turn)}: ${resultText(session, turn)}${className}`;
     const button = element("button", { type: "button", className, tabIndex: -1, title, ariaLabel: title });
     if (session.image[turn] !== null) {
       paint(scratch, pool.images[session.image[turn]]);
@@ -344,7 +345,7 @@
   }
 
   const rangesOf = (kept) => {
-    const ranges = kept.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`)).join(", ");
+    const ranges = kept.map(([first, last]) => (first === last ? `${numberOf(first)}` : `${numberOf(first)} to ${numberOf(last)}`)).join(", ");
     return ranges.length > 120 ? `${ranges.slice(0, 120)}\u2026` : ranges;
   };
 
@@ -417,17 +418,17 @@
     }
     state.place = Math.min(Math.max(place, 0), visible.length - 1);
     const turn = visible[state.place];
-    at("result").replaceChildren(`turn ${turn}: `, ...resultOf(session, turn));
+    at("result").replaceChildren(`turn ${numberOf(turn)} of ${session.correct.length}: `, ...resultOf(session, turn));
     at("turn").value = String(state.place);
-    at("turn").setAttribute("aria-valuetext", `turn ${turn}, ${state.place + 1} of ${visible.length}`);
+    at("turn").setAttribute("aria-valuetext", `turn ${numberOf(turn)}, ${state.place + 1} of ${visible.length}`);
     state.cursor.setAttribute("x1", across(turn));
     state.cursor.setAttribute("x2", across(turn));
-    const starts = session.branches.map((branch) => ` From turn ${branch.at} on: ${startOf(branch)}.`).join("");
-    at("running").ariaLabel = `Accuracy over the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${turn}.${starts}`;
+    const starts = session.branches.map((branch) => ` From turn ${numberOf(branch.at)} on: ${startOf(branch)}.`).join("");
+    at("running").ariaLabel = `Accuracy over the latest ${RECENT} turns: ${Math.round(100 * state.running[turn])} % after turn ${numberOf(turn)}.${starts}`;
     const image = session.image[turn];
     at("image").hidden = image === null;
     if (image !== null) paint(at("image"), pool.images[image]);
-    at("image").ariaLabel = `Image of turn ${turn}, labelled ${plain(session.label[turn])}`;
+    at("image").ariaLabel = `Image of turn ${numberOf(turn)}, labelled ${plain(session.label[turn])}`;
     at("sample").textContent = plain(session.sample[turn]);
     setText(at("question"), pool.texts[session.question[turn]]);
     at("as-png").hidden = !session.png[turn];
@@ -512,7 +513,16 @@
     action();
   }
 
+  // Says below which tables there is more to the side, where scroll bars may be hidden.
+  function hintAtScrolling() {
+    const watch = new ResizeObserver((entries) => {
+      for (const { target } of entries) target.classList.toggle("scrolls", target.scrollWidth > target.clientWidth + 1);
+    });
+    for (const table of document.querySelectorAll(".wide")) watch.observe(table);
+  }
+
   async function start() {
+    hintAtScrolling();
     document.addEventListener("keydown", pressKey);
     at("arm").addEventListener("change", chooseArm);
     at("stream").addEventListener("change", chooseStream);
