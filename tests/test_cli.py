@@ -436,7 +436,9 @@ def test_errors_of_a_run_name_file_and_key(
 ) -> None:
     """A missing data set or API key is reported with file and key, before any progress."""
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
+    reserved = ["model.name=m", "model.base_url=http://127.0.0.1:9/v1", "model.params.stream=true"]
     for given, place in (
+        (reserved, "arm '[^']+', model.params.stream "),
         (["task.dataset=csv:none.csv"], "arm '[^']+', task.dataset = 'csv:none.csv': none.csv "),
         (["model.name=m", "model.api_key_env=NO_SUCH_KEY"], "model.api_key_env: .* NO_SUCH_KEY "),
     ):

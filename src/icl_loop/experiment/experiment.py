@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from icl_loop.context.policies import notes_policy
 from icl_loop.context.policy import ContextPolicy, unknown_functions
@@ -141,13 +142,16 @@ def _check_dataset(session: Session) -> None:
 
 
 def _check_model(session: Session) -> None:
-    """Raise InputError if a built-in model does not take the values of its parameters."""
+    """Raise InputError if a model does not take its parameters."""
     model, place = session.settings.model, f"arm {session.arm!r}, model.params"
     if model.is_built_in and model.annealing is not None:
         raise InputError(
             f"arm {session.arm!r}, model.annealing: the built-in model {model.name!r} has no temperature"
         )
-    if not model.params or not model.is_built_in:
+    if not model.params:
+        return
+    if not model.is_built_in:
+        _check_request_fields(model.params, f"arm {session.arm!r}")
         return
     try:
         session.open_model()
@@ -159,6 +163,16 @@ def _check_model(session: Session) -> None:
             f"{place}.label = {shown_value(label)}: stream {session.stream} has no such label;"
             f" {nearest(str(label), labels)}"
         )
+
+
+def _check_request_fields(params: Mapping[str, Any], place: str) -> None:
+    """Raise InputError, which begins with `place`, if the program sets a field of requests itself."""
+    from icl_loop.models.openai.request_body import parse_params  # noqa: PLC0415  loads slowly
+
+    try:
+        parse_params(params)
+    except InputError as error:
+        raise InputError(f"{place}, {error}") from None
 
 
 def _check_names(session: Session) -> None:

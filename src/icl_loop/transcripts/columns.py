@@ -174,9 +174,10 @@ def read_table(
         scan = scan.with_columns(pl.lit(_ADDED[name], pl.String).alias(name) for name in absent)
         _check_columns(file, table, scan.collect_schema(), schema)
         found = scan.select(*schema).slice(*rows).collect()
-    except (OSError, PolarsError, PanicException) as error:
-        message = str(error).split("\n", 1)[0][:200]
-        raise TranscriptError(f"{file} cannot be read: {message}; export it again") from None
+    except (OSError, PolarsError, PanicException):
+        raise TranscriptError(
+            f"{file} cannot be read: it is not a Parquet file, or it is damaged; export it again"
+        ) from None
     for name in schema.keys() - OPTIONAL:
         if found[name].null_count():
             raise TranscriptError(
