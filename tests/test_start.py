@@ -34,6 +34,7 @@ from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.prompts import ParsedSystem, open_prompt_set, shipped
+from icl_loop.terminal.session_view import SessionView
 from icl_loop.transcripts import read
 
 
@@ -171,6 +172,17 @@ async def test_sessions_with_exemplars_are_saved_whole(tmp_path: Path) -> None:
         assert len(replies) == len(chat["targets"])
         assert chat["targets"][:10] == [None] * 10
         assert None not in chat["targets"][10:14]
+
+
+async def test_exemplars_can_be_read(tmp_path: Path) -> None:
+    """The report shows the exemplars with the instructions, and the viewer says how many there are."""
+    made = experiment(streams=1, turns=3, context={"exemplars": 1})
+    [path] = (await Run(made, tmp_path).play()).paths
+    saved = read(path)
+    opening = saved.header.opening_text
+    assert opening.startswith(f"{saved.header.system}\n\nImage:\n")
+    assert opening.count("\n\nAnswer: ") == opening.count("\n\nCorrect.") == 10
+    assert "10 exemplars before them" in SessionView(saved, colour=False).window(1)
 
 
 async def test_a_longer_branch_keeps_the_exemplars(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
     parts = lineage(session.transcript.header)
     decoders = [recorded_question_decoder(header.settings) for _, header in parts]
     return {
-        "systems": [pool.text(header.system or "") for _, header in parts],
+        "systems": [pool.text(header.opening_text) for _, header in parts],
         "labels": list(dict.fromkeys(name for _, header in parts[::-1] for name in header.labels)),
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],

@@ -129,6 +129,8 @@ class SessionView:
         spans = (f"{first}-{last}" if first < last else f"{first}" for first, last in turn.kept)
         count = _turns(len(from_spans(turn.kept))) if turn.request else "not known"
         parts = [": ".join(filter(None, [count, " ".join(spans)]))]
+        if exemplars := self._transcript.header.at(index).exemplars:
+            parts.append(f"{len(exemplars)} exemplars before them")
         if turn.counted is not None:
             shared = f"{turn.prefix or 0:,} of them shared with the last request"
             parts.append(f"{turn.counted:,} tokens, {shared}")
