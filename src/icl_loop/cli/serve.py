@@ -65,7 +65,7 @@ def serve(
     def ready(base_url: str) -> None:
         print_text(f"serving {model} at {base_url}; stop with Ctrl-C")
         print_text(
-            f"try: icl-loop run experiments/quickstart.toml --set name=served"
+            f"try: icl-loop run quickstart --set name=served"
             f" --set model.name={model} --set model.base_url={base_url}"
         )
 
