@@ -222,8 +222,7 @@ async def test_delayed_feedback(delay: int) -> None:
     words = open_prompt_set("plain")
     assert told(turns)[:delay] == [PHRASES.recorded] * delay
     for turn in turns[delay:]:
-        parsed = words.parse_feedback(turn.feedback.told)
-        assert parsed is not None
+        (parsed,) = words.parse_feedback(turn.feedback.told)
         assert (parsed.correct, parsed.ago) == (right(turns)[turn.index - delay], delay)
 
 
@@ -233,7 +232,7 @@ async def test_a_learner_uses_delayed_feedback() -> None:
     at_once = await played(one(60, task={"labels": "deranged"}))
     assert sum(right(late)[30:]) >= sum(right(at_once)[30:]) - 8
     feedback = [open_prompt_set("plain").parse_feedback(each) for each in told(late)]
-    assert sum(each is not None and each.ago == 1 for each in feedback) == 59
+    assert [part.ago for each in feedback for part in each] == [0, *[1] * 59]
 
 
 @pytest.mark.parametrize(
@@ -322,7 +321,7 @@ async def test_feedback_of_any_form_can_be_yoked(form: str, tmp_path: Path) -> N
         yoked, donor = saved[f"yoked-{stream}"], saved[f"feedback-{1 - stream}"]
         assert yoked.header.system == donor.header.system
         heard = [[parse_feedback(text) for text in told(list(t.turns))] for t in (yoked, donor)]
-        verdicts = [[each and (each.correct, each.ago) for each in part] for part in heard]
+        verdicts = [[(one.correct, one.ago) for each in part for one in each] for part in heard]
         assert verdicts[0] == verdicts[1]
         assert (told(list(yoked.turns)) == told(list(donor.turns))) == (form != "label")
         assert await verify(yoked) == 16
@@ -350,8 +349,7 @@ def test_a_yoked_label_says_nothing_about_the_samples(
     for turn, (answer, (right, _)) in enumerate(zip(answers, verdicts, strict=True)):
         text = task.score(turn, answer).told
         assert text == others.score(turn, answer).told
-        heard = words.parse_feedback(text)
-        assert heard is not None
+        (heard,) = words.parse_feedback(text)
         assert heard.correct == right
         assert heard.label in LABELS
         assert answer is None or (heard.label == answer) == right

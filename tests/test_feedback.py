@@ -45,8 +45,7 @@ def test_honest_kinds(kind: str, prompts: str, *, correct: bool) -> None:
     """The wording of an honest kind never contradicts the score or the right label."""
     words = open_prompt_set(prompts)
     phrase = FeedbackPolicy(kind).phrase(0, (0, 0), correct=correct)
-    heard = words.parse_feedback(words.tell(phrase, "7"))
-    assert heard is not None
+    (heard,) = words.parse_feedback(words.tell(phrase, "7"))
     assert heard.correct in {None, correct}
     assert heard.label in {None, "7"}
 

@@ -177,8 +177,7 @@ async def test_a_revealed_label_fits_the_verdict(answers: list[str]) -> None:
     parse = session.task.prompts.parse_feedback
     for verdicts in ("told", "flipped", "shuffled"):
         for turn, told in zip(turns, shown[verdicts], strict=True):
-            parsed = parse(told)
-            assert parsed is not None
+            (parsed,) = parse(told)
             assert parsed.label in session.task.labels
             if turn.answer is not None:
                 assert (parsed.label == turn.answer) == parsed.correct

@@ -129,7 +129,7 @@ def test_questions_are_parsed(prompts: PromptSet, sample: str, encoding: str) ->
 def test_feedback_is_parsed(prompts: PromptSet, phrase: Phrase, label: str, ago: int) -> None:
     """A phrase gives back its verdict, the label it reveals, and which answer it is about."""
     told = prompts.tell(phrase, label, ago)
-    assert prompts.parse_feedback(told) == meaning(phrase, label, ago)
+    assert prompts.parse_feedback(told) == (meaning(phrase, label, ago),)
 
 
 @EACH_SET
@@ -142,7 +142,7 @@ def test_feedback_before_a_question_is_parsed(
     told = prompts.tell(phrase, label, 3)
     question = prompts.section_for("grid").ask(sample).text
     assert prompts.parse_question(told + JOIN + question, "grid") == (told, sample)
-    assert prompts.parse_feedback(told + JOIN + question) is None
+    assert not prompts.parse_feedback(told + JOIN + question)
 
 
 @EACH_SET
@@ -150,7 +150,7 @@ def test_feedback_before_a_question_is_parsed(
 def test_other_texts_are_not_parsed(prompts: PromptSet, text: str) -> None:
     """A text from elsewhere is neither a system text nor feedback."""
     assert prompts.parse_system(text) is None
-    assert prompts.parse_feedback(text) is None
+    assert not prompts.parse_feedback(text)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -294,8 +294,8 @@ def test_overlapping_phrases(tmp_path: Path) -> None:
         told__revealed_correct="{label} it is.", told__revealed_incorrect="No, {label} it is."
     )
     prompts = open_prompt_set(_write(tmp_path / "my.toml", table))
-    assert prompts.parse_feedback("No, 3 it is.") == ParsedFeedback(correct=False, label="3")
-    assert prompts.parse_feedback("3 it is.") == ParsedFeedback(correct=True, label="3")
+    assert prompts.parse_feedback("No, 3 it is.") == (ParsedFeedback(correct=False, label="3"),)
+    assert prompts.parse_feedback("3 it is.") == (ParsedFeedback(correct=True, label="3"),)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from the truth.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,7 +14,6 @@ import polars as pl
 from icl_loop.core.errors import InputError
 from icl_loop.tasks.prompts import ParsedFeedback, PromptSet, open_prompt_set, shipped
 
-NOTHING_TOLD = ParsedFeedback(None, None)
 COLUMNS = {"told_right": pl.Boolean, "told_label": pl.String, "told_after": pl.Int64}
 _SCHEMA = {
     "prompts": pl.String,
@@ -56,31 +55,29 @@ def with_verdicts(turns: pl.DataFrame, known: Mapping[str, Recorded]) -> pl.Data
     meanings = [
         (name, told, each.correct, each.label, each.ago)
         for name, told in phrases.iter_rows()
-        for each in [_meaning(name, told)]
+        for each in _meaning(name, told)
     ]
     parsed = pl.DataFrame(meanings, schema=_SCHEMA, orient="row")
     heard = named.join(
         parsed, on=("prompts", "told"), how="left", nulls_equal=True, maintain_order="left"
     ).with_columns(told_after=pl.when(pl.col("told_right").is_not_null()).then("turn"))
     if parsed["ago"].max():
-        heard = _by_judged_turn(heard)
+        heard = _by_judged_turn(named, heard)
     confirmed, shown = pl.when("told_right").then("answer"), pl.when("shows_labels").then("label")
     return heard.with_columns(
         told_right=pl.when(pl.col("shows_labels").fill_null(value=False).not_()).then("told_right"),
         told_label=pl.coalesce(shown, "revealed", confirmed),
-    ).drop("prompts", "shows_labels", "revealed", "ago")
+    ).drop("prompts", "shows_labels", "revealed", "ago", strict=False)
 
 
-def _by_judged_turn(heard: pl.DataFrame) -> pl.DataFrame:
-    """Return the frame with each verdict moved to the turn that it is about."""
+def _by_judged_turn(turns: pl.DataFrame, heard: pl.DataFrame) -> pl.DataFrame:
+    """Return the turns with the verdict on each, given what was heard after each turn."""
     verdicts = (
         heard.drop_nulls("told_right")
         .select("path", "told_right", "revealed", "told_after", turn=pl.col("turn") - pl.col("ago"))
         .unique(("path", "turn"), keep="last", maintain_order=True)
     )
-    return heard.drop("told_right", "revealed", "told_after").join(
-        verdicts, on=("path", "turn"), how="left", maintain_order="left"
-    )
+    return turns.join(verdicts, on=("path", "turn"), how="left", maintain_order="left")
 
 
 def recorded(header: str | bytes) -> Recorded:
@@ -101,19 +98,19 @@ def _text(fields: Any, table: str, key: str) -> str | None:  # noqa: ANN401  any
 
 def is_feedback(prompts: str | None, text: str) -> bool:
     """Return whether a text is feedback, in the words of this or a shipped prompt set."""
-    return _meaning(prompts, text) is not NOTHING_TOLD
+    return bool(_meaning(prompts, text))
 
 
-def _meaning(prompts: str | None, told: str | None) -> ParsedFeedback:
+def _meaning(prompts: str | None, told: str | None) -> Sequence[ParsedFeedback]:
     """Return what a session was told: in its own prompt set, or else in a shipped one."""
     if told is None:
-        return NOTHING_TOLD
+        return ()
     names = [prompts] if prompts is not None else []
     for name in (*names, *shipped()):
         found = _prompt_set(name)
         if found and (meaning := found.parse_feedback(told)):
             return meaning
-    return NOTHING_TOLD
+    return ()
 
 
 @lru_cache(maxsize=16)

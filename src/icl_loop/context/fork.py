@@ -79,7 +79,7 @@ class Fork:
         if (known := self._changed.get(tuple(shown))) is not None:
             return known
         turns = [self.history.turns[index] for index in shown]
-        texts = counterfactual(self.verdicts, turns, self.task, len(self.history.turns))
+        texts = counterfactual(self.verdicts, turns, self.task, self.history.turns)
         changed = self._changed[tuple(shown)] = [
             replace(turn, feedback=Feedback(turn.feedback.correct, text))
             for turn, text in zip(turns, texts, strict=True)

@@ -113,9 +113,11 @@ class History:
     @property
     def feedback(self) -> Sequence[ParsedFeedback]:
         """What the model was told about each turn, up to the last turn it was told about."""
-        delay = self.parser.delay
-        for index in range(len(self._feedback), len(self.turns) - delay):
-            told = self.turns[index + delay].feedback.told
+        timing, played = self.parser.timing, len(self.turns)
+        for index in range(len(self._feedback), played):
+            if (after := timing.told_after(index)) >= played:
+                break
+            told = self.turns[after].feedback.told
             self._feedback.append(self.parser.feedback(self.turns[index], told))
         return self._feedback
 

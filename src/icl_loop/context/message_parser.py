@@ -7,37 +7,38 @@ from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Turn
 from icl_loop.tasks.answers import STATED, AnswerRule, parse_answer
+from icl_loop.tasks.feedback import FeedbackPolicy
 from icl_loop.tasks.prompts import NotePrompts, ParsedFeedback, PromptSet
 from icl_loop.tasks.question_decoding import sample_decoder
 from icl_loop.tasks.task import Task
 
 NO_FEEDBACK = ParsedFeedback(correct=None, label=None)
+_AT_ONCE = FeedbackPolicy()
 
 
 @dataclass(frozen=True)
 class MessageParser:
-    """Reads the messages of one session, whose feedback is `delay` turns late."""
+    """Reads the messages of one session; `timing` says when its feedback is told."""
 
     prompts: PromptSet
     encoding: str
     labels: tuple[str, ...]
-    delay: int = 0
+    timing: FeedbackPolicy = _AT_ONCE
     rule: AnswerRule = STATED
 
     @classmethod
     def for_task(cls, task: Task) -> "MessageParser":
         """Return the parser of a session's messages."""
-        delay = task.feedback.delay
-        return cls(task.prompts, task.encoding.name, task.labels, delay, task.rule)
+        return cls(task.prompts, task.encoding.name, task.labels, task.feedback, task.rule)
 
     def feedback(self, turn: Turn, told: str) -> ParsedFeedback:
         """Return what the feedback `told` says about `turn`; both fields are None if nothing.
 
         If it only confirms the answer, the label is that answer.
         """
-        parsed = self.prompts.parse_feedback(told)
-        if parsed is None or parsed.ago != self.delay:
-            return NO_FEEDBACK
+        ago = self.timing.told_after(turn.index) - turn.index
+        heard = self.prompts.parse_feedback(told, self.labels)
+        parsed = next((each for each in heard if each.ago == ago), NO_FEEDBACK)
         if parsed.correct and parsed.label is None:
             _, reply, _ = turn.messages
             answer = parse_answer(

@@ -126,7 +126,8 @@ class Block(Policy):
             return shown[0]
         if self._fits(past, past.candidates):
             return 0
-        return past.last - past.history.parser.delay
+        timing = past.history.parser.timing
+        return timing.batch_of(past.last - timing.delay)
 
     def _fits(self, past: Past, shown: Shown) -> bool:
         return past.history.tokens.of_turns(shown) <= self.high * past.budget

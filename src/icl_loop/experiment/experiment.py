@@ -103,6 +103,7 @@ class Experiment:
             for session in self.sessions():
                 if not session.repeat:  # the others have the same samples and settings
                     _check_dataset(session)
+                    _check_form(session)
                     _check_model(session)
                     _check_names(session)
                     _check_window(session)
@@ -139,6 +140,20 @@ def _check_dataset(session: Session) -> None:
     except DatasetError as error:
         name = shown_value(session.settings.task.dataset)
         raise DatasetError(f"arm {session.arm!r}, task.dataset = {name}: {error}") from None
+
+
+def _check_form(session: Session) -> None:
+    """Raise InputError if the prompt set cannot word the feedback."""
+    feedback, prompts = session.settings.feedback, session.settings.task.prompts
+    try:
+        session.inputs.prompts.check_forms(feedback.form, feedback.every)
+    except InputError as error:
+        key = (
+            f"every = {feedback.every}" if feedback.form == "plain" else f"form = {feedback.form!r}"
+        )
+        raise InputError(
+            f"arm {session.arm!r}, feedback.{key}, task.prompts = {prompts!r}: {error}"
+        ) from None
 
 
 def _check_model(session: Session) -> None:

@@ -1,12 +1,16 @@
 """The settings of feedback, and how a yoked arm takes them from its donor."""
 
-from typing import Annotated, Self, get_args
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
 from icl_loop.core.errors import InputError
 from icl_loop.experiment.validation import STRICT, one_of, translated_errors
 from icl_loop.tasks.feedback import DONOR_KINDS, FEEDBACK_KINDS, YOKED, FeedbackPolicy, Only
+from icl_loop.tasks.prompts import Form
+
+_OF_DONOR = ("delay", "only", "form", "every")
+"""Settings that a yoked arm takes from its donor."""
 
 
 class FeedbackSettings(BaseModel):
@@ -19,11 +23,16 @@ class FeedbackSettings(BaseModel):
     donor: str | None = None
     """Arm whose feedback a yoked arm is told, from another stream; required if kind is yoked."""
     donor_kind: Annotated[str, one_of(DONOR_KINDS)] = "correctness"
-    """Kind of the donor's feedback; a yoked arm takes it, noise, delay and only from its donor."""
+    """Kind of the donor's feedback; a yoked arm takes it, noise, delay, only, form and every from its
+    donor."""
     noise: float = Field(default=0.0, ge=0, le=1)
     """Probability of telling the opposite of the score."""
     delay: int = Field(default=0, ge=0)
     """Turns by which feedback is late."""
+    form: Annotated[Form, one_of(get_args(Form))] = "plain"
+    """Form of verdicts: plain, echo (repeats the answer), reason (names evidence) or reward (1 or 0)."""
+    every: int = Field(default=1, ge=1)
+    """Answers whose verdicts are told together, after the last of them."""
     only: Annotated[Only, one_of(get_args(Only))] = "both"
     """Which feedback is told: both, positive or negative."""
 
@@ -49,7 +58,8 @@ class FeedbackSettings(BaseModel):
         Raises:
             InputError: They state another form.
         """
-        form = {"donor_kind": donor.kind, "delay": donor.delay, "only": donor.only}
+        form: dict[str, Any] = {key: getattr(donor, key) for key in _OF_DONOR}
+        form["donor_kind"] = donor.kind
         for key, taken in {**form, "noise": donor.noise}.items():
             own = getattr(self, key)
             if key in self.model_fields_set and own != taken:
@@ -61,6 +71,5 @@ class FeedbackSettings(BaseModel):
 
     def policy(self, donor_told: tuple[str, ...] | None = None) -> FeedbackPolicy:
         """Return the feedback policy of a session, given what its donor was told."""
-        return FeedbackPolicy(
-            self.kind, self.noise, self.delay, self.only, donor_told, self.donor_kind
-        )
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "donor"}
+        return FeedbackPolicy(**values, donor=donor_told)

@@ -66,6 +66,8 @@ EXAMPLES: Mapping[str, str] = {
     "feedback.donor_kind": '"label"',
     "feedback.noise": "0.1",
     "feedback.delay": "2",
+    "feedback.form": '"echo"',
+    "feedback.every": "5",
     "feedback.only": '"positive"',
     "probes.at": "[0, 50, 100]",
     "probes.verdicts": '["told", "flipped"]',

@@ -22,6 +22,7 @@ from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.feedback import DONOR_KINDS, YOKED
 from icl_loop.tasks.labels import LABEL_MAPS, swapped
 from icl_loop.tasks.prompts import PromptSet, open_prompt_set
+from icl_loop.tasks.reasons import Reasons, reasons_for
 from icl_loop.tasks.task import Task
 from icl_loop.tasks.transforms import TRANSFORMS
 from icl_loop.transcripts import Header, Transcript
@@ -45,7 +46,8 @@ Place = tuple[str, int, int]
 class SessionInputs:
     """What a session reads from files, so that it can be played on a machine without them.
 
-    `labels` are the names of the classes; `samples` has one sample per turn.
+    `labels` are the names of the classes; `samples` has one sample per turn, and so has `reasons` if
+    verdicts come with reasons.
     """
 
     labels: tuple[str, ...]
@@ -53,6 +55,7 @@ class SessionInputs:
     probes: list[Sample]
     exemplars: list[Sample]
     prompts: PromptSet
+    reasons: list[Reasons] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,9 +240,12 @@ class Session:
         shown_first = self._exemplars(set(held_out))
         # a donor that filled its context window leaves the yoked session fewer turns
         turns = min(self.turns, len(self.donor.told)) if self.donor else self.turns
+        stream = dataset.stream(turns, *key[1:])
+        explained = self.settings.feedback.form == "reason"
         return SessionInputs(
             labels=dataset.labels,
-            samples=[dataset[index] for index in dataset.stream(turns, *key[1:])],
+            samples=[dataset[index] for index in stream],
+            reasons=reasons_for(dataset, stream) if explained else [],
             probes=[dataset[index] for index in held_out],
             exemplars=[dataset[index] for index in shown_first],
             prompts=open_prompt_set(self.settings.task.prompts),
@@ -287,6 +293,7 @@ class Session:
             verdicts=self.verdicts,
             rule=self.settings.rule,
             announced=settings.announce_labels,
+            reasons=inputs.reasons,
         )
 
     @property

@@ -228,7 +228,7 @@ ADDED: Mapping[str, Sequence[str]] = {
     "task": ("draw", "announce_labels"),
     "model": ("annealing", "system_role", "cache_control"),
     "context": ("exemplars", "keep_reasoning"),
-    "feedback": ("donor_kind",),
+    "feedback": ("donor_kind", "form", "every"),
     "probes": ("verdicts",),
 }
 """Settings that transcripts record only if they were changed, as earlier versions had none of them."""

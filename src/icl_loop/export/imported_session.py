@@ -108,7 +108,7 @@ def parsed_reply(
     except InputError:  # a file that is not on this machine
         words = open_prompt_set(DEFAULT)
     try:
-        return parse_answer(text, labels, finish, words.answer, openings=words.openings)
+        return parse_answer(text, labels, finish, words.answer, openings=words.openings())
     except InputError as error:
         raise ValueError(str(error)) from None
 

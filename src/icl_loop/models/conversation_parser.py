@@ -154,9 +154,10 @@ class _TurnParser:
                     turns[-1].answer = self._read_answer(message.text)
                 continue
             feedback, sample = self._read(message)
-            about = len(turns) - 1 - (feedback.ago if feedback else 0)
-            if feedback and about >= 0:
-                turns[about].feedback = feedback
+            for told in feedback:
+                about = len(turns) - 1 - told.ago
+                if about >= 0:
+                    turns[about].feedback = told
             if sample:
                 if turns and turns[-1].sample.form != sample.form:
                     raise RequestRefused("the samples of the request differ in size or columns")
@@ -175,7 +176,7 @@ class _TurnParser:
 
     def _read_user_message(
         self, message: Message
-    ) -> tuple[ParsedFeedback | None, SampleFeatures | None]:
+    ) -> tuple[Sequence[ParsedFeedback], SampleFeatures | None]:
         """Return the feedback in a message and the sample it asks about; each may be missing."""
         text, name = message.text, self.system.encoding
         question: tuple[str, str | Image] | None = None
@@ -190,7 +191,7 @@ class _TurnParser:
         elif not isinstance(self._encoding, PngEncoding):
             question = self.prompts.parse_question(text, name)
         if question is None:
-            return None, None
+            return (), None
         before, shown = question
         try:
             sample = sample_features(shown, self._encoding.decode(shown))
@@ -198,11 +199,9 @@ class _TurnParser:
             raise RequestRefused(str(error)) from None
         return self._parse_feedback(before), sample
 
-    def _parse_feedback(self, text: str) -> ParsedFeedback | None:
-        """Return the feedback in `text`, or None if it has none or reveals an unknown label."""
-        feedback = self.prompts.parse_feedback(text)
-        label, labels = feedback and feedback.label, self.system.labels
-        return feedback if label is None or label in labels or not labels else None
+    def _parse_feedback(self, text: str) -> Sequence[ParsedFeedback]:
+        """Return the feedback in `text`; none if it reveals an unknown label."""
+        return self.prompts.parse_feedback(text, self.system.labels)
 
     def _parse_answer(self, text: str) -> str | None:
         labels, form = self.system.labels, self.prompts.answer

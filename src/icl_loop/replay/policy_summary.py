@@ -62,10 +62,11 @@ async def request_contents(
     """Return what the requests of a session contain, and how well `learner` answers them."""
     turns, labels = transcript.turns, transcript.header.labels
     history = played_history(transcript, transcript.events)
+    timing = history.parser.timing
     shown, told = list[list[int]](), list[list[int]]()
     for turn in turns:
         past = from_spans(turn.kept)
-        known = [index for index in past if index + history.parser.delay < turn.index]
+        known = [index for index in past if timing.told_after(index) < turn.index]
         of_shown = Counter(turns[index].label for index in past)
         of_told = Counter(history.feedback[index].label for index in known)
         shown.append([of_shown[label] for label in labels])

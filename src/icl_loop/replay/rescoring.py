@@ -48,8 +48,9 @@ def score_again(entry: Turn | Probe, header: Header, rule: AnswerRule) -> Turn |
 
 def _parse(reply: Reply, header: Header, rule: AnswerRule) -> ParsedAnswer:
     prompts = open_prompt_set(header.settings.get("task", {}).get("prompts", DEFAULT))
-    answer, openings = prompts.answer, prompts.openings
-    return parse_answer(reply.text, header.labels, reply.finish, answer, rule, openings)
+    feedback = header.settings.get("feedback", {})
+    openings = prompts.openings(feedback.get("form", "plain"), feedback.get("every", 1))
+    return parse_answer(reply.text, header.labels, reply.finish, prompts.answer, rule, openings)
 
 
 def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Rescored:

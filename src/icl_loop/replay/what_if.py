@@ -74,7 +74,7 @@ def played_history(transcript: Transcript, events: tuple[Event, ...]) -> History
         open_prompt_set(settings.task.prompts),
         settings.task.encoding,
         tuple(header.labels),
-        settings.feedback.delay,
+        settings.feedback.policy(),
         settings.rule,
     )
     key = (session.seed, header.stream)

@@ -10,6 +10,7 @@ from typing import Literal
 
 from icl_loop.core.errors import InputError, nearest
 from icl_loop.core.records import keyed_index
+from icl_loop.tasks.prompts import Form
 
 Phrase = Literal[
     "correct",
@@ -36,11 +37,6 @@ FEEDBACK_KINDS = (*FEEDBACK_PHRASES, YOKED)
 DONOR_KINDS = ("correctness", "label", "flipped")
 """The kinds that judge the answers, so that a session with one of them can be a donor."""
 
-_EARLIER: Mapping[Phrase, Phrase] = {
-    "correct": "earlier_correct",
-    "incorrect": "earlier_incorrect",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class FeedbackPolicy:
@@ -54,7 +50,11 @@ class FeedbackPolicy:
         only: Which of right and wrong is told. In place of the other, the model is told that its
             answer is recorded.
         donor: What the donor session was told, turn by turn, for the kind `yoked`.
-        donor_kind: The kind of the donor's feedback; `delay` and `only` are the donor's, too.
+        donor_kind: The kind of the donor's feedback; `delay`, `only`, `form` and `every` are the
+            donor's, too.
+        form: How verdicts are worded.
+        every: Number of answers whose verdicts are told together, after the last of them. Before,
+            the model is told that its answers are recorded.
     """
 
     kind: str = "correctness"
@@ -63,6 +63,8 @@ class FeedbackPolicy:
     only: Only = "both"
     donor: tuple[str, ...] | None = None
     donor_kind: str = "correctness"
+    form: Form = "plain"
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.kind not in FEEDBACK_KINDS:
@@ -83,6 +85,10 @@ class FeedbackPolicy:
             raise InputError(f"noise must be between 0 and 1, got {self.noise}")
         if self.delay < 0:
             raise InputError(f"delay must be 0 turns or more, got {self.delay}")
+        if self.every < 1:
+            raise InputError(f"every must be 1 turn or more, got {self.every}")
+        if self.kind == "demonstrations" and (self.form != "plain" or self.every > 1):
+            raise InputError("form and every do not apply to the kind demonstrations")
 
     @property
     def announced_kind(self) -> str:
@@ -103,16 +109,25 @@ class FeedbackPolicy:
         """The verdict for which one-sided feedback says that the answer is recorded, or None."""
         return {"positive": False, "negative": True}.get(self.only)
 
-    def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
-        """Return the phrase for the answer of `turn`, if seed and stream of the session are `key`.
+    def judged_after(self, turn: int) -> range:
+        """Return the turns about which the model is told after `turn`."""
+        last = turn - self.delay
+        is_due = last >= 0 and (last + 1) % self.every == 0
+        return range(last + 1 - self.every, last + 1) if is_due else range(0)
 
-        Negative turns have no answer yet.
-        """
-        if turn < 0:
-            return "recorded"
+    def told_after(self, turn: int) -> int:
+        """Return the turn after which the model is told about `turn`."""
+        return self.batch_of(turn) + self.every - 1 + self.delay
+
+    def batch_of(self, turn: int) -> int:
+        """Return the first of the turns about which the model is told together with `turn`."""
+        return turn // self.every * self.every
+
+    def phrase(self, turn: int, key: tuple[int, int], *, correct: bool) -> Phrase:
+        """Return the phrase for the answer of `turn`, if seed and stream of the session are `key`."""
         drawn = keyed_index(2**53, *key, "feedback noise", turn) / 2**53
         right, wrong = FEEDBACK_PHRASES[self.kind]
         phrase = right if correct != (drawn < self.noise) else wrong
         if (self.only, phrase) in (("positive", "incorrect"), ("negative", "correct")):
             return "recorded"
-        return _EARLIER[phrase] if self.delay else phrase
+        return phrase

@@ -1,7 +1,7 @@
 """The task of a session: it asks about samples, parses the replies and scores the answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import Literal
 
@@ -17,9 +17,10 @@ from icl_loop.tasks.answers import (
     parse_answer,
 )
 from icl_loop.tasks.encodings import Encoding, prepare_sample
-from icl_loop.tasks.feedback import FEEDBACK_PHRASES, YOKED, FeedbackPolicy
+from icl_loop.tasks.feedback import DONOR_KINDS, YOKED, FeedbackPolicy
 from icl_loop.tasks.labels import LabelMap
-from icl_loop.tasks.prompts import PromptSet
+from icl_loop.tasks.prompts import ParsedFeedback, PromptSet
+from icl_loop.tasks.reasons import Reasons
 from icl_loop.tasks.transforms import Transform, unchanged
 
 Replies = Literal["full", "answer"]
@@ -43,6 +44,7 @@ class Task:
         checkpoints: The numbers of turns after which the probes are asked.
         announced: Whether the system text lists the labels.
         verdicts: The verdicts on past answers under which each probe is asked.
+        reasons: What can be given as the reason of a verdict on each sample of the stream.
     """
 
     samples: Sequence[Sample]
@@ -62,9 +64,11 @@ class Task:
     verdicts: Sequence[Verdicts] = ("told",)
     rule: AnswerRule = STATED
     announced: bool = True
+    reasons: Sequence[Reasons] = ()
 
     def __post_init__(self) -> None:
         self.parse(Reply(""))  # rejects labels that cannot be told apart
+        self.prompts.check_forms(self.feedback.form, self.feedback.every)
         if self.transform is not unchanged and self.encoding.modality != "picture":
             raise InputError(
                 f"pixels cannot be transformed: the encoding {self.encoding.name!r} shows a"
@@ -86,10 +90,9 @@ class Task:
     @cached_property
     def system(self) -> Message:
         """The system message of every request."""
-        labels = self.labels if self.announced else ()
-        text = self.prompts.system_text(
-            labels, self.encoding.name, self.size, self.feedback.announcement
-        )
+        labels, feedback = self.labels if self.announced else (), self.feedback
+        announced = feedback.announcement, feedback.form, feedback.every
+        text = self.prompts.system_text(labels, self.encoding.name, self.size, *announced)
         return system(text)
 
     @cached_property
@@ -121,10 +124,11 @@ class Task:
 
     def label_of(self, sample: Sample, turn: int) -> str:
         """Return the label of a sample, as the model should name it at this turn."""
-        label_map = self.label_map
-        if self.swap is not None and turn >= self.swap[0]:
-            label_map = self.swap[1]
-        return label_map[sample.label]
+        return self._names(turn)[sample.label]
+
+    def _names(self, turn: int) -> LabelMap:
+        """Return the names of the classes at this turn."""
+        return self.swap[1] if self.swap is not None and turn >= self.swap[0] else self.label_map
 
     def parse(self, reply: Reply) -> ParsedAnswer:
         """Return the label that a reply gives, or None with the outcome."""
@@ -133,46 +137,98 @@ class Task:
     @cached_property
     def answer_parser(self) -> AnswerParser:
         """The function that parses replies; it can be pickled without the samples."""
-        form, openings = self.prompts.answer, self.prompts.openings
+        form = self.prompts.answer
         return partial(
-            parse_answer, labels=self.labels, form=form, rule=self.rule, openings=openings
+            parse_answer, labels=self.labels, form=form, rule=self.rule, openings=self._openings
         )
+
+    @cached_property
+    def _openings(self) -> tuple[str, ...]:
+        return self.prompts.openings(self.feedback.form, self.feedback.every)
 
     def score(self, turn: int, answer: str | None, past: Sequence[Turn] = ()) -> Feedback:
         """Score the answer of a turn, and choose what the model is told.
 
-        Delayed feedback needs all earlier turns as `past`.
+        Delayed and batched feedback need all earlier turns as `past`.
         """
-        label = self.true_label(turn)
-        correct = answer == label
+        correct = answer == self.true_label(turn)
+        judged = self.feedback.judged_after(turn)
         if self.feedback.kind == YOKED:
-            return Feedback(correct, self._told_by_donor(turn, answer))
-        about = turn - self.feedback.delay
-        told_correct = correct if about == turn else about >= 0 and past[about].feedback.correct
-        phrase = self.feedback.phrase(about, self.key, correct=told_correct)
-        return Feedback(correct, self.prompts.tell(phrase, label, self.feedback.delay))
+            told = self._told_by_donor(turn, answer, past)
+        elif not judged:
+            told = self.words(turn, answer, ParsedFeedback(None, None))
+        else:
+            scored = [(past[index].answer, past[index].feedback.correct) for index in judged[:-1]]
+            last = judged[-1]
+            is_late = last < turn
+            scored.append(
+                (past[last].answer, past[last].feedback.correct) if is_late else (answer, correct)
+            )
+            told = "\n".join(
+                self._told_about(index, turn, given, correct=right)
+                for index, (given, right) in zip(judged, scored, strict=True)
+            )
+        return Feedback(correct, told)
 
-    def _told_by_donor(self, turn: int, answer: str | None) -> str:
-        """Return what a yoked session is told: the donor's words, or its verdict and another label.
+    def _told_about(self, index: int, turn: int, answer: str | None, *, correct: bool) -> str:
+        """Return what the model is told after `turn` about its answer of turn `index`."""
+        phrase = self.feedback.phrase(index, self.key, correct=correct)
+        verdict = None if phrase == "recorded" else not phrase.endswith("incorrect")
+        label = self.true_label(index) if phrase.startswith("revealed") else None
+        return self.words(index, answer, ParsedFeedback(verdict, label, turn - index))
+
+    def words(self, turn: int, answer: str | None, told: ParsedFeedback) -> str:
+        """Return the words of feedback on the answer of a turn, in the form of the session.
+
+        A reason that `told` lacks is chosen by the verdict if that is about the answer, and otherwise
+        drawn among all that the sample or the stream offers.
+        """
+        form, reasons = self.feedback.form, self.reasons
+        if form == "echo":
+            told = replace(told, answer=answer)
+        elif form == "reason" and told.reason is None and answer is not None:
+            judges = self.feedback.kind in DONOR_KINDS and told.correct is not None
+            classes = {name: each for each, name in self._names(turn).items()}
+            named = classes.get(answer) if judges else None
+            given = named and reasons[turn].given(named, correct=bool(told.correct))
+            told = replace(told, reason=given or reasons[turn].drawn(*self.key, turn))
+        return self.prompts.word(told, form, batched=self.feedback.every > 1)
+
+    def _told_by_donor(self, turn: int, answer: str | None, past: Sequence[Turn]) -> str:
+        """Return what a yoked session is told: the donor's words, or its verdicts on own answers.
 
         A revealed label never depends on the sample: it is the answer itself if the donor was right,
         and otherwise drawn from the other labels.
         """
-        donor = self.feedback.donor or ()
+        donor, feedback = self.feedback.donor or (), self.feedback
         if turn >= len(donor):
             raise InputError(f"turn {turn} is yoked to a donor session of {len(donor)} turns")
         told = donor[turn]
-        if self.feedback.donor_kind != "label":
+        if feedback.donor_kind != "label" and feedback.form in ("plain", "reward"):
             return told
         heard = self.prompts.parse_feedback(told)
-        if heard is None or heard.correct is None:
+        if not heard or (feedback.donor_kind == "label" and not self._has_verdicts(turn, heard)):
             raise InputError(f"turn {turn}: the donor was told {told!r}, which is no verdict")
-        phrase = FEEDBACK_PHRASES["label"][0 if heard.correct else 1]
-        if heard.correct and answer is not None:
-            return self.prompts.tell(phrase, answer)
+        lines = []
+        for each in heard:
+            index = turn - each.ago
+            given = past[index].answer if each.ago else answer
+            own = ParsedFeedback(each.correct, None, each.ago)
+            if feedback.donor_kind == "label" and each.correct is not None:
+                own = replace(own, label=self._unrelated_label(index, given, correct=each.correct))
+            lines.append(self.words(index, given, own))
+        return "\n".join(lines)
+
+    def _has_verdicts(self, turn: int, heard: Sequence[ParsedFeedback]) -> bool:
+        return not self.feedback.judged_after(turn) or all(
+            each.correct is not None for each in heard
+        )
+
+    def _unrelated_label(self, turn: int, answer: str | None, *, correct: bool) -> str:
+        if correct and answer is not None:
+            return answer
         others = [label for label in self.labels if label != answer] or self.labels
-        drawn = keyed_index(len(others), *self.key, "yoked label", turn)
-        return self.prompts.tell(phrase, others[drawn])
+        return others[keyed_index(len(others), *self.key, "yoked label", turn)]
 
     def shown_reply(self, turn: int, reply: Reply, answer: str | None) -> str | None:
         """Return what later requests show in place of a reply, or None if they show it as it is."""
@@ -186,7 +242,7 @@ class Task:
 
     def _final_text(self, reply: Reply) -> str:
         """Return what a reply says in the end, with its reasoning if that is to be kept."""
-        final = final_text(reply.text, self.labels, self.prompts.answer, self.prompts.openings)
+        final = final_text(reply.text, self.labels, self.prompts.answer, self._openings)
         text = final.text if final.text.strip() else self.prompts.no_reply
         thoughts = [each.strip() for each in (reply.reasoning_text, final.thoughts) if each]
         if not self.keep_reasoning or not thoughts:

@@ -16,10 +16,11 @@ from icl_loop.core.records import LARGEST
 from icl_loop.tasks.datasets.dataset import Contents, check_text
 from icl_loop.tasks.datasets.table import Table, is_name, problem_with_names
 
-LoadedColumns = tuple[Contents, NDArray[np.intp], tuple[str, ...], str]
-"""The samples, their classes, the names of the classes, and the columns that they come from."""
+LoadedColumns = tuple[Contents, NDArray[np.intp], tuple[str, ...], str, Sequence[str]]
+"""The samples, their classes, the names of the classes, the columns that they come from, and a reason
+for each class if a column has reasons."""
 
-COLUMN_OPTIONS = ("label", "text")
+COLUMN_OPTIONS = ("label", "text", "reason")
 MAX_CELLS = 2_000_000
 MAX_CLASSES = 1_000
 _MANY = 20
@@ -79,12 +80,17 @@ class Columns:
                 raise ValueError(f"{self.place(number)}, column {name!r}: {error}") from None
         return values
 
+    def without(self, name: str) -> "Columns":
+        """Return the columns without one of them."""
+        at = self.names.index(name)
+        rows = [[*row[:at], *row[at + 1 :]] for row in self.rows]
+        return replace(self, names=[*self.names[:at], *self.names[at + 1 :]], rows=rows)
+
     def without_index(self) -> "Columns":
         """Return the columns without the row numbers that pandas writes in the first or last one."""
         for at in {0, len(self.names) - 1}:
             if self.names[at] in _INDEX_NAMES and _are_row_numbers([row[at] for row in self.rows]):
-                rows = [[*row[:at], *row[at + 1 :]] for row in self.rows]
-                return replace(self, names=[*self.names[:at], *self.names[at + 1 :]], rows=rows)
+                return self.without(self.names[at])
         return self
 
 
@@ -106,7 +112,8 @@ def samples(columns: Columns, options: Mapping[str, str]) -> LoadedColumns:
     label (`label_text` beside `label`), else in one with a usual name (`label`, `intent`, ...), else
     in the last. The text is in the column that the option `text` names, else in one with a usual
     name (`text`, `utterance`, ...), else in the only other column if no cell of it is a number. Without
-    a text, the samples are the numbers in all columns but the label.
+    a text, the samples are the numbers in all columns but the label. The column that the option
+    `reason` names is no part of the samples.
 
     Raises:
         ValueError: A column or cell is wrong; the message names row, column and what to do.
@@ -115,8 +122,12 @@ def samples(columns: Columns, options: Mapping[str, str]) -> LoadedColumns:
     if problem := problem_with_names(columns.names):
         raise ValueError(f"{problem}; give each column a name of its own")
     for key, chosen in options.items():
-        if key in ("label", "text") and chosen not in columns.names:
+        if key in COLUMN_OPTIONS and chosen not in columns.names:
             raise ValueError(f"there is no column {chosen!r}: {nearest(chosen, columns.names)}")
+    reasons: Sequence[str] = ()
+    if "reason" in options:
+        reasons = columns.parsed(options["reason"], _reason)
+        columns = columns.without(options["reason"])
     label, text = _label_and_text(columns, options)
     if label == text:
         raise ValueError(
@@ -137,7 +148,9 @@ def samples(columns: Columns, options: Mapping[str, str]) -> LoadedColumns:
         contents = columns.parsed(text, _text)
         origin = f"texts in {text!r}, labels in {label!r}"
     is_guess = "label" not in options
-    return contents, *_classes(columns, label, is_guess=is_guess), origin
+    if reasons:
+        origin += f", reasons in {options['reason']!r}"
+    return contents, *_classes(columns, label, is_guess=is_guess), origin, reasons
 
 
 def _label_and_text(columns: Columns, options: Mapping[str, str]) -> tuple[str, str | None]:
@@ -237,6 +250,15 @@ def _text(cell: object) -> str:
     text = cell.replace("\r\n", "\n").replace("\r", "\n")
     check_text(text, "the text")
     return text
+
+
+def _reason(cell: object) -> str:
+    """Return the reason in a cell, on one line."""
+    reason = " ".join(str("" if cell is None else cell).split())
+    if not reason:
+        raise ValueError("the reason is missing; fill it in or remove the row")
+    check_text(reason, "the reason")
+    return reason
 
 
 def _numbers(columns: Columns, name: str) -> NDArray[np.float64]:

@@ -50,8 +50,9 @@ def load(source: str) -> LoadedColumns:
         options = options_of(query, (*COLUMN_OPTIONS, "charset"))
         text, charset = _decoded(read_bytes(Path(path), "csv"), options.get("charset"))
         columns, separator = _columns(text)
-        contents, classes, labels, origin = samples(columns, options)
-    return contents, classes, labels, f"{origin}; {charset}, separated by {_SEPARATORS[separator]}"
+        contents, classes, labels, origin, reasons = samples(columns, options)
+    origin = f"{origin}; {charset}, separated by {_SEPARATORS[separator]}"
+    return contents, classes, labels, origin, reasons
 
 
 def csv_columns(path: Path) -> Columns:

@@ -45,6 +45,7 @@ class Dataset:
         classes: Integers, shape (samples,); indices of `labels`.
         labels: Names of the classes, at least two.
         origin: Where in its source the samples and classes were found.
+        reasons: A reason for the class of each sample; none if there are no reasons.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Dataset:
     classes: NDArray[np.intp]
     labels: tuple[str, ...]
     origin: str = ""
+    reasons: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -109,12 +111,14 @@ class Dataset:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the names of the classes, and of each sample with its shape and class."""
+        """SHA-256 of the names of the classes, each sample with its shape and class, and the reasons."""
         sha = hashlib.sha256("\0".join(self.labels).encode())
         for content, number in zip(self.contents, self.classes.tolist(), strict=True):
             shape, data = _shape_and_bytes(content)
             sha.update(f"{shape}{number}".encode())
             sha.update(data)
+        if self.reasons:
+            sha.update("\0".join(self.reasons).encode())
         return sha.hexdigest()
 
     def stream(self, turns: int, seed: int, number: int, draw: Draw = "uniform") -> tuple[int, ...]:

@@ -3,12 +3,15 @@
 Each set is a TOML file; docs/prompts.md describes its keys.
 """
 
-from icl_loop.tasks.prompts.loading import DEFAULT, open_prompt_set, shipped
-from icl_loop.tasks.prompts.prompt_set import (
+from icl_loop.tasks.prompts.feedback_phrases import (
     Announcements,
     FeedbackPhrases,
-    NotePrompts,
+    Form,
     ParsedFeedback,
+)
+from icl_loop.tasks.prompts.loading import DEFAULT, open_prompt_set, shipped
+from icl_loop.tasks.prompts.prompt_set import (
+    NotePrompts,
     ParsedSystem,
     PromptSet,
 )
@@ -17,6 +20,7 @@ __all__ = [
     "DEFAULT",
     "Announcements",
     "FeedbackPhrases",
+    "Form",
     "NotePrompts",
     "ParsedFeedback",
     "ParsedSystem",

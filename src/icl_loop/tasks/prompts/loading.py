@@ -12,9 +12,13 @@ from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.tasks.encodings import ENCODINGS
-from icl_loop.tasks.prompts.prompt_set import (
+from icl_loop.tasks.prompts.feedback_phrases import (
     Announcements,
+    FeedbackForms,
     FeedbackPhrases,
+    FormAnnouncements,
+)
+from icl_loop.tasks.prompts.prompt_set import (
     NotePrompts,
     PromptSection,
     PromptSet,
@@ -23,7 +27,10 @@ from icl_loop.tasks.prompts.prompt_set import (
 
 DEFAULT = "plain"
 _RENAMED = {"en": "plain", "ja": "plain-ja"}
-_TABLES = (PromptSet, PromptSection, Announcements, FeedbackPhrases, NotePrompts)
+_TABLES = (
+    *(PromptSet, PromptSection, Announcements, FeedbackPhrases, NotePrompts),
+    *(FeedbackForms, FormAnnouncements),
+)
 _KEYS = {"extend", *(name for table in _TABLES for name in table.model_fields)}
 
 

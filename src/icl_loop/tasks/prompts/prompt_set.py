@@ -5,41 +5,37 @@ A reference learner reads the same messages as a model, so every sentence can be
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Annotated, Self
+from functools import cached_property, partial
+from itertools import product
+from typing import Annotated, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Image, Message, Text, user
+from icl_loop.tasks.prompts.feedback_phrases import (
+    Announcements,
+    FeedbackForms,
+    FeedbackPhrases,
+    Form,
+    ParsedFeedback,
+    PromptTable,
+    Reading,
+    parse_readings,
+    phrase_template,
+)
 from icl_loop.tasks.prompts.templates import (
-    AgoTemplate,
     LabelTemplate,
-    OptionalSentence,
     Sentence,
     fill,
     first_line,
+    has_sentences,
     has_words,
     match,
     with_placeholders,
 )
 
 _LABEL_SEPARATOR = ", "
-
-
-@dataclass(frozen=True, slots=True)
-class ParsedFeedback:
-    """The meaning of a feedback phrase.
-
-    Attributes:
-        correct: Whether the answer was right; None if the phrase does not say.
-        label: The correct label; None if the phrase does not reveal it.
-        ago: How many answers before the last one the phrase is about.
-    """
-
-    correct: bool | None
-    label: str | None
-    ago: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,66 +46,7 @@ class ParsedSystem:
     encoding: str
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", str_min_length=1)
-
-
-class FeedbackPhrases(_Table):
-    """What the model is told after an answer."""
-
-    correct: Sentence
-    incorrect: Sentence
-    revealed_correct: LabelTemplate
-    revealed_incorrect: LabelTemplate
-    recorded: Sentence
-    earlier_correct: AgoTemplate
-    earlier_incorrect: AgoTemplate
-
-    @model_validator(mode="after")
-    def _check_distinct(self) -> Self:
-        """Raise ValueError if two phrases can be the same text."""
-        for name, phrase in self:
-            text = fill(phrase, label="7", ago="3")
-            others = [n for n, each in self if n != name and match(each, text) is not None]
-            named = [n for n in others if has_words(getattr(self, n)) and "{label}" not in phrase]
-            if named or self.parse(text) != _meaning(name, phrase, text):
-                raise ValueError(
-                    f"told.{name} and told.{[*named, *others][0]} cannot be told apart: both can"
-                    f" read {text!r}"
-                )
-        return self
-
-    def parse(self, text: str) -> ParsedFeedback | None:
-        """Return the meaning of a feedback phrase, or None if `text` is not one.
-
-        If several phrases match, the one with the shortest label wins.
-        """
-        found = [meaning for name, phrase in self if (meaning := _meaning(name, phrase, text))]
-        return min(found, key=lambda each: len(each.label or ""), default=None)
-
-
-def _meaning(name: str, phrase: str, text: str) -> ParsedFeedback | None:
-    """Return what `text` says if it is this phrase."""
-    values = match(phrase, text)
-    if values is None:
-        return None
-    correct = None if name == "recorded" else not name.endswith("incorrect")
-    return ParsedFeedback(correct, values.get("label"), int(values.get("ago", 0)))
-
-
-class Announcements(_Table):
-    """What the system text says about each kind of feedback."""
-
-    correctness: OptionalSentence
-    label: OptionalSentence
-    none: OptionalSentence
-    positive: OptionalSentence
-    negative: OptionalSentence
-    delayed: OptionalSentence
-    demonstrations: OptionalSentence
-
-
-class NotePrompts(_Table):
+class NotePrompts(PromptTable):
     """How the model is asked for notes, and how later requests show them."""
 
     asked: Annotated[str, with_placeholders("tokens")]
@@ -124,7 +61,7 @@ class NotePrompts(_Table):
         return fill(self.shown, notes=notes)
 
 
-class PromptSection(_Table):
+class PromptSection(PromptTable):
     """The sentences about one kind of sample: how it is introduced and asked about."""
 
     system: Annotated[str, with_placeholders("labels", "encoding", "answer", "feedback")]
@@ -157,7 +94,7 @@ class ImageSection(PromptSection):
         return question
 
 
-class PromptSet(_Table):
+class PromptSet(PromptTable):
     """Every sentence that a model reads in one session; docs/prompts.md describes the keys."""
 
     answer: LabelTemplate
@@ -166,6 +103,7 @@ class PromptSet(_Table):
     unlisted: Sentence = "(not listed)"
     announced: Announcements
     told: FeedbackPhrases
+    forms: FeedbackForms | None = None
     image_text: PromptSection | None = None
     image: ImageSection | None = None
     table: PromptSection | None = None
@@ -204,15 +142,56 @@ class PromptSet(_Table):
             f" [{section_of(encoding)}]"
         )
 
-    @cached_property
-    def openings(self) -> tuple[str, ...]:
-        """The lines, as templates, that feedback and questions begin with."""
+    def openings(self, form: Form = "plain", every: int = 1) -> tuple[str, ...]:
+        """Return the lines, as templates, that feedback of this form and questions begin with."""
+        phrases = list(dict(self.told).values())
+        if self.forms is not None and (form != "plain" or every > 1):
+            phrases += [reading.template for reading in self.forms.readings(self.told)]
         questions = [section.question for section in self._sections()]
-        return tuple(filter(None, map(first_line, [*dict(self.told).values(), *questions])))
+        return tuple(dict.fromkeys(filter(None, map(first_line, [*phrases, *questions]))))
+
+    @cached_property
+    def _readings(self) -> Sequence[Reading]:
+        """All phrases that can be told."""
+        return [*self.told.readings(), *(self.forms.readings(self.told) if self.forms else ())]
+
+    def check_forms(self, form: Form, every: int) -> None:
+        """Raise InputError if the set cannot word feedback of this form."""
+        if form == "plain" and every == 1:
+            return
+        if self.forms is None:
+            raise InputError("the prompt set has no table [forms]")
+        for name, template, correct in self._readings:
+            text = fill(template, label="7", ago="3", answer="5", reason="size")
+            answers = map(partial(match, self.answer), text.splitlines())
+            if has_words(self.answer) and any(values is not None for values in answers):
+                raise InputError(f"{name} and answer cannot be told apart: both can read {text!r}")
+            read = self.parse_feedback(text)
+            if read != (Reading(name, template, correct).parse(text),):
+                raise InputError(f"{name} cannot be told apart from other feedback: {text!r}")
 
     # ---- sentences ----
 
-    def system_text(self, labels: Sequence[str], encoding: str, size: int, feedback: str) -> str:
+    def announce(self, feedback: str, form: Form = "plain", every: int = 1) -> str:
+        """Return the announcement of `feedback`, a field of `Announcements`, in this form."""
+        return fill(self._announcement(feedback, form, every > 1), every=str(every))
+
+    def _announcement(self, feedback: str, form: Form, batched: bool) -> str:  # noqa: FBT001  one of many
+        announced: str = getattr(self.announced, feedback)
+        for used, name in ((form in ("reward", "reason"), form), (batched, "batch")):
+            if used and self.forms is not None:
+                announced = fill(getattr(self.forms.announced, name), announced=announced)
+        return announced
+
+    def system_text(
+        self,
+        labels: Sequence[str],
+        encoding: str,
+        size: int,
+        feedback: str,
+        form: Form = "plain",
+        every: int = 1,
+    ) -> str:
         """Return the system text, which announces `feedback`, a field of `Announcements`.
 
         Without `labels` it says that they are not listed.
@@ -226,7 +205,7 @@ class PromptSet(_Table):
             labels=_LABEL_SEPARATOR.join(labels) or self.unlisted,
             encoding=fill(section.encodings[encoding], size=str(size)),
             answer=self.reply(self.placeholder),
-            feedback=getattr(self.announced, feedback),
+            feedback=self.announce(feedback, form, every),
         )
 
     def reply(self, label: str) -> str:
@@ -236,6 +215,18 @@ class PromptSet(_Table):
     def tell(self, phrase: str, label: str, ago: int = 0) -> str:
         """Return `phrase`, a field of `FeedbackPhrases`, about the answer `ago` before the last."""
         return fill(getattr(self.told, phrase), label=label, ago=str(ago))
+
+    def word(self, told: ParsedFeedback, form: Form = "plain", *, batched: bool = False) -> str:
+        """Return the words of feedback; `batched` if it is one of several lines.
+
+        Without an answer to repeat or a reason to give, the form is plain.
+        """
+        values = {"label": told.label, "ago": str(told.ago)}
+        values |= {"answer": told.answer, "reason": told.reason}
+        missing = {"echo": told.answer, "reason": told.reason}.get(form, "") is None
+        named = (told.correct, told.label is not None, told.ago > 0, batched)
+        template = phrase_template(self.told, self.forms, "plain" if missing else form, *named)
+        return fill(template, **{name: value for name, value in values.items() if value})
 
     # ---- their inverses ----
 
@@ -248,7 +239,9 @@ class PromptSet(_Table):
             for name, description in section.encodings.items():
                 if encoding not in (None, name):
                     continue
-                for _, announcement in self.announced:
+                for announcement in self._announcements:
+                    if not has_sentences(announcement, text):
+                        continue
                     template = fill(
                         section.system,
                         encoding=description,
@@ -261,9 +254,22 @@ class PromptSet(_Table):
                         return ParsedSystem(tuple(labels), name)
         return None
 
-    def parse_feedback(self, text: str) -> ParsedFeedback | None:
-        """Return the meaning of a feedback phrase, or None if `text` is not one."""
-        return self.told.parse(text)
+    @cached_property
+    def _announcements(self) -> Sequence[str]:
+        """All announcements, as templates."""
+        forms = get_args(Form) if self.forms else ("plain",)
+        batched = (False, True) if self.forms else (False,)
+        kinds = Announcements.model_fields
+        return [self._announcement(*each) for each in product(kinds, forms, batched)]
+
+    def parse_feedback(
+        self, text: str, labels: Sequence[str] | None = None
+    ) -> tuple[ParsedFeedback, ...]:
+        """Return the meaning of feedback, one for each answer that it is about; none if it is none.
+
+        If the labels are given, feedback that names others is not understood.
+        """
+        return parse_readings(self._readings, text, labels)
 
     def parse_question(self, text: str, encoding: str) -> tuple[str, str] | None:
         """Return the text before a question and the encoded sample, or None if it asks nothing.
@@ -299,7 +305,7 @@ class PromptSet(_Table):
     def _may_precede(self, text: str) -> bool:
         """Return whether `text` can be a message that was merged with the question after it."""
         is_notes = self.notes is not None and match(self.notes.shown, text) is not None
-        return is_notes or self.parse_feedback(text) is not None
+        return is_notes or bool(self.parse_feedback(text))
 
 
 def section_of(encoding: str) -> str:

@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _VALUES = {
-    **dict.fromkeys(("label", "labels"), "[^\n]+?"),
-    **dict.fromkeys(("size", "ago", "tokens"), "[0-9]{1,9}"),
+    **dict.fromkeys(("label", "labels", "answer", "reason"), "[^\n]+?"),
+    **dict.fromkeys(("size", "ago", "tokens", "every"), "[0-9]{1,9}"),
 }
 """What a placeholder can stand for; anything if it is not listed."""
 
@@ -35,6 +35,11 @@ def first_line(template: str) -> str:
 def has_words(template: str) -> bool:
     """Return whether a template has letters or digits besides its placeholders."""
     return any(map(str.isalnum, _PLACEHOLDER.sub("", template)))
+
+
+def has_sentences(template: str, text: str) -> bool:
+    """Return whether `text` has all that a template says between its placeholders."""
+    return all(part in text for part in _PLACEHOLDER.split(template)[::2])
 
 
 @lru_cache(1_024)
