@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -335,6 +336,29 @@ def test_errors_of_a_function(error: Exception, tmp_path: Path) -> None:
     broken.clear()
     whole = PLAY(model=fails, out=tmp_path / "whole")
     assert answered(PLAY(model=fails, out=tmp_path / "cut")).equals(answered(whole))
+
+
+def test_tracebacks_are_short(tmp_path: Path) -> None:
+    """A traceback shows the call of `run` and the function that failed, and nothing between them."""
+
+    def fails(messages: Sequence[icl.Message]) -> str:
+        raise KeyError(len(messages))
+
+    def run_async() -> None:
+        asyncio.run(icl.run_async(SMALL, model=fails, out=tmp_path))
+
+    for call in (partial(PLAY, model=fails, out=tmp_path), run_async):
+        with pytest.raises(icl.StoppedShort) as caught:
+            call()
+        outer = traceback.extract_tb(caught.value.__traceback__)
+        assert sum("icl_loop" in Path(each.filename).parts for each in outer) == 1
+        cause = caught.value.__cause__
+        assert cause is not None
+        assert [each.name for each in traceback.extract_tb(cause.__traceback__)] == ["fails"]
+    PLAY(model=parrot, out=tmp_path, name="other")
+    with pytest.raises(SettingsMismatch, match=r"choose another name or out$") as changed:
+        PLAY(model=fails, out=tmp_path, name="other")
+    assert len(traceback.extract_tb(changed.value.__traceback__)) <= 3
 
 
 def test_unavailable_models_are_asked_again(tmp_path: Path) -> None:
@@ -686,6 +710,17 @@ def test_how_a_run_is_shown(saved: icl.SavedRun, tmp_path: Path) -> None:
     shown = PLAY(model=lambda _: "3", out=tmp_path)._repr_html_()
     assert "&lt;lambda&gt;" in shown
     assert "<lambda>" not in shown
+
+
+def test_short_reprs(saved: icl.SavedRun) -> None:
+    """What a person meets at the prompt is described in one short line."""
+    experiment, path = icl.load("quickstart"), saved.paths[0]
+    session = next(experiment.sessions())
+    for value in (saved, saved.verdict, experiment, session, icl.read(path)):
+        assert "\n" not in repr(value)
+        assert len(repr(value).replace(str(path), "")) < 300
+    assert repr(experiment) == "<Experiment quickstart: 5 arms, 8 streams, 100 turns>"
+    assert repr(icl.read(path)).endswith("label-0.jsonl: 10 turns, complete>")
 
 
 def test_what_cannot_be_loaded(tmp_path: Path) -> None:

@@ -9,12 +9,13 @@ from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from threading import Thread
+from types import TracebackType
 from typing import Any
 
 from icl_loop.api.arguments import Model, experiment_of
 from icl_loop.api.saved_run import SavedRun
 from icl_loop.context.policy import ContextPolicy
-from icl_loop.core.errors import StoppedShort
+from icl_loop.core.errors import FolderLocked, IclLoopError, SettingsMismatch, StoppedShort
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Session
 from icl_loop.experiment.donors import DonorUnfinished
@@ -70,18 +71,21 @@ def run(
         StoppedShort: Sessions stopped, for example because the function raised an exception, which is
             then the cause. The message names the session and the turn. What is saved is kept.
     """
-    own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
-    made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
-    playing = Run(
-        made,
-        Path(out),
-        concurrency,
-        open_model=None if opened is None else (lambda _: opened),
-        max_usd=max_usd,
-        max_tokens=max_tokens,
-        stop_early=stop_early,
-    )
-    return _blocking(playing, progress=progress)
+    try:
+        own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
+        made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
+        playing = Run(
+            made,
+            Path(out),
+            concurrency,
+            open_model=None if opened is None else (lambda _: opened),
+            max_usd=max_usd,
+            max_tokens=max_tokens,
+            stop_early=stop_early,
+        )
+        return _blocking(playing, progress=progress)
+    except IclLoopError as error:
+        raise _shortened(error) from error.__cause__
 
 
 async def run_async(
@@ -101,18 +105,37 @@ async def run_async(
     progress: bool | None = None,
 ) -> SavedRun:
     """Play an experiment in the running event loop; see `run`."""
-    own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
-    made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
-    playing = Run(
-        made,
-        Path(out),
-        concurrency,
-        open_model=None if opened is None else (lambda _: opened),
-        max_usd=max_usd,
-        max_tokens=max_tokens,
-        stop_early=stop_early,
-    )
-    return await _play(playing, progress=progress)
+    try:
+        own = {"name": name, "streams": streams, "turns": turns, "context.policy": policy}
+        made, opened = experiment_of(experiment, model, {**own, **(settings or {})})
+        playing = Run(
+            made,
+            Path(out),
+            concurrency,
+            open_model=None if opened is None else (lambda _: opened),
+            max_usd=max_usd,
+            max_tokens=max_tokens,
+            stop_early=stop_early,
+        )
+        return await _play(playing, progress=progress)
+    except IclLoopError as error:
+        raise _shortened(error) from error.__cause__
+
+
+def _shortened(error: IclLoopError) -> IclLoopError:
+    """Return an error without the frames of this package, which tell a person nothing."""
+    if error.__cause__:
+        error.__cause__.__traceback__ = _own_frames(error.__cause__.__traceback__)
+    if isinstance(error, SettingsMismatch | FolderLocked):  # which name an option of the command
+        error.args = (str(error).replace("--out", "out"),)
+    return error.with_traceback(None)
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """Return the part of a traceback from the first frame that is not of this package."""
+    while traceback and traceback.tb_frame.f_globals.get("__name__", "").startswith("icl_loop."):
+        traceback = traceback.tb_next
+    return traceback
 
 
 async def _play(playing: Run, *, progress: bool | None) -> SavedRun:

@@ -51,6 +51,12 @@ class Experiment:
     repeats: int = 1
     functions: Mapping[str, ContextPolicy] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Experiment {self.name}: {len(self.arms)} arms, {self.streams} streams,"
+            f" {self.turns} turns>"
+        )
+
     def sessions(self) -> Iterator[Session]:
         """Yield the sessions stream by stream, so that arms can be compared early in a run."""
         if self.branches:

@@ -112,12 +112,12 @@ class Session:
     stream: int
     turns: int
     seed: int
-    settings: Settings
-    analysis: AnalysisIdentity = field(default_factory=AnalysisIdentity)
-    donor: Donor | None = None
-    branch: Branch | None = None
+    settings: Settings = field(repr=False)
+    analysis: AnalysisIdentity = field(default_factory=AnalysisIdentity, repr=False)
+    donor: Donor | None = field(default=None, repr=False)
+    branch: Branch | None = field(default=None, repr=False)
     repeat: int = 0
-    functions: Mapping[str, ContextPolicy] = field(default_factory=dict)
+    functions: Mapping[str, ContextPolicy] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(

@@ -54,6 +54,10 @@ class Transcript:
         turns, probes, notes = map(tuple, kinds.values())
         return cls(path, header, turns, end, sound, probes, notes)
 
+    def __repr__(self) -> str:
+        state = self.end.status if self.end else "unfinished"
+        return f"<Transcript {self.path}: {len(self.turns)} turns, {state}>"
+
     @property
     def events(self) -> tuple[Event, ...]:
         """Turns and notes in the order in which they were played."""
