@@ -42,10 +42,12 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
     check_learner(learner)
     seed, right = transcript.header.seed or 0, []
     imported = transcript.header.imported
-    if imported and not all(turn.request for turn in transcript.turns):
+    if imported and not (
+        _prompts(transcript.header) and all(turn.request for turn in transcript.turns)
+    ):
         raise InputError(
             f"{transcript.path} was imported from {imported.file}, which does not say what the model"
-            " was shown"
+            " was shown or by which prompt set"
         )
     models: dict[tuple[str | None, str | None], ChatModel] = {}
     for turn in transcript.turns:
