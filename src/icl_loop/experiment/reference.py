@@ -43,6 +43,7 @@ EXAMPLES: Mapping[str, str] = {
     "sweep": '{ "model.params.temperature" = [0, 1] }',
     "task.dataset": '"csv:flowers.csv"',
     "task.encoding": '"sparse"',
+    "task.order": '"easy_first"',
     "task.labels": '"abstract"',
     "task.pixels": '"permuted"',
     "task.prompts": '"prompts/mine.toml"',

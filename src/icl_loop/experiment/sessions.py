@@ -1,6 +1,6 @@
 """Sessions: one stream played under one arm."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
 from hashlib import sha256
@@ -11,9 +11,10 @@ from icl_loop.context.policy import ContextPolicy, Policy, with_functions
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
 from icl_loop.core.errors import DatasetError
-from icl_loop.core.records import Event, Sample, Verdicts, keyed_index
+from icl_loop.core.records import Event, Verdicts, keyed_index
 from icl_loop.core.tokens import token_counter
 from icl_loop.experiment.run_settings import LimitSettings
+from icl_loop.experiment.session_inputs import SessionInputs, session_inputs
 from icl_loop.experiment.settings import Settings
 from icl_loop.experiment.validation import validated
 from icl_loop.models import ChatModel, open_model
@@ -21,8 +22,6 @@ from icl_loop.tasks.datasets import Dataset, open_dataset
 from icl_loop.tasks.encodings import get_encoding
 from icl_loop.tasks.feedback import DONOR_KINDS, YOKED
 from icl_loop.tasks.labels import LABEL_MAPS, swapped
-from icl_loop.tasks.prompts import PromptSet, open_prompt_set
-from icl_loop.tasks.reasons import Reasons, reasons_for
 from icl_loop.tasks.task import Task
 from icl_loop.tasks.transforms import TRANSFORMS
 from icl_loop.transcripts import Header, Transcript
@@ -40,22 +39,6 @@ if TYPE_CHECKING:  # the HTTP client loads slowly
 
 Place = tuple[str, int, int]
 """Arm, stream and repeat of a session."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInputs:
-    """What a session reads from files, so that it can be played on a machine without them.
-
-    `labels` are the names of the classes; `samples` has one sample per turn, and so has `reasons` if
-    verdicts come with reasons.
-    """
-
-    labels: tuple[str, ...]
-    samples: list[Sample]
-    probes: list[Sample]
-    exemplars: list[Sample]
-    prompts: PromptSet
-    reasons: list[Reasons] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,41 +216,11 @@ class Session:
     @cached_property
     def inputs(self) -> SessionInputs:
         """The samples and the prompt set."""
-        dataset, probes = self.dataset, self.settings.probes
-        draw = self.settings.task.draw
-        key = self.turns, self.seed, self.stream, draw
-        held_out = dataset.probes(probes.count, *key) if probes.at else ()
-        shown_first = self._exemplars(set(held_out))
+        parent = self.branch.identity.parent["turns"] if self.branch else None
         # a donor that filled its context window leaves the yoked session fewer turns
-        turns = min(self.turns, len(self.donor.told)) if self.donor else self.turns
-        stream = dataset.stream(turns, *key[1:])
-        explained = self.settings.feedback.form == "reason"
-        return SessionInputs(
-            labels=dataset.labels,
-            samples=[dataset[index] for index in stream],
-            reasons=reasons_for(dataset, stream) if explained else [],
-            probes=[dataset[index] for index in held_out],
-            exemplars=[dataset[index] for index in shown_first],
-            prompts=open_prompt_set(self.settings.task.prompts),
-        )
-
-    def _exemplars(self, others: Collection[int]) -> Sequence[int]:
-        """Return the samples shown first, a branch's are its parent's; they must not be `others`."""
-        count = self.settings.context.exemplars
-        if not count:
-            return ()
-        turns = self.branch.identity.parent["turns"] if self.branch else self.turns
-        draw = self.settings.task.draw
-        drawn = self.dataset.exemplars(count, turns, self.seed, self.stream, draw)
-        if turns < self.turns:
-            others = {*others, *self.dataset.stream(self.turns, self.seed, self.stream, draw)}
-        if not set(drawn).isdisjoint(others):
-            raise DatasetError(
-                f"{self.dataset.name}: the samples are too few for {self.turns} turns,"
-                f" {count} exemplars of each class and {self.settings.probes.count} probes that all"
-                " differ; use fewer of these or a larger data set"
-            )
-        return drawn
+        played = len(self.donor.told) if self.donor else None
+        key = self.seed, self.stream
+        return session_inputs(self.settings, self.dataset, self.turns, key, parent, played)
 
     @cached_property
     def task(self) -> Task:

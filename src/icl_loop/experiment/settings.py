@@ -37,7 +37,7 @@ from icl_loop.experiment.validation import (
 )
 from icl_loop.models import AnswerFormat, check_params, is_built_in
 from icl_loop.tasks.answers import AnswerRule
-from icl_loop.tasks.datasets import Draw, modality_of
+from icl_loop.tasks.datasets import Draw, Order, modality_of
 from icl_loop.tasks.encodings import ENCODINGS, encodings_for
 from icl_loop.tasks.labels import LABEL_MAPS
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
@@ -103,6 +103,8 @@ class TaskSettings(_Table):
     """Turn from which the names of the classes are exchanged; never if omitted."""
     draw: Annotated[Draw, one_of(get_args(Draw))] = "uniform"
     """How often classes are drawn: uniform, or natural for as often as the data set has them."""
+    order: Annotated[Order, one_of(get_args(Order))] = "random"
+    """Order of the samples: random, easy_first, hard_first, blocked or interleaved (by class)."""
     announce_labels: bool = True
     """List the labels in the instructions; with false, any word is an answer, right or wrong."""
 
@@ -225,7 +227,7 @@ class ProbeSettings(_Table):
 
 
 ADDED: Mapping[str, Sequence[str]] = {
-    "task": ("draw", "announce_labels"),
+    "task": ("draw", "order", "announce_labels"),
     "model": ("annealing", "system_role", "cache_control"),
     "context": ("exemplars", "keep_reasoning"),
     "feedback": ("donor_kind", "form", "every"),

@@ -127,6 +127,12 @@ def _branch(
     place = " and ".join(given) or f"{parent.path}: recorded settings"
     settings = _settings(_with_model(header.settings, model), changes, place)
     settings.check_turns(length, place if turns is None else f"--turns {turns}")
+    if length != header.turns and settings.task.order != "random":
+        raise InputError(
+            f"--turns {turns}: the samples of {parent.path} are in the order"
+            f" task.order = {settings.task.order!r}, which depends on the number of turns; leave --turns"
+            " out"
+        )
     name = f"{header.arm}-at{at}"
     if settings.recorded() != _recorded_again(header) or length != header.turns:
         name += _named(changes, model, None if length == header.turns else length)

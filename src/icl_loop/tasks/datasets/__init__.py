@@ -20,12 +20,13 @@ from icl_loop.tasks.datasets import (
     row_files,
 )
 from icl_loop.tasks.datasets.columns import LoadedColumns
-from icl_loop.tasks.datasets.dataset import Dataset, Draw, Loaded, is_utf8
+from icl_loop.tasks.datasets.dataset import Dataset, Draw, Loaded, Order, is_utf8
 from icl_loop.tasks.datasets.hugging_face import HUB_DATASETS
 
 __all__ = [
     "Dataset",
     "Draw",
+    "Order",
     "is_available_locally",
     "modality_of",
     "open_dataset",

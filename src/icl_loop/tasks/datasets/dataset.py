@@ -27,6 +27,8 @@ MAX_TEXT = 20_000
 
 Draw = Literal["uniform", "natural"]
 """How often classes are drawn: equally often, or as often as the data set has them."""
+Order = Literal["random", "easy_first", "hard_first", "blocked", "interleaved"]
+"""The order of the samples of a stream."""
 Contents = NDArray[np.uint8] | Sequence[NDArray[np.uint8]] | Table | Sequence[str]
 Loaded = tuple[Contents, NDArray[np.intp], tuple[str, ...]]
 """The samples of a data set, the class of each sample, and the names of the classes."""
