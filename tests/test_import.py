@@ -286,6 +286,7 @@ ROW = "session,turn,answer,label,told\n"
         ),
         ("x.parquet", "not Parquet", ["not a Parquet file"]),
         ("x.jsonl", "{", ["line 1", "not valid JSON"]),
+        ("x.jsonl", json.dumps(CHAT).replace("cat", "\\ud800", 1), ["line 1", "half a character"]),
         ("x.jsonl", "", ["empty"]),
         ("x.jsonl", '{"text": "hi"}', ["line 1", "messages"]),
         ("x.jsonl", json.dumps({**CHAT, "targets": ["cat"]}), ["line 1", "3 replies"]),

@@ -136,9 +136,14 @@ def _objects(data: bytes) -> list[dict[str, Any]]:
 def parsed_json(text: str | bytes, place: str) -> Any:  # noqa: ANN401  any JSON value
     """Return a JSON value; raise ValueError, which begins with `place`, if it is wrong."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        reason = "an escape such as \\ud800 is half a character"
     except json.JSONDecodeError as error:
         reason = f"at character {error.pos + 1}"
     except (ValueError, RecursionError):
         reason = "a number is too long, or it is nested too deeply"
+    else:
+        return value
     raise ValueError(f"{place}this is not valid JSON ({reason}); write one object per line")
