@@ -32,6 +32,8 @@ from icl_loop.terminal.conclusion_tables import conclusion_tables, difference_ta
 from studies import ABSTRACT, FULL, HIGH, HIGH_TOO, LOW, concluded, played, settings_of
 from terminal_text import shown
 
+OTHER_FORMS = [("form", '"echo"'), ("every", 5)]
+
 # ---- the verdict -------------------------------------------------------------------------
 
 
@@ -67,8 +69,9 @@ def test_improved_without_content_control() -> None:
 
 
 def test_unmatched_controls() -> None:
-    """An arm with other samples, another policy or another donor is not a control."""
-    for change in ({"setup": ABSTRACT}, {"context": "other"}, {"donor": "label"}):
+    """An arm with other samples, policy or donor, or feedback of another form, is not a control."""
+    forms = [{"feedback_settings": f'{{"{key}": {each}}}'} for key, each in OTHER_FORMS]
+    for change in ({"setup": ABSTRACT}, {"context": "other"}, {"donor": "label"}, *forms):
         other = {**FULL["yoked"], **change}
         roles = {"feedback": FULL["feedback"], "none": FULL["none"], "other": other}
         turns = played({"feedback": HIGH, "none": LOW, "other": HIGH})

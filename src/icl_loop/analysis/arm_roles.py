@@ -53,6 +53,13 @@ class Role:
         return json.dumps(rest, sort_keys=True), self.context, self.told
 
     @property
+    def form(self) -> tuple[object, object]:
+        """The form of verdicts, and how many are told together."""
+        told = json.loads(self.told or "null")
+        told = told if isinstance(told, dict) else {}
+        return told.get("form", "plain"), told.get("every", 1)
+
+    @property
     def stateless(self) -> bool:
         """Whether every question is asked without history."""
         return self.policy in NO_CONTEXT
@@ -126,8 +133,8 @@ class Roles:
     def controls(self, first: str) -> tuple[str, ...]:
         """Return the arms that `first` must beat to show that it learned from feedback.
 
-        They differ from it only in feedback: none, or that of a donor session of `first` (or of an
-        unrecorded donor).
+        They differ from it only in feedback, which has the same form: none, or that of a donor session
+        of `first` (or of an unrecorded donor).
         """
         role = self.arms.get(first)
         if role is None or role.is_control:
@@ -136,7 +143,7 @@ class Roles:
             arm
             for arm, other in self.arms.items()
             if other.is_control
-            and (other.setup, other.context) == (role.setup, role.context)
+            and (other.setup, other.context, other.form) == (role.setup, role.context, role.form)
             and other.donor in (None, first)
         )
 
