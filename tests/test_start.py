@@ -215,7 +215,7 @@ def test_too_few_samples_or_tokens_for_exemplars() -> None:
         exemplified(500).header()
     with pytest.raises(DatasetError, match="exemplars of each class and 40 probes"):
         exemplified(45, turns=2, task={"dataset": "iris"}, probes={"at": [1], "count": 40}).header()
-    with pytest.raises(InputError, match="has no room for one question"):
+    with pytest.raises(InputError, match="has no room for one question and the exemplars"):
         experiment(context={"exemplars": 50}).check()
 
 

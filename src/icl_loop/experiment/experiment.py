@@ -216,10 +216,11 @@ def _check_window(session: Session) -> None:
     needed = count_messages(counter, messages) + REQUEST_TOKENS
     if needed + reserve <= tokens:
         return
+    exemplars = " and the exemplars" if session.task.exemplars else ""
     lower = f", or context.reserve to at most {tokens - needed}" if tokens > needed else ""
     raise InputError(
-        f"arm {session.arm!r}: model.context_window = {tokens} has no room for one question, which"
-        f" needs {needed} tokens beside the {reserve} that context.reserve keeps for the reply; set"
+        f"arm {session.arm!r}: model.context_window = {tokens} has no room for one"
+        f" question{exemplars}, which needs {needed} tokens beside the {reserve} that context.reserve keeps for the reply; set"
         f" model.context_window to at least {needed + reserve}{lower}"
     )
 
