@@ -62,6 +62,9 @@ ALONE: dict[str, dict[str, Any]] = {
     **{policy: {"context": {"policy": policy}} for policy in ("block", "within", "last(3)", "all")},
     "stateless": {"context": {"policy": "stateless"}},
     "reset": {"context": {"policy": "reset(6) | block"}},
+    "redrawn": {"context": {"policy": "redrawn(0.4)"}},
+    "parallel": {"context": {"policy": "parallel(3, 0.6) | block"}},
+    "exemplars": {"context": {"exemplars": 1, "policy": "last(2)"}},
     "probed": {"probes": {"at": [0, 9], "count": 4}},
 }
 
@@ -77,7 +80,7 @@ SENT = {
 @pytest.mark.parametrize("kind", ALONE)
 async def test_planned_tokens_match_endpoint(tmp_path: Path, kind: str, sent: str) -> None:
     """Planned tokens, including cached ones, equal those an endpoint reports."""
-    model = {**SENT[sent], **({} if kind == "all" else SMALL_WINDOW)}
+    model = {**SENT[sent], **({} if kind in ("all", "exemplars") else SMALL_WINDOW)}
     changes = {"streams": 1, "turns": 25, **ALONE[kind]}
     (transcript,) = await run_served(tmp_path, model, **changes)
     made = experiment(model={**MODEL, **model, "base_url": NOWHERE}, **changes)
@@ -90,10 +93,30 @@ async def test_planned_tokens_match_endpoint(tmp_path: Path, kind: str, sent: st
     assert arm.context_use.most_shown == max(map(shown, transcript.turns))
 
 
+async def test_jumping_windows_cost_the_cache() -> None:
+    """A plan says that redrawn contexts hardly use the cache, and that parallel ones do."""
+    arms = [
+        {"name": name, "context": {"policy": policy}}
+        for name, policy in (("redrawn", "redrawn(0.5)"), ("parallel", "parallel(4, 0.5)"))
+    ]
+    made = experiment(
+        turns=100, streams=1, arms=arms, model={**MODEL, "base_url": NOWHERE}, price=PRICE
+    )
+    redrawn, parallel = [each.cost for each in (await plan(made, advised=False)).arms]
+    assert redrawn.prompt == pytest.approx(parallel.prompt, rel=0.2)
+    assert redrawn.cached < 0.15 * redrawn.prompt
+    assert parallel.cached > 0.75 * parallel.prompt
+    assert redrawn.usd is not None
+    assert redrawn.usd_cached is not None
+    assert parallel.usd_cached is not None
+    assert redrawn.usd_cached > 0.9 * redrawn.usd
+    assert parallel.usd_cached < 0.6 * redrawn.usd_cached
+
+
 async def test_probes_with_other_verdicts_are_planned(tmp_path: Path) -> None:
     """Requests and tokens of counterfactual probes are planned as they are asked.
 
-    What is planned as cached is shared with the request before; an endpoint may remember more.
+    What is planned as cached is shared with one of the last requests; an endpoint may remember more.
     """
     probes = {"at": [0, 9], "count": 2, "verdicts": ["told", "flipped", "shuffled", "removed"]}
     changes = {"streams": 1, "turns": 12, "probes": probes}

@@ -88,5 +88,9 @@ def _vectorizer() -> Any:  # noqa: ANN401  as above
     from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415  as above
 
     return HashingVectorizer(
-        analyzer="char_wb", ngram_range=(2, 4), norm=None, alternate_sign=False
+        analyzer="char_wb",
+        ngram_range=(2, 4),
+        n_features=2**16,
+        norm=None,
+        alternate_sign=False,
     )

@@ -71,11 +71,11 @@ class CountingModel:
         """Return the tokens of the leading messages that an earlier request began with."""
         best: list[int] = []
         for before, tokens in reversed(self._sent):
-            pairs = zip(before, sent, strict=False)
-            shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-            best = max(best, tokens[:shared], key=len)
-            if shared >= len(before) - 1:  # all of it, but for a question that goes on
-                break
+            place = len(best)
+            if before[place : place + 1] == sent[place : place + 1]:  # else it shares no more
+                pairs = zip(before, sent, strict=False)
+                shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+                best = max(best, tokens[:shared], key=len)
         return best
 
 
