@@ -627,7 +627,8 @@ async def test_an_edited_donor_stops_the_session(tmp_path: Path) -> None:
     await Run(made, tmp_path).play()
     path = tmp_path / "small" / "yoked-0.jsonl"
     lines = without_checksum(path.read_text()).splitlines(keepends=True)
-    path.write_text(lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1))
+    lines[0] = lines[0].replace('"donor":{"arm":"feedback"', '"donor":{"arm":"yoked"', 1)
+    path.write_text("".join(lines[:2]))
     result = await Run(made, tmp_path).play()
     assert ["is another session" in str(stop.reason) for stop in result.stopped] == [True]
 
