@@ -87,7 +87,7 @@ class EndpointProbes:
     async def _open(self, cap: int, **changes: Any) -> AsyncIterator[OpenAIModel]:  # noqa: ANN401  any argument of a model
         """Open the model with other arguments; its replies are limited to `cap` tokens."""
         settings = self._model
-        other = {"context_window", "answer_format", "params", "cache_control"}
+        other = {"context_window", "answer_format", "params", "annealing", "cache_control"}
         params = parse_params(settings.params)
         arguments = settings.model_dump(exclude=other) | {
             "params": {key: each for key, each in params.items() if key not in CAP_FIELDS}
