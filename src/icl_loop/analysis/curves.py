@@ -298,9 +298,8 @@ def _estimate_fields(name: str, estimate: Estimate) -> dict[str, Any]:
 
 def models_played(turns: pl.DataFrame) -> list[str]:
     """Return the models in a frame of turns, each with the other names that its endpoint gave it."""
-    pairs = turns.select("model", "served_model").unique(maintain_order=True).cast(pl.String)
     other = pl.col("served_model").filter(pl.col("served_model") != pl.col("model")).unique().sort()
-    named = pairs.drop_nulls("model").group_by("model", maintain_order=True).agg(other)
+    named = turns.drop_nulls("model").group_by("model", maintain_order=True).agg(other)
     return [
         f"{model} (served as {', '.join(names)})" if names else model
         for model, names in named.iter_rows()

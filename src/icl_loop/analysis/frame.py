@@ -52,10 +52,9 @@ def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
     previous request), `prompt`, `cached`, `completion`, `reasoning` (tokens reported),
     `discarded_prompt`, `discarded_completion` (those of attempts without a usable reply), `finish_reason`
-    (the endpoint's, if its meaning is not known), `served_model` (as the endpoint named it). `model` and
-    `served_model` are categories, the other texts strings. A torn last line and sessions without turns are
-    left out. If several folders hold the same sessions of an experiment, they are separate runs: the
-    folder becomes part of the name in `experiment`.
+    (the endpoint's, if its meaning is not known), `served_model` (as the endpoint named it). A torn last line
+    and sessions without turns are left out. If several folders hold the same sessions of an
+    experiment, they are separate runs: the folder becomes part of the name in `experiment`.
 
     Raises:
         TranscriptError: A file is not a transcript, there are no turns, or a session is named twice;
@@ -69,7 +68,6 @@ def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
         others = f" and neither do {len(files) - 1} other files" if len(files) > 1 else ""
         raise TranscriptError(f"{files[0]} holds no turns yet{others}")
     sessions = separate_runs(each_once(pl.concat([part for part, _ in parts])))
-    sessions = sessions.with_columns(pl.col("model").cast(pl.Categorical))
     return turns.join(sessions, on="path", how="left", maintain_order="left").select(_COLUMNS)
 
 
@@ -80,7 +78,7 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
     turns = lines.filter(type="turn").with_columns(
         told_length=told_length(),
         finish_reason=pl.col("served").struct.field("finish_reason"),
-        served_model=pl.col("served").struct.field("model").cast(pl.Categorical),
+        served_model=pl.col("served").struct.field("model"),
     )
     heard = turns.unnest("usage").select("path", *_TURN, "told")
     return sessions_of(lines), told.with_verdicts(heard, dict(map(_recorded, files)))
@@ -139,8 +137,7 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")
     headers = sessions.select("path", "header").iter_rows()
     known = {path: told.recorded(header) for path, header in headers}
-    few = turns.with_columns(pl.col("served_model").cast(pl.Categorical))
-    return sessions.select(_SESSION), told.with_verdicts(few, known)
+    return sessions.select(_SESSION), told.with_verdicts(turns, known)
 
 
 def each_once(sessions: pl.DataFrame) -> pl.DataFrame:
@@ -196,7 +193,5 @@ def tabulate(
             fields |= {"finish_reason": served.finish_reason, "served_model": served.model}
             values = fields | asdict(turn.reply.usage)
             rows.append((*session, *(values[name] for name in names)))
-    table = pl.DataFrame(rows, schema=schema, orient="row")
-    table = table.with_columns(pl.col("model", "served_model").cast(pl.Categorical))
-    heard = told.with_verdicts(table, {})
+    heard = told.with_verdicts(pl.DataFrame(rows, schema=schema, orient="row"), {})
     return heard.select(_COLUMNS)

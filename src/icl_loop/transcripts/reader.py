@@ -117,7 +117,7 @@ def parse(path: Path, number: int, line: bytes, kind: TypeAdapter[L]) -> L:
         key = key_path(first["loc"])
         if number == 1 and first["type"] == "json_invalid":
             raise TranscriptError(
-                f"{path} is not a transcript: line 1 is not valid JSON; files of other programs become"
+                f"{path}, line 1: not valid JSON, so this is no transcript; files of other programs become"
                 " transcripts with icl-loop import"
             ) from None
         value = (
