@@ -10,7 +10,13 @@ import pytest
 from command_line import Command
 from endpoint import completion, serving
 from icl_loop.analysis import frame
-from icl_loop.analysis.answer_problems import QUOTED, AnswerProblem, AnswerWatch, answer_problems
+from icl_loop.analysis.answer_problems import (
+    QUOTED,
+    AnswerProblem,
+    AnswerWatch,
+    answer_problems,
+    with_advice,
+)
 from icl_loop.analysis.cache_problems import STREAK, CacheProblem, CacheWatch, cache_problems
 from icl_loop.core.messages import Reply, user
 from icl_loop.core.records import Feedback, Outcome, Turn
@@ -196,6 +202,20 @@ def test_constant_answers_of_all_sessions(tmp_path: Path, icl_loop: Command) -> 
     found = answer_problems(frame([tmp_path]), [tmp_path])
     assert [each.kind for each in found] == ["one_label"] * 5
     assert done.stderr.count("note: arm") == 5
+
+
+@pytest.mark.parametrize(
+    ("answer_format", "is_recorded"),
+    [("text", False), ("choice", False), ("choice", True), ("logprobs", True)],
+)
+def test_remedy_for_one_label(answer_format: str, *, is_recorded: bool) -> None:
+    """Log probabilities are advised only where they are neither requested nor recorded."""
+    _, problem = first_problem(turn(at, label, "A") for at, label in enumerate(LABELS)) or (0, None)
+    assert problem is not None
+    scores = {"A": -0.1, "B": -2.4} if is_recorded else None
+    remedy = with_advice(problem, Reply("A", label_logprobs=scores), answer_format).remedy
+    assert ('answer_format = "choice"' in remedy) == (answer_format == "text")
+    assert ("log loss" in remedy) == is_recorded
 
 
 def missed(watch: CacheWatch, turns: Iterable[tuple[int, int, int]]) -> list[CacheProblem]:

@@ -523,7 +523,7 @@ def test_experiments_by_name_path_and_table(tmp_path: Path) -> None:
 
 def test_arms_with_settings_of_their_own(tmp_path: Path) -> None:
     """A warning at the place of the call names the arms that a setting does not change."""
-    with pytest.warns(UserWarning, match=r"does not change 'none'.*arms\.none\.feedback") as found:
+    with pytest.warns(UserWarning, match=r"'none', which sets .*arms\.none\.feedback") as found:
         PLAY(settings={"feedback.kind": "correctness"}, out=tmp_path)
     assert found[0].filename == __file__
     with pytest.raises(icl.InputError, match="every arm sets"):

@@ -26,6 +26,7 @@ from icl_loop.analysis import (
     sessions,
 )
 from icl_loop.analysis.contrasts import adjusted
+from icl_loop.analysis.inference import Verdict
 from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.runner.run import Run
 from icl_loop.terminal.conclusion_tables import conclusion_tables, difference_tables
@@ -405,12 +406,41 @@ def test_mixed_sessions() -> None:
         conclude(longer, sessions=roles)
 
 
-def test_streams_added_later() -> None:
-    """Streams added after the plan give a warning."""
+@pytest.mark.parametrize("plans", [(6, 8), (8, 6)])
+def test_changed_numbers_of_streams(plans: tuple[int, int]) -> None:
+    """Sessions planned with different numbers of streams give a warning without an order."""
     roles = settings_of({"feedback": {}, "yoked": FULL["yoked"]}, ("feedback", "yoked"))
-    both = pl.concat([roles.with_columns(planned_streams=pl.lit(n, pl.Int64)) for n in (6, 8)])
+    both = pl.concat([roles.with_columns(planned_streams=pl.lit(n, pl.Int64)) for n in plans])
     found = conclude(played({"feedback": HIGH, "yoked": LOW}), sessions=both)
-    assert any("6 streams were planned" in note for note in found.warnings)
+    assert any("different numbers of streams (6 and 8)" in note for note in found.warnings)
+
+
+@pytest.mark.parametrize(("played_streams", "is_unfinished"), [(2, True), (8, False)])
+def test_controls_that_have_not_started(played_streams: int, *, is_unfinished: bool) -> None:
+    """While planned streams are missing, streams are counted of all planned, and so are controls."""
+    arms = {"feedback": {}, "none": FULL["none"]}
+    planned = settings_of(arms, ("feedback", "none")).with_columns(
+        planned_streams=pl.lit(8, pl.Int64)
+    )
+    late = {"feedback": HIGH[:played_streams], "none": LOW[:played_streams]}
+    warnings = conclude(played(late), sessions=planned).warnings
+    assert [f"arm {arm!r} has 2 of 8 streams" in warnings for arm in late] == [is_unfinished] * 2
+    (about,) = [each for each in warnings if "'yoked' control" in each]
+    assert ("turns yet" in about) == is_unfinished
+    assert ("has no matching" in about) != is_unfinished
+
+
+@given(st.lists(st.integers(-5, 5).map(lambda n: n / 10_000), min_size=1, max_size=9))
+def test_equal_arms_are_called_equal(differences: list[float]) -> None:
+    """A difference of 0 is called equal, and any other is never shown as 0.0 points."""
+    values = dict(enumerate(differences))
+    contrast = Contrast.of(("a", "b"), values, dict.fromkeys(values, 0.0))
+    verdicts: list[Verdict] = ["descriptive only", "equivalent", "no evidence", "different"]
+    for verdict in verdicts:
+        found = Conclusion("small", None, contrast, verdict=verdict)
+        said = sentence(found)
+        assert not re.search(r"\b0\.0 points (above|below)", said)
+        assert ("is equal to 'b'" in said) == (abs(sum(differences)) < 1e-9)
 
 
 # ---- gates -------------------------------------------------------------------------------

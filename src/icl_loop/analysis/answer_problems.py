@@ -45,8 +45,10 @@ _REMEDIES: Mapping[str, str] = {
     " let the model reason less",
     "refusal": "Choose another prompt set (task.prompts) or other label names (task.labels), or check"
     " the content filter of the endpoint",
-    "one_label": "Compare with another prompt set (task.prompts) or other label names (task.labels);"
-    ' log probabilities (model.answer_format = "choice") can show learning that answers hide',
+    "one_label": "Compare with another prompt set (task.prompts) or other label names (task.labels)",
+    "graded": "; the log loss of the labels, which is recorded, can show learning that answers hide",
+    "ungraded": '; log probabilities (model.answer_format = "choice") can show learning that answers'
+    " hide",
 }
 
 
@@ -169,6 +171,10 @@ def with_advice(problem: AnswerProblem, reply: Reply, answer_format: object) -> 
     """Return the problem with a reply to quote and the remedy that fits the model's settings."""
     is_limited = problem.kind == "unreadable" and answer_format in ("choice", "schema")
     remedy = _REMEDIES["choice" if is_limited else problem.kind]
+    if problem.kind == "one_label":
+        has_asked = answer_format in ("choice", "logprobs")
+        said = "graded" if reply.label_logprobs else "" if has_asked else "ungraded"
+        remedy += _REMEDIES.get(said, "")
     return replace(problem, reply=quoted(reply.text or reply.reasoning_text or ""), remedy=remedy)
 
 

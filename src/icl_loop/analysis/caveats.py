@@ -39,7 +39,7 @@ def caveats(
             " what the file does not say is left blank"
         )
     yield from _repeated_orders(turns)
-    yield from _missing_streams(turns)
+    yield from _missing_streams(turns, roles)
     yield from _cut_prompts(turns)
     yield from _unknown_finish_reasons(turns)
     yield from (
@@ -50,9 +50,9 @@ def caveats(
     if len(roles.planned) > 1:
         value = "" if contrast is None else f" (e-value {contrast.e_value:.1f})"
         yield (
-            f"{roles.planned[0]} streams were planned and then extended to {roles.planned[-1]}. If the"
-            f" results were inspected before that, p is too small and only the e-process is"
-            f" valid{value}"
+            f"sessions were planned with different numbers of streams"
+            f" ({' and '.join(map(str, roles.planned))}). If the results were inspected before the number"
+            f" was changed, p is too small and only the e-process is valid{value}"
         )
     if contrast is not None:
         yield from _of_contrast(turns, roles, contrast)
@@ -79,9 +79,10 @@ def _repeated_orders(turns: pl.DataFrame) -> Iterator[str]:
             )
 
 
-def _missing_streams(turns: pl.DataFrame) -> Iterator[str]:
+def _missing_streams(turns: pl.DataFrame, roles: Roles) -> Iterator[str]:
     played = turns.group_by("arm", maintain_order=True).agg(pl.col("stream").n_unique())
-    most = turns["stream"].n_unique()
+    planned = () if roles.stopped_early else roles.planned
+    most = max(turns["stream"].n_unique(), *planned, 0)
     for arm, streams in played.iter_rows():
         if streams < most:
             yield f"arm {arm!r} has {streams} of {most} streams"
@@ -186,6 +187,12 @@ def _missing_controls(roles: Roles, contrast: Contrast) -> Iterator[str]:
     first, second = contrast.arms
     if first not in roles.arms or roles.arms[first].is_control:
         return
+    is_unfinished = not roles.stopped_early and contrast.k < max(roles.planned, default=0)
     for kind in ("yoked", "none"):
         if roles.control(first, kind) is None:
-            yield f"{first!r} has no matching {kind!r} control; it is compared with {second!r} only"
+            yield (
+                f"no matching {kind!r} control of {first!r} has turns yet; so far it is compared with"
+                f" {second!r} only"
+                if is_unfinished
+                else f"{first!r} has no matching {kind!r} control; it is compared with {second!r} only"
+            )

@@ -7,6 +7,11 @@ from icl_loop.analysis.inference import Conclusion
 from icl_loop.analysis.model_differences import ModelDifference
 from icl_loop.analysis.significance import FEWEST_FOR_SIGNIFICANCE, least_p
 
+_ROUNDING = 1e-9
+"""Differences below this are errors of rounding."""
+_LEAST_SHOWN = 0.0005
+"""A smaller difference would be shown as 0.0 points."""
+
 
 def sentence(conclusion: Conclusion) -> str:
     """Return the verdict in one or two sentences, and one more if the contrast was chosen afterwards."""
@@ -47,8 +52,8 @@ def difference_sentence(found: ModelDifference) -> str:
         return f"{said}: {first!r} and {second!r} have no common streams."
     (one, other), (third, fourth) = found.effects
     return (
-        f"{said}: the difference between {one!r} and {other!r} with {first!r} is {_points(contrast)}"
-        f" {_side(contrast)} that between {third!r} and {fourth!r} with {second!r}"
+        f"{said}: the difference between {one!r} and {other!r} with {first!r} is "
+        f"{_beside(contrast, f'that between {third!r} and {fourth!r} with {second!r}')}"
         f" ({_numbers(contrast, found.p_adjusted)})."
     )
 
@@ -67,8 +72,7 @@ def _improved(conclusion: Conclusion, contrast: Contrast) -> str:
 
 def _better(conclusion: Conclusion, contrast: Contrast) -> str:
     besides = "".join(
-        f", and {_points(each)} above {each.arms[1]!r} ({_strength(conclusion, each)})"
-        for each in conclusion.needed
+        f", and {_beside(each)} ({_strength(conclusion, each)})" for each in conclusion.needed
     )
     stopped = f"; the run stopped at {_e(contrast)}" if conclusion.stopped_early else ""
     return f"{contrast.arms[0]!r} is {_effect(contrast)}{besides}{stopped}"
@@ -153,18 +157,15 @@ def _descriptive(_: Conclusion, contrast: Contrast) -> str:
         return "Descriptive only: no stream is finished in both arms."
     first = contrast.arms[0]
     return (
-        f"Descriptive only: {first!r} is {_points(contrast)} {_side(contrast)}"
-        f" {contrast.arms[1]!r} in late accuracy, over {_streams(contrast.k)};"
+        f"Descriptive only: {first!r} is {_beside(contrast)}"
+        f" in late accuracy, over {_streams(contrast.k)};"
         f" significance needs at least {FEWEST_FOR_SIGNIFICANCE} streams."
     )
 
 
 def _effect(contrast: Contrast) -> str:
     """Return effect, interval, p-value and number of streams."""
-    return (
-        f"{_points(contrast)} {_side(contrast)} {contrast.arms[1]!r} in late accuracy"
-        f" ({_numbers(contrast, contrast.p)})"
-    )
+    return f"{_beside(contrast)} in late accuracy ({_numbers(contrast, contrast.p)})"
 
 
 def _numbers(contrast: Contrast, p: float | None) -> str:
@@ -174,12 +175,15 @@ def _numbers(contrast: Contrast, p: float | None) -> str:
     return f"{interval}{_p(p)}{test}, {_streams(contrast.k)}"
 
 
-def _side(contrast: Contrast) -> str:
-    return "below" if contrast.theta is not None and contrast.theta < 0 else "above"
-
-
-def _points(contrast: Contrast) -> str:
-    return _number(None if contrast.theta is None else abs(contrast.theta))
+def _beside(contrast: Contrast, other: str | None = None) -> str:
+    """Return how the first arm compares with the second, or with what `other` names."""
+    theta, named = contrast.theta, other or repr(contrast.arms[1])
+    if theta is None:
+        return f"{_number(theta)} above {named}"
+    if abs(theta) < _ROUNDING:
+        return f"equal to {named}"
+    size = _number(abs(theta)) if abs(theta) >= _LEAST_SHOWN else "less than 0.1 points"
+    return f"{size} {'below' if theta < 0 else 'above'} {named}"
 
 
 def _signed(value: float | None) -> str:

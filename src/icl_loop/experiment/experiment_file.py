@@ -79,7 +79,8 @@ def _untaken(table: Mapping[str, Any], overrides: Sequence[str]) -> Iterator[str
             raise InputError(
                 f"--set {each}: every arm sets {key} itself; set it for an arm with {hint}"
             )
-        yield f"--set {each} does not change {names}, which set {key} themselves; {hint} does"
+        which = f"sets {key} itself" if len(kept) == 1 else f"set {key} themselves"
+        yield f"--set {each} does not change {names}, which {which}; {hint} does"
 
 
 def _value_at(table: object, path: Sequence[str]) -> object:

@@ -78,7 +78,7 @@ class FeedbackPolicy:
         changed = self.noise or self.delay or self.only != "both"
         if changed and self.announced_kind not in ("correctness", "flipped"):
             raise InputError(
-                "noise, delay and only apply to the kinds correctness and flipped, not"
+                "'noise', 'delay' and 'only' apply to the kinds 'correctness' and 'flipped', not"
                 f" {self.announced_kind!r}"
             )
         if not 0 <= self.noise <= 1:
@@ -88,7 +88,7 @@ class FeedbackPolicy:
         if self.every < 1:
             raise InputError(f"every must be 1 turn or more, got {self.every}")
         if self.kind == "demonstrations" and (self.form != "plain" or self.every > 1):
-            raise InputError("form and every do not apply to the kind demonstrations")
+            raise InputError("'form' and 'every' do not apply to the kind 'demonstrations'")
 
     @property
     def announced_kind(self) -> str:
