@@ -444,6 +444,13 @@ def test_duration() -> None:
     assert planned(experiment()).seconds == 0
 
 
+def test_an_assumed_time_is_stated() -> None:
+    """A plan says which seconds per request its times assume, if there are any times."""
+    slow = planned(experiment(model={"name": "m", "base_url": NOWHERE}), latency_s=2.5)
+    assert sum("2.5 s per request (--latency)" in each for each in plan_sentences(slow)) == 1
+    assert not any("--latency" in each for each in plan_sentences(planned(experiment())))
+
+
 @given(lengths=st.lists(st.integers(0, 100), min_size=1), places=st.integers(1, 10))
 def test_makespan_bounds(lengths: list[int], places: int) -> None:
     """A makespan is at least the longest job and an even share, and at most Graham's bound."""

@@ -206,6 +206,22 @@ def test_a_silent_endpoint_is_reported(turns: tuple[Turn, Turn], *, terminal: bo
         assert "no reply" not in progress.status()
 
 
+def test_the_time_left_is_that_of_turns_played_since_the_start(turns: tuple[Turn, Turn]) -> None:
+    """Turns that were saved before say nothing about the time left; others count since the start."""
+    plan = experiment(arms=ARMS, turns=100, streams=1)
+    console, file = console_of(terminal=True)
+    saved, new = (replace(turns[0], reply=replace(turns[0].reply, latency_s=s)) for s in (60, 0))
+    first = next(plan.sessions())
+    with RunProgress(plan, console, Budget()) as progress:
+        for _ in range(20):
+            progress.turn(first, saved)
+        assert " left" not in progress.line()
+        time.sleep(0.5)
+        progress.turn(first, new)
+        assert re.search(r", [1-9] min left", progress.line())
+    assert re.search(r"one .* \d+ s left", file.getvalue())
+
+
 @settings(max_examples=15)
 @given(run=RUNS, streams=st.integers(1, 2))
 def test_a_terminal_gets_a_bar_per_arm(turns: tuple[Turn, Turn], run: Run, streams: int) -> None:

@@ -34,6 +34,7 @@ from icl_loop.experiment import Experiment, parse
 from icl_loop.export import export
 from icl_loop.loop import play
 from icl_loop.models import ScriptedModel
+from icl_loop.plots.line_charts import fitting_window
 from icl_loop.replay.branching import branches
 from icl_loop.report import page
 from icl_loop.report.page_budget import Stream, select_streams, spread
@@ -130,6 +131,14 @@ def sample() -> str:
 def elements(sample: str) -> Elements:
     """The elements of the report on the sample."""
     return Elements(sample)
+
+
+@pytest.mark.parametrize("length", [3, 30, 60])
+def test_the_page_and_plots_have_one_default_window(length: int) -> None:
+    """The window that is chosen at first is that of `plot`, also in short runs."""
+    turns = frame([SAMPLE]).filter(pl.col("turn") < length)
+    (chosen,) = re.findall(r'<option value="(\d+)" selected>', page(turns))
+    assert int(chosen) == fitting_window(turns)
 
 
 def unpacked(text: str) -> Any:  # noqa: ANN401  any JSON value
@@ -825,10 +834,10 @@ async def test_turn_filter(browser: Playing, written: Path) -> None:
 async def test_window_selection(browser: Playing, written: Path) -> None:
     """Selecting a window size redraws the curves."""
     seen = await visit(browser, written)
-    assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves-0]")
-    await seen.tab.select_option("#window", "5")
-    await seen.tab.wait_for_selector(".chart[data-drawn='5']")
     assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves-0]")
+    await seen.tab.select_option("#window", "20")
+    await seen.tab.wait_for_selector(".chart[data-drawn='5']")
+    assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves-0]")
     assert seen.messages == []
     await seen.tab.context.close()
 

@@ -25,6 +25,7 @@ from icl_loop.runner.engines import Engine, local
 from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.terminal.console import STOPPED_SHORT, err, print_json, print_text, this_command
+from icl_loop.terminal.formatting import duration
 from icl_loop.terminal.progress import RunProgress, WorkProgress
 from icl_loop.terminal.results_json import results_fields
 from icl_loop.terminal.results_tables import print_results, stops_table
@@ -155,7 +156,11 @@ async def _play_until_interrupted(run: Run) -> RunResult | None:
         if run.stopping:
             task.cancel()
         else:
-            print_text("stopping after the turns in flight; press Ctrl-C again to drop them", err)
+            print_text(
+                f"stopping after the turns in flight{_patience(run)}; press Ctrl-C again to drop them"
+                " and stop at once",
+                err,
+            )
             run.stop()
 
     loop = asyncio.get_running_loop()
@@ -166,6 +171,17 @@ async def _play_until_interrupted(run: Run) -> RunResult | None:
         return await task
     except asyncio.CancelledError:
         return None
+
+
+def _patience(run: Run) -> str:
+    """Return how long the requests in flight may take; "" if there are none."""
+    limits = run.experiment.limits
+    if not (run.budget.in_flight or run.budget.waits):
+        return ""
+    return (
+        f". A reply may take {duration(limits.timeout_s)} (limits.timeout_s), and failed requests are"
+        f" repeated for up to {duration(limits.allowance_s)} (limits.allowance_s)"
+    )
 
 
 def _raised(budget: Budget) -> dict[str, str]:

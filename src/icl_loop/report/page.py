@@ -53,6 +53,7 @@ from icl_loop.plots.answer_charts import CLASSES, MOST_LABELS, outcome_chart
 from icl_loop.plots.contrasts import contrast_chart
 from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart, curve_panels
 from icl_loop.plots.graded_learning import calibration_chart, score_chart
+from icl_loop.plots.line_charts import fitting_window
 from icl_loop.plots.probes import probe_chart
 from icl_loop.plots.theme import PAGE
 from icl_loop.plots.token_usage import exposure_chart, knows_tokens, reports_tokens, token_panels
@@ -141,7 +142,8 @@ def page(
             feedback_use_sentence, feedback_use_contrasts(turns, nearest, conclusions)
         ),
         warnings=warnings(summaries),
-        windows=_windows(turns),
+        windows=_windows(separate),
+        window=_default_window(separate),
         panels=panels,
         thin=turns.select("experiment", "arm").n_unique() <= MAX_WITH_THIN * len(panels),
         answers=answer_tables(turns),
@@ -198,9 +200,14 @@ def _arms(
 
 
 def _windows(turns: pl.DataFrame) -> list[int]:
-    """Return the window sizes that fit the sessions, at least one."""
+    """Return the window sizes to choose from: the default, and those that fit the sessions."""
     longest = max(turns["turn"]) + 1
-    return [size for size in WINDOWS if size <= longest] or [WINDOWS[0]]
+    return sorted({_default_window(turns), *(size for size in WINDOWS if size <= longest)})
+
+
+def _default_window(turns: pl.DataFrame) -> int:
+    """Return the window that `plot` uses: one that fits the shortest experiment."""
+    return min(map(fitting_window, turns.partition_by("experiment")))
 
 
 def _figures(
@@ -224,7 +231,7 @@ def _figures(
     if checks:
         charts["probes"] = probe_chart(turns, checks, PAGE)
     if graded is not None:
-        charts["log-loss"] = score_chart(graded, min(20, max(turns["turn"]) + 1), PAGE)
+        charts["log-loss"] = score_chart(graded, look=PAGE)
         charts["calibration"] = calibration_chart(graded, PAGE)
     return {name: chart.to_dict() for name, chart in charts.items()}
 

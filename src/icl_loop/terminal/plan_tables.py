@@ -57,6 +57,11 @@ def plan_sentences(plan: Plan) -> Iterator[str]:
     """Yield the assumptions, the detectable difference, the verdict and the advice."""
     if plan.tried < plan.streams:
         yield f"Usage is scaled up from {plan.tried} of {plan.streams} streams."
+    if any(arm.seconds for arm in plan.arms):
+        yield (
+            f"Times assume {plan.latency_s:g} s per request (--latency) and {plan.concurrency} sessions at a"
+            " time (--concurrency); `icl-loop try` measures how long requests take."
+        )
     if not plan.reply_tokens and any(arm.seconds for arm in plan.arms):
         yield (
             "Replies are assumed to be just the answer line. A model that thinks aloud uses more"

@@ -3,7 +3,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from html import escape
 from threading import Event, Thread
 from typing import TYPE_CHECKING
@@ -14,14 +14,15 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from icl_loop.core.messages import Usage
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
+from icl_loop.experiment.sessions import Place
 from icl_loop.models.limits import Budget, Wait
 from icl_loop.terminal.console import print_text
 from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
@@ -156,6 +157,23 @@ class WorkProgress(ProgressDisplay):
         return f"{task.description}: {task.completed:,.0f}{total} {self._unit}"
 
 
+class _TimeLeft(ProgressColumn):
+    """The time left, from the turns since the start that were not saved before."""
+
+    def render(self, task: Task) -> Text:
+        """Return the time left, or a dash if it is unknown."""
+        left = _seconds_left([task])
+        return Text(f"{UNKNOWN if left is None else duration(left)} left")
+
+
+def _seconds_left(tasks: Sequence[Task]) -> float | None:
+    """Return the seconds left at the speed since the start; None if no turn was played since."""
+    played = sum(task.fields["played"] for task in tasks)
+    missing = sum(task.remaining or 0 for task in tasks)
+    elapsed = max((task.elapsed or 0 for task in tasks), default=0)
+    return elapsed / played * missing if played else None if missing else 0
+
+
 class RunProgress(ProgressDisplay):
     """The progress of a run: turns and recent accuracy of each arm, tokens, money, requests."""
 
@@ -167,12 +185,14 @@ class RunProgress(ProgressDisplay):
         self._budget = budget  # the base class asks for the status
         self._replies: tuple[float, Usage] = (-1, budget.spent)
         self._replied_at = 0.0
-        super().__init__(console, accuracy, TimeRemainingColumn(compact=True))
+        self._began_at = time.monotonic()
+        self._latest: dict[Place, float] = {}
+        super().__init__(console, accuracy, _TimeLeft())
         sessions = experiment.count() // len(experiment.arms)
         total, recent = experiment.turns * sessions, RECENT * sessions
         self._arms = {
             arm: (
-                self.add_task(printable(arm), total=total, accuracy=UNKNOWN),
+                self.add_task(printable(arm), total=total, accuracy=UNKNOWN, played=0),
                 deque[bool](maxlen=recent),
             )
             for arm in experiment.arms
@@ -182,7 +202,19 @@ class RunProgress(ProgressDisplay):
         """Count a turn that has been saved."""
         task, recent = self._arms[session.arm]
         recent.append(turn.feedback.correct)
-        self.update(task, advance=1, accuracy=f"{sum(recent) / len(recent):.1%}")
+        self.update(
+            task,
+            advance=1,
+            accuracy=f"{sum(recent) / len(recent):.1%}",
+            played=self.tasks[task].fields["played"] + self._was_played_now(session, turn),
+        )
+
+    def _was_played_now(self, session: Session, turn: Turn) -> bool:
+        """Return whether a turn was played since the last one; saved ones come faster than replies."""
+        now, latency_s = time.monotonic(), turn.reply.latency_s or 0
+        passed_s = now - self._latest.get(session.place, self._began_at)
+        self._latest[session.place] = now
+        return passed_s >= latency_s / 2
 
     def state(self) -> Hashable:
         """Return the turns, tokens and retries, and what is waited for."""
@@ -232,8 +264,8 @@ class RunProgress(ProgressDisplay):
         """Return turns, time left, the recent accuracy of each arm, and the status."""
         done = sum(task.completed for task in self.tasks)
         total = sum(task.total or 0 for task in self.tasks)
-        elapsed = max((task.elapsed or 0 for task in self.tasks), default=0)
-        left = f", {duration(elapsed / done * (total - done))} left" if done else ""
+        seconds = _seconds_left(self.tasks)
+        left = "" if seconds is None else f", {duration(seconds)} left"
         arms = ", ".join(f"{task.description} {task.fields['accuracy']}" for task in self.tasks)
         line = f"{done:,.0f} of {total:,.0f} turns{left}; recent accuracy: {arms}"
         return "; ".join(filter(None, [line, self.status()]))
