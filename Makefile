@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := transcripts/quickstart
 
-FULL := dev,inspect,ray,hf,browser
+FULL := dev,inspect,ray,hf,train,browser
 
 .PHONY: demo test full check site format bench real sample docs clean
 

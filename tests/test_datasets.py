@@ -90,6 +90,17 @@ def test_digits_are_those_of_scikit_learn() -> None:
     assert (float(values.min()), float(values.max())) == (0, 1)
 
 
+def test_halves_of_the_digits() -> None:
+    """The halves have the even and the odd images, and no image of one is in the other."""
+    digits, train, test = map(open_dataset, ("digits", "digits:train", "digits:test"))
+    contracts.check_dataset(test)
+    assert np.array_equal(np.asarray(train.contents), np.asarray(digits.contents)[::2])
+    assert np.array_equal(np.asarray(test.contents), np.asarray(digits.contents)[1::2])
+    assert np.array_equal(test.classes, digits.classes[1::2])
+    seen, new = ({sample.image.tobytes() for sample in half} for half in (train, test))
+    assert not seen & new
+
+
 def test_mnist(mnist: str) -> None:
     """The MNIST test set is 10,000 images of 28 x 28 pixels; the first is a 7."""
     dataset = open_dataset(mnist)

@@ -764,6 +764,7 @@ async def test_a_served_session_equals_a_local_one() -> None:
 @pytest.mark.parametrize(
     "name",
     [
+        "neural/in-context",
         "simulated/chance",
         "simulated/constant",
         "simulated/label-counter",

@@ -15,6 +15,7 @@ from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.sessions import Place, Session
 from icl_loop.experiment.settings import AnalysisSettings, Settings
+from icl_loop.models import MAX_LABELS
 from icl_loop.tasks.labels import SINGLE_TOKENS
 from icl_loop.transcripts.header import AnalysisIdentity
 
@@ -168,6 +169,12 @@ def _check_model(session: Session) -> None:
     if model.is_built_in and model.annealing is not None:
         raise InputError(
             f"arm {session.arm!r}, model.annealing: the built-in model {model.name!r} has no temperature"
+        )
+    most, number = MAX_LABELS.get(model.name), len(session.task.labels)
+    if model.is_built_in and most is not None and number > most:
+        raise InputError(
+            f"arm {session.arm!r}, model.name = {model.name!r}: the model knows at most {most} labels, and"
+            f" {session.settings.task.dataset} has {number}; use another model or fewer classes"
         )
     if not model.params:
         return

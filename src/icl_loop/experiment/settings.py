@@ -131,7 +131,7 @@ class ModelSettings(_Table):
     """`[model]`: the model that answers."""
 
     name: Annotated[str, Field(min_length=1)] = "reference/nearest"
-    """A reference learner, a simulated model, or the endpoint's name of a model."""
+    """A built-in model, such as reference/nearest, or the endpoint's name of a model."""
     context_window: Annotated[int | Literal["auto"], tokens_or_auto] = WINDOW
     """Context window in tokens, or auto to ask the endpoint or else the price list."""
     base_url: Annotated[str | None, AfterValidator(web_address)] = None

@@ -16,6 +16,7 @@ from icl_loop.models.chat import (
     SharedModel,
 )
 from icl_loop.models.conversation_parser import ConversationParser
+from icl_loop.models.neural.in_context import InContextNetwork
 from icl_loop.models.reference import algorithms
 from icl_loop.models.replay import ReplayModel
 from icl_loop.models.simulated import heuristics, informed
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
+    "neural/in-context": InContextNetwork,
     "reference/nearest": algorithms.NearestNeighbour,
     "reference/prototype": algorithms.NearestMean,
     "reference/ridge": algorithms.KernelRidge,
@@ -59,6 +61,9 @@ BUILT_IN: Mapping[str, Callable[..., ChatModel]] = {
 }
 """Models that need no endpoint. Each takes a seed, a conversation parser, and its own parameters."""
 
+MAX_LABELS: Mapping[str, int] = {"neural/in-context": 10}
+"""The largest number of labels of a built-in model that has one."""
+
 _RENAMED = {
     "participant/counter": "simulated/label-counter",
     "participant/decreed": "simulated/scheduled-accuracy",
@@ -74,6 +79,7 @@ def is_built_in(name: str, base_url: str | None = None) -> bool:
         InputError: The name looks like a built-in model, but there is none of that name.
     """
     if base_url is not None or name.partition("/")[0] not in (
+        "neural",
         "reference",
         "simulated",
         "participant",

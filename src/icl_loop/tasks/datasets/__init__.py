@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _NAMES = (
-    "digits",
+    *bundled.DIGITS,
     *bundled.BUNDLED_TABLES,
     *(f"{name}:{split}" for name in published.PUBLISHED_DATASETS for split in published.FILES),
     "idx:PREFIX",
@@ -77,11 +77,12 @@ def override_datasets(datasets: Mapping[str, Dataset]) -> Iterator[None]:
 def open_dataset(name: str) -> Dataset:
     """Return the data set called `name`.
 
-    Images: `digits`; `mnist:train` and `mnist:test`, likewise `fashion-mnist` and `kmnist`;
-    `idx:PREFIX` for the files PREFIX-images-idx3-ubyte[.gz] and PREFIX-labels-idx1-ubyte[.gz];
-    `folder:DIR`. Tables: `iris`, `wine`, `breast_cancer`. Texts: `banking77`, `clinc150`, `trec`,
-    `trec-fine` and `nlu`, with a split. Tables and texts: `csv:FILE`, `parquet:FILE`, `jsonl:FILE`
-    and `hf:NAME:SPLIT`, followed by `?label=NAME&text=NAME` to choose the columns.
+    Images: `digits`, and its halves `digits:train` and `digits:test`; `mnist:train` and
+    `mnist:test`, likewise `fashion-mnist` and `kmnist`; `idx:PREFIX` for the files
+    PREFIX-images-idx3-ubyte[.gz] and PREFIX-labels-idx1-ubyte[.gz]; `folder:DIR`. Tables: `iris`,
+    `wine`, `breast_cancer`. Texts: `banking77`, `clinc150`, `trec`, `trec-fine` and `nlu`, with a
+    split. Tables and texts: `csv:FILE`, `parquet:FILE`, `jsonl:FILE` and `hf:NAME:SPLIT`, followed
+    by `?label=NAME&text=NAME` to choose the columns.
 
     The last few data sets are cached, so later changes to their files have no effect.
 
@@ -104,7 +105,7 @@ def modality_of(name: str) -> Modality:
     kind, _, split = name.partition(":")
     is_published = kind in published.PUBLISHED_DATASETS and split in published.FILES
     if name not in _OVERRIDES.get():
-        if is_published or kind in ("digits", "idx", "folder"):
+        if is_published or name in bundled.DIGITS or kind in ("idx", "folder"):
             return "picture"
         if kind in HUB_DATASETS and split in HUB_DATASETS[kind].splits:
             return "text"
@@ -124,8 +125,8 @@ def is_available_locally(name: str) -> bool:
 def _open(name: str, _data_folder: str | None, _working_folder: Path) -> Dataset:
     """Open a data set; the folders are part of the cache key."""
     kind, _, rest = name.partition(":")
-    if name == "digits":
-        return Dataset(name, *bundled.load_digits())
+    if name in bundled.DIGITS:
+        return Dataset(name, *bundled.load_digits(name))
     if name in bundled.BUNDLED_TABLES:
         return Dataset(name, *bundled.load_table(name))
     if kind in published.PUBLISHED_DATASETS and rest in published.FILES:

@@ -44,11 +44,20 @@ def load_table(name: str) -> Loaded:
     return Table(columns, rows[:, :-1]), rows[:, -1].astype(np.intp), tuple(labels)
 
 
-def load_digits() -> Loaded:
-    """Return the UCI optical digits: 1,797 images of 8 x 8 pixels with 17 grey levels."""
+DIGITS: Mapping[str, slice] = {
+    "digits": slice(None),
+    "digits:train": slice(0, None, 2),
+    "digits:test": slice(1, None, 2),
+}
+"""Which of the images each data set of digits has. The built-in network was trained on `digits:train`."""
+
+
+def load_digits(name: str = "digits") -> Loaded:
+    """Return the UCI optical digits: 1,797 images of 8 x 8 pixels with 17 grey levels, or half of them."""
     rows = np.loadtxt(_path("digits.csv.gz"), delimiter=",")
     images = np.rint(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-    return images, rows[:, -1].astype(np.intp), tuple("0123456789")
+    chosen = DIGITS[name]
+    return images[chosen], rows[chosen, -1].astype(np.intp), tuple("0123456789")
 
 
 def _path(file: str) -> Path:

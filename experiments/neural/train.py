@@ -1,0 +1,331 @@
+"""Train the network behind `neural/in-context` to learn from right and wrong in its context.
+
+    pip install 'icl-loop[train]'
+    python experiments/neural/train.py
+
+Every sequence is a task of its own: images from `digits:train`, or synthetic clusters, seen through a
+random projection, with random labels and a made-up history of answers and verdicts. The loss is the
+log loss of the right label at every turn. Ctrl-C stops; the same command resumes from the last
+checkpoint. The log has one line of JSON per checkpoint, the first one with all settings.
+"""
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, random
+
+from icl_loop.models.neural.network import WEIGHTS
+from icl_loop.tasks.datasets import Dataset, open_dataset
+
+INPUTS, LABELS = 32, 10
+KINDS = 3
+"""A label is known, or an answer was told to be wrong, or it was not judged."""
+LABEL_COUNTS = jnp.arange(2, LABELS + 1)
+COUNT_SHARES = jnp.array([1, 1, 1, 2, 1, 1, 1, 1, 4]) / 13
+IMAGE_SHARE = 5 / 8
+"""Share of the sequences whose samples are images."""
+FOLDER = Path(__file__).parent / "checkpoints"
+
+Weights = dict[str, Array]
+
+
+# ---- the network ---------------------------------------------------------------------------
+
+
+def initial_weights(key: Array, width: int, layers: int, hidden: int) -> Weights:
+    """Return random weights by name."""
+    keys = iter(random.split(key, 4 + 4 * layers))
+
+    def normal(*shape: int, scale: float) -> Array:
+        return scale * random.normal(next(keys), shape)
+
+    weights = {
+        "sample": normal(INPUTS, width, scale=INPUTS**-0.5),
+        "question": normal(width, scale=0.5),
+        "outcome": normal(KINDS * LABELS, width, scale=0.5),
+        "out": normal(width, LABELS, scale=0.1),
+        "scale": jnp.ones(width),
+    }
+    for n in range(layers):
+        weights |= {
+            f"{n}.attention_scale": jnp.ones(width),
+            f"{n}.qkv": normal(width, 3 * width, scale=width**-0.5),
+            f"{n}.mix": normal(width, width, scale=(2 * layers * width) ** -0.5),
+            f"{n}.hidden_scale": jnp.ones(width),
+            f"{n}.up": normal(width, hidden, scale=width**-0.5),
+            f"{n}.down": normal(hidden, width, scale=(2 * layers * hidden) ** -0.5),
+        }
+    return weights
+
+
+def normalised(state: Array, scale: Array) -> Array:
+    """Return each state divided by its root mean square, scaled."""
+    return state * jax.lax.rsqrt(jnp.square(state).mean(-1, keepdims=True) + 1e-6) * scale
+
+
+def log_probabilities(
+    weights: Weights, samples: Array, outcomes: Array, labels: Array, heads: int
+) -> Array:
+    """Return the log probability of each label at every turn, shape (batch, turns, LABELS).
+
+    Args:
+        weights: Weights by name.
+        samples: Shape (batch, turns, INPUTS).
+        outcomes: Integers, shape (batch, turns); see `icl_loop.models.neural.network`.
+        labels: How many labels each task has, shape (batch,).
+        heads: Number of heads of attention.
+    """
+    batch, turns, _ = samples.shape
+    embedded = samples @ weights["sample"]
+    question, outcome = embedded + weights["question"], embedded + weights["outcome"][outcomes]
+    state = jnp.concatenate([question, outcome], axis=1)
+    is_earlier = jnp.tile(jnp.tril(jnp.ones((turns, turns), dtype=bool), -1), (2, 1))
+    for n in range(sum(name.endswith(".qkv") for name in weights)):
+        inner = normalised(state, weights[f"{n}.attention_scale"]) @ weights[f"{n}.qkv"]
+        query, key, value = jnp.moveaxis(inner.reshape(batch, 2 * turns, 3, heads, -1), 2, 0)
+        scale = query.shape[-1] ** -0.5
+        scores = jnp.einsum("bthd,bshd->bhts", query, key[:, turns:]) * scale
+        scores = jnp.where(is_earlier, scores, -1e30)
+        own = jnp.einsum("bthd,bthd->bht", query, key)[..., None] * scale
+        shares = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1))
+        seen = jnp.einsum("bhts,bshd->bthd", shares[..., :turns], value[:, turns:])
+        seen += jnp.moveaxis(shares[..., turns], 1, 2)[..., None] * value
+        state += seen.reshape(state.shape) @ weights[f"{n}.mix"]
+        inner = normalised(state, weights[f"{n}.hidden_scale"]) @ weights[f"{n}.up"]
+        state += jax.nn.gelu(inner) @ weights[f"{n}.down"]
+    logits = normalised(state[:, :turns], weights["scale"]) @ weights["out"]
+    is_label = jnp.arange(LABELS) < labels[:, None, None]
+    return jax.nn.log_softmax(jnp.where(is_label, logits, -1e9))
+
+
+# ---- tasks -------------------------------------------------------------------------------------
+
+
+def standardised(images: Array) -> Array:
+    """Return each image with mean 0 and standard deviation 1."""
+    centred = images - images.mean(-1, keepdims=True)
+    return centred / (centred.std(-1, keepdims=True) + 1e-3)
+
+
+def projected(key: Array, values: Array) -> Array:
+    """Return samples seen through a random Gaussian matrix, shape (turns, INPUTS)."""
+    matrix = random.normal(key, (values.shape[-1], INPUTS)) / values.shape[-1] ** 0.5
+    return values @ matrix
+
+
+def image_task(key: Array, images: Array, turns: int) -> tuple[Array, Array, Array]:
+    """Return samples, right labels, and the number of labels; `images` are (classes, images, pixels).
+
+    In half of the tasks each pixel has a random gain, which makes more tasks out of few images.
+    """
+    keys = random.split(key, 7)
+    labels = random.choice(keys[0], LABEL_COUNTS, p=COUNT_SHARES)
+    truths = random.randint(keys[1], (turns,), 0, labels)
+    numbers = random.randint(keys[2], (turns,), 0, images.shape[1])
+    shown = images[random.permutation(keys[3], LABELS)[truths], numbers]
+    gains = jnp.exp(0.7 * random.normal(keys[4], shown.shape[-1:]))
+    gains = jnp.where(random.bernoulli(keys[5]), gains, 1.0)
+    return projected(keys[6], standardised(shown) * gains), truths, labels
+
+
+def cluster_task(key: Array, turns: int) -> tuple[Array, Array, Array]:
+    """Return the same of a task whose classes have three Gaussian clusters each."""
+    keys = random.split(key, 10)
+    labels = random.choice(keys[0], LABEL_COUNTS, p=COUNT_SHARES)
+    spectrum = jnp.exp(-jnp.arange(INPUTS) / random.uniform(keys[1], minval=6, maxval=32))
+    centres = random.normal(keys[2], (LABELS, 1, INPUTS))
+    centres = centres + 0.55 * random.normal(keys[3], (LABELS, 3, INPUTS))
+    common, noise = (
+        0.7 * random.normal(keys[4], (INPUTS,)),
+        random.uniform(keys[5], minval=0.3, maxval=1.1),
+    )
+    truths = random.randint(keys[6], (turns,), 0, labels)
+    clusters = random.randint(keys[7], (turns,), 0, 3)
+    shown = centres[truths, clusters] + noise * random.normal(keys[8], (turns, INPUTS)) + common
+    shown = shown * spectrum
+    return projected(keys[9], shown / jnp.sqrt(jnp.square(shown).mean())), truths, labels
+
+
+def history(key: Array, truths: Array, labels: Array) -> Array:
+    """Return the outcome of each turn of a made-up session, shape (turns,).
+
+    The share of right answers rises from chance to a random height at a random rate. Wrong answers are
+    uniform, or prefer some labels for some classes. In 15 % of the tasks all labels are revealed, in
+    10 % a tenth of them, and in 15 % two fifths of the turns are not judged.
+    """
+    turns, keys = truths.size, random.split(key, 9)
+    height = random.uniform(keys[0], maxval=0.98)
+    delay = jnp.exp(random.uniform(keys[1], maxval=5.0))
+    rate = jnp.maximum(1 / labels, height * (1 - jnp.exp(-jnp.arange(turns) / delay)))
+    preference = 2.0 * random.bernoulli(keys[2]) * random.normal(keys[3], (LABELS, LABELS))
+    drawn = random.gumbel(keys[4], (turns, LABELS)) + preference[truths]
+    number = jnp.arange(LABELS)
+    wrong = jnp.where((number < labels) & (number != truths[:, None]), drawn, -1e9).argmax(-1)
+    answers = jnp.where(random.uniform(keys[5], (turns,)) < rate, truths, wrong)
+    kind, silent_kind = random.uniform(keys[6], (2,))
+    revealed = jnp.where(kind < 0.15, 1.0, jnp.where(kind < 0.25, 0.1, 0.0))
+    unjudged = jnp.where(silent_kind < 0.15, 0.4, 0.0)
+    outcomes = jnp.where(answers == truths, answers, LABELS + answers)
+    outcomes = jnp.where(random.uniform(keys[7], (turns,)) < revealed, truths, outcomes)
+    is_unjudged = random.uniform(keys[8], (turns,)) < unjudged
+    return jnp.where(is_unjudged, 2 * LABELS + answers, outcomes)
+
+
+def loss(weights: Weights, key: Array, images: Array, batch: int, turns: int, heads: int) -> Array:
+    """Return the mean log loss of a batch of new tasks, in nats."""
+    tasks, told = random.split(key, (2, batch))
+    count = int(batch * IMAGE_SHARE)
+    some = jax.vmap(lambda each: image_task(each, images, turns))(tasks[:count])
+    others = jax.vmap(lambda each: cluster_task(each, turns))(tasks[count:])
+    samples, truths, labels = (jnp.concatenate(pair) for pair in zip(some, others, strict=True))
+    outcomes = jax.vmap(history)(told, truths, labels)
+    scores = log_probabilities(weights, samples, outcomes, labels, heads)
+    return -jnp.take_along_axis(scores, truths[..., None], axis=-1).mean()
+
+
+# ---- training ------------------------------------------------------------------------------------
+
+
+def by_class(dataset: Dataset) -> Array:
+    """Return images as pixels from 0 to 1, equally many of each class, (classes, images, pixels)."""
+    pixels = np.asarray(dataset.contents, dtype=np.float32).reshape(len(dataset), -1) / 255
+    fewest = int(np.bincount(dataset.classes).min())
+    return jnp.array([pixels[dataset.classes == each][:fewest] for each in range(LABELS)])
+
+
+def accuracy(
+    weights: Weights, images: Array, labels: int, turns: int, heads: int, tasks: int = 24
+) -> Array:
+    """Return the share of right answers at every turn if the network answers, shape (turns,).
+
+    It is told right and wrong alone. All turns are computed again for each answer, which is simple.
+    """
+    keys = random.split(random.key(12_345), (tasks, 4))
+    counts = jnp.full(tasks, labels)
+
+    def drawn(key: Array) -> tuple[Array, Array]:
+        truths = random.randint(key[0], (turns,), 0, labels)
+        numbers = random.randint(key[1], (turns,), 0, images.shape[1])
+        shown = images[random.permutation(key[2], LABELS)[truths], numbers]
+        return projected(key[3], standardised(shown)), truths
+
+    samples, truths = jax.vmap(drawn)(keys)
+
+    def play(turn: int, outcomes: Array) -> Array:
+        scores = log_probabilities(weights, samples, outcomes, counts, heads)
+        answers = scores[:, turn].argmax(-1)
+        is_right = answers == truths[:, turn]
+        return outcomes.at[:, turn].set(jnp.where(is_right, answers, LABELS + answers))
+
+    outcomes = jax.lax.fori_loop(0, turns, play, jnp.zeros((tasks, turns), dtype=int))
+    return (outcomes < LABELS).mean(0)
+
+
+def save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays to an .npz file, whole or not at all."""
+    part = path.with_suffix(".part.npz")
+    np.savez(part, **arrays)
+    os.replace(part, path)  # noqa: PTH105  replaces on every system
+
+
+def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the line of the log at every checkpoint; write the weights after the last step."""
+    s, checkpoint = settings, FOLDER / "checkpoint.npz"
+    key, images = random.key(s.seed), by_class(open_dataset("digits:train"))
+    held_out = by_class(open_dataset("digits:test"))
+    rate = optax.warmup_cosine_decay_schedule(
+        0, s.rate, min(200, s.steps // 10), s.steps, s.rate * 0.02
+    )
+    optimiser = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.01)
+    )
+    weights = initial_weights(key, s.width, s.layers, s.hidden)
+    state, done = (weights, optimiser.init(weights)), 0
+    if checkpoint.exists():
+        with np.load(checkpoint) as file:
+            done = int(file["done"])
+            leaves = [jnp.asarray(file[str(n)]) for n in range(len(jax.tree.leaves(state)))]
+            state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+
+    def one_step(state: Any, key: Array, images: Array) -> tuple[Any, Array]:  # noqa: ANN401  of optax
+        weights, memory = state
+        value, slope = jax.value_and_grad(loss)(weights, key, images, s.batch, s.turns, s.heads)
+        change, memory = optimiser.update(slope, memory, weights)
+        return (optax.apply_updates(weights, change), memory), value
+
+    step, check = jax.jit(one_step), jax.jit(accuracy, static_argnames=("labels", "turns", "heads"))
+    started, losses = time.monotonic(), []
+    while done < s.steps:
+        state, value = step(state, random.fold_in(key, done + 1), images)
+        losses.append(value)
+        done += 1
+        if done % s.every == 0 or done == s.steps:
+            save(
+                checkpoint,
+                {"done": done} | {str(n): v for n, v in enumerate(jax.tree.leaves(state))},
+            )
+            five, ten = (
+                np.asarray(check(state[0], held_out, labels, turns, s.heads))
+                for labels, turns in ((5, 60), (10, 100))
+            )
+            yield {
+                "step": done,
+                "seconds": round(time.monotonic() - started),
+                "loss": round(float(jnp.stack(losses).mean()), 4),
+                "5 labels, per 10 turns": (100 * five.reshape(-1, 10).mean(1)).round().tolist(),
+                "10 labels, per 20 turns": (100 * ten.reshape(-1, 20).mean(1)).round().tolist(),
+            }
+            losses = []
+    halves = {name: np.asarray(value, dtype=np.float16) for name, value in state[0].items()}
+    save(s.out, halves | {"heads": np.asarray(s.heads)})
+
+
+def main() -> None:
+    """Train, and print and append the log."""
+    parser = argparse.ArgumentParser(description="Train the network behind neural/in-context.")
+    for name, default in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
+    settings = parser.parse_args()
+    FOLDER.mkdir(exist_ok=True)
+    log = FOLDER / "log.jsonl"
+    given = {name: str(value) if name == "out" else value for name, value in vars(settings).items()}
+    if log.exists():
+        before = json.loads(log.read_text().partition("\n")[0])
+        if before != given:
+            raise SystemExit(
+                f"{FOLDER} has a run with other settings: {before}; move it away first"
+            )
+    else:
+        log.write_text(json.dumps(given) + "\n")
+    for line in train(settings):
+        print(json.dumps(line), flush=True)
+        with log.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+DEFAULTS: dict[str, Any] = {
+    "width": 64,
+    "layers": 2,
+    "heads": 4,
+    "hidden": 128,
+    "batch": 64,
+    "turns": 50,
+    "rate": 2e-3,
+    "steps": 4_000,
+    "every": 250,
+    "seed": 0,
+    "out": WEIGHTS,
+}
+"""The settings with which the shipped weights were trained; turns are those of a sequence."""
+
+if __name__ == "__main__":
+    main()
