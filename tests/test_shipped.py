@@ -1,5 +1,6 @@
 """Tests of the shipped experiments and the shipped transcripts."""
 
+import json
 import tarfile
 import tomllib
 from dataclasses import replace
@@ -7,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from builders import experiment
+from command_line import Command
 from icl_loop.analysis import conclude_each, frame, sentence, sessions
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import Donor, Session, load
 from icl_loop.experiment.shipped import shipped
+from icl_loop.export import export
 from icl_loop.loop import play
 from icl_loop.models import is_built_in, open_model
 from icl_loop.replay.verification import verify
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
 from icl_loop.transcripts.files import find
 from icl_loop.transcripts.header import DonorIdentity
@@ -91,3 +96,47 @@ def test_published_results(name: str, tmp_path: Path) -> None:
     [conclusion] = conclude_each(frame([folder]), None, sessions([folder]))
     text = (ROOT / "docs" / "results.md").read_text().replace("\n> ", " ")
     assert sentence(conclusion) in text
+
+
+PUBLISHED = {"condition": "no history", "setup": "a model", "source": "a table", "accuracy": 0.25}
+
+
+@pytest.mark.parametrize("name", ["icrl", "streambench", "manyshot"])
+def test_arms_of_the_literature_state_their_source(name: str) -> None:
+    """Every arm of these files but controls of ours mirrors a published condition, with its source."""
+    made = load(name)
+    assert made.arms.keys() - made.published.keys() <= {"none", "yoked"}
+    assert all("arXiv" in each.source for each in made.published.values())
+
+
+async def test_published_results_stay_beside_ours(icl_loop: Command, tmp_path: Path) -> None:
+    """A published result is recorded, survives an export and is shown beside ours; it hinders no resuming."""
+    arms = [
+        {"name": "mirror", "context": {"policy": "stateless"}, "published": PUBLISHED},
+        {"name": "own"},
+    ]
+    result = await Run(experiment(arms=arms), tmp_path / "runs").play()
+    for path in result.paths:
+        stated = read(path).header.analysis.published
+        assert (stated and stated.accuracy) == (0.25 if path.name.startswith("mirror") else None)
+    export(result.paths, "parquet", tmp_path / "x.parquet")
+    for saved in (tmp_path / "runs", tmp_path / "x.parquet"):
+        found = {
+            arm["arm"]: arm["published"]
+            for arm in json.loads(icl_loop("analyze", saved, "--json").stdout)["arms"]
+        }
+        assert found["own"] is None
+        assert found["mirror"].items() >= PUBLISHED.items()
+        assert "no history" in icl_loop("analyze", saved, "--published").stdout
+    arms[0]["published"] = {**PUBLISHED, "accuracy": 0.5}
+    assert (await Run(experiment(arms=arms), tmp_path / "runs").play()).paths == result.paths
+
+
+def test_published_results_are_checked(icl_loop: Command) -> None:
+    """A misspelt key, an accuracy in percent and a run without published results are errors in words."""
+    for wrong, words in ({"acuracy": 0.1}, "acuracy"), ({"accuracy": 17.2}, "accuracy = 17.2"):
+        with pytest.raises(InputError, match=f"arm 'mirror', published, {words}"):
+            experiment(arms=[{"name": "mirror", "published": {**PUBLISHED, **wrong}}])
+    done = icl_loop("analyze", ROOT / "transcripts" / "sample", "--published")
+    assert done.returncode == 2
+    assert "states a published result" in done.stderr

@@ -35,7 +35,8 @@ def sessions(paths: Iterable[Path]) -> pl.DataFrame:
     primary contrast), `secondary` (those of the secondary ones, JSON), `margin` (of equivalence),
     `planned_streams`, `stopped_early` (because the evidence sufficed), `first_own_turn` (the first
     turn that was requested for this session: that at which a branch left its parent, otherwise 0;
-    null if the session was rescored), `imported` (the file that it was imported from).
+    null if the session was rescored), `imported` (the file that it was imported from), `published` (the
+    published result that the arm is compared with, JSON).
     Settings that are not recorded are null.
 
     Raises:
@@ -78,6 +79,7 @@ def _row(path: Path, header: Header) -> dict[str, Any]:
         "stopped_early": path.with_name(EARLY_STOP_NAME).exists(),
         "first_own_turn": None if header.source else header.branch.at if header.branch else 0,
         "imported": header.imported and header.imported.file,
+        "published": analysis.published and analysis.published.model_dump_json(),
     }
 
 

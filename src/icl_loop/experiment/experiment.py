@@ -17,7 +17,7 @@ from icl_loop.experiment.sessions import Place, Session
 from icl_loop.experiment.settings import AnalysisSettings, Settings
 from icl_loop.models import MAX_LABELS
 from icl_loop.tasks.labels import SINGLE_TOKENS
-from icl_loop.transcripts.header import AnalysisIdentity
+from icl_loop.transcripts.header import AnalysisIdentity, PublishedIdentity
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Experiment:
         source: The file or table it was read from, which errors name.
         repeats: Times that each arm plays each stream.
         functions: Context policies that are Python functions, by their texts in the settings.
+        published: The published results that arms are compared with, by name of the arm.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Experiment:
     source: str | None = None
     repeats: int = 1
     functions: Mapping[str, ContextPolicy] = field(default_factory=dict)
+    published: Mapping[str, PublishedIdentity] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -79,7 +81,7 @@ class Experiment:
                     self.turns,
                     self.seed,
                     settings,
-                    analysis,
+                    analysis.model_copy(update={"published": self.published.get(arm)}),
                     repeat=repeat,
                     functions=self.functions,
                 )

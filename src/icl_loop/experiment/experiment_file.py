@@ -8,6 +8,7 @@ from typing import Any
 from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
+from icl_loop.experiment.published_settings import PublishedSettings
 from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
 from icl_loop.experiment.shipped import experiment_path
 from icl_loop.experiment.sweep import Sweep, merged
@@ -101,9 +102,13 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
     _check_names(file, where)
     sweep = Sweep.of(file, where)
     arms: dict[str, Settings] = {}
+    published: dict[str, PublishedSettings] = {}
     for arm_table in sweep.arms:
         name = validated(ArmName, arm_table["name"], f"{where}, sweep: arm")
-        own = {key: value for key, value in arm_table.items() if key != "name"}
+        own = {key: value for key, value in arm_table.items() if key not in ("name", "published")}
+        if "published" in arm_table:
+            place = f"{where}, arm {name!r}, published"
+            published[name] = validated(PublishedSettings, arm_table["published"], place)
         settings = validated(Settings, merged(shared, own), f"{where}, arm {name!r}")
         settings.check_turns(file.turns, f"{where}, arm {name!r}")
         arms[name] = settings.without_auto()
@@ -124,6 +129,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         limits=file.limits,
         price=file.price,
         repeats=file.repeats,
+        published=published,
         source=where,
     )
 

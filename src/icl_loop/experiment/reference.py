@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from icl_loop.experiment.answer_settings import AnswerSettings
 from icl_loop.experiment.feedback_settings import FeedbackSettings
+from icl_loop.experiment.published_settings import PublishedSettings
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.settings import (
     AnalysisSettings,
@@ -150,9 +151,10 @@ def file_schema() -> dict[str, Any]:
     """Return the JSON Schema of experiment files, with which editors complete and check them."""
     file, settings = ExperimentFile.model_json_schema(), Settings.model_json_schema()
     tables = settings["properties"]
+    published = PublishedSettings.model_json_schema()
     arm = {
         "type": "object",
-        "properties": {"name": file["properties"]["name"], **tables},
+        "properties": {"name": file["properties"]["name"], "published": published, **tables},
         "required": ["name"],
         "additionalProperties": False,
     }

@@ -29,6 +29,7 @@ from icl_loop.analysis.graded_learning import (
 )
 from icl_loop.analysis.json_output import conclusions_fields, effect_fields
 from icl_loop.analysis.metrics import metrics_fields
+from icl_loop.analysis.published import published_results
 from icl_loop.analysis.side_requests import checkpoint_fields
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import feedback_use_contrasts, feedback_use_fields
@@ -49,7 +50,11 @@ def results_fields(
     """
     summaries, probed = summarise(turns), probes(paths)
     asked, effects = checkpoints(probed), verdict_effects(probed)
-    nearest = neighbours(turns, paths)
+    nearest, settings = neighbours(turns, paths), sessions(paths)
+    published = {
+        (each.experiment, each.arm): each.fields()
+        for each in published_results(summaries, settings, turns)
+    }
     variances = {(each.experiment, each.arm): each for each in variance_components(turns)}
     arms = [
         {
@@ -60,6 +65,7 @@ def results_fields(
             "variance": variance.fields()
             if (variance := variances.get((summary.experiment, summary.arm)))
             else None,
+            "published": published.get((summary.experiment, summary.arm)),
             "probes": [
                 checkpoint_fields(each)
                 for each in asked
@@ -79,7 +85,7 @@ def results_fields(
             strict=True,
         )
     ]
-    conclusions = conclude_each(turns, primary, sessions(paths), probed, paths)
+    conclusions = conclude_each(turns, primary, settings, probed, paths)
     concluded, graded = conclusions_fields(conclusions), graded_turns(turns, paths)
     scored = None
     if graded is not None:

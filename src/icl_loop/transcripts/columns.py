@@ -99,6 +99,7 @@ SESSION_SETTINGS: Schema = {
     "stopped_early": pl.Boolean,
     "first_own_turn": pl.Int64,
     "imported": pl.String,
+    "published": pl.String,
 }
 """The columns that `analysis.sessions` returns."""
 TABLES: Mapping[str, dict[str, Column]] = {
@@ -119,7 +120,7 @@ OPTIONAL = frozenset(
         *("status", "ended", "model", "labels", "policy"),
         *("feedback", "donor", "donor_stream", "donor_repeat", "donor_id", "primary", "margin"),
         *("planned_streams", "first_own_turn", "seed", "dataset", "exposure", "told_length"),
-        *("imported", *USAGE),
+        *("imported", "published", *USAGE),
     }.union(
         name
         for model in LINES.values()
@@ -128,7 +129,7 @@ OPTIONAL = frozenset(
     )
 )
 """The columns in which values may be missing."""
-_ADDED: Mapping[str, str | None] = {"verdicts": "told", "imported": None}
+_ADDED: Mapping[str, str | None] = {"verdicts": "told", "imported": None, "published": None}
 """Columns of texts that earlier exports do not have, and the value of all their rows."""
 
 

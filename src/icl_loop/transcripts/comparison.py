@@ -59,7 +59,7 @@ def check_resumable(path: Path, header: Header, *, donor: bool = True) -> bool:
     before = flat(saved.model_dump(mode="json", exclude=ignored))
     now = flat(header.model_dump(mode="json", exclude=ignored))
     for key in sorted(before.keys() | now.keys()):
-        if key.startswith((*PLACE_KEYS, "analysis.streams")):
+        if key.startswith((*PLACE_KEYS, "analysis.streams", "analysis.published")):
             continue
         if {} in (before.get(key), now.get(key)):
             continue  # the keys of the table that is not empty differ

@@ -34,6 +34,21 @@ class DatasetIdentity(Line):
     size: Int64 | None = None
 
 
+class PublishedIdentity(Line):
+    """A published condition that an arm mirrors, and the accuracy that was reported for it."""
+
+    condition: Annotated[str, Field(min_length=1)]
+    """What the published condition is, in the words of the arm's settings."""
+    setup: Annotated[str, Field(min_length=1)]
+    """Model, data set, number of turns and measure of the published result."""
+    source: Annotated[str, Field(min_length=1)]
+    """Where it was published: paper and table."""
+    accuracy: Annotated[float | None, Field(ge=0, le=1)] = None
+    """The accuracy, at the end if it changed; None if it was not published as a number."""
+    start: Annotated[float | None, Field(ge=0, le=1)] = None
+    """The accuracy at the start, if it was published."""
+
+
 class AnalysisIdentity(Line):
     """The analysis that was registered before the first request."""
 
@@ -41,6 +56,7 @@ class AnalysisIdentity(Line):
     secondary: tuple[tuple[str, str], ...] = ()
     margin: float = 0.05
     streams: Int64 | None = None
+    published: PublishedIdentity | None = None
 
 
 class DonorIdentity(Line):
@@ -150,7 +166,7 @@ class Header(Line):
         AnalysisIdentity,
         Doc(
             "registered beforehand: `primary` and `secondary` contrasts, `margin` of equivalence,"
-            " `streams`"
+            " `streams`, and the `published` result that the arm is compared with, left out if none"
         ),
     ] = AnalysisIdentity()
     donor: Annotated[
@@ -187,6 +203,8 @@ class Header(Line):
         fields = self.model_dump(mode="json", exclude=None if self.imported else {"imported"})
         if not self.exemplars:
             del fields["exemplars"]
+        if self.analysis.published is None:
+            del fields["analysis"]["published"]
         for table in (fields, fields["donor"] or {}):
             if not table.get("repeat"):
                 table.pop("repeat", None)

@@ -36,6 +36,7 @@ __all__ = [
 _NAMES = (
     *bundled.DIGITS,
     *bundled.BUNDLED_TABLES,
+    bundled.LIBRARY_DESK,
     *(f"{name}:{split}" for name in published.PUBLISHED_DATASETS for split in published.FILES),
     "idx:PREFIX",
     "folder:DIR",
@@ -80,9 +81,9 @@ def open_dataset(name: str) -> Dataset:
     Images: `digits`, and its halves `digits:train` and `digits:test`; `mnist:train` and
     `mnist:test`, likewise `fashion-mnist` and `kmnist`; `idx:PREFIX` for the files
     PREFIX-images-idx3-ubyte[.gz] and PREFIX-labels-idx1-ubyte[.gz]; `folder:DIR`. Tables: `iris`,
-    `wine`, `breast_cancer`. Texts: `banking77`, `clinc150`, `trec`, `trec-fine` and `nlu`, with a
-    split. Tables and texts: `csv:FILE`, `parquet:FILE`, `jsonl:FILE` and `hf:NAME:SPLIT`, followed
-    by `?label=NAME&text=NAME` to choose the columns.
+    `wine`, `breast_cancer`. Texts: `library_desk`; `banking77`, `clinc150`, `trec`, `trec-fine` and
+    `nlu`, with a split. Tables and texts: `csv:FILE`, `parquet:FILE`, `jsonl:FILE` and
+    `hf:NAME:SPLIT`, followed by `?label=NAME&text=NAME` to choose the columns.
 
     The last few data sets are cached, so later changes to their files have no effect.
 
@@ -129,6 +130,8 @@ def _open(name: str, _data_folder: str | None, _working_folder: Path) -> Dataset
         return Dataset(name, *bundled.load_digits(name))
     if name in bundled.BUNDLED_TABLES:
         return Dataset(name, *bundled.load_table(name))
+    if name == bundled.LIBRARY_DESK:
+        return Dataset(name, *bundled.load_library_desk())
     if kind in published.PUBLISHED_DATASETS and rest in published.FILES:
         return Dataset(name, *published.load(kind, rest))
     if kind in HUB_DATASETS and rest in HUB_DATASETS[kind].splits:

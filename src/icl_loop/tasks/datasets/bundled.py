@@ -1,4 +1,4 @@
-"""Data sets from the files that scikit-learn ships: one of images, three of tables."""
+"""Bundled data sets: images and tables that scikit-learn ships, and texts of this package."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from icl_loop.core.errors import DatasetError
+from icl_loop.tasks.datasets import csv_file
+from icl_loop.tasks.datasets.columns import LoadedColumns
 from icl_loop.tasks.datasets.dataset import Loaded
 from icl_loop.tasks.datasets.table import Table
 
@@ -33,6 +35,14 @@ BUNDLED_TABLES: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 """The file and the column names of each table."""
+
+LIBRARY_DESK = "library_desk"
+"""192 things that readers ask at the desk of a library, 24 for each of eight matters."""
+
+
+def load_library_desk() -> LoadedColumns:
+    """Return the bundled texts."""
+    return csv_file.load(str(Path(__file__).with_name("library_desk.csv")))
 
 
 def load_table(name: str) -> Loaded:
