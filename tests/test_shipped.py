@@ -111,10 +111,8 @@ def test_arms_of_the_literature_state_their_source(name: str) -> None:
 
 async def test_published_results_stay_beside_ours(icl_loop: Command, tmp_path: Path) -> None:
     """A published result is recorded, survives an export and is shown beside ours; it hinders no resuming."""
-    arms = [
-        {"name": "mirror", "context": {"policy": "stateless"}, "published": PUBLISHED},
-        {"name": "own"},
-    ]
+    mirror = {"name": "mirror", "context": {"policy": "stateless"}, "published": PUBLISHED}
+    arms = [mirror, {"name": "own"}]
     result = await Run(experiment(arms=arms), tmp_path / "runs").play()
     for path in result.paths:
         stated = read(path).header.analysis.published
@@ -128,7 +126,7 @@ async def test_published_results_stay_beside_ours(icl_loop: Command, tmp_path: P
         assert found["own"] is None
         assert found["mirror"].items() >= PUBLISHED.items()
         assert "no history" in icl_loop("analyze", saved, "--published").stdout
-    arms[0]["published"] = {**PUBLISHED, "accuracy": 0.5}
+    mirror["published"] = {**PUBLISHED, "accuracy": 0.5}
     assert (await Run(experiment(arms=arms), tmp_path / "runs").play()).paths == result.paths
 
 
