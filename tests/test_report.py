@@ -836,7 +836,7 @@ async def test_window_selection(browser: Playing, written: Path) -> None:
     seen = await visit(browser, written)
     assert "windows of 5 turns" in await seen.text(".chart[data-figure=curves-0]")
     await seen.tab.select_option("#window", "20")
-    await seen.tab.wait_for_selector(".chart[data-drawn='5']")
+    await seen.tab.wait_for_selector(".chart[data-drawn='20']")
     assert "windows of 20 turns" in await seen.text(".chart[data-figure=curves-0]")
     assert seen.messages == []
     await seen.tab.context.close()

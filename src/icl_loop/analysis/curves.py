@@ -213,7 +213,8 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
     right = pl.col("correct").cast(pl.Int64).cum_sum().over("path", order_by="turn")
     before = pl.col("right").shift(pl.col("window").first(), fill_value=0)
     return (
-        turns.with_columns(window=pl.min_horizontal(window, longest), right=right)
+        turns.select("experiment", "arm", "stream", "path", "turn", "correct")  # the rest is large
+        .with_columns(window=pl.min_horizontal(window, longest), right=right)
         .with_columns(before=before.over("path", order_by="turn"))
         .filter(pl.col("turn") + 1 >= pl.col("window"))
         .select(

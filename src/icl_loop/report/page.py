@@ -207,7 +207,7 @@ def _windows(turns: pl.DataFrame) -> list[int]:
 
 def _default_window(turns: pl.DataFrame) -> int:
     """Return the window that `plot` uses: one that fits the shortest experiment."""
-    return min(map(fitting_window, turns.partition_by("experiment")))
+    return min(map(fitting_window, turns.select("experiment", "turn").partition_by("experiment")))
 
 
 def _figures(
