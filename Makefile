@@ -51,6 +51,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/turns.py
 	$(BIN)/python benchmarks/tokens_per_sample.py
 	$(BIN)/python benchmarks/reference.py
+	$(BIN)/python benchmarks/neural.py
 	$(BIN)/python benchmarks/verdicts.py
 	$(BIN)/python benchmarks/power.py
 	$(BIN)/python benchmarks/ladder.py
