@@ -1,6 +1,7 @@
 """Tests of `icl-loop try`, against scripted endpoints and the built-in server."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,8 @@ def test_everything_is_shown_and_nothing_saved(file: Path, icl_loop: Command) ->
         done = icl_loop("try", file, "--set", f"model.base_url={endpoint.base_url}", "--turns", 2)
     assert done.returncode == 0
     answered = [each for each in endpoint.requests if "max_tokens" in each]
-    sent = [each for each in answered if "Record" in str(each["messages"])]
+    free = [each for each in answered if "response_format" not in each]  # that of the turns
+    sent = [each for each in free if "Record" in str(each["messages"])]
     assert len(sent) == 2 * 2 + 1  # two turns of each arm, and the longest request repeated
     for message in sent[1]["messages"]:
         assert message["content"].replace("\x1b", "\ufffd") in done.stdout
@@ -114,6 +116,28 @@ def test_findings_suggestions_and_cost(file: Path, icl_loop: Command) -> None:
     counted = [turn["counted"] for turn in arms["feedback"]["turns"]]
     ratios = {each["arm"]: each["ratio"] for each in run["arms"]}
     assert ratios["feedback"] == pytest.approx(3 * 500 / sum(counted))
+
+
+def test_log_probabilities_with_choice(file: Path, icl_loop: Command) -> None:
+    """Log-probabilities are looked for with `choice`, on a question that the labels fit."""
+
+    def reply(request: Mapping[str, Any]) -> Response:
+        if "grammar" not in request:
+            return completion("Which flower?", usage=USAGE)
+        fits = "Record" in str(request["messages"])
+        tokens = ["Answer: ", re.findall(r'Answer: ([^"]+)"', request["grammar"])[0]]
+        likely = [{"token": tokens[1] if fits else "a", "logprob": -0.5}]
+        listed = [
+            {"token": tokens[0], "logprob": 0.0, "top_logprobs": []},
+            {"token": tokens[1], "logprob": -0.5 if fits else -1e999, "top_logprobs": likely},
+        ]
+        found: dict[str, Any] = {"logprobs": {"content": listed}} if "logprobs" in request else {}
+        return completion("".join(tokens), usage=USAGE, **found)
+
+    with serving([reply], ["tiny"]) as endpoint:
+        done = icl_loop("try", file, "--json", "--set", f"model.base_url={endpoint.base_url}")
+    assert findings(done.stdout)["grammar or choice field"] == "yes"
+    assert findings(done.stdout)["log-probabilities"] == "with choice: yes"
 
 
 def test_refused_system_role(file: Path, icl_loop: Command) -> None:

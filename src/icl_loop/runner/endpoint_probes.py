@@ -238,6 +238,8 @@ class EndpointProbes:
         constrained = self._constraint is not None
         changes: dict[str, Any] = {"answer_format": "logprobs"}
         if self._constraint is not None:
+            if self._turns:  # labels that fit no question may not be among the tokens listed
+                self._ask_own_question()
             endpoint = replace(self._endpoint, kind=self._constraint)
             changes = {"answer_format": "choice", "endpoint": endpoint}
         try:
@@ -251,12 +253,13 @@ class EndpointProbes:
         except InputError as error:
             return Finding(name, "no", str(error))
         if reply.label_logprobs:
-            return Finding(name, "yes", "a test reply has those of the labels")
+            found = "with choice: yes" if constrained else "yes"
+            return Finding(name, found, "a test reply has those of the labels")
         if refused:
             return Finding(name, "no", "logprobs is refused")
         if parse_answer(reply.text, self._labels, reply.finish, self._form).answer is None:
             return Finding(name, "unknown", f"the test reply names no label: {_short(reply)}")
-        return Finding(name, "no", "logprobs is ignored")
+        return Finding(name, "no", "those of the labels are not in the test reply")
 
     def _usage(self) -> Finding:
         with_usage = sum(bool(reply.usage.prompt) for reply in self._replies)
