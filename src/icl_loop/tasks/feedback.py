@@ -75,11 +75,11 @@ class FeedbackPolicy:
             raise InputError(
                 f"unknown donor_kind {self.donor_kind!r}: {nearest(self.donor_kind, DONOR_KINDS)}"
             )
-        changed = self.noise or self.delay or self.only != "both"
-        if changed and self.announced_kind not in ("correctness", "flipped"):
+        changed = {"noise": self.noise, "delay": self.delay, "only": self.only != "both"}
+        if any(changed.values()) and self.announced_kind not in ("correctness", "flipped"):
+            key = next(key for key, is_set in changed.items() if is_set)
             raise InputError(
-                "'noise', 'delay' and 'only' apply to the kinds 'correctness' and 'flipped', not"
-                f" {self.announced_kind!r}"
+                f"{key} applies to the kinds 'correctness' and 'flipped', not {self.announced_kind!r}"
             )
         if not 0 <= self.noise <= 1:
             raise InputError(f"noise must be between 0 and 1, got {self.noise}")
@@ -88,7 +88,8 @@ class FeedbackPolicy:
         if self.every < 1:
             raise InputError(f"every must be 1 turn or more, got {self.every}")
         if self.kind == "demonstrations" and (self.form != "plain" or self.every > 1):
-            raise InputError("'form' and 'every' do not apply to the kind 'demonstrations'")
+            key = "every" if self.form == "plain" else "form"
+            raise InputError(f"{key} does not apply to the kind 'demonstrations'")
 
     @property
     def announced_kind(self) -> str:
