@@ -176,17 +176,17 @@ async def test_it_learns_nothing_from_a_donor(tmp_path: Path) -> None:
 def test_numpy_equals_jax() -> None:
     """The numpy network equals the one that is trained, to 1e-3."""
     jax = pytest.importorskip("jax")
-    spec = importlib.util.spec_from_file_location("train", ROOT / "experiments/neural/train.py")
+    spec = importlib.util.spec_from_file_location("net", ROOT / "experiments/neural/jax_network.py")
     assert spec is not None
     assert spec.loader is not None
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    in_jax = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(in_jax)
     network, random = trained(), np.random.default_rng(1)
     samples = random.normal(size=(40, network.inputs)).astype(np.float32)
     outcomes = random.integers(0, 3, 40) * network.labels + random.integers(0, 7, 40)
     heads, memory = int(network.weights["heads"]), network.memory()
     weights = {name: jax.numpy.asarray(value) for name, value in network.weights.items()}
-    expected = train.log_probabilities(
+    expected = in_jax.log_probabilities(
         weights, samples[None], outcomes[None], jax.numpy.array([7]), heads
     )
     for turn in range(40):

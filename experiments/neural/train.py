@@ -4,14 +4,16 @@
     python experiments/neural/train.py
 
 Every sequence is a task of its own: images from `digits:train`, or synthetic clusters, seen through a
-random projection, with random labels and a made-up history of answers and verdicts. The loss is the
-log loss of the right label at every turn. Ctrl-C stops; the same command resumes from the last
-checkpoint. The log has one line of JSON per checkpoint, the first one with all settings.
+random projection, with random labels and a history of answers and verdicts, made up or the network's
+own. The loss is the log loss of the right label at every turn. Ctrl-C stops; the same command resumes
+from the last checkpoint. The folder gets the checkpoint, the weights as `in_context.npz`, and the log,
+with one line of JSON per checkpoint after a line with all settings.
 """
 
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,89 +24,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, random
+from jax_network import INPUTS, LABELS, Weights, initial_weights, log_probabilities, play
 
-from icl_loop.models.neural.network import WEIGHTS
+from icl_loop.core.records import keyed_index
 from icl_loop.tasks.datasets import Dataset, open_dataset
 
-INPUTS, LABELS = 32, 10
-KINDS = 3
-"""A label is known, or an answer was told to be wrong, or it was not judged."""
 LABEL_COUNTS = jnp.arange(2, LABELS + 1)
 COUNT_SHARES = jnp.array([1, 1, 1, 2, 1, 1, 1, 1, 4]) / 13
 IMAGE_SHARE = 5 / 8
 """Share of the sequences whose samples are images."""
-FOLDER = Path(__file__).parent / "checkpoints"
-
-Weights = dict[str, Array]
-
-
-# ---- the network ---------------------------------------------------------------------------
-
-
-def initial_weights(key: Array, width: int, layers: int, hidden: int) -> Weights:
-    """Return random weights by name."""
-    keys = iter(random.split(key, 4 + 4 * layers))
-
-    def normal(*shape: int, scale: float) -> Array:
-        return scale * random.normal(next(keys), shape)
-
-    weights = {
-        "sample": normal(INPUTS, width, scale=INPUTS**-0.5),
-        "question": normal(width, scale=0.5),
-        "outcome": normal(KINDS * LABELS, width, scale=0.5),
-        "out": normal(width, LABELS, scale=0.1),
-        "scale": jnp.ones(width),
-    }
-    for n in range(layers):
-        weights |= {
-            f"{n}.attention_scale": jnp.ones(width),
-            f"{n}.qkv": normal(width, 3 * width, scale=width**-0.5),
-            f"{n}.mix": normal(width, width, scale=(2 * layers * width) ** -0.5),
-            f"{n}.hidden_scale": jnp.ones(width),
-            f"{n}.up": normal(width, hidden, scale=width**-0.5),
-            f"{n}.down": normal(hidden, width, scale=(2 * layers * hidden) ** -0.5),
-        }
-    return weights
-
-
-def normalised(state: Array, scale: Array) -> Array:
-    """Return each state divided by its root mean square, scaled."""
-    return state * jax.lax.rsqrt(jnp.square(state).mean(-1, keepdims=True) + 1e-6) * scale
-
-
-def log_probabilities(
-    weights: Weights, samples: Array, outcomes: Array, labels: Array, heads: int
-) -> Array:
-    """Return the log probability of each label at every turn, shape (batch, turns, LABELS).
-
-    Args:
-        weights: Weights by name.
-        samples: Shape (batch, turns, INPUTS).
-        outcomes: Integers, shape (batch, turns); see `icl_loop.models.neural.network`.
-        labels: How many labels each task has, shape (batch,).
-        heads: Number of heads of attention.
-    """
-    batch, turns, _ = samples.shape
-    embedded = samples @ weights["sample"]
-    question, outcome = embedded + weights["question"], embedded + weights["outcome"][outcomes]
-    state = jnp.concatenate([question, outcome], axis=1)
-    is_earlier = jnp.tile(jnp.tril(jnp.ones((turns, turns), dtype=bool), -1), (2, 1))
-    for n in range(sum(name.endswith(".qkv") for name in weights)):
-        inner = normalised(state, weights[f"{n}.attention_scale"]) @ weights[f"{n}.qkv"]
-        query, key, value = jnp.moveaxis(inner.reshape(batch, 2 * turns, 3, heads, -1), 2, 0)
-        scale = query.shape[-1] ** -0.5
-        scores = jnp.einsum("bthd,bshd->bhts", query, key[:, turns:]) * scale
-        scores = jnp.where(is_earlier, scores, -1e30)
-        own = jnp.einsum("bthd,bthd->bht", query, key)[..., None] * scale
-        shares = jax.nn.softmax(jnp.concatenate([scores, own], axis=-1))
-        seen = jnp.einsum("bhts,bshd->bthd", shares[..., :turns], value[:, turns:])
-        seen += jnp.moveaxis(shares[..., turns], 1, 2)[..., None] * value
-        state += seen.reshape(state.shape) @ weights[f"{n}.mix"]
-        inner = normalised(state, weights[f"{n}.hidden_scale"]) @ weights[f"{n}.up"]
-        state += jax.nn.gelu(inner) @ weights[f"{n}.down"]
-    logits = normalised(state[:, :turns], weights["scale"]) @ weights["out"]
-    is_label = jnp.arange(LABELS) < labels[:, None, None]
-    return jax.nn.log_softmax(jnp.where(is_label, logits, -1e9))
 
 
 # ---- tasks -------------------------------------------------------------------------------------
@@ -180,14 +108,24 @@ def history(key: Array, truths: Array, labels: Array) -> Array:
     return jnp.where(is_unjudged, 2 * LABELS + answers, outcomes)
 
 
-def loss(weights: Weights, key: Array, images: Array, batch: int, turns: int, heads: int) -> Array:
-    """Return the mean log loss of a batch of new tasks, in nats."""
+def loss(
+    weights: Weights, key: Array, images: Array, batch: int, turns: int, heads: int, *, own: bool
+) -> Array:
+    """Return the mean log loss of a batch of new tasks, in nats.
+
+    If `own`, the answers are those of the network, at temperatures from 0 to 1.2.
+    """
     tasks, told = random.split(key, (2, batch))
     count = int(batch * IMAGE_SHARE)
     some = jax.vmap(lambda each: image_task(each, images, turns))(tasks[:count])
     others = jax.vmap(lambda each: cluster_task(each, turns))(tasks[count:])
     samples, truths, labels = (jnp.concatenate(pair) for pair in zip(some, others, strict=True))
-    outcomes = jax.vmap(history)(told, truths, labels)
+    if own:
+        temperature = random.uniform(told[0], (batch, 1), maxval=1.2)
+        fixed = jax.lax.stop_gradient(weights)
+        outcomes = play(fixed, samples, truths, labels, heads, temperature, told[1])
+    else:
+        outcomes = jax.vmap(history)(told, truths, labels)
     scores = log_probabilities(weights, samples, outcomes, labels, heads)
     return -jnp.take_along_axis(scores, truths[..., None], axis=-1).mean()
 
@@ -203,14 +141,10 @@ def by_class(dataset: Dataset) -> Array:
 
 
 def accuracy(
-    weights: Weights, images: Array, labels: int, turns: int, heads: int, tasks: int = 24
+    weights: Weights, images: Array, labels: int, turns: int, heads: int, tasks: int = 48
 ) -> Array:
-    """Return the share of right answers at every turn if the network answers, shape (turns,).
-
-    It is told right and wrong alone. All turns are computed again for each answer, which is simple.
-    """
+    """Return the share of right answers at every turn if the network answers, shape (turns,)."""
     keys = random.split(random.key(12_345), (tasks, 4))
-    counts = jnp.full(tasks, labels)
 
     def drawn(key: Array) -> tuple[Array, Array]:
         truths = random.randint(key[0], (turns,), 0, labels)
@@ -219,14 +153,8 @@ def accuracy(
         return projected(key[3], standardised(shown)), truths
 
     samples, truths = jax.vmap(drawn)(keys)
-
-    def play(turn: int, outcomes: Array) -> Array:
-        scores = log_probabilities(weights, samples, outcomes, counts, heads)
-        answers = scores[:, turn].argmax(-1)
-        is_right = answers == truths[:, turn]
-        return outcomes.at[:, turn].set(jnp.where(is_right, answers, LABELS + answers))
-
-    outcomes = jax.lax.fori_loop(0, turns, play, jnp.zeros((tasks, turns), dtype=int))
+    counts, most_probable = jnp.full(tasks, labels), jnp.zeros((tasks, 1))
+    outcomes = play(weights, samples, truths, counts, heads, most_probable, keys[0, 0])
     return (outcomes < LABELS).mean(0)
 
 
@@ -238,8 +166,8 @@ def save(path: Path, arrays: dict[str, Any]) -> None:
 
 
 def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield the line of the log at every checkpoint; write the weights after the last step."""
-    s, checkpoint = settings, FOLDER / "checkpoint.npz"
+    """Yield the line of the log at every checkpoint, after it and the weights were written."""
+    s, checkpoint = settings, settings.folder / "checkpoint.npz"
     key, images = random.key(s.seed), by_class(open_dataset("digits:train"))
     held_out = by_class(open_dataset("digits:test"))
     rate = optax.warmup_cosine_decay_schedule(
@@ -249,6 +177,9 @@ def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
         optax.clip_by_global_norm(1.0), optax.adamw(rate, b2=0.98, weight_decay=0.01)
     )
     weights = initial_weights(key, s.width, s.layers, s.hidden)
+    if s.start:
+        with np.load(s.start) as file:
+            weights = {name: jnp.asarray(file[name], dtype=jnp.float32) for name in weights}
     state, done = (weights, optimiser.init(weights)), 0
     if checkpoint.exists():
         with np.load(checkpoint) as file:
@@ -256,16 +187,20 @@ def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
             leaves = [jnp.asarray(file[str(n)]) for n in range(len(jax.tree.leaves(state)))]
             state = jax.tree.unflatten(jax.tree.structure(state), leaves)
 
-    def one_step(state: Any, key: Array, images: Array) -> tuple[Any, Array]:  # noqa: ANN401  of optax
+    def one_step(state: Any, key: Array, images: Array, *, own: bool) -> tuple[Any, Array]:  # noqa: ANN401  of optax
         weights, memory = state
-        value, slope = jax.value_and_grad(loss)(weights, key, images, s.batch, s.turns, s.heads)
+        value, slope = jax.value_and_grad(loss)(
+            weights, key, images, s.batch, s.turns, s.heads, own=own
+        )
         change, memory = optimiser.update(slope, memory, weights)
         return (optax.apply_updates(weights, change), memory), value
 
-    step, check = jax.jit(one_step), jax.jit(accuracy, static_argnames=("labels", "turns", "heads"))
+    step = jax.jit(one_step, static_argnames="own")
+    check = jax.jit(accuracy, static_argnames=("labels", "turns", "heads"))
     started, losses = time.monotonic(), []
     while done < s.steps:
-        state, value = step(state, random.fold_in(key, done + 1), images)
+        own = keyed_index(1_000, s.seed, "own answers", done) < 1_000 * s.own
+        state, value = step(state, random.fold_in(key, done + 1), images, own=own)
         losses.append(value)
         done += 1
         if done % s.every == 0 or done == s.steps:
@@ -273,9 +208,11 @@ def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 checkpoint,
                 {"done": done} | {str(n): v for n, v in enumerate(jax.tree.leaves(state))},
             )
+            halves = {name: np.asarray(value, np.float16) for name, value in state[0].items()}
+            save(s.folder / "in_context.npz", halves | {"heads": np.asarray(s.heads)})
             five, ten = (
                 np.asarray(check(state[0], held_out, labels, turns, s.heads))
-                for labels, turns in ((5, 60), (10, 100))
+                for labels, turns in ((5, 60), (10, 200))
             )
             yield {
                 "step": done,
@@ -285,8 +222,6 @@ def train(settings: argparse.Namespace) -> Iterator[dict[str, Any]]:
                 "10 labels, per 20 turns": (100 * ten.reshape(-1, 20).mean(1)).round().tolist(),
             }
             losses = []
-    halves = {name: np.asarray(value, dtype=np.float16) for name, value in state[0].items()}
-    save(s.out, halves | {"heads": np.asarray(s.heads)})
 
 
 def main() -> None:
@@ -294,18 +229,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the network behind neural/in-context.")
     for name, default in DEFAULTS.items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "checkpoints")
     settings = parser.parse_args()
-    FOLDER.mkdir(exist_ok=True)
-    log = FOLDER / "log.jsonl"
-    given = {name: str(value) if name == "out" else value for name, value in vars(settings).items()}
-    if log.exists():
-        before = json.loads(log.read_text().partition("\n")[0])
-        if before != given:
-            raise SystemExit(
-                f"{FOLDER} has a run with other settings: {before}; move it away first"
-            )
-    else:
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    log = settings.folder / "log.jsonl"
+    given = {name: value for name, value in vars(settings).items() if name != "folder"}
+    if not log.exists():
         log.write_text(json.dumps(given) + "\n")
+    before = json.loads(log.read_text().partition("\n")[0])
+    if before != given:
+        sys.exit(f"{log} is of a run with the settings {before}; use another --folder")
     for line in train(settings):
         print(json.dumps(line), flush=True)
         with log.open("a") as file:
@@ -313,19 +246,21 @@ def main() -> None:
 
 
 DEFAULTS: dict[str, Any] = {
-    "width": 64,
-    "layers": 2,
+    "width": 96,
+    "layers": 3,
     "heads": 4,
-    "hidden": 128,
-    "batch": 64,
-    "turns": 50,
-    "rate": 2e-3,
-    "steps": 4_000,
+    "hidden": 192,
+    "batch": 48,
+    "turns": 70,
+    "rate": 1.5e-3,
+    "steps": 3_500,
     "every": 250,
-    "seed": 0,
-    "out": WEIGHTS,
+    "own": 0.0,
+    "start": "",
+    "seed": 1,
 }
-"""The settings with which the shipped weights were trained; turns are those of a sequence."""
+"""`turns` are those of a sequence, `own` is the share of batches with the network's own answers, and
+`start` is a file of weights to begin with."""
 
 if __name__ == "__main__":
     main()
