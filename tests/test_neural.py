@@ -20,7 +20,7 @@ from icl_loop.models.neural.network import WEIGHTS, trained
 from icl_loop.tasks.feedback import Phrase
 
 ROOT = Path(__file__).parent.parent
-SHA256 = "7ce10d85ef2cd6e7186c79eb83c18da59475c4dec5417fb01314d4061a41a76d"
+SHA256 = "86f06f9f890d2a637a326e62075ad747583a7e3ff6060497c642b555c7d9e18d"
 THREE = ("cat", "dog", "cow")
 
 
