@@ -227,6 +227,19 @@ def test_a_run_in_json(icl_loop: Command, tmp_path: Path) -> None:
     assert "Resume with" in stopped.stderr
 
 
+def test_a_line_for_every_turn(icl_loop: Command, tmp_path: Path) -> None:
+    """`run --verbose` prints a line for every turn that it plays, and none for turns saved before."""
+    play = ("run", QUICKSTART, "--streams", 2, "--turns", 4, "--out", tmp_path, "--verbose")
+    lines = [line for line in icl_loop(*play).stderr.splitlines() if " turn " in line]
+    assert len(lines) == 5 * 2 * 4
+    assert all(f"label-0, turn {turn}: answered" in "\n".join(lines) for turn in range(4))
+    whole = tmp_path / "quickstart" / "label-0.jsonl"
+    whole.write_bytes(b"".join(whole.read_bytes().splitlines(keepends=True)[:3]))
+    lines = [line for line in icl_loop(*play).stderr.splitlines() if " turn " in line]
+    assert [line.split(":")[0] for line in lines] == ["label-0, turn 2", "label-0, turn 3"]
+    assert icl_loop(*play, "--quiet").returncode == 2
+
+
 def test_a_plan_in_json_is_of_numbers(icl_loop: Command) -> None:
     """`plan --json` has the unrounded numbers of every arm."""
     small = ["--streams", 2, "--turns", 4, "--no-advice"]

@@ -26,9 +26,10 @@ from icl_loop.runner.engines.ray import WAIT_S, on_ray
 from icl_loop.runner.run import Run, RunResult
 from icl_loop.terminal.console import STOPPED_SHORT, err, print_json, print_text, this_command
 from icl_loop.terminal.formatting import duration
-from icl_loop.terminal.progress import RunProgress, WorkProgress
+from icl_loop.terminal.progress import RunProgress, WorkProgress, turn_line
 from icl_loop.terminal.results_json import results_fields
 from icl_loop.terminal.results_tables import print_results, stops_table
+from icl_loop.transcripts.schema import now
 
 
 def run(
@@ -65,8 +66,13 @@ def run(
     ] = None,
     json: options.AsJson = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="Show no progress.")] = False,
+    verbose: Annotated[
+        bool, Option("-v", "--verbose", help="Print a line for every turn that is played.")
+    ] = False,
 ) -> None:
     """Play an experiment, or resume it: complete sessions are skipped."""
+    if quiet and verbose:
+        raise InputError("--quiet and --verbose exclude each other")
     play_and_report(
         Run(
             options.load_experiment(experiment, overrides, streams, turns, repeats),
@@ -80,6 +86,7 @@ def run(
         stop_unreadable=stop_unreadable,
         json=json,
         quiet=quiet,
+        verbose=verbose,
     )
 
 
@@ -97,11 +104,17 @@ def _engine(name: str, ray_address: str | None, ray_wait: float | None) -> Engin
 
 
 def play_and_report(
-    run: Run, *, stop_unreadable: bool = False, json: bool = False, quiet: bool = False
+    run: Run,
+    *,
+    stop_unreadable: bool = False,
+    json: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> None:
     """Check a run and play it with progress, print the results, and exit with 1 if it stopped.
 
-    With `json`, the results are JSON; with `quiet`, there is no progress.
+    With `json`, the results are JSON; with `quiet`, there is no progress; with `verbose`, a line is
+    printed for every turn that is played, but not for saved ones.
 
     Problems of the first answers of an arm are printed at once, and with `stop_unreadable` they end
     the run if the replies are unusable.
@@ -117,11 +130,14 @@ def play_and_report(
         print_text(f"note: {remark}", err)
     if run.budget.is_limited and built_in:
         print_text("note: the budget has no effect, because built-in models use no tokens", err)
+    began = now()
     progress = RunProgress(run.experiment, shown_on, run.budget)
     alarm = EarlyAlarm(run.experiment, lambda text: print_text(f"note: {text}", err, "yellow"))
 
     def on_turn(session: Session, turn: Turn) -> None:
         progress.turn(session, turn)
+        if verbose and (turn.reply.at or "") >= began:
+            print_text(turn_line(session, turn), err)
         alarm.turn(session, turn)
         if stop_unreadable and alarm.unusable:
             run.stop()

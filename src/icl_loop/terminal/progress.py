@@ -174,6 +174,18 @@ def _seconds_left(tasks: Sequence[Task]) -> float | None:
     return elapsed / played * missing if played else None if missing else 0
 
 
+def turn_line(session: Session, turn: Turn) -> str:
+    """Return a turn in one line: session, index, answer, whether it is right, tokens and seconds."""
+    answer = f"no answer ({turn.outcome})" if turn.answer is None else f"answered {turn.answer}"
+    usage = turn.reply.usage
+    tokens = f", {usage.prompt:,} tokens in, {usage.completion:,} out" if usage.prompt else ""
+    return printable(
+        f"{session.file_name.removesuffix('.jsonl')}, turn {turn.index}: {answer},"
+        f" {'right' if turn.feedback.correct else f'wrong (label {turn.label})'}"
+        f"{tokens}, {turn.reply.latency_s or 0:.1f} s"
+    )
+
+
 class RunProgress(ProgressDisplay):
     """The progress of a run: turns and recent accuracy of each arm, tokens, money, requests."""
 
