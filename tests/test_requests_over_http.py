@@ -370,6 +370,23 @@ async def test_the_temperature_falls_from_turn_to_turn(tmp_path: Path) -> None:
     assert sorted(sent) == sorted(2 * (expected[:4] + expected[5:]))
 
 
+@pytest.mark.parametrize("own", [{"annealing": ANNEALING}, {"params": {"temperature": 0.3}}])
+@pytest.mark.parametrize("shared", [{"annealing": ANNEALING}, {"params": {"temperature": 1}}, {}])
+def test_an_arm_has_the_temperature_that_it_sets_itself(
+    shared: dict[str, Any], own: dict[str, Any]
+) -> None:
+    """An arm's own temperature, constant or not, replaces that of all arms; other params stay."""
+    params = {"top_p": 0.9, **shared.get("params", {})}
+    model = {"name": "m", **shared, "params": params}
+    arms = [{"name": "own", "model": own}, {"name": "shared"}]
+    with_both = experiment(model=model, arms=arms).arms
+    for arm, expected in (("own", own), ("shared", shared)):
+        settings = with_both[arm].model
+        annealing = settings.annealing and settings.annealing.model_dump()
+        assert annealing == expected.get("annealing")
+        assert settings.params == {"top_p": 0.9, **expected.get("params", {})}
+
+
 @pytest.mark.parametrize(
     ("model", "complaint"),
     [

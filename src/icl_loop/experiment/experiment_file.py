@@ -109,7 +109,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         if "published" in arm_table:
             place = f"{where}, arm {name!r}, published"
             published[name] = validated(PublishedSettings, arm_table["published"], place)
-        settings = validated(Settings, merged(shared, own), f"{where}, arm {name!r}")
+        settings = validated(Settings, _inherited(shared, own), f"{where}, arm {name!r}")
         settings.check_turns(file.turns, f"{where}, arm {name!r}")
         arms[name] = settings.without_auto()
     if not arms:
@@ -132,6 +132,20 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
         published=published,
         source=where,
     )
+
+
+def _inherited(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of an arm; its temperature, constant or not, replaces that of all arms."""
+    tables = merged(shared, own)
+    model, params = tables.get("model"), _value_at(tables, ("model", "params"))
+    constant, annealed = ("model", "params", "temperature"), ("model", "annealing")
+    if isinstance(model, dict) and isinstance(params, Mapping):
+        if _value_at(own, annealed) is not None and _value_at(own, constant) is None:
+            kept = {key: value for key, value in params.items() if key != "temperature"}
+            tables["model"] = {**model, "params": kept}
+        elif _value_at(own, constant) is not None and _value_at(own, annealed) is None:
+            tables["model"] = {**model, "annealing": None}
+    return tables
 
 
 def override(table: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
