@@ -10,10 +10,19 @@ from typing import Any, get_args
 from hypothesis import strategies as st
 
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
+from icl_loop.core.records import (
+    Exemplar,
+    Feedback,
+    Note,
+    Outcome,
+    Probe,
+    Span,
+    Turn,
+    Verdicts,
+)
 from icl_loop.transcripts import End, Header, Transcript
 from icl_loop.transcripts.checksum import with_checksum
-from icl_loop.transcripts.header import DatasetIdentity
+from icl_loop.transcripts.header import DatasetIdentity, ExemplarLine
 from icl_loop.transcripts.schema import EndStatus, line_fields
 
 LABELS = ("3", "cat", "き")
@@ -46,6 +55,8 @@ answers = st.none() | st.sampled_from(LABELS)
 questions = st.builds(user, texts) | st.builds(
     lambda text: Message("user", (*([Text(text)] if text else []), Image(PNG))), texts
 )
+
+exemplars = st.builds(Exemplar, texts, st.sampled_from(LABELS), questions, texts, texts)
 
 
 @st.composite
@@ -128,6 +139,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         },
         labels=list(LABELS),
         system=draw(texts),
+        exemplars=tuple(map(ExemplarLine.of, draw(st.lists(exemplars, max_size=2)))),
         dataset=DatasetIdentity(name=draw(texts), sha256="", size=3),
     ).born()
     status = draw(st.none() | st.sampled_from(get_args(EndStatus)))
@@ -147,7 +159,7 @@ def save(drawn: Sequence[Transcript], folder: Path, torn: str = "") -> Path:
     """Write sessions to a folder as the recorder writes them; the first may end torn."""
     folder.mkdir()
     for number, each in enumerate(drawn):
-        lines: list[Mapping[str, Any]] = [each.header.model_dump(mode="json")]
+        lines: list[Mapping[str, Any]] = [each.header.fields()]
         lines += [line_fields(event) for event in each.events]
         lines += [line_fields(probe) for probe in each.probes]
         lines += [each.end.model_dump(mode="json")] if each.end else []

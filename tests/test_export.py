@@ -178,7 +178,12 @@ def test_chat_jsonl_holds_the_conversation(
         for message in messages
         if message["role"] == "assistant"
     ]
-    assert reasoning == [event.reply.reasoning_text or None for event in drawn.events]
+    shown = drawn.header.exemplars
+    assert reasoning == [None] * len(shown) + [
+        event.reply.reasoning_text or None for event in drawn.events
+    ]
+    about = [{"sample": each.sample, "label": each.label} for each in shown]
+    assert written.get("exemplars", []) == about
     assert messages == [{"role": each.role, "content": _content(each)} for each in said]
     assert len(written["metadata"]) <= 16
     assert all(isinstance(value, str) for value in written["metadata"].values())
@@ -277,7 +282,10 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
             request = request_of(saved, played)
         else:
             written = [note for note in saved.notes if note.after_turn < played.after_turn]
-            standing = shown_note(saved, written[-1]) if written else ()
+            standing = [
+                *saved.header.exemplar_messages,
+                *(shown_note(saved, written[-1]) if written else ()),
+            ]
             (question,) = note_request(saved)
             request = build_request(opening, turns, from_spans(played.kept), question, standing)
         assert [_said(message) for message in event.input] == [

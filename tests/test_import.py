@@ -86,6 +86,7 @@ def test_a_chat_is_imported_as_it_was_exported(
     assert _said(found) == _said(drawn)
     for name in ("labels", "arm", "stream", "repeat", "seed", "turns", "system", "created"):
         assert getattr(found.header, name) == getattr(header, name)
+    assert found.header.exemplars == header.exemplars
     assert (found.end and found.end.status) == (drawn.end and drawn.end.status)
 
 
@@ -106,6 +107,7 @@ def test_a_log_is_imported_as_it_was_exported(
         assert _said(after) == _said(before)
         assert after.header.settings == first[header.arm].settings
         assert (after.header.analysis, after.header.donor) == (header.analysis, header.donor)
+        assert after.header.exemplars == header.exemplars
         for played, found in zip(before.events, after.events, strict=True):
             kept = {name: line_fields(played)[name] for name in _kept(played)}
             assert {name: line_fields(found)[name] for name in kept} == kept

@@ -37,13 +37,16 @@ def write(
 def _rest(transcript: Transcript) -> bytes:
     """Return the fields of a line after its messages, without the brace at its beginning.
 
-    `targets` has the correct label of each reply, null for that of a note or an exemplar.
+    `targets` has the correct label of each reply, null for that of a note or an exemplar. `exemplars`
+    has the sample and label of each exemplar, and is left out if there are none.
     """
+    shown = [{"sample": each.sample, "label": each.label} for each in transcript.header.exemplars]
     fields = {
         "metadata": _metadata(transcript),
         "labels": transcript.header.labels,
-        "targets": [None] * len(transcript.header.exemplars)
+        "targets": [None] * len(shown)
         + [event.label if isinstance(event, Turn) else None for event in transcript.events],
+        **({"exemplars": shown} if shown else {}),
     }
     return json.dumps(fields, ensure_ascii=False)[1:].encode()
 

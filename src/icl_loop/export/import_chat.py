@@ -9,6 +9,7 @@ from icl_loop.core.messages import Message
 from icl_loop.export.imported_session import (
     Asked,
     ImportedSession,
+    exemplar_lines,
     known_labels,
     note_line,
     parsed_reply,
@@ -29,7 +30,8 @@ def sessions_in(path: Path, given: Sequence[str]) -> list[ImportedSession]:
     """Return the sessions of a file of chats.
 
     `targets` has the right label of each reply, or null for one that is no answer, such as a note. The
-    labels are those of `--labels`, else `labels` of the line, else all targets of the file.
+    labels are those of `--labels`, else `labels` of the line, else all targets of the file. `exemplars`,
+    if given, has the label of each of the first replies, which are right answers that were shown.
 
     Raises:
         ValueError: A line is wrong; the message names line and key.
@@ -79,6 +81,23 @@ def _targets(fields: Fields, place: str) -> list[str | None]:
     return targets
 
 
+def _exemplars(fields: Fields, targets: Sequence[str | None], place: str) -> list[tuple[str, str]]:
+    """Return sample and label of each exemplar."""
+    given = fields.get("exemplars", [])
+    example = 'such as "exemplars": [{"label": "cat"}]'
+    if not isinstance(given, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("label"), str) for each in given
+    ):
+        raise ValueError(f"{place}, exemplars: must be a list of tables, {example}")
+    first = targets[: len(given)]
+    if len(first) < len(given) or any(each is not None for each in first):
+        raise ValueError(
+            f"{place}, exemplars: the first {len(given)} replies must be those of exemplars, with the"
+            " target null"
+        )
+    return [(str(each.get("sample") or ""), each["label"]) for each in given]
+
+
 def _labels(
     given: Sequence[str],
     fields: Fields,
@@ -106,12 +125,14 @@ def _session(
     if not isinstance(said, dict):
         raise ValueError(f"{place}, metadata: must be a table")  # noqa: TRY004  found in a file
     prompts = str(said.get("prompts") or DEFAULT)
+    shown = _exemplars(fields, targets, place)
+    is_turn = [number < len(shown) or each is not None for number, each in enumerate(targets)]
     try:
-        opening, asked = replies_in(messages, [each is not None for each in targets], prompts)
+        opening, asked = replies_in(messages, is_turn, prompts)
         before = accumulate((each is not None for each in targets), initial=0)
         lines = [
             _line(each, messages, fields["messages"], target, turn, labels, prompts)
-            for each, target, turn in zip(asked, targets, before, strict=False)
+            for each, target, turn in list(zip(asked, targets, before, strict=False))[len(shown) :]
         ]
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
@@ -139,6 +160,7 @@ def _session(
         status=cast("EndStatus", status) if status in get_args(EndStatus) else None,
         header={
             "system": opening,
+            "exemplars": exemplar_lines(messages, asked, shown),
             "seed": _number(said, "seed", place),
             "turns": planned or turns,
             "dataset": {"name": said.get("dataset")},

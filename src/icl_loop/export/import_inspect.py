@@ -18,6 +18,7 @@ from icl_loop.core.records import Outcome
 from icl_loop.export.imported_session import (
     Asked,
     ImportedSession,
+    exemplar_lines,
     known_labels,
     note_line,
     parsed_reply,
@@ -106,6 +107,11 @@ def _session(
     place, replies, own = f"sample {sample.id}", _replies(sample), _is_own(log)
     targets, said = _targets(sample), sample.metadata if own else {}
     is_turn = [not own or "turn" in (reply.metadata or {}) for reply in replies]
+    shown = [
+        (str(about["sample"]), str(about["label"]))
+        for about in (reply.metadata or {} for reply in replies)
+        if own and {"exemplar", "sample", "label"} <= about.keys()
+    ]
     if len(targets) != sum(is_turn):
         raise ValueError(
             f"{place}: its target has {len(targets)} labels, but there are {sum(is_turn)} replies;"
@@ -115,8 +121,9 @@ def _session(
     settings = settings or {"model": {"name": log.eval.model}}
     prompts = settings.get("task", {}).get("prompts")
     try:
-        opening, asked = replies_in(_messages(sample.messages), is_turn, prompts)
-        lines = list(_lines(sample, asked, is_turn, labels, prompts))
+        messages, first = _messages(sample.messages), len(shown)
+        opening, asked = replies_in(messages, [True] * first + is_turn[first:], prompts)
+        lines = list(_lines(sample, asked[first:], is_turn[first:], labels, prompts))
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
     facts = log.eval.metadata or {}
@@ -135,6 +142,7 @@ def _session(
         ended=sample.completed_at,
         header={
             "system": opening,
+            "exemplars": exemplar_lines(messages, asked, shown),
             "seed": facts.get("seed") if own else None,
             "turns": said.get("planned") or sum(is_turn),
             "dataset": {

@@ -8,8 +8,10 @@ from typing import Any
 from icl_loop.analysis.told import is_feedback
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import JOIN, Finish, Image, Message, Text, merged, user
+from icl_loop.core.records import Exemplar
 from icl_loop.tasks.answers import ParsedAnswer, parse_answer
 from icl_loop.tasks.prompts import DEFAULT, open_prompt_set
+from icl_loop.transcripts.header import ExemplarLine
 from icl_loop.transcripts.schema import UNKNOWN, EndStatus, NoteLine, TurnLine, field_names
 
 
@@ -141,7 +143,8 @@ def replies_in(
 
     Args:
         messages: The conversation.
-        is_turn: Whether each reply answers a question about a sample; the others are notes.
+        is_turn: Whether each reply answers a question about a sample, as those of turns and exemplars do;
+            the others are notes.
         prompts: The prompt set, if known.
 
     Raises:
@@ -167,6 +170,25 @@ def replies_in(
         question = merged(rest)[0] if is_turn[number] else None
         found.append(Asked(place, question, between[number + 1][0]))
     return opening, found
+
+
+def exemplar_lines(
+    messages: Sequence[Message], asked: Sequence[Asked], shown: Sequence[tuple[str, str]]
+) -> list[ExemplarLine]:
+    """Return the exemplars with which a conversation begins.
+
+    Args:
+        messages: The conversation.
+        asked: Its replies; the first ones are those of the exemplars.
+        shown: Sample and label of each exemplar.
+    """
+    return [
+        ExemplarLine.of(
+            Exemplar(sample, label, each.question, messages[each.place].text, each.told or "")
+        )
+        for (sample, label), each in zip(shown, asked, strict=False)
+        if each.question is not None
+    ]
 
 
 def _told_and_rest(

@@ -127,7 +127,7 @@ def _messages(
 ) -> tuple[list[ChatMessage], list[ChatMessage], list[_Call]]:
     """Return the conversation as it was sent, the pool of messages, and the requests.
 
-    The pool holds the system message, three messages per turn, then those about notes.
+    The pool holds the system message, three messages per turn and per exemplar, then those about notes.
     """
     opening = _chat(system(transcript.header.system or ""), f"{uuid}-system")
     conversation, pool, calls = [opening], [opening], list[_Call]()
@@ -141,8 +141,20 @@ def _messages(
         pool.extend(_chat(message, each) for each, message in zip(keys, messages, strict=False))
         return [(start, len(pool))] if messages else []
 
-    exemplars = add(transcript.header.exemplar_messages, f"{uuid}-exemplar")
-    conversation += [message for start, end in exemplars for message in pool[start:end]]
+    first = [
+        _chat(
+            message,
+            f"{uuid}-exemplar-{number}-{part}",
+            exemplar=number,
+            sample=each.sample,
+            label=each.label,
+        )
+        for number, each in enumerate(transcript.header.exemplars)
+        for part, message in zip(("question", "reply", "told"), each.exemplar.messages, strict=True)
+    ]
+    exemplars = [(len(pool), len(pool) + len(first))] if first else []
+    pool += first
+    conversation += first
     notes: Ranges = []
     for event in transcript.events:
         past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
