@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -15,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from hostile_names import PIECES, drawn, save_renamed
 from icl_loop.analysis import conclude, conclude_each, frame
 from icl_loop.analysis.arm_roles import by_model
 from icl_loop.core.errors import InputError, StoppedShort
+from icl_loop.core.names import distinct
 from icl_loop.plots import (
     AnyChart,
     compared_chart,
@@ -176,6 +179,28 @@ def test_control_characters_are_replaced(tmp_path: Path) -> None:
     """Control and format characters in names become U+FFFD, so that an SVG stays valid XML."""
     save(curve_chart(frame_of({"a\x00\x1b[31m\u202eb\n": LEARNER})), tmp_path / "c.svg")
     assert "a\ufffd\ufffd[31m\ufffdb\ufffd" in texts(tmp_path / "c.svg")
+
+
+def test_names_cannot_break_a_figure(tmp_path: Path) -> None:
+    """Every figure of sessions with hostile names is valid XML and shows every arm by its name."""
+    names = ["".join(PIECES[place::15]) for place in range(15)]
+    save_renamed(names, tmp_path / "renamed", tmp_path / "played")
+    shown = {re.sub("…$", "", name)[:20] for name in distinct(names[1:4])}
+    for figure, chart in drawn(tmp_path / "renamed").items():
+        file = tmp_path / f"{figure}.svg"
+        save(chart, file)
+        found = " ".join(texts(file))
+        assert all(name in found for name in shown), figure
+
+
+@given(st.lists(st.text(max_size=3) | st.sampled_from(PIECES)))
+def test_names_that_differ_are_shown_as_different(names: list[str]) -> None:
+    """Charts show names on one line without control characters, each different from the others."""
+    shown = distinct(names)
+    assert len(shown) == len(set(shown)) == len(names)
+    assert not any(unicodedata.category(char)[0] == "C" for name in shown for char in name)
+    assert not any(char in name for name in shown for char in "\u2028\u2029\n")
+    assert all(len(name) <= 310 for name in shown)
 
 
 @pytest.mark.parametrize("count", [1, 20])

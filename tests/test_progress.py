@@ -19,13 +19,14 @@ from icl_loop.analysis import ArmSummary, Checkpoint, Estimate
 from icl_loop.analysis.curves import WindowAccuracy
 from icl_loop.core.errors import ModelUnavailable
 from icl_loop.core.messages import Usage
+from icl_loop.core.names import printable
 from icl_loop.core.records import Feedback, Turn
 from icl_loop.experiment import Experiment
 from icl_loop.models.limits import Budget
 from icl_loop.runner.run import StoppedSession
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.terminal.console import print_text
-from icl_loop.terminal.formatting import RECENT, printable
+from icl_loop.terminal.formatting import RECENT
 from icl_loop.terminal.progress import RunProgress, WorkProgress
 from icl_loop.terminal.results_tables import accuracy_table, probes_table, stops_table
 from icl_loop.terminal.session_view import draw

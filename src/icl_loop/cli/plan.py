@@ -7,10 +7,10 @@ from typer import Option
 
 from icl_loop import planning
 from icl_loop.cli import options
+from icl_loop.core.names import printable
 from icl_loop.runner import discovery
 from icl_loop.runner.run import DEFAULT_CONCURRENCY
 from icl_loop.terminal.console import err, out, print_json, print_text
-from icl_loop.terminal.formatting import printable
 from icl_loop.terminal.plan_tables import context_table, cost_table, plan_sentences
 from icl_loop.terminal.progress import WorkProgress
 

@@ -1,10 +1,13 @@
 """Charts of answers: confusion matrices, early and late, and outcomes."""
 
+from collections.abc import Sequence
+
 import altair as alt
 import polars as pl
 
 from icl_loop.analysis import confusion
 from icl_loop.core.errors import InputError
+from icl_loop.core.names import distinct
 from icl_loop.plots.line_charts import heading, named
 from icl_loop.plots.theme import PAPER, AnyChart, Look, finished, panel_title, panels
 
@@ -25,30 +28,38 @@ def halves(turns: pl.DataFrame) -> dict[str, pl.DataFrame]:
     return {"early": turns.filter(~late), "late": turns.filter(late)}
 
 
-def answer_shares(turns: pl.DataFrame) -> pl.DataFrame:
+def answer_shares(
+    turns: pl.DataFrame, labels: Sequence[str]
+) -> tuple[pl.DataFrame, list[str], list[str]]:
     """Return the share of each answer among the turns of each label, and among all turns.
 
-    Columns: `label` (`ALL` for all turns), `answer` (`NONE` if unparsed), `share`.
+    Columns: `label` (`ALL` for all turns), `answer` (`NONE` if unparsed), `share`. The lists are the
+    names of the rows and columns of a confusion matrix in order. All names are as a chart shows them.
     """
-    answer = pl.col("answer").fill_null(NONE)
-    every = turns.group_by(answer, maintain_order=True).agg(share=pl.len() / turns.height)
-    return pl.concat(
+    answers = turns["answer"].unique().drop_nulls()
+    known = [*labels, *sorted(set(answers) - set(labels))]
+    *names, none, every = distinct([*known, NONE, ALL])
+    shown = dict(zip(known, names, strict=True))
+
+    def name(column: str, missing: str) -> pl.Expr:
+        return pl.col(column).replace_strict(shown, default=None).fill_null(missing).alias(column)
+
+    totals = turns.group_by("answer", maintain_order=True).agg(share=pl.len() / turns.height)
+    shares = pl.concat(
         [
-            confusion(turns).select("label", answer, "share"),
-            every.select(label=pl.lit(ALL), answer="answer", share="share"),
+            confusion(turns).select("label", "answer", "share"),
+            totals.select(label=pl.lit(None, pl.String), answer="answer", share="share"),
         ]
-    )
+    ).with_columns(name("label", every), name("answer", none))
+    asked = set(shares["label"])
+    rows = [each for each in (*names[: len(labels)], every) if each in asked]
+    return shares, rows, [*names, *([none] if turns["answer"].null_count() else [])]
 
 
 def labels_of(turns: pl.DataFrame) -> list[str]:
     """Return the labels of some turns, sorted; numbers are sorted by value."""
     labels = turns["label"].unique().to_list()
     return sorted(labels, key=lambda each: (len(each), each) if each.isdigit() else (1_000, each))
-
-
-def answers_of(shares: pl.DataFrame, labels: list[str]) -> list[str]:
-    """Return the columns of a confusion matrix: the labels, then any other answers."""
-    return [*labels, *sorted(set(shares["answer"]) - set(labels))]
 
 
 def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
@@ -73,13 +84,14 @@ def confusion_chart(turns: pl.DataFrame, look: Look = PAPER) -> AnyChart:
 
 
 def _matrix(turns: pl.DataFrame, name: str, labels: list[str], look: Look) -> alt.LayerChart:
-    shares = answer_shares(turns)
+    shares, rows, columns = answer_shares(turns, labels)
+    given = [each for each in columns if each in set(shares["answer"])]
     cells = (
         alt.Chart(shares)
         .mark_rect()
         .encode(
-            x=alt.X("answer:N", sort=answers_of(shares, labels), title="answer", axis=_AXIS),
-            y=alt.Y("label:N", sort=[*labels, ALL], title="label", axis=_AXIS),
+            x=alt.X("answer:N", scale=alt.Scale(domain=given), title="answer", axis=_AXIS),
+            y=alt.Y("label:N", scale=alt.Scale(domain=rows), title="label", axis=_AXIS),
             color=alt.Color(
                 "share:Q",
                 scale=alt.Scale(domain=[0, 1], range=["#FFFFFF", "#08306B"]),
@@ -122,7 +134,12 @@ def outcome_chart(turns: pl.DataFrame, look: Look = PAPER) -> alt.LayerChart:
                 axis=alt.Axis(format="%"),
                 scale=alt.Scale(domain=[0, 1]),
             ),
-            y=alt.Y("name:N", sort=names, title=None, axis=alt.Axis(grid=False, labelLimit=190)),
+            y=alt.Y(
+                "name:N",
+                scale=alt.Scale(domain=names),  # with `sort`, names are part of an expression
+                title=None,
+                axis=alt.Axis(grid=False, labelLimit=190),
+            ),
             color=alt.Color(
                 "outcome:N",
                 scale=alt.Scale(domain=classes, range=colours),

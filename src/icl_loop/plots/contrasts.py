@@ -8,21 +8,15 @@ import polars as pl
 
 from icl_loop.analysis import Conclusion, Contrast
 from icl_loop.core.errors import InputError
-from icl_loop.plots.theme import (
-    PAPER,
-    WIDTH,
-    AnyChart,
-    Look,
-    finished,
-    panel_title,
-    panels,
-    printable,
-)
+from icl_loop.core.names import numbered, one_line
+from icl_loop.plots.theme import PAPER, WIDTH, AnyChart, Look, finished, panel_title, panels
 
 _ROW_HEIGHT, _LINE_HEIGHT = 44, 13
 """Height of a row, and of a line of names in it, in pixels."""
 _NAME_WIDTH = 36
 """Maximum number of characters in a line of names."""
+_NAME_LINES = 6
+"""Maximum number of lines for a name."""
 _CAPTION = (
     "filled: the primary contrast",
     "dots: means; lines: 95 % intervals; ticks: streams; band: equivalence margin",
@@ -96,15 +90,21 @@ def _background(margin: float, look: Look) -> list[alt.Chart]:
 
 def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
     """Return ticks, intervals, means and numbers, with one row per contrast."""
-    rows = pl.DataFrame([_row(each, contrasts[0]) for each in contrasts], infer_schema_length=None)
+    names = numbered(map(_wrapped, contrasts))
+    rows = pl.DataFrame(
+        [
+            {"lines": name, **_row(each, contrasts[0])}
+            for name, each in zip(names, contrasts, strict=True)
+        ],
+        infer_schema_length=None,
+    )
     ticks = pl.DataFrame(
         [
-            {"lines": _wrapped(each), "difference": 100 * value}
-            for each in contrasts
+            {"lines": name, "difference": 100 * value}
+            for name, each in zip(names, contrasts, strict=True)
             for value in each.differences
         ]
     )
-    names = rows["lines"].to_list()
     lines = "split(datum.value, '\\n')"
     centred = [  # a label of several lines begins at its tick
         {"test": f"length({lines}) == {breaks + 1}", "value": -breaks * _LINE_HEIGHT / 2}
@@ -117,7 +117,7 @@ def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
         labelLineHeight=_LINE_HEIGHT,
         labelOffset={"condition": centred, "value": 0} if centred else alt.Undefined,
     )
-    y = alt.Y("lines:N", sort=names, title=None, axis=axis)
+    y = alt.Y("lines:N", scale=alt.Scale(domain=names), title=None, axis=axis)
     base, colour, mean = alt.Chart(rows).encode(y=y), alt.value(look.colour(0)), alt.X("theta:Q")
     layers = [
         alt.Chart(ticks)
@@ -139,15 +139,16 @@ def _rows(contrasts: Sequence[Contrast], look: Look) -> list[alt.Chart]:
 
 def _name(contrast: Contrast) -> str:
     """Return both arms, with unprintable characters replaced."""
-    return printable(" - ".join(contrast.arms))
+    return one_line(" - ".join(contrast.arms))
 
 
 def _wrapped(contrast: Contrast) -> str:
     """Return both arms in lines that fit beside the chart, broken after `_` or, failing that, anywhere."""
     if len(_name(contrast)) <= _NAME_WIDTH:
         return _name(contrast)
-    first, second = (printable(arm).replace("_", "_ ") for arm in contrast.arms)
-    lines = [*textwrap.wrap(first, _NAME_WIDTH), *textwrap.wrap(f"- {second}", _NAME_WIDTH)]
+    first, second = (one_line(arm).replace("_", "_ ") for arm in contrast.arms)
+    wrapper = textwrap.TextWrapper(_NAME_WIDTH, max_lines=_NAME_LINES, placeholder="…")
+    lines = [*wrapper.wrap(first), *wrapper.wrap(f"- {second}")]
     return "\n".join(line.replace("_ ", "_") for line in lines)
 
 
@@ -156,7 +157,6 @@ def _row(contrast: Contrast, primary: Contrast) -> dict[str, object]:
     assert contrast.theta is not None and low is not None and high is not None  # noqa: S101, PT018  a drawn contrast has streams
     return {
         "arms": _name(contrast),
-        "lines": _wrapped(contrast),
         "theta": 100 * contrast.theta,
         "text": f"{100 * contrast.theta:+z.1f}",
         "low": 100 * low,

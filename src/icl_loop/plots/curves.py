@@ -7,6 +7,7 @@ import polars as pl
 
 from icl_loop.analysis import arm_curves, session_curves
 from icl_loop.core.errors import InputError
+from icl_loop.core.names import distinct
 from icl_loop.plots.inline import InlineConcatChart, InlineLayerChart
 from icl_loop.plots.line_charts import (
     LEGEND,
@@ -116,7 +117,9 @@ def curve_panels(
     Raises:
         InputError: There are no turns, or `window` is below 1.
     """
-    turns = _named(turns).with_columns(name="arm")
+    turns = _named(turns)
+    arms = turns["arm"].unique(maintain_order=True)
+    turns = turns.with_columns(name=pl.col("arm").replace_strict(arms, distinct(arms)))
     names = turns["name"].unique(maintain_order=True).to_list()
     recurring = len(names) < turns.select("experiment", "name").n_unique()
     parts = turns.partition_by("experiment", maintain_order=True)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import isotonic_regression
 
 from icl_loop.analysis.curves import models_played
+from icl_loop.core.names import distinct
 from icl_loop.plots.theme import HEIGHT, Look, dashes
 
 LEGEND = "lines: means over sessions; bands: 95 % intervals"
@@ -27,12 +28,16 @@ _EQUAL = 0.003
 def named(turns: pl.DataFrame) -> pl.DataFrame:
     """Add a column `name`: the arm, preceded by the experiment if there are several.
 
-    Control and format characters in names become U+FFFD.
+    Names are data of a chart and never part of an expression in it; see `distinct`.
     """
-    several = turns["experiment"].n_unique() > 1
-    name = pl.concat_str("experiment", pl.lit(" / "), "arm") if several else pl.col("arm")
-    safe = turns.with_columns(pl.col("experiment", "arm").str.replace_all(r"\p{C}", "\ufffd"))
-    return safe.with_columns(name=name)
+    arms = turns.select("experiment", "arm").unique(maintain_order=True)
+    several = arms["experiment"].n_unique() > 1
+    names = [f"{experiment} / {arm}" if several else arm for experiment, arm in arms.rows()]
+    return turns.drop("name", strict=False).join(
+        arms.with_columns(name=pl.Series(distinct(names), dtype=pl.String)),
+        on=("experiment", "arm"),
+        maintain_order="left",
+    )
 
 
 def thinned(points: pl.DataFrame, most: int, *line: str) -> pl.DataFrame:
@@ -55,7 +60,7 @@ def heading(what: str, turns: pl.DataFrame, look: Look, *legend: str) -> alt.Tit
         look: The title in place of this one, if any, and whether there is a caption.
         legend: Lines of the caption that explain the marks.
     """
-    experiments = named(turns)["experiment"].unique(maintain_order=True)
+    experiments = turns["experiment"].unique(maintain_order=True)
     of = f": {experiments[0]}" if len(experiments) == 1 else ""  # several stand beside the lines
     sessions = turns["path"].n_unique()
     planned = " or ".join(map(str, sorted(turns["turns"].unique())))

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 
 from icl_loop.analysis import Checkpoint
+from icl_loop.core.names import distinct
 from icl_loop.plots.line_charts import (
     arm_colour,
     chance_levels,
@@ -89,7 +90,7 @@ def _dashes(lines: pl.DataFrame, arms: Sequence[str]) -> alt.StrokeDash:
 
 def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
     """Return one row per checkpoint and arm, arms in the order of `turns`."""
-    names = named(turns).select(place="name", experiment=turns["experiment"], arm=turns["arm"])
+    names = turns.select("experiment", "arm", place="name")
     rows = [
         {
             "experiment": each.experiment,
@@ -110,5 +111,8 @@ def _points(turns: pl.DataFrame, checks: Sequence[Checkpoint]) -> pl.DataFrame:
     ]
     arms = names.unique(maintain_order=True)
     joined = arms.join(pl.DataFrame(rows), on=("experiment", "arm"), maintain_order="left_right")
-    name = pl.concat_str("place", "suffix")
-    return joined.drop("experiment").with_columns(name=name, arm="place").drop("place", "suffix")
+    lines = joined.select("place", "suffix").unique(maintain_order=True)
+    lines = lines.sort(pl.col("suffix") != "", maintain_order=True)  # arms keep their names
+    lines = lines.with_columns(name=pl.Series(distinct(map("".join, lines.rows()))))
+    points = joined.drop("experiment", "arm").join(lines, on=("place", "suffix"))
+    return points.rename({"place": "arm"}).drop("suffix")

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import altair as alt
 
+from icl_loop.core.names import one_line
 from icl_loop.plots.inline import InlineConcatChart
 
 # Okabe and Ito (2008), "Color universal design": distinguishable with any colour vision. Their
@@ -66,9 +67,9 @@ class Look:
 
     def heading(self, title: str, caption: Sequence[str] = ()) -> alt.TitleParams:
         """Return the title of a figure, with `caption` in lines below it."""
-        lines = [printable(line) for line in caption] if self.captions else []
+        lines = [one_line(line) for line in caption] if self.captions else []
         return alt.TitleParams(
-            printable(self.title or title),
+            one_line(self.title or title),
             subtitle=lines or alt.Undefined,
             anchor="start",
             limit=max(WIDTH, self.width if isinstance(self.width, int) else 0),
@@ -128,14 +129,9 @@ def dashes(place: int) -> list[int]:
     return DASHES[place // len(COLOURS) % len(DASHES)]
 
 
-def printable(text: str) -> str:
-    """Return `text` with U+FFFD in place of unprintable characters, which XML does not allow."""
-    return "".join(mark if mark.isprintable() else "\ufffd" for mark in text)
-
-
 def panel_title(name: str, width: int) -> alt.TitleParams:
     """Return the title of one of several panels, `width` pixels wide."""
-    return alt.TitleParams(printable(name), anchor="start", fontSize=12, limit=width)
+    return alt.TitleParams(one_line(name), anchor="start", fontSize=12, limit=width)
 
 
 def finished(

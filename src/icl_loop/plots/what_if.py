@@ -4,6 +4,7 @@ import altair as alt
 import polars as pl
 
 from icl_loop.core.errors import InputError
+from icl_loop.core.names import distinct
 from icl_loop.plots.line_charts import thinned
 from icl_loop.plots.theme import COLOURS, GREY, PAPER, panel_title
 
@@ -38,7 +39,9 @@ def what_if_chart(turns: pl.DataFrame, learner: str, window: int = 20) -> alt.VC
     if window < 1:
         raise InputError(f"window must be at least 1, got {window}")
     lines = _lines(turns, window)
-    names = lines["name"].unique(maintain_order=True).to_list()
+    known = lines["name"].unique(maintain_order=True)
+    names = distinct(known)
+    lines = lines.with_columns(pl.col("name").replace_strict(known, names))
     rows = [
         alt.hconcat(*(_panel(part, measure, names) for measure in _PANELS)).properties(
             title=panel_title(f"{experiment} / {arm}", 4 * _WIDTH)
@@ -70,7 +73,6 @@ def _lines(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
     means = (
         turns.with_columns(name=pl.when("played").then(pl.lit(_PLAYED)).otherwise("policy"))
-        .with_columns(pl.col(line).str.replace_all(r"\p{C}", "\ufffd"))
         .group_by(*line, "turn", maintain_order=True)
         .agg(
             pl.col("tokens", "prefix", "shown", "baseline", "chance").mean(), turns=pl.max("turns")

@@ -49,6 +49,7 @@ from icl_loop.analysis.use_of_feedback import (
     feedback_use_contrasts,
     feedback_use_sentence,
 )
+from icl_loop.core.names import printable
 from icl_loop.plots.answer_charts import CLASSES, MOST_LABELS, outcome_chart
 from icl_loop.plots.contrasts import contrast_chart
 from icl_loop.plots.curves import MAX_WITH_THIN, curve_chart, curve_panels
@@ -69,7 +70,7 @@ from icl_loop.report.table_cells import (
     points,
     probe_rows,
 )
-from icl_loop.terminal.formatting import decimals, percent, printable
+from icl_loop.terminal.formatting import decimals, percent
 from icl_loop.transcripts import Header, Transcript
 from icl_loop.transcripts.header import VERSION
 from icl_loop.transcripts.loading import SavedSession, saved_sessions

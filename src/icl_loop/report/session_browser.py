@@ -16,13 +16,13 @@ import numpy as np
 from icl_loop.analysis.session_settings import table_in
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message
+from icl_loop.core.names import printable
 from icl_loop.core.records import Note, Turn
 from icl_loop.experiment import Session
 from icl_loop.report.session_headers import Lineage, changed, lineage, place_of
 from icl_loop.tasks.datasets import is_available_locally
 from icl_loop.tasks.encodings import ENCODINGS, Pixels
 from icl_loop.tasks.question_decoding import QuestionDecoder, recorded_question_decoder
-from icl_loop.terminal.formatting import printable
 from icl_loop.transcripts import Header, Transcript
 
 PackedImage = tuple[int, int, str]

@@ -7,10 +7,8 @@ import polars as pl
 
 from icl_loop.analysis import Checkpoint, Contrast
 from icl_loop.plots.answer_charts import (
-    ALL,
     MOST_LABELS,
     answer_shares,
-    answers_of,
     halves,
     labels_of,
     outcome_shares,
@@ -50,15 +48,13 @@ def answer_tables(turns: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _matrix(turns: pl.DataFrame, labels: list[str]) -> dict[str, Any]:
-    shares = answer_shares(turns)
+    shares, labelled, answers = answer_shares(turns, labels)
     cells = {(label, answer): share for label, answer, share in shares.iter_rows()}
-    asked, answers = set(shares["label"]), answers_of(shares, labels)
     return {
         "answers": answers,
         "rows": {
             label: [_cell(cells.get((label, answer), 0.0)) for answer in answers]
-            for label in [*labels, ALL]
-            if label in asked
+            for label in labelled
         },
     }
 

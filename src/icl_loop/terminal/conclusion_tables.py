@@ -18,12 +18,12 @@ from icl_loop.analysis import (
     sentence,
 )
 from icl_loop.analysis.inference import NullQuestion, Secondary
+from icl_loop.core.names import printable
 from icl_loop.terminal.formatting import (
     YES_NO,
     interval_points,
     p_value,
     points,
-    printable,
     table_of,
 )
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 import typer
 from rich.console import Console
 
-from icl_loop.terminal.formatting import printable
+from icl_loop.core.names import printable
 
 DONE, STOPPED_SHORT, BAD_INPUT = 0, 1, 2
 PIPE_WIDTH = 120

@@ -1,12 +1,13 @@
 """Numbers, names and tables formatted for people."""
 
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
+
+from icl_loop.core.names import printable
 
 if TYPE_CHECKING:  # slow to load, and the command line formats text before it needs them
     from icl_loop.analysis import Contrast, Estimate
@@ -30,16 +31,6 @@ class _OfArm(Protocol):
 _Row = TypeVar("_Row")
 _Columns = Mapping[str, Callable[[_Row], str]]
 """Cells by their heading, as functions of the row."""
-
-
-def printable(text: str) -> str:
-    """Return `text` with U+FFFD in place of every character that could control a terminal."""
-    return "".join(char if _is_safe(char) else "\ufffd" for char in text)
-
-
-def _is_safe(char: str) -> bool:
-    # Python calls wide spaces unprintable, but they only take up room.
-    return char.isprintable() or char == "\n" or unicodedata.category(char) == "Zs"
 
 
 def table_of(

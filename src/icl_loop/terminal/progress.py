@@ -20,12 +20,13 @@ from rich.progress import (
 from rich.text import Text
 
 from icl_loop.core.messages import Usage
+from icl_loop.core.names import printable
 from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.sessions import Place
 from icl_loop.models.limits import Budget, Wait
 from icl_loop.terminal.console import print_text
-from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration, printable
+from icl_loop.terminal.formatting import RECENT, UNKNOWN, duration
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle

@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from icl_loop.analysis.published import Comparison
-from icl_loop.terminal.formatting import UNKNOWN, arm_name, number, percent, printable, table_of
+from icl_loop.core.names import printable
+from icl_loop.terminal.formatting import UNKNOWN, arm_name, number, percent, table_of
 
 
 def published_parts(rows: Sequence[Comparison]) -> Iterator[Table | Text]:

@@ -33,6 +33,7 @@ from icl_loop.analysis.use_of_feedback import (
     feedback_use_contrasts,
     feedback_use_sentence,
 )
+from icl_loop.core.names import printable
 from icl_loop.models.limits import Cost
 from icl_loop.runner.run import StoppedSession
 from icl_loop.terminal.conclusion_tables import conclusion_tables, difference_tables
@@ -47,7 +48,6 @@ from icl_loop.terminal.formatting import (
     p_value,
     percent,
     points,
-    printable,
     table_of,
     whole_percent,
 )

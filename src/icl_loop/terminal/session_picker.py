@@ -12,7 +12,7 @@ from textual.events import Event, Key
 from textual.widgets import Footer, OptionList, Static
 from textual.widgets.option_list import Option
 
-from icl_loop.terminal.formatting import printable
+from icl_loop.core.names import printable
 
 
 class SessionPicker(App[int]):

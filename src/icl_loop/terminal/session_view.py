@@ -11,10 +11,11 @@ from rich.text import Text
 
 from icl_loop.context.window import from_spans
 from icl_loop.core.messages import Image
+from icl_loop.core.names import printable
 from icl_loop.core.records import Turn
 from icl_loop.tasks.encodings import Pixels
 from icl_loop.tasks.question_decoding import recorded_question_decoder
-from icl_loop.terminal.formatting import RECENT, printable
+from icl_loop.terminal.formatting import RECENT
 from icl_loop.transcripts import Transcript
 
 _SHORT = 200

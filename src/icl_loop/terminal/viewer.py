@@ -18,7 +18,7 @@ from textual.widget import Widget
 from textual.widgets import Footer, Input, Static
 from textual.widgets.input import Selection
 
-from icl_loop.terminal.formatting import printable
+from icl_loop.core.names import printable
 from icl_loop.terminal.session_view import Display, SessionView
 
 SLOWEST, FASTEST = 1 / 16, 64.0
