@@ -26,6 +26,24 @@ PIECES = (
 )
 """Texts that are syntax, or end a text, somewhere between a transcript and a picture."""
 
+NOT_FILES = (
+    *(
+        "CON",
+        "nul",
+        "aux.x",
+        "com1",
+        "LPT1.txt",
+        "PRN",
+        "con.tar.gz",
+        "CONIN$",
+        "com\u00b9",
+        "name.",
+    ),
+    *("a ", " a", "a:b", "a<b", "a>b", 'a"b', "a|b", "a?b", "a*b", "a/b", "a\\b", "..", "."),
+    *("\0", "a\0b", "a\nb", "a\x1bb", "\x7f", "a\u2028b", "\u202ea", "../a", "/a", "C:a", "~"),
+)
+"""Names that no file can have on some system, or that lead elsewhere."""
+
 
 def hostile_names(dice: random.Random, count: int) -> list[str]:
     """Return different names made of hostile pieces."""

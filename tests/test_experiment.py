@@ -1,18 +1,21 @@
 """Tests of experiment files: arms, overrides, and errors before the first request."""
 
 import ast
+import json
 import re
 from contextlib import suppress
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from builders import experiment, session
+from hostile_names import NOT_FILES, PIECES
 from icl_loop.context.policy_parser import POLICIES, context_policy
 from icl_loop.core.errors import InputError
+from icl_loop.core.names import check_file_name
 from icl_loop.experiment import Session, Settings, load, parse, settings
 from icl_loop.experiment.settings import ArmName
 
@@ -371,6 +374,42 @@ def test_names_of_swept_arms(values: list[object]) -> None:
         for name in made.arms:
             assert ArmName.validate_python(name) == name
             assert len(name) < 80
+
+
+@pytest.mark.parametrize("name", [*NOT_FILES, "", "a\u00e9", "x" * 101])
+@pytest.mark.parametrize("place", ["name = {}", "[[arms]]\nname = {}", "set"])
+def test_names_that_no_file_can_have(tmp_path: Path, name: str, place: str) -> None:
+    """A name that is no file name on Windows, macOS or Linux is refused wherever it is given."""
+    path = tmp_path / "e.toml"
+    given = place.format(json.dumps(name)) if place.startswith("name") else 'name = "e"\n'
+    path.write_text(given + (place.format(json.dumps(name)) if "arms" in place else ""), "utf-8")
+    with pytest.raises(InputError, match=r"name|not valid TOML"):
+        load(path, [f"name={json.dumps(name)}"] if place == "set" else [])
+
+
+@pytest.mark.parametrize("name", ["CON-x", "console", "null", "com", "com10", "a.aux", "lpt"])
+def test_names_that_are_like_devices(name: str) -> None:
+    """A name that merely resembles that of a device is accepted."""
+    assert experiment(name=name, arms=[{"name": name}]).arms.keys() == {name}
+
+
+def test_arms_that_differ_in_case() -> None:
+    """Two arms whose names differ in case alone are refused; swept ones are numbered."""
+    with pytest.raises(InputError, match=r"arms\[1\].name = 'a': .* arm 'A'.* case alone; rename"):
+        experiment(arms=[{"name": "A"}, {"name": "a"}])
+    made = experiment(model={"name": "m"}, sweep={"model.params.x": ["a", "A"]})
+    assert [*made.arms] == ["feedback_x=a", "feedback_x=A-2"]
+
+
+@given(st.text(max_size=6) | st.sampled_from([*NOT_FILES, *PIECES]))
+def test_file_names(name: str) -> None:
+    """A name passes only if Windows takes it as it is, and it fits into UTF-8 and 255 bytes."""
+    with suppress(InputError):
+        check_file_name(name)
+        assert name == name.strip(" ").rstrip(".")
+        assert 0 < len(name.encode()) < 250
+        assert not re.search(r'[\x00-\x1f\x7f<>:"/\\|?*]', name)
+        assert not PureWindowsPath(name).is_reserved()
 
 
 ARMS = """

@@ -15,6 +15,7 @@ from drawn_transcripts import save, several, transcripts
 from icl_loop.analysis import frame, sessions, summarise
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.records import Note, Turn
+from icl_loop.experiment.settings import ArmName
 from icl_loop.export import export
 from icl_loop.export.importing import import_files
 from icl_loop.transcripts import Transcript, read
@@ -329,6 +330,20 @@ def test_a_wrong_file_is_one_clear_error(
     for complaint in (name, *complaints):
         assert complaint in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_names_become_file_names(tmp_path: Path) -> None:
+    """Arms get names that files can have, different ones even where case does not count."""
+    arms = ("A", "a", "NUL.x", "\u732b", "\u72ac", "b ", "b.")
+    rows = [f"s{place},0,cat,cat,Correct.,{arm}" for place, arm in enumerate(arms)]
+    (tmp_path / "own.csv").write_text(
+        "\n".join(["session,turn,answer,label,told,arm", *rows]), "utf-8"
+    )
+    given = [tmp_path / "own.csv"], tmp_path
+    made = [each.header.arm for each in import_files(*given, labels=["cat", "dog"])]
+    assert len({arm.casefold() for arm in made}) == len(arms)
+    assert made[:3] == ["A", "a-2", "session-NUL.x"]
+    assert made == [ArmName.validate_python(arm) for arm in made]
 
 
 def test_nothing_is_overwritten(icl_loop: Command, tmp_path: Path) -> None:

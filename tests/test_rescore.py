@@ -208,6 +208,19 @@ def test_rescored_sessions_are_analysed_separately(sources: Path, tmp_path: Path
     assert Roles.of(folder.name, arms, sessions([folder])).mismatches == {}
 
 
+@pytest.mark.parametrize("name", ["\0", "../up", "a:b", "x" * 300])
+def test_a_recorded_name_is_no_path(sources: Path, tmp_path: Path, name: str) -> None:
+    """A recorded experiment name that no folder can have is refused, and the message shows it."""
+    lines = whole_lines(sources / "label-0.jsonl")
+    path = tmp_path / "label-0.jsonl"
+    path.write_bytes(line_of({**json.loads(lines[0]), "experiment": name}) + b"".join(lines[1:]))
+    with pytest.raises(InputError, match=r"line 1, experiment = .* cannot be the name of a file"):
+        rescore(path, ["answers.rule=last"], tmp_path)
+    with pytest.raises(InputError, match=r"line 1, experiment = .* cannot be the name of a file"):
+        branches([path], 3)
+    assert [*tmp_path.iterdir()] == [path]
+
+
 @pytest.mark.parametrize("change", ["feedback.kind=none", "answers.rul=last", "answers.rule=lats"])
 def test_invalid_changes_are_rejected(sources: Path, tmp_path: Path, change: str) -> None:
     """Only [answers] can change, and a wrong key or rule gets a suggestion."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import InputError, nearest, reason_of
+from icl_loop.core.names import folded
 from icl_loop.core.toml_files import parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.published_settings import PublishedSettings
@@ -103,6 +104,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
     sweep = Sweep.of(file, where)
     arms: dict[str, Settings] = {}
     published: dict[str, PublishedSettings] = {}
+    names: dict[str, str] = {}
     for arm_table in sweep.arms:
         name = validated(ArmName, arm_table["name"], f"{where}, sweep: arm")
         own = {key: value for key, value in arm_table.items() if key not in ("name", "published")}
@@ -111,6 +113,7 @@ def parse(table: Mapping[str, Any], where: str = "experiment") -> Experiment:
             published[name] = validated(PublishedSettings, arm_table["published"], place)
         settings = validated(Settings, _inherited(shared, own), f"{where}, arm {name!r}")
         settings.check_turns(file.turns, f"{where}, arm {name!r}")
+        _check_new(name, names, f"{where}, sweep: arm")
         arms[name] = settings.without_auto()
     if not arms:
         raise InputError(f"{where}, arms: an experiment needs at least one arm")
@@ -203,7 +206,7 @@ def _with_arm(arms: Sequence[Any], parts: Sequence[str], value: object, override
 
 def _check_names(file: ExperimentFile, where: str) -> None:
     """Raise InputError if an arm has no name of its own or contains keys of the whole experiment."""
-    names = set[str]()
+    names: dict[str, str] = {}
     for number, table in enumerate(file.arms):
         place = f"{where}, arms[{number}]"
         if "name" not in table:
@@ -212,9 +215,20 @@ def _check_names(file: ExperimentFile, where: str) -> None:
             if key in ExperimentFile.model_fields and key not in {"name", *Settings.model_fields}:
                 raise InputError(f"{place}.{key}: all arms share this key; set it at the top level")
         name = validated(ArmName, table["name"], f"{place}.name")
-        if name in names:
-            raise InputError(f"{place}.name: there is another arm named {name!r}")
-        names.add(name)
+        _check_new(name, names, f"{place}.name")
+
+
+def _check_new(name: str, names: dict[str, str], place: str) -> None:
+    """Add the name of an arm to `names`; raise InputError if that of another differs at most in case."""
+    other = names.get(folded(name))
+    if other == name:
+        raise InputError(f"{place}: there is another arm named {name!r}")
+    if other is not None:
+        raise InputError(
+            f"{place} = {name!r}: on Windows and macOS its files would be those of the arm {other!r}, whose"
+            " name differs in case alone; rename one of them"
+        )
+    names[folded(name)] = name
 
 
 def _check_contrast(pair: Sequence[str], arms: Mapping[str, Settings], place: str) -> None:

@@ -27,6 +27,7 @@ from icl_loop.experiment.validation import (
     SENSITIVE_PARAMS,
     STRICT,
     checked_by,
+    file_name,
     matching,
     one_of,
     tokens_or_auto,
@@ -51,23 +52,9 @@ MAX_COUNT = 1_000_000
 """Most turns and most streams; a larger number is a typing error."""
 MAX_REPEATS = 1_000
 Count = Annotated[int, Field(ge=1, le=MAX_COUNT)]
-FileName = Annotated[
-    str,
-    matching(
-        r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}",
-        "must be usable as a file name: at most 100 letters, digits, dots, underscores and hyphens,"
-        " starting with a letter or digit",
-    ),
-]
+FileName = Annotated[str, file_name("._-", "dots, underscores and hyphens")]
 ArmName = TypeAdapter(
-    Annotated[
-        str,
-        matching(
-            r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}",
-            "must be usable as a file name: at most 100 letters, digits, dots, underscores, hyphens and"
-            " equals signs, starting with a letter or digit",
-        ),
-    ]
+    Annotated[str, file_name("._=-", "dots, underscores, hyphens and equals signs")]
 )
 VariableName = Annotated[
     str,

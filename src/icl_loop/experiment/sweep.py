@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.names import folded
 from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment.settings import AnalysisSettings, ExperimentFile, Settings
 from icl_loop.experiment.validation import keys
@@ -226,15 +227,15 @@ def setting_name(key: str, value: object) -> str:
 
 def _names(setting: str, values: Sequence[Any]) -> list[str]:
     """Return a different name for each value of a setting."""
-    found: list[str] = []
+    found: dict[str, str] = {}  # those of texts may differ in case alone
     for value in values:
         name = base = f"{setting}={_short(value)}"
         number = 1
-        while name in found:
+        while folded(name) in found:
             number += 1
             name = f"{base}-{number}"
-        found.append(name)
-    return found
+        found[folded(name)] = name
+    return list(found.values())
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.names import check_file_name
 from icl_loop.core.records import Verdicts
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.core.web_addresses import check_web_address
@@ -150,6 +151,21 @@ def matching(pattern: str, message: str) -> AfterValidator:
         if not re.fullmatch(pattern, value):
             raise ValueError(message)
         return value
+
+    return AfterValidator(check)
+
+
+def file_name(marks: str, what: str) -> AfterValidator:
+    """Return a validator of names of files on any system: letters, digits and `marks`."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9{marks}]{{0,99}}", value):
+            raise ValueError(
+                f"must be usable as a file name: at most 100 letters, digits, {what}, starting with a"
+                " letter or digit"
+            )
+        with translated_errors():
+            return check_file_name(value)
 
     return AfterValidator(check)
 

@@ -1,7 +1,7 @@
 """Importing sessions from files of other programs as transcripts; see `docs/export.md`."""
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from icl_loop.core.errors import DatasetError, InputError
+from icl_loop.core.names import check_file_name, folded
 from icl_loop.core.validation_messages import first_problem
 from icl_loop.experiment import Session
 from icl_loop.experiment.settings import ArmName
@@ -62,11 +63,14 @@ def import_files(
     if name is not None:
         validated(ArmName, name, "--name")
     imported: dict[Path, Imported] = {}
+    experiments: dict[str, str] = {}
+    arms = defaultdict[str, dict[str, str]](dict)
     for file in files:
         numbers = Counter[tuple[str, str]]()
         for session in _sessions_in(file, labels):
-            experiment = name or f"{_plain(session.experiment or _stem(files[0]))}-imported"
-            arm = _plain(session.arm or _stem(file))
+            recorded = session.experiment or _stem(files[0])
+            experiment = name or f"{_plain(recorded, experiments)}-imported"
+            arm = _plain(session.arm or _stem(file), arms[experiment])
             stream = session.stream if session.stream is not None else numbers[experiment, arm]
             numbers[experiment, arm] += 1
             made = _imported(file, session, out / experiment, (experiment, arm, stream))
@@ -162,6 +166,17 @@ def _stem(file: Path) -> str:
     return file.stem.removesuffix(".openai")
 
 
-def _plain(name: str) -> str:
-    """Return a name that can be that of a file."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:80] or "session"
+def _plain(name: str, made: dict[str, str]) -> str:
+    """Return a name that files can have, different from those `made` of other names; add it to them."""
+    if name not in made:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:80].rstrip("-._") or "session"
+        try:
+            check_file_name(plain)
+        except InputError:  # a device, such as NUL
+            plain = f"session-{plain}"
+        taken, unique, number = set(map(folded, made.values())), plain, 1
+        while folded(unique) in taken:
+            number += 1
+            unique = f"{plain}-{number}"
+        made[name] = unique
+    return made[name]

@@ -11,6 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from icl_loop.core.errors import InputError
+from icl_loop.core.names import check_file_name, folded
+from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment import Experiment, LimitSettings, PriceSettings, Session, Settings
 from icl_loop.experiment.donors import find_donor
 from icl_loop.experiment.experiment_file import override
@@ -144,8 +146,10 @@ def _branch(
         parent=json.loads(without_checksum(lines[0])),
     )
     events = tuple(event for event in parent.events if turns_before(event) < at)
+    experiment, place = header.root.experiment, f"{parent.path}, line 1, experiment"
+    check_file_name(f"{experiment}-branches", f"{place} = {shown_value(experiment)}: ")
     return Session(
-        experiment=f"{header.root.experiment}-branches",
+        experiment=f"{experiment}-branches",
         arm=validated(ArmName, arm or name, "--arm"),
         stream=header.stream,
         turns=length,
@@ -252,7 +256,7 @@ def _arms(
     arms: dict[str, Settings] = {}
     seen: dict[str, Path] = {}
     for session, parent in zip(sessions, parents, strict=True):
-        other = seen.setdefault(session.file_name, parent.path)
+        other = seen.setdefault(folded(session.file_name), parent.path)
         if other != parent.path:
             advice = "leave out --arm" if arm else "branch them separately"
             raise InputError(

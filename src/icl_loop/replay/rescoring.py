@@ -8,7 +8,9 @@ from pathlib import Path
 
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Reply
+from icl_loop.core.names import check_file_name
 from icl_loop.core.records import Feedback, Probe, Turn
+from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment import Settings
 from icl_loop.experiment.answer_settings import AnswerSettings, recorded_rule
 from icl_loop.experiment.experiment_file import override
@@ -92,7 +94,10 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
     rule = recorded_rule(header.settings)
     parse_answer("", header.labels, rule=rule)  # raises InputError for an unknown label
     rescored = [_rescored_line(line, header, rule) for line in lines[1:]]
-    target = (out or path.resolve().parent.parent) / header.experiment / path.name
+    name = check_file_name(
+        header.experiment, f"{path}, line 1, experiment = {shown_value(source.header.experiment)}: "
+    )
+    target = (out or path.resolve().parent.parent) / name / path.name
     _write(target, header, rescored)
     pairs = list(zip(source.turns, read(target).turns, strict=True))
     return Rescored(
