@@ -593,7 +593,14 @@ def test_absent_features_are_not_shown(sample: str, notes_and_probes_page: str) 
     ):
         assert fragment in notes_and_probes_page
         assert fragment not in sample
-    for name in ("event-keys", "next-event", "events", "note", "session-probes"):
+    for name in (
+        "event-keys",
+        "next-event",
+        "events",
+        "note",
+        "session-probes",
+        "session-exemplars",
+    ):
         assert re.search(rf'id="{name}"[^>]* hidden>', sample)
 
 

@@ -1,13 +1,17 @@
 """The start of a session: right answers shown before the first turn, and labels that are not listed."""
 
+import base64
+import gzip
 import json
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from builders import experiment, play_on
 from contracts import check_policy
@@ -29,12 +33,13 @@ from icl_loop.replay.branching import branches
 from icl_loop.replay.rescoring import rescore
 from icl_loop.replay.verification import examine
 from icl_loop.replay.what_if import shown_under
+from icl_loop.report.session_browser import NamedSession, browser_data
 from icl_loop.runner.run import Run
 from icl_loop.tasks.answers import AnswerRule, ParsedAnswer, parse_answer
 from icl_loop.tasks.datasets import open_dataset
 from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.prompts import ParsedSystem, open_prompt_set, shipped
-from icl_loop.terminal.session_view import SessionView
+from icl_loop.terminal.session_view import Display, SessionView
 from icl_loop.transcripts import read
 
 
@@ -175,14 +180,39 @@ async def test_sessions_with_exemplars_are_saved_whole(tmp_path: Path) -> None:
 
 
 async def test_exemplars_can_be_read(tmp_path: Path) -> None:
-    """The report shows the exemplars with the instructions, and the viewer says how many there are."""
-    made = experiment(streams=1, turns=3, context={"exemplars": 1})
-    [path] = (await Run(made, tmp_path).play()).paths
-    saved = read(path)
-    opening = saved.header.opening_text
-    assert opening.startswith(f"{saved.header.system}\n\nImage:\n")
-    assert opening.count("\n\nAnswer: ") == opening.count("\n\nCorrect.") == 10
-    assert "10 exemplars before them" in SessionView(saved, colour=False).window(1)
+    """The report and the viewer show question, reply and feedback of every exemplar."""
+    arms = [{"name": "grid"}, {"name": "png", "task": {"encoding": "png"}}]
+    made = experiment(
+        streams=1, turns=3, arms=arms, context={"exemplars": 1}, model={"name": "simulated/chance"}
+    )
+    for path in (await Run(made, tmp_path).play()).paths:
+        saved, shown = read(path), read(path).header.exemplars
+        data = browser_data(0, [NamedSession("small", saved, {})])
+        session, pool = (
+            json.loads(gzip.decompress(base64.b64decode(data.blobs[name])))
+            for name in ("session-0-0", "pool-0")
+        )
+        [exemplars] = session["exemplars"]
+        for each, line in zip(exemplars, shown, strict=True):
+            assert (each["sample"], each["label"]) == (line.sample, line.label)
+            texts = [pool["texts"][each[name]] for name in ("question", "reply", "told")]
+            assert texts == [line.question, line.reply, line.told]
+            assert pool["images"][each["image"]][:2] == [20, 20]
+        view = SessionView(saved, colour=False)
+        assert "10 exemplars before them" in view.window(1)
+        brief = [line.plain for line in view.exemplars(1, Display())]
+        for text, line in zip(brief, shown, strict=True):
+            assert f"{line.reply} / [a picture]" in text
+        whole = [line.plain for line in view.exemplars(1, Display(reply=True))]
+        for text, line in zip(whole, shown, strict=True):
+            assert text.splitlines()[-2:] == [line.reply, line.told]
+            assert len(text.splitlines()) == 1 + 10 + 2
+        as_sent = [line.plain for line in view.exemplars(1, Display(reply=True, text=True))]
+        for text, line in zip(as_sent, shown, strict=True):
+            assert line.question in text
+        printed = StringIO()
+        Console(width=100, file=printed).print(view.turn(0), view.turn(1))
+        assert printed.getvalue().count("exemplar 1 of 10") == 1
 
 
 async def test_a_longer_branch_keeps_the_exemplars(tmp_path: Path) -> None:

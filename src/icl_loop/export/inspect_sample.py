@@ -132,8 +132,8 @@ def _messages(
     opening = _chat(system(transcript.header.system or ""), f"{uuid}-system")
     conversation, pool, calls = [opening], [opening], list[_Call]()
     turns = [_turn_messages(turn, f"{uuid}-{turn.index}") for turn in transcript.turns]
-    for question, _, shown, told in turns:
-        pool += [question, shown, told]
+    for question, _, echo, told in turns:
+        pool += [question, echo, told]
 
     def add(messages: Sequence[Message], key: str) -> Ranges:
         start = len(pool)
@@ -141,7 +141,7 @@ def _messages(
         pool.extend(_chat(message, each) for each, message in zip(keys, messages, strict=False))
         return [(start, len(pool))] if messages else []
 
-    first = [
+    shown = [
         _chat(
             message,
             f"{uuid}-exemplar-{number}-{part}",
@@ -152,9 +152,9 @@ def _messages(
         for number, each in enumerate(transcript.header.exemplars)
         for part, message in zip(("question", "reply", "told"), each.exemplar.messages, strict=True)
     ]
-    exemplars = [(len(pool), len(pool) + len(first))] if first else []
-    pool += first
-    conversation += first
+    exemplars = [(len(pool), len(pool) + len(shown))] if shown else []
+    pool += shown
+    conversation += shown
     notes: Ranges = []
     for event in transcript.events:
         past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]

@@ -17,7 +17,7 @@ from icl_loop.analysis.session_settings import table_in
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message
 from icl_loop.core.names import printable
-from icl_loop.core.records import Note, Turn
+from icl_loop.core.records import Exemplar, Note, Turn
 from icl_loop.experiment import Session
 from icl_loop.report.session_headers import Lineage, changed, lineage, place_of
 from icl_loop.tasks.datasets import is_available_locally
@@ -123,7 +123,11 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
     parts = lineage(session.transcript.header)
     decoders = [recorded_question_decoder(header.settings) for _, header in parts]
     return {
-        "systems": [pool.text(header.opening_text) for _, header in parts],
+        "systems": [pool.text(header.system or "") for _, header in parts],
+        "exemplars": [
+            [_exemplar(line.exemplar, decode, pool) for line in header.exemplars]
+            for (_, header), decode in zip(parts, decoders, strict=True)
+        ],
         "labels": list(dict.fromkeys(name for _, header in parts[::-1] for name in header.labels)),
         "sample": [turn.sample for turn in turns],
         "label": [turn.label for turn in turns],
@@ -146,6 +150,17 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         "branches": list(_branches(parts)),
         "notes": [_note(note, pool) for note in session.transcript.notes],
         "checkpoints": list(_checkpoints(session.transcript, parts, decoders, pool)),
+    }
+
+
+def _exemplar(shown: Exemplar, decode: QuestionDecoder, pool: _Pool) -> dict[str, Any]:
+    return {
+        "sample": shown.sample,
+        "label": shown.label,
+        "image": pool.image(shown.question, decode),
+        "question": pool.text(shown.question.text),
+        "reply": pool.text(shown.reply),
+        "told": pool.text(shown.told),
     }
 
 

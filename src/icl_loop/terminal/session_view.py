@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.text import Text
 
 from icl_loop.context.window import from_spans
-from icl_loop.core.messages import Image
+from icl_loop.core.messages import Image, Message
 from icl_loop.core.names import printable
 from icl_loop.core.records import Turn
 from icl_loop.tasks.encodings import Pixels
@@ -70,6 +70,7 @@ class SessionView:
         turn, recent = self.turns[index], self._recent(index)
         window = [Text(f"  window: {self.window(index)}", "dim")] if display.window else []
         return Group(
+            *(self.exemplars(index, display) if index == 0 else ()),
             *self.notes_and_probes(index, display),
             self.question(index, display),
             self.verdict(index),
@@ -93,7 +94,9 @@ class SessionView:
 
     def question(self, index: int, display: Display) -> Text:
         """Return the picture that a question shows, or its text if there is none."""
-        question = self.turns[index].question
+        return self._asked(self.turns[index].question, display)
+
+    def _asked(self, question: Message, display: Display) -> Text:
         pixels = None if display.text else self._decode(question)
         if pixels is not None:
             return draw(pixels, colour=self._colour)
@@ -102,6 +105,22 @@ class SessionView:
             for part in question.parts
         )
         return Text(_all_lines("\n".join(parts)))
+
+    def exemplars(self, index: int, display: Display) -> Iterator[Text]:
+        """Yield the right answers shown before the first turn, whole if `reply`, else on a line each."""
+        shown = self._transcript.header.at(index).exemplars
+        for number, line in enumerate(shown, start=1):
+            each = line.exemplar
+            label = Text(f"exemplar {number} of {len(shown)}: ", "magenta")
+            if display.reply:
+                rest = f"{each.reply}\n{each.told}"
+                yield Text("\n").join(
+                    (label, self._asked(each.question, display), Text(_all_lines(rest)))
+                )
+            else:
+                has_picture = not display.text and self._decode(each.question) is not None
+                asked = "[a picture]" if has_picture else each.question.text
+                yield label.append(_one_line(f"{each.reply}\n{asked}"), "dim")
 
     def verdict(self, index: int) -> Text:
         """Return a line with the answer, the label, and whether they agree."""

@@ -278,6 +278,8 @@ class Viewer(App[int]):
         last = len(session.turns) - 1
         places = (at, at + 1) if at == last else (at,)
         notes = [note for place in places for note in session.notes_and_probes(place, shown)]
+        if at == 0 or shown.window:
+            notes = [*session.exemplars(at, shown), *notes]
         status = [
             message,
             f"turn {at} of 0 to {last}",

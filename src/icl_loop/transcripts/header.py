@@ -215,12 +215,6 @@ class Header(Line):
         """The messages of the exemplars."""
         return tuple(message for each in self.exemplars for message in each.exemplar.messages)
 
-    @property
-    def opening_text(self) -> str:
-        """The system text, and the texts of the exemplars."""
-        texts = (message.text for message in self.exemplar_messages)
-        return "\n\n".join([self.system or "", *texts])
-
     def born(self) -> Self:
         """Return the header with its id and, unless it was imported, the current time filled in."""
         created = now() if self.imported is None else self.created

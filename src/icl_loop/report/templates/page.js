@@ -258,17 +258,35 @@
   }
 
   function probe(check, place) {
-    const { pool } = state;
-    const reply = element("pre", { className: "text", tabIndex: 0, role: "group", ariaLabel: "Reply" });
-    setText(reply, pool.texts[check.reply[place]]);
-    const item = element("li", {}, element("div", {}, element("p", {}, ...resultOf(check, place)),
-      element("p", { className: "facts", textContent: plain(check.sample[place]) }), reply));
-    if (check.image[place] !== null) {
-      const canvas = element("canvas", { role: "img", ariaLabel: `Image of the probe, labelled ${plain(check.label[place])}` });
-      paint(canvas, pool.images[check.image[place]]);
-      item.prepend(canvas);
-    }
+    const about = [element("p", {}, ...resultOf(check, place)), facts(check.sample[place]), text("Reply", check.reply[place])];
+    return withImage(check.image[place], `Image of the probe, labelled ${plain(check.label[place])}`, about);
+  }
+
+  const facts = (told) => element("p", { className: "facts", textContent: plain(told) });
+
+  function text(ariaLabel, whole) {
+    const made = element("pre", { className: "text", tabIndex: 0, role: "group", ariaLabel });
+    setText(made, state.pool.texts[whole]);
+    return made;
+  }
+
+  function withImage(image, ariaLabel, about) {
+    const item = element("li", {}, element("div", {}, ...about));
+    if (image === null) return item;
+    const canvas = element("canvas", { role: "img", ariaLabel });
+    paint(canvas, state.pool.images[image]);
+    item.prepend(canvas);
     return item;
+  }
+
+  // ---- right answers shown before the first turn ----
+
+  function listExemplars(shown) {
+    at("session-exemplars").hidden = !shown.length;
+    at("exemplars").replaceChildren(...shown.map((each) => withImage(
+      each.image, `Image of the exemplar, labelled ${plain(each.label)}`,
+      [facts(each.sample), text("Question", each.question), text("Reply", each.reply), text("Feedback", each.told)],
+    )));
   }
 
   // ---- notes ----
@@ -447,7 +465,10 @@
   function showSystem(turn) {
     const { session, pool } = state;
     const part = session.branches.filter((each) => each.at <= turn).length;
-    if (part !== state.part) setText(at("system"), pool.texts[session.systems[part]]);
+    if (part !== state.part) {
+      setText(at("system"), pool.texts[session.systems[part]]);
+      listExemplars(session.exemplars[part]);
+    }
     state.part = part;
   }
 
