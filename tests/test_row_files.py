@@ -320,6 +320,22 @@ def test_sets_that_are_missing(hub: Path, monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.parametrize(
+    "endpoint", ["", "127.0.0.1:8121", "http://", "ftp://a.b/c", "http://127.0.0.1:99999"]
+)
+def test_a_wrong_address_of_the_hub(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """A mirror's address that is none is an error that names the variable and its value."""
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    monkeypatch.delenv("ICL_LOOP_DATA", raising=False)
+    with pytest.raises(DatasetError, match="HF_ENDPOINT") as caught:
+        open_dataset("banking77:train")
+    assert repr(endpoint) in str(caught.value)
+    monkeypatch.setenv("HF_ENDPOINT", f"ftp://me:password@{endpoint}")
+    with pytest.raises(DatasetError) as caught:
+        open_dataset("hf:some/name:train")
+    assert "password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ("tset", r"Unknown split .tset.*\['test', 'train'\]|Unknown split .tset.*train"),

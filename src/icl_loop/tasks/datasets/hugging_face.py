@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icl_loop.core.errors import DatasetError
+from icl_loop.core.web_addresses import check_web_address
 from icl_loop.tasks.datasets.columns import COLUMN_OPTIONS, LoadedColumns, options_of
 from icl_loop.tasks.datasets.published import DATA_VARIABLE
 from icl_loop.tasks.datasets.row_files import check_size, of_rows
 from icl_loop.tasks.datasets.source_file import translated
 
+ENDPOINT_VARIABLE = "HF_ENDPOINT"
+"""The environment variable with the address of a mirror of the Hub, which the library reads."""
 _ADDRESS = re.compile(r"(.+):([^:\[\]]+(\[[^]]*\])?)")
 """A name and a split, which may have a slice such as `train[:500]`."""
 
@@ -85,6 +88,7 @@ def load(source: str) -> LoadedColumns:
             f"hf:{address} has no split; write hf:NAME:SPLIT, as in hf:{address}:train"
         )
     name, split = parts[1], parts[2]
+    _check_endpoint(address)
     try:
         import datasets  # noqa: PLC0415  an optional dependency
     except ImportError:
@@ -105,7 +109,7 @@ def load(source: str) -> LoadedColumns:
                 split=split,
                 revision=options.pop("revision", None) if not is_local else None,
             )
-        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        except Exception as error:  # noqa: BLE001  its HTTP library has errors of its own
             raise ValueError(_message(error)) from None
         kinds = datasets.Value, datasets.ClassLabel
         names = [each for each, kind in found.features.items() if isinstance(kind, kinds)]
@@ -122,6 +126,20 @@ def load(source: str) -> LoadedColumns:
                 if isinstance(kind, datasets.ClassLabel)
             },
         )
+
+
+def _check_endpoint(address: str) -> None:
+    """Raise DatasetError if HF_ENDPOINT is set to something other than a web address."""
+    if (endpoint := os.environ.get(ENDPOINT_VARIABLE)) is None:
+        return
+    shown = re.sub(r"//[^/@]*@", "//", endpoint)  # without a password
+    try:
+        check_web_address(shown)
+    except ValueError as error:
+        raise DatasetError(
+            f"hf:{address}: the environment variable {ENDPOINT_VARIABLE} is {shown!r}; it {error}. Correct"
+            " it, or unset it to use the Hugging Face Hub itself"
+        ) from None
 
 
 def _message(error: Exception) -> str:
