@@ -3,6 +3,7 @@
 import json
 import tarfile
 import tomllib
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,6 +62,26 @@ def test_experiments_by_name() -> None:
     }
     assert [shipped()[path.stem] for path in EXPERIMENTS] == EXPERIMENTS
     assert load("quickstart") == load(ROOT / "experiments" / "quickstart.toml")
+
+
+def test_distributions_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel and the source distribution hold every file of the package and every experiment."""
+    backend = pytest.importorskip("hatchling.build", reason="needs the extra [dev]")
+    monkeypatch.chdir(ROOT)
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "src").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert "src/icl_loop/tasks/datasets/library_desk.csv" in package
+    experiments = {f"experiments/{path.name}" for path in EXPERIMENTS}
+    with zipfile.ZipFile(tmp_path / backend.build_wheel(str(tmp_path))) as wheel:
+        missing = {name.removeprefix("src/") for name in package} - set(wheel.namelist())
+        assert not missing
+        assert {f"icl_loop/{name}" for name in experiments} <= set(wheel.namelist())
+    with tarfile.open(tmp_path / backend.build_sdist(str(tmp_path))) as source:
+        names = {name.partition("/")[2] for name in source.getnames()}
+    assert package | experiments <= names
 
 
 def test_a_file_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

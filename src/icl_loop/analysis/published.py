@@ -60,7 +60,7 @@ def published_results(
         data = ", ".join(sorted(mine["dataset"].drop_nulls().unique()))
         setup = (
             f"{summary.model or 'an unknown model'} on {data or 'unknown data'}, {planned} turns (late: their"
-            f" second half), {summary.sessions} sessions"
+            f" second half), {summary.sessions} session{'s' * (summary.sessions != 1)}"
         )
         result = PublishedIdentity.model_validate_json(stated[0])
         found.append(Comparison(summary, result, setup))
