@@ -16,7 +16,7 @@ from icl_loop.context.policy import ContextPolicy, choose_turns, continued_turn
 from icl_loop.context.window import Shown, Window, to_spans
 from icl_loop.core.errors import ContextFull, RequestRefused
 from icl_loop.core.messages import Message, Reply, fingerprint, merged, system
-from icl_loop.core.records import Content, Event, Feedback, Measurements, Note, Turn
+from icl_loop.core.records import Choice, Content, Event, Feedback, Measurements, Note, Turn
 from icl_loop.core.tokens import REQUEST_TOKENS, count_messages
 from icl_loop.models import ChatModel
 from icl_loop.tasks.datasets import Dataset
@@ -112,6 +112,8 @@ def check_policy(
     shown_before_each: list[Shown] = []
     requests: list[Sequence[Message]] = []
     for event in played:
+        if isinstance(event, Choice):
+            continue  # no later request shows it
         if isinstance(event, Note):
             history.add(event)
             blind.add(event)

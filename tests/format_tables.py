@@ -5,7 +5,16 @@ from typing import Any
 
 from icl_loop.experiment.reference import TABLES, default_of, example_of, file_schema, keys
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.schema import Doc, End, ExchangeLine, Line, NoteLine, ProbeLine, TurnLine
+from icl_loop.transcripts.schema import (
+    ChoiceLine,
+    Doc,
+    End,
+    ExchangeLine,
+    Line,
+    NoteLine,
+    ProbeLine,
+    TurnLine,
+)
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "transcripts.md"
@@ -15,8 +24,9 @@ TITLES: dict[type[Line], str] = {
     Header: "`session`, the first line",
     TurnLine: "`turn`",
     NoteLine: "`note`",
+    ChoiceLine: "`choice`, since version 2",
     ProbeLine: "`probe`",
-    ExchangeLine: "Fields that turns, notes and probes share",
+    ExchangeLine: "Fields that turns, notes, choices and probes share",
     End: "`end`, the last line",
 }
 

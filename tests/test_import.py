@@ -66,7 +66,7 @@ def _said(transcript: Transcript) -> list[tuple[object, ...]]:
         (each.question, each.feedback.told, each.label, *_reply(each))
         if isinstance(each, Turn)
         else _reply(each)
-        for each in transcript.events
+        for each in transcript.conversation
     ]
 
 
@@ -109,7 +109,7 @@ def test_a_log_is_imported_as_it_was_exported(
         assert after.header.settings == first[header.arm].settings
         assert (after.header.analysis, after.header.donor) == (header.analysis, header.donor)
         assert after.header.exemplars == header.exemplars
-        for played, found in zip(before.events, after.events, strict=True):
+        for played, found in zip(before.conversation, after.conversation, strict=True):
             kept = {name: line_fields(played)[name] for name in _kept(played)}
             assert {name: line_fields(found)[name] for name in kept} == kept
 

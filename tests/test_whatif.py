@@ -18,7 +18,7 @@ from icl_loop.context.policy_parser import POLICIES, context_policy
 from icl_loop.context.window import from_spans
 from icl_loop.core.errors import ContextFull, ContextOverflow, InputError
 from icl_loop.core.messages import Message, Reply, Usage
-from icl_loop.core.records import Note, Turn
+from icl_loop.core.records import Event, Note, Turn
 from icl_loop.core.tokens import ESTIMATORS, count_messages
 from icl_loop.experiment import PriceSettings, Session
 from icl_loop.models import ChatModel, ScriptedModel
@@ -67,10 +67,10 @@ EACH_POLICY = pytest.mark.parametrize("text", POLICY_TEXTS)
 async def saved(chosen: Session, model: ChatModel | None = None) -> Transcript:
     """Play a session and return its transcript."""
     playing = play_on(chosen, model)
-    entries: list[Turn | Note] = []
+    entries = list[Event]()
     with suppress(ContextFull):
         async for event in playing:
-            entries.append(event)  # noqa: PERF401  keeps those before the window was full
+            entries.append(event)
     turns = tuple(event for event in entries if isinstance(event, Turn))
     notes = tuple(event for event in entries if isinstance(event, Note))
     return Transcript(Path("a-0.jsonl"), chosen.header(), turns, None, 0, notes=notes)

@@ -12,7 +12,7 @@ from icl_loop.context.policy import ContextPolicy, continued_turn
 from icl_loop.context.window import Shown, Window, from_spans, to_spans
 from icl_loop.core.errors import ContextOverflow
 from icl_loop.core.messages import Message, Reply, fingerprint
-from icl_loop.core.records import Event, Exchange, Note, Probe, Sample, Turn
+from icl_loop.core.records import Choice, Event, Exchange, Note, Probe, Sample, Turn
 from icl_loop.core.tokens import truncate
 from icl_loop.models.chat import ChatModel
 from icl_loop.tasks.reply_marks import split_thoughts, without_marks
@@ -47,9 +47,11 @@ async def play_events(
     """Play the turns of `task` that are not in `history` yet; add them to it, notes included.
 
     Yields:
-        Each turn, and each note that `policy` has the model write between turns.
+        Each turn, and before it the note that `policy` has the model write, and the model's choice
+        of the sample, if these are due.
     """
     notes = notes_policy(policy)
+    task, samples = task.with_choices(history.turns)
     for index in range(len(history.turns), len(task)):
         if notes is not None and notes.is_due(history):
             exchange = await _ask(model, policy, Fork(history, task), notes.question(history))
@@ -59,9 +61,31 @@ async def play_events(
             note = Note(after_turn=index, text=text, **vars(exchange))
             history.add(note)
             yield note
+        if index in task.candidates:
+            reply = None
+            if task.chooser == "model":
+                question = task.choice_question(index)
+                exchange = await _ask(model, policy, Fork(history, task), question)
+                choice = _choice(index, task, exchange)
+                history.add(choice)
+                yield choice
+                reply = exchange.reply
+            samples[index], _ = task.choose(index, reply)
         turn = await _play(index, task, model, policy, history)
         history.add(turn)
         yield turn
+
+
+def _choice(index: int, task: Task, exchange: Exchange) -> Choice:
+    sample, parsed = task.choose(index, exchange.reply)
+    return Choice(
+        after_turn=index,
+        candidates=tuple(each.id for each in task.candidates[index]),
+        number=None if parsed.answer is None else int(parsed.answer),
+        outcome=parsed.outcome,
+        sample=sample.id,
+        **vars(exchange),
+    )
 
 
 async def _play(

@@ -187,6 +187,7 @@ def quoted(text: str) -> str:
 
 def _problem_of(part: pl.DataFrame, experiment: str, arm: str) -> AnswerProblem | None:
     """Return the problem of an arm, without a reply."""
+    part = part.drop_nulls("correct")
     leading = part.filter(pl.col("turn") < FIRST).sort("turn", "stream", maintain_order=True)
     first, everything = _counted(leading.head(FIRST)), _counted(part)
     found = _unusable(first) or _unusable(everything) or _one_label(everything, SAME_SHARE)

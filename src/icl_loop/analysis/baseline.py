@@ -202,9 +202,10 @@ def _comparison(
 ) -> ArmBaseline:
     late = turns.filter(LATE)
     accuracy = late["correct"].mean()
+    late = late.drop_nulls("correct")
     reference = Estimate.of_shares(_by_session(late, pl.col("baseline").mean()), late.height)
     more_right = pl.col("baseline").cast(pl.Float64) - pl.col("correct")
-    curve = arm_curves(session_curves(turns.with_columns(correct="baseline"), 20))
+    curve = arm_curves(session_curves(with_baseline(turns), 20))
     efficiency = equivalent = None
     if isinstance(accuracy, float):
         equivalent = equivalent_examples(accuracy, curve["turn"], curve["accuracy"])
@@ -220,6 +221,11 @@ def _comparison(
         learning_efficiency=efficiency,
         equivalent_examples=equivalent,
     )
+
+
+def with_baseline(turns: pl.DataFrame) -> pl.DataFrame:
+    """Return turns with the answers of the baseline in place of the model's, where turns count."""
+    return turns.with_columns(correct=pl.when(pl.col("correct").is_not_null()).then("baseline"))
 
 
 def _by_session(turns: pl.DataFrame, value: pl.Expr) -> NDArray[np.float64]:

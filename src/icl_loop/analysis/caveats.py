@@ -165,7 +165,11 @@ def _of_contrast(turns: pl.DataFrame, roles: Roles, contrast: Contrast) -> Itera
 
 def _different_samples(pair: pl.DataFrame, contrast: Contrast) -> Iterator[str]:
     sample = pl.col("sample").cast(pl.Categorical).to_physical()  # faster to compare than strings
-    shown = pair.group_by("stream", "turn").agg(different=sample.min() != sample.max())
+    shown = (
+        pair.drop_nulls("correct")
+        .group_by("stream", "turn")
+        .agg(different=sample.min() != sample.max())
+    )
     others = shown.filter("different")["stream"].n_unique()
     if others:
         first, second = contrast.arms

@@ -191,8 +191,9 @@ def _summary(experiment: str, arm: str, turns: pl.DataFrame) -> ArmSummary:
 
 
 def _accuracy(turns: pl.DataFrame) -> Estimate:
-    per_session = turns.group_by("path", maintain_order=True).agg(pl.col("correct").mean())
-    return Estimate.of_shares(per_session["correct"].to_numpy(), turns.height)
+    counted = turns.drop_nulls("correct")
+    per_session = counted.group_by("path", maintain_order=True).agg(pl.col("correct").mean())
+    return Estimate.of_shares(per_session["correct"].to_numpy(), counted.height)
 
 
 def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
@@ -205,23 +206,29 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
     Returns:
         Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`, `window` (its number of
-        turns); `turn` is the middle of the window, counted from 1.
+        turns); `turn` is the middle of the window, counted from 1. Turns that do not count (see
+        `frame`) are left out of the accuracy and of the number in `window`.
     """
     if window < 1:
         raise InputError(f"window must be at least 1, got {window}")
     longest = 1 + pl.col("turn").max().over("experiment", "arm")
-    right = pl.col("correct").cast(pl.Int64).cum_sum().over("path", order_by="turn")
-    before = pl.col("right").shift(pl.col("window").first(), fill_value=0)
+    sums = {
+        "right": pl.col("correct").fill_null(value=False).cast(pl.Int64),
+        "counted": pl.col("correct").is_not_null().cast(pl.Int64),
+    }
+    so_far = {name: each.cum_sum().over("path", order_by="turn") for name, each in sums.items()}
+    before = pl.col(*sums).shift(pl.col("window").first(), fill_value=0)
+    inside = pl.col(*sums) - before.over("path", order_by="turn")
     return (
         turns.select("experiment", "arm", "stream", "path", "turn", "correct")  # the rest is large
-        .with_columns(window=pl.min_horizontal(window, longest), right=right)
-        .with_columns(before=before.over("path", order_by="turn"))
-        .filter(pl.col("turn") + 1 >= pl.col("window"))
+        .with_columns(window=pl.min_horizontal(window, longest), **so_far)
+        .with_columns(inside)
+        .filter(pl.col("turn") + 1 >= pl.col("window"), pl.col("counted") > 0)
         .select(
             *("experiment", "arm", "stream", "path"),
             turn=pl.col("turn") + 1 - (pl.col("window") - 1) / 2,
-            accuracy=(pl.col("right") - pl.col("before")) / pl.col("window"),
-            window="window",
+            accuracy=pl.col("right") / pl.col("counted"),
+            window="counted",
         )
     )
 

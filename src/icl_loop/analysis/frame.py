@@ -46,7 +46,7 @@ def frame(paths: Path | str | Iterable[Path | str]) -> pl.DataFrame:
 
     Columns: `path`, `experiment`, `arm`, `stream`, `repeat`, `turns` (planned), `chance`, `complete`
     (whether all were played), `status` (why the session ended; null if it has not), `model`, `turn`,
-    `sample`, `label`, `answer`, `outcome`, `correct`,
+    `sample`, `label`, `answer`, `outcome`, `correct` (null if the sample was chosen: such turns do not count),
     `told_right`, `told_label` and `told_after` (what the model was told about the answer, see
     `analysis.told`), `told_length` (characters of feedback), `exposure` (past turns shown), `latency_s`, `counted`
     (tokens of the request, counted locally), `prefix` (how many of these it shares with the start of the
@@ -81,7 +81,8 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
         served_model=pl.col("served").struct.field("model"),
     )
     heard = turns.unnest("usage").select("path", *_TURN, "told")
-    return sessions_of(lines), told.with_verdicts(heard, dict(map(_recorded, files)))
+    known = dict(map(_recorded, files))
+    return sessions_of(lines), told.only_counted(told.with_verdicts(heard, known), known)
 
 
 def _recorded(file: Path) -> tuple[str, told.Recorded]:
@@ -137,7 +138,7 @@ def _exported(export: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
         raise TranscriptError(f"{export} is damaged: turn {turn} of {name} contradicts itself")
     headers = sessions.select("path", "header").iter_rows()
     known = {path: told.recorded(header) for path, header in headers}
-    return sessions.select(_SESSION), told.with_verdicts(turns, known)
+    return sessions.select(_SESSION), told.only_counted(told.with_verdicts(turns, known), known)
 
 
 def each_once(sessions: pl.DataFrame) -> pl.DataFrame:

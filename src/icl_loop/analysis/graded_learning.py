@@ -145,7 +145,9 @@ def graded_turns(turns: pl.DataFrame, paths: Iterable[Path]) -> pl.DataFrame | N
     if not rows:
         return None
     grades = pl.DataFrame(rows, schema=_SCHEMA, orient="row")
-    joined = turns.join(grades, on=("path", "turn"), how="left", maintain_order="left")
+    joined = turns.drop_nulls("correct").join(
+        grades, on=("path", "turn"), how="left", maintain_order="left"
+    )
     return joined if joined["log_loss"].count() else None
 
 

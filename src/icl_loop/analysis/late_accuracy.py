@@ -153,7 +153,8 @@ class LateAccuracy:
     ) -> FailedGate:
         """Return a failed gate with the first late turn of an arm that fulfils the condition."""
         start, stop = self.window(*arms)
-        late = self._turns.filter(pl.col("turn").is_between(start, stop - 1), condition, arm=arm)
+        is_late = pl.col("turn").is_between(start, stop - 1) & pl.col("correct").is_not_null()
+        late = self._turns.filter(is_late, condition, arm=arm)
         return FailedGate(reason, arm, *late.select("path", "turn").row(0))
 
     def _contrast(
@@ -180,6 +181,7 @@ class LateAccuracy:
     def _measured(self, start: int, stop: int) -> dict[str, dict[int, LateStream]]:
         """Return the turns from `start` to `stop` of every arm and stream."""
         late = self._turns.filter(pl.col("turn").is_between(start, stop - 1))
+        late = late.drop_nulls("correct")
         numbers = pl.col("path", "label", "answer").cast(pl.Categorical).to_physical()
         parsed = pl.col("answer").drop_nulls()
         sessions = (

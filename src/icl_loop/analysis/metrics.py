@@ -88,7 +88,9 @@ def measure(turns: pl.DataFrame, nearest: Nearest | None = None) -> list[ArmMetr
 
 
 def _metrics(turns: pl.DataFrame, learned: pl.DataFrame) -> ArmMetrics:
-    recall = turns.group_by("label").agg(pl.col("correct").mean()).sort("label")
+    recall = (
+        turns.drop_nulls("correct").group_by("label").agg(pl.col("correct").mean()).sort("label")
+    )
     sessions = turns.group_by("path", maintain_order=True).agg(
         wrong=(~pl.col("correct")).sum(), exposure=pl.col("exposure").mean()
     )
@@ -132,7 +134,8 @@ def confusion(turns: pl.DataFrame) -> pl.DataFrame:
     """
     arm = ("experiment", "arm")
     return (
-        turns.with_columns(order=pl.int_range(pl.len()).min().over(arm))
+        turns.drop_nulls("correct")
+        .with_columns(order=pl.int_range(pl.len()).min().over(arm))
         .group_by("order", *arm, "label", "answer")
         .agg(turns=pl.len().cast(pl.Int64))
         .with_columns(share=pl.col("turns") / pl.col("turns").sum().over(*arm, "label"))

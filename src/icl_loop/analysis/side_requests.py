@@ -1,4 +1,4 @@
-"""Probes and notes of saved sessions: requests made beside the turns."""
+"""Probes, notes and choices of saved sessions: requests made beside the turns."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,7 +20,7 @@ _TOKENS = ("after_turn", "counted", "prefix", *USAGE)
 
 
 def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
-    """Return the probes and notes of the transcripts or exports at `paths`, one row each.
+    """Return the probes, notes and choices of the transcripts or exports at `paths`, one row each.
 
     Columns: `path`, `after_turn`, `counted`, `prefix`, `prompt`, `cached`, `completion`, `reasoning`.
 
@@ -28,7 +28,7 @@ def side_requests(paths: Iterable[Path]) -> pl.DataFrame:
         TranscriptError: A line is not of the format; names file and line.
     """
     files = sources(paths)
-    return pl.concat(_rows(files, table, _TOKENS) for table in ("probes", "notes"))
+    return pl.concat(_rows(files, table, _TOKENS) for table in ("probes", "notes", "choices"))
 
 
 def probes(paths: Iterable[Path]) -> pl.DataFrame:
@@ -66,7 +66,7 @@ def _with_sessions(paths: Iterable[Path], table: str, names: tuple[str, ...]) ->
 
 
 def _rows(files: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataFrame:
-    """Return `path` and other fields of the probes or notes in some transcripts and exports."""
+    """Return `path` and other fields of the requests of a table in some transcripts and exports."""
     schema = {name: TABLES[table][name] for name in ("path", *names)}
     return pl.concat(
         read_table(file, table, schema)
@@ -77,7 +77,7 @@ def _rows(files: Iterable[Path], table: str, names: tuple[str, ...]) -> pl.DataF
 
 
 def _saved_rows(path: Path, table: str, names: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield rows of a transcript, which is read only if its settings ask for probes or notes."""
+    """Yield rows of a transcript, which is read only if its settings ask for such requests."""
     if not _asks_for(table, read_header(path)):
         return
     start = f'{{"type":"{table.removesuffix("s")}"'.encode()
@@ -90,12 +90,37 @@ def _saved_rows(path: Path, table: str, names: tuple[str, ...]) -> Iterator[tupl
 
 
 def _asks_for(table: str, header: Header) -> bool:
-    """Return whether a session, or one whose turns it shares, has probes or notes."""
+    """Return whether a session, or one whose turns it shares, has probes, notes or choices."""
     asks = {
         "probes": bool(table_in(header.settings, "probes").get("at")),
         "notes": "notes" in str(table_in(header.settings, "context").get("policy")),
+        "choices": table_in(table_in(header.settings, "task"), "choice").get("by") == "model",
     }
     return asks[table] or bool(header.parent and _asks_for(table, header.parent))
+
+
+def choice_sentences(turns: pl.DataFrame, paths: Iterable[Path]) -> list[str]:
+    """Return, for each arm with chosen samples, who chose them and how many choices were parsed.
+
+    Args:
+        turns: The result of `frame`.
+        paths: The paths given to `frame`.
+    """
+    left_out = turns.filter(pl.col("correct").is_null())
+    if left_out.is_empty():
+        return []
+    arm = ("experiment", "arm")
+    asked = _with_sessions(paths, "choices", ("number",)).group_by(arm)
+    known = asked.agg(asked=pl.len(), parsed=pl.col("number").count())
+    counts = left_out.group_by(arm, maintain_order=True).len()
+    said = []
+    for _, name, count, requests, parsed in counts.join(known, on=arm, how="left").iter_rows():
+        who = "chance chose them"
+        if requests:
+            who = f"the model was asked {requests} times, and {parsed} of its choices could be read"
+            who += " (chance made the others)" if parsed < requests else ""
+        said.append(f"arm {name!r}: {count} turns with chosen samples are not counted; {who}")
+    return said
 
 
 @dataclass(frozen=True, slots=True)

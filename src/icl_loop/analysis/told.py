@@ -25,10 +25,14 @@ _SCHEMA = {
 
 
 class Recorded(NamedTuple):
-    """What is recorded about the feedback of a session: the prompt set and the kind, if known."""
+    """What is recorded about a session: the prompt set and the kind of feedback, if known.
+
+    `every` says every how many turns the sample was chosen; 0 for never.
+    """
 
     prompts: str | None = None
     kind: str | None = None
+    every: int = 0
 
 
 def with_verdicts(turns: pl.DataFrame, known: Mapping[str, Recorded]) -> pl.DataFrame:
@@ -86,14 +90,35 @@ def recorded(header: str | bytes) -> Recorded:
         fields = json.loads(header)
     except ValueError:  # whoever needs more of the line reports it
         return Recorded()
-    return Recorded(_text(fields, "task", "prompts"), _text(fields, "feedback", "kind"))
+    every = _value(fields, "task", "choice", "every")
+    return Recorded(
+        _text(fields, "task", "prompts"),
+        _text(fields, "feedback", "kind"),
+        every if isinstance(every, int) else 0,
+    )
 
 
 def _text(fields: Any, table: str, key: str) -> str | None:  # noqa: ANN401  any JSON
     """Return the text at a key of a table of settings, or None."""
-    for name in ("settings", table, key):
+    value = _value(fields, table, key)
+    return value if isinstance(value, str) else None
+
+
+def _value(fields: Any, *keys: str) -> object:  # noqa: ANN401  any JSON
+    """Return the value at the keys of nested tables of settings, or None."""
+    for name in ("settings", *keys):
         fields = fields.get(name) if isinstance(fields, dict) else None
-    return fields if isinstance(fields, str) else None
+    return fields
+
+
+def only_counted(turns: pl.DataFrame, known: Mapping[str, Recorded]) -> pl.DataFrame:
+    """Return the turns without `correct` where the sample was chosen, so that means ignore these."""
+    chosen = {path: each.every for path, each in known.items() if each.every}
+    if not chosen:
+        return turns
+    every = pl.col("path").replace_strict(chosen, default=0, return_dtype=pl.Int64)
+    is_chosen = (every > 0) & ((pl.col("turn") + 1) % pl.max_horizontal(every, 1) == 0)
+    return turns.with_columns(correct=pl.when(~is_chosen).then("correct"))
 
 
 def is_feedback(prompts: str | None, text: str) -> bool:

@@ -133,7 +133,7 @@ def _check_lines(lines: pl.DataFrame) -> None:
         .then(_is_sound_turn())
         .when(kind == "end")
         .then(pl.col("status").is_not_null() & (pl.col("line") == pl.len().over("path")))
-        .otherwise(kind.is_in(["note", "probe"]))
+        .otherwise(kind.is_in(["note", "choice", "probe"]))
         .fill_null(value=False)
     )
     for path, line in lines.filter(~is_sound).select("path", "line").head(1).iter_rows():

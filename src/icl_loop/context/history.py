@@ -86,7 +86,7 @@ class History:
         return cls(window or Window(), task.system, parser, task.key, events, task.exemplars)
 
     def add(self, event: Event) -> None:
-        """Add the next turn or note."""
+        """Add the next turn, note or choice; a choice adds nothing that later requests show."""
         if event.overflows:
             self.tokens.limit = event.counted if event.limit is None else event.limit
         if isinstance(event, Turn):
@@ -94,7 +94,7 @@ class History:
             self.times_shown.update(shown)
             self.tokens.add(event, shown)
             self.turns.append(event)
-        else:
+        elif isinstance(event, Note):
             self.notes.append(event)
             self.tokens.note = sum(map(self.tokens.of_message, self.note_messages))
 

@@ -192,8 +192,26 @@ class Note(Exchange):
     text: str
 
 
-Event = Turn | Note
-"""An entry of a session's history: a turn, or a note written between turns."""
+@dataclass(frozen=True)
+class Choice(Exchange):
+    """The model's choice of the sample of the next turn, requested before that turn.
+
+    Attributes:
+        after_turn: How many turns had been played.
+        candidates: Ids of the samples offered, in the order of their numbers from 1.
+        number: The number parsed from the reply, or None; then a random candidate was taken.
+        sample: Id of the sample taken.
+    """
+
+    after_turn: int
+    candidates: tuple[str, ...]
+    number: int | None
+    outcome: Outcome
+    sample: str
+
+
+Event = Turn | Note | Choice
+"""An entry of a session's history: a turn, or a note or a choice requested between turns."""
 
 
 def keyed_bits(count: int, *key: str | int) -> NDArray[np.uint64]:

@@ -117,6 +117,7 @@ class Experiment:
                     _check_names(session)
                     _check_window(session)
                     _check_policy(session)
+                    _check_choice(session)
                 on_session()
             _check_verdicts(self.sessions())
 
@@ -163,6 +164,31 @@ def _check_form(session: Session) -> None:
         raise InputError(
             f"arm {session.arm!r}, feedback.{key}, task.prompts = {prompts!r}: {error}"
         ) from None
+
+
+def _check_choice(session: Session) -> None:
+    """Raise InputError if the model cannot choose samples as the settings say."""
+    settings, task = session.settings, session.task
+    if not task.candidates or task.chooser != "model":
+        return
+    place = f"arm {session.arm!r}, task.choice"
+    if settings.task.encoding == "png":
+        raise InputError(f"{place}: samples are offered as text; use another encoding than 'png'")
+    if settings.model.answer_format in ("choice", "schema") and not settings.model.is_built_in:
+        raise InputError(
+            f"{place}: with model.answer_format = {settings.model.answer_format!r} every reply is a"
+            " label, so the model cannot choose a sample; use 'text' or 'logprobs'"
+        )
+    try:
+        questions = map(task.choice_question, task.candidates)
+        room = min(session.window.left_after(*task.opening, question) for question in questions)
+    except InputError as error:
+        raise InputError(f"{place}, task.prompts = {settings.task.prompts!r}: {error}") from None
+    if room < 0:
+        raise InputError(
+            f"{place}: model.context_window = {session.window.tokens} is {-room} tokens too short for a"
+            " request that offers so many samples; offer fewer with task.choice.among"
+        )
 
 
 def _check_model(session: Session) -> None:

@@ -45,6 +45,7 @@ EXAMPLES: Mapping[str, str] = {
     "task.dataset": '"csv:flowers.csv"',
     "task.encoding": '"sparse"',
     "task.order": '"easy_first"',
+    "task.choice": '{ every = 2, among = 4, by = "model" }',
     "task.labels": '"abstract"',
     "task.pixels": '"permuted"',
     "task.prompts": '"prompts/mine.toml"',

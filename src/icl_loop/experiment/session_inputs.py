@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from icl_loop.core.errors import DatasetError
 from icl_loop.core.records import Sample
+from icl_loop.experiment.choice_settings import ChoiceSettings
 from icl_loop.experiment.sample_order import ordered
 from icl_loop.experiment.settings import Settings
 from icl_loop.tasks.datasets import Dataset
@@ -17,7 +18,7 @@ class SessionInputs:
     """What a session reads from files, so that it can be played on a machine without them.
 
     `labels` are the names of the classes; `samples` has one sample per turn, and so has `reasons` if
-    verdicts come with reasons.
+    verdicts come with reasons; `candidates` has the samples among which those of some turns are chosen.
     """
 
     labels: tuple[str, ...]
@@ -26,6 +27,7 @@ class SessionInputs:
     exemplars: list[Sample]
     prompts: PromptSet
     reasons: list[Reasons] = field(default_factory=list)
+    candidates: dict[int, list[Sample]] = field(default_factory=dict)
 
 
 def session_inputs(
@@ -50,10 +52,13 @@ def session_inputs(
         DatasetError: The data set has too few samples, or no reasons can be given for them.
     """
     draw, probes = settings.task.draw, settings.probes
-    held_out = dataset.probes(probes.count, turns, *key, draw) if probes.at else ()
-    first = _exemplars(settings, dataset, turns, key, parent_turns or turns, set(held_out))
-    drawn = dataset.stream(turns, *key, draw)
-    stream = ordered(drawn, dataset, settings.task, key)[:played]
+    choice = settings.task.choice
+    more = (choice.among - 1) * len(choice.turns(turns)) if choice else 0
+    held_out = dataset.probes(probes.count, turns + more, *key, draw) if probes.at else ()
+    parent = (parent_turns or turns) + more
+    first = _exemplars(settings, dataset, turns + more, key, parent, set(held_out))
+    drawn = dataset.stream(turns + more, *key, draw)
+    stream = ordered(drawn[:turns], dataset, settings.task, key)[:played]
     return SessionInputs(
         labels=dataset.labels,
         samples=[dataset[index] for index in stream],
@@ -61,7 +66,23 @@ def session_inputs(
         exemplars=[dataset[index] for index in first],
         prompts=open_prompt_set(settings.task.prompts),
         reasons=reasons_for(dataset, stream) if settings.feedback.form == "reason" else [],
+        candidates=_candidates(choice, dataset, drawn, turns, len(stream)) if choice else {},
     )
+
+
+def _candidates(
+    choice: ChoiceSettings, dataset: Dataset, drawn: Sequence[int], turns: int, played: int
+) -> dict[int, list[Sample]]:
+    """Return the candidates of each turn: the sample of the stream and others, which differ by turn.
+
+    So a session has the fixed turns of its stream, whatever is chosen.
+    """
+    size = choice.among - 1
+    return {
+        turn: [dataset[index] for index in (drawn[turn], *drawn[start : start + size])]
+        for turn, start in zip(choice.turns(turns), range(turns, len(drawn), size), strict=True)
+        if turn < played
+    }
 
 
 def _exemplars(

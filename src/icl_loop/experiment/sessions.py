@@ -247,7 +247,14 @@ class Session:
             rule=self.settings.rule,
             announced=settings.announce_labels,
             reasons=inputs.reasons,
+            candidates=inputs.candidates,
+            chooser=settings.choice.by if settings.choice else "model",
         )
+
+    def is_chosen(self, turn: int) -> bool:
+        """Return whether the sample of a turn is chosen, so that the turn does not count."""
+        choice = self.settings.task.choice
+        return choice is not None and turn in choice.turns(self.turns)
 
     @property
     def verdicts(self) -> Sequence[Verdicts]:

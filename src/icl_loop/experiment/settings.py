@@ -6,13 +6,7 @@ The text below each key is its entry in the reference of settings.
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    Field,
-    TypeAdapter,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, TypeAdapter, model_validator
 
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
@@ -20,6 +14,7 @@ from icl_loop.core.records import Verdicts
 from icl_loop.core.tokens import ESTIMATORS, counter_for, token_counter
 from icl_loop.experiment.annealing_settings import AnnealingSettings
 from icl_loop.experiment.answer_settings import AnswerSettings
+from icl_loop.experiment.choice_settings import ChoiceSettings
 from icl_loop.experiment.feedback_settings import FeedbackSettings
 from icl_loop.experiment.run_settings import LimitSettings, PriceSettings
 from icl_loop.experiment.validation import (
@@ -92,6 +87,8 @@ class TaskSettings(_Table):
     """How often classes are drawn: uniform, or natural for as often as the data set has them."""
     order: Annotated[Order, one_of(get_args(Order))] = "random"
     """Order of the samples: random, easy_first, hard_first, blocked or interleaved (by class)."""
+    choice: ChoiceSettings | None = None
+    """Who chooses the sample of every n-th turn among how many; these turns are not counted."""
     announce_labels: bool = True
     """List the labels in the instructions; with false, any word is an answer, right or wrong."""
 
@@ -109,6 +106,8 @@ class TaskSettings(_Table):
 
     @model_validator(mode="after")
     def _check_prompts(self) -> Self:
+        if self.choice and self.order != "random":
+            raise ValueError(f"choice and order = {self.order!r} exclude each other; use 'random'")
         with translated_errors(f"prompts = {self.prompts!r} with data set {self.dataset!r}: "):
             open_prompt_set(self.prompts).section_for(self.encoding)
         return self
@@ -214,7 +213,7 @@ class ProbeSettings(_Table):
 
 
 ADDED: Mapping[str, Sequence[str]] = {
-    "task": ("draw", "order", "announce_labels"),
+    "task": ("draw", "order", "choice", "announce_labels"),
     "model": ("annealing", "system_role", "cache_control"),
     "context": ("exemplars", "keep_reasoning"),
     "feedback": ("donor_kind", "form", "every"),
@@ -235,6 +234,8 @@ class Settings(_Table):
 
     @model_validator(mode="after")
     def _check_hidden_labels(self) -> Self:
+        if self.task.choice and self.feedback.form == "reason":
+            raise ValueError("task.choice does not go with feedback.form = 'reason'; use 'plain'")
         if self.task.announce_labels:
             return self
         if self.model.answer_format in ("choice", "schema"):
@@ -244,8 +245,7 @@ class Settings(_Table):
             )
         if self.model.name.startswith("simulated/"):
             raise ValueError(
-                f"task.announce_labels = false does not go with the model {self.model.name!r}, which"
-                " chooses among the labels that are announced"
+                f"task.announce_labels = false: {self.model.name!r} needs the labels to be announced"
             )
         return self
 

@@ -28,7 +28,7 @@ def write(
                 merge_roles=merge and model.get("merge_roles", True),
                 system_role=not merge or model.get("system_role", True),
             )
-            if any(event.reply.reasoning_text for event in transcript.events):
+            if any(event.reply.reasoning_text for event in transcript.conversation):
                 said = _with_reasoning(said, transcript)
             out.write(b'{"messages":[%b],%b\n' % (said, _rest(transcript)))
             on_sessions(1)
@@ -45,7 +45,7 @@ def _rest(transcript: Transcript) -> bytes:
         "metadata": _metadata(transcript),
         "labels": transcript.header.labels,
         "targets": [None] * len(shown)
-        + [event.label if isinstance(event, Turn) else None for event in transcript.events],
+        + [event.label if isinstance(event, Turn) else None for event in transcript.conversation],
         **({"exemplars": shown} if shown else {}),
     }
     return json.dumps(fields, ensure_ascii=False)[1:].encode()
@@ -56,7 +56,7 @@ def _with_reasoning(said: bytes, transcript: Transcript) -> bytes:
     messages = json.loads(b"[%b]" % said)
     replies = [message for message in messages if message["role"] == "assistant"]
     del replies[: len(transcript.header.exemplars)]
-    for message, event in zip(replies, transcript.events, strict=True):
+    for message, event in zip(replies, transcript.conversation, strict=True):
         if event.reply.reasoning_text:
             message["reasoning_content"] = event.reply.reasoning_text
     return json.dumps(messages, ensure_ascii=False)[1:-1].encode()
@@ -79,7 +79,9 @@ def _metadata(transcript: Transcript) -> dict[str, str]:
         "feedback": table_in(settings, "feedback").get("kind", ""),
         "turns": len(transcript.turns),
         "planned": header.turns,
-        "correct": sum(turn.feedback.correct for turn in transcript.turns),
+        "correct": sum(
+            turn.feedback.correct for turn in transcript.turns if header.counts(turn.index)
+        ),
         "status": transcript.end.status if transcript.end else "unfinished",
         "created": header.created,
     }

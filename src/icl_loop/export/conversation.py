@@ -19,7 +19,7 @@ def conversation(transcript: Transcript) -> list[Message]:
     opening = transcript.header.system
     messages = [] if opening is None else [system(opening)]
     messages += transcript.header.exemplar_messages
-    for event in transcript.events:
+    for event in transcript.conversation:
         if isinstance(event, Turn):
             told = user(event.feedback.told)
             messages += [event.question, assistant(event.reply.text), told]

@@ -36,7 +36,7 @@ from inspect_ai.scorer import CORRECT, INCORRECT, Score
 
 from icl_loop.analysis.session_settings import table_in
 from icl_loop.core.messages import Image, Message, Reply, Text, Usage, assistant, system
-from icl_loop.core.records import Event, Note, Turn
+from icl_loop.core.records import Note, Turn
 from icl_loop.export.conversation import note_request, shown_note
 from icl_loop.transcripts import Header, Transcript
 
@@ -66,7 +66,7 @@ Ranges = list[tuple[int, int]]
 class _Call:
     """A request: the turn or note that it was for, its messages in the pool, and the reply."""
 
-    event: Event
+    event: Turn | Note
     request: Ranges
     reply: ChatMessage
 
@@ -83,7 +83,7 @@ def sample(transcript: Transcript, file: Path, *, epoch: int) -> EvalSample:
     status, model = end.status if end else "unfinished", model_name(header)
     uuid = digest("sample", str(file), header.id, header.created)
     conversation, pool, calls = _messages(transcript, uuid)
-    replies = [event.reply for event in transcript.events]
+    replies = [event.reply for event in transcript.conversation]
     times = [time for time in (time_of(reply.at) for reply in replies) if time]
     began = time_of(header.created) or min(times, default=None)
     return EvalSample(
@@ -156,7 +156,7 @@ def _messages(
     pool += shown
     conversation += shown
     notes: Ranges = []
-    for event in transcript.events:
+    for event in transcript.conversation:
         past = [(1 + 3 * first, 4 + 3 * last) for first, last in event.kept]
         if isinstance(event, Turn):
             question, reply, _, told = turns[event.index]
@@ -260,7 +260,7 @@ def _events(calls: Sequence[_Call], model: str, uuid: str) -> Iterator[InspectEv
             )
 
 
-def _key(event: Event) -> str:
+def _key(event: Turn | Note) -> str:
     return str(event.index) if isinstance(event, Turn) else f"{event.after_turn}-notes"
 
 
@@ -293,7 +293,15 @@ def _scores(header: Header, turns: Sequence[Turn]) -> dict[str, Score]:
     """Return the accuracies of a session, NaN where there are no turns."""
     correct = [turn.feedback.correct for turn in turns]
     early = min(max(header.turns // 10, 1), 20)
-    parts = {"late": correct[header.turns // 2 :], "accuracy": correct, "early": correct[:early]}
+    numbers = range(len(turns))
+    parts = {
+        name: [correct[turn] for turn in numbers[part] if header.counts(turn)]
+        for name, part in (
+            ("late", slice(header.turns // 2, None)),
+            ("accuracy", slice(None)),
+            ("early", slice(early)),
+        )
+    }
     scores = {
         name: Score(
             value=fmean(parts[name]) if parts[name] else math.nan,

@@ -1,6 +1,6 @@
-"""Transcripts as four tables: turns, sessions, probes and notes.
+"""Transcripts as five tables: turns, sessions, probes, notes and choices.
 
-Every field of a turn, probe or note is a column of its table, as `transcripts.schema` declares it.
+Every field of a turn, probe, note or choice is a column of its table, as `transcripts.schema` declares it.
 Checksums are left out. Sessions are joined to the other tables by `path`.
 """
 
@@ -122,7 +122,7 @@ def _tables(
 ) -> dict[str, pl.DataFrame]:
     """Return the tables of the sessions among the lines."""
     ends = lines.filter(type="end").select("path", "status", ended="at")
-    kinds = {"played": "turn", "probes": "probe", "notes": "note"}
+    kinds = {"played": "turn", "probes": "probe", "notes": "note", "choices": "choice"}
     counts = lines.group_by("path").agg(
         (pl.col("type") == kind).sum().cast(pl.Int64).alias(name) for name, kind in kinds.items()
     )

@@ -100,6 +100,25 @@ class ConversationParser:
             return None
         return reader.turns(messages[1:])
 
+    def parse_choice(self, messages: Sequence[Message]) -> Sequence[Conversation]:
+        """Return a conversation for each sample that a request offers, as if it was asked about.
+
+        It is empty if the request offers no choice.
+        """
+        messages = self._with_system_message(messages)
+        reader = self._reader(messages)
+        offered = reader.offered(messages[-1].text)
+        turns = reader.turns(messages[1:]) if offered else []
+        conversations = []
+        for sample in offered:
+            *examples, last = reader.standardise([*turns, Example(sample)])
+            labels = reader.system.labels or _known_labels(examples)
+            encoding = reader.system.encoding
+            conversations.append(
+                Conversation(reader.prompts, labels, encoding, examples, last.sample)
+            )
+        return conversations
+
     def _with_system_message(self, messages: Sequence[Message]) -> Sequence[Message]:
         """Return the messages with a system message, even if its text begins a user message."""
         if not messages or messages[0].role == "system":
@@ -164,6 +183,16 @@ class _TurnParser:
                 turns.append(Example(sample))
         return turns
 
+    def offered(self, text: str) -> list[SampleFeatures]:
+        """Return the samples among which a message asks to choose; none if it asks for no choice."""
+        found = self.prompts.parse_choice(text)
+        if found is None or isinstance(self._encoding, PngEncoding):
+            return []
+        try:
+            return [sample_features(each, self._encoding.decode(each)) for each in found[1]]
+        except EncodingError as error:
+            raise RequestRefused(str(error)) from None
+
     def standardise(self, turns: Sequence[Example]) -> Sequence[Example]:
         """Return the turns with standardised features if they are table rows."""
         if self._encoding.modality != "table":
@@ -188,6 +217,8 @@ class _TurnParser:
             return feedback, None
         elif (before := self.prompts.parse_notes_request(text)) is not None:
             return self._parse_feedback(before), None
+        elif (choice := self.prompts.parse_choice(text)) is not None:
+            return self._parse_feedback(choice[0]), None
         elif not isinstance(self._encoding, PngEncoding):
             question = self.prompts.parse_question(text, name)
         if question is None:

@@ -32,7 +32,7 @@ class Trial:
 
     Attributes:
         usages: Usage of every request in order; empty if tokens were not counted.
-        correct: Whether each played turn was correct, shape (turns,).
+        correct: Whether each played turn was correct, shape (turns,); NaN if its sample was chosen.
         told: The feedback told after each turn.
         planned: Planned number of turns.
         most_shown: Maximum number of past turns in a request.
@@ -42,7 +42,7 @@ class Trial:
     """
 
     usages: tuple[Usage, ...]
-    correct: NDArray[np.bool_]
+    correct: NDArray[np.float64]
     told: tuple[str, ...]
     planned: int
     most_shown: int
@@ -65,6 +65,7 @@ class Trial:
     def accuracy(self, start: int, stop: int) -> float:
         """Return the accuracy over these turns; NaN if none was played."""
         part = self.correct[start:stop]
+        part = part[~np.isnan(part)]
         return float(part.mean()) if part.size else float("nan")
 
 
@@ -125,7 +126,13 @@ class Trials:
         asked = [turn.question for turn in turns] or [session.task.question(0)]
         return Trial(
             usages=tuple(usages),
-            correct=np.array([turn.feedback.correct for turn in turns], dtype=np.bool_),
+            correct=np.array(
+                [
+                    np.nan if session.is_chosen(turn.index) else turn.feedback.correct
+                    for turn in turns
+                ],
+                dtype=np.float64,
+            ),
             told=tuple(turn.feedback.told for turn in turns),
             planned=session.turns,
             most_shown=max((len(from_spans(turn.kept)) for turn in turns), default=0),

@@ -109,7 +109,9 @@ def outcome_shares(turns: pl.DataFrame) -> pl.DataFrame:
     """
     parsed = pl.when("correct").then(pl.lit("right")).otherwise(pl.lit("wrong"))
     outcome = pl.when(pl.col("outcome") == "ok").then(parsed).otherwise("outcome")
-    counts = named(turns).group_by("name", outcome=outcome, maintain_order=True)
+    counts = named(turns.drop_nulls("correct")).group_by(
+        "name", outcome=outcome, maintain_order=True
+    )
     places = {each: place for place, each in enumerate(CLASSES)}
     return counts.agg(turns=pl.len()).with_columns(
         share=pl.col("turns") / pl.col("turns").sum().over("name"),

@@ -6,6 +6,7 @@ import altair as alt
 import polars as pl
 
 from icl_loop.analysis import arm_curves, session_curves
+from icl_loop.analysis.baseline import with_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.core.names import distinct
 from icl_loop.plots.inline import InlineConcatChart, InlineLayerChart
@@ -190,7 +191,7 @@ def _with_names(curves: pl.DataFrame, turns: pl.DataFrame) -> pl.DataFrame:
 
 def _baseline_curves(turns: pl.DataFrame, window: int, baseline: pl.DataFrame) -> pl.DataFrame:
     answered = turns.join(baseline, on=["path", "turn"], maintain_order="left")
-    sessions = session_curves(answered.with_columns(correct="baseline"), window)
+    sessions = session_curves(with_baseline(answered), window)
     return _with_names(arm_curves(sessions), turns).select("turn", "accuracy", "name")
 
 

@@ -27,7 +27,7 @@ from icl_loop.core.errors import (
     ReplayMismatch,
     TranscriptError,
 )
-from icl_loop.core.records import Event, Note, Probe, Turn
+from icl_loop.core.records import Choice, Event, Note, Probe, Turn
 from icl_loop.experiment import Session
 from icl_loop.experiment.answer_settings import recorded_rule
 from icl_loop.experiment.donors import DonorNotFound, find_donor
@@ -202,7 +202,7 @@ async def _replay(transcript: Transcript, header: Header, segment: range) -> Non
     for entry in saved:
         shown[:] = [from_spans(entry.kept)]
         played = await _next_entry(playing, entry)
-        if rule is not None and not isinstance(played, Note):
+        if rule is not None and not isinstance(played, Note | Choice):
             played = score_again(played, header, rule)
         compare(entry, played)
         usage = entry.reply.usage

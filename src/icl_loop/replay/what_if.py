@@ -49,6 +49,7 @@ def shown_under(transcript: Transcript, policy: ContextPolicy) -> Transcript:
         end=transcript.end if is_whole else End(status="context_full", turns=len(turns), at=""),
         probes=(),
         notes=(),
+        choices=(),
     )
 
 

@@ -42,7 +42,7 @@ from icl_loop.analysis.graded_learning import (
     graded_sentence,
     graded_turns,
 )
-from icl_loop.analysis.side_requests import note_usage
+from icl_loop.analysis.side_requests import choice_sentences, note_usage
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import (
     Nearest,
@@ -142,7 +142,7 @@ def page(
         feedback_sentences=starmap(
             feedback_use_sentence, feedback_use_contrasts(turns, nearest, conclusions)
         ),
-        warnings=warnings(summaries),
+        warnings=[*warnings(summaries), *choice_sentences(turns, paths)],
         windows=_windows(separate),
         window=_default_window(separate),
         panels=panels,

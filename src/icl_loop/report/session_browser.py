@@ -144,6 +144,7 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         "answer": [turn.answer for turn in turns],
         "outcome": [turn.outcome for turn in turns],
         "correct": [int(turn.feedback.correct) for turn in turns],
+        "chosen": session.transcript.header.chosen_every,
         "baseline": [int(baseline[turn.index]) for turn in turns] if baseline else None,
         "usage": [_usage(turn) for turn in turns],
         "seconds": [turn.reply.latency_s for turn in turns],

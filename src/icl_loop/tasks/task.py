@@ -1,12 +1,12 @@
 """The task of a session: it asks about samples, parses the replies and scores the answers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache, partial
 from typing import Literal
 
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import Message, Reply, system
+from icl_loop.core.messages import Message, Reply, system, user
 from icl_loop.core.records import Exemplar, Feedback, Sample, Turn, Verdicts, keyed_index
 from icl_loop.tasks.answers import (
     STATED,
@@ -25,6 +25,8 @@ from icl_loop.tasks.transforms import Transform, unchanged
 
 Replies = Literal["full", "answer"]
 """How later requests show past replies: in full, or only their final line."""
+Chooser = Literal["model", "random"]
+"""Who chooses the samples that are not fixed before the first request."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Task:
         announced: Whether the system text lists the labels.
         verdicts: The verdicts on past answers under which each probe is asked.
         reasons: What can be given as the reason of a verdict on each sample of the stream.
+        candidates: By turn, the samples of which one is chosen before the turn.
+        chooser: Whether the model chooses among them, or chance.
     """
 
     samples: Sequence[Sample]
@@ -65,6 +69,8 @@ class Task:
     rule: AnswerRule = STATED
     announced: bool = True
     reasons: Sequence[Reasons] = ()
+    candidates: Mapping[int, Sequence[Sample]] = field(default_factory=dict)
+    chooser: Chooser = "model"
 
     def __post_init__(self) -> None:
         self.parse(Reply(""))  # rejects labels that cannot be told apart
@@ -117,6 +123,40 @@ class Task:
     def question_about(self, sample: Sample) -> Message:
         """Return the question about a sample."""
         return _question(sample, self.encoding, self.size, self.transform, self.prompts)
+
+    def choice_question(self, turn: int) -> Message:
+        """Return the message that asks which candidate the turn is to ask about."""
+        how = self.encoding
+        shown = [
+            how.encode(self.transform(prepare_sample(each, how, self.size)))
+            for each in self.candidates[turn]
+        ]
+        return user(self.prompts.choice_prompts.ask(list(map(str, shown))))
+
+    def choose(self, turn: int, reply: Reply | None = None) -> tuple[Sample, ParsedAnswer]:
+        """Return the candidate that a reply names, or else a random one, with the parsed number."""
+        candidates, parsed = self.candidates[turn], ParsedAnswer(None, "unreadable")
+        if reply is not None:
+            numbers = [str(number) for number in range(1, len(candidates) + 1)]
+            form = self.prompts.choice_prompts.answer
+            parsed = parse_answer(reply.text, numbers, finish=reply.finish, form=form)
+        if parsed.answer is None:
+            return candidates[keyed_index(len(candidates), *self.key, "choice", turn)], parsed
+        return candidates[int(parsed.answer) - 1], parsed
+
+    def with_choices(self, turns: Sequence[Turn]) -> tuple["Task", list[Sample]]:
+        """Return the task and its samples, those of played `turns` as chosen.
+
+        A change of a later sample in the list changes the task, which is not built again for it.
+        """
+        if not self.candidates:
+            return self, []
+        samples = [*self.samples]
+        for index, offered in self.candidates.items():
+            if index < len(turns):
+                chosen = turns[index].sample
+                samples[index] = next(each for each in offered if each.id == chosen)
+        return replace(self, samples=samples), samples
 
     def true_label(self, turn: int) -> str:
         """Return the right label of a turn, as the model should name it."""

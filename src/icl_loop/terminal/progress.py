@@ -214,7 +214,8 @@ class RunProgress(ProgressDisplay):
     def turn(self, session: Session, turn: Turn) -> None:
         """Count a turn that has been saved."""
         task, recent = self._arms[session.arm]
-        recent.append(turn.feedback.correct)
+        if not session.is_chosen(turn.index):
+            recent.append(turn.feedback.correct)
         self.update(
             task,
             advance=1,

@@ -30,7 +30,7 @@ from icl_loop.analysis.graded_learning import (
 from icl_loop.analysis.json_output import conclusions_fields, effect_fields
 from icl_loop.analysis.metrics import metrics_fields
 from icl_loop.analysis.published import published_results
-from icl_loop.analysis.side_requests import checkpoint_fields
+from icl_loop.analysis.side_requests import checkpoint_fields, choice_sentences
 from icl_loop.analysis.spending import spending
 from icl_loop.analysis.use_of_feedback import feedback_use_contrasts, feedback_use_fields
 from icl_loop.models.limits import Cost
@@ -90,7 +90,7 @@ def results_fields(
     scored = None
     if graded is not None:
         scored = graded_fields(graded_arms(graded), graded_contrasts(graded, conclusions))
-    all_warnings = [*warnings(summaries), *concluded["warnings"]]
+    all_warnings = [*warnings(summaries), *choice_sentences(turns, paths), *concluded["warnings"]]
     return {
         "problems": [each.fields() for each in problems(turns, paths)],
         "arms": arms,

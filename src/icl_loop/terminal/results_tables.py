@@ -27,6 +27,7 @@ from icl_loop.analysis.graded_learning import (
     graded_sentence,
     graded_turns,
 )
+from icl_loop.analysis.side_requests import choice_sentences
 from icl_loop.analysis.spending import Spending, spending
 from icl_loop.analysis.use_of_feedback import (
     Nearest,
@@ -83,7 +84,7 @@ def print_results(
         out.print(graded_table(graded_arms(graded)))
         for each in graded_contrasts(graded, conclusions):
             print_text(graded_sentence(each))
-    for warning in analysis.warnings(summaries):
+    for warning in [*analysis.warnings(summaries), *choice_sentences(turns, paths)]:
         print_text(f"note: {warning}")
     for conclusion in conclusions:
         if len(conclusions) > 1:

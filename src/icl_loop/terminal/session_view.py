@@ -169,7 +169,7 @@ class SessionView:
         return strip
 
     def notes_and_probes(self, place: int, display: Display) -> Iterator[Text]:
-        """Yield the notes and probes that come just before the turn `place`."""
+        """Yield the notes, probes and choices that come just before the turn `place`."""
         probes = [each for each in self._transcript.probes if each.after_turn == place]
         for verdicts in dict.fromkeys(each.verdicts for each in probes):
             right = [each.correct for each in probes if each.verdicts == verdicts]
@@ -180,6 +180,12 @@ class SessionView:
             if note.after_turn == place:
                 label = Text(f"note after {_turns(place)}: ", "magenta")
                 yield _labelled(label, note.text, display)
+        for choice in self._transcript.choices:
+            if choice.after_turn == place:
+                offered = ", ".join(choice.candidates)
+                how = "chosen" if choice.number else f"drawn, as the choice was {choice.outcome}"
+                label = Text(f"{choice.sample} {how} among {offered}: ", "magenta")
+                yield _labelled(label, choice.reply.text, display)
 
     def chart(self, last: int, width: int, height: int) -> Text:
         """Return a bar chart of running accuracy up to the turn `last`, with its caption.
@@ -228,9 +234,10 @@ class SessionView:
         return [range(first, max(first + 1, stop)) for first, stop in itertools.pairwise(edges)]
 
     def _recent(self, index: int) -> list[bool]:
-        """Return whether each of the last `RECENT` turns up to this one was right."""
+        """Return whether each of the last `RECENT` turns up to this one was right, chosen ones left out."""
         turns = self.turns[max(0, index + 1 - RECENT) : index + 1]
-        return [turn.feedback.correct for turn in turns]
+        counted = filter(lambda turn: self._transcript.header.counts(turn.index), turns)
+        return [turn.feedback.correct for turn in counted]
 
 
 def draw(pixels: Pixels, *, colour: bool) -> Text:

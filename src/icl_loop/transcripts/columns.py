@@ -11,7 +11,15 @@ from polars.exceptions import PanicException, PolarsError
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.messages import Served, Usage
-from icl_loop.transcripts.schema import Line, NoteLine, ProbeLine, TurnLine, field_names
+from icl_loop.transcripts.schema import (
+    ChoiceLine,
+    EntryLine,
+    Line,
+    NoteLine,
+    ProbeLine,
+    TurnLine,
+    field_names,
+)
 
 Column = pl.DataType | type[pl.DataType]
 Schema = Mapping[str, Column]
@@ -65,9 +73,10 @@ def columns(model: type[Line]) -> dict[str, Column]:
     return found
 
 
-LINES: Mapping[str, type[TurnLine | ProbeLine | NoteLine]] = {
+LINES: Mapping[str, type[EntryLine]] = {
     "probes": ProbeLine,
     "notes": NoteLine,
+    "choices": ChoiceLine,
     "turns": TurnLine,
 }
 """The lines that each table but that of sessions holds."""
@@ -105,7 +114,7 @@ SESSION_SETTINGS: Schema = {
 TABLES: Mapping[str, dict[str, Column]] = {
     "sessions": {
         **SESSION_SETTINGS,
-        **dict.fromkeys(("turns", "played", "probes", "notes"), pl.Int64),
+        **dict.fromkeys(("turns", "played", "probes", "notes", "choices"), pl.Int64),
         **dict.fromkeys(("status", "ended", "header"), pl.String),
         "chance": pl.Float64,
         "complete": pl.Boolean,
@@ -129,8 +138,13 @@ OPTIONAL = frozenset(
     )
 )
 """The columns in which values may be missing."""
-_ADDED: Mapping[str, str | None] = {"verdicts": "told", "imported": None, "published": None}
-"""Columns of texts that earlier exports do not have, and the value of all their rows."""
+_ADDED: Mapping[str, str | int | None] = {
+    "verdicts": "told",
+    "imported": None,
+    "published": None,
+    "choices": 0,
+}
+"""Columns that earlier exports do not have, and the value of all their rows."""
 
 
 def table_path(export: Path, table: str) -> Path:
@@ -167,12 +181,14 @@ def read_table(
         TranscriptError: The table is missing, damaged, or not of an export; names the file.
     """
     file, schema = table_path(export, table), {name: TABLES[table][name] for name in names}
+    if table == "choices" and export.is_file() and not file.is_file():
+        return pl.DataFrame(schema=schema)  # earlier exports have none
     if not file.is_file():
         raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}")
     try:
         scan = pl.scan_parquet(file, glob=False, low_memory=True)
         absent = [name for name in _ADDED if name in schema and name not in scan.collect_schema()]
-        scan = scan.with_columns(pl.lit(_ADDED[name], pl.String).alias(name) for name in absent)
+        scan = scan.with_columns(pl.lit(_ADDED[name], schema[name]).alias(name) for name in absent)
         _check_columns(file, table, scan.collect_schema(), schema)
         found = scan.select(*schema).slice(*rows).collect()
     except (OSError, PolarsError, PanicException):

@@ -211,6 +211,18 @@ class Header(Line):
         return fields
 
     @property
+    def chosen_every(self) -> int:
+        """Every how many turns the sample was chosen, so that the turn does not count; 0 for never."""
+        task = self.settings.get("task")
+        choice = task.get("choice") if isinstance(task, dict) else None
+        every = choice.get("every") if isinstance(choice, dict) else None
+        return every if isinstance(every, int) else 0
+
+    def counts(self, turn: int) -> bool:
+        """Return whether a turn counts in accuracy: its sample was fixed, not chosen."""
+        return not self.chosen_every or (turn + 1) % self.chosen_every != 0
+
+    @property
     def exemplar_messages(self) -> tuple[Message, ...]:
         """The messages of the exemplars."""
         return tuple(message for each in self.exemplars for message in each.exemplar.messages)

@@ -20,7 +20,7 @@ from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, read, read_header
 from icl_loop.transcripts.schema import End, Entry, check_place, entry_of, turns_before
 
-_COUNTS = {"probes": "probes", "notes": "notes", "turns": "played"}
+_COUNTS = {"probes": "probes", "notes": "notes", "choices": "choices", "turns": "played"}
 """The column of sessions that counts the rows of each table."""
 
 
@@ -101,7 +101,7 @@ class ExportedSession:
         return Transcript.of(Path(path), header, entries, end)
 
     def _entries(self, table: str, *, imported: bool) -> Iterator[Entry]:
-        """Yield the turns, probes or notes."""
+        """Yield the turns, probes, notes or choices."""
         first, count = self.row[f"first_{table}"], self.row[_COUNTS[table]]
         if not count:
             return

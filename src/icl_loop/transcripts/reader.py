@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError, reason_of
-from icl_loop.core.records import Event, Note, Probe, Turn
+from icl_loop.core.records import Choice, Event, Note, Probe, Turn
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.files import check_uncompressed
@@ -33,6 +33,7 @@ class Transcript:
         sound_bytes: Length of the file without a torn last line.
         probes: The probes, in order.
         notes: The notes, in order.
+        choices: The model's choices of samples, in order.
     """
 
     path: Path
@@ -42,17 +43,18 @@ class Transcript:
     sound_bytes: int
     probes: tuple[Probe, ...] = ()
     notes: tuple[Note, ...] = ()
+    choices: tuple[Choice, ...] = ()
 
     @classmethod
     def of(
         cls, path: Path, header: Header, entries: Iterable[Entry], end: End | None, sound: int = 0
     ) -> "Transcript":
-        """Return the session that consists of these turns, probes and notes."""
-        kinds: dict[type, list[Any]] = {Turn: [], Probe: [], Note: []}
+        """Return the session that consists of these turns, probes, notes and choices."""
+        kinds: dict[type, list[Any]] = {Turn: [], Probe: [], Note: [], Choice: []}
         for entry in entries:
             kinds[type(entry)].append(entry)
-        turns, probes, notes = map(tuple, kinds.values())
-        return cls(path, header, turns, end, sound, probes, notes)
+        turns, probes, notes, choices = map(tuple, kinds.values())
+        return cls(path, header, turns, end, sound, probes, notes, choices)
 
     def __repr__(self) -> str:
         state = self.end.status if self.end else "unfinished"
@@ -60,8 +62,13 @@ class Transcript:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """Turns and notes in the order in which they were played."""
-        return tuple(sorted((*self.notes, *self.turns), key=turns_before))
+        """Turns, notes and choices in the order in which they were played."""
+        return tuple(sorted((*self.notes, *self.choices, *self.turns), key=turns_before))
+
+    @property
+    def conversation(self) -> tuple[Turn | Note, ...]:
+        """Turns and notes, which later requests can show, in the order in which they were played."""
+        return tuple(event for event in self.events if not isinstance(event, Choice))
 
 
 def read(path: Path | str) -> Transcript:

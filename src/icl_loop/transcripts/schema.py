@@ -15,14 +15,14 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
 from icl_loop.core.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
-from icl_loop.core.records import Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
+from icl_loop.core.records import Choice, Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
 from icl_loop.transcripts.checksum import CHECKSUM_KEY, with_checksum
 
 FORMAT = "icl-loop/transcript"
 FORMAT_VERSION: Final = 2
 """The version that is written. Version 1 can still be analysed and plotted."""
 
-Entry = Turn | Note | Probe
+Entry = Turn | Note | Choice | Probe
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
@@ -42,7 +42,7 @@ class Line(BaseModel):
 
 
 class ExchangeLine(Line):
-    """The fields that turns, notes and probes share: a request and the model's reply."""
+    """The fields that turns, notes, choices and probes share: a request and the model's reply."""
 
     kept: Annotated[tuple[Span, ...] | None, Doc("past turns that the request showed, as runs")]
     request: Annotated[str | None, Doc("fingerprint of the request")]
@@ -114,6 +114,19 @@ class NoteLine(ExchangeLine):
     text: Annotated[str, Doc("the reply as later requests show it, cut to the token limit")]
 
 
+class ChoiceLine(ExchangeLine):
+    """The model's choice of the sample of the next turn, since version 2."""
+
+    type: Literal["choice"]
+    after_turn: Annotated[Int64, Doc("turns played before it", since=2)]
+    candidates: Annotated[list[str], Doc("ids of the samples offered, numbered from 1", since=2)]
+    number: Annotated[
+        Int64 | None, Doc("the number parsed from the reply; if none, chance chose", since=2)
+    ]
+    outcome: Annotated[Outcome, Doc("how parsing went", since=2)]
+    sample: Annotated[str, Doc("id of the sample that the next turn asks about", since=2)]
+
+
 class ProbeLine(ExchangeLine):
     """A held-out sample asked in a fork of the session."""
 
@@ -138,8 +151,9 @@ class End(Line):
     at: Annotated[str | None, Doc("when it ended: ISO 8601, UTC")]
 
 
-LINE: TypeAdapter[TurnLine | NoteLine | ProbeLine | End] = TypeAdapter(
-    Annotated[TurnLine | NoteLine | ProbeLine | End, Field(discriminator="type")]
+EntryLine = TurnLine | NoteLine | ChoiceLine | ProbeLine
+LINE: TypeAdapter[EntryLine | End] = TypeAdapter(
+    Annotated[EntryLine | End, Field(discriminator="type")]
 )
 """Any line but the first."""
 _OMITTED: Mapping[str, object] = {"reasoning_text": None, "verdicts": "told"}
@@ -168,6 +182,7 @@ def field_names(model: type[Line]) -> list[str]:
 _NAMES: Mapping[type[Entry], list[str]] = {
     Turn: field_names(TurnLine)[1:],
     Note: field_names(NoteLine)[1:],
+    Choice: field_names(ChoiceLine)[1:],
     Probe: field_names(ProbeLine)[1:],
 }
 
@@ -203,7 +218,7 @@ def _served(served: Served) -> dict[str, str | None]:
     return first | {name: value for name, value in asdict(served).items() if value is not None}
 
 
-def entry_of(line: TurnLine | NoteLine | ProbeLine, *, imported: bool = False) -> Entry:
+def entry_of(line: EntryLine, *, imported: bool = False) -> Entry:
     """Return the turn, note or probe that a line holds.
 
     Raises:
@@ -217,6 +232,8 @@ def entry_of(line: TurnLine | NoteLine | ProbeLine, *, imported: bool = False) -
     reply = Reply(values.pop("reply"), **{name: values.pop(name) for name in _OF_REPLY})
     if isinstance(line, NoteLine):
         return Note(reply=reply, **values)
+    if isinstance(line, ChoiceLine):
+        return Choice(reply=reply, candidates=tuple(values.pop("candidates")), **values)
     if isinstance(line, ProbeLine):
         return Probe(reply=reply, **values)
     return Turn(

@@ -14,7 +14,7 @@ from icl_loop.core.records import keyed_bits, keyed_order
 from icl_loop.models.conversation_parser import Conversation, Example
 from icl_loop.models.features import SampleFeatures
 from icl_loop.models.neural.network import Codes, Memory, Network, Values, trained
-from icl_loop.models.reference.learner import Learner
+from icl_loop.models.reference.learner import Learner, lead
 
 Shown = tuple[bytes, bytes]
 """A turn as the network sees it: the projected sample and the code of its outcome, in every view."""
@@ -67,8 +67,8 @@ class InContextNetwork(Learner):
     memories: MemoryCache = field(default_factory=MemoryCache, init=False)
 
     def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
-        """Return the probability of each label, or none if the request asks for notes."""
-        if self.parser.parse_notes_request(messages) is not None:
+        """Return the probability of each label, or none if the request asks for no label."""
+        if self.asks_otherwise(messages):
             return {}
         conversation = self.parser.parse(messages)
         return dict(zip(conversation.labels, self._shares(conversation).tolist(), strict=True))
@@ -76,6 +76,10 @@ class InContextNetwork(Learner):
     def choose(self, conversation: Conversation, key: str) -> str:  # noqa: ARG002  never random
         """Return the most probable label."""
         return conversation.labels[int(np.argmax(self._shares(conversation)))]
+
+    def margin(self, conversation: Conversation) -> float:
+        """Return the difference between the probabilities of the two most probable labels."""
+        return lead(self._shares(conversation).astype(np.float64))
 
     def _shares(self, conversation: Conversation) -> Values:
         """Return the probability of each label.

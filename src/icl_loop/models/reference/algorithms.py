@@ -12,6 +12,7 @@ from icl_loop.models.reference.learner import (
     ScoringLearner,
     Values,
     distances_to,
+    lead,
     normalised,
 )
 
@@ -39,6 +40,18 @@ class NearestNeighbour(Learner):
         labels = conversation.labels
         left = [label for label in labels if label not in ruled_out] or labels
         return left[keyed_index(len(left), self.seed, "nearest guess", key)]
+
+    def margin(self, conversation: Conversation) -> float:
+        """Return how much nearer the nearest known sample is than the nearest of another label."""
+        known = [each for each in conversation.examples if each.known_label is not None]
+        samples = np.array([each.sample.features for each in known])
+        nearest: dict[str | None, float] = {}
+        for each, distance in zip(
+            known, distances_to(samples, conversation.asked.features) if known else (), strict=True
+        ):
+            label = each.known_label
+            nearest[label] = min(float(distance), nearest.get(label, np.inf))
+        return lead(-np.array(list(nearest.values())))
 
 
 class NearestMean(ScoringLearner):

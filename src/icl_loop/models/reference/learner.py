@@ -30,24 +30,38 @@ class Learner(ABC):
     parser: ConversationParser = field(default_factory=ConversationParser)
 
     async def complete(self, messages: Sequence[Message]) -> Reply:
-        """Return the final line with the chosen label, or notes if the request asks for them.
+        """Return the final line with the chosen label, or notes or a choice if it asks for them.
 
-        The notes state how often each label was known to be correct.
+        The notes state how often each label was known to be correct. The sample chosen is that with
+        the smallest margin, the first of several.
         """
         examples = self.parser.parse_notes_request(messages)
         if examples is not None:
             counts = Counter(example.known_label for example in examples)
             labels = self.parser.system(messages)[1].labels
             return Reply("\n".join(f"{label}: {counts[label]}" for label in labels))
+        if offered := self.parser.parse_choice(messages):
+            margins = [self.margin(each) for each in offered]
+            number = 1 + margins.index(min(margins))
+            return Reply(offered[0].prompts.choice_prompts.reply(number))
         conversation = self.parser.parse(messages)
         label = self.choose(conversation, request_key(messages))
         return Reply(conversation.prompts.reply(label))
 
     def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
-        """Return certainty of the chosen label, or none if the request asks for notes."""
-        if self.parser.parse_notes_request(messages) is not None:
+        """Return certainty of the chosen label, or none if the request asks for no label."""
+        if self.asks_otherwise(messages):
             return {}
         return {self.choose(self.parser.parse(messages), request_key(messages)): 1.0}
+
+    def asks_otherwise(self, messages: Sequence[Message]) -> bool:
+        """Return whether a request asks for notes or a choice of samples, not for a label."""
+        notes = self.parser.parse_notes_request(messages)
+        return notes is not None or bool(self.parser.parse_choice(messages))
+
+    def margin(self, conversation: Conversation) -> float:  # noqa: ARG002  for those that have one
+        """Return how much the best label is ahead of the second; 0 if labels are not scored."""
+        return 0.0
 
     @abstractmethod
     def choose(self, conversation: Conversation, key: str) -> str:
@@ -94,7 +108,7 @@ class ScoringLearner(Learner):
 
     def label_probabilities(self, messages: Sequence[Message]) -> Mapping[str, float]:
         """Return the softmax of the scores, in units of their standard deviation."""
-        if self.parser.parse_notes_request(messages) is not None:
+        if self.asks_otherwise(messages):
             return {}
         conversation = self.parser.parse(messages)
         shares = self.shares(self._scores(conversation))
@@ -117,9 +131,19 @@ class ScoringLearner(Learner):
         order = keyed_order(len(scores), self.seed, "score ties", key)
         return conversation.labels[int(order[np.argmax(scores.round(6)[order])])]
 
+    def margin(self, conversation: Conversation) -> float:
+        """Return the difference between the two highest scores."""
+        return lead(self._scores(conversation))
+
     @abstractmethod
     def scores(self, samples: Samples, possible: Labels, asked: Features) -> Values:
         """Return a score for each label of the sample `asked` about, shape (labels,)."""
+
+
+def lead(scores: Values) -> float:
+    """Return the highest score minus the second, to 6 digits; 0 with one label."""
+    best = np.sort(scores)[::-1]
+    return round(float(best[0] - best[1]), 6) if len(best) > 1 else 0.0
 
 
 def _possible(conversation: Conversation) -> Labels:

@@ -120,7 +120,7 @@
     if (entry !== chosen()) return; // another session was chosen meanwhile
     const turn = state.visible[state.place] ?? 0;
     Object.assign(state, {
-      session, pool, thumbnails: new Map(), marks: new Map(), running: runningAccuracy(session.correct), part: undefined, note: undefined,
+      session, pool, thumbnails: new Map(), marks: new Map(), running: runningAccuracy(session.correct, session.chosen), part: undefined, note: undefined,
     });
     setOptions(at("filter"), [
       ["all", "all turns"], ["errors", "only errors"],
@@ -145,11 +145,15 @@
 
   // ---- running accuracy ----
 
-  function runningAccuracy(correct) {
-    let right = 0;
+  // Every `chosen` turns the sample was chosen; these turns do not count.
+  function runningAccuracy(correct, chosen) {
+    const counts = (turn) => (turn >= 0 && (!chosen || (turn + 1) % chosen !== 0) ? 1 : 0);
+    let [right, counted] = [0, 0];
     return correct.map((each, turn) => {
-      right += each - (turn >= RECENT ? correct[turn - RECENT] : 0);
-      return right / Math.min(turn + 1, RECENT);
+      const [now, before] = [counts(turn), counts(turn - RECENT)];
+      right += now * each - (before ? correct[turn - RECENT] : 0);
+      counted += now - before;
+      return right / counted;
     });
   }
 

@@ -10,11 +10,8 @@ from icl_loop.tasks.prompts.feedback_phrases import (
     ParsedFeedback,
 )
 from icl_loop.tasks.prompts.loading import DEFAULT, open_prompt_set, shipped
-from icl_loop.tasks.prompts.prompt_set import (
-    NotePrompts,
-    ParsedSystem,
-    PromptSet,
-)
+from icl_loop.tasks.prompts.prompt_set import ParsedSystem, PromptSet
+from icl_loop.tasks.prompts.side_requests import NotePrompts
 
 __all__ = [
     "DEFAULT",

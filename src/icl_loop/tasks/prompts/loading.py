@@ -18,17 +18,13 @@ from icl_loop.tasks.prompts.feedback_phrases import (
     FeedbackPhrases,
     FormAnnouncements,
 )
-from icl_loop.tasks.prompts.prompt_set import (
-    NotePrompts,
-    PromptSection,
-    PromptSet,
-    section_of,
-)
+from icl_loop.tasks.prompts.prompt_set import PromptSection, PromptSet, section_of
+from icl_loop.tasks.prompts.side_requests import ChoicePrompts, NotePrompts
 
 DEFAULT = "plain"
 _RENAMED = {"en": "plain", "ja": "plain-ja"}
 _TABLES = (
-    *(PromptSet, PromptSection, Announcements, FeedbackPhrases, NotePrompts),
+    *(PromptSet, PromptSection, Announcements, FeedbackPhrases, NotePrompts, ChoicePrompts),
     *(FeedbackForms, FormAnnouncements),
 )
 _KEYS = {"extend", *(name for table in _TABLES for name in table.model_fields)}

@@ -24,6 +24,7 @@ from icl_loop.tasks.prompts.feedback_phrases import (
     parse_readings,
     phrase_template,
 )
+from icl_loop.tasks.prompts.side_requests import ChoicePrompts, NotePrompts
 from icl_loop.tasks.prompts.templates import (
     LabelTemplate,
     Sentence,
@@ -44,21 +45,6 @@ class ParsedSystem:
 
     labels: tuple[str, ...]
     encoding: str
-
-
-class NotePrompts(PromptTable):
-    """How the model is asked for notes, and how later requests show them."""
-
-    asked: Annotated[str, with_placeholders("tokens")]
-    shown: Annotated[str, with_placeholders("notes")]
-
-    def ask(self, tokens: int) -> str:
-        """Return the request for notes of at most `tokens` tokens."""
-        return fill(self.asked, tokens=str(tokens))
-
-    def show(self, notes: str) -> str:
-        """Return the text that stands for the turns before the notes."""
-        return fill(self.shown, notes=notes)
 
 
 class PromptSection(PromptTable):
@@ -109,6 +95,7 @@ class PromptSet(PromptTable):
     table: PromptSection | None = None
     text: PromptSection | None = None
     notes: NotePrompts | None = None
+    choice: ChoicePrompts | None = None
 
     def __hash__(self) -> int:
         return hash(self.answer)
@@ -300,6 +287,21 @@ class PromptSet(PromptTable):
             for before, rest in [("", text), *_splits(text)]:
                 if match(self.notes.asked, rest) is not None:
                     return before
+        return None
+
+    @property
+    def choice_prompts(self) -> ChoicePrompts:
+        """The prompts that ask for a choice; raise InputError if the set has none."""
+        if self.choice is None:
+            raise InputError("the prompt set has no [choice] table, which task.choice needs")
+        return self.choice
+
+    def parse_choice(self, text: str) -> tuple[str, list[str]] | None:
+        """Return the text before a request to choose and the encoded samples, or None."""
+        if self.choice is not None:
+            for before, rest in [("", text), *_splits(text)]:
+                if (samples := self.choice.parse(rest)) is not None:
+                    return before, samples
         return None
 
     def _may_precede(self, text: str) -> bool:
