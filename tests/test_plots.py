@@ -310,7 +310,15 @@ def test_the_default_window_fits_short_sessions(lengths: list[int]) -> None:
     window = fitting_window(turns)
     assert 1 <= window <= 20
     assert window <= max(1, max(lengths) / 5)
-    assert curve_chart(turns).to_dict() == curve_chart(turns, window).to_dict()
+
+
+def test_curves_use_the_default_window() -> None:
+    """A curve without a window given is drawn with the default one."""
+    turns = frame_of({"a": [[True] * 30, [turn % 3 > 0 for turn in range(30)]]}, planned=60)
+    default, fitting, other = (
+        curve_chart(turns, *window).to_dict() for window in ((), (fitting_window(turns),), (11,))
+    )
+    assert default == fitting != other
 
 
 def test_the_axis_covers_turns_beyond_the_plan() -> None:
