@@ -1,10 +1,13 @@
 """Security: API keys are never printed or written, and replies cannot control the terminal."""
 
+import asyncio
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +16,10 @@ import pytest
 from builders import without_checksum
 from command_line import Command
 from endpoint import completion, error, serving
+from icl_loop.core.errors import InputError
+from icl_loop.experiment import parse
+from icl_loop.replay.branching import branches
+from icl_loop.runner.run import Run
 from icl_loop.transcripts import read
 
 CANARY = "sk-canary-2b992ddfa232"
@@ -181,3 +188,104 @@ def test_replies_cannot_control_the_terminal(tmp_path: Path, command_line: Comma
         assert each.stdout + each.stderr
         assert not CONTROL_CHARACTERS.search(each.stdout + each.stderr), each
     assert json.loads(done[-2].stdout)["arms"][0]["arm"] == "a" + CONTROL
+
+
+# ---- files and replies that name secrets -----------------------------------------------------
+
+PARENT = "name='p'\nturns=4\nstreams=1\ntask={size=4, encoding='binary'}"
+ELSEWHERE = "https://models.example/v1"
+ROUTER = "https://openrouter.ai/api/v1"
+LOCAL = "http://127.0.0.1:9/v1"
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The transcript of a small session with a built-in model."""
+    folder = tmp_path_factory.mktemp("played")
+    made = parse(tomllib.loads(PARENT))
+    return asyncio.run(Run(made, folder).play()).paths[0]
+
+
+def renamed(parent: Path, folder: Path, **model: object) -> Path:
+    """Return a copy of a transcript whose header says that it was played with another model."""
+    first, *lines = parent.read_text("utf-8").splitlines(keepends=True)
+    header = json.loads(without_checksum(first))
+    header["settings"]["model"] |= {"name": "tiny", **model}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / parent.name
+    path.write_text(json.dumps(header) + "\n" + "".join(lines), "utf-8")
+    return path
+
+
+SAFE: Sequence[tuple[dict[str, object], list[str]]] = [
+    ({}, []),
+    ({"base_url": ELSEWHERE}, []),
+    ({"base_url": LOCAL}, []),
+    ({"api_key_env": "OPENAI_API_KEY"}, []),
+    ({"base_url": ROUTER, "api_key_env": "OPENROUTER_API_KEY"}, []),
+    ({"base_url": ROUTER, "api_key_env": "SECRET_A"}, ["api_key_env=MINE"]),
+    ({"base_url": LOCAL, "api_key_env": "SECRET_A"}, ["api_key_env=MINE"]),
+    (
+        {"base_url": ELSEWHERE, "api_key_env": "SECRET_A"},
+        [f"base_url={ELSEWHERE}", "api_key_env=SECRET_A"],
+    ),
+    (
+        {"base_url": ELSEWHERE, "headers_env": {"X-Team": "SECRET_A"}},
+        [f"base_url={ELSEWHERE}", "headers_env.X-Team=SECRET_A"],
+    ),
+    ({"base_url": ELSEWHERE, "api_key_env": "SECRET_A"}, [f"base_url={LOCAL}"]),
+    ({"base_url": ELSEWHERE, "headers_env": {"X": "SECRET_A"}}, [f"base_url={LOCAL}"]),
+]
+REFUSED: Sequence[tuple[dict[str, object], list[str]]] = [
+    ({"api_key_env": "SECRET_A"}, []),
+    ({"headers_env": {"X": "OPENAI_API_KEY"}}, []),
+    ({"base_url": ELSEWHERE, "api_key_env": "OPENAI_API_KEY"}, []),
+    ({"base_url": ELSEWHERE, "api_key_env": "SECRET_A"}, ["api_key_env=SECRET_A"]),
+    ({"base_url": ELSEWHERE, "api_key_env": "SECRET_A"}, ["api_key_env=MINE"]),
+    ({"base_url": ROUTER, "api_key_env": "OPENAI_API_KEY"}, []),
+    ({"base_url": ROUTER.replace("https", "http"), "api_key_env": "OPENROUTER_API_KEY"}, []),
+    ({"base_url": "https://openrouter.ai.example/v1", "api_key_env": "OPENROUTER_API_KEY"}, []),
+    ({"base_url": "https://openrouter.ai:8443/v1", "api_key_env": "OPENROUTER_API_KEY"}, []),
+    ({"base_url": LOCAL, "api_key_env": "SECRET_A"}, []),
+    ({"base_url": LOCAL, "headers_env": {"X": "SECRET_A"}}, ["api_key_env=MINE"]),
+]
+
+
+@pytest.mark.parametrize(("model", "given"), SAFE)
+def test_variables_of_a_transcript_are_used_if_given(
+    model: dict[str, object], given: list[str], parent: Path, tmp_path: Path
+) -> None:
+    """A branch uses variables that are given or usual, and an address that is given gets no others."""
+    path = renamed(parent, tmp_path, **model)
+    (branch,) = branches([path], 2, [f"model.{each}" for each in given]).sessions()
+    used = {branch.settings.model.api_key_env, *branch.settings.model.headers_env.values()}
+    chosen = {each.partition("=")[2] for each in given}
+    assert used <= {None, "OPENAI_API_KEY", "OPENROUTER_API_KEY"} | chosen
+
+
+@pytest.mark.parametrize(("model", "given"), REFUSED)
+def test_variables_of_a_transcript_are_asked_about(
+    model: dict[str, object], given: list[str], parent: Path, tmp_path: Path
+) -> None:
+    """Otherwise the error names file, address and variables, and the arguments in it confirm them."""
+    path = renamed(parent, tmp_path, **model)
+    changes = [f"model.{each}" for each in given]
+    with pytest.raises(InputError) as refused:
+        branches([path], 2, changes)
+    said = str(refused.value)
+    assert str(path) in said
+    assert str(model.get("base_url", "OPENAI_BASE_URL")) in said
+    assert re.search(r"variables .*(SECRET_A|_API_KEY|MINE) would", said)
+    added = re.findall(r"--set (\S+?)(?=\.? )", said)
+    assert list(branches([path], 2, [*changes, *added]).sessions())
+
+
+def test_a_branch_shows_no_other_data(parent: Path, tmp_path: Path) -> None:
+    """A branch of a transcript that names another file as its data set is refused."""
+    secret = tmp_path / "diary.csv"
+    secret.write_text("text,label\n" + "".join(f"day {n},{n % 2}\n" for n in range(40)))
+    path = renamed(parent, tmp_path, base_url=ELSEWHERE)
+    text = path.read_text().replace('"dataset": "digits"', f'"dataset": "csv:{secret}"')
+    path.write_text(text.replace('"encoding": "binary"', '"encoding": "text"'))
+    with pytest.raises(InputError, match="has changed"):
+        branches([path], 2)

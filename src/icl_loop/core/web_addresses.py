@@ -37,6 +37,12 @@ def check_web_address(address: str) -> None:
         raise ValueError(f"must have a port from 1 to 65535, or none, like {_EXAMPLE}")
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether a valid address is on this machine."""
+    host = urlsplit(address).hostname or ""
+    return ipaddress.ip_address(host).is_loopback if _is_ip(host) else host == "localhost"
+
+
 def _is_ip(host: str) -> bool:
     try:
         ipaddress.ip_address(host)

@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from icl_loop.core.records import Outcome
+from icl_loop.core.web_addresses import is_loopback
 from icl_loop.experiment.settings import AUTO, Settings
 from icl_loop.models.prices import cost_of
 from icl_loop.runner.trial import Finding, TriedArm
@@ -86,7 +85,7 @@ def _model(arms: Sequence[TriedArm], found: Mapping[str, str]) -> Iterator[Sugge
             yield Suggestion("model", 'answer_format = "choice"', reason)
         else:
             yield Suggestion("answers", 'rule = "last"', f"{reason}, and nothing limits replies")
-    if cost_of(model.name, model.base_url) is None and not _is_local(model.base_url):
+    if cost_of(model.name, model.base_url) is None and not is_loopback(model.base_url or ""):
         yield Suggestion(
             "price",
             "input = 0.0\noutput = 0.0",
@@ -142,12 +141,3 @@ def _share(arms: Sequence[TriedArm]) -> tuple[int, int]:
     """Return how many replies could not be parsed, and how many there are."""
     outcomes = [turn.outcome for arm in arms for turn in arm.turns]
     return sum(each in _UNPARSED for each in outcomes), len(outcomes)
-
-
-def _is_local(base_url: str | None) -> bool:
-    """Return whether an address is on this machine, where tokens cost nothing."""
-    host = urlsplit(base_url or "").hostname or ""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

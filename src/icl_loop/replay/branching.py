@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import DatasetError, InputError
 from icl_loop.core.names import check_file_name, folded
 from icl_loop.core.validation_messages import shown_value
 from icl_loop.experiment import Experiment, LimitSettings, PriceSettings, Session, Settings
@@ -21,9 +21,11 @@ from icl_loop.experiment.settings import AnalysisSettings, ArmName
 from icl_loop.experiment.sweep import flat, setting_name
 from icl_loop.experiment.validation import validated
 from icl_loop.models import is_built_in
+from icl_loop.replay.confirmation import confirmed
 from icl_loop.tasks.feedback import YOKED
 from icl_loop.transcripts import Transcript, read
 from icl_loop.transcripts.checksum import without_checksum
+from icl_loop.transcripts.comparison import PLACE_KEYS
 from icl_loop.transcripts.header import AnalysisIdentity, BranchIdentity, Header
 from icl_loop.transcripts.reader import shared_lines, whole_lines
 from icl_loop.transcripts.schema import turns_before
@@ -128,6 +130,9 @@ def _branch(
     given = ["--set"] * bool(changes) + ["--model"] * (model is not None)
     place = " and ".join(given) or f"{parent.path}: recorded settings"
     settings = _settings(_with_model(header.settings, model), changes, place)
+    chosen = override({}, changes).get("model", {})
+    model_settings = confirmed(settings.model, chosen, parent.path)
+    settings = settings.model_copy(update={"model": model_settings})
     settings.check_turns(length, place if turns is None else f"--turns {turns}")
     if length != header.turns and (settings.task.order != "random" or settings.task.choice):
         key = "task.choice" if settings.task.choice else f"task.order = {settings.task.order!r}"
@@ -148,7 +153,7 @@ def _branch(
     events = tuple(event for event in parent.events if turns_before(event) < at)
     experiment, place = header.root.experiment, f"{parent.path}, line 1, experiment"
     check_file_name(f"{experiment}-branches", f"{place} = {shown_value(experiment)}: ")
-    return Session(
+    session = Session(
         experiment=f"{experiment}-branches",
         arm=validated(ArmName, arm or name, "--arm"),
         stream=header.stream,
@@ -159,11 +164,17 @@ def _branch(
         branch=Branch(identity, shared, events),
         repeat=header.repeat,
     )
+    try:
+        session.check_dataset(header.dataset)  # nothing but what was played before is sent
+    except DatasetError as error:
+        raise DatasetError(f"{parent.path}: {error}") from None
+    return session
 
 
 def _named(changes: Sequence[str], model: str | None, turns: int | None) -> str:
     """Return what a branch changes, for the name of its arm; a digest if that is long."""
-    changed = dict(flat(override({}, changes)))
+    given = flat(override({}, changes))
+    changed = {key: each for key, each in given if not f"settings.{key}".startswith(PLACE_KEYS)}
     changed |= {} if model is None else {"model.name": model}
     changed |= {} if turns is None else {"turns": turns}
     name = "".join(f"_{setting_name(key, value)}" for key, value in changed.items())
