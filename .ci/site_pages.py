@@ -3,6 +3,7 @@
 Links between pages then work on the website as they do on a code host. A hook of `properdocs.yml`.
 """
 
+import re
 from pathlib import Path
 
 from properdocs.config.defaults import ProperDocsConfig
@@ -13,6 +14,11 @@ PATTERNS = (
     *("*.md", "docs/**/*", "examples/*.ipynb", "transcripts/*.md"),
     *("experiments/**/*.md", "experiments/*.toml"),
 )
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Return a page without the backslashes that code hosts need before bars in code in tables."""
+    return re.sub(r"`[^`\n]+`", lambda code: code[0].replace(r"\|", "|"), markdown)
 
 
 def on_files(files: Files, config: ProperDocsConfig) -> Files:
