@@ -1,10 +1,13 @@
 """Any input is read or rejected with a clear error, without hanging or using unbounded memory."""
 
 import gzip
+import os
 import random
+import socket
 import struct
 import time
 import tracemalloc
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, aclosing, contextmanager
@@ -15,17 +18,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builders import without_checksum
 from endpoint import completion, serving
 from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
+from icl_loop.analysis import frame
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
 from icl_loop.core.messages import user
+from icl_loop.core.regular_files import read_regular
 from icl_loop.experiment import load
+from icl_loop.export import export, importing
 from icl_loop.models.openai import MAX_PAUSE_S, MAX_RESPONSE_BYTES, OpenAIModel
-from icl_loop.tasks.datasets import csv_file, folder, idx
+from icl_loop.tasks.datasets import csv_file, folder, idx, row_files
 from icl_loop.tasks.prompts import open_prompt_set
+from icl_loop.transcripts import read, read_header
+from icl_loop.transcripts.files import MAX_LINE
 
 MIB = 2**20
+SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample" / "label-0.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +88,108 @@ def using_at_most(mib: float) -> Iterator[None]:
     assert peak <= mib, f"{peak:.0f} MiB were used"
 
 
+# ---- what is no regular file -------------------------------------------------------------
+
+
+def _socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind(path.name)
+
+
+SPECIAL: Mapping[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "socket": _socket,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "dead link": lambda path: path.symlink_to("nowhere"),
+}
+OPENED: Mapping[str, Callable[[Path], object]] = {
+    "experiment.toml": load,
+    "prompts.toml": lambda path: open_prompt_set(str(path)),
+    "table.csv": lambda path: csv_file.load(str(path)),
+    "table.parquet": lambda path: row_files.load_parquet(str(path)),
+    "lines.jsonl": lambda path: row_files.load_jsonl(str(path)),
+    "images": lambda path: idx.load(path, 3),
+    "image.png": folder.read_image,
+    "class/image.png": lambda path: folder.load(path.parent.parent),
+    "read.jsonl": read,
+    "header.jsonl": read_header,
+    "folder/analysed.jsonl": lambda path: frame(path.parent),
+    "exported.jsonl": lambda path: export([path], "parquet", path.with_suffix(".parquet")),
+    "turns.sessions.parquet": lambda path: frame(path.with_name("turns.parquet")),
+    "chats.jsonl": lambda path: importing.import_files([path], path.parent),
+    "turns.csv": lambda path: importing.import_files([path], path.parent),
+    "log.eval": lambda path: importing.import_files([path], path.parent),
+    "log.json": lambda path: importing.import_files([path], path.parent),
+}
+
+
+@pytest.mark.parametrize("kind", SPECIAL)
+def test_only_regular_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A pipe, a socket, a device or a dead link is refused by name, and never waited for."""
+    for name, reader in OPENED.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        monkeypatch.chdir(path.parent)  # the address of a socket must be short
+        (tmp_path / "turns.parquet").touch()
+        SPECIAL[kind](path)
+        with using_at_most(100), pytest.raises(InputError, match=path.stem) as refused:
+            reader(path)
+        if "not installed" not in str(refused.value) and kind != "dead link":
+            assert f"is a {kind}, not a regular file" in str(refused.value), name
+        path.unlink()
+
+
+def test_a_file_that_reports_no_size_is_limited() -> None:
+    """A file is read up to the limit even if its size says less, as under /proc."""
+    endless = Path("/proc/self/maps")
+    if not endless.exists():
+        pytest.skip("there is no /proc")
+    assert endless.stat().st_size == 0
+    with pytest.raises(OSError, match="larger than 0 MiB"):
+        read_regular(endless, 10)
+
+
 # ---- files that are larger than they look ------------------------------------------------
+
+
+HEADER = without_checksum(SAMPLE.read_text("utf-8")).partition("\n")[0].encode() + b"\n"
+"""The first line of a transcript without its checksum, after which no line needs one."""
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (HEADER + b'{"type":"turn","question":"' + b"x" * MAX_LINE, "line 2 is longer than 32 MiB"),
+        (HEADER + b"\n" * 10**6, "line 2 is empty"),
+        (SAMPLE.read_bytes() + b"\r\n" * 10**6, "is empty"),
+        (b"\n" * 10**6, "line 1: not valid JSON"),
+        (bytes(64 * MIB), "line 1: not valid JSON"),
+        (HEADER + b"{}\n" * 10**6, "line 2, the whole line: must have a type"),
+    ],
+    ids=["long line", "empty lines", "empty end", "nothing", "zeros", "short lines"],
+)
+def test_a_strange_transcript_takes_little_memory(tmp_path: Path, lines: bytes, says: str) -> None:
+    """What cannot be a transcript is refused without reading all of it."""
+    path = tmp_path / "strange.jsonl"
+    path.write_bytes(lines)
+    for reader in (read, frame):
+        with using_at_most(2 * MAX_LINE / MIB + 60), pytest.raises(InputError, match=says):
+            reader(path)
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A log of Inspect is unpacked up to a limit, whatever sizes it claims."""
+    pytest.importorskip("inspect_ai")
+    path = tmp_path / "bomb.eval"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file:
+        file.writestr("header.json", bytes(150 * MIB))
+    size = (150 * MIB).to_bytes(4, "little")
+    for claimed in (size, (1_000).to_bytes(4, "little")):
+        path.write_bytes(path.read_bytes().replace(size, claimed))
+        with using_at_most(400), pytest.raises(InputError, match=r"unpacks to more|is damaged"):
+            importing.import_files([path], tmp_path)
 
 
 def _idx(*sizes: int, values: bytes) -> bytes:
@@ -113,12 +224,22 @@ def _png(width: int, height: int, data: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + ends[0] + chunk(b"IDAT", data) + ends[1]
 
 
-@pytest.mark.parametrize("size", [(100_000, 100_000), (2**31 - 1, 2), (9_000, 9_000)])
+@pytest.mark.parametrize(
+    "size", [(100_000, 100_000), (2**31 - 1, 2), (9_000, 9_000), (4_000, 4_001)]
+)
 def test_a_picture_of_too_many_pixels_is_rejected(tmp_path: Path, size: tuple[int, int]) -> None:
     """A picture with too many pixels is rejected by its header."""
     path = tmp_path / "bomb.png"
     path.write_bytes(_png(*size, zlib.compress(bytes(MIB))))
     with using_at_most(8), pytest.raises(DatasetError, match="pixels"):
+        folder.read_image(path)
+
+
+def test_no_program_is_started_for_a_picture(tmp_path: Path) -> None:
+    """PostScript, which Pillow gives to Ghostscript, is not an image."""
+    path = tmp_path / "page.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+    with pytest.raises(DatasetError, match="not an image of a known format"):
         folder.read_image(path)
 
 

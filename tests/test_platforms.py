@@ -125,6 +125,55 @@ def test_a_run_plays_with_few_open_files(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.jsonl"))) == 50
 
 
+def limited(mib: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with this much memory."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (mib * 2**20, mib * 2**20)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("mib", [585, 1171])
+def test_too_low_a_limit_on_memory_is_named(mib: int) -> None:
+    """With less memory than libraries need, a command says so at once and ends with exit code 1."""
+    done = limited(mib, "-m", "icl_loop", "analyze", str(SAMPLE))
+    assert done.returncode == 1
+    assert f"this process may use only {mib:,} MiB" in done.stderr
+    assert "ulimit -v" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "is_named"),
+    [
+        ("os.abort()", 1, True),
+        ("raise MemoryError", 1, True),
+        ("raise ImportError('x.so: failed to map segment from shared object')", 1, True),
+        ('raise RuntimeError("can\'t start new thread")', 1, True),
+        ("sys.exit(2)", 2, False),
+        ("raise ValueError('memory')", 1, False),
+        ("os.kill(os.getpid(), signal.SIGTERM)", 128 + 15, False),
+    ],
+)
+def test_a_limit_on_memory_is_named_where_it_ends_a_process(
+    end: str, code: int, *, is_named: bool
+) -> None:
+    """With a limit, what a library does without memory becomes an error that names the limit."""
+    program = f"""
+import os, resource, signal, sys
+from icl_loop.cli.limited_memory import limited_memory
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+with limited_memory():
+    {end}
+"""
+    done = limited(4096, "-c", program)
+    assert done.returncode == code, done.stderr
+    assert ("may use only 4,096 MiB" in done.stderr) == is_named
+
+
 def test_standard_streams_may_be_closed_or_full(tmp_path: Path) -> None:
     """A run without output or error output is played; an output that is full is one clear error."""
     program = shlex.join([sys.executable, "-c", "from icl_loop.cli import main; main()"])

@@ -26,11 +26,13 @@ from icl_loop.core.records import Turn
 from icl_loop.experiment import Experiment, Session
 from icl_loop.loop import play
 from icl_loop.models import ReplayModel
+from icl_loop.models.callable_model import CallableModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
 from icl_loop.transcripts import Transcript, TranscriptWriter, read
-from icl_loop.transcripts.checksum import verify_checksums, with_checksum
+from icl_loop.transcripts.checksum import verified, with_checksum
 from icl_loop.transcripts.durable_append import DurableAppender
+from icl_loop.transcripts.files import MAX_LINE
 
 T = TypeVar("T")
 
@@ -189,6 +191,19 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+async def test_a_line_that_no_command_would_read_is_not_written(tmp_path: Path) -> None:
+    """A session whose turn would make a line over the limit stops, and its transcript stays readable."""
+    chosen, path = session(2, encoding="binary", size=4), tmp_path / "session.jsonl"
+    with TranscriptWriter(path, chosen.header()) as recorder:
+        turns = play(
+            chosen.task, CallableModel(lambda _: "x" * MAX_LINE), chosen.policy, chosen.window
+        )
+        with pytest.raises(StoppedShort, match="more than 32 MiB"):
+            async for _ in recorder.record(turns):
+                pass
+    assert read(path).turns == ()
+
+
 async def test_truncation_loses_no_complete_line(short: Path, memory: Path) -> None:
     """Truncated at any byte, a transcript reads as its complete lines and resumes as if uninterrupted."""
     data = short.read_bytes()
@@ -276,13 +291,13 @@ def test_a_transcript_without_checksums_is_read(short: Path, tmp_path: Path) -> 
 @given(st.lists(st.binary(min_size=1).filter(lambda body: b"\n" not in body), min_size=1))
 def test_checksums_detect_any_changed_byte(bodies: list[bytes]) -> None:
     """Intact lines pass; a line with a changed byte is named."""
-    lines = [with_checksum(b"{" + body + b"}") for body in bodies]
-    verify_checksums(Path("a"), lines)
+    lines = [with_checksum(b"{" + body + b"}") + b"\n" for body in bodies]
+    assert list(verified(Path("a"), lines)) == [line[:-1] for line in lines]
     for number, line in enumerate(lines[1:], start=2):
         changed = bytearray(line)
         changed[len(line) // 2] ^= 0xFF
         with pytest.raises(TranscriptError, match=f"a, line {number}: "):
-            verify_checksums(Path("a"), [*lines[: number - 1], bytes(changed)])
+            list(verified(Path("a"), [*lines[: number - 1], bytes(changed)]))
 
 
 # ---- clocks and kills --------------------------------------------------------------------

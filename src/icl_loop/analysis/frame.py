@@ -22,6 +22,7 @@ from icl_loop.core.messages import Served
 from icl_loop.core.records import Turn
 from icl_loop.transcripts.columns import TABLES, USAGE, Schema, is_exported, read_table, table_path
 from icl_loop.transcripts.files import sources
+from icl_loop.transcripts.reader import first_line
 from icl_loop.transcripts.schema import line_fields
 
 _THREADS = 2  # one parses while the other reads and verifies
@@ -86,8 +87,7 @@ def _sessions_and_turns(files: Sequence[Path]) -> tuple[pl.DataFrame, pl.DataFra
 
 
 def _recorded(file: Path) -> tuple[str, told.Recorded]:
-    with file.open("rb") as lines:
-        return str(file), told.recorded(lines.readline())
+    return str(file), told.recorded(first_line(file))
 
 
 def told_length() -> pl.Expr:

@@ -21,7 +21,7 @@ from icl_loop.analysis.inference import Conclusion
 from icl_loop.core.errors import InputError
 from icl_loop.transcripts.columns import is_exported, read_table
 from icl_loop.transcripts.files import sources
-from icl_loop.transcripts.reader import complete_lines, parse, read_header
+from icl_loop.transcripts.reader import lines_of, parse, read_header
 from icl_loop.transcripts.schema import LINE, TurnLine
 
 MOST_BITS = 20.0
@@ -163,10 +163,10 @@ _Scored = Iterator[tuple[str, int, str, Sequence[str], Mapping[str, float]]]
 
 
 def _saved(path: Path) -> _Scored:
-    lines, _ = complete_lines(path)
     labels: Sequence[str] = ()
-    for number, line in enumerate(lines[1:], start=2):
-        if f'"{_KEY}"'.encode() in line:  # parsing is much slower than searching
+    for number, line in enumerate(lines_of(path), start=1):
+        is_sought = number > 1 and f'"{_KEY}"'.encode() in line  # parsing is much slower
+        if is_sought and line.endswith(b"\n"):
             labels = labels or read_header(path).labels
             turn = parse(path, number, line, LINE)
             if isinstance(turn, TurnLine) and turn.label_logprobs:

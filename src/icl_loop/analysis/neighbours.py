@@ -14,6 +14,7 @@ from icl_loop.tasks.encodings import PngEncoding, get_encoding
 from icl_loop.tasks.prompts import open_prompt_set
 from icl_loop.transcripts.columns import is_exported, read_table
 from icl_loop.transcripts.files import sources
+from icl_loop.transcripts.reader import lines_of
 
 if TYPE_CHECKING:
     from icl_loop.models.features import SampleFeatures
@@ -43,8 +44,13 @@ Session = tuple[str, Fields, Sequence[Fields]]
 
 def _saved(path: Path) -> Iterator[Session]:
     """Yield the session of a transcript; `frame` has validated it, so only three fields are read."""
-    header, *lines = (json.loads(line) for line in path.read_bytes().split(b"\n")[:-1])
-    turns = [line for line in lines if line.get("type") == "turn"]
+    lines = (json.loads(line) for line in lines_of(path) if line.endswith(b"\n"))
+    header = next(lines)
+    turns = [
+        {name: line.get(name) for name in ("question", "kept")}
+        for line in lines
+        if line.get("type") == "turn"
+    ]
     yield str(path), header.get("settings", {}), turns
 
 

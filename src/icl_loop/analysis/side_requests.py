@@ -13,7 +13,7 @@ from icl_loop.analysis.session_settings import sessions, table_in
 from icl_loop.transcripts.columns import TABLES, USAGE, is_exported, read_table
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.reader import parse, read_header
+from icl_loop.transcripts.reader import lines_of, parse, read_header
 from icl_loop.transcripts.schema import LINE
 
 _TOKENS = ("after_turn", "counted", "prefix", *USAGE)
@@ -81,12 +81,11 @@ def _saved_rows(path: Path, table: str, names: tuple[str, ...]) -> Iterator[tupl
     if not _asks_for(table, read_header(path)):
         return
     start = f'{{"type":"{table.removesuffix("s")}"'.encode()
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.startswith(start) and line.endswith(b"\n"):
-                fields = dict(parse(path, number, line, LINE))
-                values = fields | asdict(fields["usage"])
-                yield str(path), *(values[name] for name in names)
+    for number, line in enumerate(lines_of(path), start=1):
+        if line.startswith(start) and line.endswith(b"\n"):
+            fields = dict(parse(path, number, line, LINE))
+            values = fields | asdict(fields["usage"])
+            yield str(path), *(values[name] for name in names)
 
 
 def _asks_for(table: str, header: Header) -> bool:

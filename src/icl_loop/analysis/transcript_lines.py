@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
 
 import polars as pl
@@ -10,14 +9,15 @@ from polars.exceptions import PolarsError
 from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError, reason_of
-from icl_loop.transcripts.checksum import verify_checksums
 from icl_loop.transcripts.columns import OPTIONAL, USAGE, Schema, is_exported, json_column
 from icl_loop.transcripts.header import Header
-from icl_loop.transcripts.reader import complete_lines, read
+from icl_loop.transcripts.reader import read, sound_lines
 from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, UNKNOWN, End, TurnLine
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""
+_LINE_COST = 200
+"""Bytes that a line takes in memory beside its text, about."""
 SESSION_FIELDS = ("experiment", "arm", "stream", "repeat", "turns", "labels")
 SCORED_FIELDS = ("turn", "sample", "label", "answer", "outcome", "correct")
 _TURN_FIELDS = (*SCORED_FIELDS, "told", "kept", "latency_s", "counted", "prefix", "usage")
@@ -67,24 +67,44 @@ def checked_lines(files: Sequence[Path], more: Schema | None = None) -> pl.DataF
     Raises:
         TranscriptError: A line is not of the format, or in the wrong place; names file and line.
     """
-    schema, texts = {**_SCHEMA, **(more or {})}, []
-    for path in files:
-        text, torn = complete_lines(path)
-        verify_checksums(path, text, torn)
-        texts.append(text)
-    parsed = _parse(b"\n".join(chain.from_iterable(texts)), schema)
-    if parsed is None or parsed.height != sum(map(len, texts)):
-        for path in files:
-            read(path)  # raises an error that names the line
-        raise TranscriptError(f"{files[0]} or a file after it is not a transcript")
-    places = pl.DataFrame(
-        {"path": [str(file) for file in files], "line": [range(1, len(t) + 1) for t in texts]},
-        schema={"path": pl.String, "line": pl.List(pl.Int64)},
-    ).explode("line")
-    placed = pl.concat([places, parsed], how="horizontal")
-    lines = placed.join(_exposures(parsed["kept"]), on="kept", how="left", maintain_order="left")
+    schema = {**_SCHEMA, **(more or {})}
+    parts = [_parsed(places, lines, schema) for places, lines in _parts(files)]
+    lines = pl.concat(parts)
     _check_lines(lines)
     return lines
+
+
+_Places = list[tuple[str, int]]
+
+
+def _parts(files: Sequence[Path]) -> Iterator[tuple[_Places, list[bytes]]]:
+    """Yield about `BATCH_BYTES` of lines at a time, with the path and number of each."""
+    places, lines, size = _Places(), list[bytes](), 0
+    for path in files:
+        for number, line in enumerate(sound_lines(path), start=1):
+            places.append((str(path), number))
+            lines.append(line)
+            size += len(line) + _LINE_COST
+            if size >= BATCH_BYTES:
+                yield places, lines
+                places, lines, size = [], [], 0
+    if lines:
+        yield places, lines
+
+
+def _parsed(places: _Places, lines: Sequence[bytes], schema: Schema) -> pl.DataFrame:
+    """Return the fields of lines; raise TranscriptError if one is not of the format on its own."""
+    parsed = _parse(b"\n".join(lines), schema)
+    if parsed is None or parsed.height != len(lines):
+        for path in dict(places):
+            read(Path(path))  # raises an error that names the line
+        raise TranscriptError(f"{places[0][0]} or a file after it is not a transcript")
+    paths, numbers = zip(*places, strict=True)
+    numbered = pl.DataFrame({"path": paths, "line": numbers})
+    placed = pl.concat([numbered, parsed], how="horizontal")
+    placed = placed.join(_exposures(parsed["kept"]), on="kept", how="left", maintain_order="left")
+    _raise_for(placed.filter(~_is_sound_alone()))
+    return placed
 
 
 def is_scored_right() -> pl.Expr:
@@ -124,22 +144,43 @@ def _exposure(text: str) -> tuple[int | None, int | None]:
 
 
 def _check_lines(lines: pl.DataFrame) -> None:
-    """Raise TranscriptError, naming the first one, if a line is wrong or in the wrong place."""
+    """Raise TranscriptError, naming the first one, if a line is not where it may be."""
     kind = pl.col("type")
+    imported = pl.col("imported").first().over("path").is_not_null()
     is_sound = (
+        pl.when(kind == "turn")
+        .then(
+            (pl.col("turn") == (kind == "turn").cum_sum().over("path") - 1)
+            & (imported | pl.all_horizontal(pl.col(_UNKNOWN).is_not_null()))
+        )
+        .when(kind == "end")
+        .then(pl.col("line") == pl.len().over("path"))
+        .otherwise(statement=True)
+    )
+    _raise_for(lines.filter(~is_sound))
+
+
+def _raise_for(wrong: pl.DataFrame) -> None:
+    """Raise TranscriptError, naming the first one, if there are wrong lines."""
+    for path, line in wrong.select("path", "line").head(1).iter_rows():
+        read(Path(path))  # raises an error that says what is wrong
+        what = "it has no labels" if line == 1 else "its answer, label and correct do not agree"
+        raise TranscriptError(f"{path}, line {line} is wrong: {what}")
+
+
+def _is_sound_alone() -> pl.Expr:
+    """Return whether a line can be one of a transcript, whatever the lines before it."""
+    kind = pl.col("type")
+    return (
         pl.when(pl.col("line") == 1)
         .then(_is_header())
         .when(kind == "turn")
         .then(_is_sound_turn())
         .when(kind == "end")
-        .then(pl.col("status").is_not_null() & (pl.col("line") == pl.len().over("path")))
+        .then(pl.col("status").is_not_null())
         .otherwise(kind.is_in(["note", "choice", "probe"]))
         .fill_null(value=False)
     )
-    for path, line in lines.filter(~is_sound).select("path", "line").head(1).iter_rows():
-        read(Path(path))  # raises an error that says what is wrong
-        what = "it has no labels" if line == 1 else "its answer, label and correct do not agree"
-        raise TranscriptError(f"{path}, line {line} is wrong: {what}")
 
 
 def _is_header() -> pl.Expr:
@@ -154,12 +195,9 @@ def _is_header() -> pl.Expr:
 
 def _is_sound_turn() -> pl.Expr:
     usage = (pl.col("usage").struct.field(name).is_not_null() for name in USAGE)
-    imported = pl.col("imported").first().over("path").is_not_null()
     return pl.all_horizontal(
         pl.col(_REQUIRED).is_not_null(),
-        imported | pl.all_horizontal(pl.col(_UNKNOWN).is_not_null()),
         pl.col("usage").is_null() | pl.all_horizontal(usage),
         pl.col("kept").is_null() | (pl.col("latest") < pl.col("turn")),
         pl.col("correct") == is_scored_right(),
-        pl.col("turn") == (pl.col("type") == "turn").cum_sum().over("path") - 1,
     )

@@ -7,6 +7,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from icl_loop.cli.lazy_commands import SETTINGS, LazyCommands, print_version
+from icl_loop.cli.limited_memory import limited_memory
 from icl_loop.core.errors import OUT_OF_FILES, IclLoopError, InputError, reason_of
 from icl_loop.runner.scheduler import allow_open_files
 from icl_loop.terminal.console import (
@@ -54,7 +55,8 @@ def main() -> NoReturn:
         )
         sys.exit(STOPPED_SHORT)
     try:
-        app()
+        with limited_memory():
+            app()
     except InputError as error:
         print_error(f"error: {error}")
         sys.exit(BAD_INPUT)

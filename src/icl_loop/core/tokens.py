@@ -18,7 +18,7 @@ from typing import Protocol
 import tiktoken
 import tiktoken.registry
 
-from icl_loop.core.errors import InputError, nearest
+from icl_loop.core.errors import OUT_OF_FILES, InputError, StoppedShort, nearest, reason_of
 from icl_loop.core.messages import Image, Message
 
 _log = logging.getLogger(__name__)
@@ -189,6 +189,10 @@ def _vocabulary(name: str) -> tiktoken.Encoding:
     try:
         return tiktoken.get_encoding(name)
     except (OSError, ValueError) as error:  # requests raises OSError, a wrong checksum ValueError
+        if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
+            raise StoppedShort(
+                f"the vocabulary {name} cannot be read: {reason_of(error)}"
+            ) from None
         raise InputError(
             f"the vocabulary {name} is not on this machine and could not be downloaded"
             f" ({type(error).__name__}); set TIKTOKEN_CACHE_DIR to a folder that contains it"

@@ -7,6 +7,7 @@ from typing import Any
 from icl_loop.core.errors import InputError
 
 MAX_BYTES = 2**20
+"""Most bytes of a file."""
 MAX_KEY_PARTS = 100
 """Most parts of a dotted key: `tomllib` takes time that grows with their square."""
 
@@ -34,10 +35,8 @@ def parse_toml(data: bytes, source: str) -> dict[str, Any]:
     """Return the content of a TOML file; error messages name it `source`.
 
     Raises:
-        InputError: The file is not valid TOML, or is too large.
+        InputError: The file is not valid TOML.
     """
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{source} is larger than {MAX_BYTES // 2**20} MiB")
     if _LONG_KEY.search(data):
         raise InputError(f"{source} has a key of more than {MAX_KEY_PARTS} parts")
     try:

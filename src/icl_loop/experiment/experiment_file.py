@@ -7,7 +7,8 @@ from typing import Any
 
 from icl_loop.core.errors import InputError, nearest, reason_of
 from icl_loop.core.names import folded
-from icl_loop.core.toml_files import parse_toml
+from icl_loop.core.regular_files import read_regular
+from icl_loop.core.toml_files import MAX_BYTES, parse_toml
 from icl_loop.experiment.experiment import Experiment
 from icl_loop.experiment.published_settings import PublishedSettings
 from icl_loop.experiment.settings import ArmName, ExperimentFile, Settings
@@ -45,7 +46,7 @@ def read_table(path: Path | str) -> tuple[dict[str, Any], str]:
     """
     path = experiment_path(path)
     try:
-        return parse_toml(path.read_bytes(), str(path)), str(path)
+        return parse_toml(read_regular(path, MAX_BYTES), str(path)), str(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from None
 

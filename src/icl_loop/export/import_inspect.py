@@ -3,10 +3,14 @@
 Import this module only to read logs: `inspect_ai` is an optional dependency.
 """
 
+import lzma
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import IO, Any, cast, get_args
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 from inspect_ai.event import ModelEvent
 from inspect_ai.log import EvalLog, EvalSample, read_eval_log
@@ -15,6 +19,7 @@ from inspect_ai.model import ChatMessage, ContentImage, ContentReasoning, ModelU
 from icl_loop.context.window import to_spans
 from icl_loop.core.messages import Finish, Message, fingerprint
 from icl_loop.core.records import Outcome
+from icl_loop.core.regular_files import open_regular
 from icl_loop.export.imported_session import (
     Asked,
     ImportedSession,
@@ -32,6 +37,15 @@ from icl_loop.tasks.answers import ParsedAnswer
 from icl_loop.transcripts.schema import EndStatus
 
 Fields = Mapping[str, Any]
+MAX_BYTES, MAX_UNPACKED = 2**26, 2**27
+"""Most bytes of a log, and of the members of one that is a zip file."""
+_CHUNK = 4_096
+"""Bytes of a member that are read at once; zstandard may unpack as many to 130 MB."""
+_PARSER_ERRORS = (
+    *(AttributeError, EOFError, LookupError, NotImplementedError, RuntimeError, TypeError),
+    *(ValueError, BadZipFile, lzma.LZMAError, zlib.error),
+)
+"""What Inspect and the parsers below it raise for damaged logs, found by altering logs."""
 _FINISHES = {name: finish for finish, name in STOP_REASONS.items()}
 
 
@@ -45,10 +59,8 @@ def sessions_in(path: Path, given: Sequence[str]) -> list[ImportedSession]:
     Raises:
         ValueError: The log cannot be read, or a sample is wrong; the message names the sample.
     """
-    try:
-        log = read_eval_log(str(path), resolve_attachments=True)
-    except Exception:  # noqa: BLE001  Inspect's parsers raise many kinds
-        raise ValueError("this is not a log of Inspect, or it is damaged") from None
+    with open_regular(path, MAX_BYTES) as file:
+        log = _log(file)
     samples = log.samples or []
     if not samples:
         raise ValueError("the log has no samples")
@@ -59,6 +71,38 @@ def sessions_in(path: Path, given: Sequence[str]) -> list[ImportedSession]:
         return list(_epochs(log, samples, labels))
     streams = list(dict.fromkeys(sample.id for sample in samples))
     return [_session(log, sample, labels, streams.index(sample.id)) for sample in samples]
+
+
+def _log(file: IO[bytes]) -> EvalLog:
+    """Return the log in a file: a zip file or JSON."""
+    try:
+        stream = _unpacked(file) if is_zipfile(file) else file
+        stream.seek(0)
+        return read_eval_log(stream, resolve_attachments=True)
+    except _PARSER_ERRORS as error:
+        if isinstance(error, _TooLarge):
+            raise
+        raise ValueError("this is not a log of Inspect, or it is damaged") from None
+
+
+class _TooLarge(ValueError):
+    """The members of a zip file are too large together."""
+
+
+def _unpacked(file: IO[bytes]) -> BytesIO:
+    """Return a zip file of the same members that is not compressed, so that no size can be a lie."""
+    plain, left = BytesIO(), MAX_UNPACKED
+    with ZipFile(file) as packed, ZipFile(plain, "w") as out:
+        for member in packed.infolist():
+            data = BytesIO()
+            with packed.open(member) as stream:
+                while chunk := stream.read(_CHUNK):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise _TooLarge(f"it unpacks to more than {MAX_UNPACKED // 2**20} MiB")
+                    data.write(chunk)
+            out.writestr(member.filename, data.getvalue())
+    return plain
 
 
 def _is_own(log: EvalLog) -> bool:

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from icl_loop.core.errors import DatasetError, InputError
 from icl_loop.core.names import check_file_name, folded
+from icl_loop.core.regular_files import open_regular
 from icl_loop.core.validation_messages import first_problem
 from icl_loop.experiment import Session
 from icl_loop.experiment.settings import ArmName
@@ -66,14 +67,15 @@ def import_files(
     experiments: dict[str, str] = {}
     arms = defaultdict[str, dict[str, str]](dict)
     for file in files:
-        numbers = Counter[tuple[str, str]]()
+        numbers, digest = Counter[tuple[str, str]](), None
         for session in _sessions_in(file, labels):
             recorded = session.experiment or _stem(files[0])
             experiment = name or f"{_plain(recorded, experiments)}-imported"
             arm = _plain(session.arm or _stem(file), arms[experiment])
             stream = session.stream if session.stream is not None else numbers[experiment, arm]
             numbers[experiment, arm] += 1
-            made = _imported(file, session, out / experiment, (experiment, arm, stream))
+            digest = digest or _digest(file)
+            made = _imported(file, digest, session, out / experiment, (experiment, arm, stream))
             if made.path in imported:
                 raise InputError(
                     f"{file}, {session.place}: arm {arm!r} already has a session of stream {stream};"
@@ -126,8 +128,13 @@ def _inspect(file: Path, labels: Sequence[str]) -> list[ImportedSession]:
     return sessions_in(file, labels)
 
 
+def _digest(file: Path) -> str:
+    with translated(str(file)), open_regular(file, 2**30) as opened:
+        return file_digest(opened, "sha256").hexdigest()
+
+
 def _imported(
-    file: Path, session: ImportedSession, folder: Path, names: tuple[str, str, int]
+    file: Path, digest: str, session: ImportedSession, folder: Path, names: tuple[str, str, int]
 ) -> Imported:
     experiment, arm, stream = names
     turns = sum(line["type"] == "turn" for line in session.lines)
@@ -146,7 +153,7 @@ def _imported(
         "imported": ImportIdentity(
             format=ENDINGS[file.suffix.lower()],
             file=file.name,
-            sha256=sha256(file.read_bytes()).hexdigest(),
+            sha256=digest,
             session=session.key,
         ),
     }

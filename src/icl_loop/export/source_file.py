@@ -4,10 +4,14 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from icl_loop.core.errors import TranscriptError, reason_of
+from icl_loop.core.regular_files import open_regular
+from icl_loop.transcripts.files import MAX_BYTES
+from icl_loop.transcripts.reader import lines_of
 
 OnSessions = Callable[[int], object]
 """Called with the number of further sessions that were written."""
@@ -41,8 +45,8 @@ class SourceFile:
             TranscriptError: It cannot be read.
         """
         try:
-            with path.open("rb") as file:
-                header, second = file.readline(), file.readline()
+            header, second, *_ = *islice(lines_of(path), 2), b"", b""
+            with open_regular(path, MAX_BYTES) as file:
                 file.seek(-min(_END_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
                 *lines, rest = file.read().split(b"\n")
         except OSError as error:

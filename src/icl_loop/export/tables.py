@@ -21,6 +21,7 @@ from icl_loop.core.messages import Served
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.columns import LINES, TABLES, Schema, columns, json_column, table_path
+from icl_loop.transcripts.reader import sound_lines
 from icl_loop.transcripts.schema import TurnLine
 
 _JSON: Schema = {
@@ -94,7 +95,7 @@ def _with_json_text(
         return lines
     texts: dict[str, list[str | None]] = {name: [] for name in names}
     for file in files:
-        for line in file.read_bytes().split(b"\n")[:-1]:
+        for line in sound_lines(file):
             fields = json.loads(line)
             for name, values in texts.items():
                 value = fields.get(name)

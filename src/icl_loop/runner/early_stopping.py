@@ -81,8 +81,8 @@ class EarlyStopping:
             path.write_text(json.dumps(asdict(self.result)) + "\n")
         except OSError as error:
             raise StoppedShort(
-                f"cannot write {path}: {reason_of(error)}; all turns are saved, so free some space"
-                " and run the same command again"
+                f"cannot write {path}: {reason_of(error)}; all turns are saved: once it can be written,"
+                " run the same command again"
             ) from None
         return self.result
 

@@ -14,6 +14,7 @@ from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from icl_loop.core.errors import FolderLocked, IclLoopError, InputError, StoppedShort, reason_of
 from icl_loop.core.messages import Usage
+from icl_loop.core.regular_files import read_regular
 from icl_loop.experiment import Experiment, Session
 from icl_loop.experiment.donors import DonorUnfinished, find_donor, read_donor
 from icl_loop.experiment.sessions import Place
@@ -34,6 +35,7 @@ DEFAULT_CONCURRENCY = 32
 LOCK_NAME = ".lock"
 UNSAVED_NAME = ".unsaved_usage"
 """Tokens and cost of failed attempts that no transcript has, as lines of JSON."""
+_UNSAVED_BYTES = 2**24
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
 """Errors of file systems that have no locks, such as some mounts of NFS, Lustre and FUSE."""
 
@@ -241,8 +243,12 @@ class Run:
     def _charge_unsaved(self) -> None:
         """Charge the budget, if it is limited, for attempts that no transcript has; note new ones."""
         path = self.folder / UNSAVED_NAME
-        if self.budget.is_limited and path.exists():
-            for line in path.read_text("utf-8").splitlines():
+        try:
+            lines = read_regular(path, _UNSAVED_BYTES).splitlines() if path.exists() else []
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {reason_of(error)}") from None
+        if self.budget.is_limited:
+            for line in lines:
                 with suppress(ValueError):  # a line was cut when the process was killed
                     fields = json.loads(line)
                     self.budget.add(Usage(**fields["usage"]), fields["usd"])

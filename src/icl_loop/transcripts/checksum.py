@@ -5,7 +5,7 @@ against forgery: anyone can compute it anew. A file without checksums is accepte
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from icl_loop.core.errors import ChecksumMismatch
@@ -35,28 +35,32 @@ def _suffix(body: bytes) -> bytes:
     return _SUFFIX % zlib.crc32(body)
 
 
-def verify_checksums(path: Path, lines: Sequence[bytes], torn: bytes = b"") -> None:
-    """Check the lines of a file, given without newlines.
+def verified(path: Path, lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the complete lines of a file, without their newlines, each after its check.
 
     Args:
         path: The file, for messages.
-        lines: Its complete lines. After the first one with a checksum, all need one.
-        torn: The bytes after the last newline. If they are a complete line but for one wrong byte in
-            place of its newline, the file was changed rather than cut off.
+        lines: Its lines with their newlines. After the first one with a checksum, all need one. The
+            last may be torn; if it is a complete line but for one wrong byte in place of its newline,
+            the file was changed rather than cut off.
 
     Raises:
         ChecksumMismatch: A line was changed; names the first one.
     """
     expected = False
-    for number, line in enumerate(lines, start=1):
+    for number, whole in enumerate(lines, start=1):
+        line = whole.removesuffix(b"\n")
+        if line == whole:
+            if line[-_LENGTH - 1 : -1] == _suffix(line[: -_LENGTH - 1]):
+                raise _damaged(path, number, "it does not end in a newline")
+            return
         if line[-_LENGTH:] == _suffix(line[:-_LENGTH]):
             expected = True
         elif _KEY in line[-_LENGTH:]:
             raise _damaged(path, number, "the checksum does not match")
         elif expected:
             raise _damaged(path, number, "the checksum is missing")
-    if torn[-_LENGTH - 1 : -1] == _suffix(torn[: -_LENGTH - 1]):
-        raise _damaged(path, len(lines) + 1, "it does not end in a newline")
+        yield line
 
 
 def _damaged(path: Path, number: int, what: str) -> ChecksumMismatch:

@@ -9,8 +9,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import polars as pl
 from polars.exceptions import PanicException, PolarsError
 
-from icl_loop.core.errors import TranscriptError
+from icl_loop.core.errors import TranscriptError, reason_of
 from icl_loop.core.messages import Served, Usage
+from icl_loop.core.regular_files import check_regular
+from icl_loop.core.rust_panics import without_panic_messages
 from icl_loop.transcripts.schema import (
     ChoiceLine,
     EntryLine,
@@ -25,6 +27,9 @@ Column = pl.DataType | type[pl.DataType]
 Schema = Mapping[str, Column]
 
 SUFFIX = ".parquet"
+MAX_BYTES = 2**30
+MAX_ROWS = 5_000_000
+"""Most bytes and rows of a table of an export."""
 USAGE = tuple(each.name for each in fields(Usage))
 _KINDS: Mapping[Any, Column] = {
     int: pl.Int64,
@@ -181,16 +186,28 @@ def read_table(
         TranscriptError: The table is missing, damaged, or not of an export; names the file.
     """
     file, schema = table_path(export, table), {name: TABLES[table][name] for name in names}
-    if table == "choices" and export.is_file() and not file.is_file():
+    if table == "choices" and export.is_file() and not file.exists():
         return pl.DataFrame(schema=schema)  # earlier exports have none
-    if not file.is_file():
-        raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}")
+    try:
+        check_regular(file, MAX_BYTES)
+    except FileNotFoundError:
+        raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}") from None
+    except OSError as error:
+        raise TranscriptError(f"{file} cannot be read: {reason_of(error)}") from None
     try:
         scan = pl.scan_parquet(file, glob=False, low_memory=True)
-        absent = [name for name in _ADDED if name in schema and name not in scan.collect_schema()]
-        scan = scan.with_columns(pl.lit(_ADDED[name], schema[name]).alias(name) for name in absent)
-        _check_columns(file, table, scan.collect_schema(), schema)
-        found = scan.select(*schema).slice(*rows).collect()
+        with without_panic_messages():
+            count = scan.select(pl.len()).collect().item()
+            if count > MAX_ROWS:
+                raise TranscriptError(f"{file} has {count:,} rows, more than {MAX_ROWS:,}")
+            absent = [
+                name for name in _ADDED if name in schema and name not in scan.collect_schema()
+            ]
+            scan = scan.with_columns(
+                pl.lit(_ADDED[name], schema[name]).alias(name) for name in absent
+            )
+            _check_columns(file, table, scan.collect_schema(), schema)
+            found = scan.select(*schema).slice(*rows).collect()
     except (OSError, PolarsError, PanicException):
         raise TranscriptError(
             f"{file} cannot be read: it is not a Parquet file, or it is damaged; export it again"

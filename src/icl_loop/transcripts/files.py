@@ -6,6 +6,10 @@ from pathlib import Path
 from icl_loop.core.errors import TranscriptError
 from icl_loop.transcripts.columns import exports_below, is_exported
 
+MAX_BYTES = 2**30
+"""Most bytes of a transcript."""
+MAX_LINE = 32 * 2**20
+"""Most bytes of a line: twice those of a reply that is accepted."""
 _COMPRESSED: Mapping[bytes, str] = {
     b"\x1f\x8b": "gzip",
     b"\x1f\x9d": "compress",

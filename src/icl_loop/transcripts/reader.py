@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,9 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError, reason_of
 from icl_loop.core.records import Choice, Event, Note, Probe, Turn
+from icl_loop.core.regular_files import open_regular
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
-from icl_loop.transcripts.checksum import verify_checksums
-from icl_loop.transcripts.files import check_uncompressed
+from icl_loop.transcripts.checksum import verified
+from icl_loop.transcripts.files import MAX_BYTES, MAX_LINE, check_uncompressed
 from icl_loop.transcripts.header import HEADER, Header
 from icl_loop.transcripts.schema import LINE, End, Entry, check_place, entry_of, turns_before
 
@@ -78,12 +79,13 @@ def read(path: Path | str) -> Transcript:
         TranscriptError: The file is not a transcript; names file and line.
     """
     path = Path(path)
-    lines, torn = complete_lines(path)
-    verify_checksums(path, lines, torn)
-    header = parse(path, 1, lines[0], HEADER)
+    lines = sound_lines(path)
+    first = next(lines)
+    header, sound = parse(path, 1, first, HEADER), len(first) + 1
     entries: list[Entry] = []
     end, played = None, 0
-    for number, line in enumerate(lines[1:], start=2):
+    for number, line in enumerate(lines, start=2):
+        sound += len(line) + 1
         if end is not None:
             raise TranscriptError(f"{path}, line {number}: the session has already ended")
         parsed = parse(path, number, line, LINE)
@@ -97,7 +99,7 @@ def read(path: Path | str) -> Transcript:
             raise TranscriptError(f"{path}, line {number}: {error}") from None
         played += isinstance(entry, Turn)
         entries.append(entry)
-    return Transcript.of(path, header, entries, end, sum(map(len, lines)) + len(lines))
+    return Transcript.of(path, header, entries, end, sound)
 
 
 def read_header(path: Path) -> Header:
@@ -106,7 +108,7 @@ def read_header(path: Path) -> Header:
     Raises:
         TranscriptError: It is missing or wrong.
     """
-    if not (line := _first_line(path)).endswith(b"\n"):
+    if not (line := first_line(path)).endswith(b"\n"):
         raise _no_lines(path)
     return parse(path, 1, line, HEADER)
 
@@ -123,10 +125,7 @@ def parse(path: Path, number: int, line: bytes, kind: TypeAdapter[L]) -> L:
         first = error.errors()[0]
         key = key_path(first["loc"])
         if number == 1 and first["type"] == "json_invalid":
-            raise TranscriptError(
-                f"{path}, line 1: not valid JSON, so this is no transcript; files of other programs become"
-                " transcripts with icl-loop import"
-            ) from None
+            raise _no_transcript(path) from None
         value = (
             f"{key} = {shown_value(first['input'])}" if key and first["type"] != "missing" else key
         )
@@ -141,21 +140,60 @@ def whole_lines(path: Path) -> list[bytes]:
     Raises:
         TranscriptError: The file cannot be read, or has no complete line.
     """
-    lines, _ = complete_lines(path)
-    return [line + b"\n" for line in lines]
-
-
-def complete_lines(path: Path) -> tuple[list[bytes], bytes]:
-    """Return the complete lines of a file without their newlines, and the torn rest."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
-    check_uncompressed(path, data)
-    *lines, torn = data.split(b"\n")
+    lines = [line for line in lines_of(path) if line.endswith(b"\n")]
     if not lines:
         raise _no_lines(path)
-    return lines, torn
+    return lines
+
+
+def sound_lines(path: Path) -> Iterator[bytes]:
+    """Yield the complete lines of a transcript, at least one, without newlines.
+
+    Raises:
+        TranscriptError: The file cannot be read, or has no complete line.
+        ChecksumMismatch: A line does not match its checksum.
+    """
+    lines = verified(path, lines_of(path))
+    if (first := next(lines, None)) is None:
+        raise _no_lines(path)
+    yield first
+    yield from lines
+
+
+def lines_of(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a transcript with their newlines, which a torn last one lacks.
+
+    What cannot be a transcript is refused without reading it whole.
+
+    Raises:
+        TranscriptError: The file cannot be read, is too large or compressed, or a line is empty or too
+            long.
+    """
+    try:
+        with open_regular(path, MAX_BYTES) as file:
+            number = 0
+            while line := file.readline(MAX_LINE + 1):
+                number += 1
+                if number == 1:
+                    check_uncompressed(path, line)
+                    if not line.startswith(b"{"):
+                        raise _no_transcript(path)
+                if len(line) > MAX_LINE:
+                    raise TranscriptError(
+                        f"{path}, line {number} is longer than {MAX_LINE // 2**20} MiB"
+                    )
+                if line.isspace():
+                    raise TranscriptError(f"{path}, line {number} is empty; remove empty lines")
+                yield line
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
+
+
+def _no_transcript(path: Path) -> TranscriptError:
+    return TranscriptError(
+        f"{path}, line 1: not valid JSON, so this is no transcript; files of other programs become"
+        " transcripts with icl-loop import"
+    )
 
 
 def _no_lines(path: Path) -> TranscriptError:
@@ -164,26 +202,20 @@ def _no_lines(path: Path) -> TranscriptError:
 
 def has_whole_line(path: Path) -> bool:
     """Return whether the file at `path` exists and has a complete line."""
-    return path.exists() and _first_line(path).endswith(b"\n")
+    return path.exists() and first_line(path).endswith(b"\n")
 
 
 def has_entry(path: Path) -> bool:
     """Return whether there is a transcript at `path` with a complete turn, note or probe."""
     if not path.exists():
         return False
-    with path.open("rb") as file:
-        _, second = file.readline(), file.readline()
+    _, second, *_ = *islice(lines_of(path), 2), b"", b""
     return second.endswith(b"\n") and not second.startswith(b'{"type":"end"')
 
 
-def _first_line(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            line = file.readline()
-    except OSError as error:
-        raise TranscriptError(f"{path} cannot be read: {reason_of(error)}") from None
-    check_uncompressed(path, line)
-    return line
+def first_line(path: Path) -> bytes:
+    """Return the first line of the file at `path`, with its newline unless it is torn."""
+    return next(lines_of(path), b"")
 
 
 def shared_lines(lines: Sequence[bytes], at: int) -> tuple[bytes, ...]:

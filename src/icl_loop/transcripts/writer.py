@@ -1,5 +1,6 @@
 """Writing a transcript, line by line, as a session is played."""
 
+import errno
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from icl_loop.core.records import Event, Probe
 from icl_loop.transcripts.checksum import with_checksum, without_checksum
 from icl_loop.transcripts.comparison import check_resumable, compare
 from icl_loop.transcripts.durable_append import DurableAppender, flush, write_durably
+from icl_loop.transcripts.files import MAX_BYTES, MAX_LINE
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import Transcript, has_whole_line, read, whole_lines
 from icl_loop.transcripts.schema import End, EndStatus, line_fields, line_of, now
@@ -95,8 +97,10 @@ class TranscriptWriter:
 
     def _write(self, fields: Mapping[str, Any]) -> None:
         write = write_durably if self._appender is None else self._appender.append
+        line = line_of(fields)
         try:
-            write(self._file, line_of(fields))
+            self._check_size(len(line))
+            write(self._file, line)
             links = os.fstat(self._file.fileno()).st_nlink
         except OSError as error:
             raise self._unwritable(error) from None
@@ -105,6 +109,15 @@ class TranscriptWriter:
                 f"{self.path} was removed while it was being written, and its turns are lost;"
                 " restore a copy if there is one, and run again to replay the rest"
             )
+
+    def _check_size(self, added: int) -> None:
+        """Raise OSError if a line of `added` bytes makes a transcript that is not read again."""
+        if added > MAX_LINE:
+            raise OSError(
+                errno.EFBIG, f"a line of {added // 2**20} MiB, more than {MAX_LINE // 2**20} MiB"
+            )
+        if self._file.tell() + added > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"it would be larger than {MAX_BYTES // 2**20:,} MiB")
 
     def _unwritable(self, error: OSError) -> StoppedShort:
         return StoppedShort(

@@ -12,12 +12,20 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from icl_loop.core.errors import DatasetError, reason_of
+from icl_loop.core.regular_files import open_regular
 from icl_loop.tasks.datasets.dataset import Loaded
 
 MAX_BYTES = 2**31
 """Most bytes of all decoded images of a folder."""
-MAX_PIXELS = 64_000_000
+MAX_FILE = 2**27
+"""Most bytes of the file of an image."""
+MAX_PIXELS = 16_000_000
 """Most pixels of an image; a larger one is rejected by its header, before it is decoded."""
+FORMATS = (
+    *("AVIF", "BMP", "DDS", "GIF", "ICO", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "TGA", "TIFF"),
+    "WEBP",
+)
+"""The formats that are read; Pillow would read others, such as EPS by starting Ghostscript."""
 
 _PILLOW_ERRORS = (
     ArithmeticError,
@@ -53,7 +61,7 @@ def load(folder: Path) -> Loaded:
     numbers: list[int] = []
     size = 0
     for number, path in enumerate(classes):
-        files = _visible(path, Path.is_file)
+        files = _visible(path, lambda entry: not entry.is_dir())
         if not files:
             raise DatasetError(f"the class folder {_printable(path)} is empty")
         for file in files:
@@ -94,7 +102,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # recoverable faults, such as truncated EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with open_regular(path, MAX_FILE) as file, Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError  # noqa: TRY301  as Pillow does
                 return _to_array(ImageOps.exif_transpose(image))

@@ -9,6 +9,8 @@ import math
 import os.path
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
@@ -16,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from icl_loop.core.errors import DatasetError, reason_of
+from icl_loop.core.regular_files import open_regular
 
 MAX_BYTES = 2**31
 _CONTENTS = {1: "labels", 3: "images"}
@@ -70,10 +73,13 @@ def exists(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110  Path.exists raises an error for some paths
 
 
-def _open(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
+@contextmanager
+def _open(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, which is unpacked if it is gzipped."""
+    with open_regular(path, MAX_BYTES + 2**20) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
-    return cast("IO[bytes]", gzip.open(path, "rb") if gzipped else path.open("rb"))
+        file.seek(0)
+        yield cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if gzipped else file
 
 
 def _read(file: IO[bytes], dimensions: int) -> NDArray[np.uint8]:

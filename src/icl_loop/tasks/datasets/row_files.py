@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from icl_loop.core.rust_panics import without_panic_messages
 from icl_loop.tasks.datasets.columns import (
     COLUMN_OPTIONS,
     MAX_CELLS,
@@ -38,8 +39,11 @@ def parquet_columns(path: Path) -> Columns:
 
     data = read_bytes(path, "parquet")
     try:
-        frame = pl.read_parquet(io.BytesIO(data))
-        metadata = pl.read_parquet_metadata(io.BytesIO(data))
+        with without_panic_messages():
+            scan = pl.scan_parquet(io.BytesIO(data))
+            check_size(scan.select(pl.len()).collect().item(), len(scan.collect_schema()))
+            frame = scan.collect()
+            metadata = pl.read_parquet_metadata(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise ValueError("this is not a Parquet file, or it is damaged") from None
     return _of_rows(frame.columns, frame.rows(), _class_names(metadata))

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from icl_loop.core.errors import DatasetError, reason_of
+from icl_loop.core.regular_files import read_regular
 
 MAX_BYTES = 32 * 2**20
 
@@ -26,15 +27,10 @@ def read_bytes(path: Path, kind: str) -> bytes:
     """Return the content of a file of this kind of data set: `csv`, `jsonl` or `parquet`.
 
     Raises:
-        ValueError: The file is too large or of another kind.
+        OSError: The file cannot be read or is too large.
+        ValueError: It is of another kind.
     """
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(
-            f"the file is larger than {MAX_BYTES // 2**20} MiB; make a smaller one, as some thousand"
-            " rows suffice"
-        )
+    data = read_regular(path, MAX_BYTES, "; make a smaller one, as some thousand rows suffice")
     for start, reader, advice in _KINDS:
         if reader != kind and data[: len(start)].lower() == start.lower():
             raise ValueError(advice.format(path=path))

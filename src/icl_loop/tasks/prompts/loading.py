@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from icl_loop.core.errors import InputError, nearest, reason_of
-from icl_loop.core.toml_files import parse_toml
+from icl_loop.core.regular_files import read_regular
+from icl_loop.core.toml_files import MAX_BYTES, parse_toml
 from icl_loop.core.validation_messages import key_path, requirement, shown_value
 from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.prompts.feedback_phrases import (
@@ -82,7 +83,7 @@ def _bytes(name: str) -> bytes:
         hint = f"did you mean {choice!r}?" if choice else nearest(name, shipped())
         raise InputError(f"unknown prompt set {name!r}: {hint} (or the path of a .toml file)")
     try:
-        return Path(name).read_bytes()
+        return read_regular(Path(name), MAX_BYTES)
     except OSError as error:
         raise InputError(f"prompt set {name} cannot be read: {reason_of(error)}") from None
 
