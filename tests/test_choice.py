@@ -32,6 +32,7 @@ from icl_loop.tasks.encodings import ENCODINGS
 from icl_loop.tasks.prompts import open_prompt_set, shipped
 from icl_loop.terminal.session_view import BRIEF, SessionView
 from icl_loop.transcripts import read
+from icl_loop.transcripts.columns import table_path
 from icl_loop.transcripts.loading import saved_sessions
 
 EVERY, AMONG, TURNS = 3, 4, 12
@@ -240,7 +241,7 @@ async def test_chosen_turns_do_not_count(tmp_path: Path) -> None:
         shares = [sum(right[turn] for turn in late) / len(late) for right in of_streams]
         assert summary.late.mean == pytest.approx(sum(shares) / 2)
     for arm, stream, turn, accuracy, window in (
-        session_curves(turns, 5).select("arm", "stream", "turn", "accuracy", "window").iter_rows()
+        session_curves(turns, 5).select("arm", "stream", "turn", "accuracy", "counted").iter_rows()
     ):
         inside = [each for each in range(int(turn) - 3, int(turn) + 2) if each in FIXED]
         right = [by_hand[arm, stream][each] for each in inside]
@@ -267,6 +268,19 @@ async def test_choices_are_counted_and_exported(tmp_path: Path) -> None:
         assert saved.read().choices == read(path).choices
     planned = await plan(made)
     assert {each.arm: each.cost.requests for each in planned.arms} == spent
+
+
+async def test_exports_without_a_table_of_choices_are_read(tmp_path: Path) -> None:
+    """An export from before there were choices has no table of them, and is read as before."""
+    result = await Run(experiment(), tmp_path / "run").play()
+    place, turns = tmp_path / "out.parquet", frame(result.paths)
+    export(result.paths, place=place)
+    table_path(place, "choices").unlink()
+    of_sessions = table_path(place, "sessions")
+    pl.read_parquet(of_sessions).drop("choices").write_parquet(of_sessions)
+    assert frame([place]).equals(turns)
+    assert spending(turns, paths=[place]) == spending(turns, paths=result.paths)
+    assert [saved.read().choices for saved in saved_sessions([place]).values()] == [(), ()]
 
 
 async def test_the_viewer_shows_the_choice(tmp_path: Path) -> None:

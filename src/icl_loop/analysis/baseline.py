@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from icl_loop.analysis.arm_roles import Roles
-from icl_loop.analysis.curves import LATE, Estimate, arm_curves, session_curves
+from icl_loop.analysis.curves import LATE, Estimate, arm_curves, session_curves, with_baseline
 from icl_loop.analysis.metrics import equivalent_examples, learning_efficiency
 from icl_loop.context.history import build_request
 from icl_loop.context.window import from_spans
@@ -221,11 +221,6 @@ def _comparison(
         learning_efficiency=efficiency,
         equivalent_examples=equivalent,
     )
-
-
-def with_baseline(turns: pl.DataFrame) -> pl.DataFrame:
-    """Return turns with the answers of the baseline in place of the model's, where turns count."""
-    return turns.with_columns(correct=pl.when(pl.col("correct").is_not_null()).then("baseline"))
 
 
 def _by_session(turns: pl.DataFrame, value: pl.Expr) -> NDArray[np.float64]:

@@ -206,8 +206,8 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
 
     Returns:
         Columns `experiment`, `arm`, `stream`, `path`, `turn`, `accuracy`, `window` (its number of
-        turns); `turn` is the middle of the window, counted from 1. Turns that do not count (see
-        `frame`) are left out of the accuracy and of the number in `window`.
+        turns), `counted` (how many of them count, see `frame`; accuracy is over these); `turn` is the
+        middle of the window, counted from 1.
     """
     if window < 1:
         raise InputError(f"window must be at least 1, got {window}")
@@ -228,9 +228,15 @@ def session_curves(turns: pl.DataFrame, window: int) -> pl.DataFrame:
             *("experiment", "arm", "stream", "path"),
             turn=pl.col("turn") + 1 - (pl.col("window") - 1) / 2,
             accuracy=pl.col("right") / pl.col("counted"),
-            window="counted",
+            window="window",
+            counted="counted",
         )
     )
+
+
+def with_baseline(turns: pl.DataFrame) -> pl.DataFrame:
+    """Return turns with the answers of the baseline in place of the model's, where turns count."""
+    return turns.with_columns(correct=pl.when(pl.col("correct").is_not_null()).then("baseline"))
 
 
 def arm_curves(sessions: pl.DataFrame, value: str = "accuracy") -> pl.DataFrame:
@@ -252,7 +258,7 @@ def arm_curves(sessions: pl.DataFrame, value: str = "accuracy") -> pl.DataFrame:
             pl.col(value).mean(),
             deviation=pl.col(value).std(),
             sessions=pl.len().cast(pl.Int64),
-            trials=pl.col("window").sum(),
+            trials=pl.col("counted" if "counted" in sessions.columns else "window").sum(),
         )
         .with_row_index()
         .sort(pl.col("index").min().over("experiment", "arm"), "turn")

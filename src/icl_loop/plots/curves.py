@@ -6,7 +6,7 @@ import altair as alt
 import polars as pl
 
 from icl_loop.analysis import arm_curves, session_curves
-from icl_loop.analysis.baseline import with_baseline
+from icl_loop.analysis.curves import with_baseline
 from icl_loop.core.errors import InputError
 from icl_loop.core.names import distinct
 from icl_loop.plots.inline import InlineConcatChart, InlineLayerChart

@@ -155,7 +155,7 @@ class Task:
         for index, offered in self.candidates.items():
             if index < len(turns):
                 chosen = turns[index].sample
-                samples[index] = next(each for each in offered if each.id == chosen)
+                samples[index] = next((each for each in offered if each.id == chosen), offered[0])
         return replace(self, samples=samples), samples
 
     def true_label(self, turn: int) -> str:

@@ -186,8 +186,8 @@ def read_table(
         TranscriptError: The table is missing, damaged, or not of an export; names the file.
     """
     file, schema = table_path(export, table), {name: TABLES[table][name] for name in names}
-    if table == "choices" and export.is_file() and not file.exists():
-        return pl.DataFrame(schema=schema)  # earlier exports have none
+    if table == "choices" and not file.exists() and _has_no_choices(export):
+        return pl.DataFrame(schema=schema)
     try:
         check_regular(file, MAX_BYTES)
     except FileNotFoundError:
@@ -218,6 +218,17 @@ def read_table(
                 f"{file} is damaged: {name!r} is missing in a row; export it again"
             )
     return found
+
+
+def _has_no_choices(export: Path) -> bool:
+    """Return whether an export was written before there was a table of choices."""
+    file = table_path(export, "sessions")
+    try:
+        check_regular(file, MAX_BYTES)
+        sessions = pl.scan_parquet(file, glob=False).collect_schema()
+    except (OSError, PolarsError, PanicException):
+        return False
+    return "choices" not in sessions
 
 
 def _how_to_name(export: Path) -> str:
