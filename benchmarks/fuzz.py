@@ -1,6 +1,6 @@
 """Mutated inputs of every kind: how many are refused, how long the slowest takes, and peak memory.
 
-    python benchmarks/fuzz.py [--each 1500] [--seed 1]
+    python benchmarks/fuzz.py [--each 1500] [--seed 1] [--kind names]
 
 Each kind is tried in its own process; its memory before the first mutant is subtracted. Any
 exception other than `IclLoopError`, and any input that hangs, is a failure.
@@ -22,6 +22,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import hostile_names
+import hostile_numbers
 from fuzzing import Kind, files, mutated, outcome, wire
 
 HUNG_S = 20
@@ -69,7 +71,8 @@ def tried(kind: Kind, each: int, seed: int, folder: Path) -> dict[str, object]:
 
 def kinds(stack: ExitStack, folder: Path) -> list[Kind]:
     """Return all kinds."""
-    return [*files(folder), stack.enter_context(wire())]
+    own = (*hostile_names.kinds(folder / "names"), *hostile_numbers.kinds(folder / "numbers"))
+    return [*files(folder), *own, stack.enter_context(wire())]
 
 
 def try_one(number: int, each: int, seed: int) -> None:
@@ -85,24 +88,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--each", type=int, default=1_500)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kind", default="", help="try only kinds whose names begin like this")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one is not None:
         try_one(given.one, given.each, given.seed)
         return
     print(
-        f"{'kind':<20}{'tried':>7}{'refused':>9}{'accepted':>10}{'slowest ms':>12}{'peak MiB':>10}"
+        f"{'kind':<30}{'tried':>7}{'refused':>9}{'accepted':>10}{'slowest ms':>12}{'peak MiB':>10}"
     )
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        count = len(kinds(stack, Path(name)))
+        names = [kind.name for kind in kinds(stack, Path(name))]
     broken: list[str] = []
-    for number in range(count):
+    for number in (at for at, name in enumerate(names) if name.startswith(given.kind)):
         command = [sys.executable, __file__, "--one", str(number)]
         command += ["--each", str(given.each), "--seed", str(given.seed)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         row = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{row['kind']:<20}{row['tried']:>7}{row['refused']:>9}{row['accepted']:>10}"
+            f"{row['kind']:<30}{row['tried']:>7}{row['refused']:>9}{row['accepted']:>10}"
             f"{row['slowest']:>12.0f}{row['peak']:>10.1f}",
             flush=True,
         )

@@ -5,9 +5,11 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+from xml.etree import ElementTree as ET
 
+from fuzzing import Kind
 from icl_loop import plots
 from icl_loop.analysis import checkpoints, conclude_each, frame, probes, sessions
 from icl_loop.analysis.graded_learning import graded_turns
@@ -85,7 +87,7 @@ def save_renamed(names: Sequence[str], folder: Path, played: Path) -> None:
     Fewer names than there are to give leave the others as they were.
     """
     given = dict(zip(("small", *ARMS, "reference/nearest", *LABELS), names, strict=False))
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for number, lines in enumerate(_sessions(played)):
         renamed = (
             json.dumps(_renamed(fields, given), separators=(",", ":")).encode() for fields in lines
@@ -114,6 +116,52 @@ def _renamed(fields: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, A
         changed["label_logprobs"] = {new(each): -1.0 - int(each) for each in LABELS}
         changed["usage"] = {"prompt": 30, "cached": 10, "completion": 2, "reasoning": 0}
     return changed
+
+
+def _draw(path: Path, played: Path) -> None:
+    """Draw two figures of sessions with the names in a file."""
+    data = path.read_bytes()
+    names, folder = json.loads(data), path.with_suffix(".renamed")
+    save_renamed(names, folder, played)
+    charts = drawn(folder)
+    for figure in random.Random(data).sample(sorted(charts), 2):  # noqa: S311  no secret
+        file = folder / f"{figure}.svg"
+        plots.save(charts[figure], file)
+        ET.parse(file)  # noqa: S314  our own file
+
+
+def _make_files(path: Path) -> None:
+    """Make the files of an experiment whose name and arms are in a file."""
+    name, *arms = json.loads(path.read_bytes())
+    made = parse({"name": name, "arms": [{"name": arm} for arm in arms]})
+    folder = path.with_suffix(".made")
+    folder.mkdir(exist_ok=True)
+    for each in (made.name, *made.arms):
+        (folder / each).touch()
+        assert not PureWindowsPath(each).is_reserved()
+        assert each == each.rstrip(". ")
+    assert len({each.casefold() for each in made.arms}) == len(arms)
+
+
+def _file_names(_: bytes, dice: random.Random) -> bytes:
+    good = ("small", "a", "A", "label.2", "NULL", "com", "e-1")
+    kinds = (NOT_FILES, PIECES, good, good)
+    return json.dumps([dice.choice(dice.choice(kinds)) for _ in range(3)]).encode()
+
+
+def kinds(folder: Path) -> list[Kind]:
+    """Return the kinds of input with hostile names; sessions are played into `folder`."""
+    return [
+        Kind(
+            "names, figures",
+            ".json",
+            [b"[]"],
+            (),
+            lambda path: _draw(path, folder),
+            lambda _, dice: json.dumps(hostile_names(dice, 15)).encode(),
+        ),
+        Kind("names, files", ".json", [b'["small", "a"]'], (), _make_files, _file_names),
+    ]
 
 
 def drawn(folder: Path) -> dict[str, plots.AnyChart]:

@@ -18,6 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hostile_names
+import hostile_numbers
 from builders import without_checksum
 from endpoint import completion, serving
 from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
@@ -63,6 +65,32 @@ def test_mutants_are_read_or_rejected(
     why = outcome(kind, path)
     assert time.monotonic() - start < 20
     assert "Traceback" not in why
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Kind]:
+    """The kinds of input with odd names or numbers, by name."""
+    folder = tmp_path_factory.mktemp("odd")
+    made = (*hostile_names.kinds(folder / "names"), *hostile_numbers.kinds(folder / "numbers"))
+    return {kind.name: kind for kind in made}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["names, files", "numbers, transcript", "numbers, reply", "numbers, TOML"],
+)
+def test_odd_names_and_numbers(odd: Mapping[str, Kind], tmp_path: Path, name: str) -> None:
+    """Files have names that every system takes; saved figures can be read by every command.
+
+    Numbers out of range in a reply are not saved; in a file, they are one error, with a line number.
+    """
+    kind, path = odd[name], tmp_path / f"mutant{odd[name].suffix}"
+    for seed in range(5 if name == "numbers, reply" else 20):
+        path.write_bytes(mutated(kind, random.Random(seed)))  # noqa: S311  mutants, no secrets
+        assert "Traceback" not in outcome(kind, path)
+    for data in kind.seeds:
+        path.write_bytes(data)
+        assert outcome(kind, path) == ""
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import polars as pl
+from pydantic import ValidationError
 
 from icl_loop.analysis.calibration import Calibration, calibration
 from icl_loop.analysis.contrasts import Contrast
 from icl_loop.analysis.curves import EARLY, LATE, Estimate
 from icl_loop.analysis.inference import Conclusion
-from icl_loop.core.errors import InputError
+from icl_loop.core.errors import InputError, TranscriptError
 from icl_loop.transcripts.columns import is_exported, read_table
 from icl_loop.transcripts.files import sources
 from icl_loop.transcripts.reader import lines_of, parse, read_header
-from icl_loop.transcripts.schema import LINE, TurnLine
+from icl_loop.transcripts.schema import LINE, LOGPROBS, TurnLine
 
 MOST_BITS = 20.0
 """The log loss of a turn is at most this, so that no single turn decides a mean."""
@@ -180,7 +181,13 @@ def _exported(export: Path) -> _Scored:
     headers = dict(read_table(export, "sessions", ("path", "header")).iter_rows())
     labels = {path: json.loads(headers[path])["labels"] for path in turns["path"].unique()}
     for path, turn, label, logprobs in turns.iter_rows():
-        yield path, turn, label, labels[path], json.loads(logprobs)
+        try:
+            known = LOGPROBS.validate_json(logprobs, strict=True)
+        except ValidationError:
+            raise TranscriptError(
+                f"{export} is damaged: turn {turn} of {path} has log probabilities that are no numbers"
+            ) from None
+        yield path, turn, label, labels[path], known
 
 
 def graded_arms(graded: pl.DataFrame) -> list[GradedArm]:

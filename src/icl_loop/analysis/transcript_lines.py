@@ -9,10 +9,19 @@ from polars.exceptions import PolarsError
 from pydantic import TypeAdapter, ValidationError
 
 from icl_loop.core.errors import TranscriptError, reason_of
+from icl_loop.core.messages import MAX_SECONDS, MOST_TOKENS
 from icl_loop.transcripts.columns import OPTIONAL, USAGE, Schema, is_exported, json_column
 from icl_loop.transcripts.header import Header
 from icl_loop.transcripts.reader import read, sound_lines
-from icl_loop.transcripts.schema import FORMAT, FORMAT_VERSION, UNKNOWN, End, TurnLine
+from icl_loop.transcripts.schema import (
+    FORMAT,
+    FORMAT_VERSION,
+    MAX_RATIO,
+    UNKNOWN,
+    End,
+    ProbeLine,
+    TurnLine,
+)
 
 BATCH_BYTES = 32 * 2**20
 """Bytes of transcripts that are read together."""
@@ -25,6 +34,7 @@ _SCHEMA: Schema = {
     **{name: json_column(Header, name) for name in ("type", "format", "version", *SESSION_FIELDS)},
     **{name: json_column(TurnLine, name) for name in _TURN_FIELDS},
     "settings": pl.Struct({"model": pl.Struct({"name": pl.String})}),
+    "after_turn": json_column(ProbeLine, "after_turn"),
     "status": json_column(End, "status"),
     "imported": json_column(Header, "imported"),
 }
@@ -98,13 +108,22 @@ def _parsed(places: _Places, lines: Sequence[bytes], schema: Schema) -> pl.DataF
     if parsed is None or parsed.height != len(lines):
         for path in dict(places):
             read(Path(path))  # raises an error that names the line
-        raise TranscriptError(f"{places[0][0]} or a file after it is not a transcript")
+        raise _unreadable(places, lines, schema)
     paths, numbers = zip(*places, strict=True)
     numbered = pl.DataFrame({"path": paths, "line": numbers})
     placed = pl.concat([numbered, parsed], how="horizontal")
     placed = placed.join(_exposures(parsed["kept"]), on="kept", how="left", maintain_order="left")
-    _raise_for(placed.filter(~_is_sound_alone()))
+    _raise_for(placed.filter(~(_is_sound_alone() & _has_sound_numbers(placed))))
     return placed
+
+
+def _unreadable(places: _Places, lines: Sequence[bytes], schema: Schema) -> TranscriptError:
+    """Return an error that names the first line that polars does not read, although it fits the schema."""
+    for (path, number), line in zip(places, lines, strict=True):
+        parsed = _parse(line, schema)
+        if parsed is None or parsed.height != 1:
+            return TranscriptError(f"{path}, line {number}: a number in it is out of range")
+    return TranscriptError(f"{places[0][0]} or a file after it is not a transcript")
 
 
 def is_scored_right() -> pl.Expr:
@@ -155,6 +174,8 @@ def _check_lines(lines: pl.DataFrame) -> None:
         )
         .when(kind == "end")
         .then(pl.col("line") == pl.len().over("path"))
+        .when(kind != "session")
+        .then(pl.col("after_turn") == (kind == "turn").cum_sum().over("path"))
         .otherwise(statement=True)
     )
     _raise_for(lines.filter(~is_sound))
@@ -178,7 +199,7 @@ def _is_sound_alone() -> pl.Expr:
         .then(_is_sound_turn())
         .when(kind == "end")
         .then(pl.col("status").is_not_null())
-        .otherwise(kind.is_in(["note", "choice", "probe"]))
+        .otherwise(kind.is_in(["note", "choice", "probe"]) & _has_whole_usage())
         .fill_null(value=False)
     )
 
@@ -193,11 +214,29 @@ def _is_header() -> pl.Expr:
     )
 
 
+def _has_sound_numbers(lines: pl.DataFrame) -> pl.Expr:
+    """Return whether no number of a line is out of the range that the schema allows."""
+    counts = [
+        name
+        for name, kind in lines.schema.items()
+        if kind == pl.Int64 and name not in ("latest", "seed", "number")
+    ]
+    usage = (pl.col("usage").struct.field(name).is_between(0, MOST_TOKENS) for name in USAGE)
+    ranges = (*(pl.col(name) >= 0 for name in counts), *usage)
+    seconds = pl.col("latency_s").is_between(0, MAX_SECONDS)
+    ratio = [pl.col("calibration").is_between(0, MAX_RATIO)] * ("calibration" in lines.columns)
+    return pl.all_horizontal(each.fill_null(value=True) for each in (*ranges, seconds, *ratio))
+
+
+def _has_whole_usage() -> pl.Expr:
+    known = (pl.col("usage").struct.field(name).is_not_null() for name in USAGE)
+    return pl.col("usage").is_null() | pl.all_horizontal(known)
+
+
 def _is_sound_turn() -> pl.Expr:
-    usage = (pl.col("usage").struct.field(name).is_not_null() for name in USAGE)
     return pl.all_horizontal(
         pl.col(_REQUIRED).is_not_null(),
-        pl.col("usage").is_null() | pl.all_horizontal(usage),
+        _has_whole_usage(),
         pl.col("kept").is_null() | (pl.col("latest") < pl.col("turn")),
         pl.col("correct") == is_scored_right(),
     )

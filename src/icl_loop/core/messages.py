@@ -6,9 +6,8 @@ A message is immutable, so its digest, token counts and JSON are computed only o
 import base64
 import hashlib
 import json
-import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Literal
@@ -16,6 +15,11 @@ from typing import Literal
 Role = Literal["system", "user", "assistant"]
 Finish = Literal["stop", "length", "content_filter", "unknown"]
 """Why a model stopped: finished, cut at a limit, withheld by a filter, or a reason not known here."""
+MOST_TOKENS = 2**48
+"""Larger counts of tokens are errors; sums over the turns of an experiment stay below 2**63."""
+LARGEST_LOGPROB = 1e9
+"""The largest absolute value of a log probability; larger ones and others that are no numbers are errors."""
+MAX_SECONDS = 1e9
 JOIN = "\n\n"
 """Separates the texts of messages that are merged into one."""
 
@@ -153,6 +157,9 @@ def fingerprint(messages: Iterable[Message]) -> str:
 class Usage:
     """Tokens of one request and its reply, as reported by the endpoint.
 
+    A `Reply` has 0, as if nothing was reported, in place of a count that is no whole number from 0 to
+    `MOST_TOKENS`.
+
     Attributes:
         prompt: Tokens of the request.
         cached: How many of these the provider's cache served.
@@ -209,7 +216,7 @@ class Reply:
     Attributes:
         text: The text, in which U+FFFD replaces lone surrogates; the reasoning likewise.
         label_logprobs: Natural log probability of each label, if the endpoint reports them; only
-            finite ones are kept.
+            numbers up to `LARGEST_LOGPROB` are kept.
         reasoning_text: The reasoning that the endpoint returned beside the text.
         attempts: Number of requests sent, including retries.
         latency_s: Seconds from the first request to the reply; measured by the loop if None.
@@ -231,8 +238,22 @@ class Reply:
         if self.reasoning_text is not None:
             object.__setattr__(self, "reasoning_text", without_surrogates(self.reasoning_text))
         if self.label_logprobs is not None:
-            finite = {each: p for each, p in self.label_logprobs.items() if math.isfinite(p)}
-            object.__setattr__(self, "label_logprobs", finite or None)
+            sound = {
+                each: float(p)
+                for each, p in self.label_logprobs.items()
+                if _is_number(p, -LARGEST_LOGPROB, LARGEST_LOGPROB)
+            }
+            object.__setattr__(self, "label_logprobs", sound or None)
+        for name, count in asdict(self.usage).items():
+            if not (isinstance(count, int) and _is_number(count, 0, MOST_TOKENS)):
+                object.__setattr__(self, "usage", replace(self.usage, **{name: 0}))
+        if self.latency_s is not None and not _is_number(self.latency_s, 0, MAX_SECONDS):
+            object.__setattr__(self, "latency_s", None)
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    """Return whether a value is a number in a range; booleans and NaN are not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def without_surrogates(text: str) -> str:

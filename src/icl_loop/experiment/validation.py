@@ -1,5 +1,6 @@
 """Validate tables of settings; an error names the file, the key, the value and the nearest choice."""
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -48,9 +49,32 @@ def validated(
         InputError: It is not valid.
     """
     try:
-        return (kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)).validate_python(given)
+        valid = (kind if isinstance(kind, TypeAdapter) else TypeAdapter(kind)).validate_python(
+            given
+        )
     except ValidationError as error:
         raise InputError(f"{where}{_first_problem(error, kind, tables or kind)}") from None
+    for path, number in _unusual_numbers(given):
+        what = "is too large" if isinstance(number, int) else "must be a finite number"
+        key = key_path(path)
+        raise InputError(f"{where}{f', {key}' if key else ''} = {shown_value(number)}: {what}")
+    return valid
+
+
+def _unusual_numbers(
+    given: object, path: tuple[int | str, ...] = ()
+) -> Iterator[tuple[tuple[int | str, ...], int | float]]:
+    """Yield the numbers that a transcript cannot hold: of more than 64 bits, infinite, or NaN."""
+    if isinstance(given, Mapping):
+        for key, value in given.items():
+            yield from _unusual_numbers(value, (*path, str(key)))
+    elif isinstance(given, list | tuple):
+        for place, value in enumerate(given):
+            yield from _unusual_numbers(value, (*path, place))
+    elif (isinstance(given, float) and not math.isfinite(given)) or (
+        isinstance(given, int) and not -(2**63) <= given < 2**63
+    ):
+        yield path, given
 
 
 def _first_problem(error: ValidationError, kind: object, tables: object) -> str:

@@ -72,7 +72,7 @@ class _Rows:
 
     def number(self, at: int, name: str) -> int:
         text = self.text(at, name)
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > 18:
             raise self.wrong(at, name, "is not a whole number from 0")
         return int(text)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import polars as pl
+from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from icl_loop.analysis import sessions
@@ -21,8 +22,8 @@ from icl_loop.core.messages import Served
 from icl_loop.export.source_file import OnSessions, SourceFile
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.columns import LINES, TABLES, Schema, columns, json_column, table_path
-from icl_loop.transcripts.reader import sound_lines
-from icl_loop.transcripts.schema import TurnLine
+from icl_loop.transcripts.reader import read, sound_lines
+from icl_loop.transcripts.schema import LOGPROBS, TurnLine
 
 _JSON: Schema = {
     name: json_column(model, name) for model in LINES.values() for name in model.model_fields
@@ -33,6 +34,7 @@ _DEFAULTS = {
     for name, field in model.model_fields.items()
     if field.default not in (None, PydanticUndefined)
 }
+_LOGPROBS = "label_logprobs"
 _SESSION = ("path", "id", "experiment", "arm", "stream", "repeat", "seed", "model", "dataset")
 """Columns of the session that each row of the other tables repeats."""
 _PLAYED = ("path", "turns", "chance", "complete", "status")
@@ -90,7 +92,7 @@ def _with_json_text(
 
     They are parsed again line by line, because polars does not escape the text of objects.
     """
-    names = [*unknown, *(["label_logprobs"] if lines["label_logprobs"].count() else [])]
+    names = [*unknown, *([_LOGPROBS] if lines[_LOGPROBS].count() else [])]
     if not names:
         return lines
     texts: dict[str, list[str | None]] = {name: [] for name in names}
@@ -99,8 +101,18 @@ def _with_json_text(
             fields = json.loads(line)
             for name, values in texts.items():
                 value = fields.get(name)
+                if name == _LOGPROBS and value is not None and not _are_sound(value):
+                    read(file)  # raises an error that names the line
                 values.append(None if value is None else json.dumps(value, ensure_ascii=False))
     return lines.with_columns(pl.DataFrame(texts, schema=dict.fromkeys(names, pl.String)))
+
+
+def _are_sound(logprobs: object) -> bool:
+    try:
+        LOGPROBS.validate_python(logprobs, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _decoded(lines: pl.DataFrame) -> pl.DataFrame:

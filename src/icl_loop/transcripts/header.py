@@ -15,6 +15,7 @@ from icl_loop.core.records import Exemplar
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.schema import (
     FORMAT_VERSION,
+    Count,
     Doc,
     Int64,
     Line,
@@ -31,7 +32,7 @@ class DatasetIdentity(Line):
 
     name: str | None = None
     sha256: str | None = None
-    size: Int64 | None = None
+    size: Count | None = None
 
 
 class PublishedIdentity(Line):
@@ -54,8 +55,8 @@ class AnalysisIdentity(Line):
 
     primary: tuple[str, str] | None = None
     secondary: tuple[tuple[str, str], ...] = ()
-    margin: float = 0.05
-    streams: Int64 | None = None
+    margin: Annotated[float, Field(ge=0, le=1)] = 0.05
+    streams: Count | None = None
     published: PublishedIdentity | None = None
 
 
@@ -63,10 +64,10 @@ class DonorIdentity(Line):
     """The session whose feedback a yoked session repeats."""
 
     arm: str
-    stream: Int64
+    stream: Count
     id: str
     told_sha256: str
-    repeat: Int64 = 0
+    repeat: Count = 0
 
 
 class BranchIdentity(Line):
@@ -144,12 +145,10 @@ class Header(Line):
     id: Annotated[str, Doc("digest of the other fields but `created` and `icl_loop`")] = ""
     experiment: Annotated[str, Doc("name of the experiment")]
     arm: Annotated[str, Doc("name of the arm")]
-    stream: Annotated[Int64, Doc("number of the stream, from 0")]
-    repeat: Annotated[
-        Int64, Field(ge=0), Doc("number of the repeat of the stream; left out if 0", since=2)
-    ] = 0
+    stream: Annotated[Count, Doc("number of the stream, from 0")]
+    repeat: Annotated[Count, Doc("number of the repeat of the stream; left out if 0", since=2)] = 0
     seed: Annotated[Int64 | None, Doc("seed of the experiment; null if unknown in an import")]
-    turns: Annotated[Int64, Doc("turns planned, or played if an import does not say")]
+    turns: Annotated[Count, Doc("turns planned, or played if an import does not say")]
     settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
     labels: Annotated[list[str], Doc("the labels, as the model is shown them")]
     system: Annotated[str | None, Doc("the system message; null if unknown in an import")]

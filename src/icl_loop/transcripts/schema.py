@@ -12,9 +12,21 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter
 
-from icl_loop.core.messages import Finish, Image, Message, Reply, Served, Text, Usage, user
+from icl_loop.core.messages import (
+    LARGEST_LOGPROB,
+    MAX_SECONDS,
+    MOST_TOKENS,
+    Finish,
+    Image,
+    Message,
+    Reply,
+    Served,
+    Text,
+    Usage,
+    user,
+)
 from icl_loop.core.records import Choice, Feedback, Note, Outcome, Probe, Span, Turn, Verdicts
 from icl_loop.transcripts.checksum import CHECKSUM_KEY, with_checksum
 
@@ -25,6 +37,13 @@ FORMAT_VERSION: Final = 2
 Entry = Turn | Note | Choice | Probe
 EndStatus = Literal["complete", "context_full", "budget", "stopped"]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+LogProb = Annotated[float, Field(ge=-LARGEST_LOGPROB, le=LARGEST_LOGPROB)]
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS)]
+MAX_RATIO = 1e6
+Ratio = Annotated[float, Field(ge=0, le=MAX_RATIO)]
+LOGPROBS = TypeAdapter(dict[str, LogProb])
+"""The log probabilities of labels as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +55,17 @@ class Doc:
 
 
 class Line(BaseModel):
-    """A line of a transcript, or a table in one; unknown fields are ignored."""
+    """A line of a transcript, or a table in one; unknown fields are ignored, and numbers are finite."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+def _check_usage(usage: Usage | None) -> Usage | None:
+    """Return `usage`; raise ValueError if a count is out of range."""
+    for name, count in asdict(usage or Usage()).items():
+        if not 0 <= count <= MOST_TOKENS:
+            raise ValueError(f"{name} must be from 0 to {MOST_TOKENS:,}")
+    return usage
 
 
 class ExchangeLine(Line):
@@ -48,13 +75,13 @@ class ExchangeLine(Line):
     request: Annotated[str | None, Doc("fingerprint of the request")]
     reply: Annotated[str | None, Doc("the model's reply, verbatim")]
     finish: Annotated[Finish, Doc("why the model stopped")] = "stop"
-    overflows: Annotated[Int64, Doc("longer requests that the model rejected first")] = 0
+    overflows: Annotated[Count, Doc("longer requests that the model rejected first")] = 0
     limit: Annotated[
-        Int64 | None, Doc("most tokens of later requests, after rejected ones", since=2)
+        Count | None, Doc("most tokens of later requests, after rejected ones", since=2)
     ] = None
-    counted: Annotated[Int64 | None, Doc("tokens of the request, counted locally")] = None
+    counted: Annotated[Count | None, Doc("tokens of the request, counted locally")] = None
     prefix: Annotated[
-        Int64 | None,
+        Count | None,
         Doc(
             "how many of these it shares with the start of the previous request (with the policy"
             " `parallel`, of the same context)"
@@ -62,6 +89,7 @@ class ExchangeLine(Line):
     ] = None
     usage: Annotated[
         Usage | None,
+        AfterValidator(_check_usage),
         Doc(
             "tokens as the endpoint counted them: `prompt`, `cached`, `completion`, `reasoning`;"
             " `discarded_prompt` and `discarded_completion` of attempts without a usable reply"
@@ -78,10 +106,10 @@ class ExchangeLine(Line):
         str | None, Doc("reasoning that the endpoint returned beside the reply", since=2)
     ] = None
     label_logprobs: Annotated[
-        dict[str, float] | None, Doc("natural-log probability of each label, if reported")
+        dict[str, LogProb] | None, Doc("natural-log probability of each label, if reported")
     ]
-    latency_s: Annotated[float | None, Doc("seconds from the first attempt to the reply")]
-    attempts: Annotated[Int64 | None, Doc("requests sent until one was answered")]
+    latency_s: Annotated[Seconds | None, Doc("seconds from the first attempt to the reply")]
+    attempts: Annotated[Count | None, Doc("requests sent until one was answered")]
     at: Annotated[str | None, Doc("when the reply arrived: ISO 8601, UTC")]
 
 
@@ -89,7 +117,7 @@ class TurnLine(ExchangeLine):
     """One sample asked, answered, scored and fed back."""
 
     type: Literal["turn"]
-    turn: Annotated[Int64, Doc("position in the session, from 0")]
+    turn: Annotated[Count, Doc("position in the session, from 0")]
     sample: Annotated[str | None, Doc("id of the sample")]
     label: Annotated[str, Doc("the correct label, as the model was shown it")]
     question: Annotated[str | None, Doc("text of the message that asked about the sample")]
@@ -102,7 +130,7 @@ class TurnLine(ExchangeLine):
     told: Annotated[str | None, Doc("the feedback that the model was shown")]
     echo: Annotated[str | None, Doc("the reply as later requests show it, if not verbatim")] = None
     calibration: Annotated[
-        float, Doc("tokens reported per token counted locally, estimated from the turns before")
+        Ratio, Doc("tokens reported per token counted locally, estimated from the turns before")
     ] = 1.0
 
 
@@ -110,7 +138,7 @@ class NoteLine(ExchangeLine):
     """The model's summary of the turns so far, requested between turns."""
 
     type: Literal["note"]
-    after_turn: Annotated[Int64, Doc("turns played before it")]
+    after_turn: Annotated[Count, Doc("turns played before it")]
     text: Annotated[str, Doc("the reply as later requests show it, cut to the token limit")]
 
 
@@ -118,7 +146,7 @@ class ChoiceLine(ExchangeLine):
     """The model's choice of the sample of the next turn, since version 2."""
 
     type: Literal["choice"]
-    after_turn: Annotated[Int64, Doc("turns played before it", since=2)]
+    after_turn: Annotated[Count, Doc("turns played before it", since=2)]
     candidates: Annotated[list[str], Doc("ids of the samples offered, numbered from 1", since=2)]
     number: Annotated[
         Int64 | None, Doc("the number parsed from the reply; if none, chance chose", since=2)
@@ -131,7 +159,7 @@ class ProbeLine(ExchangeLine):
     """A held-out sample asked in a fork of the session."""
 
     type: Literal["probe"]
-    after_turn: Annotated[Int64, Doc("turns played before it")]
+    after_turn: Annotated[Count, Doc("turns played before it")]
     sample: Annotated[str, Doc("id of the sample")]
     label: Annotated[str, Doc("the correct label, as the model was shown it")]
     answer: Annotated[str | None, Doc("the label parsed from the reply, if any")]
@@ -147,7 +175,7 @@ class End(Line):
 
     type: Literal["end"] = "end"
     status: Annotated[EndStatus, Doc("why the session ended")]
-    turns: Annotated[Int64, Doc("turns played")]
+    turns: Annotated[Count, Doc("turns played")]
     at: Annotated[str | None, Doc("when it ended: ISO 8601, UTC")]
 
 

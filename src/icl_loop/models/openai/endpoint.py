@@ -38,6 +38,8 @@ _HOSTS: Mapping[str, Kind] = {
     "openai.azure.com": "OpenAI",
     "openrouter.ai": "OpenRouter",
 }
+_LARGEST = 10**9
+"""Larger counts are ignored as errors."""
 _WINDOWS = (
     ("max_model_len",),  # vLLM, SGLang
     ("meta", "n_ctx"),  # llama.cpp, per slot
@@ -207,5 +209,7 @@ def _table(value: object) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int | None:
-    """Return a positive number, or None for anything else."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    """Return a whole number from 1 to `_LARGEST`, or None for anything else."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
+        return value
+    return None

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from icl_loop.core.errors import InputError
-from icl_loop.core.messages import Finish
+from icl_loop.core.messages import LARGEST_LOGPROB, Finish
 from icl_loop.tasks.answers import AnswerParser
 from icl_loop.tasks.label_mentions import Labels
 from icl_loop.tasks.labels import SINGLE_TOKENS
@@ -161,4 +161,6 @@ def _scored(listed: Sequence[Any]) -> Iterator[tuple[str, float]]:
     for fields in listed:
         if isinstance(fields, dict) and isinstance(text := fields.get("token"), str):
             logprob = fields.get("logprob")
-            yield text, float(logprob) if isinstance(logprob, int | float) else math.nan
+            if not isinstance(logprob, int | float) or abs(logprob) > LARGEST_LOGPROB:
+                logprob = math.nan
+            yield text, float(logprob)

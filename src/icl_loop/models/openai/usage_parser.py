@@ -5,8 +5,8 @@ from typing import Any
 
 from icl_loop.core.messages import Usage
 
-LARGEST_COUNT = 2**53
-"""Larger counts are ignored as errors: JSON numbers are exact up to here."""
+LARGEST_COUNT = 2**40
+"""Larger counts are ignored as errors: no request takes a trillion tokens."""
 _PARTS_OF_PROMPT = (
     ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),  # Anthropic
     ("prompt_cache_hit_tokens", "prompt_cache_miss_tokens"),  # DeepSeek
