@@ -22,6 +22,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import hostile_headers
 import hostile_names
 import hostile_numbers
 from fuzzing import Kind, files, mutated, outcome, wire
@@ -72,6 +73,7 @@ def tried(kind: Kind, each: int, seed: int, folder: Path) -> dict[str, object]:
 def kinds(stack: ExitStack, folder: Path) -> list[Kind]:
     """Return all kinds."""
     own = (*hostile_names.kinds(folder / "names"), *hostile_numbers.kinds(folder / "numbers"))
+    own += tuple(hostile_headers.kinds(folder / "headers"))
     return [*files(folder), *own, stack.enter_context(wire())]
 
 

@@ -152,7 +152,7 @@ def _renew_checksums(path: Path) -> None:
 _NUMBERS = (None, True, 0, -1, 2**31, 10**18, 10**40, 1e308, math.inf, math.nan)
 _TEXTS = ("", "\0", "\ud800", "x" * 10**5, "digits")
 _SPANS = ([[0, 10**9]], [[0, 10**18]], [[-3, 0]], [[1, 0]], [[0, 1], [0, 1]])
-_VALUES: Sequence[object] = (*_NUMBERS, *_TEXTS, *_SPANS, [], {}, [[]], {"a": {}})
+ODD_VALUES: Sequence[object] = (*_NUMBERS, *_TEXTS, *_SPANS, [], {}, [[]], {"a": {}})
 
 
 def _other_field(data: bytes, dice: random.Random) -> bytes:
@@ -169,7 +169,7 @@ def _other_field(data: bytes, dice: random.Random) -> bytes:
     if isinstance(table, dict) and dice.random() < 0.1:
         del table[key]
     else:
-        table[key] = dice.choice(_VALUES)
+        table[key] = dice.choice(ODD_VALUES)
     lines[number] = json.dumps(fields).encode()
     return b"".join(line + b"\n" for line in lines)
 

@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hostile_headers
 import hostile_names
 import hostile_numbers
 from builders import without_checksum
 from endpoint import completion, serving
 from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
+from hostile_headers import HEADER_NAMES
 from icl_loop.analysis import frame
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
@@ -44,11 +46,16 @@ SAMPLE = Path(__file__).parent.parent / "transcripts" / "sample" / "label-0.json
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Kind]]:
     """The kinds of input by name."""
     with ExitStack() as stack:
-        all_kinds = [*files(tmp_path_factory.mktemp("played")), stack.enter_context(wire())]
+        played = tmp_path_factory.mktemp("played")
+        all_kinds = [
+            *files(played),
+            *hostile_headers.kinds(played / "headers"),
+            stack.enter_context(wire()),
+        ]
         yield {kind.name: kind for kind in all_kinds}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + HEADER_NAMES)
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32))
 def test_mutants_are_read_or_rejected(
@@ -93,7 +100,7 @@ def test_odd_names_and_numbers(odd: Mapping[str, Kind], tmp_path: Path, name: st
         assert outcome(kind, path) == ""
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES + HEADER_NAMES)
 def test_seeds_are_read(kinds: Mapping[str, Kind], tmp_path: Path, name: str) -> None:
     """The inputs that are mutated are valid, except for the replies that are errors."""
     kind = kinds[name]

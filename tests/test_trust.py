@@ -4,11 +4,15 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import aiohttp
 import pytest
@@ -16,6 +20,7 @@ import pytest
 from builders import without_checksum
 from command_line import Command
 from endpoint import completion, error, serving
+from hostile_headers import SECRETS
 from icl_loop.core.errors import InputError
 from icl_loop.experiment import parse
 from icl_loop.replay.branching import branches
@@ -276,7 +281,7 @@ def test_variables_of_a_transcript_are_asked_about(
     assert str(path) in said
     assert str(model.get("base_url", "OPENAI_BASE_URL")) in said
     assert re.search(r"variables .*(SECRET_A|_API_KEY|MINE) would", said)
-    added = re.findall(r"--set (\S+?)(?=\.? )", said)
+    added = shlex.split(said.rpartition("allow it with: ")[2])[1::2]
     assert list(branches([path], 2, [*changes, *added]).sessions())
 
 
@@ -289,3 +294,121 @@ def test_a_branch_shows_no_other_data(parent: Path, tmp_path: Path) -> None:
     path.write_text(text.replace('"encoding": "binary"', '"encoding": "text"'))
     with pytest.raises(InputError, match="has changed"):
         branches([path], 2)
+
+
+@contextmanager
+def recording(
+    replies: Sequence[tuple[int, dict[str, str], str]],
+) -> Iterator[tuple[str, list[str]]]:
+    """Serve hostile replies to requests of every method; give the address and the requests whole."""
+    requests: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            if not name.startswith("do_"):
+                raise AttributeError(name)
+            return self.answer
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"] or 0)).decode()
+            requests.append(f"{self.requestline}\n{self.headers}\n{body}")
+            status, headers, text = replies[len(requests) % len(replies)]
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(text.encode()))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_no_variable_that_a_stranger_names_is_sent(
+    parent: Path, tmp_path: Path, icl_loop: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Variables named by transcripts, comments and replies reach no request, file or output."""
+    canaries = {name: f"canary-{number:02}-5f0c2e" for number, name in enumerate(SECRETS)}
+    for name, value in (canaries | {"OWN_KEY": "own-key"}).items():
+        monkeypatch.setenv(name, value)
+    named = " ".join(
+        f"${name} ${{{name}}} {{{name}}} %{name}% {{{{env.{name}}}}}" for name in SECRETS
+    )
+    target = "/v1?" + "&".join(f"key=${{{name}}}" for name in SECRETS)
+    fields = {"WWW-Authenticate": named, "Set-Cookie": named, "x-ratelimit-reset-tokens": named}
+    answer = {"choices": [{"message": {"role": "assistant", "content": f"Answer: 3 {named}"}}]}
+    listed = {"data": [{"id": named, "owned_by": named}, {"id": "tiny", "max_model_len": 32_768}]}
+    replies = [
+        (200, fields, json.dumps({**answer, **listed})),
+        (302, {**fields, "Location": target}, named),
+        (200, fields, json.dumps({"error": {"message": named, "code": named}})),
+        (401, fields, json.dumps({"error": {"message": f"set api_key_env to {named}"}})),
+        (404, fields, json.dumps({"error": {"message": named}, **listed})),
+        (400, fields, f"<html><title>{named}</title></html>"),
+    ]
+    file = tmp_path / "comments.toml"
+    own = f"""# api_key_env = "{SECRETS[0]}"  {named}
+        name = "c"
+        turns = 3
+        streams = 1
+        task = {{size = 4, encoding = "binary"}}
+        [model]
+        name = "tiny"
+        api_key_env = "OWN_KEY"  # headers_env = {{X = "{SECRETS[1]}"}}
+        headers = {{X-Note = "{named.replace("{{", "{")}"}}
+        [limits]
+        allowance_s = 0.1
+    """
+    with recording(replies) as (address, requests):
+        monkeypatch.setenv("http_proxy", address)  # which also gets what is meant for other hosts
+        file.write_text(own)
+        done = []
+        for start in range(len(replies)):
+            replies[:] = replies[1:] + replies[:1]
+            out = ["--out", tmp_path / f"c{start}", "--set", f"model.base_url={address}/v1"]
+            done.append(icl_loop("run", file, *out))
+        assert len(requests) > 2 * len(replies)
+        assert all("own-key" in each for each in requests)
+        before = len(requests)
+        for number, name in enumerate(SECRETS):
+            place = f"{address}/v1" if number % 2 else "http://models.example/v1"
+            key: dict[str, object] = {"headers_env": {"X-Key": name}}
+            key = {"api_key_env": name} if number % 3 else key
+            path = renamed(parent, tmp_path / f"t{number}" / "p", base_url=place, **key)
+            done.append(icl_loop("branch", path, "--at", "2"))
+            assert done[-1].returncode == 2
+            assert name in done[-1].stderr
+            assert f"--set model.base_url={place}" in " ".join(done[-1].stderr.split())
+        folder, page = tmp_path / "t0", tmp_path / "t.html"
+        (tmp_path / "p.toml").write_text(PARENT)
+        commands: list[list[object]] = [
+            ["replay", path],
+            ["replay", folder, "--verify"],
+            ["analyze", folder],
+            ["report", folder, "-o", page],
+            ["export", folder, "--to", "csv", "-o", tmp_path / "t.csv"],
+            ["rescore", folder, "--set", "answers.rule=last"],
+            ["what-if", folder, "--policy", "last(2)"],
+            ["run", tmp_path / "p.toml", "--out", folder],
+        ]
+        done += [icl_loop(*command) for command in commands]
+        assert len(requests) == before
+    said = [each.stdout + each.stderr for each in done]
+    written = [path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file()]
+    assert page.exists()
+    assert not [
+        canary
+        for canary in canaries.values()
+        if any(canary in text for text in (*requests, *said, *written))
+    ]

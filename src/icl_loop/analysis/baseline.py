@@ -53,7 +53,8 @@ async def baseline(transcript: Transcript, learner: str = LEARNER) -> list[bool]
     for turn in transcript.turns:
         header = transcript.header.at(turn.index)
         task, prompts = header.settings.get("task", {}), _prompts(header)
-        key = task.get("prompts"), task.get("encoding")
+        encoding = task.get("encoding")
+        key = str(task.get("prompts")), None if encoding is None else str(encoding)
         if key not in models:
             models[key] = open_model(learner, seed=seed, prompts=prompts, encoding=key[1])
         reply = await models[key].complete(request_of(transcript, turn))
@@ -73,7 +74,7 @@ def check_learner(name: str) -> None:
 def _prompts(header: Header) -> PromptSet | None:
     """Return the prompt set of a session, or None if the header does not name one."""
     name = header.settings.get("task", {}).get("prompts")
-    return _opened(name) if name else None
+    return _opened(str(name)) if name else None
 
 
 _opened = lru_cache(16)(open_prompt_set)

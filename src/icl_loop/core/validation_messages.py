@@ -57,7 +57,8 @@ def key_path(path: Sequence[int | str]) -> str:
     >>> key_path(("probes", "at", 0))
     'probes.at[0]'
     """
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    named = [part for part in path if part != "[key]"]  # which stands for the name, not the value
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in named)
     return "".join(parts).removeprefix(".")
 
 

@@ -35,6 +35,12 @@ def check_web_address(address: str) -> None:
         port = 0
     if port == 0:
         raise ValueError(f"must have a port from 1 to 65535, or none, like {_EXAMPLE}")
+    from yarl import URL  # noqa: PLC0415  only real models need it
+
+    try:
+        _ = URL(address).host  # which requests are sent to
+    except ValueError:
+        raise ValueError(f"must have a valid host, like {_EXAMPLE}") from None
 
 
 def is_loopback(address: str) -> bool:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel
 
-from icl_loop.experiment.validation import STRICT, one_of
+from icl_loop.experiment.validation import STRICT, one_of, validated
 from icl_loop.tasks.answers import AnswerRule, AnswerRuleName
 
 
@@ -26,6 +26,11 @@ class AnswerSettings(BaseModel):
 
 
 def recorded_rule(settings: Mapping[str, Any]) -> AnswerRule:
-    """Return the rule by which replies of a session with these recorded settings are parsed."""
-    answers = AnswerSettings.model_validate(settings.get("answers", {}))
+    """Return the rule by which replies of a session with these recorded settings are parsed.
+
+    Raises:
+        InputError: They are not valid.
+    """
+    given = settings.get("answers", {})
+    answers = validated(AnswerSettings, given, "recorded settings, answers")
     return answers.as_rule(announced=settings.get("task", {}).get("announce_labels", True))

@@ -10,12 +10,12 @@ from icl_loop.context.policies import shows_no_turns
 from icl_loop.context.policy import ContextPolicy, Policy, with_functions
 from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import Window
-from icl_loop.core.errors import DatasetError
+from icl_loop.core.errors import DatasetError, InputError
 from icl_loop.core.records import Event, Verdicts, keyed_index
 from icl_loop.core.tokens import token_counter
 from icl_loop.experiment.run_settings import LimitSettings
 from icl_loop.experiment.session_inputs import SessionInputs, session_inputs
-from icl_loop.experiment.settings import Settings
+from icl_loop.experiment.settings import AUTO, Settings
 from icl_loop.experiment.validation import validated
 from icl_loop.models import ChatModel, open_model
 from icl_loop.tasks.datasets import Dataset, open_dataset
@@ -117,13 +117,16 @@ class Session:
         Raises:
             InputError: This version does not accept the settings; the message begins with `where`.
         """
+        settings = validated(Settings, (header.source or header).settings, where)
+        if settings.context.counter == AUTO:
+            raise InputError(f"{where}, context.counter: this key is missing")
         return cls(
             header.experiment,
             header.arm,
             header.stream,
             header.turns,
             header.seed or 0,  # null in imported sessions alone, which are not played again
-            validated(Settings, (header.source or header).settings, where),
+            settings,
             header.analysis,
             donor,
             branch,

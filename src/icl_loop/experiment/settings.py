@@ -58,6 +58,17 @@ VariableName = Annotated[
         "must be the name of an environment variable: capital letters, digits and underscores",
     ),
 ]
+HeaderName = Annotated[
+    str,
+    matching(
+        r"(?!(?i:host|connection|content-length|transfer-encoding)$)[A-Za-z0-9_-]{1,100}",
+        "must be the name of a header: letters, digits, hyphens and underscores; and not one that the"
+        " connection sets, such as Host",
+    ),
+]
+HeaderValue = Annotated[
+    str, matching(r"[\t\x20-\x7e\xa0-\xff]*", "must not contain line breaks or other controls")
+]
 
 
 class _Table(BaseModel):
@@ -126,9 +137,11 @@ class ModelSettings(_Table):
     """Environment variable that holds the API key; OPENAI_API_KEY if omitted."""
     organization: str | None = None
     """OpenAI organization to charge."""
-    headers: Annotated[dict[str, str], without_secrets(SENSITIVE_HEADERS, "headers_env")] = {}
+    headers: Annotated[
+        dict[HeaderName, HeaderValue], without_secrets(SENSITIVE_HEADERS, "headers_env")
+    ] = {}
     """Additional HTTP headers, which must not contain secrets."""
-    headers_env: dict[str, VariableName] = {}
+    headers_env: dict[HeaderName, VariableName] = {}
     """Additional HTTP headers whose values are taken from these environment variables."""
     params: Annotated[dict[str, Any], without_secrets(SENSITIVE_PARAMS, "api_key_env")] = {}
     """Further fields of the request, such as temperature; or parameters of a built-in model."""

@@ -163,7 +163,8 @@ def _session(
         )
     settings = _nested(log.eval.task_args) if own else {}
     settings = settings or {"model": {"name": log.eval.model}}
-    prompts = settings.get("task", {}).get("prompts")
+    task = settings.get("task", {})
+    prompts = task.get("prompts") if isinstance(task, dict) else None
     try:
         messages, first = _messages(sample.messages), len(shown)
         opening, asked = replies_in(messages, [True] * first + is_turn[first:], prompts)
@@ -209,6 +210,8 @@ def _nested(table: Fields) -> dict[str, Any]:
         place = found
         for name in tables:
             place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"task_args.{key}: {name} must be a table")  # noqa: TRY004  as for all values
         place[last] = value
     return found
 

@@ -128,7 +128,9 @@ def _branch(
             " make the branch longer with --turns"
         )
     given = ["--set"] * bool(changes) + ["--model"] * (model is not None)
-    place = " and ".join(given) or f"{parent.path}: recorded settings"
+    recorded = _valid_settings(header)
+    is_given = recorded is not None and given
+    place = " and ".join(given) if is_given else f"{parent.path}: recorded settings"
     settings = _settings(_with_model(header.settings, model), changes, place)
     chosen = override({}, changes).get("model", {})
     model_settings = confirmed(settings.model, chosen, parent.path)
@@ -141,7 +143,8 @@ def _branch(
             f" {key}; leave --turns out"
         )
     name = f"{header.arm}-at{at}"
-    if settings.recorded() != _recorded_again(header) or length != header.turns:
+    before = header.settings if recorded is None else recorded.recorded()
+    if settings.recorded() != before or length != header.turns:
         name += _named(changes, model, None if length == header.turns else length)
     lines = whole_lines(parent.path)
     shared = shared_lines(lines, at)
@@ -200,12 +203,12 @@ def _contrasts(sessions: Sequence[Session], parents: Sequence[Transcript]) -> li
     return [replace(session, analysis=kept) for session in sessions]
 
 
-def _recorded_again(header: Header) -> Mapping[str, Any]:
-    """Return the settings of a parent as this version records them, if they are still valid."""
+def _valid_settings(header: Header) -> Settings | None:
+    """Return the settings of a parent; None if they are not valid here, as with a lost prompt set."""
     try:
-        return Settings.model_validate(header.settings).recorded()
-    except ValidationError:  # such as a prompt set that is gone, and replaced in the branch
-        return header.settings
+        return Settings.model_validate(header.settings)
+    except ValidationError:
+        return None
 
 
 def _settings(recorded: Mapping[str, Any], overrides: Sequence[str], place: str) -> Settings:

@@ -82,8 +82,8 @@ def _question(
     address = model.base_url or "OpenAI's address, or that in OPENAI_BASE_URL"
     return (
         f"{path}, line 1, settings.model: the values of the environment variables {names} would be"
-        f" sent to {address}, as this file says. To allow that, add {arguments}. To use an address or"
-        " a key of your own, give model.base_url and model.api_key_env in the same way"
+        f" sent to {address}, as this file says. Choose an address and a key of your own by --set"
+        f" model.base_url=... and --set model.api_key_env=..., or allow it with: {arguments}"
     )
 
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from icl_loop.analysis import Estimate
 from icl_loop.analysis.baseline import LEARNER, baseline
-from icl_loop.context.policy_parser import context_policy
 from icl_loop.context.window import from_spans
 from icl_loop.core.messages import Usage
+from icl_loop.experiment import Session
 from icl_loop.models import is_built_in
 from icl_loop.models.limits import Cost
 from icl_loop.models.prices import list_price
@@ -74,7 +74,7 @@ async def request_contents(
     shape = len(turns), len(labels)
     return RequestContents(
         header=transcript.header,
-        policy=str(context_policy(transcript.header.settings["context"]["policy"])),
+        policy=Session.of(transcript.header).settings.context.policy,
         played=played,
         tokens=np.array([turn.counted or 0 for turn in turns], np.int64),
         prefix=np.array([turn.prefix or 0 for turn in turns], np.int64),

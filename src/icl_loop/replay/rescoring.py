@@ -77,6 +77,10 @@ def rescore(path: Path, changes: Sequence[str], out: Path | None = None) -> Resc
             f"{path} is already rescored; rescore its source instead, in"
             f" {source.header.source.experiment}"
         )
+    header: Header | None = source.header
+    while header is not None:
+        validated(Settings, header.settings, f"{path}, line 1, settings")
+        header = header.parent
     for each in changes:
         if "=" not in each:
             raise InputError(

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from icl_loop.core.errors import TranscriptError
 from icl_loop.core.messages import Message
 from icl_loop.core.records import Exemplar
+from icl_loop.core.validation_messages import first_problem
 from icl_loop.transcripts.checksum import CHECKSUM_KEY
 from icl_loop.transcripts.schema import (
     FORMAT_VERSION,
@@ -80,7 +81,10 @@ class BranchIdentity(Line):
     @field_validator("parent")
     @classmethod
     def _is_a_header(cls, parent: dict[str, Any]) -> dict[str, Any]:
-        Header.model_validate_json(json.dumps(parent))
+        try:
+            Header.model_validate_json(json.dumps(parent))
+        except ValidationError as error:
+            raise ValueError(f"must be a session line: {first_problem(error)}") from None
         return parent
 
 
@@ -90,7 +94,7 @@ class SourceIdentity(Line):
     id: str
     sha256: Annotated[str, Doc("digest of its complete lines, without checksums")]
     experiment: str
-    settings: dict[str, Any]
+    settings: dict[str, dict[str, Any]]
     icl_loop: str
 
 
@@ -149,7 +153,9 @@ class Header(Line):
     repeat: Annotated[Count, Doc("number of the repeat of the stream; left out if 0", since=2)] = 0
     seed: Annotated[Int64 | None, Doc("seed of the experiment; null if unknown in an import")]
     turns: Annotated[Count, Doc("turns planned, or played if an import does not say")]
-    settings: Annotated[dict[str, Any], Doc("the session's settings, as in an experiment file")]
+    settings: Annotated[
+        dict[str, dict[str, Any]], Doc("the session's settings, as in an experiment file")
+    ]
     labels: Annotated[list[str], Doc("the labels, as the model is shown them")]
     system: Annotated[str | None, Doc("the system message; null if unknown in an import")]
     exemplars: Annotated[
