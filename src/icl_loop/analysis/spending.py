@@ -126,7 +126,8 @@ def _spending(
     asked = requests.with_columns(
         pl.when(prompt=0).then("counted").otherwise("prompt").fill_null(0).alias("prompt")
     )
-    prefix = (pl.col("prefix") / pl.col("counted") * pl.col("prompt")).sum()
+    share = pl.when(pl.col("counted") > 0).then(pl.col("prefix") / pl.col("counted"))
+    prefix = (share * pl.col("prompt")).sum()
     measured = pl.col("prompt").filter(pl.col("prefix").is_not_null()).sum()
     totals = asked.select(*map(pl.sum, _TOKENS), prefix=prefix, measured=measured)
     sums = totals.row(0, named=True)

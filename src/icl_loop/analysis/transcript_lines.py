@@ -199,7 +199,11 @@ def _is_sound_alone() -> pl.Expr:
         .then(_is_sound_turn())
         .when(kind == "end")
         .then(pl.col("status").is_not_null())
-        .otherwise(kind.is_in(["note", "choice", "probe"]) & _has_whole_usage())
+        .otherwise(
+            kind.is_in(["note", "choice", "probe"])
+            & _has_whole_usage()
+            & (pl.col("kept").is_null() | pl.col("exposure").is_not_null())
+        )
         .fill_null(value=False)
     )
 
