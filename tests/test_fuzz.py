@@ -1,6 +1,7 @@
 """Any input is read or rejected with a clear error, without hanging or using unbounded memory."""
 
 import gzip
+import io
 import os
 import random
 import socket
@@ -14,6 +15,7 @@ from contextlib import ExitStack, aclosing, contextmanager
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,6 +29,7 @@ from fuzzing import NAMES, Kind, Wire, files, mutated, outcome, wire
 from hostile_headers import HEADER_NAMES
 from icl_loop.analysis import frame
 from icl_loop.context.policy_parser import context_policy
+from icl_loop.core import parquet_size
 from icl_loop.core.errors import DatasetError, InputError, ModelError, ModelUnavailable
 from icl_loop.core.messages import user
 from icl_loop.core.regular_files import read_regular
@@ -212,6 +215,44 @@ def test_a_strange_transcript_takes_little_memory(tmp_path: Path, lines: bytes, 
     for reader in (read, frame):
         with using_at_most(2 * MAX_LINE / MIB + 60), pytest.raises(InputError, match=says):
             reader(path)
+
+
+def _parquet(**columns: object) -> bytes:
+    file = io.BytesIO()
+    pl.DataFrame(columns).write_parquet(file)
+    return file.getvalue()
+
+
+@given(rows=st.integers(1, 2_000), length=st.integers(1, 2_000), more=st.integers(0, 9))
+def test_the_unpacked_size_of_a_parquet_file_is_known(rows: int, length: int, more: int) -> None:
+    """A limit below the bytes or values in the pages refuses the file, and one above them does not."""
+    texts = [f"{number:0{length}}" for number in range(rows)]
+    data = _parquet(text=texts, number=range(rows), same=["x"] * rows)
+    size = rows * max(length, len(str(rows - 1)))
+    parquet_size.check_unpacked_size(data, 2 * size + 100 * rows + 1_000, 3 * rows + more)
+    for limits in ((size - 1, 3 * rows), (2**30, 3 * rows - 1)):
+        with pytest.raises(ValueError, match="more than"):
+            parquet_size.check_unpacked_size(data, *limits)
+
+
+def test_a_damaged_export_is_one_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Whatever byte of a table is changed, it is read or refused by name, and nothing else is printed."""
+    place, refused = tmp_path / "x.parquet", 0
+    export([SAMPLE], "parquet", place)
+    whole, dice = place.read_bytes(), random.Random(5)  # noqa: S311  no secret
+    capfd.readouterr()
+    for _ in range(30):
+        changed = bytearray(whole)
+        for _ in range(8):
+            changed[dice.randrange(len(changed))] = dice.randrange(256)
+        place.write_bytes(changed)
+        try:
+            frame(place)
+        except InputError as error:
+            assert "x.parquet" in str(error)  # noqa: PT017  it may also be read
+            refused += 1
+    assert refused > 5
+    assert capfd.readouterr().err == ""
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:

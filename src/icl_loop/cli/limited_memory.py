@@ -74,7 +74,7 @@ def _message(limit: int | None) -> str:
         return "stopped: there is not enough memory"
     return (
         f"stopped: there is not enough memory: this process may use only {limit // 2**20:,} MiB; allow"
-        f" more with `ulimit -v`, at least {LEAST // 2**20:,} MiB, and 8,192 MiB for charts"
+        f" more with `ulimit -v`, at least {LEAST // 2**20:,} MiB; charts need `ulimit -v unlimited`"
     )
 
 

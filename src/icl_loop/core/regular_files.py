@@ -50,11 +50,6 @@ def read_regular(path: Path, limit: int, advice: str = "") -> bytes:
     return data
 
 
-def check_regular(path: Path, limit: int) -> None:
-    """Raise OSError unless `open_regular` can open a file, before a library opens it by its name."""
-    open_regular(path, limit).close()
-
-
 def _opened(path: str, flags: int) -> int:
     """Return the descriptor of a file; check before opening, which acts on some devices, and after."""
     _check_kind(Path(path).stat().st_mode)

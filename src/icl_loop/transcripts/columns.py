@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from functools import lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -11,7 +13,8 @@ from polars.exceptions import PanicException, PolarsError
 
 from icl_loop.core.errors import TranscriptError, reason_of
 from icl_loop.core.messages import Served, Usage
-from icl_loop.core.regular_files import check_regular
+from icl_loop.core.parquet_size import check_unpacked_size
+from icl_loop.core.regular_files import open_regular
 from icl_loop.core.rust_panics import without_panic_messages
 from icl_loop.transcripts.schema import (
     ChoiceLine,
@@ -28,8 +31,9 @@ Schema = Mapping[str, Column]
 
 SUFFIX = ".parquet"
 MAX_BYTES = 2**30
-MAX_ROWS = 5_000_000
-"""Most bytes and rows of a table of an export."""
+MAX_UNPACKED = 2**31
+MAX_ROWS, MAX_VALUES = 5_000_000, 300_000_000
+"""Most bytes of a table of an export, unpacked bytes, rows, and values."""
 USAGE = tuple(each.name for each in fields(Usage))
 _KINDS: Mapping[Any, Column] = {
     int: pl.Int64,
@@ -189,11 +193,13 @@ def read_table(
     if table == "choices" and not file.exists() and _has_no_choices(export):
         return pl.DataFrame(schema=schema)
     try:
-        check_regular(file, MAX_BYTES)
+        _check_readable(file)
     except FileNotFoundError:
         raise TranscriptError(f"{file} does not exist; {_how_to_name(export)}") from None
     except OSError as error:
         raise TranscriptError(f"{file} cannot be read: {reason_of(error)}") from None
+    except ValueError as error:
+        raise TranscriptError(f"{file} cannot be read: {error}; export it again") from None
     try:
         scan = pl.scan_parquet(file, glob=False, low_memory=True)
         with without_panic_messages():
@@ -224,11 +230,24 @@ def _has_no_choices(export: Path) -> bool:
     """Return whether an export was written before there was a table of choices."""
     file = table_path(export, "sessions")
     try:
-        check_regular(file, MAX_BYTES)
+        _check_readable(file)
         sessions = pl.scan_parquet(file, glob=False).collect_schema()
-    except (OSError, PolarsError, PanicException):
+    except (OSError, ValueError, PolarsError, PanicException):
         return False
     return "choices" not in sessions
+
+
+def _check_readable(file: Path) -> None:
+    """Raise OSError or ValueError if a table is no regular file or too large."""
+    status = file.stat()
+    _check_size(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(64)  # of a table that is not changed
+def _check_size(file: Path, _size: int, _modified_ns: int) -> None:
+    with open_regular(file, MAX_BYTES) as opened:
+        data = mmap(opened.fileno(), 0, access=ACCESS_READ) if _size else b""
+        check_unpacked_size(data, MAX_UNPACKED, MAX_VALUES)
 
 
 def _how_to_name(export: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from icl_loop.core.parquet_size import check_unpacked_size
 from icl_loop.core.rust_panics import without_panic_messages
 from icl_loop.tasks.datasets.columns import (
     COLUMN_OPTIONS,
@@ -16,6 +17,9 @@ from icl_loop.tasks.datasets.columns import (
     samples,
 )
 from icl_loop.tasks.datasets.source_file import read_bytes, translated
+
+MAX_UNPACKED = 2**28
+"""Most bytes of the unpacked pages of a Parquet file, and of its texts."""
 
 
 def load_parquet(source: str) -> LoadedColumns:
@@ -38,14 +42,18 @@ def parquet_columns(path: Path) -> Columns:
     import polars as pl  # noqa: PLC0415  loads slowly
 
     data = read_bytes(path, "parquet")
+    check_unpacked_size(data, MAX_UNPACKED, MAX_CELLS)
     try:
         with without_panic_messages():
             scan = pl.scan_parquet(io.BytesIO(data))
             check_size(scan.select(pl.len()).collect().item(), len(scan.collect_schema()))
             frame = scan.collect()
+            texts = frame.select(pl.col(pl.String).str.len_bytes(), pl.col(pl.Binary).bin.size())
             metadata = pl.read_parquet_metadata(io.BytesIO(data))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
         raise ValueError("this is not a Parquet file, or it is damaged") from None
+    if sum(each.sum() for each in texts) > MAX_UNPACKED:
+        raise ValueError(f"its texts have more than {MAX_UNPACKED // 2**20} MiB")
     return _of_rows(frame.columns, frame.rows(), _class_names(metadata))
 
 
