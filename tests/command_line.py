@@ -1,7 +1,10 @@
 """The types of the `icl_loop` fixture, which runs a command in this process."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_PROGRESS = re.compile(r"^[a-z][a-z ]*: [\d,]+ of [\d,]+ \w+\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -11,6 +14,11 @@ class Done:
     returncode: int
     stdout: str
     stderr: str
+
+    @property
+    def lasting(self) -> "Done":
+        """The same without lines of progress, which appear only if a command takes seconds."""
+        return replace(self, stderr=_PROGRESS.sub("", self.stderr))
 
 
 Command = Callable[..., Done]
