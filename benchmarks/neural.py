@@ -1,8 +1,9 @@
 """Measure what the built-in network learns from unseen images, beside reference learners.
 
-Plays 12 streams of `digits:test` through projections, and of MNIST with native and permuted pixels. With
-5 labels, each stream has 5 classes of its own. Prints accuracy by block of turns and the processor time
-of a turn of each model. Leaves MNIST out if it is not on this machine.
+Plays 12 streams of `digits:test` through projections, and of MNIST with native and permuted pixels, 8 a
+side as the digits of training and 20 a side. With 5 labels, each stream has 5 classes of its own. Prints
+accuracy by block of turns and the processor time of a turn of each model. Leaves MNIST out if it is not
+on this machine.
 
     python benchmarks/neural.py
 """
@@ -29,6 +30,8 @@ STREAMS, SEED = 12, 20230315
 MODELS = ("neural/in-context", "reference/propagation", "reference/nearest")
 DATA = (
     ("digits:test", 8, "projected"),
+    ("mnist:test", 8, "identity"),
+    ("mnist:test", 8, "permuted"),
     ("mnist:test", 20, "identity"),
     ("mnist:test", 20, "permuted"),
 )
@@ -93,7 +96,7 @@ def main() -> None:
     for labels, feedback, (data, size, pixels) in product(BLOCKS, ("correctness", "label"), DATA):
         if not is_available_locally(data):
             continue
-        print(f"\n{labels} labels, {feedback}, {data}, {pixels} pixels")
+        print(f"\n{labels} labels, {feedback}, {data}, {size} a side, {pixels} pixels")
         for name in MODELS:
             started = time.process_time()
             played = [

@@ -22,7 +22,7 @@ from icl_loop.models.neural.network import WEIGHTS, trained
 from icl_loop.tasks.feedback import Phrase
 
 ROOT = Path(__file__).parent.parent
-SHA256 = "86f06f9f890d2a637a326e62075ad747583a7e3ff6060497c642b555c7d9e18d"
+SHA256 = "c990db95accf547cd5f69be44053a01281ee98061f77ed33f0f9c3070df69989"
 THREE = ("cat", "dog", "cow")
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, random
 
-INPUTS, LABELS = 32, 10
+INPUTS, LABELS = 64, 10
 KINDS = 3
 """A label is known, or an answer was told to be wrong, or it was not judged."""
 

@@ -50,16 +50,39 @@ def projected(key: Array, values: Array) -> Array:
     return values @ matrix
 
 
+def distorted(key: Array, image: Array, degree: Array) -> Array:
+    """Return a square image turned, scaled, sheared and shifted at random, shape (pixels,)."""
+    side = round(image.size**0.5)
+    turn, wider, higher, shear, *shift = random.normal(key, (6,)) * degree
+    turned = jnp.array(
+        [
+            [jnp.cos(0.15 * turn), -jnp.sin(0.15 * turn)],
+            [jnp.sin(0.15 * turn), jnp.cos(0.15 * turn)],
+        ]
+    )
+    stretched = jnp.array([[jnp.exp(0.1 * wider), 0.15 * shear], [0.0, jnp.exp(0.1 * higher)]])
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(side), jnp.arange(side), indexing="ij")).reshape(2, -1)
+    middle = (side - 1) / 2
+    places = turned @ stretched @ (grid - middle) + middle + 0.4 * jnp.stack(shift)[:, None]
+    return jax.scipy.ndimage.map_coordinates(image.reshape(side, side), list(places), order=1)
+
+
 def image_task(key: Array, images: Array, turns: int) -> tuple[Array, Array, Array]:
     """Return samples, right labels, and the number of labels; `images` are (classes, images, pixels).
 
-    In half of the tasks each pixel has a random gain, which makes more tasks out of few images.
+    Images are distorted and sharpened to a degree of the task's own, and in half of the tasks each pixel
+    has a random gain: this makes more and harder tasks out of few images.
     """
-    keys = random.split(key, 7)
+    keys = random.split(key, 10)
     labels = random.choice(keys[0], LABEL_COUNTS, p=COUNT_SHARES)
     truths = random.randint(keys[1], (turns,), 0, labels)
     numbers = random.randint(keys[2], (turns,), 0, images.shape[1])
     shown = images[random.permutation(keys[3], LABELS)[truths], numbers]
+    degree = random.uniform(keys[7], maxval=1.5)
+    shown = jax.vmap(lambda key, image: distorted(key, image, degree))(
+        random.split(keys[8], turns), shown
+    )
+    shown = shown ** jnp.exp(0.5 * random.normal(keys[9]))
     gains = jnp.exp(0.7 * random.normal(keys[4], shown.shape[-1:]))
     gains = jnp.where(random.bernoulli(keys[5]), gains, 1.0)
     return projected(keys[6], standardised(shown) * gains), truths, labels
@@ -239,21 +262,24 @@ def main() -> None:
     before = json.loads(log.read_text().partition("\n")[0])
     if before != given:
         sys.exit(f"{log} is of a run with the settings {before}; use another --folder")
-    for line in train(settings):
-        print(json.dumps(line), flush=True)
-        with log.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+    try:
+        for line in train(settings):
+            print(json.dumps(line), flush=True)
+            with log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command resumes from the last checkpoint")
 
 
 DEFAULTS: dict[str, Any] = {
-    "width": 96,
-    "layers": 3,
+    "width": 128,
+    "layers": 4,
     "heads": 4,
-    "hidden": 192,
+    "hidden": 256,
     "batch": 48,
     "turns": 70,
-    "rate": 1.5e-3,
-    "steps": 3_500,
+    "rate": 1.2e-3,
+    "steps": 3_000,
     "every": 250,
     "own": 0.0,
     "start": "",

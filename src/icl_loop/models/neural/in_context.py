@@ -18,7 +18,7 @@ from icl_loop.models.reference.learner import Learner, lead
 
 Shown = tuple[bytes, bytes]
 """A turn as the network sees it: the projected sample and the code of its outcome, in every view."""
-VIEWS = 4
+VIEWS = 8
 """The probabilities of this many projections are averaged."""
 
 
