@@ -558,6 +558,38 @@ def test_page_contains_notes_probes_and_branches(
     assert 'feedback.kind = "label", was "correctness"' in branch["changed"]
 
 
+CHOICES = [f"Answer: 2 {HOSTILE[0]}", HOSTILE[4]]
+"""How the model replies when it chooses the samples of the second and the fourth turn."""
+
+
+@pytest.fixture(scope="module")
+def choices_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on a session in which the model chooses every second sample."""
+    out = tmp_path_factory.mktemp("choices")
+    task = {"choice": {"every": 2, "among": 3}}
+    table = {"name": "choices", "turns": 4, "streams": 1, "arms": [{"name": "all"}], "task": task}
+    said = "Answer: 1"
+    replies = [said, CHOICES[0], said, said, CHOICES[1], said]
+    path = asyncio.run(scripted(parse(table), out, replies))
+    (out / "report.html").write_text(page(frame([path])), encoding="utf-8")
+    return out / "report.html"
+
+
+def test_page_contains_choices(choices_file: Path) -> None:
+    """Each choice is packed as saved: candidates, reply, and the sample of the turn after it."""
+    found = blobs(choices_file.read_text(encoding="utf-8"))
+    session, texts = found["session-0-0"], found["pool-0"]["texts"]
+    (path,) = choices_file.parent.rglob("*.jsonl")
+    saved = read(path).choices
+    assert [texts[each["reply"]] for each in session["choices"]] == CHOICES
+    for packed_choice, choice in zip(session["choices"], saved, strict=True):
+        assert packed_choice["candidates"] == list(choice.candidates)
+        assert packed_choice["sample"] == session["sample"][packed_choice["after"]] == choice.sample
+    assert [each["outcome"] == "chosen" for each in session["choices"]] == [
+        each.number is not None for each in saved
+    ]
+
+
 def test_tables_of_notes_probes_and_branches(notes_and_probes_page: str) -> None:
     """The tables show the number and length of notes, the number of probes, and branches."""
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", notes_and_probes_page))
@@ -598,6 +630,7 @@ def test_absent_features_are_not_shown(sample: str, notes_and_probes_page: str) 
         "next-event",
         "events",
         "note",
+        "choice",
         "session-probes",
         "session-exemplars",
     ):
@@ -746,6 +779,27 @@ async def test_tables_say_that_they_scroll(browser: Playing, written: Path, widt
     assert any(wide) == (width == 400)
     await seen.tab.emulate_media(media="print")
     assert not any([await table.evaluate(said) for table in await tables.all()])
+    await seen.tab.context.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_choices_are_shown_with_their_turn(browser: Playing, choices_file: Path) -> None:
+    """A turn whose sample was chosen shows candidates and reply, as text; other turns show none."""
+    seen = await visit(browser, choices_file)
+    await seen.tab.locator("#browser").scroll_into_view_if_needed()
+    for turn, reply in enumerate([None, CHOICES[0], None, CHOICES[1]], 1):
+        assert (await seen.text("#result")).startswith(f"turn {turn} of ")
+        assert await seen.tab.locator("#choice").is_visible() == (reply is not None)
+        if reply is not None:
+            sample = (await seen.text("#choice-facts")).split()[0]
+            assert (
+                sample in (await seen.text("#choice-facts")).split("Candidates: ")[1].split(". ")[0]
+            )
+            assert sample in await seen.text("#sample")
+            assert await seen.text("#choice-reply") == reply
+        await seen.tab.keyboard.press("ArrowRight")
+    assert seen.messages == []
+    assert seen.elsewhere == []
     await seen.tab.context.close()
 
 

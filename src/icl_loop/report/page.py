@@ -266,10 +266,9 @@ def _streams(
             right.setdefault(path, {})[turn] = correct
     reached = dict(turns.group_by("path").agg(pl.col("turn").max() + 1).iter_rows())
 
-    def read(experiment: str, paths: Sequence[str]) -> Iterator[NamedSession]:
+    def read(name: str, paths: Sequence[str]) -> Iterator[NamedSession]:
         for path in paths:
-            session = _until(saved[path].read(), reached[path])
-            yield NamedSession(experiment, session, right.get(path, {}))
+            yield NamedSession(name, _until(saved[path].read(), reached[path]), right.get(path, {}))
 
     grouped = turns.group_by("experiment", "stream").agg(
         pl.col("path").unique(maintain_order=True), pl.len()
@@ -290,6 +289,7 @@ def _until(saved: Transcript, turns: int) -> Transcript:
         end=None,
         probes=tuple(probe for probe in saved.probes if probe.after_turn <= turns),
         notes=tuple(note for note in saved.notes if note.after_turn <= turns),
+        choices=tuple(choice for choice in saved.choices if choice.after_turn < turns),
     )
 
 

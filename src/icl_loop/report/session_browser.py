@@ -17,7 +17,7 @@ from icl_loop.analysis.session_settings import table_in
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Image, Message
 from icl_loop.core.names import printable
-from icl_loop.core.records import Exemplar, Note, Turn
+from icl_loop.core.records import Choice, Exemplar, Note, Turn
 from icl_loop.experiment import Session
 from icl_loop.report.session_headers import Lineage, changed, lineage, place_of
 from icl_loop.tasks.datasets import is_available_locally
@@ -150,6 +150,7 @@ def _columns(session: NamedSession, pool: _Pool) -> dict[str, Any]:
         "seconds": [turn.reply.latency_s for turn in turns],
         "branches": list(_branches(parts)),
         "notes": [_note(note, pool) for note in session.transcript.notes],
+        "choices": [_choice(choice, pool) for choice in session.transcript.choices],
         "checkpoints": list(_checkpoints(session.transcript, parts, decoders, pool)),
     }
 
@@ -165,7 +166,7 @@ def _exemplar(shown: Exemplar, decode: QuestionDecoder, pool: _Pool) -> dict[str
     }
 
 
-def _usage(turn: Turn | Note) -> list[int]:
+def _usage(turn: Turn | Note | Choice) -> list[int]:
     used = turn.reply.usage
     return [used.prompt, used.cached, used.completion, used.reasoning]
 
@@ -187,6 +188,20 @@ def _note(note: Note, pool: _Pool) -> dict[str, Any]:
         "usage": _usage(note),
         "counted": note.counted,
         "seconds": note.reply.latency_s,
+    }
+
+
+def _choice(choice: Choice, pool: _Pool) -> dict[str, Any]:
+    return {
+        "after": choice.after_turn,
+        "kept": choice.kept if choice.request else None,
+        "candidates": choice.candidates,
+        "sample": choice.sample,
+        "outcome": "chosen" if choice.number else choice.outcome,
+        "reply": pool.text(choice.reply.text),
+        "usage": _usage(choice),
+        "counted": choice.counted,
+        "seconds": choice.reply.latency_s,
     }
 
 

@@ -313,10 +313,25 @@
     const ago = turn - note.after;
     const before = ago > 0 ? `${ago} turn${ago > 1 ? "s" : ""} before this one` : "just before this one";
     const when = ago < 0 ? "after this turn, so no request has shown them yet" : before;
-    const shown = note.kept === null ? "unknown turns" : note.kept.length ? `turns ${plain(rangesOf(note.kept))}` : "no turns";
-    const cost = costOf(note.usage, note.seconds, note.counted).join("; ");
     const empty = state.pool.texts[note.text].trim() ? "" : " The notes are empty, so requests do not show them.";
-    return `Written after ${note.after} turn${note.after === 1 ? "" : "s"}, ${when}, in a request that showed ${shown}; ${cost}.${empty}`;
+    return `Written after ${note.after} turn${note.after === 1 ? "" : "s"}, ${when}, ${requestOf(note)}.${empty}`;
+  }
+
+  function requestOf({ kept, usage, seconds, counted }) {
+    const shown = kept === null ? "unknown turns" : kept.length ? `turns ${plain(rangesOf(kept))}` : "no turns";
+    return `in a request that showed ${shown}; ${costOf(usage, seconds, counted).join("; ")}`;
+  }
+
+  // ---- choices of samples ----
+
+  function showChoice(turn) {
+    const choice = state.session.choices.find((each) => each.after === turn);
+    at("choice").hidden = choice === undefined;
+    if (choice === undefined) return;
+    const { candidates, sample, outcome } = choice;
+    const how = outcome === "chosen" ? "chosen by the model" : `drawn at random, as the reply was ${outcome.replaceAll("_", " ")}`;
+    at("choice-facts").textContent = `${plain(sample)} was ${how}. Candidates: ${candidates.map(plain).join(", ")}. Asked ${requestOf(choice)}.`;
+    setText(at("choice-reply"), state.pool.texts[choice.reply]);
   }
 
   // ---- texts and images ----
@@ -463,6 +478,7 @@
     showSystem(turn);
     showEvents(turn);
     showNote(turn);
+    showChoice(turn);
     showContext(session.kept[turn], turn);
   }
 
