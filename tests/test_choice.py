@@ -1,6 +1,7 @@
 """Samples that the model chooses among candidates before it is asked about them."""
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from icl_loop.context.policy_parser import context_policy
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, Reply, merged
 from icl_loop.core.records import Choice, Turn
+from icl_loop.core.tokens import count_message
 from icl_loop.experiment import Session
 from icl_loop.export import export
 from icl_loop.models import CallableModel, ChatModel
@@ -67,6 +69,35 @@ async def events_of(
     events = [event async for event in play_on(session, model)]
     turns = [event for event in events if isinstance(event, Turn)]
     return turns, [event for event in events if isinstance(event, Choice)]
+
+
+@pytest.mark.parametrize("policy", ["all", "last(2)", "stateless"])
+async def test_a_cache_keeps_the_request_for_a_choice(policy: str) -> None:
+    """The prefix of a chosen turn is what it shares with the turn before or the choice, if more."""
+    asked = list[Sequence[Message]]()
+
+    def answer(messages: Sequence[Message]) -> str:
+        asked.append(messages)
+        return "Answer: 1"
+
+    task = {"dataset": "iris", "choice": {"every": EVERY, "among": AMONG}}
+    model = {"name": "reference/propagation", "merge_roles": False}
+    made = experiment(streams=1, task=task, model=model, context={"policy": policy})
+    session = next(iter(made.sessions()))
+    turns, _ = await events_of(session, CallableModel(answer))
+    count = session.window.counter
+
+    def shared(one: Sequence[Message], other: Sequence[Message]) -> int:
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))
+        return sum(count_message(count, message) for message, _ in pairs)
+
+    place = -1
+    for turn in turns:
+        place += 1 + (turn.index in CHOSEN)
+        if turn.index in CHOSEN:
+            before, choice, request = asked[place - 2 : place + 1]
+            assert turn.prefix == max(shared(before, request), shared(choice, request))
+            assert turn.prefix > shared(before, request) or policy == "stateless"
 
 
 async def test_all_arms_share_the_fixed_turns() -> None:

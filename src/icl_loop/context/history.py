@@ -13,7 +13,7 @@ from icl_loop.context.token_budget import TokenBudget
 from icl_loop.context.window import Shown, Window, from_spans
 from icl_loop.core.errors import InputError
 from icl_loop.core.messages import Message, user
-from icl_loop.core.records import Event, Exemplar, Note, Turn, keyed_index
+from icl_loop.core.records import Choice, Event, Exemplar, Note, Turn, keyed_index
 from icl_loop.core.tokens import count_message
 from icl_loop.tasks.prompts import ParsedFeedback
 from icl_loop.tasks.task import Task
@@ -64,6 +64,7 @@ class History:
         self.system, self.parser, self.key, self.exemplars = system, parser, key, exemplars
         self.turns: list[Turn] = []
         self.notes: list[Note] = []
+        self._choice: Choice | None = None
         opening = count_message(window.counter, system) + sum(
             count_message(window.counter, each.question) + window.count_answered(each)
             for each in exemplars
@@ -97,6 +98,8 @@ class History:
         elif isinstance(event, Note):
             self.notes.append(event)
             self.tokens.note = sum(map(self.tokens.of_message, self.note_messages))
+        else:
+            self._choice = event
 
     @property
     def note_messages(self) -> tuple[Message, ...]:
@@ -168,20 +171,35 @@ class History:
     def prefix_tokens(self, shown: Shown, last: int | None = None) -> int:
         """Return the tokens that a request showing `shown` shares with the start of an earlier one.
 
-        That is the request of turn `last`, of the newest one if None; -1 if none is comparable.
+        That is the request of turn `last`, of the newest one if None; -1 if none is comparable. If the
+        sample asked about was chosen, it is the request for the choice where that shares more.
         """
         last = len(self.turns) - 1 if last is None else last
         if not self.turns:
             return 0
+        tokens = self._shared_with_turn(shown, last)
+        if self._choice is None or self._choice.after_turn < len(self.turns):
+            return tokens
+        chosen = from_spans(self._choice.kept)
+        same = shown[: _common(chosen, shown)]
+        return max(tokens, self.tokens.system + self.tokens.note + self.tokens.of_turns(same))
+
+    def _shared_with_turn(self, shown: Shown, last: int) -> int:
+        """Return the tokens shared with the start of the request of turn `last`; -1 if there is none."""
         if last < 0 or (self.notes and self.notes[-1].after_turn > last):
             return self.tokens.system  # this request shows a note that the earlier one did not
         before = self.shown_by(last)
-        pairs = zip(before, shown, strict=False)
-        common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        common = _common(before, shown)
         tokens = self.tokens.system + self.tokens.note + self.tokens.of_turns(shown[:common])
         if common == len(before) < len(shown) and shown[common] == last:
             tokens += self.tokens.of_message(self.turns[last].question)
         return tokens
+
+
+def _common(before: Shown, shown: Shown) -> int:
+    """Return how many leading turns two requests have in common."""
+    pairs = zip(before, shown, strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def build_request(

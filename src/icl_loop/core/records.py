@@ -118,8 +118,8 @@ class Exchange:
         overflows: How many longer requests the model rejected before it answered this one.
         limit: The most tokens of later requests, counted locally, if longer ones were rejected.
         counted: Tokens of the request, counted locally.
-        prefix: Leading tokens that are those of the previous request, so a prompt cache can serve
-            them.
+        prefix: Leading tokens that are those of the previous request, or of the one that chose the
+            sample if more, so a prompt cache can serve them.
     """
 
     kept: tuple[Span, ...]

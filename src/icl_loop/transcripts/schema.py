@@ -84,7 +84,7 @@ class ExchangeLine(Line):
         Count | None,
         Doc(
             "how many of these it shares with the start of the previous request (with the policy"
-            " `parallel`, of the same context)"
+            " `parallel`, of the same context), or of the request for the choice of its sample, if more"
         ),
     ] = None
     usage: Annotated[
