@@ -20,6 +20,7 @@ from icl_loop.core.messages import assistant
 from icl_loop.core.records import Turn
 from icl_loop.core.tokens import VOCABULARIES, TokenCounter, token_counter
 from icl_loop.experiment import Donor, Session
+from icl_loop.experiment.donors import DonorNotFound, find_donor
 from icl_loop.models import ScriptedModel
 from icl_loop.replay.verification import verify
 from icl_loop.runner.run import Run
@@ -404,6 +405,27 @@ async def test_an_edited_donor_is_detected(tmp_path: Path) -> None:
     donor.unlink()
     with pytest.raises(InputError, match=r"its donor .*feedback-1\.jsonl is missing"):
         await verify(read(tmp_path / "small" / "yoked-0.jsonl"))
+
+
+async def test_a_recorded_donor_is_never_outside_of_its_folder(tmp_path: Path) -> None:
+    """Whatever names of donor and experiment a header has, no file in another place is opened."""
+    result = await Run(experiment(arms=[YOKED, {"name": "feedback"}]), tmp_path / "all").play()
+    assert result.complete
+    yoked, outside = tmp_path / "all" / "small" / "yoked-0.jsonl", tmp_path / "outside"
+    header, donor = read(yoked).header, yoked.with_name("feedback-1.jsonl")
+    assert header.donor is not None
+    assert find_donor(header, yoked) is not None
+    outside.mkdir()
+    donor.rename(outside / donor.name)
+    arms = (f"{outside}/feedback", "../../outside/feedback", "nul.x", "feed\0back", "a\\b", "")
+    homes = (str(outside), "../outside", "..", ".", "", "nul", "out\0side")
+    for arm in arms:
+        named = header.donor.model_copy(update={"arm": arm})
+        with pytest.raises(DonorNotFound, match=r"its donor .*(file on every system|missing)"):
+            find_donor(header.model_copy(update={"donor": named}), yoked)
+    for home in homes:
+        with pytest.raises(DonorNotFound, match=r"its experiment .*file on every system"):
+            find_donor(header.model_copy(update={"experiment": home}), yoked)
 
 
 # ---- swap, reset, probes -------------------------------------------------------------------

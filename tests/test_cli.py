@@ -356,6 +356,23 @@ BAD_INPUT: dict[str, tuple[list[object], list[str]]] = {
         ["run", QUICKSTART, "--set", "model.context_window=1100"],
         ["model.context_window = 1100", "330", "1024", "1354", "context.reserve to at most 770"],
     ),
+    **{
+        f"{option} of {str(value)[:20]}": (
+            ["run", QUICKSTART, f"{option}={value}"],
+            [option, words],
+        )
+        for option in ("--max-usd", "--ray-wait")
+        for value, words in (
+            *(("nan", "greater than or equal to 0"), ("-inf", "greater than or equal to 0")),
+            *(("inf", "1,000,000,000,000,000"), ("1e999", "1,000,000,000,000,000")),
+            *(("1e16", "1,000,000,000,000,000"), ("-1", "greater than or equal to 0")),
+        )
+    },
+    **{
+        f"{option} of {str(value)[:20]}": (["run", QUICKSTART, f"{option}={value}"], [option])
+        for option in ("--max-tokens", "--concurrency", "--streams", "--turns", "--repeats")
+        for value in (10**16, 10**400, -1)
+    },
     "no key": (["run", QUICKSTART, "--set", "model.name=some-model"], ["OPENAI_API_KEY"]),
 }
 

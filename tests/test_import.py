@@ -2,7 +2,7 @@
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +330,31 @@ def test_a_wrong_file_is_one_clear_error(
     for complaint in (name, *complaints):
         assert complaint in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda packed: packed.replace(b"PK\1\2", b"PK\1\3"),
+        lambda packed: packed.replace(b"\x28\xb5\x2f\xfd", b"\x28\xb5\x2f\0"),
+        lambda packed: packed[: len(packed) // 2] + packed[-400:],
+        lambda packed: packed[:-12] + b"\xff" * 4 + packed[-8:],
+    ],
+    ids=["directory", "frames", "middle", "size"],
+)
+def test_a_damaged_log_is_one_clear_error(
+    icl_loop: Command, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    """A log with damaged bytes is one error that names it, whichever of its parts is damaged."""
+    pytest.importorskip("inspect_ai", reason="needs the extra [inspect]")
+    export([SAMPLE / "label-0.jsonl"], "inspect", tmp_path / "logs")
+    [log] = (tmp_path / "logs").glob("*.eval")
+    damaged = damage(log.read_bytes())
+    assert damaged != log.read_bytes()
+    log.write_bytes(damaged)
+    done = icl_loop("import", log, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert log.name in done.stderr
 
 
 def test_names_become_file_names(tmp_path: Path) -> None:

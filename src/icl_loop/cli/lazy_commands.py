@@ -28,6 +28,8 @@ COMMANDS = {
     "serve": "Serve a built-in model as an OpenAI-compatible endpoint, to test without an API key.",
 }
 """The summary of each command, in the order of use: the first line of its function's docstring."""
+LARGEST = 10**15
+"""Largest number that an option takes."""
 _MODULES = {"try": "try_endpoint", "import": "import_logs"}  # both are keywords
 
 
@@ -46,8 +48,16 @@ class LazyCommand(TyperCommand):
     """A command of which only the name and the summary are known until it is used."""
 
     def make_context(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401  those of typer
-        """Return the context of the imported command."""
-        return load_command(self.name or "").make_context(*args, **more)
+        """Return the context of the imported command; raise BadParameter for a number out of range."""
+        command = load_command(self.name or "")
+        context = command.make_context(*args, **more)
+        for param in command.params:
+            value = context.params.get(param.name or "")
+            if isinstance(value, int | float) and value > LARGEST:
+                raise typer.BadParameter(
+                    f"{value} is more than {LARGEST:,}", context, param_hint=param.opts
+                )
+        return context
 
 
 class LazyCommands(TyperGroup):

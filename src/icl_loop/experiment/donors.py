@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from icl_loop.core.errors import InputError, StoppedShort
+from icl_loop.core.names import check_file_name
 from icl_loop.experiment.sessions import Donor, Session
 from icl_loop.transcripts import Header, read
 from icl_loop.transcripts.reader import has_whole_line
@@ -23,7 +24,8 @@ def find_donor(header: Header, path: Path) -> Donor | None:
     transcripts, in the folder of the original experiment.
 
     Raises:
-        DonorNotFound: The transcript is missing, or its feedback differs from the recorded one.
+        DonorNotFound: The transcript is missing, its feedback differs from the recorded one, or
+            a recorded name is no file name.
     """
     recorded = header.donor
     if recorded is None:
@@ -34,6 +36,11 @@ def find_donor(header: Header, path: Path) -> Donor | None:
     )
     if header.source is not None and header.branch is None:
         home = header.source.experiment
+    try:
+        check_file_name(name, f"its donor {name!r} ")
+        check_file_name(home, f"its experiment {home!r} ")
+    except InputError as error:
+        raise DonorNotFound(str(error)) from None
     places = [path.parent / name, path.resolve().parent.parent / home / name]
     found = [place for place in places if place.exists()]
     if not found:
