@@ -299,7 +299,7 @@ def test_unknown_finish_reasons_are_reported() -> None:
 
 def test_probes_not_in_frame() -> None:
     """A frame of turns contains no probes."""
-    probe = {"type": "probe", "after_turn": 0, "sample": "none/9"}
+    probe = {**turn(0), "type": "probe", "after_turn": 1, "sample": "none/9"}
     assert framed(transcript(header(), turn(0), probe, turn(1)))["turn"].to_list() == [0, 1]
 
 

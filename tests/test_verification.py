@@ -154,7 +154,7 @@ EDITS: Mapping[str, tuple[str, Edit, Cause, int | None, str | None]] = {
     "prefix": ("label", turn(4, prefix=17), "content", 4, "prefix"),
     "calibration": ("label", turn(4, calibration=1.5), "content", 4, "calibration"),
     "usage": ("label", turn(4, usage=USAGE | {"prompt": 9_999}), "content", 5, "calibration"),
-    "negative usage": ("label", turn(11, usage=USAGE | {"completion": -1}), "content", 11, "usage"),
+    "negative usage": ("label", turn(11, usage=USAGE | {"completion": -1}), "format", None, None),
     "turn removed": ("label", without("turn", 4), "format", None, None),
     "probe removed": ("label", without("probe", 2), "content", 6, "request"),
     "last probe removed": ("label", without("probe", -1), "content", 12, "type"),
