@@ -374,7 +374,7 @@ def test_a_request_to_choose_can_be_parsed(name: str, samples: list[str]) -> Non
         ({"task": {"choice": {"every": 1}}}, r"choice\.every = 1"),
         ({"task": {"choice": {"among": 1}}}, r"choice\.among = 1"),
         ({"task": {"choice": {"by": "modle"}}}, r"choice\.by = 'modle'.*'model'"),
-        ({"task": {"choice": {"of": 3}}}, r"choice\.of"),
+        ({"task": {"choice": {"evry": 3}}}, r"choice\.evry: .* 'every'"),
         ({"task": {"choice": {}, "order": "blocked"}}, "exclude each other"),
         (
             {"task": {"choice": {}}, "feedback": {"form": "reason"}},

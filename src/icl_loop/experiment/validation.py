@@ -115,7 +115,8 @@ def keys(kind: object, path: Sequence[str] = ()) -> list[str]:
     """Return the keys of the table at `path` below a settings class."""
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
-            kind = kind.model_fields[part].annotation
+            annotation = kind.model_fields[part].annotation
+            kind = next(iter(get_args(annotation)), annotation)  # the table of `Table | None`
     return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
 
 
