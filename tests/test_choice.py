@@ -293,7 +293,7 @@ async def test_choices_are_counted_and_exported(tmp_path: Path) -> None:
         assert spent == {"model": requests, "random": 2 * TURNS}
         said = dict(zip(("model", "random"), choice_sentences(turns, paths), strict=True))
         assert "asked 8 times, and 8 of its choices could be read" in said["model"]
-        assert "chance chose them" in said["random"]
+        assert "they were drawn at random" in said["random"]
     assert sessions([place])["setup"].to_list() == sessions(result.paths)["setup"].to_list()
     for path, saved in saved_sessions([place]).items():
         assert saved.read().choices == read(path).choices

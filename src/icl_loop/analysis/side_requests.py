@@ -114,7 +114,7 @@ def choice_sentences(turns: pl.DataFrame, paths: Iterable[Path]) -> list[str]:
     counts = left_out.group_by(arm, maintain_order=True).len()
     said = []
     for _, name, count, requests, parsed in counts.join(known, on=arm, how="left").iter_rows():
-        who = "chance chose them"
+        who = "they were drawn at random"
         if requests:
             who = f"the model was asked {requests} times, and {parsed} of its choices could be read"
             who += " (chance made the others)" if parsed < requests else ""

@@ -16,7 +16,7 @@ def feasibility(found: Detectability, *, fits: int, chance: float) -> str:
     """Return the sentence about a contrast; `fits` is the number of past turns that fit the window."""
     if found.detectable is None:
         return (
-            f"This design cannot show learning: with {found.streams} streams the smallest attainable p is"
+            f"This design cannot show learning: with streams = {found.streams} the smallest attainable p is"
             f" {least_p(found.streams):.3g}, so no contrast can be significant;"
             f" {FEWEST_FOR_SIGNIFICANCE} streams are needed."
         )
