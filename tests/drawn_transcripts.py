@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from icl_loop.core.messages import Image, Message, Reply, Served, Text, Usage, user
 from icl_loop.core.records import (
+    Choice,
     Exemplar,
     Feedback,
     Note,
@@ -95,7 +96,7 @@ def _turn(index: int) -> st.SearchStrategy[Turn]:
 
 @st.composite
 def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
-    """Draw a session: any texts, perhaps with probes, perhaps without an end."""
+    """Draw a session: any texts, perhaps with probes, notes or choices, perhaps without an end."""
     turns = draw(turns_of())
     after = [
         Probe(
@@ -125,6 +126,10 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         for after in range(1, len(turns))
         if draw(st.booleans())
     ]
+    chosen = range(1, len(turns), 2) if draw(st.sampled_from([False, False, True])) else ()
+    choices = [draw(_choice(index)) for index in chosen]
+    samples = {each.after_turn: each.sample for each in choices}
+    turns = tuple(replace(each, sample=samples.get(each.index, each.sample)) for each in turns)
     header = Header(
         experiment=draw(texts),
         arm=draw(st.sampled_from(["label", "none"])),
@@ -134,7 +139,7 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
         settings={
             "model": {"name": draw(texts), "merge_roles": draw(st.booleans())},
             "probes": {"at": [len(turns)]},
-            "task": {"prompts": "plain"},
+            "task": {"prompts": "plain", **({"choice": {"every": 2}} if chosen else {})},
             "context": {"policy": "notes(every=1, tokens=60)"},
         },
         labels=list(LABELS),
@@ -144,7 +149,25 @@ def transcripts(draw: st.DrawFn, stream: int = 0) -> Transcript:
     ).born()
     status = draw(st.none() | st.sampled_from(get_args(EndStatus)))
     end = None if status is None else End(status=status, turns=len(turns), at=TIME)
-    return Transcript(Path(), header, turns, end, 0, tuple(after), tuple(notes))
+    return Transcript(Path(), header, turns, end, 0, tuple(after), tuple(notes), tuple(choices))
+
+
+@st.composite
+def _choice(draw: st.DrawFn, after: int) -> Choice:
+    candidates = draw(st.lists(texts, min_size=2, max_size=3))
+    number = draw(st.none() | st.integers(1, len(candidates)))
+    taken = draw(st.sampled_from(candidates)) if number is None else candidates[number - 1]
+    return Choice(
+        after,
+        tuple(candidates),
+        number,
+        "unreadable" if number is None else "ok",
+        taken,
+        kept=((0, after - 1),),
+        request="",
+        reply=draw(replies),
+        counted=draw(counts),
+    )
 
 
 @st.composite

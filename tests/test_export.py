@@ -65,6 +65,7 @@ def rebuilt(row: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]
         and {"model": row["served_model"], "system_fingerprint": row["system_fingerprint"]},
         "label_logprobs": row["label_logprobs"] and json.loads(row["label_logprobs"]),
         "kept": tuple(map(tuple, row["kept"])),
+        "candidates": tuple(row.get("candidates", ())),
         "type": fields["type"],
     }
     if row.get("picture") is not None:
@@ -88,7 +89,7 @@ def test_parquet_holds_what_the_transcripts_hold(
     turns = tables["turns"]
     if turns.height:
         expected = frame([saved])
-        saved_columns = expected.drop(told.COLUMNS)
+        saved_columns = expected.drop(told.COLUMNS, "correct")  # null for chosen turns in frames
         assert_frame_equal(turns.select(saved_columns.columns), saved_columns)
         assert_frame_equal(frame([folder / "out.parquet"]), expected)
     assert_frame_equal(tables["probes"].select(probes([saved]).columns), probes([saved]))
@@ -105,10 +106,14 @@ def test_parquet_holds_what_the_transcripts_hold(
         mine = tables["notes"].filter(path=path).to_dicts()
         lines = [line_fields(note) for note in whole.notes]
         assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
+        mine = tables["choices"].filter(path=path).to_dicts()
+        lines = [line_fields(choice) for choice in whole.choices]
+        assert [rebuilt(row, line) for row, line in zip(mine, lines, strict=True)] == lines
         row = tables["sessions"].row(by_predicate=pl.col("path") == path, named=True)
         assert row["status"] == (whole.end.status if whole.end else None)
-        counted = (len(whole.turns), len(whole.probes), len(whole.notes))
-        assert (row["played"], row["probes"], row["notes"]) == counted
+        entries = (whole.turns, whole.probes, whole.notes, whole.choices)
+        kinds = ("played", "probes", "notes", "choices")
+        assert [row[kind] for kind in kinds] == [len(each) for each in entries]
     again, record = (saved_sessions([place]).values() for place in (folder / "out.parquet", saved))
     for exported, original in zip(again, record, strict=True):
         assert exported.read() == replace(original.read(), sound_bytes=0)
@@ -180,7 +185,7 @@ def test_chat_jsonl_holds_the_conversation(
     ]
     shown = drawn.header.exemplars
     assert reasoning == [None] * len(shown) + [
-        event.reply.reasoning_text or None for event in drawn.events
+        event.reply.reasoning_text or None for event in drawn.conversation
     ]
     about = [{"sample": each.sample, "label": each.label} for each in shown]
     assert written.get("exemplars", []) == about
@@ -277,7 +282,7 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
     ]
     asked = [event for event in sample.events if event.event == "model"]
     judged = [event for event in sample.events if event.event == "score"]
-    for played, event in zip(saved.events, asked, strict=True):
+    for played, event in zip(saved.conversation, asked, strict=True):
         if isinstance(played, Turn):
             request = request_of(saved, played)
         else:
@@ -303,8 +308,9 @@ def _same_session(sample: Any, saved: Transcript) -> None:  # noqa: ANN401  a cl
         assert (event.score.answer, event.target) == (turn.answer, turn.label)
     assert list(sample.target) == [turn.label for turn in turns]
     right = [turn.feedback.correct for turn in turns]
-    if right:
-        assert sample.scores["accuracy"].value == pytest.approx(sum(right) / len(right))
+    counted = [turn.feedback.correct for turn in turns if saved.header.counts(turn.index)]
+    if counted:
+        assert sample.scores["accuracy"].value == pytest.approx(sum(counted) / len(counted))
     assert sample.scores["accuracy"].metadata["correct"] == right
 
 

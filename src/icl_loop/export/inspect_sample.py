@@ -83,7 +83,7 @@ def sample(transcript: Transcript, file: Path, *, epoch: int) -> EvalSample:
     status, model = end.status if end else "unfinished", model_name(header)
     uuid = digest("sample", str(file), header.id, header.created)
     conversation, pool, calls = _messages(transcript, uuid)
-    replies = [event.reply for event in transcript.conversation]
+    replies = [event.reply for event in transcript.events]
     times = [time for time in (time_of(reply.at) for reply in replies) if time]
     began = time_of(header.created) or min(times, default=None)
     return EvalSample(
