@@ -1,6 +1,7 @@
 """Small experiments and sessions for tests, parsed as from an experiment file."""
 
 import re
+import tarfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,20 @@ def play_on(
     """Play the turns and notes of a session that follow `events`."""
     history = History.for_task(session.task, session.window, events)
     return play_events(session.task, model or session.open_model(), session.policy, history)
+
+
+def unpacked(archive: Path, folder: Path, start: str) -> Path:
+    """Write the files of a tar archive whose names begin with `start` to a folder, and return it.
+
+    `TarFile.extractall` has filters since Python 3.11.4 only, and warns without one.
+    """
+    with tarfile.open(archive) as members:
+        for member in members:
+            if member.name.startswith(start) and (content := members.extractfile(member)):
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.read())
+    return folder / start
 
 
 def without_times(line: Mapping[str, Any]) -> dict[str, Any]:

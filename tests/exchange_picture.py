@@ -1,11 +1,11 @@
 """The picture of an exchange in the README, which `python tests/exchange_picture.py` draws from a transcript."""
 
 import re
-import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.sax.saxutils import escape
 
+from builders import unpacked
 from icl_loop.core.records import Turn
 from icl_loop.transcripts import read
 
@@ -20,9 +20,8 @@ COLOURS = {True: "#1a7f37", False: "#b3261e"}
 def exchange_picture() -> str:
     """Return the first turns of a session as SVG: question, reply and what the model was told."""
     with TemporaryDirectory() as folder:
-        with tarfile.open(ROOT / "transcripts" / "smollm2.tar.xz") as archive:
-            archive.extract(SESSION, folder, filter="data")
-        turns = read(Path(folder) / SESSION).turns[:TURNS]
+        saved = unpacked(ROOT / "transcripts" / "smollm2.tar.xz", Path(folder), SESSION)
+        turns = read(saved).turns[:TURNS]
     drawn = [panel(turn, GAP + index * (WIDTH + GAP)) for index, turn in enumerate(turns)]
     width = GAP + TURNS * (WIDTH + GAP)
     height = max(bottom for _, bottom in drawn) + GAP

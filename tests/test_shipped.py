@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builders import experiment
+from builders import experiment, unpacked
 from command_line import Command
 from icl_loop.analysis import conclude_each, frame, sentence, sessions
 from icl_loop.core.errors import InputError
@@ -111,9 +111,7 @@ async def test_the_saved_run_replays(path: Path) -> None:
 @pytest.mark.parametrize("name", ["words", "iris", "digits"])
 def test_published_results(name: str, tmp_path: Path) -> None:
     """The verdict on the page of results is that of the published transcripts."""
-    with tarfile.open(ROOT / "transcripts" / "smollm2.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / f"smollm2-{name}"
+    folder = unpacked(ROOT / "transcripts" / "smollm2.tar.xz", tmp_path, f"smollm2-{name}")
     [conclusion] = conclude_each(frame([folder]), None, sessions([folder]))
     text = (ROOT / "docs" / "results.md").read_text().replace("\n> ", " ")
     assert sentence(conclusion) in text
