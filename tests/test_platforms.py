@@ -136,10 +136,12 @@ def limited(mib: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("mib", [585, 1171])
-def test_too_low_a_limit_on_memory_is_named(mib: int) -> None:
+@pytest.mark.parametrize(
+    ("mib", "command"), [(585, "analyze"), (1_171, "analyze"), (4_000, "plot"), (4_000, "report")]
+)
+def test_too_low_a_limit_on_memory_is_named(mib: int, command: str) -> None:
     """With less memory than libraries need, a command says so at once and ends with exit code 1."""
-    done = limited(mib, "-m", "icl_loop", "analyze", str(SAMPLE))
+    done = limited(mib, "-m", "icl_loop", command, str(SAMPLE))
     assert done.returncode == 1
     assert f"this process may use only {mib:,} MiB" in done.stderr
     assert "ulimit -v" in done.stderr

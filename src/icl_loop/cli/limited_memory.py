@@ -18,6 +18,8 @@ LEAST = 1536 * 2**20
 """Least limit in bytes with which libraries start; measured with `THREADS`."""
 THREADS = "2"
 """Threads of libraries with a limit, because each reserves memory."""
+_CHARTS = ("plot", "report")
+"""Commands with the chart engine, which failed even with 40 GiB of address space, after 40 lines of its own."""
 _CRASHES = ("SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV", "SIGTRAP")
 """Signals by which processes end that got no memory; the chart engine takes the last."""
 _PASSED_ON = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
@@ -34,6 +36,13 @@ def memory_limit() -> int | None:
     return min((each for each in limits if each != resource.RLIM_INFINITY), default=None)
 
 
+def _has_limited_addresses() -> bool:
+    """Return whether there is a limit on address space; called where limits are known."""
+    import resource  # noqa: PLC0415  not available on Windows
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY
+
+
 @contextmanager
 def limited_memory() -> Iterator[None]:
     """Exit with a clear error if the code within gets no memory.
@@ -42,7 +51,7 @@ def limited_memory() -> Iterator[None]:
     """
     limit = memory_limit()
     if limit is not None:
-        if limit < LEAST:
+        if limit < LEAST or (sys.argv[1:2] and sys.argv[1] in _CHARTS and _has_limited_addresses()):
             print_error(_message(limit))
             sys.exit(STOPPED_SHORT)
         for name in ("OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS"):
