@@ -17,7 +17,7 @@ from icl_loop.terminal.console import STOPPED_SHORT, print_error
 LEAST = 1536 * 2**20
 """Least limit in bytes with which libraries start; measured with `THREADS`."""
 THREADS = "2"
-"""Threads of libraries with a limit, because each reserves memory."""
+"""Number of threads that OpenBLAS and polars get under a limit; each thread reserves memory."""
 _CHARTS = ("plot", "report")
 """Commands with the chart engine, which failed even with 40 GiB of address space, after 40 lines of its own."""
 _CRASHES = ("SIGABRT", "SIGBUS", "SIGILL", "SIGSEGV", "SIGTRAP")

@@ -75,7 +75,7 @@ def exists(path: Path) -> bool:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, which is unpacked if it is gzipped."""
+    """Open a file; unpack it while reading if it is gzipped."""
     with open_regular(path, MAX_BYTES + 2**20) as file:
         gzipped = file.read(2) == b"\x1f\x8b"
         file.seek(0)

@@ -46,7 +46,7 @@ class ChoicePrompts(PromptTable):
         return fill(self.answer, label=str(number))
 
     def parse(self, text: str) -> list[str] | None:
-        """Return the encoded samples of a request to choose, or None if it is none."""
+        """Return the encoded samples that a request offers; None if it is no request to choose."""
         asked = fill(self.asked, answer=fill(self.answer, label=self.placeholder))
         if (values := match(asked, text)) is None:
             return None
